@@ -1,0 +1,55 @@
+"""End-to-end generative recommendation with learnable item tokenization, for the Hugging Face ecosystem."""
+
+from importlib import import_module
+
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer
+
+from .models.configuration_etegrec import ETEGRecConfig
+from .models.configuration_rqvae import RQVAEConfig
+from .models.modeling_etegrec import ETEGRecForConditionalGeneration
+from .models.modeling_rqvae import RQVAEModel
+from .models.tokenization_etegrec import ETEGRecTokenizer
+
+__version__ = "0.1.0"
+
+AutoConfig.register(RQVAEConfig.model_type, RQVAEConfig)
+AutoConfig.register(ETEGRecConfig.model_type, ETEGRecConfig)
+AutoModel.register(RQVAEConfig, RQVAEModel)
+AutoModel.register(ETEGRecConfig, ETEGRecForConditionalGeneration)
+AutoModelForSeq2SeqLM.register(ETEGRecConfig, ETEGRecForConditionalGeneration)
+AutoTokenizer.register(ETEGRecConfig, ETEGRecTokenizer)
+
+# Public names that are imported when first asked for, and where they live
+_LAZY = {
+    "CodeTrie": "models.code_trie",
+    "CodeTrieLogitsProcessor": "models.logits_process_etegrec",
+    "ETEGRecTrainer": "training.trainer",
+    "ETEGRecTrainingArguments": "training.arguments",
+    "RQVAETrainer": "training.rqvae_trainer",
+    "RQVAETrainingArguments": "training.arguments",
+    "AlternatingPhaseCallback": "training.callbacks",
+    "CodeRefreshCallback": "training.callbacks",
+    "assign_item_codes": "training.item_codes",
+    "build_recommender": "training.item_codes",
+    "PreparedDataset": "data.prepared",
+    "SequenceDataset": "data.sequences",
+}
+
+__all__ = [
+    "ETEGRecConfig",
+    "ETEGRecForConditionalGeneration",
+    "ETEGRecTokenizer",
+    "RQVAEConfig",
+    "RQVAEModel",
+    *_LAZY,
+]
+
+
+def __getattr__(name: str):
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

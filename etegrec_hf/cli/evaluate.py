@@ -1,0 +1,71 @@
+"""`etegrec evaluate`: Recall and NDCG of a recommender and of the baselines on a split."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from ..data.prepared import PreparedDataset
+from ..data.splits import SPLIT_NAMES
+from ..evaluation.baselines import baselines
+from ..evaluation.evaluate import recommend_split
+from ..evaluation.metrics import KS, ranking_metrics
+from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
+from ..models.tokenization_etegrec import ETEGRecTokenizer
+from .finetune import check_same_items
+from .parsing import parse
+from .run_folder import load_model
+from .tables import print_metrics
+
+EXAMPLES = """examples:
+  etegrec evaluate --model runs/model --data data/mine --split test --output metrics.json
+"""
+
+
+@dataclass
+class EvaluateArguments:
+    """What is measured, and how."""
+
+    model: str = field(metadata={"help": "A trained recommender."})
+    data: str = field(metadata={"help": "The prepared dataset that it was trained on."})
+    split: str = field(default="test", metadata={"help": "validation or test."})
+    output: str | None = field(default=None, metadata={"help": "JSON file to write."})
+    num_beams: int = field(default=50, metadata={"help": "Beams; metrics at longer lists are left out."})
+    batch_size: int = field(default=64, metadata={"help": "Users at a time."})
+    bf16: bool = field(default=False, metadata={"help": "Decode under bfloat16 autocast."})
+
+
+def run(argv: list[str]) -> None:
+    (arguments,) = parse("evaluate", argv, EvaluateArguments, examples=EXAMPLES)
+    results = evaluate(arguments)
+    print_metrics(f"{arguments.data}, {arguments.split}", {"this model": results[arguments.split], **results["baselines"]})
+
+
+def evaluate(arguments: EvaluateArguments) -> dict:
+    """Metrics of the model on the split, of the baselines beside them, and how they were measured."""
+    if arguments.split not in SPLIT_NAMES[1:]:
+        raise ValueError(f"`split` is {arguments.split!r}; choose one of {', '.join(SPLIT_NAMES[1:])}.")
+    data = PreparedDataset.load(arguments.data)
+    model = load_model(ETEGRecForConditionalGeneration, arguments.model)
+    tokenizer = ETEGRecTokenizer.from_pretrained(arguments.model)
+    model.check_item_ids(tokenizer)
+    check_same_items(tokenizer, data, arguments.model)
+    split = getattr(data, arguments.split)
+    top_k = min(max(KS), arguments.num_beams)
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=arguments.bf16):
+        ranked = recommend_split(model, split, top_k, arguments.num_beams, arguments.batch_size)
+    results = {
+        arguments.split: ranking_metrics(ranked, split.targets),
+        "baselines": baselines(data, split),
+        "protocol": {
+            "candidates": "all items",
+            "seen_items": "kept",
+            "users": len(split),
+            "num_beams": arguments.num_beams,
+            "dtype": "bfloat16 autocast" if arguments.bf16 else "float32",
+        },
+    }
+    if arguments.output:
+        Path(arguments.output).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    return results

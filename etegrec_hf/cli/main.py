@@ -1,0 +1,42 @@
+"""`etegrec COMMAND ...`: finds the command and turns errors into one line."""
+
+import sys
+from importlib import import_module
+
+from rich.console import Console
+
+COMMANDS = {
+    "quickstart": "train, evaluate and try a recommender on made-up data",
+    "prepare": "turn an interaction log into a prepared dataset",
+    "train-tokenizer": "train the item tokenizer (RQ-VAE)",
+    "train": "train recommender and item tokenizer in turns",
+    "finetune": "finetune the recommender on frozen codes",
+    "evaluate": "measure a recommender on a split",
+    "recommend": "recommend items for one history",
+}
+USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command; returns 0, 1 for an error of the input, 2 for a wrong call."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    if debug:
+        argv.remove("--debug")
+    if not argv or argv[0] not in COMMANDS:
+        print("usage: etegrec COMMAND [--help] [--debug] ...\n")
+        for name, purpose in COMMANDS.items():
+            print(f"  {name:<16} {purpose}")
+        return 0 if argv and argv[0] in ("-h", "--help") else 2
+    try:
+        import_module(f"{__package__}.{argv[0].replace('-', '_')}").run(argv[1:])
+    except USER_ERRORS as error:
+        if debug:
+            raise
+        Console(stderr=True).print(f"etegrec {argv[0]}: {error}", style="red", markup=False, highlight=False)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""`etegrec recommend`: items for one history."""
+
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.table import Table
+
+from ..data.prepared import PreparedDataset
+from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
+from ..models.tokenization_etegrec import ETEGRecTokenizer
+from .parsing import parse
+from .run_folder import load_model
+
+EXAMPLES = """examples:
+  etegrec recommend --model runs/model --history "id1,id2" --top-k 10
+"""
+
+
+@dataclass
+class RecommendArguments:
+    """Whom to recommend to."""
+
+    model: str = field(metadata={"help": "A trained recommender."})
+    history: str = field(metadata={"help": "Item ids, oldest first, with commas between."})
+    top_k: int = field(default=10, metadata={"help": "Items to recommend."})
+    num_beams: int = field(default=20, metadata={"help": "Beams; at least top_k."})
+    unknown: str = field(default="error", metadata={"help": "'skip' leaves out items that the model doesn't know."})
+    data: str | None = field(default=None, metadata={"help": "The prepared dataset, for titles."})
+
+
+def run(argv: list[str]) -> None:
+    (arguments,) = parse("recommend", argv, RecommendArguments, examples=EXAMPLES)
+    history = [item_id.strip() for item_id in arguments.history.split(",") if item_id.strip()]
+    model = load_model(ETEGRecForConditionalGeneration, arguments.model)
+    tokenizer = ETEGRecTokenizer.from_pretrained(arguments.model)
+    model.check_item_ids(tokenizer)
+    titles = {}
+    if arguments.data:
+        data = PreparedDataset.load(arguments.data)
+        titles = dict(zip(data.item_ids, data.titles))
+    batch = tokenizer([history], return_tensors="pt", unknown=arguments.unknown)
+    items, scores = model.recommend(**batch, top_k=arguments.top_k, num_beams=max(arguments.num_beams, arguments.top_k))
+    table = Table("rank", "item", *(["title"] if titles else []), "log-probability")
+    for rank, (item, score) in enumerate(zip(items[0].tolist(), scores[0].tolist()), start=1):
+        if item:
+            item_id = tokenizer.item_ids[item - 1]
+            table.add_row(str(rank), item_id, *([titles.get(item_id, "")] if titles else []), f"{score:.3f}")
+    Console().print(table)

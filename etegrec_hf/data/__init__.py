@@ -1,0 +1,1 @@
+"""Interactions in, datasets out: sources, filtering, splits, item embeddings, batches."""

@@ -1,0 +1,124 @@
+"""Semantic embeddings of items: made from co-occurrence, or read from a file."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import scipy.sparse
+from safetensors.numpy import load_file
+from sklearn.decomposition import TruncatedSVD
+
+
+def cooccurrence_counts(sequences: np.ndarray, offsets: np.ndarray, n_items: int, window: int) -> scipy.sparse.csr_matrix:
+    """How often items occur near each other, weighted by 1 / distance.
+
+    Args:
+        sequences (`np.ndarray` of shape `(n,)`): rows of items, users one after the other.
+        offsets (`np.ndarray` of shape `(users + 1,)`): where each user's sequence starts.
+        n_items (`int`): items of the catalogue.
+        window (`int`): the largest distance that counts.
+
+    Returns:
+        `scipy.sparse.csr_matrix` `[n_items, n_items]` of counts from the earlier item to the later one.
+    """
+    user = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    counts = scipy.sparse.csr_matrix((n_items, n_items))
+    for distance in range(1, window + 1):
+        together = user[distance:] == user[:-distance]
+        earlier, later = sequences[:-distance][together], sequences[distance:][together]
+        weights = np.full(len(earlier), 1 / distance)
+        counts = counts + scipy.sparse.coo_matrix((weights, (earlier, later)), shape=(n_items, n_items)).tocsr()
+    return counts
+
+
+def cooccurrence_embedding(
+    sequences: np.ndarray, offsets: np.ndarray, n_items: int, width: int = 256, window: int = 5, seed: int = 0
+) -> np.ndarray:
+    """Truncated SVD of the positive pointwise mutual information of items in training sequences.
+
+    Args:
+        sequences, offsets, n_items, window: as in [`cooccurrence_counts`].
+        width (`int`, *optional*, defaults to 256): components; a catalogue of fewer items gets as many as it has.
+        seed (`int`, *optional*, defaults to 0): of the randomised SVD.
+
+    Returns:
+        `np.ndarray` `[n_items, width]` of `float32`, each row of root mean square 1. Items that training doesn't know
+        are 0: nothing is known of them.
+
+    Source: Levy and Goldberg, Neural Word Embedding as Implicit Matrix Factorization (2014).
+    """
+    counts = cooccurrence_counts(sequences, offsets, n_items, window)
+    counts = (counts + counts.T).tocoo()
+    totals = np.asarray(counts.sum(1)).ravel()
+    if not totals.any():
+        raise ValueError("no two items occur in one training sequence; give an embedding file instead of 'cooccurrence'.")
+    information = np.log(counts.data * totals.sum() / (totals[counts.row] * totals[counts.col]))
+    positive = scipy.sparse.csr_matrix((np.maximum(information, 0), (counts.row, counts.col)), shape=counts.shape)
+    svd = TruncatedSVD(min(width, n_items - 1), random_state=seed)
+    embedding = svd.fit_transform(positive) / np.sqrt(np.maximum(svd.singular_values_, 1e-12))
+    norms = np.linalg.norm(embedding, axis=1, keepdims=True)
+    return (embedding / np.maximum(norms, 1e-12) * np.sqrt(embedding.shape[1])).astype(np.float32)
+
+
+def read_embeddings(path: Path, item_ids: list[str]) -> np.ndarray:
+    """Reads the items' embeddings from a file, in the order of `item_ids`.
+
+    Args:
+        path (`Path`): an `.npy` array or a `.safetensors` file with the tensor `embedding`, a row for each of
+            `item_ids` in their order; or a parquet table with the columns `item_id` and `embedding`, in any order.
+
+    Returns:
+        `np.ndarray` `[n_items, width]` of `float32`.
+
+    Raises:
+        ValueError: another kind of file, duplicate ids, items without an embedding, wrong shapes, NaN or infinity.
+    """
+    if path.suffix == ".npy":
+        embeddings = np.load(path, allow_pickle=False)
+    elif path.suffix == ".safetensors":
+        tensors = load_file(path)
+        if "embedding" not in tensors:
+            raise ValueError(f"{path} holds the tensors {sorted(tensors)}; name the one to use `embedding`.")
+        embeddings = tensors["embedding"]
+    elif path.suffix == ".parquet":
+        embeddings = _rows_by_id(path, item_ids)
+    else:
+        raise ValueError(f"embedding file {str(path)!r} is none of .npy, .safetensors and .parquet; convert it.")
+    return check_embeddings(embeddings, item_ids)
+
+
+def _rows_by_id(path: Path, item_ids: list[str]) -> np.ndarray:
+    table = pyarrow.parquet.read_table(path, columns=["item_id", "embedding"])
+    row_of = {str(item_id): row for row, item_id in enumerate(table["item_id"].to_pylist())}
+    if len(row_of) != table.num_rows:
+        raise ValueError(f"{path} holds {table.num_rows - len(row_of)} duplicate item ids; keep one row an item.")
+    missing = [item_id for item_id in item_ids if item_id not in row_of]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} items have no embedding in {path}, first {missing[0]!r}; add them or drop their interactions."
+        )
+    rows = table["embedding"].to_pylist()
+    widths = {0 if row is None else len(row) for row in rows}
+    if len(widths) != 1:
+        raise ValueError(f"the embeddings in {path} have the widths {sorted(widths)}; all rows need the same.")
+    return np.array(rows, dtype=np.float32)[[row_of[item_id] for item_id in item_ids]]
+
+
+def check_embeddings(embeddings: np.ndarray, item_ids: list[str], width: int | None = None) -> np.ndarray:
+    """The embeddings as `float32`, if there is a finite row for each item.
+
+    Raises:
+        ValueError: wrong number of rows or width, NaN or infinity.
+    """
+    if embeddings.ndim != 2 or len(embeddings) != len(item_ids):
+        raise ValueError(
+            f"`embeddings` has shape {embeddings.shape}; expected ({len(item_ids)}, width), a row for each item."
+        )
+    if width is not None and embeddings.shape[1] != width:
+        raise ValueError(f"`embeddings` are {embeddings.shape[1]} wide; the item tokenizer's `input_size` is {width}.")
+    broken = ~np.isfinite(embeddings).all(axis=1)
+    if broken.any():
+        raise ValueError(
+            f"{broken.sum()} embeddings hold NaN or infinity, first that of item {item_ids[broken.argmax()]!r}; repair them."
+        )
+    return embeddings.astype(np.float32)

@@ -1,0 +1,38 @@
+"""Output folders: complete or absent, and never somebody else's."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def check_output_dir(output_dir: str | Path, remedy: str = "choose another folder or remove it") -> Path:
+    """The folder as a `Path`, if it is new or empty.
+
+    Raises:
+        FileExistsError: something else is already there.
+    """
+    path = Path(output_dir)
+    if path.exists() and (path.is_file() or any(path.iterdir())):
+        raise FileExistsError(f"`output_dir` {str(path)!r} already holds another run; {remedy}.")
+    return path
+
+
+@contextmanager
+def complete_or_absent(output_dir: str | Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `output_dir` only when everything was written.
+
+    The work is done in a folder beside it. An error or a kill leaves `output_dir` as it was.
+    """
+    target = Path(output_dir)
+    staging = target.with_name(f".{target.name}.incomplete")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+        if target.is_dir():
+            target.rmdir()  # check_output_dir let it pass, so it is empty
+        os.replace(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

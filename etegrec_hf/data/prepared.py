@@ -1,0 +1,189 @@
+"""The prepared dataset: a folder of parquet files that `datasets.load_dataset` opens and the Hub shows."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .folders import check_output_dir, complete_or_absent
+from .interactions import Interactions
+from .splits import SPLIT_NAMES, SplitRows
+
+CARD = """---
+configs:
+- config_name: sequences
+  default: true
+  data_files:
+  - split: train
+    path: sequences/train.parquet
+  - split: validation
+    path: sequences/validation.parquet
+  - split: test
+    path: sequences/test.parquet
+- config_name: items
+  data_files:
+  - split: train
+    path: items/items.parquet
+tags:
+- recommendation
+---
+
+# {name}
+
+Prepared by etegrec_hf: `sequences` (user_id, history oldest first, target) and `items` (item_id, title, description,
+embedding).
+
+| | |
+| --- | --- |
+{rows}
+"""
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split as arrays of item indices (1..n_items).
+
+    Args:
+        user_ids (`list[str]`): a user for each row.
+        sequences (`np.ndarray` of `int64`, shape `(n,)`): histories, each followed by its target, row after row.
+        offsets (`np.ndarray` of `int64`, shape `(rows + 1,)`): where each row starts in `sequences`.
+    """
+
+    user_ids: list[str]
+    sequences: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+    @property
+    def targets(self) -> np.ndarray:
+        """Item index of each row's target."""
+        return self.sequences[self.offsets[1:] - 1]
+
+
+@dataclass(frozen=True)
+class PreparedDataset:
+    """A prepared dataset in memory.
+
+    Args:
+        item_ids (`list[str]`): in the order of item indices.
+        titles (`list[str]`): of the items, empty where unknown.
+        embeddings (`np.ndarray` of `float32`, shape `(n_items, width)`, *optional*): semantic embeddings.
+        train, validation, test ([`Split`]): the splits.
+        statistics (`dict`): counts, and how the data was made.
+    """
+
+    item_ids: list[str]
+    titles: list[str]
+    embeddings: np.ndarray | None
+    train: Split
+    validation: Split
+    test: Split
+    statistics: dict
+
+    @property
+    def n_items(self) -> int:
+        return len(self.item_ids)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "PreparedDataset":
+        """Reads the folder that [`write_prepared`] wrote.
+
+        Raises:
+            FileNotFoundError: the folder is no prepared dataset.
+            ValueError: duplicate item ids, or an item in a sequence that `items` doesn't hold.
+        """
+        folder = Path(folder)
+        if not (folder / "items/items.parquet").exists():
+            raise FileNotFoundError(f"{str(folder)!r} is no prepared dataset; make one with `etegrec prepare`.")
+        items = pq.read_table(folder / "items/items.parquet")
+        item_ids = items["item_id"].to_pylist()
+        index_of = {item_id: index for index, item_id in enumerate(item_ids, start=1)}
+        if len(index_of) != len(item_ids):
+            raise ValueError(f"{folder} holds {len(item_ids) - len(index_of)} duplicate item ids; keep one row an item.")
+        embeddings = None
+        if "embedding" in items.column_names:
+            column = items["embedding"].combine_chunks()
+            embeddings = column.flatten().to_numpy().reshape(len(item_ids), -1)
+        splits = {name: _read_split(folder / f"sequences/{name}.parquet", index_of) for name in SPLIT_NAMES}
+        statistics = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
+        titles = items["title"].to_pylist() if "title" in items.column_names else [""] * len(item_ids)
+        return cls(item_ids, titles, embeddings, **splits, statistics=statistics)
+
+
+def _read_split(path: Path, index_of: dict[str, int]) -> Split:
+    table = pq.read_table(path)
+    history = table["history"].combine_chunks()
+    lengths = np.diff(history.offsets.to_numpy()) + 1  # with the target
+    offsets = np.concatenate([[0], lengths.cumsum()])
+    sequences = np.empty(offsets[-1], dtype=np.int64)
+    is_target = np.zeros(len(sequences), dtype=bool)
+    is_target[offsets[1:] - 1] = True
+    try:
+        sequences[~is_target] = [index_of[item_id] for item_id in history.flatten().to_pylist()]
+        sequences[is_target] = [index_of[item_id] for item_id in table["target"].to_pylist()]
+    except KeyError as error:
+        raise ValueError(f"{path} names the item {error.args[0]!r}, which `items` doesn't hold; prepare again.") from None
+    return Split(table["user_id"].to_pylist(), sequences, offsets)
+
+
+def write_prepared(
+    output_dir: str | Path,
+    interactions: Interactions,
+    splits: dict[str, SplitRows],
+    texts: dict[str, dict[str, str]],
+    embeddings: np.ndarray | None,
+    statistics: dict,
+    max_history: int = 50,
+) -> None:
+    """Writes a prepared dataset, whole or not at all.
+
+    Args:
+        output_dir (`str` or `Path`): a new folder.
+        interactions ([`Interactions`]): the log; its items are the catalogue, in this order.
+        splits (`dict[str, SplitRows]`): rows of `train`, `validation` and `test`.
+        texts (`dict[str, dict[str, str]]`): item id to `title` and `description`, where known.
+        embeddings (`np.ndarray`, shape `(n_items, width)`, *optional*): a row for each of `interactions.item_ids`.
+        statistics (`dict`): what the card shows.
+        max_history (`int`, *optional*, defaults to 50): items that validation and test histories keep, the last ones.
+
+    Raises:
+        FileExistsError: the folder holds something.
+    """
+    item_ids = interactions.item_ids.tolist()
+    columns: dict[str, pa.Array] = {"item_id": pa.array(item_ids, pa.string())}
+    for name in ("title", "description"):
+        values = [str(texts.get(item_id, {}).get(name) or "") for item_id in item_ids]
+        if any(values):
+            columns[name] = pa.array(values, pa.string())
+    if embeddings is not None:
+        flat = pa.array(embeddings.astype(np.float32).ravel())
+        columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, embeddings.shape[1])
+    with complete_or_absent(check_output_dir(output_dir)) as folder:
+        (folder / "items").mkdir()
+        (folder / "sequences").mkdir()
+        pq.write_table(pa.table(columns), folder / "items/items.parquet")
+        for name in SPLIT_NAMES:
+            kept = None if name == "train" else max_history
+            pq.write_table(_split_table(interactions, splits[name], kept), folder / f"sequences/{name}.parquet")
+        rows = "\n".join(f"| {key.replace('_', ' ')} | {value} |" for key, value in statistics.items())
+        (folder / "README.md").write_text(CARD.format(name=Path(output_dir).name, rows=rows), encoding="utf-8")
+        (folder / "statistics.json").write_text(json.dumps(statistics, indent=2) + "\n", encoding="utf-8")
+
+
+def _split_table(interactions: Interactions, rows: SplitRows, max_history: int | None) -> pa.Table:
+    start = rows.start if max_history is None else np.maximum(rows.start, rows.target - max_history)
+    lengths = rows.target - start
+    offsets = np.concatenate([[0], lengths.cumsum()])
+    positions = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - start, lengths)
+    item_ids = interactions.item_ids.astype(object)
+    history = pa.ListArray.from_arrays(
+        pa.array(offsets, pa.int32()), pa.array(item_ids[interactions.items[positions]], pa.string())
+    )
+    users = interactions.user_ids.astype(object)[interactions.users[rows.start]]
+    target = item_ids[interactions.items[rows.target]]
+    return pa.table({"user_id": pa.array(users, pa.string()), "history": history, "target": pa.array(target, pa.string())})

@@ -1,0 +1,1 @@
+"""Ranking metrics, tokenizer diagnostics and baselines."""

@@ -1,0 +1,33 @@
+"""Ranked items for a whole split."""
+
+import numpy as np
+import torch
+
+from ..data.prepared import Split
+from ..data.sequences import SequenceDataset
+from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
+
+
+def recommend_split(
+    model: ETEGRecForConditionalGeneration, split: Split, top_k: int = 50, num_beams: int = 50, batch_size: int = 64
+) -> np.ndarray:
+    """Recommends for each row of a split, batched by length.
+
+    Args:
+        model ([`ETEGRecForConditionalGeneration`]): in eval mode.
+        split ([`Split`]): histories; its targets are not looked at.
+        top_k, num_beams (`int`, *optional*, default to 50): as in `model.recommend`.
+        batch_size (`int`, *optional*, defaults to 64): users at a time.
+
+    Returns:
+        `np.ndarray` `[rows, top_k]` of item indices in the order of the split's rows. A row without a history keeps 0.
+    """
+    dataset = SequenceDataset(split, model.config.max_history, every_position=False)
+    ranked = np.zeros((len(split), top_k), dtype=np.int64)
+    for start in range(0, len(dataset), batch_size):
+        chosen = list(range(start, min(start + batch_size, len(dataset))))
+        history = dataset.__getitems__(chosen)["history"].to(model.device)
+        input_ids = model.item_tokens[history].flatten(1)
+        items, _ = model.recommend(input_ids, top_k=top_k, num_beams=num_beams)
+        ranked[dataset.rows[chosen]] = items.cpu().numpy()
+    return ranked

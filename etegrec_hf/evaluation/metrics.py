@@ -1,0 +1,31 @@
+"""Ranking metrics on items."""
+
+import numpy as np
+
+KS = (1, 5, 10, 50)
+
+
+def ranking_metrics(item_index: np.ndarray, target: np.ndarray, ks: tuple[int, ...] = KS) -> dict[str, float]:
+    """Recall and NDCG of ranked lists with one relevant item each.
+
+    Args:
+        item_index (`np.ndarray` of shape `(users, listed)`): ranked item indices, best first; 0 is no item.
+        target (`np.ndarray` of shape `(users,)`): item index of each user's target.
+        ks (`tuple[int]`, *optional*, defaults to `(1, 5, 10, 50)`): list lengths; those longer than the lists are left
+            out.
+
+    Returns:
+        `dict` of `recall@k` (share of users whose target is in the first k) and `ndcg@k` (the mean of
+        `1 / log2(rank + 1)`, 0 beyond k).
+
+    >>> ranking_metrics(np.array([[3, 1], [2, 5]]), np.array([1, 4]), ks=(1, 2))
+    {'recall@1': 0.0, 'ndcg@1': 0.0, 'recall@2': 0.5, 'ndcg@2': 0.3154648767857287}
+    """
+    hits = item_index == target[:, None]  # [users, listed]
+    gains = hits / np.log2(np.arange(2, item_index.shape[1] + 2))
+    return {
+        f"{name}@{k}": float(values[:, :k].sum(axis=1).mean())
+        for k in ks
+        if k <= item_index.shape[1]
+        for name, values in (("recall", hits), ("ndcg", gains))
+    }

@@ -1,0 +1,123 @@
+"""Configuration of the recommender."""
+
+from transformers import PreTrainedConfig, T5Config
+
+from .configuration_rqvae import RQVAEConfig
+
+
+class ETEGRecConfig(PreTrainedConfig):
+    """Sizes of an [`ETEGRecForConditionalGeneration`].
+
+    Args:
+        n_items (`int`, *optional*, defaults to 1): items in the catalogue, without padding.
+        code_length (`int`, *optional*, defaults to 4): L, codes an item: one a level of the RQ-VAE, and the suffix.
+        codebook_size (`int`, *optional*, defaults to 256): K, codes a level.
+        d_model (`int`, *optional*, defaults to 128): width of encoder and decoder.
+        d_ff (`int`, *optional*, defaults to 512): width of the feed-forward layers.
+        d_kv (`int`, *optional*, defaults to 64): width of one attention head.
+        num_layers (`int`, *optional*, defaults to 6): encoder layers.
+        num_decoder_layers (`int`, *optional*, defaults to 6): decoder layers.
+        num_heads (`int`, *optional*, defaults to 4): attention heads.
+        dropout_rate (`float`, *optional*, defaults to 0.1): dropout of the T5 stacks.
+        relative_attention_num_buckets (`int`, *optional*, defaults to 32): T5's position buckets.
+        relative_attention_max_distance (`int`, *optional*, defaults to 128): T5's farthest bucket, in tokens.
+        layer_norm_epsilon (`float`, *optional*, defaults to 1e-6): epsilon of the layer norms.
+        initializer_factor (`float`, *optional*, defaults to 1.0): scale of T5's initialisation.
+        feed_forward_proj (`str`, *optional*, defaults to `"relu"`): T5's feed-forward kind.
+        scale_logits (`bool`, *optional*, defaults to `True`): whether decoder states are multiplied by
+            `d_model ** -0.5` before they are scored, as in T5. The seed's own checkpoints need `False`.
+        max_history (`int`, *optional*, defaults to 50): items of a history that are read, the last ones.
+        has_semantic_embedding (`bool`, *optional*, defaults to `True`): whether the checkpoint holds the items'
+            semantic embeddings, which training needs and recommending doesn't.
+        rqvae_config (`RQVAEConfig` or `dict`, *optional*): the item tokenizer's sizes; by default those that follow
+            from `code_length` and `codebook_size`.
+
+    Raises:
+        ValueError: `code_length` below 2, or an RQ-VAE whose levels or codebooks don't fit.
+
+    Source: seed sections 2.1 and 6.
+    """
+
+    model_type = "etegrec"
+    sub_configs = {"rqvae_config": RQVAEConfig}
+    attribute_map = {
+        "hidden_size": "d_model",
+        "num_attention_heads": "num_heads",
+        "num_hidden_layers": "num_layers",
+        "head_dim": "d_kv",
+    }
+
+    n_items: int = 1
+    code_length: int = 4
+    codebook_size: int = 256
+    d_model: int = 128
+    d_ff: int = 512
+    d_kv: int = 64
+    num_layers: int = 6
+    num_decoder_layers: int = 6
+    num_heads: int = 4
+    dropout_rate: float | int = 0.1
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    layer_norm_epsilon: float = 1e-6
+    initializer_factor: float = 1.0
+    feed_forward_proj: str = "relu"
+    scale_logits: bool = True
+    max_history: int = 50
+    has_semantic_embedding: bool = True
+    rqvae_config: dict | PreTrainedConfig | None = None
+    is_encoder_decoder: bool = True
+    use_cache: bool = True
+    pad_token_id: int | None = 0
+    eos_token_id: int | None = None
+    decoder_start_token_id: int | None = 0
+
+    def __post_init__(self, **kwargs):
+        if self.code_length < 2:
+            raise ValueError(
+                f"`code_length` is {self.code_length}; an item needs at least 2 codes: one of the RQ-VAE and the suffix."
+            )
+        if self.n_items < 1:
+            raise ValueError(f"`n_items` is {self.n_items}; a catalogue needs at least one item.")
+        if self.rqvae_config is None:
+            self.rqvae_config = RQVAEConfig(num_levels=self.code_length - 1, codebook_size=self.codebook_size)
+        elif isinstance(self.rqvae_config, dict):
+            self.rqvae_config = RQVAEConfig(**self.rqvae_config)
+        for name, expected in (("num_levels", self.code_length - 1), ("codebook_size", self.codebook_size)):
+            found = getattr(self.rqvae_config, name)
+            if found != expected:
+                raise ValueError(
+                    f"`rqvae_config.{name}` is {found} but `code_length` {self.code_length} and `codebook_size` "
+                    f"{self.codebook_size} need {expected}; take both from one item tokenizer."
+                )
+        super().__post_init__(**kwargs)
+
+    @property
+    def vocab_size(self) -> int:
+        """Padding and K codes for each of the L levels."""
+        return 1 + self.code_length * self.codebook_size
+
+    def stack_config(self, is_decoder: bool) -> T5Config:
+        """The configuration of the T5 encoder or decoder stack."""
+        return T5Config(
+            vocab_size=self.vocab_size,
+            d_model=self.d_model,
+            d_ff=self.d_ff,
+            d_kv=self.d_kv,
+            num_layers=self.num_decoder_layers if is_decoder else self.num_layers,
+            num_heads=self.num_heads,
+            dropout_rate=self.dropout_rate,
+            relative_attention_num_buckets=self.relative_attention_num_buckets,
+            relative_attention_max_distance=self.relative_attention_max_distance,
+            layer_norm_epsilon=self.layer_norm_epsilon,
+            initializer_factor=self.initializer_factor,
+            feed_forward_proj=self.feed_forward_proj,
+            is_decoder=is_decoder,
+            use_cache=is_decoder,
+            pad_token_id=self.pad_token_id,
+            eos_token_id=None,
+            attn_implementation=self._attn_implementation,
+        )
+
+
+ETEGRecConfig.register_for_auto_class()

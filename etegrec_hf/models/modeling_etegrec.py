@@ -1,0 +1,398 @@
+"""The recommender: reads the codes of a history and generates the codes of the next item."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import GenerationMixin, LogitsProcessorList, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.models.t5.modeling_t5 import T5Stack
+from transformers.utils import ModelOutput
+
+from .beam_search_etegrec import BeamDecoder, Exclusion, code_beam_search
+from .code_trie import CodeTrie
+from .configuration_etegrec import ETEGRecConfig
+from .logits_process_etegrec import CodeTrieLogitsProcessor
+from .modeling_rqvae import RQVAEModel
+
+
+@dataclass
+class ETEGRecOutput(ModelOutput):
+    """Output of [`ETEGRecForConditionalGeneration`].
+
+    Args:
+        loss (`torch.FloatTensor` of shape `()`): code loss, in nats a code, given labels.
+        logits (`torch.FloatTensor`): given labels `(batch, code_length, codebook_size)`, each position scored against
+            its own level's codes; else `(batch, decoded, vocab_size)`, as `generate` reads them.
+        sequence_latents (`torch.FloatTensor` of shape `(batch, d_model)`): mean of the unpadded encoder states.
+        sequence_projection (`torch.FloatTensor` of shape `(batch, latent_size)`): the same in the RQ-VAE's latent space.
+        preference_latents (`torch.FloatTensor` of shape `(batch, input_size)`): the decoder's first state in the space
+            of semantic embeddings.
+        past_key_values (`EncoderDecoderCache`): the decoder's cache, when it was asked for.
+        encoder_last_hidden_state (`torch.FloatTensor` of shape `(batch, tokens, d_model)`): encoder states.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    sequence_latents: torch.FloatTensor | None = None
+    sequence_projection: torch.FloatTensor | None = None
+    preference_latents: torch.FloatTensor | None = None
+    past_key_values: object | None = None
+    encoder_last_hidden_state: torch.FloatTensor | None = None
+
+
+class ETEGRecForConditionalGeneration(PreTrainedModel, GenerationMixin):
+    """T5 over item codes with a learnable item tokenizer.
+
+    Give it its catalogue before use: [`~ETEGRecForConditionalGeneration.set_item_codes`] and, for training,
+    [`~ETEGRecForConditionalGeneration.set_semantic_embedding`]. Both are saved with the weights.
+
+    Source: ETEGRec (doi 10.1145/3726302.3729989), section 3; seed sections 2 and 4.3. One flat vocabulary takes the
+    place of the seed's table a level, and `sequence_latents` leave padding out.
+    """
+
+    config_class = ETEGRecConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    accepts_loss_kwargs = False  # the loss is a mean: Trainer divides it by the accumulation steps
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ["T5Block"]
+    _tied_weights_keys = {
+        "encoder.embed_tokens.weight": "shared.weight",
+        "decoder.embed_tokens.weight": "shared.weight",
+    }
+
+    def __init__(self, config: ETEGRecConfig):
+        super().__init__(config)
+        self.shared = nn.Embedding(config.vocab_size, config.d_model)
+        self.encoder = T5Stack(config.stack_config(is_decoder=False))
+        self.decoder = T5Stack(config.stack_config(is_decoder=True))
+        self.encoder.set_input_embeddings(self.shared)
+        self.decoder.set_input_embeddings(self.shared)
+        self.item_tokenizer = RQVAEModel(config.rqvae_config)
+        self.sequence_adapter = nn.Linear(config.d_model, config.rqvae_config.latent_size)
+        self.preference_adapter = nn.Linear(config.d_model, config.rqvae_config.input_size)
+        self.register_buffer("item_tokens", torch.zeros(config.n_items + 1, config.code_length, dtype=torch.long))
+        semantic_embedding = torch.zeros(config.n_items + 1, config.rqvae_config.input_size)
+        self.register_buffer("semantic_embedding", semantic_embedding if config.has_semantic_embedding else None)
+        self._code_trie: CodeTrie | None = None
+        self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "_code_trie", None))
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        if isinstance(module, ETEGRecForConditionalGeneration):
+            init.normal_(module.shared.weight, std=self.config.initializer_factor)
+            init.zeros_(module.item_tokens)
+            if module.semantic_embedding is not None:
+                init.zeros_(module.semantic_embedding)
+        elif isinstance(module, nn.Linear):
+            init.xavier_normal_(module.weight)
+            init.zeros_(module.bias)
+
+    def get_input_embeddings(self):
+        return self.shared
+
+    def set_input_embeddings(self, value):
+        self.shared = value
+        self.encoder.set_input_embeddings(value)
+        self.decoder.set_input_embeddings(value)
+
+    def get_encoder(self):
+        return self.encoder
+
+    def get_decoder(self):
+        return self.decoder
+
+    # The catalogue
+
+    @property
+    def item_codes(self) -> torch.LongTensor:
+        """Raw codes `0..K-1` of all items, `[n_items, code_length]`."""
+        return self.item_tokens[1:] - self._level_offsets()
+
+    @property
+    def code_trie(self) -> CodeTrie:
+        """The trie of `item_tokens`, built when first used.
+
+        Raises:
+            ValueError: the model has no codes yet, or a checkpoint holds codes that are no codes or not unique.
+        """
+        if self._code_trie is None:
+            if not self.item_tokens.any():
+                raise ValueError("`item_tokens` is empty; give the model its catalogue with `set_item_codes`.")
+            self._code_trie = CodeTrie.from_item_codes(self.item_codes, self.config.codebook_size)
+        if self._code_trie.device != self.item_tokens.device:
+            self._code_trie = self._code_trie.to(self.item_tokens.device)
+        return self._code_trie
+
+    def set_item_codes(self, codes: torch.LongTensor) -> None:
+        """Makes `codes` the catalogue's.
+
+        Args:
+            codes (`torch.LongTensor` of shape `(n_items, code_length)`): raw codes `0..codebook_size-1`, row i for item
+                index i + 1.
+
+        Raises:
+            ValueError: wrong shape, codes out of range or not unique. The model is then as it was.
+        """
+        expected = (self.config.n_items, self.config.code_length)
+        if tuple(codes.shape) != expected:
+            raise ValueError(f"`codes` has shape {tuple(codes.shape)}; `n_items` and `code_length` say {expected}.")
+        codes = codes.to(device=self.item_tokens.device, dtype=torch.long)
+        self._code_trie = CodeTrie.from_item_codes(codes, self.config.codebook_size)
+        self.item_tokens[1:] = codes + self._level_offsets()
+
+    def set_semantic_embedding(self, embeddings: torch.FloatTensor) -> None:
+        """Stores the items' frozen embeddings `[n_items, input_size]`, row i for item index i + 1.
+
+        Raises:
+            ValueError: wrong shape, NaN or infinity, or a model made with `has_semantic_embedding=False`.
+        """
+        if self.semantic_embedding is None:
+            raise ValueError("`has_semantic_embedding` is False; make the model with True to store embeddings.")
+        expected = (self.config.n_items, self.config.rqvae_config.input_size)
+        if tuple(embeddings.shape) != expected:
+            raise ValueError(f"`embeddings` has shape {tuple(embeddings.shape)}; the configuration says {expected}.")
+        if not embeddings.isfinite().all():
+            row = (~embeddings.isfinite()).any(1).nonzero()[0].item()
+            raise ValueError(f"`embeddings` holds NaN or infinity, first at item index {row + 1}; repair that row.")
+        self.semantic_embedding[1:] = embeddings.to(self.semantic_embedding)
+
+    def check_item_ids(self, tokenizer) -> None:
+        """Compares a tokenizer's catalogue with the model's.
+
+        Raises:
+            ValueError: another number of items, or an item whose codes differ.
+        """
+        theirs = torch.as_tensor(tokenizer.item_tokens)
+        if theirs.shape != self.item_tokens.shape:
+            raise ValueError(
+                f"tokenizer and model disagree: `item_tokens` has shape {tuple(theirs.shape)} there and "
+                f"{tuple(self.item_tokens.shape)} here; load both from one folder."
+            )
+        different = (theirs != self.item_tokens.cpu()).any(1).nonzero()
+        if len(different):
+            index = different[0].item()
+            raise ValueError(
+                f"tokenizer and model disagree about item {tokenizer.item_ids[index - 1]!r}: token ids "
+                f"{theirs[index].tolist()} there and {self.item_tokens[index].tolist()} here; load both from one folder."
+            )
+
+    # Training
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.LongTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple | None = None,
+        past_key_values=None,
+        use_cache: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> ETEGRecOutput | tuple:
+        """Scores the codes of targets, or the next code.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, items * code_length)`): token ids of histories.
+            attention_mask (`torch.LongTensor` of the same shape, *optional*): 0 on padding, left or right.
+            labels (`torch.LongTensor` of shape `(batch, code_length)`, *optional*): token ids of the targets.
+            decoder_input_ids (`torch.LongTensor` of shape `(batch, decoded)`, *optional*): instead of labels, the
+                decoder start and the codes so far. By default just the start: enough for both adapters.
+            encoder_outputs (*optional*): encoder states to use instead of encoding `input_ids`.
+            past_key_values (`EncoderDecoderCache`, *optional*): the decoder's cache.
+            use_cache (`bool`, *optional*): whether to return the cache; as the configuration says without labels.
+            return_dict (`bool`, *optional*): whether to return an [`ETEGRecOutput`] instead of a tuple.
+        """
+        if encoder_outputs is None:
+            encoder_outputs = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
+        encoder_states = encoder_outputs[0]  # [B, T*L, d]
+        if attention_mask is None:
+            attention_mask = torch.ones(encoder_states.shape[:2], dtype=torch.long, device=encoder_states.device)
+
+        if decoder_input_ids is None:
+            decoder_input_ids = torch.full(
+                (len(encoder_states), 1), self.config.decoder_start_token_id, device=encoder_states.device
+            )
+            if labels is not None:
+                decoder_input_ids = torch.cat([decoder_input_ids, labels[:, :-1]], dim=1)  # [B, L]
+        if use_cache is None:
+            use_cache = self.config.use_cache and labels is None and not self.training
+        decoder_outputs = self.decoder(
+            input_ids=decoder_input_ids,
+            encoder_hidden_states=encoder_states,
+            encoder_attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+        )
+        decoder_states = decoder_outputs.last_hidden_state  # [B, L or decoded, d]
+
+        loss = None
+        if labels is None:
+            logits = self._scaled(decoder_states) @ self.shared.weight.T  # [B, decoded, vocab_size]
+        else:
+            levels = range(self.config.code_length)
+            logits = torch.stack([self._level_logits(decoder_states[:, level], level) for level in levels], dim=1)
+            loss = F.cross_entropy(logits.flatten(0, 1).float(), (labels - self._level_offsets()).flatten())
+
+        mask = attention_mask.unsqueeze(-1).to(encoder_states.dtype)
+        sequence_latents = (encoder_states * mask).sum(1) / mask.sum(1)  # [B, d]
+        output = ETEGRecOutput(
+            loss=loss,
+            logits=logits,
+            sequence_latents=sequence_latents,
+            sequence_projection=self.sequence_adapter(sequence_latents),
+            preference_latents=self.preference_adapter(decoder_states[:, 0]),
+            past_key_values=decoder_outputs.past_key_values,
+            encoder_last_hidden_state=encoder_states,
+        )
+        return output if return_dict is not False else output.to_tuple()
+
+    def _level_offsets(self) -> torch.Tensor:
+        """What a raw code of each level lacks to its token id, `[code_length]`."""
+        levels = torch.arange(self.config.code_length, device=self.item_tokens.device)
+        return 1 + levels * self.config.codebook_size
+
+    def _scaled(self, decoder_states: torch.Tensor) -> torch.Tensor:
+        return decoder_states * self.config.d_model**-0.5 if self.config.scale_logits else decoder_states
+
+    def _level_logits(self, decoder_states: torch.Tensor, level: int) -> torch.Tensor:
+        """Decoder states `[..., d_model]` against one level's K codes: `[..., codebook_size]`."""
+        start = 1 + level * self.config.codebook_size
+        return self._scaled(decoder_states) @ self.shared.weight[start : start + self.config.codebook_size].T
+
+    # Decoding
+
+    def _check_history(self, input_ids: torch.LongTensor, attention_mask: torch.LongTensor | None) -> torch.Tensor:
+        """The attention mask of histories that can be decoded."""
+        if input_ids.ndim != 2 or input_ids.shape[1] % self.config.code_length:
+            raise ValueError(
+                f"`input_ids` has shape {tuple(input_ids.shape)}; it must be (batch, items * {self.config.code_length}): "
+                "whole items of `code_length` token ids."
+            )
+        if attention_mask is None:
+            attention_mask = (input_ids != self.config.pad_token_id).long()
+        empty = (attention_mask.sum(1) == 0).nonzero()
+        if len(empty):
+            raise ValueError(
+                f"row {empty[0].item()} of `input_ids` is only padding; a history needs at least one item. "
+                "Leave that user out, or recommend popular items."
+            )
+        return attention_mask
+
+    def generate(
+        self,
+        inputs: torch.LongTensor | None = None,
+        generation_config=None,
+        logits_processor=None,
+        constrained: bool = True,
+        **kwargs,
+    ):
+        """transformers' `generate`, in which each step chooses among its level's codes.
+
+        Beam search, greedy decoding, sampling and several returned sequences work as ever; `sequences_scores` are the
+        items' log-probabilities. Without a generation configuration, `max_new_tokens` is `code_length`,
+        `length_penalty` 0 and top-k filtering off.
+
+        Args:
+            inputs (`torch.LongTensor` of shape `(batch, items * code_length)`): token ids of histories; also as
+                `input_ids=`.
+            generation_config (`GenerationConfig`, *optional*): as in transformers.
+            logits_processor (`LogitsProcessorList`, *optional*): applied after the levels and the trie.
+            constrained (`bool`, *optional*, defaults to `True`): whether every sequence must be an item. Without, codes
+                still belong to their levels but may be nobody's.
+
+        Returns:
+            as in transformers; sequences `[batch * num_return_sequences, 1 + code_length]` begin with the decoder start.
+
+        Raises:
+            ValueError: a history of only padding or broken items, or more sequences asked for than there are items.
+        """
+        input_ids = kwargs.pop("input_ids", None) if inputs is None else inputs
+        if input_ids is not None:
+            kwargs["attention_mask"] = self._check_history(input_ids, kwargs.get("attention_mask"))
+        if generation_config is None:
+            defaults = {"max_new_tokens": self.config.code_length, "length_penalty": 0.0, "top_k": 0}
+            kwargs = {**defaults, **kwargs}
+        returned = kwargs.get("num_return_sequences") or 1
+        if constrained and kwargs.get("num_beams", 1) > 1 and returned > self.config.n_items:
+            raise ValueError(
+                f"`num_return_sequences` is {returned}, but the catalogue has {self.config.n_items} items; ask for fewer."
+            )
+        trie = self.code_trie if constrained else None
+        levels = CodeTrieLogitsProcessor(self.config.code_length, self.config.codebook_size, trie)
+        return super().generate(
+            input_ids,
+            generation_config=generation_config,
+            logits_processor=LogitsProcessorList([levels, *(logits_processor or [])]),
+            **kwargs,
+        )
+
+    @torch.no_grad()
+    def recommend(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.LongTensor | None = None,
+        top_k: int = 10,
+        num_beams: int = 20,
+        exclude: torch.LongTensor | None = None,
+        allowed: torch.LongTensor | None = None,
+    ) -> tuple[torch.LongTensor, torch.FloatTensor]:
+        """The `top_k` items of each user by batched code beam search; the same as `generate` finds, several times faster.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, items * code_length)`): token ids of histories.
+            attention_mask (`torch.LongTensor` of the same shape, *optional*): 0 on padding; by default on pad tokens.
+            top_k (`int`, *optional*, defaults to 10): items a user.
+            num_beams (`int`, *optional*, defaults to 20): prefixes kept a level; at least `top_k`.
+            exclude (`torch.LongTensor` of shape `(batch, n)`, *optional*): item indices that each user must not get,
+                padded with 0.
+            allowed (`torch.LongTensor` of shape `(n,)`, *optional*): item indices that all users must choose from.
+
+        Returns:
+            item indices `[batch, top_k]` and log-probabilities `[batch, top_k]`, best first. A user for whom fewer
+            items exist gets index 0 and minus infinity in the remaining places.
+
+        Raises:
+            ValueError: `num_beams` below `top_k`, a history of only padding or broken items, item indices that don't
+                exist, or weights that give NaN.
+        """
+        if top_k < 1 or num_beams < top_k:
+            raise ValueError(
+                f"`num_beams` is {num_beams} and `top_k` {top_k}; a beam must be at least as wide as the list, "
+                "and the list at least 1 long."
+            )
+        attention_mask = self._check_history(input_ids, attention_mask)
+        trie = self.code_trie
+        if allowed is not None:
+            trie = trie.restrict(self._check_items("allowed", allowed))
+        exclusion = None
+        if exclude is not None:
+            codes = F.pad(self.item_codes, (0, 0, 1, 0))
+            exclusion = Exclusion(trie, self._check_items("exclude", exclude), codes)
+        encoder_states = self.encoder(input_ids=input_ids, attention_mask=attention_mask)[0]
+        decoder = BeamDecoder(self.decoder, encoder_states, attention_mask)
+        items, scores = code_beam_search(decoder, self._level_logits, trie, num_beams, exclusion)
+        if scores.isnan().any():
+            raise ValueError("the scores are NaN; the model's weights are damaged: load an earlier checkpoint.")
+        items, scores = items[:, :top_k], scores[:, :top_k]
+        missing = top_k - items.shape[1]
+        return F.pad(items, (0, missing)), F.pad(scores, (0, missing), value=-torch.inf)
+
+    def _check_items(self, name: str, items: torch.LongTensor) -> torch.LongTensor:
+        """Item indices on the model's device, if all of them exist."""
+        items = torch.as_tensor(items, device=self.item_tokens.device)
+        if items.numel() and not (items.min() >= 0 and items.max() <= self.config.n_items):
+            raise ValueError(
+                f"`{name}` holds item indices from {items.min().item()} to {items.max().item()}; "
+                f"the catalogue has 1..{self.config.n_items}."
+            )
+        return items
+
+
+ETEGRecForConditionalGeneration.register_for_auto_class("AutoModelForSeq2SeqLM")

@@ -1,0 +1,233 @@
+"""Item ids to code tokens and back."""
+
+import json
+import os
+import re
+
+import torch
+from transformers import BatchEncoding, PreTrainedTokenizer
+
+LEVEL_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+CODE_TOKEN = re.compile(r"<([a-z])_(0|[1-9]\d*)>")
+
+
+def code_token(level: int, code: int) -> str:
+    """The token string of a code: `<a_12>` for code 12 of level 0."""
+    return f"<{LEVEL_LETTERS[level]}_{code}>"
+
+
+def read_item_index(path: str) -> dict[str, list[str]]:
+    """Reads an `*.index.json`: item id to token strings, in the file's order.
+
+    Raises:
+        ValueError: the file holds an item id twice.
+    """
+
+    def unique(pairs):
+        item_index = dict(pairs)
+        if len(item_index) != len(pairs):
+            seen: set[str] = set()
+            twin = next(key for key, _ in pairs if key in seen or seen.add(key))
+            raise ValueError(f"item id {twin!r} stands twice in {path}; every item needs an id of its own.")
+        return item_index
+
+    with open(path, encoding="utf-8") as file:
+        return json.load(file, object_pairs_hook=unique)
+
+
+class ETEGRecTokenizer(PreTrainedTokenizer):
+    """Reads histories of item ids as code tokens, and code tokens as item ids.
+
+    `item_index.json`, its only file of data, maps each item id to its token strings, in the order of item indices: the
+    `*.index.json` convention of LC-Rec, LETTER and MiniOneRec.
+
+    Args:
+        item_index_file (`str`, *optional*): path of `item_index.json`.
+        item_index (`dict[str, list[str]]`, *optional*): the same mapping, instead of a file.
+        codebook_size (`int`, *optional*, defaults to 256): K, codes a level.
+        max_history (`int`, *optional*, defaults to 50): items of a history that are read, the last ones.
+
+    Raises:
+        ValueError: no items, items of different code lengths, token strings that are none, codes out of range.
+    """
+
+    vocab_files_names = {"item_index_file": "item_index.json"}
+    model_input_names = ["input_ids", "attention_mask"]
+    padding_side = "right"
+
+    def __init__(self, item_index_file=None, item_index=None, codebook_size=256, max_history=50, **kwargs):
+        if item_index is None:
+            if item_index_file is None:
+                raise ValueError("the tokenizer needs its items: give `item_index_file` or `item_index`.")
+            item_index = read_item_index(item_index_file)
+        if not item_index:
+            raise ValueError("`item_index` is empty; a tokenizer needs at least one item.")
+        self.codebook_size, self.max_history = codebook_size, max_history
+        self.code_length = len(next(iter(item_index.values())))
+        self._token_strings = ["<pad>"] + [
+            code_token(level, code) for level in range(self.code_length) for code in range(codebook_size)
+        ]
+        self._token_ids = {token: index for index, token in enumerate(self._token_strings)}
+        self.item_ids = list(item_index)
+        rows = [self._item_row(item_id, tokens) for item_id, tokens in item_index.items()]
+        self.item_tokens = torch.tensor([[0] * self.code_length, *rows])  # [n_items + 1, L]
+        self._index_of_item = {item_id: index for index, item_id in enumerate(self.item_ids, start=1)}
+        self._item_of_tokens = {tuple(row): item_id for item_id, row in zip(self.item_ids, rows)}
+        kwargs.setdefault("pad_token", "<pad>")
+        kwargs.setdefault("model_max_length", max_history * self.code_length)
+        super().__init__(codebook_size=codebook_size, max_history=max_history, **kwargs)
+
+    def _item_row(self, item_id: str, tokens: list[str]) -> list[int]:
+        """Token ids of one item's token strings."""
+        if len(tokens) != self.code_length:
+            raise ValueError(
+                f"item {item_id!r} has {len(tokens)} codes and the first item {self.code_length}; all need the same number."
+            )
+        row = []
+        for level, token in enumerate(tokens):
+            match = CODE_TOKEN.fullmatch(token)
+            if not match or match[1] != LEVEL_LETTERS[level] or int(match[2]) >= self.codebook_size:
+                raise ValueError(
+                    f"item {item_id!r} has {token!r} at level {level}; expected <{LEVEL_LETTERS[level]}_0> to "
+                    f"<{LEVEL_LETTERS[level]}_{self.codebook_size - 1}> (`codebook_size` is {self.codebook_size})."
+                )
+            row.append(self._token_ids[token])
+        return row
+
+    @classmethod
+    def from_item_codes(cls, item_ids: list[str], codes: torch.Tensor, codebook_size: int, **kwargs):
+        """A tokenizer of `item_ids` with raw codes `[n_items, code_length]`; further arguments as in the class.
+
+        Raises:
+            ValueError: an item id twice, or another number of ids than of rows.
+        """
+        if len(item_ids) != len(codes):
+            raise ValueError(f"`item_ids` holds {len(item_ids)} ids and `codes` {len(codes)} rows; they must agree.")
+        item_index = {
+            item_id: [code_token(level, code) for level, code in enumerate(row)]
+            for item_id, row in zip(item_ids, codes.tolist())
+        }
+        if len(item_index) != len(item_ids):
+            seen: set[str] = set()
+            twin = next(item_id for item_id in item_ids if item_id in seen or seen.add(item_id))
+            raise ValueError(f"item id {twin!r} stands twice in `item_ids`; every item needs an id of its own.")
+        return cls(item_index=item_index, codebook_size=codebook_size, **kwargs)
+
+    # The vocabulary, as transformers asks for it
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self._token_strings)
+
+    def get_vocab(self) -> dict[str, int]:
+        return dict(self._token_ids)
+
+    def _convert_token_to_id(self, token: str) -> int | None:
+        return self._token_ids.get(token)
+
+    def _convert_id_to_token(self, index: int) -> str:
+        return self._token_strings[index]
+
+    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str]:
+        """Writes `item_index.json`."""
+        name = (f"{filename_prefix}-" if filename_prefix else "") + self.vocab_files_names["item_index_file"]
+        path = os.path.join(save_directory, name)
+        tokens = [[self._token_strings[token] for token in row] for row in self.item_tokens[1:].tolist()]
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(dict(zip(self.item_ids, tokens)), file, ensure_ascii=False)
+        return (path,)
+
+    # Item ids and tokens
+
+    def index_of(self, item_ids: list[str], unknown: str = "error") -> list[int]:
+        """Item indices of item ids.
+
+        Args:
+            item_ids (`list[str]`): ids of the catalogue.
+            unknown (`str`, *optional*, defaults to `"error"`): `"skip"` leaves out ids that the catalogue doesn't hold.
+
+        Raises:
+            ValueError: an unknown id, unless they are skipped.
+        """
+        if unknown not in ("error", "skip"):
+            raise ValueError(f"`unknown` is {unknown!r}; choose 'error' or 'skip'.")
+        for item_id in item_ids:
+            if item_id not in self._index_of_item and unknown == "error":
+                raise ValueError(
+                    f"item {item_id!r} is not in the catalogue of {len(self.item_ids)} items; "
+                    "leave it out, or pass unknown='skip' to leave out all such items."
+                )
+        return [self._index_of_item[item_id] for item_id in item_ids if item_id in self._index_of_item]
+
+    def __call__(
+        self,
+        histories: list[str] | list[list[str]],
+        padding: bool | str = False,
+        max_length: int | None = None,
+        padding_side: str | None = None,
+        return_tensors: str | None = None,
+        unknown: str = "error",
+        **kwargs,
+    ) -> BatchEncoding:
+        """Tokenizes one history (a list of item ids, oldest first) or several (a list of lists).
+
+        Of a history, the last `max_history` items are read.
+
+        Args:
+            histories (`list[str]` or `list[list[str]]`): item ids.
+            padding (`bool` or `str`, *optional*, defaults to `False`): as in transformers.
+            max_length (`int`, *optional*): tokens to pad to, with `padding="max_length"`.
+            padding_side (`str`, *optional*): `"right"` (the default) or `"left"`; nothing else depends on it.
+            return_tensors (`str`, *optional*): `"pt"` or `"np"`.
+            unknown (`str`, *optional*, defaults to `"error"`): `"skip"` leaves out ids that the catalogue doesn't hold.
+
+        Returns:
+            `BatchEncoding` with `input_ids` and `attention_mask`; tensors are `(batch, items * code_length)`.
+
+        Raises:
+            ValueError: an unknown item, or a history without items.
+        """
+        if isinstance(histories, str):
+            raise ValueError(f"{histories!r} is not a history; give a list of item ids, also for a single item.")
+        if kwargs.keys() - {"return_attention_mask", "truncation", "add_special_tokens", "verbose"}:
+            raise TypeError(f"unknown arguments {sorted(kwargs)}; see ETEGRecTokenizer.__call__ for those that exist.")
+        single = not histories or isinstance(histories[0], str)
+        rows = []
+        for number, history in enumerate([histories] if single else histories):
+            indices = self.index_of(history, unknown)[-self.max_history :]
+            if not indices:
+                raise ValueError(f"history {number} holds no item; it needs at least one of the catalogue.")
+            rows.append(self.item_tokens[indices].flatten().tolist())
+        if single and return_tensors is None and not padding:
+            return BatchEncoding({"input_ids": rows[0], "attention_mask": [1] * len(rows[0])})
+        return self.pad(
+            {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]},
+            padding=padding,
+            max_length=max_length,
+            padding_side=padding_side,
+            return_tensors=return_tensors,
+        )
+
+    def decode(self, token_ids, skip_special_tokens: bool = True, **kwargs):
+        """Item ids of token ids: a list for `[tokens]`, a list of lists for `[batch, tokens]`.
+
+        Padding (and so a generated sequence's first token) is passed over. Codes that are no item's give `None`.
+
+        Raises:
+            ValueError: the tokens are not whole items.
+        """
+        rows = torch.as_tensor(token_ids).tolist()
+        if rows and isinstance(rows[0], list):
+            return [self.decode(row) for row in rows]
+        tokens = [token for token in (rows if isinstance(rows, list) else [rows]) if token != self.pad_token_id]
+        if len(tokens) % self.code_length:
+            raise ValueError(f"{len(tokens)} tokens are not whole items of {self.code_length} codes.")
+        items = [tuple(tokens[start : start + self.code_length]) for start in range(0, len(tokens), self.code_length)]
+        return [self._item_of_tokens.get(item) for item in items]
+
+    def batch_decode(self, sequences, skip_special_tokens: bool = True, **kwargs):
+        """[`~ETEGRecTokenizer.decode`] for each sequence."""
+        return [self.decode(sequence) for sequence in sequences]
+
+
+ETEGRecTokenizer.register_for_auto_class("AutoTokenizer")

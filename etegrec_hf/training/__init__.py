@@ -1,0 +1,1 @@
+"""Losses, code assignment, arguments, callbacks and trainers."""

@@ -1,0 +1,111 @@
+"""Training arguments of the item tokenizer and of the recommender."""
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+
+@dataclass
+class RQVAETrainingArguments(TrainingArguments):
+    """Arguments of [`RQVAETrainer`], beside transformers'.
+
+    Args:
+        kmeans_init (`bool`, *optional*, defaults to `True`): start codebooks from k-means over latents.
+        revive_dead_codes (`bool`, *optional*, defaults to `True`): after each epoch but the last, move codes that no item
+            uses onto random items.
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    lr_scheduler_type: str = "cosine"
+    num_train_epochs: float = 200
+    per_device_train_batch_size: int = 1024
+    logging_strategy: str = "epoch"
+    save_strategy: str = "epoch"
+    save_total_limit: int | None = 1
+    report_to: str | list[str] = "none"
+    remove_unused_columns: bool = False
+    dataloader_pin_memory: bool = False
+    kmeans_init: bool = field(default=True, metadata={"help": "Start codebooks from k-means over latents."})
+    revive_dead_codes: bool = field(default=True, metadata={"help": "Move unused codes onto random items each epoch."})
+
+
+@dataclass
+class ETEGRecTrainingArguments(TrainingArguments):
+    """Arguments of [`ETEGRecTrainer`], beside transformers'. The defaults are the seed's section 6.
+
+    Args:
+        learning_rate (`float`, *optional*, defaults to 5e-3): of the recommender (the seed's `lr_rec`).
+        tokenizer_learning_rate (`float`, *optional*, defaults to 1e-4): of the item tokenizer (`lr_id`).
+        cycle (`int`, *optional*, defaults to 2): epochs of a cycle: the first trains the tokenizer, the others the
+            recommender.
+        warm_epochs (`int`, *optional*, defaults to 10): epochs without alignment losses.
+        code_weight, vq_weight, sia_weight, psa_weight (`float`, *optional*, default to 1, 1, 1e-4, 3e-4): weights of the
+            loss parts; a part of weight 0 is not computed.
+        temperature (`float`, *optional*, defaults to 0.07): of PSA.
+        code_strategy (`str`, *optional*, defaults to `"forge"`): how suffixes are assigned, see [`assign_item_codes`].
+        num_beams (`int`, *optional*, defaults to 50): beams at evaluation; metrics at longer lists are left out.
+        early_stopping_patience (`int`, *optional*): evaluations without a better `metric_for_best_model` before stopping.
+
+    Raises:
+        ValueError: `cycle` below 2, a negative weight or a temperature that is not positive.
+    """
+
+    learning_rate: float = 5e-3
+    weight_decay: float = 0.05
+    max_grad_norm: float = 1.0
+    lr_scheduler_type: str = "cosine"
+    num_train_epochs: float = 400
+    per_device_train_batch_size: int = 512
+    per_device_eval_batch_size: int = 64
+    logging_strategy: str = "epoch"
+    eval_strategy: str = "epoch"
+    save_strategy: str = "epoch"
+    save_total_limit: int | None = 1
+    load_best_model_at_end: bool = True
+    metric_for_best_model: str | None = "ndcg@10"
+    greater_is_better: bool | None = True
+    report_to: str | list[str] = "none"
+    remove_unused_columns: bool = False
+    dataloader_pin_memory: bool = False
+    restore_callback_states_from_checkpoint: bool = True
+    tokenizer_learning_rate: float = field(default=1e-4, metadata={"help": "Learning rate of the item tokenizer."})
+    cycle: int = field(default=2, metadata={"help": "Epochs of a cycle; the first trains the item tokenizer."})
+    warm_epochs: int = field(default=10, metadata={"help": "Epochs without alignment losses."})
+    code_weight: float = field(default=1.0, metadata={"help": "Weight of the code loss."})
+    vq_weight: float = field(default=1.0, metadata={"help": "Weight of the RQ-VAE's own loss."})
+    sia_weight: float = field(default=1e-4, metadata={"help": "Weight of the sequence-item alignment."})
+    psa_weight: float = field(default=3e-4, metadata={"help": "Weight of the preference-semantic alignment."})
+    temperature: float = field(default=0.07, metadata={"help": "Temperature of the preference-semantic alignment."})
+    code_strategy: str = field(default="forge", metadata={"help": "Suffixes by 'forge', 'count' or 'balance'."})
+    num_beams: int = field(default=50, metadata={"help": "Beams at evaluation."})
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Evaluations without a better score before training stops."}
+    )
+
+    def __post_init__(self):
+        if self.cycle < 2:
+            raise ValueError(f"`cycle` is {self.cycle}; a cycle needs at least 2 epochs, one for each side.")
+        for name in ("code_weight", "vq_weight", "sia_weight", "psa_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; a loss weight can't be negative.")
+        if self.temperature <= 0:
+            raise ValueError(f"`temperature` is {self.temperature}; it must be positive.")
+        super().__post_init__()
+
+    def phase(self, epoch: int) -> str:
+        """`"tokenizer"` or `"recommender"`: what epoch `epoch` (from 0) trains."""
+        return "tokenizer" if epoch % self.cycle == 0 else "recommender"
+
+
+@dataclass
+class FinetuningArguments(ETEGRecTrainingArguments):
+    """[`ETEGRecTrainingArguments`] with the finetune stage's defaults: the recommender alone, on frozen codes."""
+
+    learning_rate: float = 5e-4
+    num_train_epochs: float = 50
+    early_stopping_patience: int | None = 5
+
+    def phase(self, epoch: int) -> str:
+        """Always `"finetune"`."""
+        return "finetune"

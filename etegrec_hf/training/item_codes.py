@@ -1,0 +1,166 @@
+"""Unique codes for a catalogue, and a recommender that has them."""
+
+import torch
+
+from ..models.configuration_etegrec import ETEGRecConfig
+from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
+from ..models.modeling_rqvae import RQVAEModel
+
+STRATEGIES = ("forge", "count", "balance")
+
+
+def assign_item_codes(
+    prefixes: torch.LongTensor,
+    codebook_size: int,
+    strategy: str = "forge",
+    closeness: torch.FloatTensor | None = None,
+) -> torch.LongTensor:
+    """Appends a suffix to each prefix so that no two items share their codes.
+
+    Args:
+        prefixes (`torch.LongTensor` of shape `(n_items, code_length - 1)`): the RQ-VAE's codes.
+        codebook_size (`int`): K; codes and suffixes are `0..K-1`.
+        strategy (`str`, *optional*, defaults to `"forge"`):
+
+            - `"forge"`: items of one prefix get the suffixes `(offset + i) % K`, i counted in item order, the offset an
+              Adler-32 checksum of the prefix (its codes as little-endian 32-bit integers).
+            - `"count"`: 0, 1, 2, ... in item order (TIGER, the original ETEGRec).
+            - `"balance"`: the last level's code is dealt round-robin among the items that share the codes before it.
+
+        closeness (`torch.FloatTensor` of shape `(n_items, K)`, *optional*): how near each item is to each code of the last
+            level. When more than K items share a prefix, the surplus takes the nearest last-level code that has room; by
+            default near means a near number.
+
+    Returns:
+        `torch.LongTensor` `[n_items, code_length]`.
+
+    Raises:
+        ValueError: an unknown strategy, codes out of range, or more items than codes below one parent.
+
+    Source: DESIGN section 5; seed section 9.2, whose Python `hash` is replaced by one that is the same everywhere.
+    """
+    if strategy not in STRATEGIES:
+        raise ValueError(f"`code_strategy` is {strategy!r}; choose one of {', '.join(STRATEGIES)}.")
+    if len(prefixes) and not (prefixes.min() >= 0 and prefixes.max() < codebook_size):
+        raise ValueError(f"`prefixes` holds codes outside 0..{codebook_size - 1}; check `codebook_size`.")
+    prefixes = prefixes.long()
+    parent = prefixes[:, :-1]
+    _, parent_of, family = (
+        parent.unique(dim=0, return_inverse=True, return_counts=True)
+        if parent.shape[1]
+        else (None, torch.zeros_like(prefixes[:, 0]), torch.tensor([len(prefixes)]))
+    )
+    if len(prefixes) and family.max() > codebook_size**2:
+        raise ValueError(
+            f"{family.max().item()} items share all codes before the last level, which has room for "
+            f"{codebook_size}^2 = {codebook_size**2}; raise `codebook_size` or `code_length`, or train an item "
+            "tokenizer that collapses less."
+        )
+    if strategy == "balance":
+        rank = _rank_within(parent_of)
+        codes = torch.cat([parent, (rank % codebook_size).unsqueeze(1)], dim=1)
+        return torch.cat([codes, (rank // codebook_size).unsqueeze(1)], dim=1)
+    prefixes = _relocate_surplus(prefixes, parent_of, codebook_size, closeness)
+    suffix = _rank_within(prefixes.unique(dim=0, return_inverse=True)[1])
+    if strategy == "forge":
+        suffix = (adler32(prefixes) + suffix) % codebook_size
+    return torch.cat([prefixes, suffix.unsqueeze(1)], dim=1)
+
+
+def _rank_within(group: torch.LongTensor) -> torch.LongTensor:
+    """How many earlier rows belong to the same group: `[n]`."""
+    order = group.argsort(stable=True)
+    counts = group.bincount()
+    starts = counts.cumsum(0) - counts
+    rank = torch.empty_like(group)
+    rank[order] = torch.arange(len(group), device=group.device) - starts[group[order]]
+    return rank
+
+
+def _relocate_surplus(prefixes, parent_of, codebook_size, closeness) -> torch.LongTensor:
+    """Moves the items beyond the K-th of a prefix to other last-level codes of their parent, in item order."""
+    rank = _rank_within(prefixes.unique(dim=0, return_inverse=True)[1])
+    surplus = (rank >= codebook_size).nonzero().squeeze(1).tolist()
+    if not surplus:
+        return prefixes
+    prefixes = prefixes.clone()
+    settled = rank < codebook_size
+    taken: dict[int, torch.Tensor] = {}  # parent: items on each of its last-level codes
+    numbers = torch.arange(codebook_size, device=prefixes.device)
+    for item in surplus:
+        family = int(parent_of[item])
+        if family not in taken:
+            members = prefixes[settled & (parent_of == family), -1]
+            taken[family] = members.bincount(minlength=codebook_size)
+        near = -(numbers - prefixes[item, -1]).abs().float() if closeness is None else closeness[item].float()
+        code = near.masked_fill(taken[family] >= codebook_size, -torch.inf).argmax()
+        prefixes[item, -1] = code
+        taken[family][code] += 1
+    return prefixes
+
+
+def adler32(codes: torch.LongTensor) -> torch.LongTensor:
+    """`zlib.adler32` of each row's codes as little-endian 32-bit integers: `[n]` from `[n, length]`.
+
+    >>> import zlib
+    >>> adler32(torch.tensor([[7, 300]])).item() == zlib.adler32(b"\\x07\\0\\0\\0\\x2c\\x01\\0\\0")
+    True
+    """
+    shifts = torch.arange(0, 32, 8, device=codes.device)
+    octets = ((codes.unsqueeze(-1) >> shifts) & 255).flatten(1)  # [n, 4 * length]
+    length = octets.shape[1]
+    weights = torch.arange(length, 0, -1, device=codes.device)
+    low = (1 + octets.sum(1)) % 65521
+    high = (length + (octets * weights).sum(1)) % 65521
+    return high * 65536 + low
+
+
+@torch.no_grad()
+def refresh_item_codes(model: ETEGRecForConditionalGeneration, strategy: str = "forge") -> float:
+    """Computes all items' codes again from the model's RQ-VAE, and returns the share of items whose codes changed.
+
+    Raises:
+        ValueError: the model holds no semantic embeddings, or the codes don't fit.
+    """
+    if model.semantic_embedding is None:
+        raise ValueError("the model holds no `semantic_embedding`; load one saved with its embeddings.")
+    before = model.item_codes
+    prefixes = model.item_tokenizer.encode(model.semantic_embedding[1:])
+    model.set_item_codes(assign_item_codes(prefixes, model.config.codebook_size, strategy))
+    return (model.item_codes != before).any(1).float().mean().item()
+
+
+def build_recommender(
+    item_tokenizer: RQVAEModel, embeddings: torch.FloatTensor, strategy: str = "forge", **config
+) -> ETEGRecForConditionalGeneration:
+    """A new recommender around a trained RQ-VAE, its catalogue ready.
+
+    Args:
+        item_tokenizer ([`RQVAEModel`]): copied into the recommender.
+        embeddings (`torch.FloatTensor` of shape `(n_items, input_size)`): the items' semantic embeddings.
+        strategy (`str`, *optional*, defaults to `"forge"`): see [`assign_item_codes`].
+        **config: further fields of [`ETEGRecConfig`].
+
+    Raises:
+        ValueError: embeddings of another width, with NaN, or more items than there are codes.
+    """
+    sizes = item_tokenizer.config
+    capacity = sizes.codebook_size ** (sizes.num_levels + 1)
+    if len(embeddings) > capacity:
+        raise ValueError(
+            f"{len(embeddings)} items don't fit into {sizes.codebook_size}^{sizes.num_levels + 1} = {capacity} codes; "
+            "raise `codebook_size` or `num_levels`."
+        )
+    model = ETEGRecForConditionalGeneration(
+        ETEGRecConfig(
+            n_items=len(embeddings),
+            code_length=sizes.num_levels + 1,
+            codebook_size=sizes.codebook_size,
+            rqvae_config=sizes.to_dict(),
+            **config,
+        )
+    )
+    model.item_tokenizer.load_state_dict(item_tokenizer.state_dict())
+    model.set_semantic_embedding(embeddings)
+    refresh_item_codes(model, strategy)
+    return model

@@ -1,0 +1,51 @@
+"""The named parts of the training loss."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def sequence_item_alignment(sequence_logits: Tensor, item_logits: Tensor) -> Tensor:
+    """Symmetric KL divergence between the code distributions of a history and of its target (SIA).
+
+    Args:
+        sequence_logits (`torch.FloatTensor` of shape `(targets, levels, codebook_size)`):
+            Code logits of the projected history: minus squared distances to the codebook vectors.
+        item_logits (`torch.FloatTensor` of the same shape): the same for the target.
+
+    Returns:
+        `torch.FloatTensor` of shape `()`: KL(p||q) + KL(q||p) in nats, averaged over targets and levels.
+
+    Source: ETEGRec, section 3.3.1; seed section 4.2.
+    """
+    sequence_log_p = sequence_logits.float().log_softmax(-1)
+    item_log_p = item_logits.float().log_softmax(-1)
+    difference = (sequence_log_p.exp() - item_log_p.exp()) * (sequence_log_p - item_log_p)
+    return difference.sum(-1).mean()
+
+
+def preference_semantic_alignment(preference: Tensor, reconstruction: Tensor, temperature: float = 0.07) -> Tensor:
+    """Symmetric InfoNCE between users' preference latents and their targets' reconstructions (PSA).
+
+    Args:
+        preference (`torch.FloatTensor` of shape `(targets, input_size)`): preference latents.
+        reconstruction (`torch.FloatTensor` of the same shape): row i belongs to row i of `preference`; the other rows are
+            its negatives, so targets should be distinct.
+        temperature (`float`, *optional*, defaults to 0.07): divides cosine similarities.
+
+    Returns:
+        `torch.FloatTensor` of shape `()`: the sum of both directions' cross-entropies in nats, averaged over targets.
+
+    Source: ETEGRec, section 3.3.2; seed section 4.2.
+    """
+    similarity = F.normalize(preference.float(), dim=-1) @ F.normalize(reconstruction.float(), dim=-1).T / temperature
+    own = torch.arange(len(similarity), device=similarity.device)
+    return F.cross_entropy(similarity, own) + F.cross_entropy(similarity.T, own)
+
+
+def first_of_each(targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Distinct values of `targets` `[batch]` in ascending order, and the first row of each: both `[distinct]`."""
+    distinct, inverse = targets.unique(return_inverse=True)
+    rows = torch.arange(len(targets), device=targets.device)
+    first = torch.full_like(distinct, len(targets)).scatter_reduce_(0, inverse, rows, "amin")
+    return distinct, first

@@ -1,0 +1,62 @@
+"""Pre-training of the item tokenizer."""
+
+import torch
+from torch.utils.data import Dataset
+
+from ..data.sequences import as_batch
+from ..models.modeling_rqvae import RQVAEModel
+from .arguments import RQVAETrainingArguments
+from .callbacks import CodeUsageCallback
+from .checkpoints import SafeCheckpoints
+from .codebooks import initialize_codebooks
+
+
+class ItemEmbeddingDataset(Dataset):
+    """The semantic embeddings `[n_items, input_size]` of a catalogue, fetched batch by batch."""
+
+    def __init__(self, embeddings: torch.FloatTensor):
+        self.embeddings = embeddings
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {"embeddings": self.embeddings[index]}
+
+    def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        return {"embeddings": self.embeddings[indices]}
+
+
+class RQVAETrainer(SafeCheckpoints):
+    """Trains an [`RQVAEModel`] on the embeddings of all items.
+
+    transformers' Trainer, with codebooks started from k-means and dead codes revived as the arguments say.
+
+    Args:
+        model ([`RQVAEModel`]): to train.
+        args ([`RQVAETrainingArguments`]): arguments.
+        embeddings (`torch.FloatTensor` of shape `(n_items, input_size)`): semantic embeddings.
+        **kwargs: further arguments of `Trainer`.
+
+    Raises:
+        ValueError: embeddings of another width.
+    """
+
+    def __init__(
+        self, model: RQVAEModel, args: RQVAETrainingArguments, embeddings: torch.FloatTensor, **kwargs
+    ):
+        if embeddings.shape[1] != model.config.input_size:
+            raise ValueError(
+                f"`embeddings` are {embeddings.shape[1]} wide and the model's `input_size` is {model.config.input_size}; "
+                "make the model with the width of the data."
+            )
+        super().__init__(
+            model=model, args=args, train_dataset=ItemEmbeddingDataset(embeddings), data_collator=as_batch, **kwargs
+        )
+        self.add_callback(CodeUsageCallback(self))
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
+        """Trains; a new run starts the codebooks from k-means unless the arguments say otherwise."""
+        if not resume_from_checkpoint and self.args.kmeans_init:
+            initialize_codebooks(self.model, self.train_dataset.embeddings.to(self.model.device), self.args.seed)
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)

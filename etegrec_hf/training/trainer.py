@@ -1,0 +1,219 @@
+"""Alternating training and finetuning of the recommender."""
+
+from collections import defaultdict
+
+import torch
+from transformers import EarlyStoppingCallback, EvalPrediction, get_scheduler
+
+from ..data.sequences import LengthGroupedSampler, SequenceDataset, as_batch
+from ..evaluation.metrics import KS, ranking_metrics
+from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
+from ..models.tokenization_etegrec import ETEGRecTokenizer
+from .arguments import ETEGRecTrainingArguments
+from .callbacks import AlternatingPhaseCallback, CodeRefreshCallback
+from .checkpoints import SafeCheckpoints
+from .losses import first_of_each, preference_semantic_alignment, sequence_item_alignment
+from .schedule import PhaseScheduler
+
+
+class ETEGRecTrainer(SafeCheckpoints):
+    """Trains a recommender and its item tokenizer in turns, or finetunes the recommender.
+
+    What differs from transformers' Trainer: `compute_loss` (named parts, by phase), the optimizer and scheduler (a group
+    for each side), the sampler (batches of like length), `prediction_step` (ranked items instead of logits), and what is
+    saved (the tokenizer of the codes of this moment). Freezing and code refreshing are callbacks.
+
+    Args:
+        model ([`ETEGRecForConditionalGeneration`]): with codes and semantic embeddings.
+        args ([`ETEGRecTrainingArguments`]): arguments; [`FinetuningArguments`] for the finetune stage.
+        item_ids (`list[str]`): in the order of item indices.
+        train_dataset ([`SequenceDataset`]): every position is a target.
+        eval_dataset ([`SequenceDataset`], *optional*): the last positions are targets.
+        **kwargs: further arguments of `Trainer`.
+
+    Raises:
+        ValueError: another number of ids than the model has items.
+    """
+
+    def __init__(
+        self,
+        model: ETEGRecForConditionalGeneration,
+        args: ETEGRecTrainingArguments,
+        item_ids: list[str],
+        train_dataset: SequenceDataset,
+        eval_dataset: SequenceDataset | None = None,
+        **kwargs,
+    ):
+        if len(item_ids) != model.config.n_items:
+            raise ValueError(
+                f"data and model disagree: `item_ids` holds {len(item_ids)} items and the model {model.config.n_items}; "
+                "use the dataset that the model was made for."
+            )
+        self.item_ids = item_ids
+        self.phase, self.aligned = "finetune", False
+        self._parts: dict[str, list] = defaultdict(lambda: [0.0, 0])
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            data_collator=as_batch,
+            compute_metrics=rank,
+            processing_class=self.item_id_tokenizer(model),
+            **kwargs,
+        )
+        self.add_callback(CodeRefreshCallback(self))
+        self.add_callback(AlternatingPhaseCallback(self))
+        if args.early_stopping_patience is not None:
+            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+
+    def item_id_tokenizer(self, model: ETEGRecForConditionalGeneration) -> ETEGRecTokenizer:
+        """The tokenizer of the codes that the model has now."""
+        config = model.config
+        return ETEGRecTokenizer.from_item_codes(
+            self.item_ids, model.item_codes, config.codebook_size, max_history=config.max_history
+        )
+
+    # Phases
+
+    def enter_phase(self, phase: str, aligned: bool) -> None:
+        """Thaws the side that `phase` trains and freezes the other; `aligned` says whether SIA and PSA count."""
+        self.phase, self.aligned = phase, aligned and phase != "finetune"
+        self.model.requires_grad_(phase != "tokenizer")
+        self.model.item_tokenizer.requires_grad_(phase == "tokenizer")
+
+    def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
+        """The weighted sum of the phase's loss parts, each of which is logged by its name."""
+        core = self.accelerator.unwrap_model(model)
+        trains_tokenizer = self.phase == "tokenizer"
+        core.train(not trains_tokenizer)  # dropout only on the side that is trained
+        core.item_tokenizer.train(trains_tokenizer)
+        weights = {"sia": self.args.sia_weight * self.aligned, "psa": self.args.psa_weight * self.aligned}
+        weights = {name: weight for name, weight in weights.items() if weight > 0}
+        if trains_tokenizer:
+            parts, outputs = self._tokenizer_losses(core, inputs, weights), None
+            weights["vq"] = self.args.vq_weight
+        else:
+            parts, outputs = self._recommender_losses(model, core, inputs, weights)
+            weights["code"] = self.args.code_weight
+        for name, part in parts.items():
+            self.log_part(f"loss_{name}", part.detach())
+        loss = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
+        return (loss, outputs) if return_outputs else loss
+
+    def _tokenizer_losses(self, core, inputs, weights) -> dict[str, torch.Tensor]:
+        """RQ-VAE loss and alignment of a batch's distinct targets; the recommender only looks on."""
+        targets, rows = first_of_each(inputs["target"])
+        item = core.item_tokenizer(core.semantic_embedding[targets])
+        parts = {"vq": item.loss}
+        if weights:
+            with torch.no_grad():
+                sequence = core(**model_inputs(core, inputs["history"][rows]))  # the decoder's first position alone
+            parts |= self._alignment(core, sequence.sequence_projection, sequence.preference_latents, item, weights)
+        return parts
+
+    def _recommender_losses(self, model, core, inputs, weights) -> tuple[dict[str, torch.Tensor], object]:
+        """Code loss of a batch, and alignment of its distinct targets to an RQ-VAE that stands still."""
+        labels = core.item_tokens[inputs["target"]]
+        outputs = model(**model_inputs(core, inputs["history"]), labels=labels)
+        parts = {"code": outputs.loss}
+        if weights:
+            targets, rows = first_of_each(inputs["target"])
+            with torch.no_grad():
+                item = core.item_tokenizer(core.semantic_embedding[targets])
+            projection, preference = outputs.sequence_projection[rows], outputs.preference_latents[rows]
+            parts |= self._alignment(core, projection, preference, item, weights)
+        return parts, outputs
+
+    def _alignment(self, core, projection, preference, item, weights) -> dict[str, torch.Tensor]:
+        parts = {}
+        if "sia" in weights:
+            sequence_logits = core.item_tokenizer.quantizer(projection).code_logits
+            parts["sia"] = sequence_item_alignment(sequence_logits, item.code_logits)
+        if "psa" in weights:
+            parts["psa"] = preference_semantic_alignment(preference, item.reconstruction, self.args.temperature)
+        return parts
+
+    def log_part(self, name: str, value) -> None:
+        """Adds a value to the mean that the next log shows under `name`."""
+        entry = self._parts[name]
+        entry[0], entry[1] = entry[0] + value, entry[1] + 1
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Logs, with the means of the named parts since the last training log."""
+        if "loss" in logs:
+            logs = logs | {name: float(total) / count for name, (total, count) in self._parts.items()}
+            logs["tokenizer_phase"] = float(self.phase == "tokenizer")
+            self._parts.clear()
+        super().log(logs, start_time)
+
+    # Optimizer and data
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        """AdamW with two groups: the recommender, and the item tokenizer."""
+        if self.optimizer is None:
+            tokenizer = list(self.model.item_tokenizer.parameters())
+            own = {id(parameter) for parameter in tokenizer}
+            recommender = [parameter for parameter in self.model.parameters() if id(parameter) not in own]
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            groups = [
+                {"params": recommender, "lr": self.args.learning_rate},
+                {"params": tokenizer, "lr": self.args.tokenizer_learning_rate},
+            ]
+            self.optimizer = optimizer_class(groups, weight_decay=self.args.weight_decay, **options)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer=None) -> PhaseScheduler:
+        """A schedule of `lr_scheduler_type` for each group, over the steps of its own phase."""
+        if self.lr_scheduler is None:
+            epochs = max(1, round(self.args.num_train_epochs))
+            tokenizer_share = sum(self.args.phase(epoch) == "tokenizer" for epoch in range(epochs)) / epochs
+            factors = []
+            for share in (1 - tokenizer_share, tokenizer_share):
+                steps = max(1, round(num_training_steps * share))
+                schedule = get_scheduler(
+                    self.args.lr_scheduler_type,
+                    torch.optim.SGD([torch.zeros(1)], lr=1.0),
+                    num_warmup_steps=self.args.get_warmup_steps(steps),
+                    num_training_steps=steps,
+                    scheduler_specific_kwargs=self.args.lr_scheduler_kwargs,
+                )
+                factors.append(schedule.lr_lambdas[0])
+            self.lr_scheduler = PhaseScheduler(self.optimizer, factors)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def _get_train_sampler(self, train_dataset=None) -> LengthGroupedSampler:
+        dataset = train_dataset if train_dataset is not None else self.train_dataset
+        return LengthGroupedSampler(dataset.lengths, self.args.train_batch_size, seed=self.args.seed)
+
+    # Evaluation and saving
+
+    def prediction_step(self, model, inputs, prediction_loss_only: bool, ignore_keys=None):
+        """Ranked item indices `[batch, listed]` and targets `[batch]`, by constrained beam search."""
+        inputs = self._prepare_inputs(inputs)
+        core = self.accelerator.unwrap_model(model)
+        with self.compute_loss_context_manager():
+            items, _ = core.recommend(
+                **model_inputs(core, inputs["history"]),
+                top_k=min(max(KS), self.args.num_beams),
+                num_beams=self.args.num_beams,
+            )
+        return None, items, inputs["target"]
+
+    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
+        self.processing_class = self.item_id_tokenizer(self.model)
+        super()._save(output_dir, state_dict)
+
+
+def model_inputs(model: ETEGRecForConditionalGeneration, history: torch.LongTensor) -> dict[str, torch.Tensor]:
+    """`input_ids` and `attention_mask` `[batch, items * code_length]` of item indices `[batch, items]`."""
+    return {
+        "input_ids": model.item_tokens[history].flatten(1),
+        "attention_mask": (history > 0).long().repeat_interleave(model.config.code_length, dim=1),
+    }
+
+
+def rank(prediction: EvalPrediction) -> dict[str, float]:
+    """Ranking metrics of what `prediction_step` returned."""
+    return ranking_metrics(prediction.predictions, prediction.label_ids)
