@@ -108,7 +108,7 @@ class PreparedDataset:
         embeddings = None
         if "embedding" in items.column_names:
             column = items["embedding"].combine_chunks()
-            embeddings = column.flatten().to_numpy().reshape(len(item_ids), -1)
+            embeddings = column.flatten().to_numpy().reshape(len(item_ids), -1).copy()  # writable, as torch wants it
         splits = {name: _read_split(folder / f"sequences/{name}.parquet", index_of) for name in SPLIT_NAMES}
         statistics = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
         titles = items["title"].to_pylist() if "title" in items.column_names else [""] * len(item_ids)

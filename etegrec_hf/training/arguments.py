@@ -23,7 +23,6 @@ class RQVAETrainingArguments(TrainingArguments):
     logging_strategy: str = "epoch"
     save_strategy: str = "epoch"
     save_total_limit: int | None = 1
-    report_to: str | list[str] = "none"
     remove_unused_columns: bool = False
     dataloader_pin_memory: bool = False
     kmeans_init: bool = field(default=True, metadata={"help": "Start codebooks from k-means over latents."})
@@ -65,7 +64,6 @@ class ETEGRecTrainingArguments(TrainingArguments):
     load_best_model_at_end: bool = True
     metric_for_best_model: str | None = "ndcg@10"
     greater_is_better: bool | None = True
-    report_to: str | list[str] = "none"
     remove_unused_columns: bool = False
     dataloader_pin_memory: bool = False
     restore_callback_states_from_checkpoint: bool = True
