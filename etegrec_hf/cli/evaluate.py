@@ -39,7 +39,9 @@ class EvaluateArguments:
 def run(argv: list[str]) -> None:
     (arguments,) = parse("evaluate", argv, EvaluateArguments, examples=EXAMPLES)
     results = evaluate(arguments)
-    print_metrics(f"{arguments.data}, {arguments.split}", {"this model": results[arguments.split], **results["baselines"]})
+    print_metrics(
+        f"{arguments.data}, {arguments.split}", {"this model": results[arguments.split], **results["baselines"]}
+    )
 
 
 def evaluate(arguments: EvaluateArguments) -> dict:

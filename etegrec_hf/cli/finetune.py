@@ -47,6 +47,7 @@ def check_same_items(tokenizer: ETEGRecTokenizer, data: PreparedDataset, model_f
     """Raises a `ValueError` if dataset and model number their items differently."""
     if tokenizer.item_ids != data.item_ids:
         raise ValueError(
-            f"the dataset's {data.n_items} items are not the {len(tokenizer.item_ids)} that {model_folder!r} was trained on, "
+            f"the dataset's {data.n_items} items are not the {len(tokenizer.item_ids)} that "
+            f"{model_folder!r} was trained on, "
             "in this order; use the dataset of that run."
         )

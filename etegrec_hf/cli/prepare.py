@@ -28,7 +28,9 @@ class PrepareArguments:
     )
     user_column: str = field(default="user_id", metadata={"help": "Column of user ids."})
     item_column: str = field(default="item_id", metadata={"help": "Column of item ids."})
-    time_column: str = field(default="timestamp", metadata={"help": "Column of timestamps; without it, rows are in order."})
+    time_column: str = field(
+        default="timestamp", metadata={"help": "Column of timestamps; without it, rows are in order."}
+    )
     max_history: int = field(default=50, metadata={"help": "Items that histories keep, the last ones."})
     seed: int = field(default=0, metadata={"help": "Seed of the co-occurrence embedding."})
 

@@ -4,6 +4,7 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoModel, AutoTokenizer
 
@@ -47,29 +48,36 @@ def quickstart(arguments: QuickstartArguments) -> dict:
     """Makes data, trains every stage, evaluates the reloaded model, and writes `metrics.json`."""
     start = time.perf_counter()
     folder = check_output_dir(arguments.output_dir)
-    data, tokenizer, alternating, model = (str(folder / name) for name in ("data", "tokenizer", "alternating", "model"))
+    data, tokenizer, alternating, model = (
+        str(folder / name) for name in ("data", "tokenizer", "alternating", "model")
+    )
     process = SyntheticProcess(n_users=arguments.n_users, n_items=arguments.n_items, seed=arguments.seed)
     optimum = process.write(data)
 
-    common = {"seed": arguments.seed, "use_cpu": True}
-    sizes = {"hidden_sizes": [64], "latent_size": 32, "codebook_size": 32}
+    common: dict[str, Any] = {"seed": arguments.seed, "use_cpu": True}
+    sizes: dict[str, Any] = {"hidden_sizes": [64], "latent_size": 32, "num_levels": 2, "codebook_size": 32}
     train_tokenizer(
         TokenizerArguments(data=data, **sizes),
         RQVAETrainingArguments(
             tokenizer, num_train_epochs=60, per_device_train_batch_size=256, save_strategy="no", **common
         ),
     )
-    recommender = {"d_model": 64, "d_ff": 128, "d_kv": 16, "num_layers": 2, "num_decoder_layers": 2}
-    training = {"per_device_train_batch_size": 256, "per_device_eval_batch_size": 256, "num_beams": 20, **common}
+    recommender: dict[str, Any] = {"d_model": 64, "d_ff": 128, "d_kv": 16, "num_layers": 2, "num_decoder_layers": 2}
+    training: dict[str, Any] = {
+        "per_device_train_batch_size": 256,
+        "per_device_eval_batch_size": 256,
+        "num_beams": 20,
+        **common,
+    }
     train(
         TrainArguments(data=data, tokenizer=tokenizer, eval_samples=500, **recommender),
         ETEGRecTrainingArguments(
-            alternating, num_train_epochs=arguments.epochs, warm_epochs=2, learning_rate=3e-3, **training
+            alternating, num_train_epochs=arguments.epochs, warm_epochs=2, learning_rate=5e-3, **training
         ),
     )
     finetune(
         FinetuneArguments(model=alternating, data=data, eval_samples=500),
-        FinetuningArguments(model, num_train_epochs=arguments.finetune_epochs, learning_rate=1e-3, **training),
+        FinetuningArguments(model, num_train_epochs=arguments.finetune_epochs, learning_rate=3e-3, **training),
     )
     results = evaluate(EvaluateArguments(model=model, data=data, batch_size=256))
     show_three_users(model, PreparedDataset.load(data))

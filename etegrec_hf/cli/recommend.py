@@ -39,7 +39,9 @@ def run(argv: list[str]) -> None:
         data = PreparedDataset.load(arguments.data)
         titles = dict(zip(data.item_ids, data.titles))
     batch = tokenizer([history], return_tensors="pt", unknown=arguments.unknown)
-    items, scores = model.recommend(**batch, top_k=arguments.top_k, num_beams=max(arguments.num_beams, arguments.top_k))
+    items, scores = model.recommend(
+        **batch, top_k=arguments.top_k, num_beams=max(arguments.num_beams, arguments.top_k)
+    )
     table = Table("rank", "item", *(["title"] if titles else []), "log-probability")
     for rank, (item, score) in enumerate(zip(items[0].tolist(), scores[0].tolist()), start=1):
         if item:

@@ -23,6 +23,8 @@ def load_model(cls: type[PreTrainedModel], folder: str):
         ValueError: truncated weights.
     """
     if not (Path(folder) / "config.json").exists():
-        raise FileNotFoundError(f"{folder!r} holds no model (no config.json); give the output folder of a finished stage.")
+        raise FileNotFoundError(
+            f"{folder!r} holds no model (no config.json); give the output folder of a finished stage."
+        )
     with explained(folder):
         return cls.from_pretrained(folder).eval()

@@ -9,7 +9,9 @@ from safetensors.numpy import load_file
 from sklearn.decomposition import TruncatedSVD
 
 
-def cooccurrence_counts(sequences: np.ndarray, offsets: np.ndarray, n_items: int, window: int) -> scipy.sparse.csr_matrix:
+def cooccurrence_counts(
+    sequences: np.ndarray, offsets: np.ndarray, n_items: int, window: int
+) -> scipy.sparse.csr_matrix:
     """How often items occur near each other, weighted by 1 / distance.
 
     Args:
@@ -51,7 +53,9 @@ def cooccurrence_embedding(
     counts = (counts + counts.T).tocoo()
     totals = np.asarray(counts.sum(1)).ravel()
     if not totals.any():
-        raise ValueError("no two items occur in one training sequence; give an embedding file instead of 'cooccurrence'.")
+        raise ValueError(
+            "no two items occur in one training sequence; give an embedding file instead of 'cooccurrence'."
+        )
     information = np.log(counts.data * totals.sum() / (totals[counts.row] * totals[counts.col]))
     positive = scipy.sparse.csr_matrix((np.maximum(information, 0), (counts.row, counts.col)), shape=counts.shape)
     svd = TruncatedSVD(min(width, n_items - 1), random_state=seed)
@@ -95,7 +99,8 @@ def _rows_by_id(path: Path, item_ids: list[str]) -> np.ndarray:
     missing = [item_id for item_id in item_ids if item_id not in row_of]
     if missing:
         raise ValueError(
-            f"{len(missing)} items have no embedding in {path}, first {missing[0]!r}; add them or drop their interactions."
+            f"{len(missing)} items have no embedding in {path}, first {missing[0]!r}; add them or drop "
+            "their interactions."
         )
     rows = table["embedding"].to_pylist()
     widths = {0 if row is None else len(row) for row in rows}
@@ -119,6 +124,7 @@ def check_embeddings(embeddings: np.ndarray, item_ids: list[str], width: int | N
     broken = ~np.isfinite(embeddings).all(axis=1)
     if broken.any():
         raise ValueError(
-            f"{broken.sum()} embeddings hold NaN or infinity, first that of item {item_ids[broken.argmax()]!r}; repair them."
+            f"{broken.sum()} embeddings hold NaN or infinity, first that of item "
+            f"{item_ids[broken.argmax()]!r}; repair them."
         )
     return embeddings.astype(np.float32)

@@ -104,7 +104,9 @@ class PreparedDataset:
         item_ids = items["item_id"].to_pylist()
         index_of = {item_id: index for index, item_id in enumerate(item_ids, start=1)}
         if len(index_of) != len(item_ids):
-            raise ValueError(f"{folder} holds {len(item_ids) - len(index_of)} duplicate item ids; keep one row an item.")
+            raise ValueError(
+                f"{folder} holds {len(item_ids) - len(index_of)} duplicate item ids; keep one row an item."
+            )
         embeddings = None
         if "embedding" in items.column_names:
             column = items["embedding"].combine_chunks()
@@ -127,7 +129,9 @@ def _read_split(path: Path, index_of: dict[str, int]) -> Split:
         sequences[~is_target] = [index_of[item_id] for item_id in history.flatten().to_pylist()]
         sequences[is_target] = [index_of[item_id] for item_id in table["target"].to_pylist()]
     except KeyError as error:
-        raise ValueError(f"{path} names the item {error.args[0]!r}, which `items` doesn't hold; prepare again.") from None
+        raise ValueError(
+            f"{path} names the item {error.args[0]!r}, which `items` doesn't hold; prepare again."
+        ) from None
     return Split(table["user_id"].to_pylist(), sequences, offsets)
 
 
@@ -186,4 +190,6 @@ def _split_table(interactions: Interactions, rows: SplitRows, max_history: int |
     )
     users = interactions.user_ids.astype(object)[interactions.users[rows.start]]
     target = item_ids[interactions.items[rows.target]]
-    return pa.table({"user_id": pa.array(users, pa.string()), "history": history, "target": pa.array(target, pa.string())})
+    return pa.table(
+        {"user_id": pa.array(users, pa.string()), "history": history, "target": pa.array(target, pa.string())}
+    )

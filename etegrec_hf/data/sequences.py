@@ -18,8 +18,8 @@ class SequenceDataset(Dataset):
         split ([`Split`]): sequences.
         max_history (`int`): items of a history that are read, the last ones.
         every_position (`bool`): whether each position with a history is a target (training), or only each row's last
-            (evaluation). The latter samples stand in the order of their lengths, and `rows` `[samples]` says which row of
-            the split each is.
+            (evaluation). The latter samples stand in the order of their lengths, and `rows` `[samples]` says which
+            row of the split each is.
         limit (`int`, *optional*): use a random choice of this many samples, the same at every call.
 
     Raises:
@@ -71,8 +71,8 @@ def as_batch(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 class LengthGroupedSampler(Sampler[int]):
     """Random batches of samples of like length, so that work is proportional to real tokens.
 
-    Each epoch shuffles all samples, sorts them by length within groups of `group` batches, and shuffles the batches. The
-    order follows from seed and epoch alone, which is what an exact resume needs.
+    Each epoch shuffles all samples, sorts them by length within groups of `group` batches, and shuffles the batches.
+    The order follows from seed and epoch alone, which is what an exact resume needs.
 
     Args:
         lengths (`np.ndarray` of shape `(samples,)`): length of each sample.

@@ -76,7 +76,8 @@ def _read_table(table: pa.Table, path: Path, columns: Columns) -> Source:
     for name in (columns.user_id, columns.item_id):
         if name not in table.column_names:
             raise ValueError(
-                f"{path} has no column {name!r}, only {table.column_names}; name it with --user-column and --item-column."
+                f"{path} has no column {name!r}, only {table.column_names}; name it with --user-column and "
+                "--item-column."
             )
         if table[name].null_count:
             raise ValueError(f"column {name!r} of {path} has {table[name].null_count} empty cells; remove those rows.")
@@ -93,7 +94,9 @@ def _read_table(table: pa.Table, path: Path, columns: Columns) -> Source:
         except pa.ArrowInvalid as error:
             raise ValueError(f"column {columns.timestamp!r} of {path} is no number and no date: {error}") from error
         if np.isnan(times).any():
-            raise ValueError(f"column {columns.timestamp!r} of {path} has {np.isnan(times).sum()} empty cells; fill them.")
+            raise ValueError(
+                f"column {columns.timestamp!r} of {path} has {np.isnan(times).sum()} empty cells; fill them."
+            )
     texts = {}
     if "title" in table.column_names:
         texts = {item: {"title": title or ""} for item, title in zip(items, table["title"].to_pylist())}

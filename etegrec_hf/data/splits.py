@@ -11,7 +11,9 @@ SPLIT_NAMES = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class SplitRows:
-    """Rows of one split, as positions in a log: row r has the history `start[r]..target[r]-1` and the target `target[r]`.
+    """Rows of one split, as positions in a log.
+
+    Row r has the history `start[r]..target[r]-1` and the target `target[r]`.
 
     Each is an `np.ndarray` of `int64` and shape `(rows,)`.
     """

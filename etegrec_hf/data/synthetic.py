@@ -9,8 +9,42 @@ from .interactions import Interactions
 from .prepared import write_prepared
 from .splits import leave_one_out
 
-KINDS = "guitar drum piano violin flute harp cello horn banjo organ bass lute oboe viola tuba zither".split()
-LOOKS = "amber black coral dusty early faded green heavy ivory jade khaki light maple noble olive plain".split()
+KINDS = (
+    "guitar",
+    "drum",
+    "piano",
+    "violin",
+    "flute",
+    "harp",
+    "cello",
+    "horn",
+    "banjo",
+    "organ",
+    "bass",
+    "lute",
+    "oboe",
+    "viola",
+    "tuba",
+    "zither",
+)
+LOOKS = (
+    "amber",
+    "black",
+    "coral",
+    "dusty",
+    "early",
+    "faded",
+    "green",
+    "heavy",
+    "ivory",
+    "jade",
+    "khaki",
+    "light",
+    "maple",
+    "noble",
+    "olive",
+    "plain",
+)
 
 
 @dataclass(frozen=True)
@@ -18,8 +52,8 @@ class SyntheticProcess:
     """Users who walk over clusters of items.
 
     The next item is, with probability `noise`, any item; else its cluster follows from the last item's cluster by a
-    sparse transition matrix, and the item from its cluster by a popularity law. Items of a cluster have embeddings around
-    one centre. Everything follows from the seed.
+    sparse transition matrix, and the item from its cluster by a popularity law. Items of a cluster have embeddings
+    around one centre. Everything follows from the seed.
 
     Args:
         n_users (`int`, *optional*, defaults to 3000): users.

@@ -28,8 +28,8 @@ def transitions(data: PreparedDataset, split: Split) -> dict[str, float]:
     """Metrics of item-to-item transition counts.
 
     For items i, j at distance d = 1..3 in a training sequence, `C[i, j] += 1/d` and `C[j, i] += 0.3/d`;
-    `N[i, j] = C[i, j] / sqrt(sum_j C[i, j])`. A user's last 10 items, newest first, vote with `N[i, :] * 0.7**k`. Items
-    are ranked by votes, ties by item index, and items without a vote are not recommended.
+    `N[i, j] = C[i, j] / sqrt(sum_j C[i, j])`. A user's last 10 items, newest first, vote with `N[i, :] * 0.7**k`.
+    Items are ranked by votes, ties by item index, and items without a vote are not recommended.
     """
     n, sequences = data.n_items, data.train.sequences - 1
     row = np.repeat(np.arange(len(data.train)), np.diff(data.train.offsets))
@@ -37,7 +37,9 @@ def transitions(data: PreparedDataset, split: Split) -> dict[str, float]:
     for distance in (1, 2, 3):
         together = row[distance:] == row[:-distance]
         earlier, later = sequences[:-distance][together], sequences[distance:][together]
-        forward = scipy.sparse.coo_matrix((np.full(len(earlier), 1 / distance), (earlier, later)), shape=(n, n)).tocsr()
+        forward = scipy.sparse.coo_matrix(
+            (np.full(len(earlier), 1 / distance), (earlier, later)), shape=(n, n)
+        ).tocsr()
         counts = counts + forward + 0.3 * forward.T
     totals = np.asarray(counts.sum(axis=1)).ravel()
     normed = scipy.sparse.diags_array(1 / np.sqrt(np.maximum(totals, 1e-12))).tocsr() @ counts
@@ -48,9 +50,7 @@ def transitions(data: PreparedDataset, split: Split) -> dict[str, float]:
     exists = position >= split.offsets[:-1, None]
     users = np.broadcast_to(np.arange(len(split))[:, None], position.shape)[exists]
     weights = np.broadcast_to(0.7**age, position.shape)[exists]
-    recent = scipy.sparse.csr_matrix(
-        (weights, (users, split.sequences[position[exists]] - 1)), shape=(len(split), n)
-    )
+    recent = scipy.sparse.csr_matrix((weights, (users, split.sequences[position[exists]] - 1)), shape=(len(split), n))
     votes = [_ranked((recent[start : start + 1024] @ normed).tocsr(), max(KS)) for start in range(0, len(split), 1024)]
     return ranking_metrics(np.concatenate(votes), split.targets)
 

@@ -11,8 +11,8 @@ def code_diagnostics(codes: torch.LongTensor, codebook_size: int) -> dict[str, f
         codebook_size (`int`): K.
 
     Returns:
-        `dict` of `usage_l` (share of level l's codes that some item has), `perplexity_l` (exponential of the entropy of
-        level l's codes in nats: how many codes are used evenly), `collision_rate` (share of items that share their
+        `dict` of `usage_l` (share of level l's codes that some item has), `perplexity_l` (exponential of the entropy
+        of level l's codes in nats: how many codes are used evenly), `collision_rate` (share of items that share their
         prefix with another) and `largest_collision` (most items on one prefix).
 
     >>> code_diagnostics(torch.tensor([[0, 1], [0, 1], [1, 0], [1, 1]]), 4)["collision_rate"]

@@ -1,7 +1,6 @@
 """Ranked items for a whole split."""
 
 import numpy as np
-import torch
 
 from ..data.prepared import Split
 from ..data.sequences import SequenceDataset

@@ -24,7 +24,9 @@ class BeamDecoder:
         self.encoder_states = encoder_states
         lowest = torch.finfo(encoder_states.dtype).min
         self.cross_mask = torch.zeros(
-            (len(encoder_states), 1, 1, encoder_states.shape[1]), dtype=encoder_states.dtype, device=encoder_states.device
+            (len(encoder_states), 1, 1, encoder_states.shape[1]),
+            dtype=encoder_states.dtype,
+            device=encoder_states.device,
         ).masked_fill(attention_mask[:, None, None, :] == 0, lowest)
         self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
 
@@ -103,8 +105,8 @@ def code_beam_search(
         exclusion ([`Exclusion`], *optional*): items that single users must not get.
 
     Returns:
-        item indices `[users, found]` and log-probabilities `[users, found]` in float32, best first, where `found` is at
-        most `num_beams`; index 0 and minus infinity where a user has fewer.
+        item indices `[users, found]` and log-probabilities `[users, found]` in float32, best first, where `found` is
+        at most `num_beams`; index 0 and minus infinity where a user has fewer.
     """
     users, device = len(decoder.encoder_states), decoder.encoder_states.device
     tokens = torch.zeros((users, 1), dtype=torch.long, device=device)  # the decoder start

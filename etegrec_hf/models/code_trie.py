@@ -1,5 +1,7 @@
 """The index of all prefixes of all items' codes."""
 
+from itertools import pairwise
+
 import torch
 
 
@@ -13,7 +15,16 @@ class CodeTrie:
     Build it with [`CodeTrie.from_item_codes`]; it is saved nowhere and rebuilt from a model's `item_tokens`.
     """
 
-    def __init__(self, keys, child_start, leaf_items, leaf_counts, max_children, code_length, codebook_size):
+    def __init__(
+        self,
+        keys: torch.Tensor,
+        child_start: torch.Tensor,
+        leaf_items: torch.Tensor,
+        leaf_counts: torch.Tensor,
+        max_children: list[int],
+        code_length: int,
+        codebook_size: int,
+    ):
         self.keys = keys  # [nodes - 1] parent * K + code of nodes 1.., ascending
         self.child_start = child_start  # [nodes + 1] first child of each node
         self.leaf_items = leaf_items  # [n_items] item index of the last nodes
@@ -68,14 +79,10 @@ class CodeTrie:
         child_counts = torch.bincount(all_keys // codebook_size, minlength=nodes)  # [nodes]
         child_start = torch.ones(nodes + 1, dtype=torch.long, device=device)
         child_start[1:] += child_counts.cumsum(0)
-        max_children = [
-            int(child_counts[start:end].max()) for start, end in zip(level_starts, level_starts[1:])
-        ]
+        max_children = [int(child_counts[start:end].max()) for start, end in pairwise(level_starts)]
         leaf_items = torch.empty_like(items)
         leaf_items[parents - level_starts[-1]] = items
-        return cls(
-            all_keys, child_start, leaf_items, torch.cat(leaf_counts), max_children, code_length, codebook_size
-        )
+        return cls(all_keys, child_start, leaf_items, torch.cat(leaf_counts), max_children, code_length, codebook_size)
 
     @property
     def device(self) -> torch.device:
@@ -87,8 +94,15 @@ class CodeTrie:
 
     def to(self, device) -> "CodeTrie":
         """The same trie on another device."""
-        tensors = (tensor.to(device) for tensor in (self.keys, self.child_start, self.leaf_items, self.leaf_counts))
-        return CodeTrie(*tensors, self.max_children, self.code_length, self.codebook_size)
+        return CodeTrie(
+            self.keys.to(device),
+            self.child_start.to(device),
+            self.leaf_items.to(device),
+            self.leaf_counts.to(device),
+            self.max_children,
+            self.code_length,
+            self.codebook_size,
+        )
 
     def children(self, node: torch.Tensor, level: int) -> torch.Tensor:
         """Which codes may follow.

@@ -1,5 +1,7 @@
 """Configuration of the recommender."""
 
+from typing import Any
+
 from transformers import PreTrainedConfig, T5Config
 
 from .configuration_rqvae import RQVAEConfig
@@ -65,7 +67,7 @@ class ETEGRecConfig(PreTrainedConfig):
     scale_logits: bool = True
     max_history: int = 50
     has_semantic_embedding: bool = True
-    rqvae_config: dict | PreTrainedConfig | None = None
+    rqvae_config: Any = None
     is_encoder_decoder: bool = True
     use_cache: bool = True
     pad_token_id: int | None = 0
@@ -75,7 +77,8 @@ class ETEGRecConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         if self.code_length < 2:
             raise ValueError(
-                f"`code_length` is {self.code_length}; an item needs at least 2 codes: one of the RQ-VAE and the suffix."
+                f"`code_length` is {self.code_length}; an item needs at least 2 codes: one of the RQ-VAE "
+                "and the suffix."
             )
         if self.n_items < 1:
             raise ValueError(f"`n_items` is {self.n_items}; a catalogue needs at least one item.")

@@ -27,7 +27,8 @@ class ETEGRecOutput(ModelOutput):
         logits (`torch.FloatTensor`): given labels `(batch, code_length, codebook_size)`, each position scored against
             its own level's codes; else `(batch, decoded, vocab_size)`, as `generate` reads them.
         sequence_latents (`torch.FloatTensor` of shape `(batch, d_model)`): mean of the unpadded encoder states.
-        sequence_projection (`torch.FloatTensor` of shape `(batch, latent_size)`): the same in the RQ-VAE's latent space.
+        sequence_projection (`torch.FloatTensor` of shape `(batch, latent_size)`): the same in the RQ-VAE's latent
+            space.
         preference_latents (`torch.FloatTensor` of shape `(batch, input_size)`): the decoder's first state in the space
             of semantic embeddings.
         past_key_values (`EncoderDecoderCache`): the decoder's cache, when it was asked for.
@@ -80,6 +81,8 @@ class ETEGRecForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.register_buffer("semantic_embedding", semantic_embedding if config.has_semantic_embedding else None)
         self._code_trie: CodeTrie | None = None
         self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "_code_trie", None))
+        # Both classes may load it; saving adds the second from register_for_auto_class
+        config.auto_map = {"AutoModel": "modeling_etegrec.ETEGRecForConditionalGeneration"}
         self.post_init()
 
     @torch.no_grad()
@@ -133,8 +136,8 @@ class ETEGRecForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Makes `codes` the catalogue's.
 
         Args:
-            codes (`torch.LongTensor` of shape `(n_items, code_length)`): raw codes `0..codebook_size-1`, row i for item
-                index i + 1.
+            codes (`torch.LongTensor` of shape `(n_items, code_length)`): raw codes `0..codebook_size-1`, row i for
+                item index i + 1.
 
         Raises:
             ValueError: wrong shape, codes out of range or not unique. The model is then as it was.
@@ -179,7 +182,8 @@ class ETEGRecForConditionalGeneration(PreTrainedModel, GenerationMixin):
             index = different[0].item()
             raise ValueError(
                 f"tokenizer and model disagree about item {tokenizer.item_ids[index - 1]!r}: token ids "
-                f"{theirs[index].tolist()} there and {self.item_tokens[index].tolist()} here; load both from one folder."
+                f"{theirs[index].tolist()} there and {self.item_tokens[index].tolist()} here; load both "
+                "from one folder."
             )
 
     # Training
@@ -272,7 +276,8 @@ class ETEGRecForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """The attention mask of histories that can be decoded."""
         if input_ids.ndim != 2 or input_ids.shape[1] % self.config.code_length:
             raise ValueError(
-                f"`input_ids` has shape {tuple(input_ids.shape)}; it must be (batch, items * {self.config.code_length}): "
+                f"`input_ids` has shape {tuple(input_ids.shape)}; it must be (batch, items * "
+                f"{self.config.code_length}): "
                 "whole items of `code_length` token ids."
             )
         if attention_mask is None:
@@ -304,11 +309,12 @@ class ETEGRecForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 `input_ids=`.
             generation_config (`GenerationConfig`, *optional*): as in transformers.
             logits_processor (`LogitsProcessorList`, *optional*): applied after the levels and the trie.
-            constrained (`bool`, *optional*, defaults to `True`): whether every sequence must be an item. Without, codes
-                still belong to their levels but may be nobody's.
+            constrained (`bool`, *optional*, defaults to `True`): whether every sequence must be an item. Without,
+                codes still belong to their levels but may be nobody's.
 
         Returns:
-            as in transformers; sequences `[batch * num_return_sequences, 1 + code_length]` begin with the decoder start.
+            as in transformers; sequences `[batch * num_return_sequences, 1 + code_length]` begin with the decoder
+            start.
 
         Raises:
             ValueError: a history of only padding or broken items, or more sequences asked for than there are items.
@@ -317,12 +323,17 @@ class ETEGRecForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if input_ids is not None:
             kwargs["attention_mask"] = self._check_history(input_ids, kwargs.get("attention_mask"))
         if generation_config is None:
-            defaults = {"max_new_tokens": self.config.code_length, "length_penalty": 0.0, "top_k": 0}
+            defaults = {"max_new_tokens": self.config.code_length}
+            if kwargs.get("num_beams", 1) > 1:
+                defaults["length_penalty"] = 0.0
+            if kwargs.get("do_sample"):
+                defaults["top_k"] = 0
             kwargs = {**defaults, **kwargs}
         returned = kwargs.get("num_return_sequences") or 1
         if constrained and kwargs.get("num_beams", 1) > 1 and returned > self.config.n_items:
             raise ValueError(
-                f"`num_return_sequences` is {returned}, but the catalogue has {self.config.n_items} items; ask for fewer."
+                f"`num_return_sequences` is {returned}, but the catalogue has {self.config.n_items} items; "
+                "ask for fewer."
             )
         trie = self.code_trie if constrained else None
         levels = CodeTrieLogitsProcessor(self.config.code_length, self.config.codebook_size, trie)
@@ -343,7 +354,9 @@ class ETEGRecForConditionalGeneration(PreTrainedModel, GenerationMixin):
         exclude: torch.LongTensor | None = None,
         allowed: torch.LongTensor | None = None,
     ) -> tuple[torch.LongTensor, torch.FloatTensor]:
-        """The `top_k` items of each user by batched code beam search; the same as `generate` finds, several times faster.
+        """The `top_k` items of each user by batched code beam search.
+
+        The items and scores are those that `generate` finds with as many beams.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, items * code_length)`): token ids of histories.

@@ -1,6 +1,7 @@
 """The item tokenizer: an RQ-VAE that turns an item's semantic embedding into one code a level."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -86,8 +87,7 @@ class ResidualQuantizer(nn.Module):
             level_codes = level_logits.argmax(-1)  # [B]
             chosen = self.codebooks[level][level_codes]  # [B, latent_size]
             losses.append(
-                F.mse_loss(chosen, residual.detach())
-                + self.commitment_weight * F.mse_loss(residual, chosen.detach())
+                F.mse_loss(chosen, residual.detach()) + self.commitment_weight * F.mse_loss(residual, chosen.detach())
             )
             residual = residual - chosen.detach()
             quantized = quantized + chosen
@@ -104,7 +104,7 @@ class ResidualQuantizer(nn.Module):
 def mlp(sizes: list[int]) -> nn.Sequential:
     """Linear layers of the given widths with ReLU between them."""
     layers: list[nn.Module] = []
-    for width_in, width_out in zip(sizes, sizes[1:]):
+    for width_in, width_out in pairwise(sizes):
         layers += [nn.Linear(width_in, width_out), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 

@@ -16,6 +16,16 @@ def code_token(level: int, code: int) -> str:
     return f"<{LEVEL_LETTERS[level]}_{code}>"
 
 
+def first_repeated(item_ids: list[str]) -> str:
+    """The first id that stands in the list twice."""
+    seen: set[str] = set()
+    for item_id in item_ids:
+        if item_id in seen:
+            break
+        seen.add(item_id)
+    return item_id
+
+
 def read_item_index(path: str) -> dict[str, list[str]]:
     """Reads an `*.index.json`: item id to token strings, in the file's order.
 
@@ -26,8 +36,7 @@ def read_item_index(path: str) -> dict[str, list[str]]:
     def unique(pairs):
         item_index = dict(pairs)
         if len(item_index) != len(pairs):
-            seen: set[str] = set()
-            twin = next(key for key, _ in pairs if key in seen or seen.add(key))
+            twin = first_repeated([key for key, _ in pairs])
             raise ValueError(f"item id {twin!r} stands twice in {path}; every item needs an id of its own.")
         return item_index
 
@@ -81,7 +90,8 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
         """Token ids of one item's token strings."""
         if len(tokens) != self.code_length:
             raise ValueError(
-                f"item {item_id!r} has {len(tokens)} codes and the first item {self.code_length}; all need the same number."
+                f"item {item_id!r} has {len(tokens)} codes and the first item {self.code_length}; all need "
+                "the same number."
             )
         row = []
         for level, token in enumerate(tokens):
@@ -108,8 +118,7 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
             for item_id, row in zip(item_ids, codes.tolist())
         }
         if len(item_index) != len(item_ids):
-            seen: set[str] = set()
-            twin = next(item_id for item_id in item_ids if item_id in seen or seen.add(item_id))
+            twin = first_repeated(item_ids)
             raise ValueError(f"item id {twin!r} stands twice in `item_ids`; every item needs an id of its own.")
         return cls(item_index=item_index, codebook_size=codebook_size, **kwargs)
 
@@ -144,7 +153,8 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
 
         Args:
             item_ids (`list[str]`): ids of the catalogue.
-            unknown (`str`, *optional*, defaults to `"error"`): `"skip"` leaves out ids that the catalogue doesn't hold.
+            unknown (`str`, *optional*, defaults to `"error"`): `"skip"` leaves out ids that the catalogue doesn't
+                hold.
 
         Raises:
             ValueError: an unknown id, unless they are skipped.
@@ -161,7 +171,7 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
 
     def __call__(
         self,
-        histories: list[str] | list[list[str]],
+        histories: list,
         padding: bool | str = False,
         max_length: int | None = None,
         padding_side: str | None = None,
@@ -174,12 +184,13 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
         Of a history, the last `max_history` items are read.
 
         Args:
-            histories (`list[str]` or `list[list[str]]`): item ids.
+            histories (`list[str]` or `list[list[str]]`): item ids, oldest first.
             padding (`bool` or `str`, *optional*, defaults to `False`): as in transformers.
             max_length (`int`, *optional*): tokens to pad to, with `padding="max_length"`.
             padding_side (`str`, *optional*): `"right"` (the default) or `"left"`; nothing else depends on it.
             return_tensors (`str`, *optional*): `"pt"` or `"np"`.
-            unknown (`str`, *optional*, defaults to `"error"`): `"skip"` leaves out ids that the catalogue doesn't hold.
+            unknown (`str`, *optional*, defaults to `"error"`): `"skip"` leaves out ids that the catalogue doesn't
+                hold.
 
         Returns:
             `BatchEncoding` with `input_ids` and `attention_mask`; tensors are `(batch, items * code_length)`.

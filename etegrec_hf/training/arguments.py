@@ -11,8 +11,8 @@ class RQVAETrainingArguments(TrainingArguments):
 
     Args:
         kmeans_init (`bool`, *optional*, defaults to `True`): start codebooks from k-means over latents.
-        revive_dead_codes (`bool`, *optional*, defaults to `True`): after each epoch but the last, move codes that no item
-            uses onto random items.
+        revive_dead_codes (`bool`, *optional*, defaults to `True`): after each epoch but the last, move codes that no
+            item uses onto random items.
     """
 
     learning_rate: float = 1e-3
@@ -39,12 +39,13 @@ class ETEGRecTrainingArguments(TrainingArguments):
         cycle (`int`, *optional*, defaults to 2): epochs of a cycle: the first trains the tokenizer, the others the
             recommender.
         warm_epochs (`int`, *optional*, defaults to 10): epochs without alignment losses.
-        code_weight, vq_weight, sia_weight, psa_weight (`float`, *optional*, default to 1, 1, 1e-4, 3e-4): weights of the
-            loss parts; a part of weight 0 is not computed.
+        code_weight, vq_weight, sia_weight, psa_weight (`float`, *optional*, default to 1, 1, 1e-4, 3e-4): weights of
+            the loss parts; a part of weight 0 is not computed.
         temperature (`float`, *optional*, defaults to 0.07): of PSA.
         code_strategy (`str`, *optional*, defaults to `"forge"`): how suffixes are assigned, see [`assign_item_codes`].
         num_beams (`int`, *optional*, defaults to 50): beams at evaluation; metrics at longer lists are left out.
-        early_stopping_patience (`int`, *optional*): evaluations without a better `metric_for_best_model` before stopping.
+        early_stopping_patience (`int`, *optional*): evaluations without a better `metric_for_best_model` before
+            stopping.
 
     Raises:
         ValueError: `cycle` below 2, a negative weight or a temperature that is not positive.

@@ -34,7 +34,9 @@ def last_checkpoint(output_dir: str | Path) -> str:
     """
     found = get_last_checkpoint(str(output_dir)) if Path(output_dir).is_dir() else None
     if found is None:
-        raise FileNotFoundError(f"`output_dir` {str(output_dir)!r} holds no checkpoint to resume; run without --resume.")
+        raise FileNotFoundError(
+            f"`output_dir` {str(output_dir)!r} holds no checkpoint to resume; run without --resume."
+        )
     return found
 
 

@@ -22,14 +22,14 @@ def assign_item_codes(
         codebook_size (`int`): K; codes and suffixes are `0..K-1`.
         strategy (`str`, *optional*, defaults to `"forge"`):
 
-            - `"forge"`: items of one prefix get the suffixes `(offset + i) % K`, i counted in item order, the offset an
-              Adler-32 checksum of the prefix (its codes as little-endian 32-bit integers).
+            - `"forge"`: items of one prefix get the suffixes `(offset + i) % K`, i counted in item order, the offset
+              an Adler-32 checksum of the prefix (its codes as little-endian 32-bit integers).
             - `"count"`: 0, 1, 2, ... in item order (TIGER, the original ETEGRec).
             - `"balance"`: the last level's code is dealt round-robin among the items that share the codes before it.
 
-        closeness (`torch.FloatTensor` of shape `(n_items, K)`, *optional*): how near each item is to each code of the last
-            level. When more than K items share a prefix, the surplus takes the nearest last-level code that has room; by
-            default near means a near number.
+        closeness (`torch.FloatTensor` of shape `(n_items, K)`, *optional*): how near each item is to each code of the
+            last level. When more than K items share a prefix, the surplus takes the nearest last-level code that has
+            room; by default near means a near number.
 
     Returns:
         `torch.LongTensor` `[n_items, code_length]`.

@@ -29,8 +29,8 @@ def preference_semantic_alignment(preference: Tensor, reconstruction: Tensor, te
 
     Args:
         preference (`torch.FloatTensor` of shape `(targets, input_size)`): preference latents.
-        reconstruction (`torch.FloatTensor` of the same shape): row i belongs to row i of `preference`; the other rows are
-            its negatives, so targets should be distinct.
+        reconstruction (`torch.FloatTensor` of the same shape): row i belongs to row i of `preference`; the other rows
+            are its negatives, so targets should be distinct.
         temperature (`float`, *optional*, defaults to 0.07): divides cosine similarities.
 
     Returns:

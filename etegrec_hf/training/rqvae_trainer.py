@@ -42,12 +42,11 @@ class RQVAETrainer(SafeCheckpoints):
         ValueError: embeddings of another width.
     """
 
-    def __init__(
-        self, model: RQVAEModel, args: RQVAETrainingArguments, embeddings: torch.FloatTensor, **kwargs
-    ):
+    def __init__(self, model: RQVAEModel, args: RQVAETrainingArguments, embeddings: torch.FloatTensor, **kwargs):
         if embeddings.shape[1] != model.config.input_size:
             raise ValueError(
-                f"`embeddings` are {embeddings.shape[1]} wide and the model's `input_size` is {model.config.input_size}; "
+                f"`embeddings` are {embeddings.shape[1]} wide and the model's `input_size` is "
+                f"{model.config.input_size}; "
                 "make the model with the width of the data."
             )
         super().__init__(

@@ -19,9 +19,9 @@ from .schedule import PhaseScheduler
 class ETEGRecTrainer(SafeCheckpoints):
     """Trains a recommender and its item tokenizer in turns, or finetunes the recommender.
 
-    What differs from transformers' Trainer: `compute_loss` (named parts, by phase), the optimizer and scheduler (a group
-    for each side), the sampler (batches of like length), `prediction_step` (ranked items instead of logits), and what is
-    saved (the tokenizer of the codes of this moment). Freezing and code refreshing are callbacks.
+    What differs from transformers' Trainer: `compute_loss` (named parts, by phase), the optimizer and scheduler (a
+    group for each side), the sampler (batches of like length), `prediction_step` (ranked items instead of logits),
+    and what is saved (the tokenizer of the codes of this moment). Freezing and code refreshing are callbacks.
 
     Args:
         model ([`ETEGRecForConditionalGeneration`]): with codes and semantic embeddings.
@@ -46,11 +46,14 @@ class ETEGRecTrainer(SafeCheckpoints):
     ):
         if len(item_ids) != model.config.n_items:
             raise ValueError(
-                f"data and model disagree: `item_ids` holds {len(item_ids)} items and the model {model.config.n_items}; "
+                f"data and model disagree: `item_ids` holds {len(item_ids)} items and the model "
+                f"{model.config.n_items}; "
                 "use the dataset that the model was made for."
             )
         self.item_ids = item_ids
         self.phase, self.aligned = "finetune", False
+        self.optimizer: torch.optim.Optimizer | None
+        self.lr_scheduler: PhaseScheduler | None
         self._parts: dict[str, list] = defaultdict(lambda: [0.0, 0])
         super().__init__(
             model=model,
