@@ -69,9 +69,9 @@ class Exclusion:
         exclude = exclude.sort(dim=1).values
         repeated = torch.zeros_like(exclude, dtype=torch.bool)
         repeated[:, 1:] = exclude[:, 1:] == exclude[:, :-1]
-        ignored = repeated | (exclude == 0)
         self.codes = codes[exclude]  # [users, n, L]
-        self.parent = torch.where(ignored, -1, 0)  # node of each excluded item at the current level
+        present = (exclude > 0) & (trie.item(trie.walk(self.codes)) == exclude) & ~repeated
+        self.parent = torch.where(present, 0, -1)  # node of each excluded item at the current level
         self.trie = trie
 
     def forbidden(self, node: torch.Tensor, level: int) -> torch.Tensor:

@@ -1,0 +1,154 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import make_model, random_codes, random_histories
+
+from etegrec_hf import ETEGRecConfig
+from etegrec_hf.training.trainer import model_inputs
+
+
+def test_logits_score_each_position_against_its_own_level(model):
+    history = random_histories(model, [3, 2])
+    labels = model.item_tokens[[4, 9]]
+    output = model(**model_inputs(model, history), labels=labels)
+    assert output.logits.shape == (2, 3, 8)
+    start = torch.zeros(2, 1, dtype=torch.long)
+    flat = model(**model_inputs(model, history), decoder_input_ids=torch.cat([start, labels[:, :-1]], dim=1)).logits
+    assert flat.shape == (2, 3, 25)
+    for level in range(3):
+        torch.testing.assert_close(output.logits[:, level], flat[:, level, 1 + level * 8 : 9 + level * 8])
+    raw = model.item_codes[[3, 8]]
+    by_hand = -torch.stack([output.logits[b, level].log_softmax(-1)[raw[b, level]] for b in range(2) for level in range(3)])
+    torch.testing.assert_close(output.loss, by_hand.mean())
+
+
+def test_logits_are_scaled_as_in_t5_unless_told_otherwise(model):
+    history = random_histories(model, [3])
+    scaled = model(**model_inputs(model, history), labels=model.item_tokens[[1]]).logits
+    model.config.scale_logits = False
+    plain = model(**model_inputs(model, history), labels=model.item_tokens[[1]]).logits
+    torch.testing.assert_close(scaled * 4, plain)  # d_model 16
+
+
+def test_sequence_latents_are_the_mean_of_unpadded_states(model):
+    history = random_histories(model, [3, 1])
+    output = model(**model_inputs(model, history))
+    states = output.encoder_last_hidden_state
+    torch.testing.assert_close(output.sequence_latents[0], states[0].mean(0))
+    torch.testing.assert_close(output.sequence_latents[1], states[1, :3].mean(0))
+    assert output.sequence_projection.shape == (2, 8)
+    assert output.preference_latents.shape == (2, 12)
+
+
+def test_adapters_do_not_depend_on_labels(model):
+    inputs = model_inputs(model, random_histories(model, [3, 2]))
+    with_labels, without = model(**inputs, labels=model.item_tokens[[1, 2]]), model(**inputs)
+    torch.testing.assert_close(with_labels.preference_latents, without.preference_latents)
+    torch.testing.assert_close(with_labels.sequence_projection, without.sequence_projection)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_changes_nothing(model, tokenizer, side):
+    histories = [["i1", "i2", "i3", "i4", "i5"], ["i9"], ["i7", "i8"]]
+    batch = tokenizer(histories, padding=True, return_tensors="pt", padding_side=side)
+    together = model(**batch, labels=model.item_tokens[[1, 2, 3]])
+    items, scores = model.recommend(**batch, top_k=8, num_beams=12)
+    for row, history in enumerate(histories):
+        alone = tokenizer([history], return_tensors="pt")
+        output = model(**alone, labels=model.item_tokens[[row + 1]])
+        torch.testing.assert_close(output.logits[0], together.logits[row], atol=1e-5, rtol=0)
+        torch.testing.assert_close(output.sequence_latents[0], together.sequence_latents[row], atol=1e-5, rtol=0)
+        alone_items, alone_scores = model.recommend(**alone, top_k=8, num_beams=12)
+        assert torch.equal(alone_items[0], items[row])
+        torch.testing.assert_close(alone_scores[0], scores[row], atol=1e-5, rtol=0)
+
+
+def test_both_stacks_read_one_embedding(model):
+    assert model.encoder.embed_tokens is model.shared
+    assert model.decoder.embed_tokens is model.shared
+    assert model.shared.weight.shape == (1 + 3 * 8, 16)
+
+
+def test_new_codes_replace_the_old_everywhere(model):
+    before = model.recommend(model.item_tokens[[1]], top_k=5)[0]
+    new = random_codes(40, 3, 8, seed=5)
+    model.set_item_codes(new)
+    assert torch.equal(model.item_codes, new)
+    assert torch.equal(model.code_trie.item(model.code_trie.walk(new)), torch.arange(1, 41))
+    assert not torch.equal(model.recommend(model.item_tokens[[1]], top_k=5)[0], before)
+
+
+def test_loading_a_state_rebuilds_the_trie(model, codes):
+    assert model.code_trie.item(model.code_trie.walk(codes[:1])).item() == 1
+    other = make_model(random_codes(40, 3, 8, seed=7), 8)
+    model.load_state_dict(other.state_dict())
+    assert torch.equal(model.code_trie.item(model.code_trie.walk(other.item_codes)), torch.arange(1, 41))
+
+
+def test_codes_that_do_not_fit_leave_the_model_as_it_was(model, codes):
+    twice = codes.clone()
+    twice[7] = twice[3]
+    with pytest.raises(ValueError, match="items 4 and 8 share the codes"):
+        model.set_item_codes(twice)
+    with pytest.raises(ValueError, match=r"shape \(39, 3\); `n_items` and `code_length` say \(40, 3\)"):
+        model.set_item_codes(codes[1:])
+    assert torch.equal(model.item_codes, codes)
+
+
+def test_embeddings_that_do_not_fit_are_an_error(model):
+    with pytest.raises(ValueError, match=r"shape \(40, 11\); the configuration says \(40, 12\)"):
+        model.set_semantic_embedding(torch.zeros(40, 11))
+    broken = torch.zeros(40, 12)
+    broken[4, 2] = torch.nan
+    with pytest.raises(ValueError, match="NaN or infinity, first at item index 5"):
+        model.set_semantic_embedding(broken)
+
+
+def test_a_model_without_codes_says_so():
+    model = make_model(random_codes(4, 2, 4), 4)
+    model.item_tokens.zero_()
+    model._code_trie = None
+    with pytest.raises(ValueError, match="give the model its catalogue with `set_item_codes`"):
+        model.recommend(torch.ones(1, 2, dtype=torch.long), top_k=1)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"code_length": 1}, "`code_length` is 1; an item needs at least 2 codes"),
+        ({"n_items": 0}, "`n_items` is 0"),
+        ({"rqvae_config": {"num_levels": 5}}, r"`rqvae_config.num_levels` is 5 .* need 3"),
+        ({"codebook_size": 64, "rqvae_config": {"codebook_size": 32}}, r"`rqvae_config.codebook_size` is 32 .* need 64"),
+    ],
+)
+def test_configurations_that_cannot_be_are_an_error(config, message):
+    with pytest.raises(ValueError, match=message):
+        ETEGRecConfig(**config)
+
+
+def test_accumulated_gradients_equal_one_batch(model):
+    """Trainer divides the loss by the accumulation steps only if the model says that it is a mean."""
+    assert model.accepts_loss_kwargs is False
+    history = random_histories(model, [3, 3, 3, 3])
+    labels = model.item_tokens[[1, 2, 3, 4]]
+    model(**model_inputs(model, history), labels=labels).loss.backward()
+    whole = model.shared.weight.grad.clone()
+    model.zero_grad()
+    for rows in (slice(0, 2), slice(2, 4)):
+        (model(**model_inputs(model, history[rows]), labels=labels[rows]).loss / 2).backward()
+    torch.testing.assert_close(model.shared.weight.grad, whole)
+
+
+def test_tuple_output_is_the_same(model):
+    inputs = model_inputs(model, random_histories(model, [2]))
+    labels = model.item_tokens[[1]]
+    assert torch.equal(model(**inputs, labels=labels, return_dict=False)[0], model(**inputs, labels=labels).loss)
+
+
+def test_tokens_of_another_level_change_the_embedding_read(model):
+    """The flat vocabulary is the seed's table a level: level l reads rows 1 + l*K onwards."""
+    tokens = model.item_tokens[1]
+    assert ((tokens - 1) // 8).tolist() == [0, 1, 2]
+    tables = [model.shared.weight[1 + level * 8 : 9 + level * 8] for level in range(3)]
+    by_level = torch.stack([tables[level][code] for level, code in enumerate(model.item_codes[0])])
+    torch.testing.assert_close(F.embedding(tokens, model.shared.weight), by_level)

@@ -1,0 +1,95 @@
+import pytest
+import torch
+
+from etegrec_hf import RQVAEConfig, RQVAEModel
+
+
+def tiny(**config) -> RQVAEModel:
+    torch.manual_seed(0)
+    return RQVAEModel(RQVAEConfig(**({"input_size": 6, "hidden_sizes": [5], "latent_size": 2, "num_levels": 2,
+                                      "codebook_size": 3} | config)))  # fmt: skip
+
+
+CODEBOOKS = torch.tensor([[[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]], [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]])
+
+
+def with_codebooks(**config) -> RQVAEModel:
+    model = tiny(**config)
+    with torch.no_grad():
+        model.quantizer.codebooks.copy_(CODEBOOKS)
+    return model
+
+
+def test_residual_quantisation_by_hand():
+    output = with_codebooks().quantizer(torch.tensor([[3.0, 0.5]]))
+    # (3, .5) is nearest to (4, 0); the rest (-1, .5) is nearest to (-1, 0)
+    assert output.codes.tolist() == [[1, 2]]
+    torch.testing.assert_close(output.quantized, torch.tensor([[3.0, 0.0]]))
+    torch.testing.assert_close(output.code_logits[0, 0], -torch.tensor([9.25, 1.25, 21.25]))
+    torch.testing.assert_close(output.code_logits[0, 1], -torch.tensor([4.25, 1.25, 0.25]))
+    # mean squared error of each level: 1.25 / 2 and 0.25 / 2, weighted 1 + 0.25
+    torch.testing.assert_close(output.loss, torch.tensor(1.25 * (1.25 / 2 + 0.25 / 2) / 2))
+
+
+@pytest.mark.parametrize(("distance", "code"), [("l2", 1), ("cosine", 2), ("dot", 1)])
+def test_distances_choose_by_their_own_measure(distance, code):
+    model = tiny(distance=distance, num_levels=1)
+    with torch.no_grad():
+        model.quantizer.codebooks.copy_(torch.tensor([[[0.0, 1.0], [5.0, 1.0], [1.0, 0.3]]]))
+    latents = torch.tensor([[4.0, 1.2]])
+    assert model.quantizer(latents).codes.tolist() == [[code]]
+
+
+def test_gradients_reach_only_whom_they_should():
+    model = with_codebooks()
+    latents = torch.tensor([[3.0, 0.5]], requires_grad=True)
+    output = model.quantizer(latents)
+    output.quantized.sum().backward()
+    torch.testing.assert_close(latents.grad, torch.ones(1, 2)), "straight through"
+    assert model.quantizer.codebooks.grad is None
+
+    latents.grad = None
+    model.quantizer(latents).loss.backward()
+    used = model.quantizer.codebooks.grad.abs().sum(-1) > 0
+    assert used.tolist() == [[False, True, False], [False, False, True]]
+    # commitment of both levels: 0.25 * 2/2 * residual / 2 levels, residuals after each level (-1, .5) and (0, .5)
+    torch.testing.assert_close(latents.grad, 0.125 * torch.tensor([[-1.0, 1.0]]))
+
+
+def test_loss_is_reconstruction_plus_weighted_quantization():
+    model = tiny(quantization_weight=0.5)
+    embeddings = torch.randn(7, 6)
+    output = model(embeddings)
+    by_hand = (output.reconstruction - embeddings).square().mean()
+    torch.testing.assert_close(output.reconstruction_loss, by_hand)
+    torch.testing.assert_close(output.loss, by_hand + 0.5 * output.quantization_loss)
+    torch.testing.assert_close(model(embeddings, return_dict=False)[0], output.loss)
+
+
+def test_encoding_in_batches_changes_nothing():
+    model = tiny()
+    embeddings = torch.randn(11, 6)
+    assert torch.equal(model.encode(embeddings, batch_size=4), model(embeddings).codes)
+
+
+def test_round_trip_is_exact(tmp_path):
+    model = tiny(distance="cosine")
+    model.save_pretrained(tmp_path)
+    copy = RQVAEModel.from_pretrained(tmp_path)
+    assert copy.config.distance == "cosine"
+    assert copy.config.hidden_sizes == [5]
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, copy.state_dict()[name]), name
+    assert (tmp_path / "modeling_rqvae.py").exists(), "the code ships with the weights"
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"distance": "manhattan"}, "`distance` is 'manhattan'; choose one of l2, cosine, dot"),
+        ({"codebook_size": 0}, "`codebook_size` is 0; it must be at least 1"),
+    ],
+)
+def test_impossible_sizes_are_an_error(config, message):
+    with pytest.raises(ValueError, match=message):
+        RQVAEConfig(**config)
