@@ -1,0 +1,83 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForSeq2SeqLM
+
+from etegrec_hf import ETEGRecForConditionalGeneration
+
+WITHOUT_PACKAGE = """
+import sys, json
+sys.modules["etegrec_hf"] = None  # importing it fails
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+folder, copy = sys.argv[1:]
+model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+model.check_item_ids(tokenizer)
+batch = tokenizer([["i1", "i2"], ["i3"]], padding=True, return_tensors="pt")
+model.save_pretrained(copy)
+tokenizer.save_pretrained(copy)
+again = AutoModel.from_pretrained(copy, trust_remote_code=True).eval()
+assert type(again.config).__module__.startswith("transformers_modules")
+print(json.dumps({"items": model.recommend(**batch, top_k=5)[0].tolist(),
+                  "again": again.recommend(**batch, top_k=5)[0].tolist(),
+                  "generated": tokenizer.decode(model.generate(**batch, num_beams=5))}))
+"""
+
+
+def test_round_trip_is_exact(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    for cls in (ETEGRecForConditionalGeneration, AutoModel, AutoModelForSeq2SeqLM):
+        copy = cls.from_pretrained(tmp_path, trust_remote_code=True)
+        state = copy.state_dict()
+        assert state.keys() == model.state_dict().keys()
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(tensor, state[name]), name
+        assert copy.encoder.embed_tokens.weight is copy.shared.weight
+        assert copy.config.rqvae_config.input_size == 12
+        history = model.item_tokens[[1, 2]].flatten().unsqueeze(0)
+        for mine, theirs in zip(model.recommend(history), copy.eval().recommend(history)):
+            assert torch.equal(mine, theirs)
+
+
+def test_embeddings_can_stay_out_of_a_checkpoint(model, tmp_path):
+    model.config.has_semantic_embedding = False
+    model.semantic_embedding = None
+    model.save_pretrained(tmp_path)
+    copy = ETEGRecForConditionalGeneration.from_pretrained(tmp_path)
+    assert copy.semantic_embedding is None
+    assert torch.equal(copy.item_tokens, model.item_tokens)
+    with pytest.raises(ValueError, match="`has_semantic_embedding` is False"):
+        copy.set_semantic_embedding(torch.zeros(40, 12))
+
+
+def test_weights_are_safetensors_and_nothing_is_pickled(model, tokenizer, tmp_path):
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    suffixes = {path.suffix for path in tmp_path.iterdir()}
+    assert suffixes == {".safetensors", ".json", ".py"}
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert set(config["auto_map"]) == {"AutoConfig", "AutoModel", "AutoModelForSeq2SeqLM"}
+
+
+def test_a_process_without_the_package_loads_and_saves_again(model, tokenizer, tmp_path):
+    model.save_pretrained(tmp_path / "published")
+    tokenizer.save_pretrained(tmp_path / "published")
+    command = [sys.executable, "-c", WITHOUT_PACKAGE, str(tmp_path / "published"), str(tmp_path / "copy")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    seen = json.loads(result.stdout)
+    batch = tokenizer([["i1", "i2"], ["i3"]], padding=True, return_tensors="pt")
+    expected = model.recommend(**batch, top_k=5)[0]
+    assert seen["items"] == seen["again"] == expected.tolist()
+    assert seen["generated"] == [[tokenizer.item_ids[row[0] - 1]] for row in expected.tolist()]
+
+
+def test_a_checkpoint_with_equal_codes_is_an_error(model, tmp_path):
+    model.item_tokens[2] = model.item_tokens[1]
+    model.save_pretrained(tmp_path)
+    copy = ETEGRecForConditionalGeneration.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="items 1 and 2 share the codes"):
+        copy.recommend(copy.item_tokens[[3]])

@@ -1,0 +1,122 @@
+import json
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from etegrec_hf import ETEGRecTokenizer
+
+
+def test_token_ids_follow_the_flat_vocabulary(tokenizer, codes):
+    encoded = tokenizer(["i3", "i1"])
+    expected = [1 + level * 8 + code for item in (2, 0) for level, code in enumerate(codes[item].tolist())]
+    assert encoded["input_ids"] == expected
+    assert encoded["attention_mask"] == [1] * 6
+    assert tokenizer.vocab_size == 25
+    assert tokenizer.convert_ids_to_tokens([0, 1, 9, 24]) == ["<pad>", "<a_0>", "<b_0>", "<c_7>"]
+    assert tokenizer.convert_tokens_to_ids("<b_3>") == 12
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_goes_to_the_side_asked_for(tokenizer, side):
+    batch = tokenizer([["i1"], ["i2", "i3"]], padding=True, return_tensors="pt", padding_side=side)
+    assert batch["input_ids"].shape == (2, 6)
+    padded = slice(0, 3) if side == "left" else slice(3, 6)
+    assert (batch["input_ids"][0, padded] == 0).all()
+    assert (batch["attention_mask"][0, padded] == 0).all()
+    assert batch["attention_mask"].sum() == 9
+
+
+@given(st.data())
+def test_decoding_undoes_encoding(data):
+    ids = data.draw(st.lists(st.text(min_size=1, max_size=5), min_size=1, max_size=6, unique=True))
+    tokenizer = ETEGRecTokenizer.from_item_codes(ids, torch.tensor([[row, row % 2] for row in range(len(ids))]), 6)
+    histories = data.draw(st.lists(st.lists(st.sampled_from(ids), min_size=1, max_size=4), min_size=1, max_size=3))
+    batch = tokenizer(histories, padding=True, return_tensors="pt")
+    assert tokenizer.decode(batch["input_ids"]) == histories
+    assert tokenizer.batch_decode(batch["input_ids"]) == histories
+    assert tokenizer.decode(tokenizer(histories[0])["input_ids"]) == histories[0]
+
+
+def test_long_histories_keep_their_last_items(tokenizer):
+    history = [f"i{item}" for item in range(1, 21)]
+    assert tokenizer.decode(tokenizer(history)["input_ids"]) == history[-10:]
+
+
+def test_codes_of_nobody_decode_to_none(tokenizer, codes):
+    taken = {tuple(row) for row in codes.tolist()}
+    free = next(row for row in torch.cartesian_prod(*[torch.arange(8)] * 3).tolist() if tuple(row) not in taken)
+    assert tokenizer.decode([1 + level * 8 + code for level, code in enumerate(free)]) == [None]
+    with pytest.raises(ValueError, match="4 tokens are not whole items of 3 codes"):
+        tokenizer.decode([1, 9, 17, 1])
+
+
+def test_unknown_items_are_an_error_unless_skipped(tokenizer):
+    with pytest.raises(ValueError, match=r"item 'nope' is not in the catalogue of 40 items; .*unknown='skip'"):
+        tokenizer(["i1", "nope"])
+    assert tokenizer(["i1", "nope"], unknown="skip") == tokenizer(["i1"])
+    with pytest.raises(ValueError, match="history 1 holds no item"):
+        tokenizer([["i1"], ["nope"]], unknown="skip")
+    with pytest.raises(ValueError, match="`unknown` is 'ignore'; choose 'error' or 'skip'"):
+        tokenizer(["i1"], unknown="ignore")
+
+
+def test_what_is_no_history_is_an_error(tokenizer):
+    with pytest.raises(ValueError, match="history 0 holds no item"):
+        tokenizer([])
+    with pytest.raises(ValueError, match="'i1' is not a history; give a list of item ids"):
+        tokenizer("i1")
+    with pytest.raises(TypeError, match=r"unknown arguments \['paddding'\]"):
+        tokenizer(["i1"], paddding=True)
+
+
+def test_the_saved_file_is_an_index_json_in_item_order(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "item_index.json").read_text())
+    assert list(saved) == tokenizer.item_ids
+    assert saved["i1"] == tokenizer.convert_ids_to_tokens(tokenizer.item_tokens[1].tolist())
+    for cls in (ETEGRecTokenizer, AutoTokenizer):
+        copy = cls.from_pretrained(tmp_path, trust_remote_code=True)
+        assert copy.item_ids == tokenizer.item_ids
+        assert copy.max_history == 10
+        assert torch.equal(copy.item_tokens, tokenizer.item_tokens)
+        assert dict(copy(["i5"])) == dict(tokenizer(["i5"]))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"x": ["<a_0>", "<b_0>"], "x": ["<a_1>", "<b_0>"]}', "item id 'x' stands twice"),
+        ('{"x": ["<a_0>", "<b_0>"], "y": ["<a_1>"]}', "item 'y' has 1 codes and the first item 2"),
+        ('{"x": ["<a_0>", "<c_0>"]}', "item 'x' has '<c_0>' at level 1; expected <b_0>"),
+        ('{"x": ["<a_0>", "<b_8>"]}', r"to <b_7> \(`codebook_size` is 8\)"),
+        ('{"x": ["<a_00>", "<b_1>"]}', "item 'x' has '<a_00>' at level 0"),
+        ("{}", "`item_index` is empty"),
+    ],
+)
+def test_broken_index_files_are_an_error(tmp_path, text, message):
+    path = tmp_path / "item_index.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        ETEGRecTokenizer(str(path), codebook_size=8)
+
+
+def test_ids_and_codes_must_belong_together(codes):
+    with pytest.raises(ValueError, match="`item_ids` holds 2 ids and `codes` 40 rows"):
+        ETEGRecTokenizer.from_item_codes(["a", "b"], codes, 8)
+    with pytest.raises(ValueError, match="item id 'a' stands twice in `item_ids`"):
+        ETEGRecTokenizer.from_item_codes(["a", "b", "a"], codes[:3], 8)
+    with pytest.raises(ValueError, match="give `item_index_file` or `item_index`"):
+        ETEGRecTokenizer()
+
+
+def test_model_and_tokenizer_that_disagree_are_an_error(model, tokenizer, codes):
+    model.check_item_ids(tokenizer)
+    swapped = codes[[1, 0, *range(2, 40)]]
+    other = ETEGRecTokenizer.from_item_codes(tokenizer.item_ids, swapped, 8)
+    with pytest.raises(ValueError, match="tokenizer and model disagree about item 'i1': token ids .* load both from one"):
+        model.check_item_ids(other)
+    with pytest.raises(ValueError, match=r"`item_tokens` has shape \(40, 3\) there and \(41, 3\) here"):
+        model.check_item_ids(ETEGRecTokenizer.from_item_codes(tokenizer.item_ids[:-1], codes[:-1], 8))
