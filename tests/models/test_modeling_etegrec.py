@@ -18,7 +18,9 @@ def test_logits_score_each_position_against_its_own_level(model):
     for level in range(3):
         torch.testing.assert_close(output.logits[:, level], flat[:, level, 1 + level * 8 : 9 + level * 8])
     raw = model.item_codes[[3, 8]]
-    by_hand = -torch.stack([output.logits[b, level].log_softmax(-1)[raw[b, level]] for b in range(2) for level in range(3)])
+    by_hand = -torch.stack(
+        [output.logits[b, level].log_softmax(-1)[raw[b, level]] for b in range(2) for level in range(3)]
+    )
     torch.testing.assert_close(output.loss, by_hand.mean())
 
 
@@ -118,7 +120,10 @@ def test_a_model_without_codes_says_so():
         ({"code_length": 1}, "`code_length` is 1; an item needs at least 2 codes"),
         ({"n_items": 0}, "`n_items` is 0"),
         ({"rqvae_config": {"num_levels": 5}}, r"`rqvae_config.num_levels` is 5 .* need 3"),
-        ({"codebook_size": 64, "rqvae_config": {"codebook_size": 32}}, r"`rqvae_config.codebook_size` is 32 .* need 64"),
+        (
+            {"codebook_size": 64, "rqvae_config": {"codebook_size": 32}},
+            r"`rqvae_config.codebook_size` is 32 .* need 64",
+        ),
     ],
 )
 def test_configurations_that_cannot_be_are_an_error(config, message):

@@ -1,0 +1,144 @@
+"""The commands one after the other, on real files."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from etegrec_hf.cli.main import main
+from etegrec_hf.cli.parsing import check_keys
+from etegrec_hf.cli.train import TrainArguments
+from etegrec_hf.training.arguments import ETEGRecTrainingArguments, FinetuningArguments
+
+TINY = ["--use-cpu", "true", "--disable-tqdm", "true", "--per-device-train-batch-size", "32"]
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """prepare (from CSV), train-tokenizer, train and finetune, once for all tests here."""
+    folder = tmp_path_factory.mktemp("runs")
+    lines = ["user_id,item_id,timestamp,title"]
+    for user in range(40):
+        for step in range(6):
+            item = (user * 7 + step * (1 + user % 3)) % 23
+            lines.append(f"u{user},i{item},{step},Title {item}")
+    (folder / "log.csv").write_text("\n".join(lines))
+    call("prepare", folder / "log.csv", "--format", "csv", "--output-dir", folder / "data", "--min-count", 2,
+         "--embedding", "cooccurrence")  # fmt: skip
+    call("train-tokenizer", "--data", folder / "data", "--output-dir", folder / "tokenizer", "--hidden-sizes", 16,
+         "--latent-size", 8, "--num-levels", 2, "--codebook-size", 8, "--num-train-epochs", 3, *TINY)  # fmt: skip
+    call("train", "--data", folder / "data", "--tokenizer", folder / "tokenizer", "--output-dir", folder / "model",
+         "--d-model", 16, "--d-ff", 16, "--d-kv", 8, "--num-layers", 1, "--num-decoder-layers", 1, "--num-heads", 2,
+         "--num-train-epochs", 2, "--num-beams", 10, *TINY)  # fmt: skip
+    call("finetune", "--model", folder / "model", "--data", folder / "data", "--output-dir", folder / "finetuned",
+         "--num-train-epochs", 1, "--num-beams", 10, *TINY)  # fmt: skip
+    return folder
+
+
+def call(*argv) -> None:
+    assert main([str(argument) for argument in argv]) == 0
+
+
+def failure(capsys, *argv) -> str:
+    assert main([str(argument) for argument in argv]) == 1
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_the_chain_ends_in_metrics_beside_baselines(runs):
+    call(
+        "evaluate",
+        "--model",
+        runs / "finetuned",
+        "--data",
+        runs / "data",
+        "--output",
+        runs / "m.json",
+        "--num-beams",
+        20,
+    )
+    metrics = json.loads((runs / "m.json").read_text())
+    assert set(metrics["baselines"]) == {"popularity", "transitions"}
+    assert set(metrics["test"]) == {f"{name}@{k}" for name in ("recall", "ndcg") for k in (1, 5, 10)}
+    assert 0 <= metrics["test"]["recall@1"] <= metrics["test"]["recall@10"] <= 1
+    assert metrics["protocol"]["num_beams"] == 20
+    diagnostics = json.loads((runs / "tokenizer/diagnostics.json").read_text())
+    assert {"usage_1", "perplexity_0", "collision_rate", "reconstruction_loss"} <= set(diagnostics)
+
+
+def test_recommendations_have_titles(runs, capsys):
+    call("recommend", "--model", runs / "finetuned", "--history", "i1, i2", "--top-k", 3, "--data", runs / "data")
+    printed = capsys.readouterr().out
+    assert printed.count("Title ") == 3
+
+
+def test_items_that_nobody_knows_are_an_error(runs, capsys):
+    wanted = ["recommend", "--model", runs / "model", "--top-k", 3, "--history"]
+    assert "item 'nope' is not in the catalogue" in failure(capsys, *wanted, "i1,nope")
+    call(*wanted, "i1,nope", "--unknown", "skip")
+    assert "holds no item" in failure(capsys, *wanted, " ,")
+
+
+def test_a_folder_with_another_run_is_left_alone(runs, capsys):
+    before = (runs / "model/model.safetensors").read_bytes()
+    again = ["train", "--data", runs / "data", "--tokenizer", runs / "tokenizer", "--output-dir", runs / "model"]
+    assert "already holds another run; choose another folder, remove it, or pass --resume" in failure(capsys, *again)
+    assert (runs / "model/model.safetensors").read_bytes() == before
+
+
+def test_resume_needs_something_to_resume(runs, capsys):
+    new = ["train", "--data", runs / "data", "--tokenizer", runs / "tokenizer", "--output-dir", runs / "nothing"]
+    assert "holds no checkpoint to resume" in failure(capsys, *new, "--resume", "true")
+
+
+def test_truncated_weights_are_an_error(runs, capsys, tmp_path):
+    for path in (runs / "finetuned").iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    assert "is truncated or damaged" in failure(capsys, "recommend", "--model", tmp_path, "--history", "i1")
+
+
+def test_tokenizer_and_model_that_disagree_are_an_error(runs, capsys, tmp_path):
+    for path in (runs / "finetuned").iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    index = json.loads((tmp_path / "item_index.json").read_text())
+    ids = list(index)
+    index[ids[0]], index[ids[1]] = index[ids[1]], index[ids[0]]
+    (tmp_path / "item_index.json").write_text(json.dumps(index))
+    message = failure(capsys, "recommend", "--model", tmp_path, "--history", "i1")
+    assert f"tokenizer and model disagree about item {ids[0]!r}" in message
+
+
+def test_data_of_another_catalogue_is_an_error(runs, prepared_folder, capsys):
+    message = failure(capsys, "evaluate", "--model", runs / "model", "--data", prepared_folder)
+    assert "the dataset's 60 items are not the 23 that" in message
+
+
+def test_the_training_split_is_no_test(runs, capsys):
+    wanted = ["evaluate", "--model", runs / "model", "--data", runs / "data", "--split", "train"]
+    assert "`split` is 'train'; choose one of validation, test" in failure(capsys, *wanted)
+
+
+def test_data_without_embeddings_is_an_error(runs, capsys, tmp_path):
+    call("prepare", runs / "log.csv", "--format", "csv", "--output-dir", tmp_path / "data", "--min-count", 2)
+    wanted = ["train-tokenizer", "--data", tmp_path / "data", "--output-dir", tmp_path / "tokenizer"]
+    assert "holds no `embedding`; prepare it again with --embedding" in failure(capsys, *wanted)
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("configs/*.yaml")), ids=lambda path: path.name)
+def test_the_example_configurations_name_fields_that_exist(path):
+    values = yaml.safe_load(path.read_text())
+    classes = (FinetuningArguments,) if "finetune" in path.name else (TrainArguments, ETEGRecTrainingArguments)
+    check_keys(values, path, (*classes, TrainArguments))
+
+
+def test_the_seeds_configuration_is_the_default(tmp_path):
+    values = yaml.safe_load((EXAMPLES / "configs/instrument2018.yaml").read_text())
+    training = ETEGRecTrainingArguments(str(tmp_path), use_cpu=True)
+    sizes = TrainArguments("data", "tokenizer")
+    for name, value in values.items():
+        assert getattr(sizes if hasattr(sizes, name) else training, name) == value, name

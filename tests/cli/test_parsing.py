@@ -1,0 +1,62 @@
+from dataclasses import dataclass, field
+
+import pytest
+
+from etegrec_hf.cli.main import COMMANDS, main
+from etegrec_hf.cli.parsing import parse
+
+
+@dataclass
+class Sizes:
+    data: str
+    width: int = 4
+    rate: float = 0.1
+    layers: list[int] = field(default_factory=lambda: [1])
+
+
+@dataclass
+class Other:
+    name: str | None = None
+
+
+def test_the_command_line_wins_over_the_file(tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text("data: here\nwidth: 8\nrate: 5e-3\nlayers: [2, 3]\nname: n\n")
+    sizes, other = parse("x", ["--config", str(config), "--width", "16"], Sizes, Other)
+    assert sizes == Sizes("here", 16, 0.005, [2, 3])
+    assert other == Other("n")
+    assert parse("x", ["--data", "d"], Sizes, Other) == (Sizes("d"), Other())
+
+
+def test_a_key_that_does_not_exist_is_an_error_with_the_nearest(tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text("data: here\nwidht: 8\n")
+    with pytest.raises(ValueError, match=r"config key 'widht' in .* does not exist; did you mean 'width'"):
+        parse("x", ["--config", str(config)], Sizes)
+    config.write_text("zzz: 8\n")
+    with pytest.raises(ValueError, match=r"config key 'zzz' .* see --help"):
+        parse("x", ["--config", str(config)], Sizes)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert f"etegrec {command} --" in capsys.readouterr().out or command == "prepare"
+
+
+def test_exit_codes(tmp_path, capsys):
+    assert main(["--help"]) == 0
+    assert main([]) == 2
+    assert main(["dance"]) == 2
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", "--nonsense", "1"])
+    assert stop.value.code == 2
+    assert main(["evaluate", "--model", str(tmp_path), "--data", str(tmp_path)]) == 1
+    assert main(["recommend", "--model", str(tmp_path), "--history", "a"]) == 1
+    error = capsys.readouterr().err.replace("\n", "")
+    assert "etegrec recommend:" in error
+    assert "holds no model (no config.json)" in error
+    with pytest.raises(FileNotFoundError):
+        main(["recommend", "--model", str(tmp_path), "--history", "a", "--debug"])

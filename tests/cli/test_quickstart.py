@@ -1,0 +1,20 @@
+import json
+
+import pytest
+
+from etegrec_hf.cli.main import main
+
+
+@pytest.mark.slow
+def test_quickstart_reaches_most_of_the_known_optimum(tmp_path):
+    """A smaller setting of `etegrec quickstart`: above both baselines and near what can be reached at all."""
+    wanted = ["--n-users", "1500", "--n-items", "200", "--epochs", "8", "--finetune-epochs", "6"]
+    assert main(["quickstart", "--output-dir", str(tmp_path / "run"), *wanted]) == 0
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    reached = metrics["test"]["recall@10"]
+    assert reached >= 0.8 * metrics["optimum"]["recall@10"]
+    assert reached > metrics["baselines"]["transitions"]["recall@10"]
+    assert reached > metrics["baselines"]["popularity"]["recall@10"]
+    assert metrics["seconds"] > 0
+    for name in ("data", "tokenizer", "alternating", "model"):
+        assert (tmp_path / "run" / name).is_dir()

@@ -1,0 +1,125 @@
+import subprocess
+import sys
+import zlib
+
+import pytest
+import torch
+from conftest import make_model, random_codes
+from hypothesis import given
+from hypothesis import strategies as st
+
+from etegrec_hf import RQVAEConfig, RQVAEModel
+from etegrec_hf.training.item_codes import adler32, assign_item_codes, build_recommender, refresh_item_codes
+
+STRATEGY = st.sampled_from(["forge", "count", "balance"])
+
+
+@st.composite
+def prefixes(draw):
+    """Crowded prefixes, often more than K items on one."""
+    codebook_size, levels = draw(st.integers(2, 4)), draw(st.integers(1, 3))
+    code = st.tuples(*[st.integers(0, codebook_size - 1)] * levels)
+    parents = draw(st.lists(code, min_size=1, max_size=codebook_size**2))
+    return torch.tensor(parents), codebook_size
+
+
+@given(prefixes(), STRATEGY, st.booleans())
+def test_codes_are_unique_whatever_the_prefixes(catalogue, strategy, with_closeness):
+    rows, codebook_size = catalogue
+    closeness = torch.randn(len(rows), codebook_size) if with_closeness else None
+    codes = assign_item_codes(rows, codebook_size, strategy, closeness)
+    assert codes.shape == (len(rows), rows.shape[1] + 1)
+    assert len(codes.unique(dim=0)) == len(codes)
+    assert codes.min() >= 0
+    assert codes.max() < codebook_size
+    assert torch.equal(codes[:, : rows.shape[1] - 1], rows[:, :-1]), "codes before the last level stay"
+
+
+@given(prefixes())
+def test_only_the_surplus_moves(catalogue):
+    rows, codebook_size = catalogue
+    codes = assign_item_codes(rows, codebook_size, "count")
+    for prefix in rows.unique(dim=0):
+        members = (rows == prefix).all(1).nonzero().flatten()[:codebook_size]
+        assert (codes[members, :-1] == prefix).all()
+    for prefix in codes[:, :-1].unique(dim=0):
+        suffixes = codes[(codes[:, :-1] == prefix).all(1), -1]
+        assert suffixes.tolist() == list(range(len(suffixes))), "counted in item order"
+
+
+def test_forge_by_hand():
+    prefixes = torch.tensor([[1, 2, 3], [4, 5, 6], [1, 2, 3], [1, 2, 3]])
+    offset = zlib.adler32(bytes([1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0])) % 8
+    other = zlib.adler32(bytes([4, 0, 0, 0, 5, 0, 0, 0, 6, 0, 0, 0])) % 8
+    suffixes = assign_item_codes(prefixes, 8)[:, -1].tolist()
+    assert suffixes == [offset, other, (offset + 1) % 8, (offset + 2) % 8]
+
+
+def test_balance_deals_the_last_level_round_robin():
+    prefixes = torch.tensor([[0, 1], [0, 1], [1, 0], [0, 1], [0, 0]])
+    assert assign_item_codes(prefixes, 2, "balance").tolist() == [
+        [0, 0, 0],
+        [0, 1, 0],
+        [1, 0, 0],
+        [0, 0, 1],
+        [0, 1, 1],
+    ]
+
+
+def test_surplus_takes_the_nearest_code_that_has_room():
+    prefixes = torch.tensor([[3]] * 4 + [[2]] * 4 + [[3]])
+    assert assign_item_codes(prefixes, 4, "count")[-1].tolist() == [1, 0], "2 is nearer than 1, but full"
+    closeness = torch.zeros(9, 4)
+    closeness[8] = torch.tensor([5.0, 1.0, 9.0, 9.0])
+    assert assign_item_codes(prefixes, 4, "count", closeness)[-1].tolist() == [0, 0]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**20), st.integers(0, 2**20)), min_size=1))
+def test_adler32_is_zlibs(rows):
+    expected = [zlib.adler32(b"".join(code.to_bytes(4, "little") for code in row)) for row in rows]
+    assert adler32(torch.tensor(rows)).tolist() == expected
+
+
+def test_another_process_assigns_the_same_codes():
+    program = (
+        "import torch; from etegrec_hf.training.item_codes import assign_item_codes;"
+        "print(assign_item_codes(torch.tensor([[5, 9], [5, 9], [200, 3]]), 256).tolist())"
+    )
+    seen = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert seen.strip() == str(assign_item_codes(torch.tensor([[5, 9], [5, 9], [200, 3]]), 256).tolist())
+
+
+def test_what_cannot_fit_is_an_error():
+    small = RQVAEModel(RQVAEConfig(input_size=3, hidden_sizes=[4], latent_size=2, num_levels=1, codebook_size=2))
+    with pytest.raises(ValueError, match=r"5 items share all codes .* room for 2\^2 = 4; raise `codebook_size`"):
+        assign_item_codes(torch.zeros(5, 2, dtype=torch.long), 2)
+    with pytest.raises(
+        ValueError, match=r"5 items don't fit into 2\^2 = 4 codes; raise `codebook_size` or `num_levels`"
+    ):
+        build_recommender(small, torch.zeros(5, 3))
+    with pytest.raises(ValueError, match="`code_strategy` is 'hash'; choose one of forge, count, balance"):
+        assign_item_codes(torch.zeros(1, 1, dtype=torch.long), 2, "hash")
+    with pytest.raises(ValueError, match=r"`prefixes` holds codes outside 0\.\.1"):
+        assign_item_codes(torch.tensor([[2]]), 2)
+
+
+def test_a_built_recommender_has_the_tokenizers_codes():
+    torch.manual_seed(0)
+    rqvae = RQVAEModel(RQVAEConfig(input_size=6, hidden_sizes=[5], latent_size=4, num_levels=2, codebook_size=8))
+    embeddings = torch.randn(20, 6)
+    model = build_recommender(rqvae, embeddings, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_decoder_layers=1)
+    assert torch.equal(model.item_codes[:, :2], rqvae.encode(embeddings))
+    assert torch.equal(model.semantic_embedding[1:], embeddings)
+    assert (model.semantic_embedding[0] == 0).all()
+    assert refresh_item_codes(model) == 0.0, "nothing changed, so no code does"
+
+
+def test_refreshing_counts_what_changed():
+    model = make_model(random_codes(40, 3, 8), 8)
+    refresh_item_codes(model)
+    before = model.item_codes.clone()
+    with torch.no_grad():
+        model.item_tokenizer.quantizer.codebooks.normal_()
+    share = refresh_item_codes(model)
+    assert share == (model.item_codes != before).any(1).float().mean().item()
+    assert share > 0.5

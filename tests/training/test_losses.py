@@ -1,0 +1,46 @@
+import math
+
+import torch
+
+from etegrec_hf.training.losses import first_of_each, preference_semantic_alignment, sequence_item_alignment
+
+
+def test_sia_by_hand():
+    # softmax of log-probabilities is those probabilities: p = (.5, .5), q = (.8, .2)
+    p, q = torch.tensor([[[0.5, 0.5]]]).log(), torch.tensor([[[0.8, 0.2]]]).log()
+    by_hand = (
+        0.5 * math.log(0.5 / 0.8) + 0.5 * math.log(0.5 / 0.2) + 0.8 * math.log(0.8 / 0.5) + 0.2 * math.log(0.2 / 0.5)
+    )
+    torch.testing.assert_close(sequence_item_alignment(p, q), torch.tensor(by_hand))
+    same = torch.randn(3, 2, 4)
+    assert sequence_item_alignment(same, same + 1.5) < 1e-6, "a constant changes no distribution"
+
+
+def test_sia_averages_over_targets_and_levels():
+    one, two = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
+    cells = [sequence_item_alignment(one[b : b + 1, [i]], two[b : b + 1, [i]]) for b in range(2) for i in range(3)]
+    torch.testing.assert_close(sequence_item_alignment(one, two), torch.stack(cells).mean())
+
+
+def test_psa_by_hand():
+    preference = torch.tensor([[2.0, 0.0], [0.0, 3.0]])
+    reconstruction = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    # cosines: rows (1, .7071), (0, .7071)
+    tau, r = 0.5, 1 / math.sqrt(2)
+    e = lambda value: math.exp(value / tau)  # noqa: E731
+    rows = [-math.log(e(1) / (e(1) + e(r))), -math.log(e(r) / (e(0) + e(r)))]
+    columns = [-math.log(e(1) / (e(1) + e(0))), -math.log(e(r) / (e(r) + e(r)))]
+    expected = torch.tensor((sum(rows) + sum(columns)) / 2)
+    torch.testing.assert_close(preference_semantic_alignment(preference, reconstruction, tau), expected)
+
+
+def test_alignments_are_computed_in_float32_under_autocast():
+    one, two = torch.randn(4, 6) * 30, torch.randn(4, 6)
+    expected = preference_semantic_alignment(one.bfloat16().float(), two.bfloat16().float())
+    torch.testing.assert_close(preference_semantic_alignment(one.bfloat16(), two.bfloat16()), expected)
+
+
+def test_first_of_each():
+    distinct, first = first_of_each(torch.tensor([7, 3, 7, 9, 3]))
+    assert distinct.tolist() == [3, 7, 9]
+    assert first.tolist() == [1, 0, 3]

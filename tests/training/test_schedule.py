@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from etegrec_hf import ETEGRecTrainingArguments
+from etegrec_hf.training.arguments import FinetuningArguments
+from etegrec_hf.training.schedule import PhaseScheduler
+
+
+def two_groups():
+    parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    optimizer = torch.optim.SGD([{"params": [parameters[0]], "lr": 1.0}, {"params": [parameters[1]], "lr": 0.1}])
+    return parameters, optimizer, PhaseScheduler(optimizer, [lambda step: 0.5**step, lambda step: 1 - step / 10])
+
+
+def test_only_the_group_that_is_trained_advances():
+    parameters, optimizer, scheduler = two_groups()
+    parameters[1].requires_grad_(False)
+    scheduler.step()
+    scheduler.step()
+    assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.1]
+    parameters[0].requires_grad_(False)
+    parameters[1].requires_grad_(True)
+    scheduler.step()
+    assert [group["lr"] for group in optimizer.param_groups] == [0.25, pytest.approx(0.09)]
+    assert scheduler.get_last_lr() == [pytest.approx(0.09), 0.25], "what is trained now comes first"
+
+
+def test_a_restored_schedule_goes_on():
+    parameters, _, scheduler = two_groups()
+    parameters[1].requires_grad_(False)
+    scheduler.step()
+    _, optimizer, copy = two_groups()
+    copy.load_state_dict(scheduler.state_dict())
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.1]
+
+
+def test_cycles_begin_with_the_tokenizer(tmp_path):
+    args = ETEGRecTrainingArguments(str(tmp_path), cycle=3)
+    assert [args.phase(epoch)[0] for epoch in range(7)] == list("trrtrrt")
+    assert {FinetuningArguments(str(tmp_path)).phase(epoch) for epoch in range(4)} == {"finetune"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cycle": 1}, "`cycle` is 1; a cycle needs at least 2 epochs"),
+        ({"psa_weight": -1.0}, "`psa_weight` is -1.0; a loss weight can't be negative"),
+        ({"temperature": 0.0}, "`temperature` is 0.0; it must be positive"),
+    ],
+)
+def test_impossible_arguments_are_an_error(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        ETEGRecTrainingArguments(str(tmp_path), **options)
