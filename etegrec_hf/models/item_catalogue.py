@@ -8,7 +8,10 @@ from .code_trie import CodeTrie
 
 
 class ItemCatalogueMixin:
-    """What a model knows of its items. The tables `item_tokens` and `semantic_embedding` are saved with its weights."""
+    """What a model knows of its items.
+
+    The tables `item_tokens` and `semantic_embedding` are saved with its weights.
+    """
 
     config: Any  # ETEGRecConfig
     item_tokens: torch.Tensor  # [n_items + 1, code_length] token ids, row 0 padding
