@@ -25,6 +25,7 @@ _LAZY = {
     "CodeTrieLogitsProcessor": "models.logits_process_etegrec",
     "ETEGRecTrainer": "training.trainer",
     "ETEGRecTrainingArguments": "training.arguments",
+    "FinetuningArguments": "training.arguments",
     "RQVAETrainer": "training.rqvae_trainer",
     "RQVAETrainingArguments": "training.arguments",
     "AlternatingPhaseCallback": "training.callbacks",

@@ -109,18 +109,16 @@ def _rows_by_id(path: Path, item_ids: list[str]) -> np.ndarray:
     return np.array(rows, dtype=np.float32)[[row_of[item_id] for item_id in item_ids]]
 
 
-def check_embeddings(embeddings: np.ndarray, item_ids: list[str], width: int | None = None) -> np.ndarray:
+def check_embeddings(embeddings: np.ndarray, item_ids: list[str]) -> np.ndarray:
     """The embeddings as `float32`, if there is a finite row for each item.
 
     Raises:
-        ValueError: wrong number of rows or width, NaN or infinity.
+        ValueError: wrong number of rows, NaN or infinity.
     """
     if embeddings.ndim != 2 or len(embeddings) != len(item_ids):
         raise ValueError(
             f"`embeddings` has shape {embeddings.shape}; expected ({len(item_ids)}, width), a row for each item."
         )
-    if width is not None and embeddings.shape[1] != width:
-        raise ValueError(f"`embeddings` are {embeddings.shape[1]} wide; the item tokenizer's `input_size` is {width}.")
     broken = ~np.isfinite(embeddings).all(axis=1)
     if broken.any():
         raise ValueError(

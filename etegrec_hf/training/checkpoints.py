@@ -75,7 +75,6 @@ class SafeCheckpoints(Trainer):
             output_dir=run_dir,
             save_total_limit=self.args.save_total_limit,
             best_model_checkpoint=self.state.best_model_checkpoint,
-            use_mtime=True,
         )
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

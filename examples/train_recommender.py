@@ -1,0 +1,40 @@
+"""Alternating training and finetuning with the Python API.
+
+    python examples/train_recommender.py DATA TOKENIZER OUTPUT
+
+TOKENIZER is what `examples/train_tokenizer.py` wrote. The trained recommender is in OUTPUT/finetuned.
+"""
+
+import sys
+
+import torch
+
+from etegrec_hf import (
+    ETEGRecTrainer,
+    ETEGRecTrainingArguments,
+    FinetuningArguments,
+    PreparedDataset,
+    RQVAEModel,
+    SequenceDataset,
+    build_recommender,
+)
+
+
+def main(data_folder: str, tokenizer_folder: str, output_dir: str) -> None:
+    data = PreparedDataset.load(data_folder)
+    item_tokenizer = RQVAEModel.from_pretrained(tokenizer_folder)
+    model = build_recommender(item_tokenizer, torch.from_numpy(data.embeddings))
+    train = SequenceDataset(data.train, model.config.max_history, every_position=True)
+    validation = SequenceDataset(data.validation, model.config.max_history, every_position=False)
+    stages = [
+        ETEGRecTrainingArguments(f"{output_dir}/alternating", num_train_epochs=40, warm_epochs=4, learning_rate=1e-3),
+        FinetuningArguments(f"{output_dir}/finetuned"),
+    ]
+    for arguments in stages:
+        trainer = ETEGRecTrainer(model, arguments, data.item_ids, train, validation)
+        trainer.train()
+        trainer.save_model()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

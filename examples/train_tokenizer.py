@@ -1,0 +1,25 @@
+"""Pre-trains an item tokenizer (RQ-VAE) with the Python API.
+
+    python examples/train_tokenizer.py DATA OUTPUT
+
+DATA is a prepared dataset with embeddings (`etegrec prepare ... --embedding cooccurrence`).
+"""
+
+import sys
+
+import torch
+
+from etegrec_hf import PreparedDataset, RQVAEConfig, RQVAEModel, RQVAETrainer, RQVAETrainingArguments
+
+
+def main(data_folder: str, output_dir: str) -> None:
+    data = PreparedDataset.load(data_folder)
+    embeddings = torch.from_numpy(data.embeddings)
+    model = RQVAEModel(RQVAEConfig(input_size=embeddings.shape[1]))
+    trainer = RQVAETrainer(model, RQVAETrainingArguments(output_dir), embeddings)
+    trainer.train()
+    trainer.save_model()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

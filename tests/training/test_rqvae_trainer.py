@@ -1,0 +1,65 @@
+import pytest
+import torch
+
+from etegrec_hf import RQVAEConfig, RQVAEModel, RQVAETrainer, RQVAETrainingArguments
+from etegrec_hf.evaluation.code_diagnostics import code_diagnostics
+from etegrec_hf.training.checkpoints import last_checkpoint
+
+
+@pytest.fixture(scope="module")
+def embeddings() -> torch.Tensor:
+    torch.manual_seed(0)
+    return torch.randn(12, 8).repeat_interleave(10, 0) + 0.3 * torch.randn(120, 8)
+
+
+def make_trainer(embeddings, folder, callbacks=(), **options) -> RQVAETrainer:
+    torch.manual_seed(0)
+    sizes = {"input_size": 8, "hidden_sizes": [16], "latent_size": 4, "num_levels": 2, "codebook_size": 8}
+    defaults = {"num_train_epochs": 6, "per_device_train_batch_size": 32, "use_cpu": True, "disable_tqdm": True}
+    arguments = RQVAETrainingArguments(str(folder), **(defaults | options))
+    return RQVAETrainer(RQVAEModel(RQVAEConfig(**sizes)), arguments, embeddings, callbacks=list(callbacks))
+
+
+def test_training_lowers_the_loss_and_uses_the_codes(embeddings, tmp_path):
+    trainer = make_trainer(embeddings, tmp_path, num_train_epochs=40, learning_rate=1e-2)
+    before = trainer.model(embeddings).reconstruction_loss.item()
+    trainer.train()
+    assert trainer.model(embeddings).reconstruction_loss.item() < 0.5 * before
+    figures = [entry for entry in trainer.state.log_history if "usage_0" in entry]
+    assert len(figures) == 40
+    expected = code_diagnostics(trainer.model.encode(embeddings), 8)
+    assert {name: figures[-1][name] for name in expected} == pytest.approx(expected)
+    assert figures[-1]["usage_0"] == 1.0
+    assert "revived_codes" in figures[0]
+    assert "revived_codes" not in figures[-1], "what is revived last would never be trained"
+
+
+def test_resuming_equals_no_interruption(embeddings, tmp_path):
+    from transformers import TrainerCallback
+
+    class Stop(TrainerCallback):
+        def on_epoch_end(self, args, state, control, **kwargs):
+            control.should_training_stop = state.epoch >= 3
+
+    whole = make_trainer(embeddings, tmp_path / "whole")
+    whole.train()
+    make_trainer(embeddings, tmp_path / "parts", [Stop()]).train()
+    again = make_trainer(embeddings, tmp_path / "parts")
+    again.train(resume_from_checkpoint=last_checkpoint(tmp_path / "parts"))
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("kmeans", [True, False])
+def test_codebooks_start_from_latents_only_if_asked(embeddings, tmp_path, kmeans, monkeypatch):
+    started = []
+    monkeypatch.setattr(
+        "etegrec_hf.training.rqvae_trainer.initialize_codebooks", lambda *arguments: started.append(arguments)
+    )
+    make_trainer(embeddings, tmp_path, num_train_epochs=1, kmeans_init=kmeans).train()
+    assert bool(started) is kmeans
+
+
+def test_embeddings_of_another_width_are_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"`embeddings` are 9 wide and the model's `input_size` is 8"):
+        make_trainer(torch.zeros(4, 9), tmp_path)
