@@ -59,12 +59,17 @@ def quickstart(arguments: QuickstartArguments) -> dict:
     train_tokenizer(
         TokenizerArguments(data=data, **sizes),
         RQVAETrainingArguments(
-            tokenizer, num_train_epochs=60, per_device_train_batch_size=256, save_strategy="no", **common
+            tokenizer,
+            num_train_epochs=60,
+            per_device_train_batch_size=256,
+            save_strategy="no",
+            logging_strategy="no",
+            **common,
         ),
     )
     recommender: dict[str, Any] = {"d_model": 64, "d_ff": 128, "d_kv": 16, "num_layers": 2, "num_decoder_layers": 2}
     training: dict[str, Any] = {
-        "per_device_train_batch_size": 256,
+        "per_device_train_batch_size": 128,
         "per_device_eval_batch_size": 256,
         "num_beams": 20,
         **common,

@@ -45,6 +45,8 @@ class CodeRefreshCallback(TrainerCallback):
 class CodeUsageCallback(TrainerCallback):
     """Revives dead codes after each epoch of RQ-VAE training but the last, and logs usage and collisions.
 
+    The figures are those before the revival, logged as often as the loss.
+
     Args:
         trainer ([`RQVAETrainer`]): its training items are all items.
     """
@@ -54,7 +56,8 @@ class CodeUsageCallback(TrainerCallback):
 
     def on_epoch_end(self, args, state, control, model=None, **kwargs):
         embeddings = self.trainer.train_dataset.embeddings.to(model.device)
-        figures = code_diagnostics(model.encode(embeddings), model.config.codebook_size)
+        figures = code_diagnostics(model.encode(embeddings), model.config.codebook_size) if control.should_log else {}
         if args.revive_dead_codes and state.epoch + 1 <= args.num_train_epochs:
             figures["revived_codes"] = revive_dead_codes(model, embeddings)
-        self.trainer.log(figures)
+        if control.should_log:
+            self.trainer.log(figures)
