@@ -3,6 +3,7 @@
 import numpy as np
 import scipy.sparse
 
+from ..data.embeddings import cooccurrence_counts
 from ..data.prepared import PreparedDataset, Split
 from .metrics import KS, ranking_metrics
 
@@ -31,16 +32,9 @@ def transitions(data: PreparedDataset, split: Split) -> dict[str, float]:
     `N[i, j] = C[i, j] / sqrt(sum_j C[i, j])`. A user's last 10 items, newest first, vote with `N[i, :] * 0.7**k`.
     Items are ranked by votes, ties by item index, and items without a vote are not recommended.
     """
-    n, sequences = data.n_items, data.train.sequences - 1
-    row = np.repeat(np.arange(len(data.train)), np.diff(data.train.offsets))
-    counts = scipy.sparse.csr_matrix((n, n))
-    for distance in (1, 2, 3):
-        together = row[distance:] == row[:-distance]
-        earlier, later = sequences[:-distance][together], sequences[distance:][together]
-        forward = scipy.sparse.coo_matrix(
-            (np.full(len(earlier), 1 / distance), (earlier, later)), shape=(n, n)
-        ).tocsr()
-        counts = counts + forward + 0.3 * forward.T
+    n = data.n_items
+    forward = cooccurrence_counts(data.train.sequences - 1, data.train.offsets, n, window=3)
+    counts = (forward + 0.3 * forward.T).tocsr()
     totals = np.asarray(counts.sum(axis=1)).ravel()
     normed = scipy.sparse.diags_array(1 / np.sqrt(np.maximum(totals, 1e-12))).tocsr() @ counts
 
