@@ -1,6 +1,7 @@
 """The commands one after the other, on real files."""
 
 import json
+import runpy
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,18 @@ def test_data_without_embeddings_is_an_error(runs, capsys, tmp_path):
     call("prepare", runs / "log.csv", "--format", "csv", "--output-dir", tmp_path / "data", "--min-count", 2)
     wanted = ["train-tokenizer", "--data", tmp_path / "data", "--output-dir", tmp_path / "tokenizer"]
     assert "holds no `embedding`; prepare it again with --embedding" in failure(capsys, *wanted)
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_the_example_scripts_import_what_exists(path):
+    assert callable(runpy.run_path(str(path))["main"])
+
+
+def test_the_example_that_recommends(runs, capsys):
+    runpy.run_path(str(EXAMPLES / "recommend.py"))["main"](str(runs / "finetuned"), "i1", "i2")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 10
+    assert all(line.split()[1].startswith("i") for line in lines)
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("configs/*.yaml")), ids=lambda path: path.name)
