@@ -142,8 +142,11 @@ def build_recommender(
         **config: further fields of [`ETEGRecConfig`].
 
     Raises:
-        ValueError: embeddings of another width, with NaN, or more items than there are codes.
+        ValueError: embeddings of another width, with NaN, more items than codes, or an unknown field.
     """
+    unknown = sorted(config.keys() - ETEGRecConfig.__dataclass_fields__.keys())
+    if unknown:
+        raise ValueError(f"ETEGRecConfig has no field {unknown[0]!r}; its docstring lists those that exist.")
     sizes = item_tokenizer.config
     capacity = sizes.codebook_size ** (sizes.num_levels + 1)
     if len(embeddings) > capacity:

@@ -101,6 +101,8 @@ def test_what_cannot_fit_is_an_error():
         assign_item_codes(torch.zeros(1, 1, dtype=torch.long), 2, "hash")
     with pytest.raises(ValueError, match=r"`prefixes` holds codes outside 0\.\.1"):
         assign_item_codes(torch.tensor([[2]]), 2)
+    with pytest.raises(ValueError, match="ETEGRecConfig has no field 'd_modle'"):
+        build_recommender(small, torch.zeros(4, 3), d_modle=64)
 
 
 def test_a_built_recommender_has_the_tokenizers_codes():
