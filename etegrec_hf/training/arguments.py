@@ -40,7 +40,7 @@ class ETEGRecTrainingArguments(TrainingArguments):
             recommender.
         warm_epochs (`int`, *optional*, defaults to 10): epochs without alignment losses.
         code_weight, vq_weight, sia_weight, psa_weight (`float`, *optional*, default to 1, 1, 1e-4, 3e-4): weights of
-            the loss parts; a part of weight 0 is not computed.
+            the loss parts; SIA or PSA of weight 0 is not computed.
         temperature (`float`, *optional*, defaults to 0.07): of PSA.
         code_strategy (`str`, *optional*, defaults to `"forge"`): how suffixes are assigned, see [`assign_item_codes`].
         num_beams (`int`, *optional*, defaults to 50): beams at evaluation; metrics at longer lists are left out.
