@@ -9,12 +9,10 @@ export OMP_NUM_THREADS ?= 2
 
 $(VENV)/installed: pyproject.toml setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt "torch==2.13.0"
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 
 quickstart: $(VENV)/installed
-	rm -rf runs/quickstart
 	$(BIN)/etegrec quickstart --output-dir runs/quickstart
 
 lint: $(VENV)/installed

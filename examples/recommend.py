@@ -12,8 +12,8 @@ def main(folder: str, *history: str) -> None:
     model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
     items, scores = model.recommend(**tokenizer([list(history)], return_tensors="pt"), top_k=10)
-    for item, score in zip(items[0].tolist(), scores[0].tolist()):
-        print(f"{score:8.3f}  {tokenizer.item_ids[item - 1]}")
+    for item_id, score in zip(tokenizer.ids_of(items[0]), scores[0].tolist()):
+        print(f"{score:8.3f}  {item_id}")
 
 
 if __name__ == "__main__":

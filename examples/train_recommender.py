@@ -1,6 +1,6 @@
 """Alternating training and finetuning with the Python API.
 
-    python examples/train_recommender.py DATA TOKENIZER OUTPUT
+    python examples/train_recommender.py DATA TOKENIZER OUTPUT [EPOCHS FINETUNING_EPOCHS]
 
 TOKENIZER is what `examples/train_tokenizer.py` wrote. The trained recommender is in OUTPUT/finetuned.
 """
@@ -20,15 +20,19 @@ from etegrec_hf import (
 )
 
 
-def main(data_folder: str, tokenizer_folder: str, output_dir: str) -> None:
+def main(
+    data_folder: str, tokenizer_folder: str, output_dir: str, epochs: str = "40", finetuning_epochs: str = "50"
+) -> None:
     data = PreparedDataset.load(data_folder)
     item_tokenizer = RQVAEModel.from_pretrained(tokenizer_folder)
     model = build_recommender(item_tokenizer, torch.from_numpy(data.embeddings))
     train = SequenceDataset(data.train, model.config.max_history, every_position=True)
     validation = SequenceDataset(data.validation, model.config.max_history, every_position=False)
     stages = [
-        ETEGRecTrainingArguments(f"{output_dir}/alternating", num_train_epochs=40, warm_epochs=4, learning_rate=1e-3),
-        FinetuningArguments(f"{output_dir}/finetuned"),
+        ETEGRecTrainingArguments(
+            f"{output_dir}/alternating", num_train_epochs=int(epochs), warm_epochs=4, learning_rate=1e-3
+        ),
+        FinetuningArguments(f"{output_dir}/finetuned", num_train_epochs=int(finetuning_epochs)),
     ]
     for arguments in stages:
         trainer = ETEGRecTrainer(model, arguments, data.item_ids, train, validation)

@@ -1,6 +1,6 @@
 """Pre-trains an item tokenizer (RQ-VAE) with the Python API.
 
-    python examples/train_tokenizer.py DATA OUTPUT
+    python examples/train_tokenizer.py DATA OUTPUT [EPOCHS]
 
 DATA is a prepared dataset with embeddings (`etegrec prepare ... --embedding cooccurrence`).
 """
@@ -12,11 +12,11 @@ import torch
 from etegrec_hf import PreparedDataset, RQVAEConfig, RQVAEModel, RQVAETrainer, RQVAETrainingArguments
 
 
-def main(data_folder: str, output_dir: str) -> None:
+def main(data_folder: str, output_dir: str, epochs: str = "200") -> None:
     data = PreparedDataset.load(data_folder)
     embeddings = torch.from_numpy(data.embeddings)
     model = RQVAEModel(RQVAEConfig(input_size=embeddings.shape[1]))
-    trainer = RQVAETrainer(model, RQVAETrainingArguments(output_dir), embeddings)
+    trainer = RQVAETrainer(model, RQVAETrainingArguments(output_dir, num_train_epochs=int(epochs)), embeddings)
     trainer.train()
     trainer.save_model()
 

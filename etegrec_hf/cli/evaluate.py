@@ -38,10 +38,17 @@ class EvaluateArguments:
 
 def run(argv: list[str]) -> None:
     (arguments,) = parse("evaluate", argv, EvaluateArguments, examples=EXAMPLES)
+    output = Path(arguments.output) if arguments.output else None
+    if output and output.is_dir():
+        raise ValueError(f"`output` {arguments.output!r} is a folder; name a file in it.")
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
     results = evaluate(arguments)
     print_metrics(
         f"{arguments.data}, {arguments.split}", {"this model": results[arguments.split], **results["baselines"]}
     )
+    if output:
+        output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
 def evaluate(arguments: EvaluateArguments) -> dict:
@@ -57,7 +64,7 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     top_k = min(max(KS), arguments.num_beams)
     with torch.autocast(model.device.type, torch.bfloat16, enabled=arguments.bf16):
         ranked = recommend_split(model, split, top_k, arguments.num_beams, arguments.batch_size)
-    results = {
+    return {
         arguments.split: ranking_metrics(ranked, split.targets),
         "baselines": baselines(data, split),
         "protocol": {
@@ -68,6 +75,3 @@ def evaluate(arguments: EvaluateArguments) -> dict:
             "dtype": "bfloat16 autocast" if arguments.bf16 else "float32",
         },
     }
-    if arguments.output:
-        Path(arguments.output).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    return results

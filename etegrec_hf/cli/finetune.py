@@ -8,10 +8,9 @@ from ..data.prepared import PreparedDataset
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.tokenization_etegrec import ETEGRecTokenizer
 from ..training.arguments import FinetuningArguments
-from ..training.checkpoints import last_checkpoint
 from ..training.trainer import ETEGRecTrainer
 from .parsing import parse
-from .run_folder import load_model, run_folder
+from .run_folder import checkpoint_of, load_model
 from .train import fit
 
 EXAMPLES = """examples:
@@ -35,12 +34,12 @@ def run(argv: list[str]) -> None:
 
 def finetune(arguments: FinetuneArguments, training: FinetuningArguments) -> ETEGRecTrainer:
     """Finetunes a trained recommender, and saves the best."""
-    folder = run_folder(training.output_dir, arguments.resume)
+    checkpoint = checkpoint_of(training, arguments.resume)
     data = PreparedDataset.load(arguments.data)
     model = load_model(ETEGRecForConditionalGeneration, arguments.model)
     check_same_items(ETEGRecTokenizer.from_pretrained(arguments.model), data, arguments.model)
     set_seed(training.seed)
-    return fit(model, training, data, arguments.eval_samples, last_checkpoint(folder) if arguments.resume else None)
+    return fit(model, training, data, arguments.eval_samples, checkpoint)
 
 
 def check_same_items(tokenizer: ETEGRecTokenizer, data: PreparedDataset, model_folder: str) -> None:

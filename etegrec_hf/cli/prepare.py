@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass, field
 
 from ..data.prepare import prepare
-from ..data.sources import Columns
+from ..data.sources import ROW_ORDER, Columns
 from .parsing import parse
 from .tables import print_figures
 
@@ -28,8 +28,9 @@ class PrepareArguments:
     )
     user_column: str = field(default="user_id", metadata={"help": "Column of user ids."})
     item_column: str = field(default="item_id", metadata={"help": "Column of item ids."})
-    time_column: str = field(
-        default="timestamp", metadata={"help": "Column of timestamps; without it, rows are in order."}
+    time_column: str | None = field(
+        default=None,
+        metadata={"help": "Column of timestamps; by default 'timestamp' where there is one, else rows are in order."},
     )
     max_history: int = field(default=50, metadata={"help": "Items that histories keep, the last ones."})
     seed: int = field(default=0, metadata={"help": "Seed of the co-occurrence embedding."})
@@ -51,6 +52,16 @@ def run(argv: list[str]) -> None:
         seed=args.seed,
     )
     print_figures(args.output_dir, statistics)
-    for name in ("items_with_zero_embedding", "users_below_3_interactions_dropped"):
+    if args.format != "letter" and statistics["order"] == ROW_ORDER:
+        print(
+            "note: no time column: the rows are taken to be in order; else name one with --time-column",
+            file=sys.stderr,
+        )
+    for name in (
+        "items_with_zero_embedding",
+        "users_below_3_interactions_dropped",
+        "users_below_min_count_dropped",
+        "items_dropped",
+    ):
         if statistics.get(name):
             print(f"note: {name.replace('_', ' ')}: {statistics[name]}", file=sys.stderr)

@@ -106,5 +106,5 @@ def show_three_users(folder: str, data: PreparedDataset) -> None:
         history = [data.item_ids[index - 1] for index in data.test.sequences[start : end - 1]]
         items, _ = model.recommend(**tokenizer([history], return_tensors="pt"), top_k=3)
         print(f"\n{data.test.user_ids[row]} took: {', '.join(title[item_id] for item_id in history[-4:])}")
-        print(f"  next may be: {', '.join(title[tokenizer.item_ids[index - 1]] for index in items[0].tolist())}")
+        print(f"  next may be: {', '.join(title[item_id] for item_id in tokenizer.ids_of(items[0]))}")
     print()

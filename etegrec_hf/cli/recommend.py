@@ -38,13 +38,11 @@ def run(argv: list[str]) -> None:
     if arguments.data:
         data = PreparedDataset.load(arguments.data)
         titles = dict(zip(data.item_ids, data.titles))
-    batch = tokenizer([history], return_tensors="pt", unknown=arguments.unknown)
+    batch = tokenizer([history], return_tensors="pt", unknown=arguments.unknown).to(model.device)
     items, scores = model.recommend(
         **batch, top_k=arguments.top_k, num_beams=max(arguments.num_beams, arguments.top_k)
     )
     table = Table("rank", "item", *(["title"] if titles else []), "log-probability")
-    for rank, (item, score) in enumerate(zip(items[0].tolist(), scores[0].tolist()), start=1):
-        if item:
-            item_id = tokenizer.item_ids[item - 1]
-            table.add_row(str(rank), item_id, *([titles.get(item_id, "")] if titles else []), f"{score:.3f}")
+    for rank, (item_id, score) in enumerate(zip(tokenizer.ids_of(items[0]), scores[0].tolist()), start=1):
+        table.add_row(str(rank), item_id, *([titles.get(item_id, "")] if titles else []), f"{score:.3f}")
     Console().print(table)

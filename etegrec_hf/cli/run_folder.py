@@ -1,30 +1,52 @@
-"""The folder of a training run, and models loaded from folders."""
+"""The folder of a training run, and what its command reads."""
 
 from pathlib import Path
 
-from transformers import PreTrainedModel
+import torch
+from transformers import PreTrainedModel, TrainingArguments
 
 from ..data.folders import check_output_dir
-from ..training.checkpoints import explained
+from ..data.prepared import PreparedDataset
+from ..training.checkpoints import check_files, last_checkpoint
 
 
-def run_folder(output_dir: str, resume: bool) -> Path:
-    """The output folder: new for a new run; with `resume` one that holds a run."""
+def checkpoint_of(training: TrainingArguments, resume: bool) -> str | None:
+    """The checkpoint to go on from: the newest with `resume`, else `resume_from_checkpoint`.
+
+    Raises:
+        FileExistsError: a new run, whose output folder holds another one.
+        FileNotFoundError: nothing to resume.
+    """
     if resume:
-        return Path(output_dir)
-    return check_output_dir(output_dir, "choose another folder, remove it, or pass --resume")
+        return last_checkpoint(training.output_dir)
+    if training.resume_from_checkpoint:
+        return training.resume_from_checkpoint
+    check_output_dir(training.output_dir, "choose another folder, remove it, or pass --resume true")
+    return None
 
 
 def load_model(cls: type[PreTrainedModel], folder: str):
-    """Loads a model and explains a folder that is none or is damaged.
+    """Loads a model in eval mode, onto the GPU if there is one, and explains a folder that is none or is damaged.
 
     Raises:
         FileNotFoundError: no such folder, or no model in it.
-        ValueError: truncated weights.
+        ValueError: truncated files.
     """
     if not (Path(folder) / "config.json").exists():
         raise FileNotFoundError(
             f"{folder!r} holds no model (no config.json); give the output folder of a finished stage."
         )
-    with explained(folder):
-        return cls.from_pretrained(folder).eval()
+    check_files(folder)
+    return cls.from_pretrained(folder).eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_with_embeddings(folder: str) -> tuple[PreparedDataset, torch.FloatTensor]:
+    """A prepared dataset, and its embeddings `[n_items, width]`.
+
+    Raises:
+        ValueError: it has none.
+    """
+    data = PreparedDataset.load(folder)
+    if data.embeddings is None:
+        raise ValueError(f"{folder} holds no `embedding`; prepare it again with --embedding.")
+    return data, torch.from_numpy(data.embeddings)

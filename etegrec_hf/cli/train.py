@@ -2,23 +2,33 @@
 
 from dataclasses import dataclass, field
 
-import torch
 from transformers import set_seed
 
 from ..data.prepared import PreparedDataset
 from ..data.sequences import SequenceDataset
+from ..models.configuration_etegrec import ETEGRecConfig
 from ..models.modeling_rqvae import RQVAEModel
 from ..training.arguments import ETEGRecTrainingArguments
-from ..training.checkpoints import last_checkpoint
 from ..training.item_codes import build_recommender
 from ..training.trainer import ETEGRecTrainer
 from .parsing import parse
-from .run_folder import load_model, run_folder
+from .run_folder import checkpoint_of, load_model, load_with_embeddings
 
 EXAMPLES = """examples:
   etegrec train --data data/mine --tokenizer runs/tokenizer --output-dir runs/model
   etegrec train --config examples/configs/instrument2018.yaml --data ... --tokenizer ... --output-dir ...
 """
+
+SIZES = (
+    "d_model",
+    "d_ff",
+    "d_kv",
+    "num_layers",
+    "num_decoder_layers",
+    "num_heads",
+    "dropout_rate",
+    "max_history",
+)  # fields of both TrainArguments and ETEGRecConfig
 
 
 @dataclass
@@ -27,14 +37,16 @@ class TrainArguments:
 
     data: str = field(metadata={"help": "A prepared dataset with embeddings."})
     tokenizer: str = field(metadata={"help": "Output folder of train-tokenizer."})
-    d_model: int = field(default=128, metadata={"help": "Width of encoder and decoder."})
-    d_ff: int = field(default=512, metadata={"help": "Width of the feed-forward layers."})
-    d_kv: int = field(default=64, metadata={"help": "Width of an attention head."})
-    num_layers: int = field(default=6, metadata={"help": "Encoder layers."})
-    num_decoder_layers: int = field(default=6, metadata={"help": "Decoder layers."})
-    num_heads: int = field(default=4, metadata={"help": "Attention heads."})
-    dropout_rate: float = field(default=0.1, metadata={"help": "Dropout of the T5 stacks."})
-    max_history: int = field(default=50, metadata={"help": "Items of a history that are read, the last ones."})
+    d_model: int = field(default=ETEGRecConfig.d_model, metadata={"help": "Width of encoder and decoder."})
+    d_ff: int = field(default=ETEGRecConfig.d_ff, metadata={"help": "Width of the feed-forward layers."})
+    d_kv: int = field(default=ETEGRecConfig.d_kv, metadata={"help": "Width of an attention head."})
+    num_layers: int = field(default=ETEGRecConfig.num_layers, metadata={"help": "Encoder layers."})
+    num_decoder_layers: int = field(default=ETEGRecConfig.num_decoder_layers, metadata={"help": "Decoder layers."})
+    num_heads: int = field(default=ETEGRecConfig.num_heads, metadata={"help": "Attention heads."})
+    dropout_rate: float = field(default=ETEGRecConfig.dropout_rate, metadata={"help": "Dropout of the T5 stacks."})
+    max_history: int = field(
+        default=ETEGRecConfig.max_history, metadata={"help": "Items of a history that are read, the last ones."}
+    )
     eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on so many users while training."})
     resume: bool = field(default=False, metadata={"help": "Go on from the newest checkpoint in the output folder."})
 
@@ -45,26 +57,13 @@ def run(argv: list[str]) -> None:
 
 def train(arguments: TrainArguments, training: ETEGRecTrainingArguments) -> ETEGRecTrainer:
     """Builds a recommender around the item tokenizer, trains both, and saves the best."""
-    folder = run_folder(training.output_dir, arguments.resume)
-    data = PreparedDataset.load(arguments.data)
-    if data.embeddings is None:
-        raise ValueError(f"{arguments.data} holds no `embedding`; prepare it again with --embedding.")
+    checkpoint = checkpoint_of(training, arguments.resume)
+    data, embeddings = load_with_embeddings(arguments.data)
     item_tokenizer = load_model(RQVAEModel, arguments.tokenizer)
     set_seed(training.seed)
-    model = build_recommender(
-        item_tokenizer,
-        torch.from_numpy(data.embeddings),
-        training.code_strategy,
-        d_model=arguments.d_model,
-        d_ff=arguments.d_ff,
-        d_kv=arguments.d_kv,
-        num_layers=arguments.num_layers,
-        num_decoder_layers=arguments.num_decoder_layers,
-        num_heads=arguments.num_heads,
-        dropout_rate=arguments.dropout_rate,
-        max_history=arguments.max_history,
-    )
-    return fit(model, training, data, arguments.eval_samples, last_checkpoint(folder) if arguments.resume else None)
+    sizes = {name: getattr(arguments, name) for name in SIZES}
+    model = build_recommender(item_tokenizer.cpu(), embeddings, training.code_strategy, **sizes)
+    return fit(model, training, data, arguments.eval_samples, checkpoint)
 
 
 def fit(model, training, data: PreparedDataset, eval_samples: int | None, checkpoint: str | None) -> ETEGRecTrainer:

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet
 import scipy.sparse
 from safetensors.numpy import load_file
@@ -64,12 +66,15 @@ def cooccurrence_embedding(
     return (embedding / np.maximum(norms, 1e-12) * np.sqrt(embedding.shape[1])).astype(np.float32)
 
 
-def read_embeddings(path: Path, item_ids: list[str]) -> np.ndarray:
+def read_embeddings(path: Path, item_ids: list[str], log_item_ids: list[str]) -> np.ndarray:
     """Reads the items' embeddings from a file, in the order of `item_ids`.
 
     Args:
         path (`Path`): an `.npy` array or a `.safetensors` file with the tensor `embedding`, a row for each of
-            `item_ids` in their order; or a parquet table with the columns `item_id` and `embedding`, in any order.
+            `log_item_ids` in their order; or a parquet table with the columns `item_id` and `embedding`, in any order,
+            with at least `item_ids`.
+        item_ids (`list[str]`): items that filtering left, in the order of `log_item_ids`.
+        log_item_ids (`list[str]`): items of the log as it was read.
 
     Returns:
         `np.ndarray` `[n_items, width]` of `float32`.
@@ -77,6 +82,8 @@ def read_embeddings(path: Path, item_ids: list[str]) -> np.ndarray:
     Raises:
         ValueError: another kind of file, duplicate ids, items without an embedding, wrong shapes, NaN or infinity.
     """
+    if path.suffix == ".parquet":
+        return _rows_by_id(path, item_ids)
     if path.suffix == ".npy":
         embeddings = np.load(path, allow_pickle=False)
     elif path.suffix == ".safetensors":
@@ -84,11 +91,15 @@ def read_embeddings(path: Path, item_ids: list[str]) -> np.ndarray:
         if "embedding" not in tensors:
             raise ValueError(f"{path} holds the tensors {sorted(tensors)}; name the one to use `embedding`.")
         embeddings = tensors["embedding"]
-    elif path.suffix == ".parquet":
-        embeddings = _rows_by_id(path, item_ids)
     else:
         raise ValueError(f"embedding file {str(path)!r} is none of .npy, .safetensors and .parquet; convert it.")
-    return check_embeddings(embeddings, item_ids)
+    if embeddings.ndim != 2 or len(embeddings) != len(log_item_ids):
+        raise ValueError(
+            f"the embedding in {path} has shape {embeddings.shape}; expected ({len(log_item_ids)}, width), a row "
+            "for each item of the log as it was read, in the order of first rows in it (letter: of item numbers); "
+            "or give a .parquet with the columns `item_id` and `embedding`."
+        )
+    return check_embeddings(embeddings[np.isin(log_item_ids, item_ids)], item_ids, path)
 
 
 def _rows_by_id(path: Path, item_ids: list[str]) -> np.ndarray:
@@ -102,27 +113,34 @@ def _rows_by_id(path: Path, item_ids: list[str]) -> np.ndarray:
             f"{len(missing)} items have no embedding in {path}, first {missing[0]!r}; add them or drop "
             "their interactions."
         )
-    rows = table["embedding"].to_pylist()
-    widths = {0 if row is None else len(row) for row in rows}
-    if len(widths) != 1:
-        raise ValueError(f"the embeddings in {path} have the widths {sorted(widths)}; all rows need the same.")
-    return np.array(rows, dtype=np.float32)[[row_of[item_id] for item_id in item_ids]]
+    return embeddings_of_column(table["embedding"].take([row_of[item_id] for item_id in item_ids]), item_ids, path)
 
 
-def check_embeddings(embeddings: np.ndarray, item_ids: list[str]) -> np.ndarray:
-    """The embeddings as `float32`, if there is a finite row for each item.
+def embeddings_of_column(column: pa.ChunkedArray, item_ids: list[str], path: Path) -> np.ndarray:
+    """A column of lists as `[n_items, width]` of `float32`, checked by [`check_embeddings`].
 
     Raises:
-        ValueError: wrong number of rows, NaN or infinity.
+        ValueError: lists of several widths, and what [`check_embeddings`] raises.
     """
-    if embeddings.ndim != 2 or len(embeddings) != len(item_ids):
-        raise ValueError(
-            f"`embeddings` has shape {embeddings.shape}; expected ({len(item_ids)}, width), a row for each item."
-        )
+    widths = pc.unique(pc.list_value_length(column).drop_null()).to_pylist()
+    if len(widths) != 1:
+        raise ValueError(f"the embeddings in {path} have the widths {sorted(widths)}; all rows need the same.")
+    embeddings = np.full((len(column), *widths), np.nan, dtype=np.float32)
+    embeddings[column.is_valid().to_numpy()] = pc.list_flatten(column).to_numpy().reshape(-1, *widths)
+    return check_embeddings(embeddings, item_ids, path)
+
+
+def check_embeddings(embeddings: np.ndarray, item_ids: list[str], path: Path) -> np.ndarray:
+    """The embeddings `[n_items, width]` as `float32`, if each is finite.
+
+    Raises:
+        ValueError: NaN, which also stands for nothing, or infinity.
+    """
+    embeddings = embeddings.astype(np.float32, copy=False)
     broken = ~np.isfinite(embeddings).all(axis=1)
     if broken.any():
         raise ValueError(
-            f"{broken.sum()} embeddings hold NaN or infinity, first that of item "
-            f"{item_ids[broken.argmax()]!r}; repair them."
+            f"{broken.sum()} embeddings in {path} hold nothing, NaN or infinity, first that of item "
+            f"{item_ids[broken.argmax()]!r}; give these items others and prepare again."
         )
-    return embeddings.astype(np.float32)
+    return embeddings

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+MIN_LENGTH = 3  # interactions of a user: one each for training, validation and test
+
 
 @dataclass(frozen=True)
 class Interactions:
@@ -14,7 +16,8 @@ class Interactions:
         item_ids (`np.ndarray` of `str`, shape `(n_items,)`): ids of items.
         users (`np.ndarray` of `int64`, shape `(n,)`): row in `user_ids` of each interaction, ascending.
         items (`np.ndarray` of `int64`, shape `(n,)`): row in `item_ids` of each interaction.
-        times (`np.ndarray` of `float64`, shape `(n,)`, *optional*): timestamps; without them the order is the time.
+        times (`np.ndarray` of `int64` or `float64`, shape `(n,)`, *optional*): timestamps; without them the order is
+            the time.
     """
 
     user_ids: np.ndarray
@@ -82,17 +85,17 @@ def k_core(interactions: Interactions, min_count: int) -> Interactions:
         interactions = interactions.select(kept)
 
 
-def drop_short_users(interactions: Interactions, min_length: int = 3) -> tuple[Interactions, int]:
-    """Drops users with fewer than `min_length` interactions, and counts them.
+def drop_short_users(interactions: Interactions) -> Interactions:
+    """Drops users with fewer than `MIN_LENGTH` interactions.
 
     Raises:
         ValueError: no user is long enough.
     """
-    lengths = np.bincount(interactions.users)
-    dropped = int((lengths < min_length).sum())
-    if dropped == len(lengths):
+    lengths = np.diff(interactions.starts)
+    long_enough = lengths >= MIN_LENGTH
+    if not long_enough.any():
         raise ValueError(
-            f"none of {len(lengths)} users has {min_length} interactions, one each for training, validation and test; "
+            f"none of {len(lengths)} users has {MIN_LENGTH} interactions, one each for training, validation and test; "
             "check that user ids repeat across rows."
         )
-    return (interactions.select(lengths[interactions.users] >= min_length) if dropped else interactions), dropped
+    return interactions if long_enough.all() else interactions.select(long_enough[interactions.users])

@@ -6,7 +6,7 @@ import numpy as np
 
 from .embeddings import cooccurrence_embedding, read_embeddings
 from .folders import check_output_dir
-from .interactions import Interactions, drop_short_users, k_core
+from .interactions import MIN_LENGTH, Interactions, drop_short_users, k_core
 from .prepared import write_prepared
 from .sources import READERS, Columns
 from .splits import SPLITTERS, SplitRows
@@ -49,19 +49,25 @@ def prepare(
         raise ValueError(f"`split` is {split!r}; choose one of {', '.join(SPLITTERS)}.")
     check_output_dir(output_dir)
     source = READERS[format](Path(path), columns)
-    read = len(source.interactions.users)
-    interactions, short = drop_short_users(k_core(source.interactions, min_count))
+    log = source.interactions
+    core = k_core(log, min_count)
+    interactions = drop_short_users(core)
+    # a user who is too short anyway counts as that, whatever the k-core does with them
+    left_out = ~np.isin(log.user_ids, core.user_ids) & (np.diff(log.starts) >= MIN_LENGTH)
+    below_min_count = int(left_out.sum())
+    too_short = len(log.user_ids) - len(interactions.user_ids) - below_min_count
     rows = SPLITTERS[split](interactions)
     embeddings = None
     if embedding == "cooccurrence":
         sequences, offsets = training_sequences(interactions, rows["train"])
         embeddings = cooccurrence_embedding(sequences, offsets, len(interactions.item_ids), seed=seed)
     elif embedding is not None:
-        embeddings = read_embeddings(Path(embedding), interactions.item_ids.tolist())
+        embeddings = read_embeddings(Path(embedding), interactions.item_ids.tolist(), log.item_ids.tolist())
     lengths = np.diff(interactions.starts)
     cells = len(interactions.user_ids) * len(interactions.item_ids)
     statistics = {
         "source": Path(path).name,
+        "order": source.order,
         "split": split,
         "min_count": min_count,
         "users": len(interactions.user_ids),
@@ -71,15 +77,21 @@ def prepare(
         "shortest_history": int(lengths.min()),
         "mean_length": round(float(lengths.mean()), 2),
         "longest_history": int(lengths.max()),
-        "interactions_read": read,
-        "users_below_3_interactions_dropped": short,
+        "users_read": len(log.user_ids),
+        "items_read": len(log.item_ids),
+        "interactions_read": len(log.users),
+        f"users_below_{MIN_LENGTH}_interactions_dropped": too_short,
+        "users_below_min_count_dropped": below_min_count,
+        "items_dropped": len(log.item_ids) - len(interactions.item_ids),
         "embedding": Path(embedding).name if embedding else "none",
         **{f"{name}_rows": len(split_rows.start) for name, split_rows in rows.items()},
     }
     if embeddings is not None:
         statistics["embedding_width"] = embeddings.shape[1]
         statistics["items_with_zero_embedding"] = int((~embeddings.any(axis=1)).sum())
-    write_prepared(output_dir, interactions, rows, source.texts, embeddings, statistics, max_history)
+    write_prepared(
+        output_dir, interactions, rows, source.texts, embeddings, statistics, max_history, source.item_tokens
+    )
     return statistics
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .embeddings import embeddings_of_column
 from .folders import check_output_dir, complete_or_absent
 from .interactions import Interactions
 from .splits import SPLIT_NAMES, SplitRows
@@ -33,8 +34,8 @@ tags:
 
 # {name}
 
-Prepared by etegrec_hf: `sequences` (user_id, history oldest first, target) and `items` (item_id, title, description,
-embedding).
+Prepared by etegrec_hf: `sequences` (user_id, history oldest first, target) and `items` (item_id, and where known
+title, description, embedding, and codes: the token strings that came with the log; training makes its own).
 
 | | |
 | --- | --- |
@@ -95,7 +96,8 @@ class PreparedDataset:
 
         Raises:
             FileNotFoundError: the folder is no prepared dataset.
-            ValueError: duplicate item ids, or an item in a sequence that `items` doesn't hold.
+            ValueError: duplicate item ids, an item in a sequence that `items` doesn't hold, empty cells, or embeddings
+                that are empty, not finite or of several widths.
         """
         folder = Path(folder)
         if not (folder / "items/items.parquet").exists():
@@ -109,8 +111,7 @@ class PreparedDataset:
             )
         embeddings = None
         if "embedding" in items.column_names:
-            column = items["embedding"].combine_chunks()
-            embeddings = column.flatten().to_numpy().reshape(len(item_ids), -1).copy()  # writable, as torch wants it
+            embeddings = embeddings_of_column(items["embedding"], item_ids, folder)
         splits = {name: _read_split(folder / f"sequences/{name}.parquet", index_of) for name in SPLIT_NAMES}
         statistics = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
         titles = items["title"].to_pylist() if "title" in items.column_names else [""] * len(item_ids)
@@ -119,6 +120,9 @@ class PreparedDataset:
 
 def _read_split(path: Path, index_of: dict[str, int]) -> Split:
     table = pq.read_table(path)
+    for name in ("user_id", "history", "target"):
+        if table[name].null_count:
+            raise ValueError(f"column {name!r} of {path} has {table[name].null_count} empty cells; prepare again.")
     history = table["history"].combine_chunks()
     lengths = np.diff(history.offsets.to_numpy()) + 1  # with the target
     offsets = np.concatenate([[0], lengths.cumsum()])
@@ -143,6 +147,7 @@ def write_prepared(
     embeddings: np.ndarray | None,
     statistics: dict,
     max_history: int = 50,
+    item_tokens: dict[str, list[str]] | None = None,
 ) -> None:
     """Writes a prepared dataset, whole or not at all.
 
@@ -154,6 +159,7 @@ def write_prepared(
         embeddings (`np.ndarray`, shape `(n_items, width)`, *optional*): a row for each of `interactions.item_ids`.
         statistics (`dict`): what the card shows.
         max_history (`int`, *optional*, defaults to 50): items that validation and test histories keep, the last ones.
+        item_tokens (`dict[str, list[str]]`, *optional*): item id to token strings that came with the log, where known.
 
     Raises:
         FileExistsError: the folder holds something.
@@ -164,6 +170,8 @@ def write_prepared(
         values = [str(texts.get(item_id, {}).get(name) or "") for item_id in item_ids]
         if any(values):
             columns[name] = pa.array(values, pa.string())
+    if item_tokens:
+        columns["codes"] = pa.array([item_tokens.get(item_id) for item_id in item_ids], pa.list_(pa.string()))
     if embeddings is not None:
         flat = pa.array(embeddings.astype(np.float32).ravel())
         columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, embeddings.shape[1])

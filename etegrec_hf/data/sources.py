@@ -7,20 +7,26 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
 
 from .interactions import Interactions
 
+ROW_ORDER = "rows of the file"
+
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of a table's columns; `timestamp` may be absent, the rows are then in time order."""
+    """Names of a table's columns.
+
+    Without a `timestamp`, the column of that name orders the interactions where there is one, and else the rows do.
+    """
 
     user_id: str = "user_id"
     item_id: str = "item_id"
-    timestamp: str | None = "timestamp"
+    timestamp: str | None = None
 
 
 @dataclass(frozen=True)
@@ -31,11 +37,13 @@ class Source:
         interactions ([`Interactions`]): the log.
         texts (`dict[str, dict[str, str]]`): item id to `title` and `description`, where known.
         item_tokens (`dict[str, list[str]]`): item id to token strings, where the source brings codes of its own.
+        order (`str`, *optional*, defaults to `ROW_ORDER`): the column that ordered the interactions.
     """
 
     interactions: Interactions
     texts: dict[str, dict[str, str]]
     item_tokens: dict[str, list[str]]
+    order: str = ROW_ORDER
 
 
 def read_letter(path: Path, columns: Columns) -> Source:
@@ -58,8 +66,6 @@ def read_letter(path: Path, columns: Columns) -> Source:
     interactions = Interactions(
         np.array(list(histories)), item_numbers.astype(str), np.repeat(np.arange(len(lengths)), lengths), items
     )
-    if not all(lengths):
-        interactions = interactions.select(np.ones(len(items), dtype=bool))
     base = found[0].name.removesuffix(".inter.json")
     item_file, index_file = (found[0].with_name(f"{base}.{kind}.json") for kind in ("item", "index"))
     texts = _read_json(item_file) if item_file.exists() else {}
@@ -72,7 +78,13 @@ def _read_json(path: Path) -> dict:
 
 
 def _read_table(table: pa.Table, path: Path, columns: Columns) -> Source:
-    """A table of one interaction a row; a `title` column gives titles."""
+    """A table of one interaction a row; a `title` column gives titles.
+
+    Times stay integers of their own unit where the column holds integers or dates, and are `float64` otherwise.
+
+    Raises:
+        ValueError: a column that doesn't exist, empty cells, times that are neither numbers nor dates, no rows.
+    """
     for name in (columns.user_id, columns.item_id):
         if name not in table.column_names:
             raise ValueError(
@@ -84,29 +96,42 @@ def _read_table(table: pa.Table, path: Path, columns: Columns) -> Source:
     users, items = (
         table[name].cast(pa.string()).to_numpy(zero_copy_only=False) for name in (columns.user_id, columns.item_id)
     )
-    times = None
-    if columns.timestamp is not None and columns.timestamp in table.column_names:
-        column = table[columns.timestamp]
-        if pa.types.is_temporal(column.type):
-            column = column.cast(pa.timestamp("us")).cast(pa.int64())
-        try:
-            times = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"column {columns.timestamp!r} of {path} is no number and no date: {error}") from error
-        if np.isnan(times).any():
-            raise ValueError(
-                f"column {columns.timestamp!r} of {path} has {np.isnan(times).sum()} empty cells; fill them."
-            )
+    timestamp = columns.timestamp or "timestamp"
+    times, order = None, ROW_ORDER
+    if timestamp in table.column_names:
+        times, order = _read_times(table[timestamp], timestamp, path), timestamp
+    elif columns.timestamp is not None:
+        raise ValueError(
+            f"{path} has no column {timestamp!r}, only {table.column_names}; name one of them with --time-column, or "
+            "leave that out."
+        )
     texts = {}
     if "title" in table.column_names:
         texts = {item: {"title": title or ""} for item, title in zip(items, table["title"].to_pylist())}
-    return Source(Interactions.from_columns(users, items, times), texts, {})
+    return Source(Interactions.from_columns(users, items, times), texts, {}, order)
+
+
+def _read_times(column: pa.ChunkedArray, name: str, path: Path) -> np.ndarray:
+    try:
+        if pa.types.is_temporal(column.type):
+            # what has 32 bits can't become int64 at once
+            column = column.cast(pa.int32() if column.type.bit_width == 32 else pa.int64())
+        column = column.cast(pa.int64() if pa.types.is_integer(column.type) else pa.float64())
+    except pa.ArrowException as error:
+        raise ValueError(
+            f"column {name!r} of {path} is no number and no date: {error}; convert it, or name another with "
+            "--time-column."
+        ) from error
+    empty = pc.is_null(column, nan_is_null=True).to_numpy().sum()
+    if empty:
+        raise ValueError(f"column {name!r} of {path} has {empty} empty cells; fill them.")
+    return column.to_numpy()
 
 
 def read_csv(path: Path, columns: Columns) -> Source:
-    """Reads a CSV with a header."""
-    ids = {name: pa.string() for name in (columns.user_id, columns.item_id)}
-    options = pyarrow.csv.ConvertOptions(column_types=ids)
+    """Reads a CSV with a header; ids and titles are taken as written, and only cells without a character are empty."""
+    as_written = {name: pa.string() for name in (columns.user_id, columns.item_id, "title")}
+    options = pyarrow.csv.ConvertOptions(column_types=as_written, null_values=[""], strings_can_be_null=True)
     return _read_table(pyarrow.csv.read_csv(path, convert_options=options), path, columns)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .interactions import Interactions
+from .interactions import MIN_LENGTH, Interactions
 
 SPLIT_NAMES = ("train", "validation", "test")
 
@@ -29,8 +29,10 @@ def leave_one_out(interactions: Interactions) -> dict[str, SplitRows]:
     is a target too when training reads its prefixes.
     """
     start, end = interactions.starts[:-1], interactions.starts[1:]
-    if (end - start).min() < 3:
-        raise ValueError("a user has fewer than 3 interactions; drop such users first (`drop_short_users`).")
+    if (end - start).min() < MIN_LENGTH:
+        raise ValueError(
+            f"a user has fewer than {MIN_LENGTH} interactions; drop such users first (`drop_short_users`)."
+        )
     return {name: SplitRows(start, end - back) for name, back in zip(SPLIT_NAMES, (3, 2, 1))}
 
 
@@ -46,7 +48,8 @@ def time_split(interactions: Interactions, validation: float = 0.1, test: float 
         raise ValueError(
             "`split` 'time' needs timestamps and this data has none; name their column or use 'leave-one-out'."
         )
-    first, second = np.quantile(interactions.times, [1 - validation - test, 1 - test])
+    # "higher" takes timestamps that occur, so that those in nanoseconds aren't rounded to floats
+    first, second = np.quantile(interactions.times, [1 - validation - test, 1 - test], method="higher")
     starts = interactions.starts
     row_start = starts[interactions.users]
     position = np.arange(len(interactions.users))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .interactions import Interactions
+from .interactions import MIN_LENGTH, Interactions
 from .prepared import write_prepared
 from .splits import leave_one_out
 
@@ -45,6 +45,7 @@ LOOKS = (
     "olive",
     "plain",
 )
+NEXT_CLUSTERS = (0.6, 0.25, 0.15)  # probabilities of the clusters that follow one
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,9 @@ class SyntheticProcess:
         noise (`float`, *optional*, defaults to 0.1): share of steps to any item.
         min_length, max_length (`int`, *optional*, default to 5 and 15): interactions of a user.
         seed (`int`, *optional*, defaults to 0): of everything.
+
+    Raises:
+        ValueError: fewer than 3 clusters, clusters without items, users too short to split, or a share outside 0..1.
     """
 
     n_users: int = 3000
@@ -73,6 +77,19 @@ class SyntheticProcess:
     min_length: int = 5
     max_length: int = 15
     seed: int = 0
+
+    def __post_init__(self):
+        least = {
+            "n_clusters": (len(NEXT_CLUSTERS), "as each cluster leads to as many"),
+            "n_items": (self.n_clusters, "one for each of `n_clusters`"),
+            "min_length": (MIN_LENGTH, "one each for training, validation and test"),
+            "max_length": (self.min_length, "which is `min_length`"),
+        }
+        for name, (number, reason) in least.items():
+            if getattr(self, name) < number:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; give at least {number}, {reason}.")
+        if not 0 <= self.noise <= 1:
+            raise ValueError(f"`noise` is {self.noise}, but it is a share of steps; choose 0 to 1.")
 
     def next_item_probabilities(self) -> tuple[np.ndarray, np.ndarray]:
         """Each item's cluster `[n_items]`, and P(next item | last item's cluster) `[n_clusters, n_items]`."""
@@ -85,7 +102,7 @@ class SyntheticProcess:
             popularity[label, members] = random.permutation(weights / weights.sum())
         transition = np.zeros((self.n_clusters, self.n_clusters))
         for label in range(self.n_clusters):
-            transition[label, random.permutation(self.n_clusters)[:3]] = 0.6, 0.25, 0.15
+            transition[label, random.permutation(self.n_clusters)[: len(NEXT_CLUSTERS)]] = NEXT_CLUSTERS
         return cluster, (1 - self.noise) * transition @ popularity + self.noise / self.n_items
 
     def sample(self) -> Interactions:

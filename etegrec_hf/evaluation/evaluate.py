@@ -26,7 +26,6 @@ def recommend_split(
     for start in range(0, len(dataset), batch_size):
         chosen = list(range(start, min(start + batch_size, len(dataset))))
         history = dataset.__getitems__(chosen)["history"].to(model.device)
-        input_ids = model.item_tokens[history].flatten(1)
-        items, _ = model.recommend(input_ids, top_k=top_k, num_beams=num_beams)
+        items, _ = model.recommend(**model.inputs_from_items(history), top_k=top_k, num_beams=num_beams)
         ranked[dataset.rows[chosen]] = items.cpu().numpy()
     return ranked

@@ -92,6 +92,13 @@ class ItemCatalogueMixin:
                 "from one folder."
             )
 
+    def inputs_from_items(self, items: torch.LongTensor) -> dict[str, torch.LongTensor]:
+        """The model's inputs `[batch, length * code_length]` for item indices `[batch, length]`, padded with 0."""
+        return {
+            "input_ids": self.item_tokens[items].flatten(1),
+            "attention_mask": (items > 0).long().repeat_interleave(self.config.code_length, dim=1),
+        }
+
     def _level_offsets(self) -> torch.Tensor:
         """What a raw code of each level lacks to its token id, `[code_length]`."""
         levels = torch.arange(self.config.code_length, device=self.item_tokens.device)

@@ -129,7 +129,8 @@ class ETEGRecForConditionalGeneration(ItemCatalogueMixin, PreTrainedModel, Gener
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, items * code_length)`): token ids of histories.
-            attention_mask (`torch.LongTensor` of the same shape, *optional*): 0 on padding, left or right.
+            attention_mask (`torch.LongTensor` of the same shape, *optional*): 0 on padding, left or right; by default
+                on pad tokens.
             labels (`torch.LongTensor` of shape `(batch, code_length)`, *optional*): token ids of the targets.
             decoder_input_ids (`torch.LongTensor` of shape `(batch, decoded)`, *optional*): instead of labels, the
                 decoder start and the codes so far. By default just the start: enough for both adapters.
@@ -138,6 +139,8 @@ class ETEGRecForConditionalGeneration(ItemCatalogueMixin, PreTrainedModel, Gener
             use_cache (`bool`, *optional*): whether to return the cache; as the configuration says without labels.
             return_dict (`bool`, *optional*): whether to return an [`ETEGRecOutput`] instead of a tuple.
         """
+        if attention_mask is None and input_ids is not None:
+            attention_mask = (input_ids != self.config.pad_token_id).long()
         if encoder_outputs is None:
             encoder_outputs = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
         encoder_states = encoder_outputs[0]  # [B, T*L, d]
@@ -170,7 +173,7 @@ class ETEGRecForConditionalGeneration(ItemCatalogueMixin, PreTrainedModel, Gener
             loss = F.cross_entropy(logits.flatten(0, 1).float(), (labels - self._level_offsets()).flatten())
 
         mask = attention_mask.unsqueeze(-1).to(encoder_states.dtype)
-        sequence_latents = (encoder_states * mask).sum(1) / mask.sum(1)  # [B, d]
+        sequence_latents = (encoder_states * mask).sum(1) / mask.sum(1).clamp(min=1)  # [B, d]
         output = ETEGRecOutput(
             loss=loss,
             logits=logits,
@@ -293,7 +296,7 @@ class ETEGRecForConditionalGeneration(ItemCatalogueMixin, PreTrainedModel, Gener
 
         Raises:
             ValueError: `num_beams` below `top_k`, a history of only padding or broken items, item indices that don't
-                exist, or weights that give NaN.
+                exist or of the wrong shape, no allowed item, or weights that give NaN.
         """
         if top_k < 1 or num_beams < top_k:
             raise ValueError(
@@ -303,11 +306,19 @@ class ETEGRecForConditionalGeneration(ItemCatalogueMixin, PreTrainedModel, Gener
         attention_mask = self._check_history(input_ids, attention_mask)
         trie = self.code_trie
         if allowed is not None:
-            trie = trie.restrict(self._check_items("allowed", allowed))
+            allowed = self._check_items("allowed", allowed)
+            if not (allowed > 0).any():
+                raise ValueError("`allowed` holds no item; give at least one, or None to allow all.")
+            trie = trie.restrict(allowed)
         exclusion = None
         if exclude is not None:
-            codes = F.pad(self.item_codes, (0, 0, 1, 0))
-            exclusion = Exclusion(trie, self._check_items("exclude", exclude), codes)
+            exclude = self._check_items("exclude", exclude)
+            if exclude.ndim != 2 or len(exclude) != len(input_ids):
+                raise ValueError(
+                    f"`exclude` has shape {tuple(exclude.shape)}; expected ({len(input_ids)}, n): a row of item "
+                    "indices for each user, padded with 0."
+                )
+            exclusion = Exclusion(trie, exclude, F.pad(self.item_codes, (0, 0, 1, 0)))
         encoder_states = self.encoder(input_ids=input_ids, attention_mask=attention_mask)[0]
         decoder = BeamDecoder(self.decoder, encoder_states, attention_mask)
         items, scores = code_beam_search(decoder, self._level_logits, trie, num_beams, exclusion)

@@ -57,7 +57,8 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
         max_history (`int`, *optional*, defaults to 50): items of a history that are read, the last ones.
 
     Raises:
-        ValueError: no items, items of different code lengths, token strings that are none, codes out of range.
+        ValueError: no items, items of different code lengths, token strings that are none, codes out of range, two
+            items with the same codes.
     """
 
     vocab_files_names = {"item_index_file": "item_index.json"}
@@ -81,7 +82,13 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
         rows = [self._item_row(item_id, tokens) for item_id, tokens in item_index.items()]
         self.item_tokens = torch.tensor([[0] * self.code_length, *rows])  # [n_items + 1, L]
         self._index_of_item = {item_id: index for index, item_id in enumerate(self.item_ids, start=1)}
-        self._item_of_tokens = {tuple(row): item_id for item_id, row in zip(self.item_ids, rows)}
+        self._item_of_tokens: dict[tuple[int, ...], str] = {}
+        for item_id, row in zip(self.item_ids, rows):
+            if (twin := self._item_of_tokens.setdefault(tuple(row), item_id)) != item_id:
+                raise ValueError(
+                    f"items {twin!r} and {item_id!r} share the codes {item_index[item_id]}; codes must be unique: "
+                    "make them so with `assign_item_codes`."
+                )
         kwargs.setdefault("pad_token", "<pad>")
         kwargs.setdefault("model_max_length", max_history * self.code_length)
         super().__init__(codebook_size=codebook_size, max_history=max_history, **kwargs)
@@ -169,10 +176,33 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
                 )
         return [self._index_of_item[item_id] for item_id in item_ids if item_id in self._index_of_item]
 
+    def ids_of(self, items) -> list:
+        """Item ids of item indices, as `recommend` returns them; 0, which is no item, is left out.
+
+        Args:
+            items (`torch.LongTensor` of shape `(n,)` or `(batch, n)`, or lists): item indices.
+
+        Returns:
+            `list[str]` of at most n ids, or a list of such lists.
+
+        Raises:
+            ValueError: an index beyond the catalogue.
+        """
+        rows = torch.as_tensor(items)
+        if rows.numel() and not 0 <= rows.min() <= rows.max() <= len(self.item_ids):
+            raise ValueError(
+                f"item indices range from {rows.min().item()} to {rows.max().item()}; the catalogue has "
+                f"1..{len(self.item_ids)}."
+            )
+        if rows.ndim > 1:
+            return [self.ids_of(row) for row in rows]
+        return [self.item_ids[index - 1] for index in rows.tolist() if index]
+
     def __call__(
         self,
         histories: list,
         padding: bool | str = False,
+        truncation: bool = True,
         max_length: int | None = None,
         padding_side: str | None = None,
         return_tensors: str | None = None,
@@ -181,12 +211,13 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
     ) -> BatchEncoding:
         """Tokenizes one history (a list of item ids, oldest first) or several (a list of lists).
 
-        Of a history, the last `max_history` items are read.
+        Of a history, the last `max_history` items are read, or as many as `max_length` has room for.
 
         Args:
             histories (`list[str]` or `list[list[str]]`): item ids, oldest first.
             padding (`bool` or `str`, *optional*, defaults to `False`): as in transformers.
-            max_length (`int`, *optional*): tokens to pad to, with `padding="max_length"`.
+            truncation (`bool`, *optional*, defaults to `True`): `False` makes a history that is too long an error.
+            max_length (`int`, *optional*): tokens that a history may have, and that `padding="max_length"` pads to.
             padding_side (`str`, *optional*): `"right"` (the default) or `"left"`; nothing else depends on it.
             return_tensors (`str`, *optional*): `"pt"` or `"np"`.
             unknown (`str`, *optional*, defaults to `"error"`): `"skip"` leaves out ids that the catalogue doesn't
@@ -196,19 +227,28 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
             `BatchEncoding` with `input_ids` and `attention_mask`; tensors are `(batch, items * code_length)`.
 
         Raises:
-            ValueError: an unknown item, or a history without items.
+            ValueError: an unknown item, a history without items, one too long to be read whole with
+                `truncation=False`, or a `max_length` without room for an item.
         """
         if isinstance(histories, str):
             raise ValueError(f"{histories!r} is not a history; give a list of item ids, also for a single item.")
-        if kwargs.keys() - {"return_attention_mask", "truncation", "add_special_tokens", "verbose"}:
+        if kwargs.keys() - {"add_special_tokens", "verbose"}:
             raise TypeError(f"unknown arguments {sorted(kwargs)}; see ETEGRecTokenizer.__call__ for those that exist.")
+        kept = self.max_history if max_length is None else min(self.max_history, max_length // self.code_length)
+        if kept < 1:
+            raise ValueError(f"`max_length` is {max_length}; one item needs {self.code_length} tokens.")
         single = not histories or isinstance(histories[0], str)
         rows = []
         for number, history in enumerate([histories] if single else histories):
-            indices = self.index_of(history, unknown)[-self.max_history :]
+            indices = self.index_of(history, unknown)
             if not indices:
                 raise ValueError(f"history {number} holds no item; it needs at least one of the catalogue.")
-            rows.append(self.item_tokens[indices].flatten().tolist())
+            if len(indices) > kept and not truncation:
+                raise ValueError(
+                    f"history {number} has {len(indices)} items and {kept} are read; pass `truncation=True` to keep "
+                    "the last ones."
+                )
+            rows.append(self.item_tokens[indices[-kept:]].flatten().tolist())
         if single and return_tensors is None and not padding:
             return BatchEncoding({"input_ids": rows[0], "attention_mask": [1] * len(rows[0])})
         return self.pad(
@@ -227,10 +267,11 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
         Raises:
             ValueError: the tokens are not whole items.
         """
-        rows = torch.as_tensor(token_ids).tolist()
-        if rows and isinstance(rows[0], list):
+        rows = token_ids.tolist() if hasattr(token_ids, "tolist") else token_ids
+        rows = [rows] if isinstance(rows, int) else [row.tolist() if hasattr(row, "tolist") else row for row in rows]
+        if rows and not isinstance(rows[0], int):
             return [self.decode(row) for row in rows]
-        tokens = [token for token in (rows if isinstance(rows, list) else [rows]) if token != self.pad_token_id]
+        tokens = [token for token in rows if token != self.pad_token_id]
         if len(tokens) % self.code_length:
             raise ValueError(f"{len(tokens)} tokens are not whole items of {self.code_length} codes.")
         items = [tuple(tokens[start : start + self.code_length]) for start in range(0, len(tokens), self.code_length)]

@@ -1,5 +1,6 @@
 """Training arguments of the item tokenizer and of the recommender."""
 
+import math
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
@@ -40,7 +41,7 @@ class ETEGRecTrainingArguments(TrainingArguments):
             recommender.
         warm_epochs (`int`, *optional*, defaults to 10): epochs without alignment losses.
         code_weight, vq_weight, sia_weight, psa_weight (`float`, *optional*, default to 1, 1, 1e-4, 3e-4): weights of
-            the loss parts; SIA or PSA of weight 0 is not computed.
+            the loss parts; a part of weight 0 is not computed.
         temperature (`float`, *optional*, defaults to 0.07): of PSA.
         code_strategy (`str`, *optional*, defaults to `"forge"`): how suffixes are assigned, see [`assign_item_codes`].
         num_beams (`int`, *optional*, defaults to 50): beams at evaluation; metrics at longer lists are left out.
@@ -48,7 +49,9 @@ class ETEGRecTrainingArguments(TrainingArguments):
             stopping.
 
     Raises:
-        ValueError: `cycle` below 2, a negative weight or a temperature that is not positive.
+        ValueError: `cycle` below 2, a negative weight, a temperature that is not positive, fewer beams than
+            `metric_for_best_model` looks at, a last epoch that would train the tokenizer, or early stopping without
+            evaluation.
     """
 
     learning_rate: float = 5e-3
@@ -90,7 +93,24 @@ class ETEGRecTrainingArguments(TrainingArguments):
                 raise ValueError(f"`{name}` is {getattr(self, name)}; a loss weight can't be negative.")
         if self.temperature <= 0:
             raise ValueError(f"`temperature` is {self.temperature}; it must be positive.")
+        listed = int((self.metric_for_best_model or "@1").rpartition("@")[2])
+        if self.num_beams < listed:
+            raise ValueError(
+                f"`num_beams` is {self.num_beams} and `metric_for_best_model` {self.metric_for_best_model!r}: a beam "
+                f"finds no more items than it is wide; evaluate with {listed} beams or more."
+            )
+        epochs = math.ceil(self.num_train_epochs)
+        if self.max_steps <= 0 and epochs > 0 and self.phase(epochs - 1) == "tokenizer":
+            raise ValueError(
+                f"`num_train_epochs` is {self.num_train_epochs} and `cycle` {self.cycle}: the last epoch would train "
+                f"the tokenizer, and no recommender would learn the codes it ends with; choose {epochs + 1}."
+            )
         super().__post_init__()
+        if self.early_stopping_patience is not None and self.eval_strategy == "no":
+            raise ValueError(
+                f"`early_stopping_patience` is {self.early_stopping_patience} and `eval_strategy` 'no'; evaluate by "
+                "'epoch', or set the patience to null."
+            )
 
     def phase(self, epoch: int) -> str:
         """`"tokenizer"` or `"recommender"`: what epoch `epoch` (from 0) trains."""

@@ -1,29 +1,59 @@
 """Checkpoints that are complete or absent, and errors that say what to do about a broken one."""
 
+import json
 import os
-import pickle
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import zipfile
 from pathlib import Path
 
-from safetensors import SafetensorError
-from transformers import Trainer
+from safetensors import SafetensorError, safe_open
+from transformers import PreTrainedConfig, Trainer
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
 STAGING = ".incomplete"
+MODEL_FILES = ("config.json", "model.safetensors")
 
 
-@contextmanager
-def explained(folder: str | Path) -> Iterator[None]:
-    """Turns what a damaged file in `folder` raises into a `ValueError` with the remedy."""
-    try:
-        yield
-    except (SafetensorError, EOFError, pickle.UnpicklingError, RuntimeError) as error:
-        raise ValueError(
-            f"checkpoint {str(folder)!r} is truncated or damaged ({type(error).__name__}: {error}); "
-            "remove that folder to go on from the one before, or copy it again."
-        ) from error
+def check_files(folder: str | Path, required: tuple[str, ...] = MODEL_FILES) -> None:
+    """Looks for truncated files in a model's or checkpoint's folder, before anything is loaded from it.
+
+    JSON files must be whole, safetensors as long as their header says, and the zip archives that torch writes must
+    have their directory, which stands at the end.
+
+    Raises:
+        FileNotFoundError: a required file is missing.
+        ValueError: a file is truncated or damaged.
+    """
+    for name in required:
+        if not Path(folder, name).exists():
+            raise FileNotFoundError(f"{str(folder)!r} is no complete checkpoint: it holds no {name}; copy it again.")
+    for path in sorted(Path(folder).iterdir()):
+        try:
+            if path.suffix == ".json":
+                json.loads(path.read_text(encoding="utf-8"))
+            elif path.suffix == ".safetensors":
+                with safe_open(path, "pt"):
+                    pass
+            elif path.suffix in (".pt", ".pth") and not zipfile.is_zipfile(path):
+                raise zipfile.BadZipFile("its end is missing")
+        except (ValueError, SafetensorError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{path.name} in {str(folder)!r} is truncated or damaged ({str(error).splitlines()[0]}); "
+                "copy the folder again, or remove it to go on from the checkpoint before."
+            ) from error
+
+
+def check_same_sizes(ours: PreTrainedConfig, theirs: PreTrainedConfig, folder: str | Path) -> None:
+    """Raises a `ValueError` if a model's configuration differs from `theirs`, that of the checkpoint in `folder`."""
+    for name in type(ours).__annotations__:
+        own, saved = getattr(ours, name), getattr(theirs, name)
+        if isinstance(own, PreTrainedConfig):
+            check_same_sizes(own, saved, folder)
+        elif own != saved:
+            raise ValueError(
+                f"`{name}` is {own} and in the checkpoint {str(folder)!r} it is {saved}; repeat the arguments of that "
+                "run to resume it, or start a new one."
+            )
 
 
 def last_checkpoint(output_dir: str | Path) -> str:
@@ -43,8 +73,9 @@ def last_checkpoint(output_dir: str | Path) -> str:
 class SafeCheckpoints(Trainer):
     """A Trainer whose checkpoints and models appear in `output_dir` only when every file is written.
 
-    Overrides `_save_checkpoint` and `save_model` to write beside and move, and the loading methods to explain damaged
-    files. A killed run leaves at most a folder `.incomplete`, which nothing reads.
+    Overrides `_save_checkpoint` and `save_model` to write beside and move, and what loads a checkpoint to look first
+    whether it is whole, of this model, and where its run folder stands now. A killed run leaves at most a folder
+    `.incomplete`, which nothing reads.
     """
 
     _staging: str | None = None
@@ -65,10 +96,9 @@ class SafeCheckpoints(Trainer):
             self._staging = None
         if not self.args.should_save:
             return
-        if self.state.best_model_checkpoint == os.path.join(staging, name):
-            self.state.best_model_checkpoint = os.path.join(run_dir, name)
-            self.state.save_to_json(os.path.join(staging, name, "trainer_state.json"))
         shutil.rmtree(os.path.join(run_dir, name), ignore_errors=True)
+        self._locate_best_checkpoint(just_saved=name)
+        self.state.save_to_json(os.path.join(staging, name, "trainer_state.json"))
         os.replace(os.path.join(staging, name), os.path.join(run_dir, name))
         shutil.rmtree(staging, ignore_errors=True)
         rotate_checkpoints(
@@ -76,6 +106,13 @@ class SafeCheckpoints(Trainer):
             save_total_limit=self.args.save_total_limit,
             best_model_checkpoint=self.state.best_model_checkpoint,
         )
+
+    def _locate_best_checkpoint(self, just_saved: str | None = None) -> None:
+        """Points the state to the best checkpoint in this run's folder, which may have been moved since."""
+        name = f"checkpoint-{self.state.best_global_step}"
+        folder = os.path.join(self.args.output_dir, name)
+        if self.state.best_global_step and (name == just_saved or os.path.isdir(folder)):
+            self.state.best_model_checkpoint = folder
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Saves the model for `from_pretrained`; `config.json`, without which nothing loads, is moved in last."""
@@ -88,14 +125,33 @@ class SafeCheckpoints(Trainer):
             shutil.rmtree(staging, ignore_errors=True)
         super().save_model(staging)
         if self.args.should_save:
+            os.remove(os.path.join(staging, "training_args.bin"))  # a pickle, which nobody should have to trust
             for name in sorted(os.listdir(staging), key=lambda name: name == "config.json"):
                 os.replace(os.path.join(staging, name), os.path.join(target, name))
             os.rmdir(staging)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
-        with explained(resume_from_checkpoint):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
+        """Trains, from a checkpoint if one is given (`True`: the newest in `output_dir`).
 
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        with explained(checkpoint or ""):
-            super()._load_optimizer_and_scheduler(checkpoint)
+        Raises:
+            FileNotFoundError: there is none, or a file of it is missing.
+            ValueError: it is damaged, or of a model of other sizes.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_checkpoint(self.args.output_dir)
+        if resume_from_checkpoint:
+            rank = f"_{self.args.process_index}" if self.args.world_size > 1 else ""
+            own = ("optimizer.pt", "scheduler.pt", "trainer_state.json", f"rng_state{rank}.pth")
+            check_files(resume_from_checkpoint, MODEL_FILES + own)
+            saved = type(self.model.config).from_pretrained(resume_from_checkpoint)
+            check_same_sizes(self.model.config, saved, resume_from_checkpoint)
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _init_training_state(self, *args, **kwargs) -> tuple[int, int]:
+        position = super()._init_training_state(*args, **kwargs)
+        self._locate_best_checkpoint()
+        return position
+
+    def _load_best_model(self) -> None:
+        check_files(self.state.best_model_checkpoint)
+        super()._load_best_model()

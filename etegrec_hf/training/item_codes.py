@@ -1,5 +1,7 @@
 """Unique codes for a catalogue, and a recommender that has them."""
 
+from collections.abc import Callable
+
 import torch
 
 from ..models.configuration_etegrec import ETEGRecConfig
@@ -13,7 +15,7 @@ def assign_item_codes(
     prefixes: torch.LongTensor,
     codebook_size: int,
     strategy: str = "forge",
-    closeness: torch.FloatTensor | None = None,
+    closeness: Callable[[torch.LongTensor], torch.FloatTensor] | None = None,
 ) -> torch.LongTensor:
     """Appends a suffix to each prefix so that no two items share their codes.
 
@@ -27,9 +29,9 @@ def assign_item_codes(
             - `"count"`: 0, 1, 2, ... in item order (TIGER, the original ETEGRec).
             - `"balance"`: the last level's code is dealt round-robin among the items that share the codes before it.
 
-        closeness (`torch.FloatTensor` of shape `(n_items, K)`, *optional*): how near each item is to each code of the
-            last level. When more than K items share a prefix, the surplus takes the nearest last-level code that has
-            room; by default near means a near number.
+        closeness (`Callable`, *optional*): from rows of `prefixes` `[n]` to how near those items are to each code of
+            the last level, `[n, K]`. When more than K items share a prefix, the surplus takes the nearest last-level
+            code that has room; by default near means a near number.
 
     Returns:
         `torch.LongTensor` `[n_items, code_length]`.
@@ -80,20 +82,23 @@ def _rank_within(group: torch.LongTensor) -> torch.LongTensor:
 def _relocate_surplus(prefixes, parent_of, codebook_size, closeness) -> torch.LongTensor:
     """Moves the items beyond the K-th of a prefix to other last-level codes of their parent, in item order."""
     rank = _rank_within(prefixes.unique(dim=0, return_inverse=True)[1])
-    surplus = (rank >= codebook_size).nonzero().squeeze(1).tolist()
-    if not surplus:
+    surplus = (rank >= codebook_size).nonzero().squeeze(1)
+    if not len(surplus):
         return prefixes
     prefixes = prefixes.clone()
     settled = rank < codebook_size
     taken: dict[int, torch.Tensor] = {}  # parent: items on each of its last-level codes
     numbers = torch.arange(codebook_size, device=prefixes.device)
-    for item in surplus:
+    if closeness is None:
+        near = -(numbers - prefixes[surplus, -1:]).abs().float()  # [surplus, K]
+    else:
+        near = closeness(surplus).float()
+    for item, item_near in zip(surplus.tolist(), near):
         family = int(parent_of[item])
         if family not in taken:
             members = prefixes[settled & (parent_of == family), -1]
             taken[family] = members.bincount(minlength=codebook_size)
-        near = -(numbers - prefixes[item, -1]).abs().float() if closeness is None else closeness[item].float()
-        code = near.masked_fill(taken[family] >= codebook_size, -torch.inf).argmax()
+        code = item_near.masked_fill(taken[family] >= codebook_size, -torch.inf).argmax()
         prefixes[item, -1] = code
         taken[family][code] += 1
     return prefixes
@@ -125,8 +130,14 @@ def refresh_item_codes(model: ETEGRecForConditionalGeneration, strategy: str = "
     if model.semantic_embedding is None:
         raise ValueError("the model holds no `semantic_embedding`; load one saved with its embeddings.")
     before = model.item_codes
-    prefixes = model.item_tokenizer.encode(model.semantic_embedding[1:])
-    model.set_item_codes(assign_item_codes(prefixes, model.config.codebook_size, strategy))
+    embeddings = model.semantic_embedding[1:]
+    codes = assign_item_codes(
+        model.item_tokenizer.encode(embeddings),
+        model.config.codebook_size,
+        strategy,
+        closeness=lambda rows: model.item_tokenizer(embeddings[rows]).code_logits[:, -1],
+    )
+    model.set_item_codes(codes)
     return (model.item_codes != before).any(1).float().mean().item()
 
 

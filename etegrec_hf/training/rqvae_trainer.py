@@ -6,7 +6,7 @@ from torch.utils.data import Dataset
 from ..data.sequences import as_batch
 from ..models.modeling_rqvae import RQVAEModel
 from .arguments import RQVAETrainingArguments
-from .callbacks import CodeUsageCallback
+from .callbacks import CodeUsageCallback, EpochBorderCallback
 from .checkpoints import SafeCheckpoints
 from .codebooks import initialize_codebooks
 
@@ -39,7 +39,7 @@ class RQVAETrainer(SafeCheckpoints):
         **kwargs: further arguments of `Trainer`.
 
     Raises:
-        ValueError: embeddings of another width.
+        ValueError: embeddings of another width, or with NaN or infinity.
     """
 
     def __init__(self, model: RQVAEModel, args: RQVAETrainingArguments, embeddings: torch.FloatTensor, **kwargs):
@@ -49,9 +49,13 @@ class RQVAETrainer(SafeCheckpoints):
                 f"{model.config.input_size}; "
                 "make the model with the width of the data."
             )
+        if not embeddings.isfinite().all():
+            row = (~embeddings.isfinite()).any(1).nonzero()[0].item()
+            raise ValueError(f"`embeddings` holds NaN or infinity, first in row {row}; repair that item's embedding.")
         super().__init__(
             model=model, args=args, train_dataset=ItemEmbeddingDataset(embeddings), data_collator=as_batch, **kwargs
         )
+        self.add_callback(EpochBorderCallback())
         self.add_callback(CodeUsageCallback(self))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):

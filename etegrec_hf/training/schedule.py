@@ -9,13 +9,14 @@ class PhaseScheduler:
     """A learning rate schedule for each parameter group, which stands still while the group is frozen.
 
     Args:
-        optimizer (`torch.optim.Optimizer`): its groups' learning rates at this moment are the schedules' base.
+        optimizer (`torch.optim.Optimizer`): its groups' first learning rates are the schedules' base; as in torch, a
+            group keeps them as `initial_lr`, for the schedule of a further run.
         factors (`list[Callable[[int], float]]`): for each group, the factor after a number of its own steps.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, factors: list[Callable[[int], float]]):
         self.optimizer, self.factors = optimizer, factors
-        self.base_rates = [group["lr"] for group in optimizer.param_groups]
+        self.base_rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
         self.steps = [0] * len(factors)
         self._apply()
 

@@ -10,7 +10,7 @@ from ..evaluation.metrics import KS, ranking_metrics
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.tokenization_etegrec import ETEGRecTokenizer
 from .arguments import ETEGRecTrainingArguments
-from .callbacks import AlternatingPhaseCallback, CodeRefreshCallback
+from .callbacks import AlternatingPhaseCallback, CodeRefreshCallback, EpochBorderCallback
 from .checkpoints import SafeCheckpoints
 from .losses import first_of_each, preference_semantic_alignment, sequence_item_alignment
 from .schedule import PhaseScheduler
@@ -32,7 +32,7 @@ class ETEGRecTrainer(SafeCheckpoints):
         **kwargs: further arguments of `Trainer`.
 
     Raises:
-        ValueError: another number of ids than the model has items.
+        ValueError: another number of ids than the model has items, or no embeddings to train the tokenizer with.
     """
 
     def __init__(
@@ -50,6 +50,10 @@ class ETEGRecTrainer(SafeCheckpoints):
                 f"{model.config.n_items}; "
                 "use the dataset that the model was made for."
             )
+        if model.semantic_embedding is None and args.phase(0) == "tokenizer":
+            raise ValueError(
+                "the model holds no `semantic_embedding`, which alternating training needs; load one that does."
+            )
         self.item_ids = item_ids
         self.phase, self.aligned = "finetune", False
         self.optimizer: torch.optim.Optimizer | None
@@ -65,6 +69,7 @@ class ETEGRecTrainer(SafeCheckpoints):
             processing_class=self.item_id_tokenizer(model),
             **kwargs,
         )
+        self.add_callback(EpochBorderCallback())
         self.add_callback(CodeRefreshCallback(self))
         self.add_callback(AlternatingPhaseCallback(self))
         if args.early_stopping_patience is not None:
@@ -91,14 +96,22 @@ class ETEGRecTrainer(SafeCheckpoints):
         trains_tokenizer = self.phase == "tokenizer"
         core.train(not trains_tokenizer)  # dropout only on the side that is trained
         core.item_tokenizer.train(trains_tokenizer)
-        weights = {"sia": self.args.sia_weight * self.aligned, "psa": self.args.psa_weight * self.aligned}
+        weights = {
+            "vq": self.args.vq_weight * trains_tokenizer,
+            "code": self.args.code_weight * (not trains_tokenizer),
+            "sia": self.args.sia_weight * self.aligned,
+            "psa": self.args.psa_weight * self.aligned,
+        }
         weights = {name: weight for name, weight in weights.items() if weight > 0}
+        if not weights:
+            raise ValueError(
+                f"every loss of the {self.phase} phase has weight 0 now: `vq_weight` or `code_weight`, and before "
+                "`warm_epochs` the alignments too; give one of them a weight."
+            )
         if trains_tokenizer:
             parts, outputs = self._tokenizer_losses(core, inputs, weights), None
-            weights["vq"] = self.args.vq_weight
         else:
             parts, outputs = self._recommender_losses(model, core, inputs, weights)
-            weights["code"] = self.args.code_weight
         for name, part in parts.items():
             self.log_part(f"loss_{name}", part.detach())
         loss = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
@@ -108,19 +121,21 @@ class ETEGRecTrainer(SafeCheckpoints):
         """RQ-VAE loss and alignment of a batch's distinct targets; the recommender only looks on."""
         targets, rows = first_of_each(inputs["target"])
         item = core.item_tokenizer(core.semantic_embedding[targets])
-        parts = {"vq": item.loss}
-        if weights:
+        parts = {"vq": item.loss} if "vq" in weights else {}
+        if weights.keys() & {"sia", "psa"}:
             with torch.no_grad():
-                sequence = core(**model_inputs(core, inputs["history"][rows]))  # the decoder's first position alone
+                sequence = core(
+                    **core.inputs_from_items(inputs["history"][rows])
+                )  # the decoder's first position alone
             parts |= self._alignment(core, sequence.sequence_projection, sequence.preference_latents, item, weights)
         return parts
 
     def _recommender_losses(self, model, core, inputs, weights) -> tuple[dict[str, torch.Tensor], object]:
         """Code loss of a batch, and alignment of its distinct targets to an RQ-VAE that stands still."""
-        labels = core.item_tokens[inputs["target"]]
-        outputs = model(**model_inputs(core, inputs["history"]), labels=labels)
-        parts = {"code": outputs.loss}
-        if weights:
+        labels = core.item_tokens[inputs["target"]] if "code" in weights else None
+        outputs = model(**core.inputs_from_items(inputs["history"]), labels=labels)
+        parts = {"code": outputs.loss} if "code" in weights else {}
+        if weights.keys() & {"sia", "psa"}:
             targets, rows = first_of_each(inputs["target"])
             with torch.no_grad():
                 item = core.item_tokenizer(core.semantic_embedding[targets])
@@ -172,15 +187,21 @@ class ETEGRecTrainer(SafeCheckpoints):
             epochs = max(1, round(self.args.num_train_epochs))
             tokenizer_share = sum(self.args.phase(epoch) == "tokenizer" for epoch in range(epochs)) / epochs
             factors = []
-            for share in (1 - tokenizer_share, tokenizer_share):
+            shares = (1 - tokenizer_share, tokenizer_share)
+            for share, group in zip(shares, self.create_optimizer().param_groups):
                 steps = max(1, round(num_training_steps * share))
                 schedule = get_scheduler(
                     self.args.lr_scheduler_type,
-                    torch.optim.SGD([torch.zeros(1)], lr=1.0),
+                    torch.optim.SGD([torch.zeros(1)], lr=group.get("initial_lr", group["lr"])),
                     num_warmup_steps=self.args.get_warmup_steps(steps),
                     num_training_steps=steps,
                     scheduler_specific_kwargs=self.args.lr_scheduler_kwargs,
                 )
+                if not hasattr(schedule, "lr_lambdas"):
+                    raise ValueError(
+                        f"`lr_scheduler_type` is {self.args.lr_scheduler_type.value!r}, which follows metrics and not "
+                        "steps; choose one like 'cosine', 'linear' or 'constant'."
+                    )
                 factors.append(schedule.lr_lambdas[0])
             self.lr_scheduler = PhaseScheduler(self.optimizer, factors)
             self._created_lr_scheduler = True
@@ -196,25 +217,24 @@ class ETEGRecTrainer(SafeCheckpoints):
         """Ranked item indices `[batch, listed]` and targets `[batch]`, by constrained beam search."""
         inputs = self._prepare_inputs(inputs)
         core = self.accelerator.unwrap_model(model)
-        with self.compute_loss_context_manager():
+        with self.accelerator.autocast():
             items, _ = core.recommend(
-                **model_inputs(core, inputs["history"]),
+                **core.inputs_from_items(inputs["history"]),
                 top_k=min(max(KS), self.args.num_beams),
                 num_beams=self.args.num_beams,
             )
         return None, items, inputs["target"]
 
+    def _load_callback_state(self) -> None:
+        """Restores the callbacks of a checkpoint, but with the patience that this run asks for."""
+        super()._load_callback_state()
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, EarlyStoppingCallback):
+                callback.early_stopping_patience = self.args.early_stopping_patience
+
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         self.processing_class = self.item_id_tokenizer(self.model)
         super()._save(output_dir, state_dict)
-
-
-def model_inputs(model: ETEGRecForConditionalGeneration, history: torch.LongTensor) -> dict[str, torch.Tensor]:
-    """`input_ids` and `attention_mask` `[batch, items * code_length]` of item indices `[batch, items]`."""
-    return {
-        "input_ids": model.item_tokens[history].flatten(1),
-        "attention_mask": (history > 0).long().repeat_interleave(model.config.code_length, dim=1),
-    }
 
 
 def rank(prediction: EvalPrediction) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,15 @@ def test_resume_needs_something_to_resume(runs, capsys):
     assert "holds no checkpoint to resume" in failure(capsys, *new, "--resume", "true")
 
 
+def test_a_run_goes_on_from_the_checkpoint_it_is_given(runs, tmp_path):
+    (checkpoint,) = (runs / "finetuned").glob("checkpoint-*")
+    call("finetune", "--model", runs / "model", "--data", runs / "data", "--output-dir", tmp_path / "more",
+         "--num-train-epochs", 2, "--num-beams", 10, "--resume-from-checkpoint", checkpoint, *TINY)  # fmt: skip
+    (last,) = (tmp_path / "more").glob("checkpoint-*")
+    history = json.loads((last / "trainer_state.json").read_text())["log_history"]
+    assert history[: len(first := json.loads((checkpoint / "trainer_state.json").read_text())["log_history"])] == first
+
+
 def test_truncated_weights_are_an_error(runs, capsys, tmp_path):
     for path in (runs / "finetuned").iterdir():
         if path.is_file():
@@ -100,6 +110,24 @@ def test_truncated_weights_are_an_error(runs, capsys, tmp_path):
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
     assert "is truncated or damaged" in failure(capsys, "recommend", "--model", tmp_path, "--history", "i1")
+
+
+def test_a_truncated_tokenizer_is_an_error(runs, capsys, tmp_path):
+    shutil.copytree(runs / "finetuned", tmp_path / "copy")
+    index = tmp_path / "copy/item_index.json"
+    index.write_text(index.read_text()[:-30])
+    message = failure(capsys, "recommend", "--model", tmp_path / "copy", "--history", "i1")
+    assert "item_index.json in" in message
+    assert "is truncated or damaged" in message
+
+
+def test_where_metrics_cannot_be_written_is_known_first(runs, capsys, tmp_path, monkeypatch):
+    wanted = ["evaluate", "--model", runs / "finetuned", "--data", runs / "data", "--output"]
+    monkeypatch.setattr("etegrec_hf.cli.evaluate.evaluate", lambda arguments: pytest.fail("too late"))
+    assert "is a folder; name a file in it" in failure(capsys, *wanted, tmp_path)
+    monkeypatch.undo()
+    call(*wanted, tmp_path / "new/metrics.json")
+    assert "test" in json.loads((tmp_path / "new/metrics.json").read_text())
 
 
 def test_tokenizer_and_model_that_disagree_are_an_error(runs, capsys, tmp_path):
@@ -130,9 +158,11 @@ def test_data_without_embeddings_is_an_error(runs, capsys, tmp_path):
     assert "holds no `embedding`; prepare it again with --embedding" in failure(capsys, *wanted)
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
-def test_the_example_scripts_import_what_exists(path):
-    assert callable(runpy.run_path(str(path))["main"])
+def test_the_examples_that_train(runs, tmp_path):
+    runpy.run_path(str(EXAMPLES / "train_tokenizer.py"))["main"](str(runs / "data"), str(tmp_path / "tokenizer"), "1")
+    train = runpy.run_path(str(EXAMPLES / "train_recommender.py"))["main"]
+    train(str(runs / "data"), str(tmp_path / "tokenizer"), str(tmp_path), "2", "1")
+    call("recommend", "--model", tmp_path / "finetuned", "--history", "i1")
 
 
 def test_the_example_that_recommends(runs, capsys):

@@ -15,6 +15,11 @@ class Sizes:
 
 
 @dataclass
+class Patience:
+    patience: int | None = 5
+
+
+@dataclass
 class Other:
     name: str | None = None
 
@@ -38,12 +43,37 @@ def test_a_key_that_does_not_exist_is_an_error_with_the_nearest(tmp_path):
         parse("x", ["--config", str(config)], Sizes)
 
 
+def test_types_in_the_file_are_checked_as_on_the_command_line(tmp_path, capsys):
+    config = tmp_path / "c.yaml"
+    config.write_text("data: here\nwidth: 2.5\n")
+    with pytest.raises(SystemExit) as stop:
+        parse("x", ["--config", str(config)], Sizes)
+    assert stop.value.code == 2
+    assert "argument --width: invalid int value: '2.5'" in capsys.readouterr().err
+    config.write_text("data: 7\nlayers: 3\n")
+    assert parse("x", ["--config", str(config)], Sizes) == (Sizes("7", layers=[3]),)
+    config.write_text("data: here\npatience: null\n")
+    assert parse("x", ["--config", str(config)], Sizes, Patience) == (Sizes("here"), Patience(None))
+
+
+def test_what_is_no_yaml_mapping_is_an_error(tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text("data: [1, 2\n")
+    with pytest.raises(ValueError, match=r"c.yaml is no YAML: .*; repair it"):
+        parse("x", ["--config", str(config)], Sizes)
+    config.write_text("- data\n")
+    with pytest.raises(ValueError, match="holds a list; it needs `name: value` lines"):
+        parse("x", ["--config", str(config)], Sizes)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
     assert stop.value.code == 0
-    assert f"etegrec {command} --" in capsys.readouterr().out or command == "prepare"
+    printed = capsys.readouterr().out
+    assert f"usage: etegrec {command} " in printed
+    assert "examples:" in printed
 
 
 def test_exit_codes(tmp_path, capsys):

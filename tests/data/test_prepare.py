@@ -2,11 +2,13 @@ import json
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 from safetensors.numpy import save_file
 
+from etegrec_hf.cli.prepare import run
 from etegrec_hf.data.prepare import prepare
 from etegrec_hf.data.prepared import PreparedDataset
 from etegrec_hf.data.sources import Columns
@@ -36,8 +38,6 @@ def table() -> pa.Table:
 def write(table: pa.Table, folder, kind: str):
     path = folder / f"log.{kind}"
     if kind == "csv":
-        import pyarrow.csv
-
         pyarrow.csv.write_csv(table, path)
     elif kind == "jsonl":
         path.write_text("\n".join(json.dumps(row) for row in table.to_pylist()))
@@ -74,6 +74,93 @@ def test_other_column_names_and_dates(table, tmp_path):
         prepare(path, "parquet", tmp_path / "other", min_count=1)
 
 
+def order_of(rows: pa.Table, folder, kind: str = "parquet", **wishes) -> tuple[str, list[str]]:
+    """What `prepare` says it ordered by, and the items of the one user."""
+    statistics = prepare(write(rows, folder, kind), kind, folder / "data", min_count=1, **wishes)
+    ((_, items),) = rows_of(folder / "data")["test"]
+    return statistics["order"], items
+
+
+def test_the_order_is_that_of_the_named_column_or_of_timestamp_or_of_the_rows(tmp_path):
+    columns = {"user_id": ["u"] * 3, "item_id": ["x", "y", "z"], "timestamp": [2, 1, 3], "when": [3, 2, 1]}
+    for name, kept, wishes, expected in (
+        ("default", 4, {}, ("timestamp", ["y", "x", "z"])),
+        ("named", 4, {"columns": Columns(timestamp="when")}, ("when", ["z", "y", "x"])),
+        ("none", 2, {}, ("rows of the file", ["x", "y", "z"])),
+    ):
+        (tmp_path / name).mkdir()
+        assert order_of(pa.table(columns).select(range(kept)), tmp_path / name, **wishes) == expected
+    rows = write(pa.table(columns).drop(["timestamp"]), tmp_path, "csv")
+    for given in ("whne", "timestamp"):
+        with pytest.raises(ValueError, match=rf"no column '{given}', only \['user_id', .*'when'\]; .* --time-column"):
+            prepare(rows, "csv", tmp_path / "data", min_count=1, columns=Columns(timestamp=given))
+    with pytest.raises(ValueError, match="`split` 'time' needs timestamps and this data has none"):
+        prepare(rows, "csv", tmp_path / "data", min_count=1, split="time")
+
+
+def test_the_command_says_when_rows_are_taken_to_be_in_order(table, tmp_path, capsys):
+    (tmp_path / "Tiny.inter.json").write_text(json.dumps({"9": [4, 0, 2]}))
+    timed, untimed = write(table, tmp_path, "csv"), write(table.drop(["timestamp"]), tmp_path, "parquet")
+    for path, kind, noted in ((timed, "csv", False), (untimed, "parquet", True), (tmp_path, "letter", False)):
+        run([str(path), "--format", kind, "--output-dir", str(tmp_path / f"data-{kind}"), "--min-count", "1"])
+        assert ("name one with --time-column" in capsys.readouterr().err) == noted
+
+
+DAY = 86_400_000  # in milliseconds
+NANOSECONDS = [1_700_000_000_000_000_000 + later for later in (2, 1, 0)]
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        pa.array(NANOSECONDS),
+        pa.array(NANOSECONDS, pa.timestamp("ns")),
+        pa.array(NANOSECONDS, pa.timestamp("ns", "UTC")),
+        pa.array(NANOSECONDS, pa.duration("ns")),
+        pa.array([2 * DAY, DAY, 0], pa.date64()),
+        pa.array([2, 1, 0], pa.date32()),
+        pa.array([2, 1, 0], pa.time32("s")),
+        pa.array([2, 1, 0], pa.timestamp("s")),
+        pa.array([2, 1, 0], pa.uint8()),
+        pa.array([0.2, 0.1, 0.0]),
+        pa.array(["10.5", "9", "-1"]),
+    ],
+    ids=lambda times: str(times.type),
+)
+def test_times_one_unit_apart_keep_their_order(tmp_path, times):
+    rows = pa.table({"user_id": ["u"] * 3, "item_id": ["x", "y", "z"], "timestamp": times})
+    assert order_of(rows, tmp_path) == ("timestamp", ["z", "y", "x"])
+
+
+def test_nanoseconds_in_a_csv_keep_their_order(tmp_path):
+    path = tmp_path / "log.csv"
+    times = [f"2024-01-01 00:00:00.00000000{step}" for step in (2, 1, 0)]
+    path.write_text("user_id,item_id,timestamp\n" + "".join(f"u,i{row},{time}\n" for row, time in enumerate(times)))
+    prepare(path, "csv", tmp_path / "data", min_count=1)
+    assert rows_of(tmp_path / "data")["test"] == [("u", ["i2", "i1", "i0"])]
+
+
+@pytest.mark.parametrize("times", [pa.array([[1], [2], [3]]), pa.array([2**64 - 1, 1, 2], pa.uint64())])
+def test_times_that_are_none_are_an_error(tmp_path, times):
+    rows = pa.table({"user_id": ["u"] * 3, "item_id": ["x", "y", "z"], "timestamp": times})
+    with pytest.raises(ValueError, match=r"column 'timestamp' of .* is no number and no date: .*; convert it"):
+        order_of(rows, tmp_path)
+
+
+@pytest.mark.parametrize(("min_count", "users", "short", "rare"), [(1, 5, 1, 0), (2, 3, 2, 1), (3, 3, 1, 2)])
+def test_users_and_items_that_go_are_counted_and_add_up(tmp_path, min_count, users, short, rare):
+    histories = {**dict.fromkeys(("a", "b", "c"), "xyz"), "two": "xy", "left": "xyp", "rare": "qwv"}
+    rows = pa.table(dict(zip(("user_id", "item_id"), zip(*((u, i) for u, items in histories.items() for i in items)))))
+    found = prepare(write(rows, tmp_path, "csv"), "csv", tmp_path / "data", min_count=min_count)
+    assert (found["users_read"], found["items_read"], found["interactions_read"]) == (6, 7, 17)
+    assert found["users"] == users
+    assert found["users_below_3_interactions_dropped"] == short
+    assert found["users_below_min_count_dropped"] == rare
+    assert found["users_read"] == found["users"] + short + rare
+    assert found["items"] == len(PreparedDataset.load(tmp_path / "data").item_ids) == (7 if min_count == 1 else 3)
+    assert found["items_read"] == found["items"] + found["items_dropped"]
+
+
 def test_letter_layout_is_numbered_by_item_and_ordered_as_written(tmp_path):
     (tmp_path / "Tiny.inter.json").write_text(json.dumps({"9": [4, 0, 2], "3": [2, 1, 4, 0]}))
     (tmp_path / "Tiny.item.json").write_text(json.dumps({"4": {"title": "Four", "description": "the fourth"}}))
@@ -85,6 +172,23 @@ def test_letter_layout_is_numbered_by_item_and_ordered_as_written(tmp_path):
     assert rows_of(tmp_path / "data")["test"] == [("9", ["4", "0", "2"]), ("3", ["2", "1", "4", "0"])]
     with pytest.raises(FileNotFoundError, match=r"holds 0 files NAME.inter.json"):
         prepare(tmp_path / "data", "letter", tmp_path / "again")
+
+
+def test_users_without_items_in_a_letter_file_are_counted(tmp_path):
+    (tmp_path / "Tiny.inter.json").write_text(json.dumps({"1": [], "2": [0, 1, 2], "3": [0], "4": []}))
+    found = prepare(tmp_path, "letter", tmp_path / "data", min_count=1)
+    assert (found["users_read"], found["users"], found["users_below_3_interactions_dropped"]) == (4, 1, 3)
+    assert rows_of(tmp_path / "data")["test"] == [("2", ["0", "1", "2"])]
+
+
+def test_codes_that_came_with_a_letter_file_are_kept(tmp_path):
+    (tmp_path / "Tiny.inter.json").write_text(json.dumps({"9": [4, 0, 2], "3": [2, 4, 0], "1": [7]}))
+    codes = {"4": ["<a_1>", "<b_2>"], "0": ["<a_3>", "<b_0>"], "7": ["<a_0>", "<b_0>"]}
+    (tmp_path / "Tiny.index.json").write_text(json.dumps(codes))
+    prepare(tmp_path, "letter", tmp_path / "data", min_count=2)
+    items = load_dataset(str(tmp_path / "data"), "items", cache_dir=str(tmp_path / "cache"))["train"]
+    assert dict(zip(items["item_id"], items["codes"])) == {"0": codes["0"], "2": None, "4": codes["4"]}
+    assert "codes" in (tmp_path / "data/README.md").read_text()
 
 
 def test_datasets_opens_the_folder(prepared_folder, prepared, tmp_path):
@@ -122,16 +226,35 @@ def test_given_embeddings_follow_their_items(table, tmp_path):
         np.testing.assert_array_equal(data.embeddings, array)
 
 
+@pytest.mark.parametrize("kind", ["npy", "safetensors", "parquet"])
+def test_given_embeddings_follow_the_items_that_filtering_left(tmp_path, kind):
+    histories = {"a": ["rare", "x", "y", "z"], "b": ["z", "other", "y", "x"]}
+    users, items = zip(*((user, item) for user, history in histories.items() for item in history))
+    path = write(pa.table({"user_id": users, "item_id": items}), tmp_path, "csv")
+    array = np.array([[np.nan], [1], [2], [3], [np.inf]], dtype=np.float32)  # rare x y z other
+    given = tmp_path / f"e.{kind}"
+    if kind == "npy":
+        np.save(given, array)
+    elif kind == "safetensors":
+        save_file({"embedding": array}, given)
+    else:
+        rows = {"z": [3.0], "other": None, "x": [1.0], "y": [2.0]}
+        pq.write_table(pa.table({"item_id": list(rows), "embedding": list(rows.values())}), given)
+    prepare(path, "csv", tmp_path / "data", min_count=2, embedding=str(given))
+    data = PreparedDataset.load(tmp_path / "data")
+    assert dict(zip(data.item_ids, data.embeddings.ravel().tolist())) == {"x": 1, "y": 2, "z": 3}
+
+
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((5, 3)), r"`embeddings` has shape \(5, 3\); expected \(6, width\)"),
-        (np.zeros(6), r"`embeddings` has shape \(6,\)"),
+        (np.zeros((5, 3)), r"has shape \(5, 3\); expected \(6, width\), .* log as it was read, .* give a .parquet"),
+        (np.zeros(6), r"the embedding in .*e.npy has shape \(6,\)"),
         (
             np.where(np.arange(18).reshape(6, 3) == 7, np.nan, 0),
-            "1 embeddings hold NaN or infinity, first that of item 'i2'",
+            "1 embeddings in .*e.npy hold nothing, NaN or infinity, first that of item 'i2'",
         ),
-        (np.where(np.arange(18).reshape(6, 3) == 3, np.inf, 0), "first that of item 'i1'; repair them"),
+        (np.where(np.arange(18).reshape(6, 3) == 3, np.inf, 0), "first that of item 'i1'; give these items others"),
     ],
 )
 def test_broken_embeddings_are_an_error_and_nothing_is_written(table, tmp_path, array, message):
@@ -183,6 +306,42 @@ def test_a_damaged_prepared_folder_is_an_error(table, tmp_path):
         PreparedDataset.load(tmp_path / "data")
 
 
+@pytest.mark.parametrize("list_type", [pa.list_(pa.float32(), 2), pa.list_(pa.float64())], ids=["fixed", "list"])
+@pytest.mark.parametrize("broken", [None, [1.0, None], [np.nan, 1.0], [np.inf, 1.0]])
+def test_a_prepared_folder_with_broken_embeddings_is_an_error(table, tmp_path, list_type, broken):
+    prepare(write(table, tmp_path, "csv"), "csv", tmp_path / "data", min_count=1)
+    path = tmp_path / "data/items/items.parquet"
+    items = pq.read_table(path)
+    rows = [[float(row), 0.0] for row in range(6)]
+    pq.write_table(items.append_column("embedding", pa.array(rows, list_type)), path)
+    assert PreparedDataset.load(tmp_path / "data").embeddings.tolist() == rows
+    rows[2] = broken
+    pq.write_table(items.append_column("embedding", pa.array(rows, list_type)), path)
+    with pytest.raises(ValueError, match=r"1 embeddings in .*data hold nothing, .* item 'i2'; .* prepare again"):
+        PreparedDataset.load(tmp_path / "data")
+
+
+def test_a_prepared_folder_with_embeddings_of_several_widths_is_an_error(table, tmp_path):
+    prepare(write(table, tmp_path, "csv"), "csv", tmp_path / "data", min_count=1)
+    items = pq.read_table(tmp_path / "data/items/items.parquet")
+    rows = pa.array([[1.0], [1.0, 2.0, 3.0], [1.0, 2.0], [1.0, 2.0], [1.0, 2.0], [1.0, 2.0]])  # 12 numbers in 6 rows
+    pq.write_table(items.append_column("embedding", rows), tmp_path / "data/items/items.parquet")
+    with pytest.raises(ValueError, match=r"have the widths \[1, 2, 3\]; all rows need the same"):
+        PreparedDataset.load(tmp_path / "data")
+
+
+@pytest.mark.parametrize("column", ["history", "target"])
+def test_a_prepared_folder_with_empty_cells_is_an_error(table, tmp_path, column):
+    prepare(write(table, tmp_path, "csv"), "csv", tmp_path / "data", min_count=1)
+    path = tmp_path / "data/sequences/test.parquet"
+    rows = pq.read_table(path)
+    position = rows.column_names.index(column)
+    cells = pa.array([None, *rows[column].to_pylist()[1:]], rows[column].type)
+    pq.write_table(rows.set_column(position, column, cells), path)
+    with pytest.raises(ValueError, match=rf"column '{column}' of .*test.parquet has 1 empty cells; prepare again"):
+        PreparedDataset.load(tmp_path / "data")
+
+
 def test_an_interrupted_write_leaves_nothing(table, tmp_path, monkeypatch):
     monkeypatch.setattr("etegrec_hf.data.prepared.json.dumps", lambda *args, **kwargs: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -192,9 +351,23 @@ def test_an_interrupted_write_leaves_nothing(table, tmp_path, monkeypatch):
 
 def test_empty_cells_are_an_error(tmp_path):
     path = tmp_path / "log.csv"
-    path.write_text("user_id,item_id,timestamp\na,x,1\na,y,\n")
-    with pytest.raises(ValueError, match=r"column 'timestamp' of .* has 1 empty cells"):
-        prepare(path, "csv", tmp_path / "data")
+    for empty in ("", "nan"):
+        path.write_text(f"user_id,item_id,timestamp\na,x,1\na,y,{empty}\n")
+        with pytest.raises(ValueError, match=r"column 'timestamp' of .* has 1 empty cells"):
+            prepare(path, "csv", tmp_path / "data")
+    for row, column in ((",x,1", "user_id"), ("a,,1", "item_id"), ('a,"",1', "item_id")):
+        path.write_text(f"user_id,item_id,timestamp\na,x,1\n{row}\n")
+        with pytest.raises(ValueError, match=rf"column '{column}' of .* has 1 empty cells; remove those rows"):
+            prepare(path, "csv", tmp_path / "data")
     path.write_text("user_id,item_id,timestamp\na,x,soon\n")
     with pytest.raises(ValueError, match=r"column 'timestamp' of .* is no number and no date"):
         prepare(path, "csv", tmp_path / "data")
+
+
+def test_ids_and_titles_of_a_csv_are_taken_as_written(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("user_id,item_id,title\nNA,null,007\nNA,nan,1.50\nNA,01,\n")
+    prepare(path, "csv", tmp_path / "data", min_count=1)
+    data = PreparedDataset.load(tmp_path / "data")
+    assert dict(zip(data.item_ids, data.titles)) == {"null": "007", "nan": "1.50", "01": ""}
+    assert data.test.user_ids == ["NA"]

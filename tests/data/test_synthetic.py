@@ -12,6 +12,27 @@ def test_everything_follows_from_the_seed(process):
     assert not np.array_equal(process.embeddings(), other.embeddings())
 
 
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"n_clusters": 2}, "`n_clusters` is 2; give at least 3"),
+        ({"n_items": 10}, "`n_items` is 10; give at least 16, one for each of `n_clusters`"),
+        ({"min_length": 2}, "`min_length` is 2; give at least 3, one each for training, validation and test"),
+        ({"max_length": 4}, "`max_length` is 4; give at least 5, which is `min_length`"),
+        ({"noise": 1.1}, "`noise` is 1.1, but it is a share of steps; choose 0 to 1"),
+        ({"noise": -0.1}, "`noise` is -0.1"),
+    ],
+)
+def test_a_process_that_cannot_be_is_an_error(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        SyntheticProcess(**sizes)
+
+
+def test_the_smallest_process_works():
+    process = SyntheticProcess(n_users=5, n_items=3, n_clusters=3, min_length=3, max_length=3, noise=0)
+    assert len(process.sample().items) == 15
+
+
 def test_walks_follow_the_stated_probabilities():
     process = SyntheticProcess(n_users=20000, n_items=12, n_clusters=3, min_length=6, max_length=6)
     cluster, probabilities = process.next_item_probabilities()

@@ -4,15 +4,13 @@ from conftest import make_model, random_codes, random_histories
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etegrec_hf.training.trainer import model_inputs
-
 
 def all_scores(model, history: torch.Tensor) -> torch.Tensor:
     """Log-probability of every item `[batch, n_items]` by scoring each with the forward pass."""
     scores = []
     for item in range(1, model.config.n_items + 1):
         labels = model.item_tokens[[item]].expand(len(history), -1)
-        logits = model(**model_inputs(model, history), labels=labels).logits
+        logits = model(**model.inputs_from_items(history), labels=labels).logits
         raw = model.item_codes[item - 1].expand(len(history), -1)
         scores.append(logits.log_softmax(-1).gather(2, raw.unsqueeze(2)).sum((1, 2)))
     return torch.stack(scores, dim=1)
@@ -36,7 +34,7 @@ def test_a_beam_as_wide_as_the_catalogue_is_brute_force(n_items, shape, lengths,
     model = make_model(random_codes(n_items, *shape, seed=seed), shape[1], seed=seed)
     history = random_histories(model, lengths, seed)
     expected_scores, order = all_scores(model, history).sort(descending=True, dim=1)
-    items, scores = model.recommend(**model_inputs(model, history), top_k=n_items, num_beams=n_items)
+    items, scores = model.recommend(**model.inputs_from_items(history), top_k=n_items, num_beams=n_items)
     assert_same_ranking(items, scores, order + 1, expected_scores)
 
 
@@ -50,9 +48,9 @@ def test_a_beam_as_wide_as_the_catalogue_is_brute_force(n_items, shape, lengths,
 def test_generate_and_recommend_agree(lengths, beams, seed, attention):
     model = make_model(random_codes(50, 3, 8, seed=seed), 8, seed=seed, attn_implementation=attention)
     history = random_histories(model, lengths, seed)
-    items, scores = model.recommend(**model_inputs(model, history), top_k=beams, num_beams=beams)
+    items, scores = model.recommend(**model.inputs_from_items(history), top_k=beams, num_beams=beams)
     output = model.generate(
-        **model_inputs(model, history),
+        **model.inputs_from_items(history),
         num_beams=beams,
         num_return_sequences=beams,
         return_dict_in_generate=True,
@@ -106,7 +104,7 @@ def test_excluded_items_and_all_but_allowed_ones_stay_out(data, seed):
     allowed = data.draw(st.one_of(st.none(), st.sets(st.integers(1, 20), min_size=1)))
     possible = torch.tensor(sorted(allowed)) if allowed else None
     items, scores = model.recommend(
-        **model_inputs(model, history), top_k=20, num_beams=20, exclude=exclude, allowed=possible
+        **model.inputs_from_items(history), top_k=20, num_beams=20, exclude=exclude, allowed=possible
     )
     expected = all_scores(model, history)
     for row in range(2):
@@ -123,11 +121,23 @@ def test_a_narrow_beam_finds_what_remains_behind_excluded_favourites():
     """Excluding is part of the search: a beam must not die on prefixes whose items are all excluded."""
     model = make_model(random_codes(30, 3, 4), 4)
     history = random_histories(model, [3])
-    favourites = model.recommend(**model_inputs(model, history), top_k=25, num_beams=30)[0]
-    items, scores = model.recommend(**model_inputs(model, history), top_k=2, num_beams=2, exclude=favourites)
+    favourites = model.recommend(**model.inputs_from_items(history), top_k=25, num_beams=30)[0]
+    items, scores = model.recommend(**model.inputs_from_items(history), top_k=2, num_beams=2, exclude=favourites)
     assert (items > 0).all()
     assert scores.isfinite().all()
     assert not set(items[0].tolist()) & set(favourites[0].tolist())
+
+
+def test_what_excludes_or_allows_must_fit(model):
+    inputs = model.inputs_from_items(random_histories(model, [2, 1]))
+    with pytest.raises(ValueError, match=r"`exclude` has shape \(3,\); expected \(2, n\): a row of item indices"):
+        model.recommend(**inputs, exclude=torch.tensor([1, 2, 3]))
+    with pytest.raises(ValueError, match=r"`exclude` has shape \(1, 2\); expected \(2, n\)"):
+        model.recommend(**inputs, exclude=torch.tensor([[1, 2]]))
+    with pytest.raises(ValueError, match="`allowed` holds no item; give at least one"):
+        model.recommend(**inputs, allowed=torch.tensor([], dtype=torch.long))
+    with pytest.raises(ValueError, match=r"`allowed` holds item indices from 3 to 41; the catalogue has 1..40"):
+        model.recommend(**inputs, allowed=torch.tensor([3, 41]))
 
 
 def test_more_wanted_than_there_are(model):
@@ -141,7 +151,7 @@ def test_more_wanted_than_there_are(model):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_other_dtypes_return_items(model, dtype):
     model.to(dtype)
-    items, scores = model.recommend(**model_inputs(model, random_histories(model, [4, 2])), top_k=10)
+    items, scores = model.recommend(**model.inputs_from_items(random_histories(model, [4, 2])), top_k=10)
     assert (items > 0).all()
     assert scores.dtype == torch.float32
     assert all(len(set(row)) == 10 for row in items.tolist())
@@ -152,7 +162,7 @@ def test_ten_thousand_users_get_items_and_no_item_twice():
     generator = torch.Generator().manual_seed(0)
     for batch in range(10):
         history = random_histories(model, torch.randint(1, 9, (1000,), generator=generator).tolist(), seed=batch)
-        items, _ = model.recommend(**model_inputs(model, history), top_k=10, num_beams=10)
+        items, _ = model.recommend(**model.inputs_from_items(history), top_k=10, num_beams=10)
         assert (items > 0).all()
         assert (items.sort(dim=1).values.diff(dim=1) > 0).all()
 

@@ -1,19 +1,19 @@
 import pytest
 import torch
-import torch.nn.functional as F
 from conftest import make_model, random_codes, random_histories
 
 from etegrec_hf import ETEGRecConfig
-from etegrec_hf.training.trainer import model_inputs
 
 
 def test_logits_score_each_position_against_its_own_level(model):
     history = random_histories(model, [3, 2])
     labels = model.item_tokens[[4, 9]]
-    output = model(**model_inputs(model, history), labels=labels)
+    output = model(**model.inputs_from_items(history), labels=labels)
     assert output.logits.shape == (2, 3, 8)
     start = torch.zeros(2, 1, dtype=torch.long)
-    flat = model(**model_inputs(model, history), decoder_input_ids=torch.cat([start, labels[:, :-1]], dim=1)).logits
+    flat = model(
+        **model.inputs_from_items(history), decoder_input_ids=torch.cat([start, labels[:, :-1]], dim=1)
+    ).logits
     assert flat.shape == (2, 3, 25)
     for level in range(3):
         torch.testing.assert_close(output.logits[:, level], flat[:, level, 1 + level * 8 : 9 + level * 8])
@@ -26,15 +26,15 @@ def test_logits_score_each_position_against_its_own_level(model):
 
 def test_logits_are_scaled_as_in_t5_unless_told_otherwise(model):
     history = random_histories(model, [3])
-    scaled = model(**model_inputs(model, history), labels=model.item_tokens[[1]]).logits
+    scaled = model(**model.inputs_from_items(history), labels=model.item_tokens[[1]]).logits
     model.config.scale_logits = False
-    plain = model(**model_inputs(model, history), labels=model.item_tokens[[1]]).logits
+    plain = model(**model.inputs_from_items(history), labels=model.item_tokens[[1]]).logits
     torch.testing.assert_close(scaled * 4, plain)  # d_model 16
 
 
 def test_sequence_latents_are_the_mean_of_unpadded_states(model):
     history = random_histories(model, [3, 1])
-    output = model(**model_inputs(model, history))
+    output = model(**model.inputs_from_items(history))
     states = output.encoder_last_hidden_state
     torch.testing.assert_close(output.sequence_latents[0], states[0].mean(0))
     torch.testing.assert_close(output.sequence_latents[1], states[1, :3].mean(0))
@@ -43,7 +43,7 @@ def test_sequence_latents_are_the_mean_of_unpadded_states(model):
 
 
 def test_adapters_do_not_depend_on_labels(model):
-    inputs = model_inputs(model, random_histories(model, [3, 2]))
+    inputs = model.inputs_from_items(random_histories(model, [3, 2]))
     with_labels, without = model(**inputs, labels=model.item_tokens[[1, 2]]), model(**inputs)
     torch.testing.assert_close(with_labels.preference_latents, without.preference_latents)
     torch.testing.assert_close(with_labels.sequence_projection, without.sequence_projection)
@@ -63,6 +63,20 @@ def test_padding_changes_nothing(model, tokenizer, side):
         alone_items, alone_scores = model.recommend(**alone, top_k=8, num_beams=12)
         assert torch.equal(alone_items[0], items[row])
         torch.testing.assert_close(alone_scores[0], scores[row], atol=1e-5, rtol=0)
+
+
+def test_padding_is_known_without_a_mask(model):
+    batch = model.inputs_from_items(random_histories(model, [3, 1]))
+    labels = model.item_tokens[[1, 2]]
+    with_mask, without = model(**batch, labels=labels), model(batch["input_ids"], labels=labels)
+    assert torch.equal(with_mask.logits, without.logits)
+    assert torch.equal(with_mask.sequence_latents, without.sequence_latents)
+
+
+def test_a_row_of_only_padding_spoils_no_loss(model):
+    output = model(**model.inputs_from_items(torch.tensor([[3, 4], [0, 0]])), labels=model.item_tokens[[1, 2]])
+    for tensor in (output.loss, output.sequence_projection, output.preference_latents):
+        assert tensor.isfinite().all()
 
 
 def test_both_stacks_read_one_embedding(model):
@@ -131,29 +145,7 @@ def test_configurations_that_cannot_be_are_an_error(config, message):
         ETEGRecConfig(**config)
 
 
-def test_accumulated_gradients_equal_one_batch(model):
-    """Trainer divides the loss by the accumulation steps only if the model says that it is a mean."""
-    assert model.accepts_loss_kwargs is False
-    history = random_histories(model, [3, 3, 3, 3])
-    labels = model.item_tokens[[1, 2, 3, 4]]
-    model(**model_inputs(model, history), labels=labels).loss.backward()
-    whole = model.shared.weight.grad.clone()
-    model.zero_grad()
-    for rows in (slice(0, 2), slice(2, 4)):
-        (model(**model_inputs(model, history[rows]), labels=labels[rows]).loss / 2).backward()
-    torch.testing.assert_close(model.shared.weight.grad, whole)
-
-
 def test_tuple_output_is_the_same(model):
-    inputs = model_inputs(model, random_histories(model, [2]))
+    inputs = model.inputs_from_items(random_histories(model, [2]))
     labels = model.item_tokens[[1]]
     assert torch.equal(model(**inputs, labels=labels, return_dict=False)[0], model(**inputs, labels=labels).loss)
-
-
-def test_tokens_of_another_level_change_the_embedding_read(model):
-    """The flat vocabulary is the seed's table a level: level l reads rows 1 + l*K onwards."""
-    tokens = model.item_tokens[1]
-    assert ((tokens - 1) // 8).tolist() == [0, 1, 2]
-    tables = [model.shared.weight[1 + level * 8 : 9 + level * 8] for level in range(3)]
-    by_level = torch.stack([tables[level][code] for level, code in enumerate(model.item_codes[0])])
-    torch.testing.assert_close(F.embedding(tokens, model.shared.weight), by_level)

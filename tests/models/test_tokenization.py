@@ -45,6 +45,35 @@ def test_long_histories_keep_their_last_items(tokenizer):
     assert tokenizer.decode(tokenizer(history)["input_ids"]) == history[-10:]
 
 
+def test_a_history_that_must_be_read_whole(tokenizer):
+    history = [f"i{item}" for item in range(1, 12)]
+    with pytest.raises(ValueError, match="history 0 has 11 items and 10 are read; pass `truncation=True`"):
+        tokenizer(history, truncation=False)
+    assert tokenizer.decode(tokenizer(history, max_length=8)["input_ids"]) == history[-2:], "8 tokens hold 2 items"
+    batch = tokenizer([history], padding="max_length", max_length=12, return_tensors="pt")
+    assert batch["input_ids"].shape == (1, 12)
+    with pytest.raises(ValueError, match="`max_length` is 2; one item needs 3 tokens"):
+        tokenizer(history, max_length=2)
+
+
+def test_ids_of_undoes_index_of(tokenizer):
+    assert tokenizer.index_of(["i3", "i1"]) == [3, 1]
+    assert tokenizer.ids_of([3, 1]) == ["i3", "i1"]
+    assert tokenizer.ids_of(torch.tensor([[3, 0, 0], [1, 2, 0]])) == [["i3"], ["i1", "i2"]], "0 is no item"
+    for index in (41, -1):
+        with pytest.raises(
+            ValueError, match=rf"item indices range from {index} to .*1\.\.40|to 41; the catalogue has"
+        ):
+            tokenizer.ids_of([index])
+
+
+def test_lists_of_different_lengths_decode(tokenizer):
+    rows = [tokenizer(history)["input_ids"] for history in (["i1"], ["i2", "i3"])]
+    assert tokenizer.decode(rows) == [["i1"], ["i2", "i3"]]
+    assert tokenizer.batch_decode([torch.tensor(row) for row in rows]) == [["i1"], ["i2", "i3"]]
+    assert tokenizer.decode(list(torch.tensor(rows[0]))) == ["i1"]
+
+
 def test_codes_of_nobody_decode_to_none(tokenizer, codes):
     taken = {tuple(row) for row in codes.tolist()}
     free = next(row for row in torch.cartesian_prod(*[torch.arange(8)] * 3).tolist() if tuple(row) not in taken)
@@ -94,6 +123,7 @@ def test_the_saved_file_is_an_index_json_in_item_order(tokenizer, tmp_path):
         ('{"x": ["<a_0>", "<b_8>"]}', r"to <b_7> \(`codebook_size` is 8\)"),
         ('{"x": ["<a_00>", "<b_1>"]}', "item 'x' has '<a_00>' at level 0"),
         ("{}", "`item_index` is empty"),
+        ('{"x": ["<a_0>", "<b_1>"], "y": ["<a_0>", "<b_1>"]}', "items 'x' and 'y' share the codes .* must be unique"),
     ],
 )
 def test_broken_index_files_are_an_error(tmp_path, text, message):

@@ -26,8 +26,8 @@ def prefixes(draw):
 @given(prefixes(), STRATEGY, st.booleans())
 def test_codes_are_unique_whatever_the_prefixes(catalogue, strategy, with_closeness):
     rows, codebook_size = catalogue
-    closeness = torch.randn(len(rows), codebook_size) if with_closeness else None
-    codes = assign_item_codes(rows, codebook_size, strategy, closeness)
+    closeness = torch.randn(len(rows), codebook_size)
+    codes = assign_item_codes(rows, codebook_size, strategy, closeness.__getitem__ if with_closeness else None)
     assert codes.shape == (len(rows), rows.shape[1] + 1)
     assert len(codes.unique(dim=0)) == len(codes)
     assert codes.min() >= 0
@@ -71,7 +71,7 @@ def test_surplus_takes_the_nearest_code_that_has_room():
     assert assign_item_codes(prefixes, 4, "count")[-1].tolist() == [1, 0], "2 is nearer than 1, but full"
     closeness = torch.zeros(9, 4)
     closeness[8] = torch.tensor([5.0, 1.0, 9.0, 9.0])
-    assert assign_item_codes(prefixes, 4, "count", closeness)[-1].tolist() == [0, 0]
+    assert assign_item_codes(prefixes, 4, "count", closeness.__getitem__)[-1].tolist() == [0, 0]
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**20), st.integers(0, 2**20)), min_size=1))
@@ -114,6 +114,17 @@ def test_a_built_recommender_has_the_tokenizers_codes():
     assert torch.equal(model.semantic_embedding[1:], embeddings)
     assert (model.semantic_embedding[0] == 0).all()
     assert refresh_item_codes(model) == 0.0, "nothing changed, so no code does"
+
+
+def test_refreshing_moves_the_surplus_to_the_nearest_code():
+    model = make_model(random_codes(5, 2, 4), 4)
+    with torch.no_grad():
+        latents = model.item_tokenizer.encoder(torch.ones(1, 12))
+        shifts = torch.tensor([0.0, 9.0, 1.0, 3.0]).unsqueeze(1)  # code 0 fits, then 2, 3 and at last 1
+        model.item_tokenizer.quantizer.codebooks[0] = latents + shifts
+    model.set_semantic_embedding(torch.ones(5, 12))
+    refresh_item_codes(model, "count")
+    assert model.item_codes.tolist() == [[0, 0], [0, 1], [0, 2], [0, 3], [2, 0]]
 
 
 def test_refreshing_counts_what_changed():

@@ -34,10 +34,12 @@ def test_psa_by_hand():
     torch.testing.assert_close(preference_semantic_alignment(preference, reconstruction, tau), expected)
 
 
-def test_alignments_are_computed_in_float32_under_autocast():
-    one, two = torch.randn(4, 6) * 30, torch.randn(4, 6)
-    expected = preference_semantic_alignment(one.bfloat16().float(), two.bfloat16().float())
-    torch.testing.assert_close(preference_semantic_alignment(one.bfloat16(), two.bfloat16()), expected)
+def test_alignments_of_bfloat16_inputs_are_computed_in_float32():
+    one, two = (torch.randn(4, 6) * 30).bfloat16(), torch.randn(4, 6).bfloat16()
+    expected = preference_semantic_alignment(one.float(), two.float())
+    torch.testing.assert_close(preference_semantic_alignment(one, two), expected)
+    one, two = one.unsqueeze(1), two.unsqueeze(1)
+    torch.testing.assert_close(sequence_item_alignment(one, two), sequence_item_alignment(one.float(), two.float()))
 
 
 def test_first_of_each():

@@ -50,6 +50,27 @@ def test_resuming_equals_no_interruption(embeddings, tmp_path):
         assert torch.equal(tensor, again.model.state_dict()[name]), name
 
 
+def test_resuming_from_a_step_that_ends_an_epoch_equals_no_interruption(embeddings, tmp_path):
+    """The checkpoint of an epoch's last step must hold the codes that were revived."""
+    whole = make_trainer(embeddings, tmp_path / "whole", kmeans_init=False)
+    whole.train()
+    assert any(entry.get("revived_codes") for entry in whole.state.log_history), "codes die in this run"
+    saving = {"save_strategy": "steps", "save_steps": 4, "save_total_limit": None, "kmeans_init": False}
+    make_trainer(embeddings, tmp_path / "parts", **saving).train()
+    for step in (4, 12):  # 4 steps an epoch
+        again = make_trainer(embeddings, tmp_path / "again", kmeans_init=False)
+        again.train(resume_from_checkpoint=str(tmp_path / f"parts/checkpoint-{step}"))
+        for name, tensor in whole.model.state_dict().items():
+            assert torch.equal(tensor, again.model.state_dict()[name]), (step, name)
+
+
+def test_a_run_of_so_many_steps_revives_no_code_at_its_end(embeddings, tmp_path):
+    trainer = make_trainer(embeddings, tmp_path, max_steps=8)
+    trainer.train()
+    figures = [entry for entry in trainer.state.log_history if "usage_0" in entry]
+    assert ["revived_codes" in entry for entry in figures] == [True, False]
+
+
 @pytest.mark.parametrize("kmeans", [True, False])
 def test_codebooks_start_from_latents_only_if_asked(embeddings, tmp_path, kmeans, monkeypatch):
     started = []
@@ -63,3 +84,10 @@ def test_codebooks_start_from_latents_only_if_asked(embeddings, tmp_path, kmeans
 def test_embeddings_of_another_width_are_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"`embeddings` are 9 wide and the model's `input_size` is 8"):
         make_trainer(torch.zeros(4, 9), tmp_path)
+
+
+def test_embeddings_with_nan_are_an_error(tmp_path):
+    broken = torch.zeros(4, 8)
+    broken[2, 3] = torch.nan
+    with pytest.raises(ValueError, match="`embeddings` holds NaN or infinity, first in row 2; repair"):
+        make_trainer(broken, tmp_path)

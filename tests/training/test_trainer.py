@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,13 @@ from etegrec_hf.evaluation.metrics import ranking_metrics
 from etegrec_hf.training.arguments import FinetuningArguments
 from etegrec_hf.training.checkpoints import last_checkpoint
 from etegrec_hf.training.losses import preference_semantic_alignment, sequence_item_alignment
-from etegrec_hf.training.trainer import model_inputs
 
 
-def make_trainer(prepared, folder, arguments=ETEGRecTrainingArguments, callbacks=(), **options) -> ETEGRecTrainer:
+def make_trainer(
+    prepared, folder, arguments=ETEGRecTrainingArguments, callbacks=(), sizes=None, **options
+) -> ETEGRecTrainer:
     """A trainer of a tiny recommender on the tiny data."""
-    model = make_model(random_codes(prepared.n_items, 3, 8), 8)
+    model = make_model(random_codes(prepared.n_items, 3, 8), 8, **(sizes or {}))
     model.set_semantic_embedding(torch.from_numpy(prepared.embeddings))
     defaults = {
         "num_train_epochs": 4,
@@ -93,6 +95,7 @@ def test_a_finished_run_can_be_loaded_and_agrees_with_itself(prepared, tmp_path)
     model = ETEGRecForConditionalGeneration.from_pretrained(tmp_path)
     tokenizer = ETEGRecTokenizer.from_pretrained(tmp_path)
     model.check_item_ids(tokenizer)
+    assert not [path.name for path in tmp_path.iterdir() if path.suffix in (".bin", ".pt", ".pth")], "no pickles"
     assert torch.equal(model.item_codes, trainer.model.item_codes)
     logs = [entry for entry in trainer.state.log_history if "loss" in entry]
     assert [set(entry) & {"loss_vq", "loss_code"} for entry in logs] == [{"loss_vq"}, {"loss_code"}] * 2
@@ -113,8 +116,9 @@ def test_the_best_checkpoint_is_what_remains(prepared, tmp_path):
     assert trainer.evaluate()["eval_ndcg@10"] == pytest.approx(max(scores))
 
 
+@pytest.mark.parametrize("load_best", [False, True])
 @pytest.mark.parametrize("stop_after", ["tokenizer", "recommender"])
-def test_resuming_equals_no_interruption(prepared, tmp_path, stop_after):
+def test_resuming_equals_no_interruption(prepared, tmp_path, stop_after, load_best):
     from transformers import TrainerCallback
 
     class Stop(TrainerCallback):
@@ -124,7 +128,7 @@ def test_resuming_equals_no_interruption(prepared, tmp_path, stop_after):
         def on_epoch_end(self, args, state, control, **kwargs):
             control.should_training_stop = self.trainer.phase == stop_after and state.epoch > 0.5
 
-    options = {"load_best_model_at_end": False, "lr_scheduler_type": "cosine", "early_stopping_patience": None}
+    options = {"load_best_model_at_end": load_best}
     whole = make_trainer(prepared, tmp_path / "whole", **options)
     whole.train()
     make_trainer(prepared, tmp_path / "parts", callbacks=[Stop], **options).train()
@@ -150,6 +154,82 @@ def test_resuming_within_an_epoch_equals_no_interruption(prepared, tmp_path):
         assert torch.equal(tensor, again.model.state_dict()[name]), name
 
 
+def test_resuming_from_a_step_that_ends_an_epoch_equals_no_interruption(prepared, tmp_path):
+    """The checkpoint of an epoch's last step must hold the codes that the epoch's end refreshes."""
+    options = {"load_best_model_at_end": False, "num_train_epochs": 2, "eval_strategy": "no"}
+    whole = make_trainer(prepared, tmp_path / "whole", **options)
+    whole.train()
+    steps = whole.state.global_step // 2
+    saving = {"save_strategy": "steps", "save_steps": steps, "save_total_limit": None}
+    make_trainer(prepared, tmp_path / "parts", **options, **saving).train()
+    assert sorted(path.name for path in tmp_path.glob("parts/checkpoint-*")) == [
+        f"checkpoint-{number}" for number in (steps, 2 * steps)
+    ]
+    again = make_trainer(prepared, tmp_path / "parts", **options)
+    again.train(resume_from_checkpoint=str(tmp_path / f"parts/checkpoint-{steps}"))
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[name]), name
+
+
+def test_step_evaluations_leave_out_tokenizer_epochs(prepared, tmp_path):
+    trainer = make_trainer(prepared, tmp_path, num_train_epochs=2, eval_strategy="steps", save_strategy="steps",
+                           eval_steps=13, save_steps=13)  # fmt: skip
+    trainer.train()
+    assert trainer.state.max_steps == 52
+    evaluated = [entry["step"] for entry in trainer.state.log_history if "eval_ndcg@10" in entry]
+    assert evaluated == [39, 52], "26 steps an epoch"
+
+
+def test_a_moved_run_keeps_its_best_checkpoint(prepared, tmp_path):
+    make_trainer(prepared, tmp_path / "here", num_train_epochs=2).train()
+    (tmp_path / "here").rename(tmp_path / "there")
+    again = make_trainer(prepared, tmp_path / "there", num_train_epochs=6)
+    again.compute_metrics = lambda prediction: {"ndcg@10": -1.0}
+    again.train(resume_from_checkpoint=True)
+    assert again.state.best_metric > 0
+    best = Path(again.state.best_model_checkpoint)
+    assert best.parent == tmp_path / "there"
+    loaded = ETEGRecForConditionalGeneration.from_pretrained(best)
+    assert all(torch.equal(tensor, again.model.state_dict()[name]) for name, tensor in loaded.state_dict().items())
+
+
+def test_resuming_with_another_patience_uses_it(prepared, tmp_path):
+    options = {"num_train_epochs": 2, "learning_rate": 0.0, "lr_scheduler_type": "constant"}
+    make_trainer(prepared, tmp_path, FinetuningArguments, early_stopping_patience=9, **options).train()
+    options["num_train_epochs"] = 8
+    again = make_trainer(prepared, tmp_path, FinetuningArguments, early_stopping_patience=3, **options)
+    again.train(resume_from_checkpoint=True)
+    assert again.state.epoch == 4, "one equal score before the stop, two after it"
+
+
+def test_a_schedule_uses_its_groups_learning_rate(prepared, tmp_path):
+    options = {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-4}}
+    trainer = make_trainer(prepared, tmp_path, learning_rate=1e-3, tokenizer_learning_rate=2e-4, **options)
+    trainer.create_optimizer_and_scheduler(100)
+    assert [factor(50) for factor in trainer.lr_scheduler.factors] == pytest.approx([0.1, 0.5])
+    other = make_trainer(prepared, tmp_path, lr_scheduler_type="reduce_lr_on_plateau")
+    with pytest.raises(ValueError, match=r"`lr_scheduler_type` is .*reduce_lr_on_plateau.*; choose one like 'cosine'"):
+        other.create_optimizer_and_scheduler(100)
+
+
+def test_accumulated_batches_equal_one_batch_of_twice_the_size(prepared, tmp_path):
+    """Trainer divides the loss by the accumulation steps only if the model says that it is a mean."""
+    weights = []
+    options = {"num_train_epochs": 1, "save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False}
+    options |= {"optim": "sgd", "max_grad_norm": 0.0, "learning_rate": 0.1, "early_stopping_patience": None}
+    for name, size, accumulated in (("one", 64, 1), ("two", 32, 2)):
+        sizes = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulated}
+        trainer = make_trainer(
+            prepared, tmp_path / name, FinetuningArguments, sizes={"dropout_rate": 0.0}, **options, **sizes
+        )
+        order = torch.arange(len(trainer.train_dataset)).tolist()[: 64 * 4]
+        trainer._get_train_sampler = lambda *args, order=order: order
+        trainer.train()
+        assert trainer.state.global_step == 4
+        weights.append(trainer.model.shared.weight.detach())
+    torch.testing.assert_close(*weights)
+
+
 def test_the_same_seed_gives_the_same_numbers(prepared, tmp_path):
     states = []
     for name in ("one", "two"):
@@ -168,7 +248,7 @@ def test_the_recommender_loss_by_hand(prepared, tmp_path):
     torch.manual_seed(0)
     loss = trainer.compute_loss(model, batch)
     torch.manual_seed(0)  # the same dropout
-    output = model(**model_inputs(model, batch["history"]), labels=model.item_tokens[batch["target"]])
+    output = model(**model.inputs_from_items(batch["history"]), labels=model.item_tokens[batch["target"]])
     rows = [0, 3, 1]  # first row of the distinct targets 5, 7, 9
     item = model.item_tokenizer(model.semantic_embedding[[5, 7, 9]])
     sequence = model.item_tokenizer.quantizer(output.sequence_projection[rows])
@@ -185,12 +265,36 @@ def test_the_tokenizer_loss_by_hand_and_without_dropout(prepared, tmp_path):
     model.train()
     loss = trainer.compute_loss(model, batch)
     assert not model.encoder.training, "the frozen side looks on without dropout"
-    output = model(**model_inputs(model, batch["history"]))
+    output = model(**model.inputs_from_items(batch["history"]))
     item = model.item_tokenizer(model.semantic_embedding[[5, 7, 9]])
     sequence = model.item_tokenizer.quantizer(output.sequence_projection[[0, 3, 1]])
     sia = sequence_item_alignment(sequence.code_logits, item.code_logits)
     psa = preference_semantic_alignment(output.preference_latents[[0, 3, 1]], item.reconstruction)
     torch.testing.assert_close(loss, 3 * item.loss + 0.5 * sia + 0.25 * psa)
+
+
+@pytest.mark.parametrize("phase", ["tokenizer", "recommender"])
+@pytest.mark.parametrize("off", ["sia", "psa", "own"])
+def test_each_part_can_be_switched_off(prepared, tmp_path, phase, off, monkeypatch):
+    weights = {"sia_weight": 0.5, "psa_weight": 0.5, "vq_weight": 1.0, "code_weight": 1.0}
+    zero = ["vq_weight", "code_weight"] if off == "own" else [f"{off}_weight"]
+    trainer = make_trainer(prepared, tmp_path, **(weights | dict.fromkeys(zero, 0.0)))
+    batch = {"history": random_histories(trainer.model, [2, 2]), "target": torch.tensor([5, 9])}
+    computed = {"sia": "sequence_item_alignment", "psa": "preference_semantic_alignment"}
+    if off in computed:
+        name = f"etegrec_hf.training.trainer.{computed[off]}"
+        monkeypatch.setattr(name, lambda *args: pytest.fail("this loss has weight 0"))
+    trainer.enter_phase(phase, aligned=True)
+    assert trainer.compute_loss(trainer.model, batch).requires_grad
+    own = "loss_vq" if phase == "tokenizer" else "loss_code"
+    assert set(trainer._parts) == {own, "loss_sia", "loss_psa"} - {own if off == "own" else f"loss_{off}"}
+
+
+def test_a_phase_without_a_loss_is_an_error(prepared, tmp_path):
+    trainer = make_trainer(prepared, tmp_path, code_weight=0.0)
+    trainer.enter_phase("recommender", aligned=False)
+    with pytest.raises(ValueError, match=r"every loss of the recommender phase has weight 0 now: .* give one"):
+        trainer.compute_loss(trainer.model, {"history": torch.tensor([[1]]), "target": torch.tensor([2])})
 
 
 @pytest.mark.parametrize("phase", ["tokenizer", "recommender"])
@@ -219,7 +323,7 @@ def test_evaluation_ranks_what_recommend_returns(prepared, tmp_path):
     items = []
     for start, end in zip(split.offsets[:-1], split.offsets[1:]):
         history = torch.from_numpy(split.sequences[start : end - 1][-20:]).unsqueeze(0)
-        items.append(trainer.model.recommend(**model_inputs(trainer.model, history), top_k=10, num_beams=10)[0])
+        items.append(trainer.model.recommend(**trainer.model.inputs_from_items(history), top_k=10, num_beams=10)[0])
     expected = ranking_metrics(torch.cat(items).numpy(), split.targets)
     assert {name: metrics[f"eval_{name}"] for name in expected} == pytest.approx(expected)
 
@@ -263,14 +367,52 @@ def test_a_model_is_published_whole_or_not_at_all(prepared, tmp_path, monkeypatc
     assert not (tmp_path / "config.json").exists()
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt"])
-def test_a_truncated_checkpoint_is_an_error_that_names_it(prepared, tmp_path, name):
-    make_trainer(prepared, tmp_path, num_train_epochs=2).train()
-    checkpoint = Path(last_checkpoint(tmp_path))
-    content = (checkpoint / name).read_bytes()
-    (checkpoint / name).write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match=rf"{checkpoint.name}' is truncated or damaged .* remove that folder"):
-        make_trainer(prepared, tmp_path, num_train_epochs=4).train(resume_from_checkpoint=str(checkpoint))
+@pytest.fixture(scope="module")
+def checkpoint(prepared, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    make_trainer(prepared, folder, num_train_epochs=2).train()
+    return Path(last_checkpoint(folder))
+
+
+FILES = ["config.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json", "rng_state.pth"]
+
+
+@pytest.mark.parametrize("name", [*FILES, "item_index.json", "tokenizer_config.json"])
+def test_a_truncated_checkpoint_is_an_error_that_names_it(prepared, checkpoint, tmp_path, name):
+    copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+    content = (copy / name).read_bytes()
+    (copy / name).write_bytes(content[: len(content) // 2])
+    trainer = make_trainer(prepared, tmp_path, num_train_epochs=4)
+    before = sides(trainer.model)
+    with pytest.raises(ValueError, match=rf"{name} in .*copy' is truncated or damaged .*; copy the folder again, or"):
+        trainer.train(resume_from_checkpoint=str(copy))
+    assert all(unchanged(before[side], weights) for side, weights in sides(trainer.model).items())
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_incomplete_checkpoint_is_an_error_that_names_the_file(prepared, checkpoint, tmp_path, name):
+    copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+    (copy / name).unlink()
+    with pytest.raises(FileNotFoundError, match=rf"is no complete checkpoint: it holds no {name}; copy it again"):
+        make_trainer(prepared, tmp_path, num_train_epochs=4).train(resume_from_checkpoint=str(copy))
+
+
+def test_a_best_checkpoint_damaged_meanwhile_is_an_error(prepared, checkpoint, tmp_path):
+    trainer = make_trainer(prepared, tmp_path)
+    copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+    (copy / "model.safetensors").write_bytes(b"")
+    trainer.state.best_model_checkpoint = str(copy)
+    with pytest.raises(ValueError, match=r"model.safetensors in .* is truncated or damaged"):
+        trainer._load_best_model()
+
+
+@pytest.mark.parametrize(("sizes", "message"), [
+    ({"d_ff": 64}, "`d_ff` is 64 and in the checkpoint .* it is 32; repeat the arguments of that run"),
+    ({"max_history": 7}, "`max_history` is 7 and in the checkpoint .* it is 50"),
+])  # fmt: skip
+def test_resuming_with_other_sizes_is_an_error(prepared, checkpoint, tmp_path, sizes, message):
+    with pytest.raises(ValueError, match=message):
+        make_trainer(prepared, tmp_path, sizes=sizes).train(resume_from_checkpoint=str(checkpoint))
 
 
 def test_no_checkpoint_to_resume_is_an_error(tmp_path):
@@ -282,6 +424,38 @@ def test_data_of_another_catalogue_is_an_error(prepared, tmp_path):
     model = make_model(random_codes(30, 3, 8), 8)
     with pytest.raises(ValueError, match="`item_ids` holds 60 items and the model 30"):
         ETEGRecTrainer(model, ETEGRecTrainingArguments(str(tmp_path), use_cpu=True), prepared.item_ids, None)
+
+
+def test_alternating_needs_embeddings_and_finetuning_does_not(prepared, tmp_path):
+    with pytest.raises(ValueError, match="holds no `semantic_embedding`, which alternating training needs"):
+        make_trainer_without_embeddings(prepared, tmp_path, ETEGRecTrainingArguments)
+    make_trainer_without_embeddings(prepared, tmp_path, FinetuningArguments).train()
+
+
+def make_trainer_without_embeddings(prepared, folder, arguments):
+    model = make_model(random_codes(prepared.n_items, 3, 8), 8)
+    model.semantic_embedding = None
+    train, validation = (
+        SequenceDataset(split, 20, every_position=name == "train")
+        for name, split in (("train", prepared.train), ("validation", prepared.validation))
+    )
+    options = {"num_train_epochs": 2, "num_beams": 10, "use_cpu": True, "save_strategy": "no"}
+    options |= {"load_best_model_at_end": False, "disable_tqdm": True, "early_stopping_patience": None}
+    return ETEGRecTrainer(model, arguments(str(folder), **options), prepared.item_ids, train, validation)
+
+
+def test_bf16_evaluates_under_autocast(prepared, tmp_path, monkeypatch):
+    trainer = make_trainer(prepared, tmp_path, bf16=True)
+    seen = []
+    recommend = trainer.model.recommend
+
+    def spy(*args, **kwargs):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return recommend(*args, **kwargs)
+
+    monkeypatch.setattr(trainer.model, "recommend", spy)
+    trainer.evaluate()
+    assert set(seen) == {True}
 
 
 def test_bf16_trains(prepared, tmp_path):
