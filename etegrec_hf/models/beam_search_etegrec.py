@@ -1,91 +1,80 @@
-"""The batched code beam search behind `recommend`.
+"""The batched code beam search behind `recommend`, and its twin that samples without replacement.
 
-A user is encoded once. Cross-attention keys and values are computed once a user and read by all of the user's beams,
-which ride the query axis; only the self-attention cache has a row a beam. The modules are those of the T5 decoder.
+A user is encoded once, and a user's beams ride the query axis of attention: cross-attention keys and values are
+computed once a user, and the self-attention keys of all beams of all levels so far stand side by side, where a mask
+shows each beam its own ancestors. Nothing is expanded or reordered by beam.
 """
 
 import torch
-from transformers import DynamicCache, EncoderDecoderCache
 
-from .code_trie import CodeTrie
+from .code_trie import CodeTrie, ExcludedItems
+from .headwise_t5_etegrec import HeadwiseAttention, encode, feed_forward, norm, padding_bias
 
 
 class BeamDecoder:
-    """Runs a T5 decoder one code at a time over the beams of a batch of users.
+    """Encodes histories and runs a T5 decoder one code at a time over the beams of a batch of users.
 
     Args:
-        decoder (`T5Stack`): the decoder in eval mode.
-        encoder_states (`torch.FloatTensor` of shape `(users, tokens, d_model)`): encoded histories.
-        attention_mask (`torch.LongTensor` of shape `(users, tokens)`): 0 on padding.
+        encoder, decoder (`T5Stack`): in eval mode.
+        input_ids, attention_mask (`torch.LongTensor` of shape `(users, tokens)`): histories; 0 in the mask on padding.
     """
 
-    def __init__(self, decoder, encoder_states: torch.Tensor, attention_mask: torch.Tensor):
+    def __init__(self, encoder, decoder, input_ids: torch.Tensor, attention_mask: torch.Tensor):
         self.decoder = decoder
-        self.encoder_states = encoder_states
-        lowest = torch.finfo(encoder_states.dtype).min
-        self.cross_mask = torch.zeros(
-            (len(encoder_states), 1, 1, encoder_states.shape[1]),
-            dtype=encoder_states.dtype,
-            device=encoder_states.device,
-        ).masked_fill(attention_mask[:, None, None, :] == 0, lowest)
-        self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        states = encode(encoder, input_ids, attention_mask)
+        self.users, heads = len(states), decoder.config.num_heads
+        self.lowest = torch.finfo(states.dtype).min
+        self.cross_bias = padding_bias(attention_mask, states.dtype).repeat(heads, 1, 1)  # [heads * users, 1, tokens]
+        self.self_attention = [HeadwiseAttention(block.layer[0].SelfAttention) for block in decoder.block]
+        self.cross_attention = [HeadwiseAttention(block.layer[1].EncDecAttention) for block in decoder.block]
+        self.cross_cache = [
+            ([cross.project(states, cross.key)], [cross.project(states, cross.value)])
+            for cross in self.cross_attention
+        ]
+        self.self_cache: list = [([], []) for _ in decoder.block]  # a layer: keys and values of each step
+        self.ancestors: list[torch.Tensor] = []  # a step so far: which of its beams is each beam's own [users, beams]
+        self.widths: list[int] = []  # a step so far: its beams
 
-    def step(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Decoder states `[users, beams, d_model]` after reading `tokens` `[users, beams]`."""
+    def step(self, tokens: torch.Tensor, parent: torch.Tensor | None = None) -> torch.Tensor:
+        """Decoder states after one more code.
+
+        Args:
+            tokens (`torch.LongTensor` of shape `(users, beams)`): the codes' token ids.
+            parent (`torch.LongTensor` of the same shape, *optional*): which beam of the step before each goes on
+                from; left out in the first step.
+
+        Returns:
+            `torch.FloatTensor` `(users, beams, d_model)`.
+        """
+        hidden = self.decoder.embed_tokens(tokens)
+        biases = self._ancestor_biases(tokens, parent, hidden.dtype)
+        cross_bias = self.cross_bias.expand(-1, tokens.shape[1], -1)
+        layers = zip(self.decoder.block, self.self_attention, self.cross_attention, self.self_cache, self.cross_cache)
+        for block, attention, cross, (keys, values), (cross_keys, cross_values) in layers:
+            normed = norm(block.layer[0].layer_norm, hidden)
+            keys.append(attention.project(normed, attention.key))
+            values.append(attention.project(normed, attention.value))
+            hidden = attention.attend(hidden, attention.project(normed, attention.query), keys, values, biases)
+            query = cross.project(norm(block.layer[1].layer_norm, hidden), cross.query)
+            hidden = cross.attend(hidden, query, cross_keys, cross_values, [cross_bias])
+            hidden = feed_forward(block, hidden)
+        return norm(self.decoder.final_layer_norm, hidden)
+
+    def _ancestor_biases(self, tokens, parent, dtype: torch.dtype) -> list[torch.Tensor]:
+        """A step so far `[heads * users, beams, beams of that step]`: position bias on own ancestors, else lowest."""
         users, beams = tokens.shape
-        hidden = self.decoder.embed_tokens(tokens)  # [users, beams, d]
-        self_bias = cross_bias = None
-        for block in self.decoder.block:
-            self_attention, cross_attention, feed_forward = block.layer
-            hidden, self_bias, _ = self_attention(
-                hidden.reshape(users * beams, 1, -1), position_bias=self_bias, past_key_values=self.cache
-            )
-            hidden, cross_bias, _ = cross_attention(
-                hidden.reshape(users, beams, -1),
-                key_value_states=self.encoder_states,
-                attention_mask=self.cross_mask,
-                position_bias=cross_bias,
-                past_key_values=self.cache,
-            )
-            hidden = feed_forward(hidden)
-        return self.decoder.final_layer_norm(hidden)
-
-    def reorder(self, parent: torch.Tensor, beams: int) -> None:
-        """Gives each new beam its parent's self-attention cache; `parent` is `[users, new beams]` in `0..beams-1`."""
-        rows = parent + torch.arange(len(parent), device=parent.device).unsqueeze(1) * beams
-        self.cache.self_attention_cache.reorder_cache(rows.flatten())
-
-
-class Exclusion:
-    """Items that some users must not get, as dead ends of the trie: a node dies when all of its items are excluded.
-
-    Args:
-        trie ([`CodeTrie`]): the catalogue.
-        exclude (`torch.LongTensor` of shape `(users, n)`): item indices, padded with 0.
-        codes (`torch.LongTensor` of shape `(n_items + 1, code_length)`): raw codes by item index.
-    """
-
-    def __init__(self, trie: CodeTrie, exclude: torch.Tensor, codes: torch.Tensor):
-        exclude = exclude.sort(dim=1).values
-        repeated = torch.zeros_like(exclude, dtype=torch.bool)
-        repeated[:, 1:] = exclude[:, 1:] == exclude[:, :-1]
-        self.codes = codes[exclude]  # [users, n, L]
-        present = (exclude > 0) & (trie.item(trie.walk(self.codes)) == exclude) & ~repeated
-        self.parent = torch.where(present, 0, -1)  # node of each excluded item at the current level
-        self.trie = trie
-
-    def forbidden(self, node: torch.Tensor, level: int) -> torch.Tensor:
-        """Which codes below `node` `[users, beams]` lead to excluded items only: `[users, beams, K]`."""
-        code = self.codes[:, :, level]
-        child = self.trie.advance(self.parent, code)  # [users, n]
-        together = ((child.unsqueeze(2) == child.unsqueeze(1)) & (child.unsqueeze(2) >= 0)).sum(2)
-        dead = (child >= 0) & (together == self.trie.leaf_counts[child.clamp(min=0)])
-        hit = (node.unsqueeze(2) == self.parent.unsqueeze(1)) & dead.unsqueeze(1)  # [users, beams, n]
-        spare = self.trie.codebook_size
-        mask = torch.zeros((*node.shape, spare + 1), dtype=torch.bool, device=node.device)
-        mask.scatter_(2, torch.where(hit, code.unsqueeze(1), spare), True)
-        self.parent = child
-        return mask[..., :spare]
+        if parent is not None:
+            self.ancestors = [ancestor.gather(1, parent) for ancestor in self.ancestors[:-1]] + [parent]
+        self.ancestors.append(torch.arange(beams, device=tokens.device).expand(users, beams))
+        self.widths.append(beams)
+        steps = len(self.widths)
+        position_bias = self.decoder.block[0].layer[0].SelfAttention.compute_bias(steps, steps)[0, :, -1]
+        biases = []
+        for step, (ancestor, width) in enumerate(zip(self.ancestors, self.widths)):
+            is_own = ancestor.unsqueeze(2) == torch.arange(width, device=tokens.device)  # [users, beams, width]
+            bias = torch.where(is_own, position_bias[:, step].view(-1, 1, 1, 1), self.lowest)
+            biases.append(bias.flatten(0, 1).to(dtype))
+        return biases
 
 
 def code_beam_search(
@@ -93,37 +82,58 @@ def code_beam_search(
     level_logits,
     trie: CodeTrie,
     num_beams: int,
-    exclusion: Exclusion | None = None,
+    excluded: ExcludedItems | None = None,
+    temperature: float | None = None,
+    generator: torch.Generator | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Finds each user's most probable items, level by level.
+    """Finds each user's most probable items, or samples distinct ones, level by level.
 
     Args:
         decoder ([`BeamDecoder`]): over the users' encoded histories.
         level_logits (`Callable`): decoder states and a level to logits over that level's K codes.
         trie ([`CodeTrie`]): the items that may be returned.
         num_beams (`int`): prefixes kept a level.
-        exclusion ([`Exclusion`], *optional*): items that single users must not get.
+        excluded ([`ExcludedItems`], *optional*): items that single users must not get.
+        temperature (`float`, *optional*): by default the search is deterministic. A number makes it a stochastic beam
+            search: a sample without replacement from the distribution whose steps are the softmax of
+            `logits / temperature` over the codes that may follow.
+        generator (`torch.Generator`, *optional*): of that sample.
 
     Returns:
-        item indices `[users, found]` and log-probabilities `[users, found]` in float32, best first, where `found` is
-        at most `num_beams`; index 0 and minus infinity where a user has fewer.
+        item indices `[users, found]` and log-probabilities `[users, found]` in float32, best (or first drawn) first,
+        where `found` is at most `num_beams`; index 0 and minus infinity where a user has fewer. Log-probabilities are
+        the model's, or those of the distribution sampled from.
+
+    Source: Kool, van Hoof and Welling, Stochastic Beams and Where to Find Them (2019), for the sample.
     """
-    users, device = len(decoder.encoder_states), decoder.encoder_states.device
-    tokens = torch.zeros((users, 1), dtype=torch.long, device=device)  # the decoder start
-    node = torch.zeros_like(tokens)
-    score = torch.zeros((users, 1), device=device)
+    tokens = torch.zeros((decoder.users, 1), dtype=torch.long, device=trie.device)  # the decoder start
+    node, parent = torch.zeros_like(tokens), None
+    score = rank = torch.zeros((decoder.users, 1), device=trie.device)
     for level in range(trie.code_length):
-        states = decoder.step(tokens)  # [users, beams, d]
-        candidates = level_logits(states, level).float().log_softmax(-1)  # [users, beams, K]
-        candidates = candidates.masked_fill(~trie.children(node, level), -torch.inf)
-        if exclusion is not None:
-            candidates = candidates.masked_fill(exclusion.forbidden(node, level), -torch.inf)
-        candidates = (candidates + score.unsqueeze(2)).flatten(1)  # [users, beams * K]
-        score, best = candidates.topk(min(num_beams, candidates.shape[1]), dim=1)
-        parent, code = best // trie.codebook_size, best % trie.codebook_size
-        node = trie.advance(node.gather(1, parent), code)
-        node = node.masked_fill(score == -torch.inf, -1)
-        if level + 1 < trie.code_length:
-            decoder.reorder(parent, beams=tokens.shape[1])
-            tokens = 1 + level * trie.codebook_size + code
+        states = decoder.step(tokens, parent)  # [users, beams, d]
+        logits = level_logits(states, level).float()  # [users, beams, K]
+        codes, child = trie.successors(node, level)  # [users, beams, m]
+        if excluded is not None:
+            child = excluded.without(child, level)
+        if temperature is None:
+            steps = logits.log_softmax(-1).gather(2, codes)
+        else:
+            steps = (logits / temperature).gather(2, codes).masked_fill(child < 0, -torch.inf).log_softmax(-1)
+        candidates = (score.unsqueeze(2) + steps).masked_fill(child < 0, -torch.inf)
+        ranks = candidates if temperature is None else _perturbed(candidates, rank, generator)
+        rank, best = ranks.flatten(1).topk(min(num_beams, ranks[0].numel()), dim=1)
+        parent = best // codes.shape[2]
+        score, codes, node = (tensor.flatten(1).gather(1, best) for tensor in (candidates, codes, child))
+        tokens = 1 + level * trie.codebook_size + codes
     return trie.item(node), score
+
+
+def _perturbed(candidates: torch.Tensor, rank: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+    """Gumbel-perturbed log-probabilities of children `[users, beams, m]`, whose largest is their parent's `rank`."""
+    noise = torch.rand(candidates.shape, device=candidates.device, generator=generator)
+    perturbed = candidates - (-noise.clamp(min=1e-20).log()).log()
+    top = perturbed.amax(2, keepdim=True)
+    rank = rank.unsqueeze(2)
+    gap = rank - perturbed + torch.log1p(-(perturbed - top).exp())
+    shifted = rank - gap.clamp(min=0) - torch.log1p(-gap.abs().neg().exp().neg())
+    return shifted.masked_fill(candidates == -torch.inf, -torch.inf)

@@ -1,6 +1,4 @@
-"""The index of all prefixes of all items' codes."""
-
-from itertools import pairwise
+"""The index of all prefixes of all items' codes, and excluded items as dead ends of it."""
 
 import torch
 
@@ -12,7 +10,8 @@ class CodeTrie:
     `n_items` nodes are the items. So the children of a node are neighbours, and (parent, code) grows with the node.
     Node -1 is "not in the trie": it has no children, no item and only itself to advance to.
 
-    Build it with [`CodeTrie.from_item_codes`]; it is saved nowhere and rebuilt from a model's `item_tokens`.
+    Build it with [`CodeTrie.from_item_codes`]; it is saved nowhere and rebuilt from a model's `item_tokens`. Ten
+    million items take about 250 MB.
     """
 
     def __init__(
@@ -20,16 +19,16 @@ class CodeTrie:
         keys: torch.Tensor,
         child_start: torch.Tensor,
         leaf_items: torch.Tensor,
-        leaf_counts: torch.Tensor,
+        inner_counts: torch.Tensor,
         max_children: list[int],
         code_length: int,
         codebook_size: int,
     ):
-        self.keys = keys  # [nodes - 1] parent * K + code of nodes 1.., ascending
-        self.child_start = child_start  # [nodes + 1] first child of each node
-        self.leaf_items = leaf_items  # [n_items] item index of the last nodes
-        self.leaf_counts = leaf_counts  # [nodes] items below each node
-        self.max_children = max_children  # one number a level
+        self.keys = keys  # [nodes - 1] int64: parent * K + code of nodes 1.., ascending
+        self.child_start = child_start  # [inner nodes + 1] int32: first child of each inner node
+        self.leaf_items = leaf_items  # [n_items] int32: item index of the last nodes
+        self.inner_counts = inner_counts  # [inner nodes] int32: items below each inner node
+        self.max_children = max_children  # most children of one node, a number a level
         self.code_length = code_length
         self.codebook_size = codebook_size
 
@@ -56,33 +55,39 @@ class CodeTrie:
         device = codes.device
         if items is None:
             items = torch.arange(1, n_items + 1, device=device)
-        parents = torch.zeros(n_items, dtype=torch.long, device=device)  # node of each item's prefix so far
-        keys, leaf_counts, level_starts, nodes = [], [torch.tensor([n_items], device=device)], [0], 1
+        order = _path_order(codes, codebook_size)
+        first = torch.zeros(1, dtype=torch.long, device=device)  # the root's first row in path order
+        is_first = torch.zeros(n_items, dtype=torch.bool, device=device)  # rows that begin a new prefix
+        is_first[0] = True
+        nodes, keys, child_start, counts, max_children = 1, [], [], [], []
         for level in range(code_length):
-            level_keys, inverse, counts = torch.unique(
-                parents * codebook_size + codes[:, level], return_inverse=True, return_counts=True
-            )
-            keys.append(level_keys)
-            leaf_counts.append(counts)
-            parents = nodes + inverse
-            level_starts.append(nodes)
-            nodes += len(level_keys)
-        if len(keys[-1]) != n_items:
-            order = parents.argsort(stable=True)
-            twin = (parents[order][1:] == parents[order][:-1]).nonzero()[0, 0]
-            first, second = items[order[twin]].item(), items[order[twin + 1]].item()
+            level_codes = codes[order, level]
+            is_first[1:] |= level_codes[1:] != level_codes[:-1]
+            parents, first = first, is_first.nonzero().squeeze(1)  # first rows of this level's nodes and of the next's
+            parent = nodes - len(parents) + torch.searchsorted(parents, first, right=True) - 1
+            keys.append(parent * codebook_size + level_codes[first])
+            start = torch.searchsorted(first, parents)  # number of each parent's first child
+            max_children.append(_lengths(start, len(first)).max().item())
+            child_start.append(nodes + start)
+            counts.append(_lengths(parents, n_items))
+            nodes += len(first)
+        if len(first) != n_items:
+            row = (~is_first).nonzero()[0, 0]
+            twin, item = items[order[row - 1]].item(), items[order[row]].item()
             raise ValueError(
-                f"items {first} and {second} share the codes {codes[order[twin]].tolist()}; codes must be unique: "
-                "make them so with `assign_item_codes`."
+                f"items {min(twin, item)} and {max(twin, item)} share the codes {codes[order[row]].tolist()}; codes "
+                "must be unique: make them so with `assign_item_codes`."
             )
-        all_keys = torch.cat(keys)
-        child_counts = torch.bincount(all_keys // codebook_size, minlength=nodes)  # [nodes]
-        child_start = torch.ones(nodes + 1, dtype=torch.long, device=device)
-        child_start[1:] += child_counts.cumsum(0)
-        max_children = [int(child_counts[start:end].max()) for start, end in pairwise(level_starts)]
-        leaf_items = torch.empty_like(items)
-        leaf_items[parents - level_starts[-1]] = items
-        return cls(all_keys, child_start, leaf_items, torch.cat(leaf_counts), max_children, code_length, codebook_size)
+        child_start.append(torch.tensor([nodes], device=device))
+        return cls(
+            torch.cat(keys),
+            torch.cat(child_start).int(),
+            items[order].int(),
+            torch.cat(counts).int(),
+            max_children,
+            code_length,
+            codebook_size,
+        )
 
     @property
     def device(self) -> torch.device:
@@ -98,30 +103,39 @@ class CodeTrie:
             self.keys.to(device),
             self.child_start.to(device),
             self.leaf_items.to(device),
-            self.leaf_counts.to(device),
+            self.inner_counts.to(device),
             self.max_children,
             self.code_length,
             self.codebook_size,
         )
 
-    def children(self, node: torch.Tensor, level: int) -> torch.Tensor:
-        """Which codes may follow.
+    def successors(self, node: torch.Tensor, level: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The children of each node, side by side.
 
         Args:
             node (`torch.LongTensor` of any shape): nodes of one level, or -1.
             level (`int`): how many codes lead to these nodes.
 
         Returns:
-            `torch.BoolTensor` of shape `(*node.shape, codebook_size)`.
+            codes and child nodes, both `(*node.shape, m)`, where m is the most children that a node of this level has;
+            code 0 and node -1 stand in unused places.
         """
         known = node.clamp(min=0)
-        start, end = self.child_start[known], self.child_start[known + 1]
+        start, end = self.child_start[known].long(), self.child_start[known + 1]
         end = torch.where(node < 0, start, end)
-        child = start.unsqueeze(-1) + torch.arange(self.max_children[level], device=node.device)  # [*, max_children]
+        child = start.unsqueeze(-1) + torch.arange(self.max_children[level], device=node.device)
         exists = child < end.unsqueeze(-1)
         code = self.keys[(child - 1).clamp(max=len(self.keys) - 1)] % self.codebook_size
-        mask = torch.zeros(*node.shape, self.codebook_size + 1, dtype=torch.bool, device=node.device)
-        mask.scatter_(-1, code.masked_fill(~exists, self.codebook_size), True)  # what does not exist: the spare column
+        return torch.where(exists, code, 0), torch.where(exists, child, -1)
+
+    def children(self, node: torch.Tensor, level: int) -> torch.Tensor:
+        """Which codes may follow, `(*node.shape, codebook_size)` of `bool`; arguments as in `successors`."""
+        return self.as_mask(*self.successors(node, level))
+
+    def as_mask(self, codes: torch.Tensor, child: torch.Tensor) -> torch.Tensor:
+        """`successors` as a mask over all codes, `(*, codebook_size)`."""
+        mask = torch.zeros(*codes.shape[:-1], self.codebook_size + 1, dtype=torch.bool, device=codes.device)
+        mask.scatter_(-1, codes.masked_fill(child < 0, self.codebook_size), True)  # unused places: the spare column
         return mask[..., :-1]
 
     def advance(self, node: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
@@ -138,18 +152,81 @@ class CodeTrie:
             node = self.advance(node, codes[..., level])
         return node
 
+    def parent(self, node: torch.Tensor) -> torch.Tensor:
+        """The parent of each node, none of which is the root or -1."""
+        return self.keys[node - 1] // self.codebook_size
+
+    def item_count(self, node: torch.Tensor) -> torch.Tensor:
+        """Items below each node, none of which is -1; 1 for a leaf."""
+        inner = len(self.inner_counts)
+        return torch.where(node < inner, self.inner_counts[node.clamp(max=inner - 1)], 1)
+
     def item(self, node: torch.Tensor) -> torch.Tensor:
         """Item index of each leaf, 0 for -1 and for inner nodes."""
-        leaf = node - (len(self.child_start) - 1 - self.n_items)
-        return torch.where(leaf >= 0, self.leaf_items[leaf.clamp(min=0)], 0)
+        leaf = node - len(self.inner_counts)
+        return torch.where(leaf >= 0, self.leaf_items[leaf.clamp(min=0)].long(), 0)
 
     def restrict(self, items: torch.Tensor) -> "CodeTrie":
         """A trie of the given item indices alone (those of `items` that this trie holds)."""
-        leaves = torch.isin(self.leaf_items, items).nonzero().squeeze(1) + len(self.child_start) - 1 - self.n_items
-        kept = self.item(leaves)
-        codes = []
+        leaves = torch.isin(self.leaf_items, items).nonzero().squeeze(1)
+        node, codes = leaves + len(self.inner_counts), []
         for _ in range(self.code_length):
-            key = self.keys[leaves - 1]
+            key = self.keys[node - 1]
             codes.append(key % self.codebook_size)
-            leaves = key // self.codebook_size
-        return CodeTrie.from_item_codes(torch.stack(codes[::-1], dim=1), self.codebook_size, kept)
+            node = key // self.codebook_size
+        return CodeTrie.from_item_codes(
+            torch.stack(codes[::-1], dim=1), self.codebook_size, self.leaf_items[leaves].long()
+        )
+
+
+class ExcludedItems:
+    """Items that single users must not get, as dead nodes of a trie: a node whose items are all excluded is dead.
+
+    Args:
+        trie ([`CodeTrie`]): the catalogue.
+        leaves (`torch.LongTensor` of shape `(users, n)`): the nodes of each user's excluded items, in any order, maybe
+            repeated; -1 is none.
+    """
+
+    def __init__(self, trie: CodeTrie, leaves: torch.Tensor):
+        none = len(trie.keys) + 1  # sorts behind all nodes
+        node = leaves.masked_fill(leaves < 0, none).sort(dim=1).values
+        node[:, 1:] = node[:, 1:].masked_fill(node[:, 1:] == node[:, :-1], none)
+        node = node.sort(dim=1).values
+        self.remaining = trie.n_items - (node < none).sum(1)  # [users] items left
+        self.dead: list[torch.Tensor] = []  # a level: its dead nodes [users, n], ascending, then `none`
+        for _ in range(trie.code_length):
+            # ancestors of sorted leaves are sorted: a run of equal ones is as long as many of its items are excluded
+            run = torch.searchsorted(node, node, right=True) - torch.searchsorted(node, node)
+            exists = node < none
+            known = node.masked_fill(~exists, 1)
+            dead = exists & (run == trie.item_count(known))
+            self.dead.insert(0, node.masked_fill(~dead, none).sort(dim=1).values)
+            node = trie.parent(known).masked_fill(~exists, none)
+
+    def contain(self, node: torch.Tensor, level: int) -> torch.Tensor:
+        """Which nodes `[users, *]`, children of nodes of `level`, are dead for their user."""
+        flat = node.flatten(1)
+        place = torch.searchsorted(self.dead[level], flat).clamp(max=self.dead[level].shape[1] - 1)
+        return (self.dead[level].gather(1, place) == flat).view(node.shape)
+
+    def without(self, child: torch.Tensor, level: int) -> torch.Tensor:
+        """Child nodes `[users, *]` of nodes of `level`, -1 in the place of dead ones."""
+        return child.masked_fill(self.contain(child, level), -1)
+
+
+def _path_order(codes: torch.Tensor, codebook_size: int) -> torch.Tensor:
+    """Rows of `codes` `[n, L]` in lexicographic order, sorted by as many levels at a time as fit into 63 bits."""
+    together = max(1, 63 // max(1, (codebook_size - 1).bit_length()))
+    order = torch.arange(len(codes), device=codes.device)
+    for start in reversed(range(0, codes.shape[1], together)):
+        word = torch.zeros_like(order)
+        for level in range(start, min(start + together, codes.shape[1])):
+            word = word * codebook_size + codes[order, level]
+        order = order[word.argsort(stable=True)]
+    return order
+
+
+def _lengths(starts: torch.Tensor, end: int) -> torch.Tensor:
+    """How far each start is from the next, and the last from `end`."""
+    return torch.diff(starts, append=starts.new_tensor([end]))

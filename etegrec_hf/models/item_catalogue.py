@@ -5,18 +5,21 @@ from typing import Any
 import torch
 
 from .code_trie import CodeTrie
+from .free_codes_etegrec import free_codes
 
 
 class ItemCatalogueMixin:
     """What a model knows of its items.
 
-    The tables `item_tokens` and `semantic_embedding` are saved with its weights.
+    The tables `item_tokens`, `is_removed` and `semantic_embedding` are saved with its weights.
     """
 
     config: Any  # ETEGRecConfig
     item_tokens: torch.Tensor  # [n_items + 1, code_length] token ids, row 0 padding
+    is_removed: torch.Tensor  # [n_items + 1] bool, items that are read in histories but not recommended
     semantic_embedding: torch.Tensor | None  # [n_items + 1, input_size], row 0 padding
-    _code_trie: CodeTrie | None
+    item_tokenizer: Any  # RQVAEModel
+    _code_trie: tuple[Any, CodeTrie] | None = None  # the versions of the tables it was built from, and the trie
 
     @property
     def item_codes(self) -> torch.LongTensor:
@@ -25,18 +28,20 @@ class ItemCatalogueMixin:
 
     @property
     def code_trie(self) -> CodeTrie:
-        """The trie of `item_tokens`, built when first used.
+        """The trie of `item_tokens` without removed items, built when first used and when these tables have changed.
 
         Raises:
             ValueError: the model has no codes yet, or a checkpoint holds codes that are no codes or not unique.
         """
-        if self._code_trie is None:
+        tables = (self.item_tokens, self.is_removed)
+        versions = [(table.device, None if table.is_inference() else table._version) for table in tables]
+        if self._code_trie is None or self._code_trie[0] != versions:
             if not self.item_tokens.any():
                 raise ValueError("`item_tokens` is empty; give the model its catalogue with `set_item_codes`.")
-            self._code_trie = CodeTrie.from_item_codes(self.item_codes, self.config.codebook_size)
-        if self._code_trie.device != self.item_tokens.device:
-            self._code_trie = self._code_trie.to(self.item_tokens.device)
-        return self._code_trie
+            kept = (~self.is_removed[1:]).nonzero().squeeze(1)
+            trie = CodeTrie.from_item_codes(self.item_codes[kept], self.config.codebook_size, kept + 1)
+            self._code_trie = (versions, trie)
+        return self._code_trie[1]
 
     def set_item_codes(self, codes: torch.LongTensor) -> None:
         """Makes `codes` the catalogue's.
@@ -52,8 +57,9 @@ class ItemCatalogueMixin:
         if tuple(codes.shape) != expected:
             raise ValueError(f"`codes` has shape {tuple(codes.shape)}; `n_items` and `code_length` say {expected}.")
         codes = codes.to(device=self.item_tokens.device, dtype=torch.long)
-        self._code_trie = CodeTrie.from_item_codes(codes, self.config.codebook_size)
+        CodeTrie.from_item_codes(codes, self.config.codebook_size)  # raises what is wrong with them
         self.item_tokens[1:] = codes + self._level_offsets()
+        self._code_trie = None
 
     def set_semantic_embedding(self, embeddings: torch.FloatTensor) -> None:
         """Stores the items' frozen embeddings `[n_items, input_size]`, row i for item index i + 1.
@@ -63,13 +69,64 @@ class ItemCatalogueMixin:
         """
         if self.semantic_embedding is None:
             raise ValueError("`has_semantic_embedding` is False; make the model with True to store embeddings.")
-        expected = (self.config.n_items, self.config.rqvae_config.input_size)
-        if tuple(embeddings.shape) != expected:
-            raise ValueError(f"`embeddings` has shape {tuple(embeddings.shape)}; the configuration says {expected}.")
-        if not embeddings.isfinite().all():
-            row = (~embeddings.isfinite()).any(1).nonzero()[0].item()
-            raise ValueError(f"`embeddings` holds NaN or infinity, first at item index {row + 1}; repair that row.")
+        embeddings = self._check_embeddings(embeddings, self.config.n_items, 1)
         self.semantic_embedding[1:] = embeddings.to(self.semantic_embedding)
+
+    @torch.no_grad()
+    def add_items(self, ids: list[str], embeddings: torch.FloatTensor, tokenizer) -> torch.LongTensor:
+        """Adds items without training; they can be recommended at once.
+
+        The RQ-VAE gives each its prefix, and the suffix is one that no item of that prefix has. A prefix without a
+        free suffix is left for the nearest one that has. Items that were there keep their codes and indices.
+
+        Args:
+            ids (`list[str]`): their item ids.
+            embeddings (`torch.FloatTensor` of shape `(n, input_size)`): their semantic embeddings.
+            tokenizer ([`ETEGRecTokenizer`]): this model's, which learns the items too.
+
+        Returns:
+            their item indices, `[n]`.
+
+        Raises:
+            ValueError: an id that exists, embeddings of the wrong shape or with NaN, a tokenizer of other items, or no
+                free codes. Model and tokenizer are then as they were.
+        """
+        self.check_item_ids(tokenizer)
+        first, device = self.config.n_items + 1, self.item_tokens.device
+        embeddings = self._check_embeddings(embeddings, len(ids), first).to(device, self.item_tokenizer.dtype)
+        everything = CodeTrie.from_item_codes(self.item_codes, self.config.codebook_size)  # removed items too
+        codes = free_codes(
+            everything,
+            self.item_tokenizer.encode(embeddings),
+            lambda row: self.item_tokenizer(embeddings[row : row + 1]).code_logits[0, -1],
+        )
+        tokenizer.add_items(ids, codes)
+        self.config.n_items += len(ids)
+        self.item_tokens = torch.cat([self.item_tokens, codes + self._level_offsets()])
+        self.is_removed = torch.cat([self.is_removed, self.is_removed.new_zeros(len(ids))])
+        if self.semantic_embedding is not None:
+            rows = embeddings.to(self.semantic_embedding)
+            self.semantic_embedding = torch.cat([self.semantic_embedding, rows])
+        self._code_trie = None
+        return torch.arange(first, first + len(ids), device=device)
+
+    def remove_items(self, items: torch.LongTensor) -> None:
+        """Takes items out of what can be recommended, for good; histories that hold them are read as before.
+
+        Args:
+            items (`torch.LongTensor` of shape `(n,)`): item indices, `tokenizer.index_of(ids)`. For items that are out
+                of stock now and then, see `exclude` and `allowed` of `recommend`.
+
+        Raises:
+            ValueError: an index that doesn't exist, or no item left.
+        """
+        items = self._check_items("items", items)
+        removed = self.is_removed.clone()
+        removed[items] = True
+        if removed[1:].all():
+            raise ValueError(f"`items` are all {self.config.n_items} of the catalogue; leave at least one.")
+        self.is_removed.copy_(removed)
+        self._code_trie = None
 
     def check_item_ids(self, tokenizer) -> None:
         """Compares a tokenizer's catalogue with the model's.
@@ -103,6 +160,16 @@ class ItemCatalogueMixin:
         """What a raw code of each level lacks to its token id, `[code_length]`."""
         levels = torch.arange(self.config.code_length, device=self.item_tokens.device)
         return 1 + levels * self.config.codebook_size
+
+    def _check_embeddings(self, embeddings: torch.Tensor, n_items: int, first: int) -> torch.Tensor:
+        """Embeddings of `n_items` items from index `first` on, if they are whole."""
+        expected = (n_items, self.config.rqvae_config.input_size)
+        if tuple(embeddings.shape) != expected:
+            raise ValueError(f"`embeddings` has shape {tuple(embeddings.shape)}; expected {expected}.")
+        if not embeddings.isfinite().all():
+            row = (~embeddings.isfinite()).any(1).nonzero()[0].item()
+            raise ValueError(f"`embeddings` holds NaN or infinity, first at item index {first + row}; repair it.")
+        return embeddings
 
     def _check_items(self, name: str, items: torch.LongTensor) -> torch.LongTensor:
         """Item indices on the model's device, if all of them exist."""

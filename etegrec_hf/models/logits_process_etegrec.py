@@ -3,7 +3,7 @@
 import torch
 from transformers import LogitsProcessor
 
-from .code_trie import CodeTrie
+from .code_trie import CodeTrie, ExcludedItems
 
 
 class CodeTrieLogitsProcessor(LogitsProcessor):
@@ -17,12 +17,28 @@ class CodeTrieLogitsProcessor(LogitsProcessor):
         code_length (`int`): L, codes an item.
         codebook_size (`int`): K, codes a level.
         trie ([`CodeTrie`], *optional*): the catalogue; without it any code of the level may follow.
+        excluded ([`ExcludedItems`], *optional*): items that single users must not get.
+
+    Raises:
+        ValueError: a trie of other codes.
     """
 
-    def __init__(self, code_length: int, codebook_size: int, trie: CodeTrie | None = None):
+    def __init__(
+        self,
+        code_length: int,
+        codebook_size: int,
+        trie: CodeTrie | None = None,
+        excluded: ExcludedItems | None = None,
+    ):
+        if trie is not None and (trie.code_length, trie.codebook_size) != (code_length, codebook_size):
+            raise ValueError(
+                f"the trie's `code_length` is {trie.code_length} and its `codebook_size` {trie.codebook_size}; the "
+                f"model has {code_length} and {codebook_size}: build the trie from the model's `item_codes`."
+            )
         self.code_length = code_length
         self.codebook_size = codebook_size
         self.trie = trie
+        self.excluded = excluded
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """Masks `scores` `[rows, vocab_size]` given decoder ids `[rows, 1 + codes so far]`."""
@@ -36,8 +52,11 @@ class CodeTrieLogitsProcessor(LogitsProcessor):
         log_probs = scores[:, start : start + self.codebook_size].log_softmax(-1)
         if self.trie is not None:
             offsets = 1 + torch.arange(level, device=input_ids.device) * self.codebook_size
-            node = self.trie.walk(input_ids[:, 1:] - offsets)
-            log_probs = log_probs.masked_fill(~self.trie.children(node, level), -torch.inf)
+            codes, child = self.trie.successors(self.trie.walk(input_ids[:, 1:] - offsets), level)  # [rows, m]
+            if self.excluded is not None:  # each user's rows are neighbours
+                users = len(self.excluded.remaining)
+                child = self.excluded.without(child.view(users, -1), level).view(child.shape)
+            log_probs = log_probs.masked_fill(~self.trie.as_mask(codes, child), -torch.inf)
         constrained = torch.full_like(scores, -torch.inf)
         constrained[:, start : start + self.codebook_size] = log_probs
         return constrained

@@ -5,16 +5,14 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import GenerationMixin, LogitsProcessorList, PreTrainedModel
+from transformers import GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.t5.modeling_t5 import T5Stack
 from transformers.utils import ModelOutput
 
-from .beam_search_etegrec import BeamDecoder, Exclusion, code_beam_search
 from .configuration_etegrec import ETEGRecConfig
-from .item_catalogue import ItemCatalogueMixin
-from .logits_process_etegrec import CodeTrieLogitsProcessor
+from .decoding_etegrec import CodeDecodingMixin
 from .modeling_rqvae import RQVAEModel
 
 
@@ -44,7 +42,7 @@ class ETEGRecOutput(ModelOutput):
     encoder_last_hidden_state: torch.FloatTensor | None = None
 
 
-class ETEGRecForConditionalGeneration(ItemCatalogueMixin, PreTrainedModel, GenerationMixin):
+class ETEGRecForConditionalGeneration(CodeDecodingMixin, PreTrainedModel, GenerationMixin):
     """T5 over item codes with a learnable item tokenizer.
 
     Give it its catalogue before use: [`~ETEGRecForConditionalGeneration.set_item_codes`] and, for training,
@@ -75,13 +73,15 @@ class ETEGRecForConditionalGeneration(ItemCatalogueMixin, PreTrainedModel, Gener
         self.encoder.set_input_embeddings(self.shared)
         self.decoder.set_input_embeddings(self.shared)
         self.item_tokenizer = RQVAEModel(config.rqvae_config)
+        for module in self.modules():
+            if isinstance(module, nn.ReLU):
+                module.inplace = True  # its input is a linear layer's output, which nobody else needs
         self.sequence_adapter = nn.Linear(config.d_model, config.rqvae_config.latent_size)
         self.preference_adapter = nn.Linear(config.d_model, config.rqvae_config.input_size)
         self.register_buffer("item_tokens", torch.zeros(config.n_items + 1, config.code_length, dtype=torch.long))
+        self.register_buffer("is_removed", torch.zeros(config.n_items + 1, dtype=torch.bool))
         semantic_embedding = torch.zeros(config.n_items + 1, config.rqvae_config.input_size)
         self.register_buffer("semantic_embedding", semantic_embedding if config.has_semantic_embedding else None)
-        self._code_trie = None
-        self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "_code_trie", None))
         # Both classes may load it; saving adds the second from register_for_auto_class
         config.auto_map = {"AutoModel": "modeling_etegrec.ETEGRecForConditionalGeneration"}
         self.post_init()
@@ -91,6 +91,7 @@ class ETEGRecForConditionalGeneration(ItemCatalogueMixin, PreTrainedModel, Gener
         if isinstance(module, ETEGRecForConditionalGeneration):
             init.normal_(module.shared.weight, std=self.config.initializer_factor)
             init.zeros_(module.item_tokens)
+            init.zeros_(module.is_removed)
             if module.semantic_embedding is not None:
                 init.zeros_(module.semantic_embedding)
         elif isinstance(module, nn.Linear):
@@ -110,8 +111,6 @@ class ETEGRecForConditionalGeneration(ItemCatalogueMixin, PreTrainedModel, Gener
 
     def get_decoder(self):
         return self.decoder
-
-    # Training
 
     def forward(
         self,
@@ -192,141 +191,6 @@ class ETEGRecForConditionalGeneration(ItemCatalogueMixin, PreTrainedModel, Gener
         """Decoder states `[..., d_model]` against one level's K codes: `[..., codebook_size]`."""
         start = 1 + level * self.config.codebook_size
         return self._scaled(decoder_states) @ self.shared.weight[start : start + self.config.codebook_size].T
-
-    # Decoding
-
-    def _check_history(self, input_ids: torch.LongTensor, attention_mask: torch.LongTensor | None) -> torch.Tensor:
-        """The attention mask of histories that can be decoded."""
-        if input_ids.ndim != 2 or input_ids.shape[1] % self.config.code_length:
-            raise ValueError(
-                f"`input_ids` has shape {tuple(input_ids.shape)}; it must be (batch, items * "
-                f"{self.config.code_length}): "
-                "whole items of `code_length` token ids."
-            )
-        if attention_mask is None:
-            attention_mask = (input_ids != self.config.pad_token_id).long()
-        empty = (attention_mask.sum(1) == 0).nonzero()
-        if len(empty):
-            raise ValueError(
-                f"row {empty[0].item()} of `input_ids` is only padding; a history needs at least one item. "
-                "Leave that user out, or recommend popular items."
-            )
-        return attention_mask
-
-    def generate(
-        self,
-        inputs: torch.LongTensor | None = None,
-        generation_config=None,
-        logits_processor=None,
-        constrained: bool = True,
-        **kwargs,
-    ):
-        """transformers' `generate`, in which each step chooses among its level's codes.
-
-        Beam search, greedy decoding, sampling and several returned sequences work as ever; `sequences_scores` are the
-        items' log-probabilities. Without a generation configuration, `max_new_tokens` is `code_length`,
-        `length_penalty` 0 and top-k filtering off.
-
-        Args:
-            inputs (`torch.LongTensor` of shape `(batch, items * code_length)`): token ids of histories; also as
-                `input_ids=`.
-            generation_config (`GenerationConfig`, *optional*): as in transformers.
-            logits_processor (`LogitsProcessorList`, *optional*): applied after the levels and the trie.
-            constrained (`bool`, *optional*, defaults to `True`): whether every sequence must be an item. Without,
-                codes still belong to their levels but may be nobody's.
-
-        Returns:
-            as in transformers; sequences `[batch * num_return_sequences, 1 + code_length]` begin with the decoder
-            start.
-
-        Raises:
-            ValueError: a history of only padding or broken items, or more sequences asked for than there are items.
-        """
-        input_ids = kwargs.pop("input_ids", None) if inputs is None else inputs
-        if input_ids is not None:
-            kwargs["attention_mask"] = self._check_history(input_ids, kwargs.get("attention_mask"))
-        if generation_config is None:
-            defaults = {"max_new_tokens": self.config.code_length}
-            if kwargs.get("num_beams", 1) > 1:
-                defaults["length_penalty"] = 0.0
-            if kwargs.get("do_sample"):
-                defaults["top_k"] = 0
-            kwargs = {**defaults, **kwargs}
-        returned = kwargs.get("num_return_sequences") or 1
-        if constrained and kwargs.get("num_beams", 1) > 1 and returned > self.config.n_items:
-            raise ValueError(
-                f"`num_return_sequences` is {returned}, but the catalogue has {self.config.n_items} items; "
-                "ask for fewer."
-            )
-        trie = self.code_trie if constrained else None
-        levels = CodeTrieLogitsProcessor(self.config.code_length, self.config.codebook_size, trie)
-        return super().generate(
-            input_ids,
-            generation_config=generation_config,
-            logits_processor=LogitsProcessorList([levels, *(logits_processor or [])]),
-            **kwargs,
-        )
-
-    @torch.no_grad()
-    def recommend(
-        self,
-        input_ids: torch.LongTensor,
-        attention_mask: torch.LongTensor | None = None,
-        top_k: int = 10,
-        num_beams: int = 20,
-        exclude: torch.LongTensor | None = None,
-        allowed: torch.LongTensor | None = None,
-    ) -> tuple[torch.LongTensor, torch.FloatTensor]:
-        """The `top_k` items of each user by batched code beam search.
-
-        The items and scores are those that `generate` finds with as many beams.
-
-        Args:
-            input_ids (`torch.LongTensor` of shape `(batch, items * code_length)`): token ids of histories.
-            attention_mask (`torch.LongTensor` of the same shape, *optional*): 0 on padding; by default on pad tokens.
-            top_k (`int`, *optional*, defaults to 10): items a user.
-            num_beams (`int`, *optional*, defaults to 20): prefixes kept a level; at least `top_k`.
-            exclude (`torch.LongTensor` of shape `(batch, n)`, *optional*): item indices that each user must not get,
-                padded with 0.
-            allowed (`torch.LongTensor` of shape `(n,)`, *optional*): item indices that all users must choose from.
-
-        Returns:
-            item indices `[batch, top_k]` and log-probabilities `[batch, top_k]`, best first. A user for whom fewer
-            items exist gets index 0 and minus infinity in the remaining places.
-
-        Raises:
-            ValueError: `num_beams` below `top_k`, a history of only padding or broken items, item indices that don't
-                exist or of the wrong shape, no allowed item, or weights that give NaN.
-        """
-        if top_k < 1 or num_beams < top_k:
-            raise ValueError(
-                f"`num_beams` is {num_beams} and `top_k` {top_k}; a beam must be at least as wide as the list, "
-                "and the list at least 1 long."
-            )
-        attention_mask = self._check_history(input_ids, attention_mask)
-        trie = self.code_trie
-        if allowed is not None:
-            allowed = self._check_items("allowed", allowed)
-            if not (allowed > 0).any():
-                raise ValueError("`allowed` holds no item; give at least one, or None to allow all.")
-            trie = trie.restrict(allowed)
-        exclusion = None
-        if exclude is not None:
-            exclude = self._check_items("exclude", exclude)
-            if exclude.ndim != 2 or len(exclude) != len(input_ids):
-                raise ValueError(
-                    f"`exclude` has shape {tuple(exclude.shape)}; expected ({len(input_ids)}, n): a row of item "
-                    "indices for each user, padded with 0."
-                )
-            exclusion = Exclusion(trie, exclude, F.pad(self.item_codes, (0, 0, 1, 0)))
-        encoder_states = self.encoder(input_ids=input_ids, attention_mask=attention_mask)[0]
-        decoder = BeamDecoder(self.decoder, encoder_states, attention_mask)
-        items, scores = code_beam_search(decoder, self._level_logits, trie, num_beams, exclusion)
-        if scores.isnan().any():
-            raise ValueError("the scores are NaN; the model's weights are damaged: load an earlier checkpoint.")
-        items, scores = items[:, :top_k], scores[:, :top_k]
-        missing = top_k - items.shape[1]
-        return F.pad(items, (0, missing)), F.pad(scores, (0, missing), value=-torch.inf)
 
 
 ETEGRecForConditionalGeneration.register_for_auto_class("AutoModelForSeq2SeqLM")

@@ -44,6 +44,24 @@ def read_item_index(path: str) -> dict[str, list[str]]:
         return json.load(file, object_pairs_hook=unique)
 
 
+def as_item_index(item_ids: list[str], codes: torch.Tensor) -> dict[str, list[str]]:
+    """Item id to token strings, from raw codes `[n_items, code_length]`.
+
+    Raises:
+        ValueError: an item id twice, or another number of ids than of rows.
+    """
+    if len(item_ids) != len(codes):
+        raise ValueError(f"`item_ids` holds {len(item_ids)} ids and `codes` {len(codes)} rows; they must agree.")
+    item_index = {
+        item_id: [code_token(level, code) for level, code in enumerate(row)]
+        for item_id, row in zip(item_ids, codes.tolist())
+    }
+    if len(item_index) != len(item_ids):
+        twin = first_repeated(item_ids)
+        raise ValueError(f"item id {twin!r} stands twice in `item_ids`; every item needs an id of its own.")
+    return item_index
+
+
 class ETEGRecTokenizer(PreTrainedTokenizer):
     """Reads histories of item ids as code tokens, and code tokens as item ids.
 
@@ -78,20 +96,25 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
             code_token(level, code) for level in range(self.code_length) for code in range(codebook_size)
         ]
         self._token_ids = {token: index for index, token in enumerate(self._token_strings)}
-        self.item_ids = list(item_index)
+        self._set_items(item_index)
+        kwargs.setdefault("pad_token", "<pad>")
+        kwargs.setdefault("model_max_length", max_history * self.code_length)
+        super().__init__(codebook_size=codebook_size, max_history=max_history, **kwargs)
+
+    def _set_items(self, item_index: dict[str, list[str]]) -> None:
+        """Makes these the items; an error leaves those before."""
         rows = [self._item_row(item_id, tokens) for item_id, tokens in item_index.items()]
-        self.item_tokens = torch.tensor([[0] * self.code_length, *rows])  # [n_items + 1, L]
-        self._index_of_item = {item_id: index for index, item_id in enumerate(self.item_ids, start=1)}
-        self._item_of_tokens: dict[tuple[int, ...], str] = {}
-        for item_id, row in zip(self.item_ids, rows):
-            if (twin := self._item_of_tokens.setdefault(tuple(row), item_id)) != item_id:
+        item_of_tokens: dict[tuple[int, ...], str] = {}
+        for item_id, row in zip(item_index, rows):
+            if (twin := item_of_tokens.setdefault(tuple(row), item_id)) != item_id:
                 raise ValueError(
                     f"items {twin!r} and {item_id!r} share the codes {item_index[item_id]}; codes must be unique: "
                     "make them so with `assign_item_codes`."
                 )
-        kwargs.setdefault("pad_token", "<pad>")
-        kwargs.setdefault("model_max_length", max_history * self.code_length)
-        super().__init__(codebook_size=codebook_size, max_history=max_history, **kwargs)
+        self.item_ids = list(item_index)
+        self.item_tokens = torch.tensor([[0] * self.code_length, *rows])  # [n_items + 1, L]
+        self._item_of_tokens = item_of_tokens
+        self._index_of_item = {item_id: index for index, item_id in enumerate(self.item_ids, start=1)}
 
     def _item_row(self, item_id: str, tokens: list[str]) -> list[int]:
         """Token ids of one item's token strings."""
@@ -118,16 +141,7 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
         Raises:
             ValueError: an item id twice, or another number of ids than of rows.
         """
-        if len(item_ids) != len(codes):
-            raise ValueError(f"`item_ids` holds {len(item_ids)} ids and `codes` {len(codes)} rows; they must agree.")
-        item_index = {
-            item_id: [code_token(level, code) for level, code in enumerate(row)]
-            for item_id, row in zip(item_ids, codes.tolist())
-        }
-        if len(item_index) != len(item_ids):
-            twin = first_repeated(item_ids)
-            raise ValueError(f"item id {twin!r} stands twice in `item_ids`; every item needs an id of its own.")
-        return cls(item_index=item_index, codebook_size=codebook_size, **kwargs)
+        return cls(item_index=as_item_index(item_ids, codes), codebook_size=codebook_size, **kwargs)
 
     # The vocabulary, as transformers asks for it
 
@@ -148,12 +162,27 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
         """Writes `item_index.json`."""
         name = (f"{filename_prefix}-" if filename_prefix else "") + self.vocab_files_names["item_index_file"]
         path = os.path.join(save_directory, name)
-        tokens = [[self._token_strings[token] for token in row] for row in self.item_tokens[1:].tolist()]
         with open(path, "w", encoding="utf-8") as file:
-            json.dump(dict(zip(self.item_ids, tokens)), file, ensure_ascii=False)
+            json.dump(self._item_index(), file, ensure_ascii=False)
         return (path,)
 
     # Item ids and tokens
+
+    def _item_index(self) -> dict[str, list[str]]:
+        rows = self.item_tokens[1:].tolist()
+        return {item_id: [self._token_strings[token] for token in row] for item_id, row in zip(self.item_ids, rows)}
+
+    def add_items(self, item_ids: list[str], codes: torch.Tensor) -> None:
+        """Appends items with raw codes `[n, code_length]`; those before keep their indices.
+
+        Raises:
+            ValueError: an id or codes that another item has, or codes out of range. The tokenizer is then as it was.
+        """
+        new = as_item_index(item_ids, codes)
+        for item_id in new:
+            if item_id in self._index_of_item:
+                raise ValueError(f"item {item_id!r} is in the catalogue already; every item needs an id of its own.")
+        self._set_items(self._item_index() | new)
 
     def index_of(self, item_ids: list[str], unknown: str = "error") -> list[int]:
         """Item indices of item ids.

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etegrec_hf.models.code_trie import CodeTrie
+from etegrec_hf.models.code_trie import CodeTrie, ExcludedItems
 
 
 @st.composite
@@ -24,7 +24,12 @@ def test_every_walk_agrees_with_a_dictionary(catalogue):
         node = trie.walk(torch.tensor(prefix, dtype=torch.long))
         expected = {path[len(prefix)] for path in paths if path[: len(prefix)] == prefix}
         assert set(trie.children(node, len(prefix)).nonzero().flatten().tolist()) == expected
-        assert trie.leaf_counts[node] == sum(path[: len(prefix)] == prefix for path in paths)
+        assert trie.item_count(node) == sum(path[: len(prefix)] == prefix for path in paths)
+        successors, child = trie.successors(node, len(prefix))
+        assert dict(zip(successors[child >= 0].tolist(), child[child >= 0].tolist())) == {
+            code: trie.walk(torch.tensor([*prefix, code])).item() for code in expected
+        }
+        assert (trie.parent(child[child >= 0]) == node).all()
     everything = torch.cartesian_prod(*[torch.arange(codebook_size)] * codes.shape[1])
     items = trie.item(trie.walk(everything)).tolist()
     assert items == [paths.get(tuple(row), 0) for row in everything.tolist()]
@@ -37,6 +42,32 @@ def test_restricting_keeps_exactly_the_chosen_items(catalogue, data):
     trie = CodeTrie.from_item_codes(codes, codebook_size).restrict(torch.tensor(sorted(chosen)))
     items = trie.item(trie.walk(codes)).tolist()
     assert items == [index if index in chosen else 0 for index in range(1, len(codes) + 1)]
+
+
+@given(catalogues(), st.data())
+def test_a_node_is_dead_when_all_of_its_items_are_excluded(catalogue, data):
+    codes, codebook_size = catalogue
+    trie = CodeTrie.from_item_codes(codes, codebook_size)
+    leaves = torch.cat([torch.tensor([-1]), trie.walk(codes)])  # by item index
+    rows = data.draw(st.lists(st.lists(st.integers(0, len(codes)), min_size=5, max_size=5), min_size=1, max_size=3))
+    excluded = ExcludedItems(trie, leaves[torch.tensor(rows)])
+    assert excluded.remaining.tolist() == [len(codes) - len(set(row) - {0}) for row in rows]
+    for level in range(codes.shape[1]):
+        node = trie.walk(codes[:, : level + 1])  # of each item
+        dead = excluded.contain(node.expand(len(rows), -1), level)
+        for row, banned in enumerate(rows):
+            for item in range(len(codes)):
+                below = (node == node[item]).nonzero().flatten() + 1
+                assert dead[row, item] == set(below.tolist()).issubset(banned)
+
+
+def test_paths_longer_than_a_machine_word_are_sorted_too():
+    codes = torch.randint(0, 2**20, (50, 4), generator=torch.Generator().manual_seed(0))
+    codes[25:, :3] = codes[:25, :3]  # shared prefixes
+    trie = CodeTrie.from_item_codes(codes, 2**20)
+    assert torch.equal(trie.item(trie.walk(codes)), torch.arange(1, 51))
+    rows = codes.tolist()
+    assert trie.leaf_items.tolist() == [index + 1 for index in sorted(range(50), key=rows.__getitem__)]
 
 
 def test_nowhere_leads_nowhere():

@@ -1,8 +1,13 @@
+import itertools
+import math
+
 import pytest
 import torch
 from conftest import make_model, random_codes, random_histories
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from etegrec_hf import CodeTrieLogitsProcessor
 
 
 def all_scores(model, history: torch.Tensor) -> torch.Tensor:
@@ -148,6 +153,154 @@ def test_more_wanted_than_there_are(model):
     assert (scores[0, 40:] == -torch.inf).all()
 
 
+@settings(max_examples=20)
+@given(data=st.data(), seed=st.integers(0, 99))
+def test_generate_obeys_what_recommend_obeys(data, seed):
+    model = make_model(random_codes(30, 3, 5, seed=seed), 5, seed=seed)
+    inputs = model.inputs_from_items(random_histories(model, [2, 4], seed))
+    exclude = torch.tensor([data.draw(st.lists(st.integers(0, 30), min_size=4, max_size=4)) for _ in range(2)])
+    allowed = data.draw(st.one_of(st.none(), st.sets(st.integers(1, 30), min_size=15)))
+    limits = {"exclude": exclude, "allowed": torch.tensor(sorted(allowed)) if allowed else None}
+    limits["exclude_history"] = data.draw(st.booleans())
+    items, scores = model.recommend(**inputs, top_k=5, num_beams=5, **limits)
+    output = model.generate(
+        **inputs, num_beams=5, num_return_sequences=5, return_dict_in_generate=True, output_scores=True, **limits
+    )
+    generated = items_of(model, output.sequences).view(2, 5)
+    assert_same_ranking(items, scores, generated, output.sequences_scores.view(2, 5))
+    torch.manual_seed(seed)
+    sampled = items_of(model, model.generate(**inputs, do_sample=True, num_return_sequences=20, **limits)).view(2, 20)
+    for row in range(2):
+        banned = set(exclude[row].tolist()) | (set(range(1, 31)) - allowed if allowed else set())
+        if limits["exclude_history"]:
+            banned |= set(history_of(model, inputs, row))
+        for found in (items[row], generated[row], sampled[row]):
+            assert not set(found.tolist()) & (banned | {0})
+
+
+def items_of(model, sequences: torch.Tensor) -> torch.Tensor:
+    """Item index of each generated sequence `[rows, 1 + code_length]`."""
+    return model.code_trie.item(model.code_trie.walk(sequences[:, 1:] - model._level_offsets()))
+
+
+def history_of(model, inputs, row: int) -> list[int]:
+    codes = inputs["input_ids"][row].view(-1, model.config.code_length) - model._level_offsets()
+    return [item for item in model.code_trie.item(model.code_trie.walk(codes)).tolist() if item]
+
+
+@settings(max_examples=15)
+@given(
+    lengths=st.lists(st.integers(1, 8), min_size=1, max_size=7),
+    budget=st.integers(1, 200),
+    side=st.sampled_from(["left", "right"]),
+    seed=st.integers(0, 99),
+)
+def test_batches_and_padding_change_nothing(lengths, budget, side, seed):
+    model = make_model(random_codes(50, 3, 8, seed=seed), 8, seed=seed)
+    history = random_histories(model, lengths, seed)
+    whole = model.recommend(**model.inputs_from_items(history), top_k=6, num_beams=8, exclude_history=True)
+    if side == "left":
+        history = torch.stack([row.roll(len(row) - length) for row, length in zip(history, lengths)])
+    padded = torch.nn.functional.pad(history, (2, 1))  # columns that nobody uses
+    parts = model.recommend(
+        **model.inputs_from_items(padded), top_k=6, num_beams=8, exclude_history=True, max_batch_tokens=budget
+    )
+    assert_same_ranking(*parts, *whole)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_of_long_histories_the_last_items_are_read(side):
+    model = make_model(random_codes(40, 3, 8), 8, max_history=4)
+    lengths = [9, 3, 6]
+    history = random_histories(model, lengths)
+    last = torch.zeros(3, 4, dtype=torch.long)
+    for row, length in enumerate(lengths):
+        kept = history[row, :length][-4:]
+        last[row, : len(kept)] = kept
+    if side == "left":
+        history = torch.stack([row.roll(len(row) - length) for row, length in zip(history, lengths)])
+    expected = model.recommend(**model.inputs_from_items(last), top_k=5, exclude_history=True)
+    for mine, theirs in zip(
+        model.recommend(**model.inputs_from_items(history), top_k=5, exclude_history=True), expected
+    ):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
+    generated = model.generate(**model.inputs_from_items(history), num_beams=20, exclude_history=True)
+    assert torch.equal(items_of(model, generated), expected[0][:, 0])
+
+
+def log_probabilities(model, history: torch.Tensor, temperature: float, items: list[int]) -> dict[int, float]:
+    """Log-probability of each of `items` when every code is drawn among those that lead to one of them."""
+    result = {}
+    paths = {item: model.item_codes[item - 1].tolist() for item in items}
+    for item, path in paths.items():
+        logits = model(**model.inputs_from_items(history), labels=model.item_tokens[[item]]).logits[0] / temperature
+        total = 0.0
+        for level, code in enumerate(path):
+            possible = sorted({other[level] for other in paths.values() if other[:level] == path[:level]})
+            total += logits[level, possible].log_softmax(-1)[possible.index(code)].item()
+        result[item] = total
+    return result
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_the_sample_is_drawn_in_turn_and_without_replacement(temperature):
+    """P(first i, then j) is p_i * p_j / (1 - p_i)."""
+    model = make_model(random_codes(6, 3, 3), 3)
+    history = torch.tensor([[2, 5]])
+    allowed = [1, 2, 3, 4, 6]
+    log_p = log_probabilities(model, history, temperature, allowed)
+    p = {item: math.exp(value) for item, value in log_p.items()}
+    assert sum(p.values()) == pytest.approx(1, abs=1e-5)
+    draws = 20_000
+    inputs = model.inputs_from_items(history.expand(draws, -1))
+    options = {"temperature": temperature, "allowed": torch.tensor(allowed), "max_batch_tokens": 10**6}
+    items, scores = model.sample_items(**inputs, num_samples=2, generator=torch.Generator().manual_seed(0), **options)
+    for item in allowed:
+        torch.testing.assert_close(
+            scores[items == item], torch.full_like(scores[items == item], log_p[item]), atol=1e-4, rtol=0
+        )
+    pairs = {pair: 0 for pair in itertools.permutations(allowed, 2)}
+    for first, second in items.tolist():
+        pairs[first, second] += 1
+    for (first, second), count in pairs.items():
+        expected = p[first] * p[second] / (1 - p[first])
+        assert count / draws == pytest.approx(expected, abs=4 * math.sqrt(expected / draws) + 1e-4)
+
+
+def test_a_sample_of_everything_is_everything(model):
+    inputs = model.inputs_from_items(random_histories(model, [3, 1]))
+    items, scores = model.sample_items(**inputs, num_samples=45, generator=torch.Generator().manual_seed(1))
+    assert [sorted(row) for row in items[:, :40].tolist()] == [list(range(1, 41))] * 2
+    torch.testing.assert_close(scores[:, :40].exp().sum(1), torch.ones(2))
+    assert (items[:, 40:] == 0).all()
+    assert (scores[:, 40:] == -torch.inf).all()
+    again = model.sample_items(**inputs, num_samples=45, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(again[0], items), "the generator decides"
+    with pytest.raises(ValueError, match=r"`num_samples` is 0 and `temperature` 1.0; both must be positive"):
+        model.sample_items(**inputs, num_samples=0)
+    with pytest.raises(ValueError, match="`temperature` 0"):
+        model.sample_items(**inputs, temperature=0)
+
+
+def test_inference_mode_and_autocast_return_items(model):
+    inputs = model.inputs_from_items(random_histories(model, [4, 2]))
+    expected = model.recommend(**inputs, top_k=10)
+    with torch.inference_mode():
+        assert torch.equal(model.recommend(**inputs, top_k=10)[0], expected[0])
+    with torch.autocast("cpu", torch.bfloat16):
+        items, scores = model.recommend(**inputs, top_k=10, exclude_history=True)
+    assert (items > 0).all()
+    torch.testing.assert_close(scores[:, 0], expected[1][:, 0], atol=0.5, rtol=0)
+
+
+def test_a_trie_of_another_model_is_an_error(model):
+    other = make_model(random_codes(40, 4, 8), 8)
+    with pytest.raises(
+        ValueError, match="the trie's `code_length` is 4 and its `codebook_size` 8; the model has 3 and 8"
+    ):
+        CodeTrieLogitsProcessor(3, 8, other.code_trie)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_other_dtypes_return_items(model, dtype):
     model.to(dtype)
@@ -182,8 +335,16 @@ def test_impossible_wishes_are_an_error(model):
         model.recommend(history, top_k=10, num_beams=5)
     with pytest.raises(ValueError, match=r"`exclude` holds item indices from 3 to 41; the catalogue has 1\.\.40"):
         model.recommend(history, exclude=torch.tensor([[3, 41]]))
-    with pytest.raises(ValueError, match="`num_return_sequences` is 50, but the catalogue has 40 items"):
+    with pytest.raises(ValueError, match="`num_return_sequences` asks for 50 items where only 40 may be returned"):
         model.generate(history, num_beams=50, num_return_sequences=50)
+    with pytest.raises(ValueError, match="asks for 3 items where only 2 may be returned; ask for fewer, or use"):
+        model.generate(
+            history, num_beams=3, num_return_sequences=3, allowed=torch.tensor([4, 9, 1]), exclude_history=True
+        )
+    with pytest.raises(ValueError, match="asks for 1 items where only 0 may be returned"):
+        model.generate(history, do_sample=True, allowed=torch.tensor([1]), exclude_history=True)
+    with pytest.raises(ValueError, match="need `constrained=True`"):
+        model.generate(history, constrained=False, exclude_history=True)
     with pytest.raises(ValueError, match="goes beyond the 3 codes of an item"):
         model.generate(history, max_new_tokens=5)
 

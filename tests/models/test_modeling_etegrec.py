@@ -112,7 +112,7 @@ def test_codes_that_do_not_fit_leave_the_model_as_it_was(model, codes):
 
 
 def test_embeddings_that_do_not_fit_are_an_error(model):
-    with pytest.raises(ValueError, match=r"shape \(40, 11\); the configuration says \(40, 12\)"):
+    with pytest.raises(ValueError, match=r"shape \(40, 11\); expected \(40, 12\)"):
         model.set_semantic_embedding(torch.zeros(40, 11))
     broken = torch.zeros(40, 12)
     broken[4, 2] = torch.nan

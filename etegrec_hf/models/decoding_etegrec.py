@@ -1,0 +1,275 @@
+"""How a recommender decodes: transformers' `generate`, the batched `recommend`, and a sample of distinct items."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from transformers import LogitsProcessorList
+
+from .beam_search_etegrec import BeamDecoder, code_beam_search
+from .code_trie import CodeTrie, ExcludedItems
+from .item_catalogue import ItemCatalogueMixin
+from .logits_process_etegrec import CodeTrieLogitsProcessor
+
+# Tokens that `recommend` holds at a time: on a CPU as many as caches like, on a GPU enough to keep it busy
+MAX_BATCH_TOKENS = {"cpu": 4096, "cuda": 131072}
+
+
+class CodeDecodingMixin(ItemCatalogueMixin):
+    """Decoding of items from histories.
+
+    Histories are `input_ids` and `attention_mask` `(batch, items * code_length)`, padded left or right; of a longer
+    one the last `max_history` items are read.
+    """
+
+    encoder: Any  # T5Stack
+    decoder: Any  # T5Stack
+    _level_logits: Any  # decoder states and a level to logits
+
+    def generate(
+        self,
+        inputs: torch.LongTensor | None = None,
+        generation_config=None,
+        logits_processor=None,
+        constrained: bool = True,
+        exclude: torch.LongTensor | None = None,
+        allowed: torch.LongTensor | None = None,
+        exclude_history: bool = False,
+        **kwargs,
+    ):
+        """transformers' `generate`, in which each step chooses among its level's codes.
+
+        Beam search, greedy decoding, sampling and several returned sequences work as ever; `sequences_scores` are the
+        items' log-probabilities. Without a generation configuration, `max_new_tokens` is `code_length`,
+        `length_penalty` 0 and top-k filtering off.
+
+        Args:
+            inputs (`torch.LongTensor` of shape `(batch, items * code_length)`): token ids of histories; also as
+                `input_ids=`.
+            generation_config (`GenerationConfig`, *optional*): as in transformers.
+            logits_processor (`LogitsProcessorList`, *optional*): applied after the levels and the trie.
+            constrained (`bool`, *optional*, defaults to `True`): whether every sequence must be an item. Without,
+                codes still belong to their levels but may be nobody's.
+            exclude, allowed, exclude_history: as in `recommend`.
+
+        Returns:
+            as in transformers; sequences `[batch * num_return_sequences, 1 + code_length]` begin with the decoder
+            start.
+
+        Raises:
+            ValueError: a history of only padding or broken items, more beams asked for than there are items to return,
+                or constraints with `constrained=False`.
+        """
+        input_ids = kwargs.pop("input_ids", None) if inputs is None else inputs
+        if input_ids is not None:
+            input_ids, kwargs["attention_mask"] = self._check_history(input_ids, kwargs.get("attention_mask"))
+        if generation_config is None:
+            defaults = {"max_new_tokens": self.config.code_length}
+            if kwargs.get("num_beams", 1) > 1:
+                defaults["length_penalty"] = 0.0
+            if kwargs.get("do_sample"):
+                defaults["top_k"] = 0
+            kwargs = {**defaults, **kwargs}
+        trie = excluded = None
+        if constrained:
+            trie, leaves = self._constraints(input_ids, exclude, allowed, exclude_history)
+            excluded = None if leaves is None else ExcludedItems(trie, leaves)
+            remaining = trie.n_items if excluded is None else excluded.remaining.min().item()
+            wanted = (kwargs.get("num_return_sequences") or 1) if kwargs.get("num_beams", 1) > 1 else 1
+            if wanted > remaining:
+                raise ValueError(
+                    f"`num_return_sequences` asks for {wanted} items where only {remaining} may be returned; ask for "
+                    "fewer, or use `recommend`, which returns those that exist."
+                )
+        elif exclude is not None or allowed is not None or exclude_history:
+            raise ValueError("`exclude`, `allowed` and `exclude_history` need `constrained=True`.")
+        levels = CodeTrieLogitsProcessor(self.config.code_length, self.config.codebook_size, trie, excluded)
+        return super().generate(  # type: ignore[misc]  # GenerationMixin stands behind in the model's bases
+            input_ids,
+            generation_config=generation_config,
+            logits_processor=LogitsProcessorList([levels, *(logits_processor or [])]),
+            **kwargs,
+        )
+
+    @torch.no_grad()
+    def recommend(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.LongTensor | None = None,
+        top_k: int = 10,
+        num_beams: int = 20,
+        exclude: torch.LongTensor | None = None,
+        allowed: torch.LongTensor | None = None,
+        exclude_history: bool = False,
+        max_batch_tokens: int | None = None,
+    ) -> tuple[torch.LongTensor, torch.FloatTensor]:
+        """The `top_k` items of each user by batched code beam search.
+
+        The items and scores are those that `generate` finds with as many beams. What is excluded or not allowed is
+        left out of the search, so that `top_k` items come back whenever they exist.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, items * code_length)`): token ids of histories.
+            attention_mask (`torch.LongTensor` of the same shape, *optional*): 0 on padding; by default on pad tokens.
+            top_k (`int`, *optional*, defaults to 10): items a user.
+            num_beams (`int`, *optional*, defaults to 20): prefixes kept a level; at least `top_k`.
+            exclude (`torch.LongTensor` of shape `(batch, n)`, *optional*): item indices that each user must not get,
+                padded with 0.
+            allowed (`torch.LongTensor` of shape `(n,)`, *optional*): item indices that all users must choose from.
+            exclude_history (`bool`, *optional*, defaults to `False`): whether no user gets an item of their history.
+            max_batch_tokens (`int`, *optional*): users are decoded together while their tokens, those of the longest
+                history and one a beam for each user, stay within this number; by default 4096 on a CPU and 131072 on a
+                GPU. It bounds memory and changes no result.
+
+        Returns:
+            item indices `[batch, top_k]` and log-probabilities `[batch, top_k]`, best first. A user for whom fewer
+            items exist gets index 0 and minus infinity in the remaining places.
+
+        Raises:
+            ValueError: `num_beams` below `top_k`, a history of only padding or broken items, item indices that don't
+                exist or of the wrong shape, no allowed item, or weights that give NaN.
+        """
+        if top_k < 1 or num_beams < top_k:
+            raise ValueError(
+                f"`num_beams` is {num_beams} and `top_k` {top_k}; a beam must be at least as wide as the list, "
+                "and the list at least 1 long."
+            )
+        return self._search(
+            input_ids, attention_mask, top_k, num_beams, exclude, allowed, exclude_history, max_batch_tokens
+        )
+
+    @torch.no_grad()
+    def sample_items(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.LongTensor | None = None,
+        num_samples: int = 16,
+        temperature: float = 1.0,
+        exclude: torch.LongTensor | None = None,
+        allowed: torch.LongTensor | None = None,
+        exclude_history: bool = False,
+        max_batch_tokens: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[torch.LongTensor, torch.FloatTensor]:
+        """Distinct items of each user, drawn without replacement by stochastic beam search.
+
+        Each code is drawn from the softmax of `logits / temperature` over the codes that may follow, so an item's
+        probability is the product of its codes', and all items that a user may get have probabilities that sum to 1.
+
+        Args:
+            num_samples (`int`, *optional*, defaults to 16): items a user.
+            temperature (`float`, *optional*, defaults to 1.0): above 1 draws more evenly.
+            generator (`torch.Generator`, *optional*): of the sample.
+            input_ids, attention_mask, exclude, allowed, exclude_history, max_batch_tokens: as in `recommend`.
+
+        Returns:
+            item indices and their log-probabilities `[batch, num_samples]`, in the order of the draw. A user for whom
+            fewer items exist gets all of them, and index 0 and minus infinity in the remaining places.
+
+        Raises:
+            ValueError: no samples, a temperature that is not positive, and what `recommend` raises.
+
+        Source: Kool, van Hoof and Welling, Stochastic Beams and Where to Find Them (2019).
+        """
+        if num_samples < 1 or temperature <= 0:
+            raise ValueError(f"`num_samples` is {num_samples} and `temperature` {temperature}; both must be positive.")
+        constraints = (exclude, allowed, exclude_history, max_batch_tokens)
+        sampling = {"temperature": temperature, "generator": generator}
+        return self._search(input_ids, attention_mask, num_samples, num_samples, *constraints, **sampling)
+
+    def _search(
+        self,
+        input_ids,
+        attention_mask,
+        top_k,
+        num_beams,
+        exclude,
+        allowed,
+        exclude_history,
+        max_batch_tokens,
+        **sampling,
+    ) -> tuple[torch.LongTensor, torch.FloatTensor]:
+        """The first `top_k` items of [`code_beam_search`] for all users, in batches of like length."""
+        input_ids, attention_mask = self._check_history(input_ids, attention_mask)
+        trie, leaves = self._constraints(input_ids, exclude, allowed, exclude_history)
+        users = len(input_ids)
+        items = torch.zeros((users, top_k), dtype=torch.long, device=input_ids.device)
+        scores = torch.full((users, top_k), -torch.inf, device=input_ids.device)
+        for rows, columns in _batches(attention_mask, num_beams, max_batch_tokens):
+            ids, mask = input_ids[rows, columns], attention_mask[rows, columns]
+            decoder = BeamDecoder(self.encoder, self.decoder, ids, mask)
+            excluded = None if leaves is None else ExcludedItems(trie, leaves[rows])
+            found, log_p = code_beam_search(decoder, self._level_logits, trie, num_beams, excluded, **sampling)
+            width = min(top_k, found.shape[1])
+            items[rows, :width], scores[rows, :width] = found[:, :width], log_p[:, :width]
+        if scores.isnan().any():
+            raise ValueError("the scores are NaN; the model's weights are damaged: load an earlier checkpoint.")
+        return items, scores
+
+    def _check_history(
+        self, input_ids: torch.LongTensor, attention_mask: torch.LongTensor | None
+    ) -> tuple[torch.LongTensor, torch.LongTensor]:
+        """Token ids and attention mask of histories that can be decoded, of each the last `max_history` items."""
+        code_length = self.config.code_length
+        if input_ids.ndim != 2 or input_ids.shape[1] % code_length:
+            raise ValueError(
+                f"`input_ids` has shape {tuple(input_ids.shape)}; it must be (batch, items * {code_length}): whole "
+                "items of `code_length` token ids."
+            )
+        if attention_mask is None:
+            attention_mask = (input_ids != self.config.pad_token_id).long()
+        empty = (attention_mask.sum(1) == 0).nonzero()
+        if len(empty):
+            raise ValueError(
+                f"row {empty[0].item()} of `input_ids` is only padding; a history needs at least one item. "
+                "Leave that user out, or recommend popular items."
+            )
+        kept = self.config.max_history * code_length
+        if input_ids.shape[1] > kept:
+            columns = torch.arange(input_ids.shape[1], device=input_ids.device)
+            end = (columns * (attention_mask > 0)).amax(1, keepdim=True) + 1  # [batch, 1] behind the newest item
+            columns = end - kept + columns[:kept]  # the last columns of each row
+            inside = columns >= 0
+            columns = columns.clamp(min=0)
+            input_ids = input_ids.gather(1, columns).masked_fill(~inside, self.config.pad_token_id)
+            attention_mask = attention_mask.gather(1, columns) * inside
+        return input_ids, attention_mask
+
+    def _constraints(self, input_ids, exclude, allowed, exclude_history) -> tuple[CodeTrie, torch.LongTensor | None]:
+        """The trie of allowed items, and the leaves `[batch, n]` that each user must not reach (-1: none)."""
+        trie = self.code_trie
+        if allowed is not None:
+            allowed = self._check_items("allowed", allowed)
+            if not (allowed > 0).any():
+                raise ValueError("`allowed` holds no item; give at least one, or None to allow all.")
+            trie = trie.restrict(allowed)
+        tokens = []
+        if exclude is not None:
+            exclude = self._check_items("exclude", exclude)
+            if exclude.ndim != 2 or len(exclude) != len(input_ids):
+                raise ValueError(
+                    f"`exclude` has shape {tuple(exclude.shape)}; expected ({len(input_ids)}, n): a row of item "
+                    "indices for each user, padded with 0."
+                )
+            tokens.append(self.item_tokens[exclude])
+        if exclude_history:
+            tokens.append(input_ids.view(len(input_ids), -1, self.config.code_length))
+        leaves = trie.walk(torch.cat(tokens, dim=1) - self._level_offsets()) if tokens else None  # padding gives -1
+        return trie, leaves if leaves is not None and leaves.shape[1] else None
+
+
+def _batches(
+    attention_mask: torch.LongTensor, num_beams: int, max_batch_tokens: int | None
+) -> Iterator[tuple[torch.LongTensor, slice]]:
+    """Rows to decode together, of like length, and the columns between their outermost tokens."""
+    if max_batch_tokens is None:
+        max_batch_tokens = MAX_BATCH_TOKENS.get(attention_mask.device.type, MAX_BATCH_TOKENS["cuda"])
+    lengths, order = attention_mask.sum(1).sort(descending=True)
+    lengths = lengths.tolist()
+    start = 0
+    while start < len(lengths):
+        size = max(1, max_batch_tokens // (lengths[start] + num_beams))
+        rows = order[start : start + size]
+        used = attention_mask[rows].any(0).nonzero()
+        yield rows, slice(used[0].item(), used[-1].item() + 1)
+        start += size
