@@ -24,6 +24,7 @@ class RecommendArguments:
     history: str = field(metadata={"help": "Item ids, oldest first, with commas between."})
     top_k: int = field(default=10, metadata={"help": "Items to recommend."})
     num_beams: int = field(default=20, metadata={"help": "Beams; at least top_k."})
+    exclude_history: bool = field(default=False, metadata={"help": "Recommend no item of the history."})
     unknown: str = field(default="error", metadata={"help": "'skip' leaves out items that the model doesn't know."})
     data: str | None = field(default=None, metadata={"help": "The prepared dataset, for titles."})
 
@@ -40,7 +41,10 @@ def run(argv: list[str]) -> None:
         titles = dict(zip(data.item_ids, data.titles))
     batch = tokenizer([history], return_tensors="pt", unknown=arguments.unknown).to(model.device)
     items, scores = model.recommend(
-        **batch, top_k=arguments.top_k, num_beams=max(arguments.num_beams, arguments.top_k)
+        **batch,
+        top_k=arguments.top_k,
+        num_beams=max(arguments.num_beams, arguments.top_k),
+        exclude_history=arguments.exclude_history,
     )
     table = Table("rank", "item", *(["title"] if titles else []), "log-probability")
     for rank, (item_id, score) in enumerate(zip(tokenizer.ids_of(items[0]), scores[0].tolist()), start=1):

@@ -31,7 +31,7 @@ class BeamDecoder:
             ([cross.project(states, cross.key)], [cross.project(states, cross.value)])
             for cross in self.cross_attention
         ]
-        self.self_cache: list = [([], []) for _ in decoder.block]  # a layer: keys and values of each step
+        self.self_cache: list = [([], []) for _ in decoder.block]  # a layer: chunks of keys and of values
         self.ancestors: list[torch.Tensor] = []  # a step so far: which of its beams is each beam's own [users, beams]
         self.widths: list[int] = []  # a step so far: its beams
 
@@ -52,8 +52,8 @@ class BeamDecoder:
         layers = zip(self.decoder.block, self.self_attention, self.cross_attention, self.self_cache, self.cross_cache)
         for block, attention, cross, (keys, values), (cross_keys, cross_values) in layers:
             normed = norm(block.layer[0].layer_norm, hidden)
-            keys.append(attention.project(normed, attention.key))
-            values.append(attention.project(normed, attention.value))
+            _append(keys, attention.project(normed, attention.key))
+            _append(values, attention.project(normed, attention.value))
             hidden = attention.attend(hidden, attention.project(normed, attention.query), keys, values, biases)
             query = cross.project(norm(block.layer[1].layer_norm, hidden), cross.query)
             hidden = cross.attend(hidden, query, cross_keys, cross_values, [cross_bias])
@@ -61,7 +61,7 @@ class BeamDecoder:
         return norm(self.decoder.final_layer_norm, hidden)
 
     def _ancestor_biases(self, tokens, parent, dtype: torch.dtype) -> list[torch.Tensor]:
-        """A step so far `[heads * users, beams, beams of that step]`: position bias on own ancestors, else lowest."""
+        """In chunks like keys, `[heads * users, beams, n]`: position bias on a beam's ancestors, else the lowest."""
         users, beams = tokens.shape
         if parent is not None:
             self.ancestors = [ancestor.gather(1, parent) for ancestor in self.ancestors[:-1]] + [parent]
@@ -69,12 +69,20 @@ class BeamDecoder:
         self.widths.append(beams)
         steps = len(self.widths)
         position_bias = self.decoder.block[0].layer[0].SelfAttention.compute_bias(steps, steps)[0, :, -1]
-        biases = []
+        biases: list[torch.Tensor] = []
         for step, (ancestor, width) in enumerate(zip(self.ancestors, self.widths)):
             is_own = ancestor.unsqueeze(2) == torch.arange(width, device=tokens.device)  # [users, beams, width]
             bias = torch.where(is_own, position_bias[:, step].view(-1, 1, 1, 1), self.lowest)
-            biases.append(bias.flatten(0, 1).to(dtype))
+            _append(biases, bias.flatten(0, 1).to(dtype), dim=2)
         return biases
+
+
+def _append(chunks: list[torch.Tensor], chunk: torch.Tensor, dim: int = 1) -> None:
+    """Adds a step's chunk; the first step's single key is not worth products of its own and joins the second's."""
+    if len(chunks) == 1 and chunks[0].shape[dim] == 1:
+        chunks[0] = torch.cat([chunks[0], chunk], dim=dim)
+    else:
+        chunks.append(chunk)
 
 
 def code_beam_search(

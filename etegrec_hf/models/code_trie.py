@@ -206,7 +206,7 @@ class ExcludedItems:
 
     def contain(self, node: torch.Tensor, level: int) -> torch.Tensor:
         """Which nodes `[users, *]`, children of nodes of `level`, are dead for their user."""
-        flat = node.flatten(1)
+        flat = node.flatten(1).contiguous()
         place = torch.searchsorted(self.dead[level], flat).clamp(max=self.dead[level].shape[1] - 1)
         return (self.dead[level].gather(1, place) == flat).view(node.shape)
 

@@ -75,7 +75,11 @@ class CodeDecodingMixin(ItemCatalogueMixin):
             trie, leaves = self._constraints(input_ids, exclude, allowed, exclude_history)
             excluded = None if leaves is None else ExcludedItems(trie, leaves)
             remaining = trie.n_items if excluded is None else excluded.remaining.min().item()
-            wanted = (kwargs.get("num_return_sequences") or 1) if kwargs.get("num_beams", 1) > 1 else 1
+            num_beams, returned = (
+                kwargs.get(name) or getattr(generation_config, name, None) or 1
+                for name in ("num_beams", "num_return_sequences")
+            )
+            wanted = returned if num_beams > 1 else 1
             if wanted > remaining:
                 raise ValueError(
                     f"`num_return_sequences` asks for {wanted} items where only {remaining} may be returned; ask for "

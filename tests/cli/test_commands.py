@@ -73,6 +73,11 @@ def test_recommendations_have_titles(runs, capsys):
     call("recommend", "--model", runs / "finetuned", "--history", "i1, i2", "--top-k", 3, "--data", runs / "data")
     printed = capsys.readouterr().out
     assert printed.count("Title ") == 3
+    known = ["recommend", "--model", runs / "finetuned", "--history", "i1,i2", "--top-k", 21, "--data", runs / "data"]
+    call(*known, "--exclude-history", "true")
+    listed = {line.split()[3] for line in capsys.readouterr().out.splitlines() if "Title" in line}
+    assert len(listed) == 21
+    assert not listed & {"i1", "i2"}
 
 
 def test_items_that_nobody_knows_are_an_error(runs, capsys):

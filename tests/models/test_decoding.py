@@ -6,6 +6,7 @@ import torch
 from conftest import make_model, random_codes, random_histories
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import GenerationConfig
 
 from etegrec_hf import CodeTrieLogitsProcessor
 
@@ -301,6 +302,47 @@ def test_a_trie_of_another_model_is_an_error(model):
         CodeTrieLogitsProcessor(3, 8, other.code_trie)
 
 
+@settings(max_examples=25)
+@given(
+    data=st.data(),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float64]),
+    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4),
+    seed=st.integers(0, 99),
+)
+def test_nothing_invalid_excluded_or_doubled_in_any_dtype(data, dtype, lengths, seed):
+    n_items = data.draw(st.integers(3, 40))
+    model = make_model(random_codes(n_items, 3, 5, seed=seed), 5, seed=seed).to(dtype)
+    history = random_histories(model, lengths, seed)
+    exclude = torch.randint(0, n_items + 1, (len(lengths), 3), generator=torch.Generator().manual_seed(seed))
+    limits = {"exclude": exclude, "exclude_history": True}
+    beams = data.draw(st.integers(1, n_items))
+    inputs = model.inputs_from_items(history)
+    found = model.recommend(**inputs, top_k=beams, num_beams=beams, **limits)
+    drawn = model.sample_items(**inputs, num_samples=beams, **limits)
+    for items, scores in (found, drawn):
+        for row in range(len(lengths)):
+            banned = set(history[row].tolist()) | set(exclude[row].tolist()) | {0}
+            listed = items[row][items[row] > 0].tolist()
+            assert len(set(listed)) == len(listed) == min(beams, n_items - len(banned - {0}))
+            assert not set(listed) & banned
+            assert max(listed, default=1) <= n_items
+            assert (scores[row].isfinite() == (items[row] > 0)).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_finds_what_the_cpu_finds(model):
+    inputs = model.inputs_from_items(random_histories(model, [4, 2, 3]))
+    exclude = torch.tensor([[1, 2], [3, 0], [4, 5]])
+    options = {"top_k": 8, "exclude_history": True, "allowed": torch.arange(1, 35)}
+    expected = model.recommend(**inputs, exclude=exclude, **options)
+    model.to("cuda")
+    on_gpu = {name: tensor.to("cuda") for name, tensor in inputs.items()}
+    options["allowed"] = options["allowed"].to("cuda")
+    items, scores = model.recommend(**on_gpu, exclude=exclude.to("cuda"), **options)
+    assert_same_ranking(items.cpu(), scores.cpu(), *expected)
+    assert (model.sample_items(**on_gpu, num_samples=5)[0] > 0).all()
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_other_dtypes_return_items(model, dtype):
     model.to(dtype)
@@ -337,6 +379,8 @@ def test_impossible_wishes_are_an_error(model):
         model.recommend(history, exclude=torch.tensor([[3, 41]]))
     with pytest.raises(ValueError, match="`num_return_sequences` asks for 50 items where only 40 may be returned"):
         model.generate(history, num_beams=50, num_return_sequences=50)
+    with pytest.raises(ValueError, match="asks for 50 items where only 40 may be returned"):
+        model.generate(history, GenerationConfig(num_beams=50, num_return_sequences=50, max_new_tokens=3))
     with pytest.raises(ValueError, match="asks for 3 items where only 2 may be returned; ask for fewer, or use"):
         model.generate(
             history, num_beams=3, num_return_sequences=3, allowed=torch.tensor([4, 9, 1]), exclude_history=True
