@@ -103,7 +103,9 @@ def read_embeddings(path: Path, item_ids: list[str], log_item_ids: list[str]) ->
 
 
 def _rows_by_id(path: Path, item_ids: list[str]) -> np.ndarray:
-    table = pyarrow.parquet.read_table(path, columns=["item_id", "embedding"])
+    table = pyarrow.parquet.read_table(path)
+    if not {"item_id", "embedding"} <= set(table.column_names):
+        raise ValueError(f"{path} has the columns {table.column_names}; name those to use `item_id` and `embedding`.")
     row_of = {str(item_id): row for row, item_id in enumerate(table["item_id"].to_pylist())}
     if len(row_of) != table.num_rows:
         raise ValueError(f"{path} holds {table.num_rows - len(row_of)} duplicate item ids; keep one row an item.")

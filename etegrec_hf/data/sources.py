@@ -53,7 +53,10 @@ def read_letter(path: Path, columns: Columns) -> Source:
 
     Raises:
         FileNotFoundError: no `.inter.json`, or several.
+        ValueError: names of columns, files that are no JSON, codes that are no token strings, or no interaction.
     """
+    if columns != Columns():
+        raise ValueError(f"{columns} can't be used with the format 'letter', which has no columns; leave them out.")
     found = sorted(path.glob("*.inter.json")) if path.is_dir() else [path]
     if len(found) != 1 or not found[0].exists():
         raise FileNotFoundError(f"{path} holds {len(found)} files NAME.inter.json; give the path of the one to read.")
@@ -69,12 +72,20 @@ def read_letter(path: Path, columns: Columns) -> Source:
     base = found[0].name.removesuffix(".inter.json")
     item_file, index_file = (found[0].with_name(f"{base}.{kind}.json") for kind in ("item", "index"))
     texts = _read_json(item_file) if item_file.exists() else {}
-    return Source(interactions, texts, _read_json(index_file) if index_file.exists() else {})
+    tokens = _read_json(index_file) if index_file.exists() else {}
+    for item, codes in tokens.items():
+        if not isinstance(codes, list) or not all(isinstance(code, str) for code in codes):
+            raise ValueError(
+                f'item {item!r} in {index_file} has {codes!r}; expected token strings like ["<a_12>", ...].'
+            )
+    return Source(interactions, texts, tokens)
 
 
 def _read_json(path: Path) -> dict:
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is no JSON: {error}; copy it again or repair it.") from error
 
 
 def _read_table(table: pa.Table, path: Path, columns: Columns) -> Source:
@@ -97,6 +108,9 @@ def _read_table(table: pa.Table, path: Path, columns: Columns) -> Source:
         table[name].cast(pa.string()).to_numpy(zero_copy_only=False) for name in (columns.user_id, columns.item_id)
     )
     timestamp = columns.timestamp or "timestamp"
+    for name, ids in ((columns.user_id, users), (columns.item_id, items)):
+        if (ids == "").any():
+            raise ValueError(f"column {name!r} of {path} has {(ids == '').sum()} empty cells; remove those rows.")
     times, order = None, ROW_ORDER
     if timestamp in table.column_names:
         times, order = _read_times(table[timestamp], timestamp, path), timestamp

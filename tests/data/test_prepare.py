@@ -279,6 +279,36 @@ def test_items_without_or_with_two_embeddings_are_an_error(table, tmp_path):
         prepare(path, "csv", tmp_path / "data", min_count=1, embedding="e.txt")
 
 
+def test_empty_ids_are_an_error_in_every_table(table, tmp_path):
+    rows = table.to_pylist()
+    rows[3]["item_id"] = ""
+    for kind in ("csv", "jsonl", "parquet"):
+        path = write(pa.Table.from_pylist(rows), tmp_path, kind)
+        with pytest.raises(ValueError, match=r"column 'item_id' of .* has 1 empty cells; remove those rows"):
+            prepare(path, kind, tmp_path / "data", min_count=1)
+
+
+def test_broken_letter_files_are_an_error(tmp_path):
+    inter = tmp_path / "Tiny.inter.json"
+    inter.write_text('{"9": [4, 0')
+    with pytest.raises(ValueError, match=r"Tiny.inter.json is no JSON: .*; copy it again or repair it"):
+        prepare(tmp_path, "letter", tmp_path / "data", min_count=1)
+    inter.write_text(json.dumps({"9": [4, 0, 2]}))
+    with pytest.raises(ValueError, match=r"user_id='who'.* can't be used with the format 'letter'"):
+        prepare(tmp_path, "letter", tmp_path / "data", min_count=1, columns=Columns("who"))
+    (tmp_path / "Tiny.index.json").write_text(json.dumps({"4": [1, 2]}))
+    with pytest.raises(ValueError, match=r"item '4' in .*Tiny.index.json has \[1, 2\]; expected token strings"):
+        prepare(tmp_path, "letter", tmp_path / "data", min_count=1)
+
+
+def test_an_embedding_table_with_other_columns_is_an_error(table, tmp_path):
+    pq.write_table(pa.table({"asin": ["i0"], "vector": [[1.0]]}), tmp_path / "e.parquet")
+    with pytest.raises(ValueError, match=r"has the columns \['asin', 'vector'\]; name those to use `item_id` and"):
+        prepare(
+            write(table, tmp_path, "csv"), "csv", tmp_path / "data", min_count=1, embedding=str(tmp_path / "e.parquet")
+        )
+
+
 def test_wrong_wishes_are_an_error(table, tmp_path):
     path = write(table, tmp_path, "csv")
     with pytest.raises(ValueError, match="`format` is 'xml'; choose one of letter, csv, jsonl, parquet"):
