@@ -68,6 +68,8 @@ def as_arguments(values: dict) -> list[str]:
     """A mapping as command line arguments, without what is `None`."""
     argv = []
     for name, value in values.items():
+        if value is False and name.endswith("_strategy"):
+            value = "no"  # which YAML reads as false
         if value is not None:
             entries = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
             argv += [f"--{name}", *map(str, entries)]

@@ -1,5 +1,6 @@
 """The folder of a training run, and what its command reads."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -30,13 +31,16 @@ def load_model(cls: type[PreTrainedModel], folder: str):
 
     Raises:
         FileNotFoundError: no such folder, or no model in it.
-        ValueError: truncated files.
+        ValueError: truncated files, or a model of another kind.
     """
     if not (Path(folder) / "config.json").exists():
         raise FileNotFoundError(
             f"{folder!r} holds no model (no config.json); give the output folder of a finished stage."
         )
     check_files(folder)
+    found = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8")).get("model_type")
+    if found != cls.config_class.model_type:
+        raise ValueError(f"{folder!r} holds a model of type {found!r}; expected {cls.config_class.model_type!r}.")
     return cls.from_pretrained(folder).eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -1,5 +1,6 @@
 """How a recommender decodes: transformers' `generate`, the batched `recommend`, and a sample of distinct items."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +25,7 @@ class CodeDecodingMixin(ItemCatalogueMixin):
 
     encoder: Any  # T5Stack
     decoder: Any  # T5Stack
+    generation_config: Any  # GenerationConfig
     _level_logits: Any  # decoder states and a level to logits
 
     def generate(
@@ -57,17 +59,25 @@ class CodeDecodingMixin(ItemCatalogueMixin):
             start.
 
         Raises:
-            ValueError: a history of only padding or broken items, more beams asked for than there are items to return,
-                or constraints with `constrained=False`.
+            ValueError: a history of only padding or broken items, more items asked for than there are, constraints
+                with `constrained=False`, weights that give NaN, or sampling within beams (`do_sample=True` and
+                `num_beams > 1`) that ran out of items with a probability.
         """
         input_ids = kwargs.pop("input_ids", None) if inputs is None else inputs
         if input_ids is not None:
-            input_ids, kwargs["attention_mask"] = self._check_history(input_ids, kwargs.get("attention_mask"))
+            input_ids, attention_mask = self._check_history(input_ids, kwargs.get("attention_mask"))
+        elif exclude is not None or exclude_history:
+            raise ValueError("`exclude` and `exclude_history` need the histories; pass `input_ids` too.")
+        settings = self.generation_config if generation_config is None else generation_config
+        num_beams, returned, do_sample = (
+            kwargs.get(name) or getattr(settings, name, None) or 1
+            for name in ("num_beams", "num_return_sequences", "do_sample")
+        )
         if generation_config is None:
             defaults = {"max_new_tokens": self.config.code_length}
-            if kwargs.get("num_beams", 1) > 1:
+            if num_beams > 1:
                 defaults["length_penalty"] = 0.0
-            if kwargs.get("do_sample"):
+            if do_sample is True:
                 defaults["top_k"] = 0
             kwargs = {**defaults, **kwargs}
         trie = excluded = None
@@ -75,10 +85,6 @@ class CodeDecodingMixin(ItemCatalogueMixin):
             trie, leaves = self._constraints(input_ids, exclude, allowed, exclude_history)
             excluded = None if leaves is None else ExcludedItems(trie, leaves)
             remaining = trie.n_items if excluded is None else excluded.remaining.min().item()
-            num_beams, returned = (
-                kwargs.get(name) or getattr(generation_config, name, None) or 1
-                for name in ("num_beams", "num_return_sequences")
-            )
             wanted = returned if num_beams > 1 else 1
             if wanted > remaining:
                 raise ValueError(
@@ -87,13 +93,23 @@ class CodeDecodingMixin(ItemCatalogueMixin):
                 )
         elif exclude is not None or allowed is not None or exclude_history:
             raise ValueError("`exclude`, `allowed` and `exclude_history` need `constrained=True`.")
+        if input_ids is not None:
+            input_ids, kwargs["attention_mask"] = self._last_items(input_ids, attention_mask)
         levels = CodeTrieLogitsProcessor(self.config.code_length, self.config.codebook_size, trie, excluded)
-        return super().generate(  # type: ignore[misc]  # GenerationMixin stands behind in the model's bases
+        output = super().generate(  # type: ignore[misc]  # GenerationMixin stands behind in the model's bases
             input_ids,
             generation_config=generation_config,
             logits_processor=LogitsProcessorList([levels, *(logits_processor or [])]),
             **kwargs,
         )
+        codes = (output if isinstance(output, torch.Tensor) else output.sequences)[:, 1:]
+        codes = codes - self._level_offsets()[: codes.shape[1]]
+        if trie is not None and (trie.walk(codes) < 0).any():
+            raise ValueError(
+                "transformers drew beams of probability 0, which are no items; lower `num_beams`, raise "
+                "`temperature`, or draw distinct items with `sample_items`."
+            )
+        return output
 
     @torch.no_grad()
     def recommend(
@@ -120,7 +136,8 @@ class CodeDecodingMixin(ItemCatalogueMixin):
             exclude (`torch.LongTensor` of shape `(batch, n)`, *optional*): item indices that each user must not get,
                 padded with 0.
             allowed (`torch.LongTensor` of shape `(n,)`, *optional*): item indices that all users must choose from.
-            exclude_history (`bool`, *optional*, defaults to `False`): whether no user gets an item of their history.
+            exclude_history (`bool`, *optional*, defaults to `False`): whether no user gets an item of their history,
+                of all of it, also where only its last items are read.
             max_batch_tokens (`int`, *optional*): users are decoded together while their tokens, those of the longest
                 history and one a beam for each user, stay within this number; by default 4096 on a CPU and 131072 on a
                 GPU. It bounds memory and changes no result.
@@ -175,8 +192,11 @@ class CodeDecodingMixin(ItemCatalogueMixin):
 
         Source: Kool, van Hoof and Welling, Stochastic Beams and Where to Find Them (2019).
         """
-        if num_samples < 1 or temperature <= 0:
-            raise ValueError(f"`num_samples` is {num_samples} and `temperature` {temperature}; both must be positive.")
+        if num_samples < 1 or not 1e-6 < temperature < math.inf:
+            raise ValueError(
+                f"`num_samples` is {num_samples} and `temperature` {temperature}; both must be positive, and the "
+                "temperature a number beyond 1e-6."
+            )
         constraints = (exclude, allowed, exclude_history, max_batch_tokens)
         sampling = {"temperature": temperature, "generator": generator}
         return self._search(input_ids, attention_mask, num_samples, num_samples, *constraints, **sampling)
@@ -196,6 +216,7 @@ class CodeDecodingMixin(ItemCatalogueMixin):
         """The first `top_k` items of [`code_beam_search`] for all users, in batches of like length."""
         input_ids, attention_mask = self._check_history(input_ids, attention_mask)
         trie, leaves = self._constraints(input_ids, exclude, allowed, exclude_history)
+        input_ids, attention_mask = self._last_items(input_ids, attention_mask)
         users = len(input_ids)
         items = torch.zeros((users, top_k), dtype=torch.long, device=input_ids.device)
         scores = torch.full((users, top_k), -torch.inf, device=input_ids.device)
@@ -213,7 +234,7 @@ class CodeDecodingMixin(ItemCatalogueMixin):
     def _check_history(
         self, input_ids: torch.LongTensor, attention_mask: torch.LongTensor | None
     ) -> tuple[torch.LongTensor, torch.LongTensor]:
-        """Token ids and attention mask of histories that can be decoded, of each the last `max_history` items."""
+        """Token ids, 0 where masked, and attention mask of histories that can be decoded."""
         code_length = self.config.code_length
         if input_ids.ndim != 2 or input_ids.shape[1] % code_length:
             raise ValueError(
@@ -221,14 +242,38 @@ class CodeDecodingMixin(ItemCatalogueMixin):
                 "items of `code_length` token ids."
             )
         if attention_mask is None:
-            attention_mask = (input_ids != self.config.pad_token_id).long()
+            attention_mask = input_ids != self.config.pad_token_id
+        if attention_mask.shape != input_ids.shape:
+            raise ValueError(
+                f"`attention_mask` has shape {tuple(attention_mask.shape)} and `input_ids` {tuple(input_ids.shape)}; "
+                "both must agree."
+            )
+        if input_ids.numel() and not 0 <= input_ids.min() <= input_ids.max() < self.config.vocab_size:
+            raise ValueError(
+                f"`input_ids` range from {input_ids.min().item()} to {input_ids.max().item()}; the vocabulary has "
+                f"0..{self.config.vocab_size - 1}: take the tokenizer that belongs to the model."
+            )
+        attention_mask = (attention_mask > 0).long()
+        by_item = attention_mask.view(len(input_ids), input_ids.shape[1] // code_length, code_length)
+        broken = (by_item.amin(2) != by_item.amax(2)).any(1).nonzero()
+        if len(broken):
+            raise ValueError(
+                f"row {broken[0].item()} of `input_ids` holds part of an item, or padding that is no multiple of "
+                f"{code_length} tokens; give whole items of `code_length` token ids."
+            )
         empty = (attention_mask.sum(1) == 0).nonzero()
         if len(empty):
             raise ValueError(
                 f"row {empty[0].item()} of `input_ids` is only padding; a history needs at least one item. "
                 "Leave that user out, or recommend popular items."
             )
-        kept = self.config.max_history * code_length
+        return input_ids * attention_mask, attention_mask
+
+    def _last_items(
+        self, input_ids: torch.LongTensor, attention_mask: torch.LongTensor
+    ) -> tuple[torch.LongTensor, torch.LongTensor]:
+        """The last `max_history` items of each history."""
+        kept = self.config.max_history * self.config.code_length
         if input_ids.shape[1] > kept:
             columns = torch.arange(input_ids.shape[1], device=input_ids.device)
             end = (columns * (attention_mask > 0)).amax(1, keepdim=True) + 1  # [batch, 1] behind the newest item
@@ -244,8 +289,10 @@ class CodeDecodingMixin(ItemCatalogueMixin):
         trie = self.code_trie
         if allowed is not None:
             allowed = self._check_items("allowed", allowed)
-            if not (allowed > 0).any():
-                raise ValueError("`allowed` holds no item; give at least one, or None to allow all.")
+            if allowed.ndim != 1:
+                raise ValueError(f"`allowed` has shape {tuple(allowed.shape)}; expected (n,): the same for all users.")
+            if not torch.isin(allowed, trie.leaf_items).any():
+                raise ValueError("`allowed` holds no item that can be recommended; give one, or None to allow all.")
             trie = trie.restrict(allowed)
         tokens = []
         if exclude is not None:
@@ -257,7 +304,8 @@ class CodeDecodingMixin(ItemCatalogueMixin):
                 )
             tokens.append(self.item_tokens[exclude])
         if exclude_history:
-            tokens.append(input_ids.view(len(input_ids), -1, self.config.code_length))
+            code_length = self.config.code_length
+            tokens.append(input_ids.view(len(input_ids), input_ids.shape[1] // code_length, code_length))
         leaves = trie.walk(torch.cat(tokens, dim=1) - self._level_offsets()) if tokens else None  # padding gives -1
         return trie, leaves if leaves is not None and leaves.shape[1] else None
 

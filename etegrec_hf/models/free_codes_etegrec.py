@@ -50,4 +50,4 @@ def free_codes(trie: CodeTrie, prefixes: torch.Tensor, closeness: Callable[[int]
         suffix = next((number for number in range(size) if number not in own and (number - 1) % size in own), 0)
         own.add(suffix)
         rows.append([*prefix, suffix])
-    return torch.tensor(rows, device=trie.device).view(len(rows), trie.code_length)
+    return torch.tensor(rows, dtype=torch.long, device=trie.device).view(len(rows), trie.code_length)

@@ -19,7 +19,7 @@ class ItemCatalogueMixin:
     is_removed: torch.Tensor  # [n_items + 1] bool, items that are read in histories but not recommended
     semantic_embedding: torch.Tensor | None  # [n_items + 1, input_size], row 0 padding
     item_tokenizer: Any  # RQVAEModel
-    _code_trie: tuple[Any, CodeTrie] | None = None  # the versions of the tables it was built from, and the trie
+    _code_trie: Any = None  # the tables it was built from, whose they were and in which version, and the trie
 
     @property
     def item_codes(self) -> torch.LongTensor:
@@ -34,14 +34,16 @@ class ItemCatalogueMixin:
             ValueError: the model has no codes yet, or a checkpoint holds codes that are no codes or not unique.
         """
         tables = (self.item_tokens, self.is_removed)
-        versions = [(table.device, None if table.is_inference() else table._version) for table in tables]
-        if self._code_trie is None or self._code_trie[0] != versions:
+        countable = not any(table.is_inference() for table in tables)  # whose changes torch counts
+        state = (id(self), *(table._version for table in tables)) if countable else None
+        known = self._code_trie is not None and all(mine is theirs for mine, theirs in zip(tables, self._code_trie[0]))
+        if not known or state is None or self._code_trie[1] != state:
             if not self.item_tokens.any():
                 raise ValueError("`item_tokens` is empty; give the model its catalogue with `set_item_codes`.")
             kept = (~self.is_removed[1:]).nonzero().squeeze(1)
             trie = CodeTrie.from_item_codes(self.item_codes[kept], self.config.codebook_size, kept + 1)
-            self._code_trie = (versions, trie)
-        return self._code_trie[1]
+            self._code_trie = (tables, state, trie)
+        return self._code_trie[2]
 
     def set_item_codes(self, codes: torch.LongTensor) -> None:
         """Makes `codes` the catalogue's.
@@ -58,8 +60,8 @@ class ItemCatalogueMixin:
             raise ValueError(f"`codes` has shape {tuple(codes.shape)}; `n_items` and `code_length` say {expected}.")
         codes = codes.to(device=self.item_tokens.device, dtype=torch.long)
         CodeTrie.from_item_codes(codes, self.config.codebook_size)  # raises what is wrong with them
-        self.item_tokens[1:] = codes + self._level_offsets()
-        self._code_trie = None
+        with torch.inference_mode(False):
+            self.item_tokens = torch.cat([self.item_tokens[:1], codes + self._level_offsets()])
 
     def set_semantic_embedding(self, embeddings: torch.FloatTensor) -> None:
         """Stores the items' frozen embeddings `[n_items, input_size]`, row i for item index i + 1.
@@ -91,6 +93,8 @@ class ItemCatalogueMixin:
             ValueError: an id that exists, embeddings of the wrong shape or with NaN, a tokenizer of other items, or no
                 free codes. Model and tokenizer are then as they were.
         """
+        if isinstance(ids, str):
+            raise ValueError(f"`ids` is {ids!r}; give a list of item ids, also for a single item.")
         self.check_item_ids(tokenizer)
         first, device = self.config.n_items + 1, self.item_tokens.device
         embeddings = self._check_embeddings(embeddings, len(ids), first).to(device, self.item_tokenizer.dtype)
@@ -102,12 +106,12 @@ class ItemCatalogueMixin:
         )
         tokenizer.add_items(ids, codes)
         self.config.n_items += len(ids)
-        self.item_tokens = torch.cat([self.item_tokens, codes + self._level_offsets()])
-        self.is_removed = torch.cat([self.is_removed, self.is_removed.new_zeros(len(ids))])
-        if self.semantic_embedding is not None:
-            rows = embeddings.to(self.semantic_embedding)
-            self.semantic_embedding = torch.cat([self.semantic_embedding, rows])
-        self._code_trie = None
+        with torch.inference_mode(False):  # tables that can be changed afterwards
+            self.item_tokens = torch.cat([self.item_tokens, codes + self._level_offsets()])
+            self.is_removed = torch.cat([self.is_removed, self.is_removed.new_zeros(len(ids))])
+            if self.semantic_embedding is not None:
+                rows = embeddings.to(self.semantic_embedding)
+                self.semantic_embedding = torch.cat([self.semantic_embedding, rows])
         return torch.arange(first, first + len(ids), device=device)
 
     def remove_items(self, items: torch.LongTensor) -> None:
@@ -121,12 +125,12 @@ class ItemCatalogueMixin:
             ValueError: an index that doesn't exist, or no item left.
         """
         items = self._check_items("items", items)
-        removed = self.is_removed.clone()
+        with torch.inference_mode(False):
+            removed = self.is_removed.clone()
         removed[items] = True
         if removed[1:].all():
             raise ValueError(f"`items` are all {self.config.n_items} of the catalogue; leave at least one.")
-        self.is_removed.copy_(removed)
-        self._code_trie = None
+        self.is_removed = removed
 
     def check_item_ids(self, tokenizer) -> None:
         """Compares a tokenizer's catalogue with the model's.
@@ -173,7 +177,16 @@ class ItemCatalogueMixin:
 
     def _check_items(self, name: str, items: torch.LongTensor) -> torch.LongTensor:
         """Item indices on the model's device, if all of them exist."""
-        items = torch.as_tensor(items, device=self.item_tokens.device)
+        try:
+            items = torch.as_tensor(items, device=self.item_tokens.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"`{name}` is no tensor of item indices: {error}; pad rows with 0 to one length."
+            ) from error
+        if items.numel() == 0:
+            items = items.long()
+        if items.is_floating_point() or items.dtype == torch.bool:
+            raise ValueError(f"`{name}` holds {items.dtype}; give item indices (`tokenizer.index_of(ids)`).")
         if items.numel() and not (items.min() >= 0 and items.max() <= self.config.n_items):
             raise ValueError(
                 f"`{name}` holds item indices from {items.min().item()} to {items.max().item()}; "

@@ -50,6 +50,8 @@ class CodeTrieLogitsProcessor(LogitsProcessor):
             )
         start = 1 + level * self.codebook_size
         log_probs = scores[:, start : start + self.codebook_size].log_softmax(-1)
+        if log_probs.isnan().any():
+            raise ValueError("the scores are NaN; the model's weights are damaged: load an earlier checkpoint.")
         if self.trie is not None:
             offsets = 1 + torch.arange(level, device=input_ids.device) * self.codebook_size
             codes, child = self.trie.successors(self.trie.walk(input_ids[:, 1:] - offsets), level)  # [rows, m]

@@ -48,8 +48,11 @@ def as_item_index(item_ids: list[str], codes: torch.Tensor) -> dict[str, list[st
     """Item id to token strings, from raw codes `[n_items, code_length]`.
 
     Raises:
-        ValueError: an item id twice, or another number of ids than of rows.
+        ValueError: an item id twice or no string, or another number of ids than of rows.
     """
+    for item_id in item_ids:
+        if not isinstance(item_id, str):
+            raise ValueError(f"item id {item_id!r} is no string; write ids as strings, as they are saved.")
     if len(item_ids) != len(codes):
         raise ValueError(f"`item_ids` holds {len(item_ids)} ids and `codes` {len(codes)} rows; they must agree.")
     item_index = {

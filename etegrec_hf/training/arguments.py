@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
+from ..evaluation.metrics import KS
+
 
 @dataclass
 class RQVAETrainingArguments(TrainingArguments):
@@ -93,8 +95,13 @@ class ETEGRecTrainingArguments(TrainingArguments):
                 raise ValueError(f"`{name}` is {getattr(self, name)}; a loss weight can't be negative.")
         if self.temperature <= 0:
             raise ValueError(f"`temperature` is {self.temperature}; it must be positive.")
-        listed = int((self.metric_for_best_model or "@1").rpartition("@")[2])
-        if self.num_beams < listed:
+        name, _, listed = (self.metric_for_best_model or "ndcg@1").removeprefix("eval_").rpartition("@")
+        if name not in ("recall", "ndcg") or listed not in map(str, KS):
+            raise ValueError(
+                f"`metric_for_best_model` is {self.metric_for_best_model!r}; choose recall or ndcg at one of {KS}, "
+                "like 'ndcg@10'."
+            )
+        if self.num_beams < int(listed):
             raise ValueError(
                 f"`num_beams` is {self.num_beams} and `metric_for_best_model` {self.metric_for_best_model!r}: a beam "
                 f"finds no more items than it is wide; evaluate with {listed} beams or more."
@@ -109,7 +116,7 @@ class ETEGRecTrainingArguments(TrainingArguments):
         if self.early_stopping_patience is not None and self.eval_strategy == "no":
             raise ValueError(
                 f"`early_stopping_patience` is {self.early_stopping_patience} and `eval_strategy` 'no'; evaluate by "
-                "'epoch', or set the patience to null."
+                "'epoch', or leave the patience out (in a YAML file: null)."
             )
 
     def phase(self, epoch: int) -> str:

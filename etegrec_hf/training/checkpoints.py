@@ -26,7 +26,10 @@ def check_files(folder: str | Path, required: tuple[str, ...] = MODEL_FILES) -> 
     """
     for name in required:
         if not Path(folder, name).exists():
-            raise FileNotFoundError(f"{str(folder)!r} is no complete checkpoint: it holds no {name}; copy it again.")
+            raise FileNotFoundError(
+                f"{str(folder)!r} is no complete checkpoint: it holds no {name}; copy it again. One saved with "
+                "`save_only_model` can't be resumed: start from its model."
+            )
     for path in sorted(Path(folder).iterdir()):
         try:
             if path.suffix == ".json":

@@ -1,5 +1,6 @@
 """Alternating training and finetuning of the recommender."""
 
+import math
 from collections import defaultdict
 
 import torch
@@ -184,17 +185,23 @@ class ETEGRecTrainer(SafeCheckpoints):
     def create_scheduler(self, num_training_steps: int, optimizer=None) -> PhaseScheduler:
         """A schedule of `lr_scheduler_type` for each group, over the steps of its own phase."""
         if self.lr_scheduler is None:
-            epochs = max(1, round(self.args.num_train_epochs))
-            tokenizer_share = sum(self.args.phase(epoch) == "tokenizer" for epoch in range(epochs)) / epochs
+            batches = math.ceil(len(self.train_dataset) / (self.args.train_batch_size * self.args.world_size))
+            epoch_steps = math.ceil(batches / self.args.gradient_accumulation_steps)
+            phases = [self.args.phase(step // epoch_steps) for step in range(num_training_steps)]
+            if phases[-1] == "tokenizer":
+                raise ValueError(
+                    f"`max_steps` {num_training_steps} ends in a tokenizer epoch ({epoch_steps} steps each, `cycle` "
+                    f"{self.args.cycle}), whose codes no recommender would learn; end it in a recommender epoch."
+                )
+            tokenizer_steps = phases.count("tokenizer")
             factors = []
-            shares = (1 - tokenizer_share, tokenizer_share)
-            for share, group in zip(shares, self.create_optimizer().param_groups):
-                steps = max(1, round(num_training_steps * share))
+            lengths = (num_training_steps - tokenizer_steps, tokenizer_steps)
+            for steps, group in zip(lengths, self.create_optimizer().param_groups):
                 schedule = get_scheduler(
                     self.args.lr_scheduler_type,
                     torch.optim.SGD([torch.zeros(1)], lr=group.get("initial_lr", group["lr"])),
                     num_warmup_steps=self.args.get_warmup_steps(steps),
-                    num_training_steps=steps,
+                    num_training_steps=max(1, steps),
                     scheduler_specific_kwargs=self.args.lr_scheduler_kwargs,
                 )
                 if not hasattr(schedule, "lr_lambdas"):

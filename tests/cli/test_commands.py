@@ -117,6 +117,11 @@ def test_truncated_weights_are_an_error(runs, capsys, tmp_path):
     assert "is truncated or damaged" in failure(capsys, "recommend", "--model", tmp_path, "--history", "i1")
 
 
+def test_a_model_of_another_kind_is_an_error(runs, capsys):
+    message = failure(capsys, "recommend", "--model", runs / "tokenizer", "--history", "i1")
+    assert "holds a model of type 'etegrec_rqvae'; expected 'etegrec'" in message
+
+
 def test_a_truncated_tokenizer_is_an_error(runs, capsys, tmp_path):
     shutil.copytree(runs / "finetuned", tmp_path / "copy")
     index = tmp_path / "copy/item_index.json"

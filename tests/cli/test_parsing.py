@@ -2,6 +2,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from etegrec_hf import ETEGRecTrainingArguments
 from etegrec_hf.cli.main import COMMANDS, main
 from etegrec_hf.cli.parsing import parse
 
@@ -54,6 +55,13 @@ def test_types_in_the_file_are_checked_as_on_the_command_line(tmp_path, capsys):
     assert parse("x", ["--config", str(config)], Sizes) == (Sizes("7", layers=[3]),)
     config.write_text("data: here\npatience: null\n")
     assert parse("x", ["--config", str(config)], Sizes, Patience) == (Sizes("here"), Patience(None))
+
+
+def test_a_strategy_that_yaml_reads_as_false_is_no(tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text("output_dir: x\nsave_strategy: no\neval_strategy: no\nload_best_model_at_end: no\n")
+    (arguments,) = parse("x", ["--config", str(config)], ETEGRecTrainingArguments)
+    assert (arguments.save_strategy, arguments.eval_strategy, arguments.load_best_model_at_end) == ("no", "no", False)
 
 
 def test_what_is_no_yaml_mapping_is_an_error(tmp_path):

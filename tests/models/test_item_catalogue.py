@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from conftest import make_model, random_codes, random_histories
@@ -40,11 +42,11 @@ def test_held_out_items_join_and_are_recommended(tmp_path):
 
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    copy = ETEGRecForConditionalGeneration.from_pretrained(tmp_path).eval()
+    saved = ETEGRecForConditionalGeneration.from_pretrained(tmp_path).eval()
     copy_tokenizer = ETEGRecTokenizer.from_pretrained(tmp_path)
-    copy.check_item_ids(copy_tokenizer)
+    saved.check_item_ids(copy_tokenizer)
     assert copy_tokenizer.item_ids == ids
-    assert torch.equal(copy.recommend(**batch, top_k=500, num_beams=500)[0], items)
+    assert torch.equal(saved.recommend(**batch, top_k=500, num_beams=500)[0], items)
     assert copy_tokenizer.decode(tokenizer(["i450"])["input_ids"]) == ["i450"], "a new item can be in a history"
 
 
@@ -79,6 +81,8 @@ def test_a_removed_items_codes_stay_taken(model, tokenizer):
     [
         (["i3", "x"], {}, "item 'i3' is in the catalogue already"),
         (["x", "x"], {}, "item id 'x' stands twice"),
+        ([3, 4], {}, "item id 3 is no string"),
+        ("xy", {}, "`ids` is 'xy'; give a list of item ids"),
         (["x"], {}, r"`embeddings` has shape \(2, 12\); expected \(1, 12\)"),
         (["x", "y"], {"nan": 1}, "`embeddings` holds NaN or infinity, first at item index 42"),
         (["x", "y"], {"swap": 1}, "tokenizer and model disagree about item 'i1'"),
@@ -103,6 +107,15 @@ def test_items_can_join_in_inference_mode(model, tokenizer):
         assert 41 in model.recommend(model.item_tokens[[1]], top_k=41, num_beams=41)[0]
         model.remove_items(torch.tensor([41]))
         assert 41 not in model.recommend(model.item_tokens[[1]], top_k=41, num_beams=41)[0]
+    model.remove_items(torch.tensor([40]))
+    model.set_item_codes(model.item_codes.roll(1, dims=0))
+    assert not {40, 41} & set(model.recommend(model.item_tokens[[1]], top_k=41, num_beams=41)[0][0].tolist())
+
+
+def test_no_items_join_without_a_trace(model, tokenizer, codes):
+    assert model.add_items([], torch.empty(0, 12), tokenizer).tolist() == []
+    assert torch.equal(model.item_codes, codes)
+    model.recommend(model.item_tokens[[1]])
 
 
 def test_the_trie_follows_its_tables(model):
@@ -114,6 +127,28 @@ def test_the_trie_follows_its_tables(model):
     other = make_model(random_codes(40, 3, 8, seed=4), 8)
     model.load_state_dict(other.state_dict())
     assert torch.equal(model.code_trie.item(model.code_trie.walk(other.item_codes)), torch.arange(1, 41))
+
+
+def test_the_trie_follows_tables_that_were_replaced(model):
+    def fits(one) -> bool:
+        return torch.equal(one.code_trie.item(one.code_trie.walk(one.item_codes)), torch.arange(1, 41))
+
+    assert fits(model)
+    model.load_state_dict(make_model(random_codes(40, 3, 8, seed=4), 8).state_dict(), assign=True)
+    assert fits(model)
+    model.item_tokens = make_model(random_codes(40, 3, 8, seed=5), 8).item_tokens
+    assert fits(model)
+    for _ in range(3):
+        model.item_tokens[1:] = model.item_tokens[1:].roll(1, dims=0)
+        assert fits(model)
+    copied = copy.deepcopy(model)
+    for _ in range(5):
+        copied.item_tokens[1:] = copied.item_tokens[1:].roll(1, dims=0)
+        assert fits(copied)
+    state = {name: tensor.clone() for name, tensor in copied.state_dict().items()}
+    state["is_removed"][7] = True
+    copied.load_state_dict(state)
+    assert copied.code_trie.n_items == 39
 
 
 @given(st.data())

@@ -64,6 +64,11 @@ def test_cycles_begin_with_the_tokenizer(tmp_path):
             {"early_stopping_patience": 3, "eval_strategy": "no", "load_best_model_at_end": False},
             "`early_stopping_patience` is 3 and `eval_strategy` 'no'",
         ),
+        (
+            {"metric_for_best_model": "eval_loss"},
+            "`metric_for_best_model` is 'eval_loss'; choose recall or ndcg",
+        ),
+        ({"metric_for_best_model": "ndcg@7"}, "`metric_for_best_model` is 'ndcg@7'; choose recall or ndcg at one"),
         ({"num_train_epochs": 1}, "the last epoch would train the tokenizer, .* choose 2"),
         ({"num_train_epochs": 6.5, "cycle": 3}, "the last epoch would train the tokenizer, .* choose 8"),
     ],

@@ -206,7 +206,12 @@ def test_a_schedule_uses_its_groups_learning_rate(prepared, tmp_path):
     options = {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-4}}
     trainer = make_trainer(prepared, tmp_path, learning_rate=1e-3, tokenizer_learning_rate=2e-4, **options)
     trainer.create_optimizer_and_scheduler(100)
-    assert [factor(50) for factor in trainer.lr_scheduler.factors] == pytest.approx([0.1, 0.5])
+    # 26 steps an epoch: 26 + 26 of the tokenizer, 26 + 22 of the recommender
+    assert [factor(steps) for factor, steps in zip(trainer.lr_scheduler.factors, (48, 52))] == pytest.approx(
+        [0.1, 0.5]
+    )
+    with pytest.raises(ValueError, match=r"`max_steps` 60 ends in a tokenizer epoch \(26 steps each, `cycle` 2\)"):
+        make_trainer(prepared, tmp_path).create_optimizer_and_scheduler(60)
     other = make_trainer(prepared, tmp_path, lr_scheduler_type="reduce_lr_on_plateau")
     with pytest.raises(ValueError, match=r"`lr_scheduler_type` is .*reduce_lr_on_plateau.*; choose one like 'cosine'"):
         other.create_optimizer_and_scheduler(100)
