@@ -163,6 +163,31 @@ def latency(model, histories: list[torch.Tensor]) -> None:
     print(f"one user, beam {BEAMS}: median {1000 * statistics.median(times[20:]):.1f} ms")
 
 
+def profile(model, histories: list[torch.Tensor]) -> None:
+    """Where the time of 64 users goes, by torch's profiler (self time)."""
+    batch = batch_of(model, sorted(histories, key=len)[480:544])
+    groups = dict.fromkeys(("projections and feed-forward", "attention", "copies", "norms", "rest"), 0.0)
+    with torch.profiler.profile(record_shapes=True) as profiler, torch.inference_mode():
+        for _ in range(4):
+            model.recommend(**batch, max_batch_tokens=10**9)
+    for event in profiler.key_averages(group_by_input_shape=True):
+        name, shapes = event.key.removeprefix("aten::"), event.input_shapes
+        by_user = name == "bmm" and shapes[0][0] > model.config.num_heads
+        if by_user or name in ("baddbmm", "baddbmm_", "_softmax"):
+            group = "attention"
+        elif name in ("bmm", "mm", "addmm", "relu_", "clamp_min_"):
+            group = "projections and feed-forward"
+        elif name in ("copy_", "cat", "clone"):
+            group = "copies"
+        elif name in ("linalg_vector_norm", "pow_", "div_", "rsqrt_", "mul", "mul_", "add_"):
+            group = "norms"
+        else:
+            group = "rest"
+        groups[group] += event.self_cpu_time_total
+    total = sum(groups.values())
+    print("where it goes: " + ", ".join(f"{group} {time / total:.0%}" for group, time in groups.items()))
+
+
 def random_codes(n_items: int) -> torch.Tensor:
     """Distinct codes `[n_items, 4]` of 256 a level."""
     numbers = torch.randint(0, 256**4, (n_items + n_items // 100,), generator=torch.Generator().manual_seed(0))
@@ -211,7 +236,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=("speed", "latency", "size", "memory"))
+    parser.add_argument("--only", choices=("speed", "latency", "profile", "size", "memory"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     dtype = getattr(torch, options.dtype)
@@ -220,6 +245,8 @@ def main() -> None:
         speed(model, histories, dtype, options.rounds)
     if options.only in (None, "latency"):
         latency(model, histories)
+    if options.only in (None, "profile"):
+        profile(model, histories)
     if options.only in (None, "size"):
         size(model, histories)
     if options.only in (None, "memory"):
