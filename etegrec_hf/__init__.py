@@ -3,11 +3,13 @@
 from importlib import import_module
 
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from .models.configuration_etegrec import ETEGRecConfig
 from .models.configuration_rqvae import RQVAEConfig
 from .models.modeling_etegrec import ETEGRecForConditionalGeneration
 from .models.modeling_rqvae import RQVAEModel
+from .models.pipeline_etegrec import SequentialRecommendationPipeline
 from .models.tokenization_etegrec import ETEGRecTokenizer
 
 __version__ = "0.1.0"
@@ -18,6 +20,9 @@ AutoModel.register(RQVAEConfig, RQVAEModel)
 AutoModel.register(ETEGRecConfig, ETEGRecForConditionalGeneration)
 AutoModelForSeq2SeqLM.register(ETEGRecConfig, ETEGRecForConditionalGeneration)
 AutoTokenizer.register(ETEGRecConfig, ETEGRecTokenizer)
+PIPELINE_REGISTRY.register_pipeline(
+    "sequential-recommendation", pipeline_class=SequentialRecommendationPipeline, pt_model=AutoModel, type="text"
+)
 
 # Public names that are imported when first asked for, and where they live
 _LAZY = {
@@ -42,6 +47,7 @@ __all__ = [
     "ETEGRecTokenizer",
     "RQVAEConfig",
     "RQVAEModel",
+    "SequentialRecommendationPipeline",
     *_LAZY,
 ]
 

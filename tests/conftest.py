@@ -7,10 +7,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
 from hypothesis import settings
+from loopback_hub import LoopbackHub
+from two_sides import make_stranger
 
 from etegrec_hf import ETEGRecConfig, ETEGRecForConditionalGeneration, ETEGRecTokenizer
 from etegrec_hf.data.prepared import PreparedDataset
 from etegrec_hf.data.synthetic import SyntheticProcess
+from etegrec_hf.hub.model_folder import save_model_folder
+from etegrec_hf.hub.training_record import TrainingRecord
 
 settings.register_profile("repository", deadline=None, derandomize=True)
 settings.load_profile("repository")
@@ -63,6 +67,26 @@ def model(codes) -> ETEGRecForConditionalGeneration:
 @pytest.fixture
 def tokenizer(codes) -> ETEGRecTokenizer:
     return ETEGRecTokenizer.from_item_codes([f"i{row}" for row in range(1, 41)], codes, 8, max_history=10)
+
+
+@pytest.fixture
+def folder(model, tokenizer, tmp_path) -> str:
+    """A saved recommender, as training leaves it."""
+    tokenizer.item_titles = {"i3": "Third", "i14": "<b>A & B</b>"}
+    save_model_folder(tmp_path / "mine", model, tokenizer, TrainingRecord())
+    return str(tmp_path / "mine")
+
+
+@pytest.fixture
+def hub():
+    with LoopbackHub() as hub:
+        yield hub
+
+
+@pytest.fixture(scope="session")
+def stranger(tmp_path_factory):
+    """The Python of an environment without this package."""
+    return make_stranger(tmp_path_factory.mktemp("stranger") / "venv")
 
 
 @pytest.fixture(scope="session")

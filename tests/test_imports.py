@@ -9,7 +9,7 @@ import pytest
 import etegrec_hf
 
 PACKAGE = Path(etegrec_hf.__file__).parent
-ROOMS = ["models", "data", "evaluation", "training", "hub", "cli"]
+ROOMS = ["models", "data", "evaluation", "hub", "training", "cli"]
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -10,16 +10,17 @@ from ..data.prepared import PreparedDataset
 from ..data.splits import SPLIT_NAMES
 from ..evaluation.baselines import baselines
 from ..evaluation.evaluate import recommend_split
-from ..evaluation.metrics import KS, ranking_metrics
-from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
-from ..models.tokenization_etegrec import ETEGRecTokenizer
+from ..evaluation.metrics import KS, confidence_intervals, ranking_metrics
+from ..hub.model_card import write_model_card
+from ..hub.model_folder import load_recommender
+from ..hub.training_record import TrainingRecord
 from .finetune import check_same_items
 from .parsing import parse
-from .run_folder import load_model
 from .tables import print_metrics
 
 EXAMPLES = """examples:
   etegrec evaluate --model runs/model --data data/mine --split test --output metrics.json
+  etegrec evaluate --model runs/model --data data/mine --update-card true
 """
 
 
@@ -27,12 +28,15 @@ EXAMPLES = """examples:
 class EvaluateArguments:
     """What is measured, and how."""
 
-    model: str = field(metadata={"help": "A trained recommender."})
+    model: str = field(metadata={"help": "A trained recommender: a folder or a Hub id."})
     data: str = field(metadata={"help": "The prepared dataset that it was trained on."})
     split: str = field(default="test", metadata={"help": "validation or test."})
     output: str | None = field(default=None, metadata={"help": "JSON file to write."})
     num_beams: int = field(default=50, metadata={"help": "Beams; metrics at longer lists are left out."})
     batch_size: int = field(default=64, metadata={"help": "Users at a time."})
+    update_card: bool = field(
+        default=False, metadata={"help": "Write the results into the model's card and training record."}
+    )
     bf16: bool = field(default=False, metadata={"help": "Decode under bfloat16 autocast."})
 
 
@@ -55,17 +59,18 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     """Metrics of the model on the split, of the baselines beside them, and how they were measured."""
     if arguments.split not in SPLIT_NAMES[1:]:
         raise ValueError(f"`split` is {arguments.split!r}; choose one of {', '.join(SPLIT_NAMES[1:])}.")
+    if arguments.update_card and not Path(arguments.model).is_dir():
+        raise ValueError(f"`update_card` writes into a folder, and {arguments.model!r} is none; name a local copy.")
     data = PreparedDataset.load(arguments.data)
-    model = load_model(ETEGRecForConditionalGeneration, arguments.model)
-    tokenizer = ETEGRecTokenizer.from_pretrained(arguments.model)
-    model.check_item_ids(tokenizer)
+    model, tokenizer = load_recommender(arguments.model)
     check_same_items(tokenizer, data, arguments.model)
     split = getattr(data, arguments.split)
     top_k = min(max(KS), arguments.num_beams)
     with torch.autocast(model.device.type, torch.bfloat16, enabled=arguments.bf16):
         ranked = recommend_split(model, split, top_k, arguments.num_beams, arguments.batch_size)
-    return {
-        arguments.split: ranking_metrics(ranked, split.targets),
+    metrics = ranking_metrics(ranked, split.targets)
+    measured = {
+        "intervals": confidence_intervals(ranked, split.targets),
         "baselines": baselines(data, split),
         "protocol": {
             "candidates": "all items",
@@ -75,3 +80,9 @@ def evaluate(arguments: EvaluateArguments) -> dict:
             "dtype": "bfloat16 autocast" if arguments.bf16 else "float32",
         },
     }
+    if arguments.update_card:
+        record = TrainingRecord.read(arguments.model)
+        record.add_evaluation({"split": arguments.split, "metrics": metrics, **measured})
+        record.write(arguments.model)
+        write_model_card(arguments.model, model.config, record)
+    return {arguments.split: metrics, **measured}

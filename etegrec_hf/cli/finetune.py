@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from transformers import set_seed
 
 from ..data.prepared import PreparedDataset
-from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
+from ..hub.model_folder import load_recommender
 from ..models.tokenization_etegrec import ETEGRecTokenizer
 from ..training.arguments import FinetuningArguments
 from ..training.trainer import ETEGRecTrainer
 from .parsing import parse
-from .run_folder import checkpoint_of, load_model
+from .run_folder import checkpoint_of, record_of
 from .train import fit
 
 EXAMPLES = """examples:
@@ -22,7 +22,7 @@ EXAMPLES = """examples:
 class FinetuneArguments:
     """What is finetuned on what."""
 
-    model: str = field(metadata={"help": "A trained recommender."})
+    model: str = field(metadata={"help": "A trained recommender: a folder or a Hub id."})
     data: str = field(metadata={"help": "The prepared dataset that it was trained on."})
     eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on so many users while training."})
     resume: bool = field(default=False, metadata={"help": "Go on from the newest checkpoint in the output folder."})
@@ -36,10 +36,10 @@ def finetune(arguments: FinetuneArguments, training: FinetuningArguments) -> ETE
     """Finetunes a trained recommender, and saves the best."""
     checkpoint = checkpoint_of(training, arguments.resume)
     data = PreparedDataset.load(arguments.data)
-    model = load_model(ETEGRecForConditionalGeneration, arguments.model)
-    check_same_items(ETEGRecTokenizer.from_pretrained(arguments.model), data, arguments.model)
+    model, tokenizer = load_recommender(arguments.model)
+    check_same_items(tokenizer, data, arguments.model)
     set_seed(training.seed)
-    return fit(model, training, data, arguments.eval_samples, checkpoint)
+    return fit(model, training, data, record_of(data, arguments.model), arguments.eval_samples, checkpoint)
 
 
 def check_same_items(tokenizer: ETEGRecTokenizer, data: PreparedDataset, model_folder: str) -> None:

@@ -13,8 +13,18 @@ COMMANDS = {
     "finetune": "finetune the recommender on frozen codes",
     "evaluate": "measure a recommender on a split",
     "recommend": "recommend items for one history",
+    "convert": "turn the original ETEGRec's checkpoints into a model",
+    "import-codes": "start a recommender from codes trained elsewhere",
+    "push": "publish a trained model on the Hub",
 }
-USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError)
+USER_ERRORS = (
+    ValueError,
+    FileNotFoundError,
+    FileExistsError,
+    NotADirectoryError,
+    PermissionError,
+    ConnectionError,
+)
 
 
 def main(argv: list[str] | None = None) -> int:

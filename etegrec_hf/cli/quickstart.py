@@ -16,7 +16,7 @@ from .evaluate import EvaluateArguments, evaluate
 from .finetune import FinetuneArguments, finetune
 from .parsing import parse
 from .tables import print_metrics
-from .train import TrainArguments, train
+from .train import RecommenderSizes, TrainArguments, train
 from .train_tokenizer import TokenizerArguments, train_tokenizer
 
 EXAMPLES = """examples:
@@ -75,7 +75,8 @@ def quickstart(arguments: QuickstartArguments) -> dict:
         **common,
     }
     train(
-        TrainArguments(data=data, tokenizer=tokenizer, eval_samples=500, **recommender),
+        TrainArguments(data=data, tokenizer=tokenizer, eval_samples=500),
+        RecommenderSizes(**recommender),
         ETEGRecTrainingArguments(
             alternating, num_train_epochs=arguments.epochs, warm_epochs=2, learning_rate=5e-3, **training
         ),
@@ -84,7 +85,7 @@ def quickstart(arguments: QuickstartArguments) -> dict:
         FinetuneArguments(model=alternating, data=data, eval_samples=500),
         FinetuningArguments(model, num_train_epochs=arguments.finetune_epochs, learning_rate=3e-3, **training),
     )
-    results = evaluate(EvaluateArguments(model=model, data=data, batch_size=256))
+    results = evaluate(EvaluateArguments(model=model, data=data, batch_size=256, update_card=True))
     show_three_users(model, PreparedDataset.load(data))
     results = {
         "test": results["test"],

@@ -5,11 +5,8 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.table import Table
 
-from ..data.prepared import PreparedDataset
-from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
-from ..models.tokenization_etegrec import ETEGRecTokenizer
+from ..hub.model_folder import load_recommender
 from .parsing import parse
-from .run_folder import load_model
 
 EXAMPLES = """examples:
   etegrec recommend --model runs/model --history "id1,id2" --top-k 10
@@ -20,25 +17,19 @@ EXAMPLES = """examples:
 class RecommendArguments:
     """Whom to recommend to."""
 
-    model: str = field(metadata={"help": "A trained recommender."})
+    model: str = field(metadata={"help": "A trained recommender: a folder or a Hub id."})
     history: str = field(metadata={"help": "Item ids, oldest first, with commas between."})
     top_k: int = field(default=10, metadata={"help": "Items to recommend."})
     num_beams: int = field(default=20, metadata={"help": "Beams; at least top_k."})
     exclude_history: bool = field(default=False, metadata={"help": "Recommend no item of the history."})
     unknown: str = field(default="error", metadata={"help": "'skip' leaves out items that the model doesn't know."})
-    data: str | None = field(default=None, metadata={"help": "The prepared dataset, for titles."})
 
 
 def run(argv: list[str]) -> None:
     (arguments,) = parse("recommend", argv, RecommendArguments, examples=EXAMPLES)
     history = [item_id.strip() for item_id in arguments.history.split(",") if item_id.strip()]
-    model = load_model(ETEGRecForConditionalGeneration, arguments.model)
-    tokenizer = ETEGRecTokenizer.from_pretrained(arguments.model)
-    model.check_item_ids(tokenizer)
-    titles = {}
-    if arguments.data:
-        data = PreparedDataset.load(arguments.data)
-        titles = dict(zip(data.item_ids, data.titles))
+    model, tokenizer = load_recommender(arguments.model)
+    titles = tokenizer.item_titles
     batch = tokenizer([history], return_tensors="pt", unknown=arguments.unknown).to(model.device)
     items, scores = model.recommend(
         **batch,

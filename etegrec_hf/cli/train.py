@@ -1,42 +1,41 @@
 """`etegrec train`: alternating training of recommender and item tokenizer."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from transformers import set_seed
 
 from ..data.prepared import PreparedDataset
 from ..data.sequences import SequenceDataset
+from ..hub.model_folder import load_model
+from ..hub.training_record import TrainingRecord
 from ..models.configuration_etegrec import ETEGRecConfig
 from ..models.modeling_rqvae import RQVAEModel
 from ..training.arguments import ETEGRecTrainingArguments
 from ..training.item_codes import build_recommender
 from ..training.trainer import ETEGRecTrainer
 from .parsing import parse
-from .run_folder import checkpoint_of, load_model, load_with_embeddings
+from .run_folder import checkpoint_of, load_with_embeddings, record_of
 
 EXAMPLES = """examples:
   etegrec train --data data/mine --tokenizer runs/tokenizer --output-dir runs/model
   etegrec train --config examples/configs/instrument2018.yaml --data ... --tokenizer ... --output-dir ...
 """
 
-SIZES = (
-    "d_model",
-    "d_ff",
-    "d_kv",
-    "num_layers",
-    "num_decoder_layers",
-    "num_heads",
-    "dropout_rate",
-    "max_history",
-)  # fields of both TrainArguments and ETEGRecConfig
-
 
 @dataclass
 class TrainArguments:
-    """What is trained on what, and the recommender's sizes."""
+    """What is trained on what."""
 
     data: str = field(metadata={"help": "A prepared dataset with embeddings."})
-    tokenizer: str = field(metadata={"help": "Output folder of train-tokenizer."})
+    tokenizer: str = field(metadata={"help": "Output folder of train-tokenizer, or a Hub id."})
+    eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on so many users while training."})
+    resume: bool = field(default=False, metadata={"help": "Go on from the newest checkpoint in the output folder."})
+
+
+@dataclass
+class RecommenderSizes:
+    """Fields of [`ETEGRecConfig`] that a user chooses."""
+
     d_model: int = field(default=ETEGRecConfig.d_model, metadata={"help": "Width of encoder and decoder."})
     d_ff: int = field(default=ETEGRecConfig.d_ff, metadata={"help": "Width of the feed-forward layers."})
     d_kv: int = field(default=ETEGRecConfig.d_kv, metadata={"help": "Width of an attention head."})
@@ -47,26 +46,30 @@ class TrainArguments:
     max_history: int = field(
         default=ETEGRecConfig.max_history, metadata={"help": "Items of a history that are read, the last ones."}
     )
-    eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on so many users while training."})
-    resume: bool = field(default=False, metadata={"help": "Go on from the newest checkpoint in the output folder."})
 
 
 def run(argv: list[str]) -> None:
-    train(*parse("train", argv, TrainArguments, ETEGRecTrainingArguments, examples=EXAMPLES))
+    train(*parse("train", argv, TrainArguments, RecommenderSizes, ETEGRecTrainingArguments, examples=EXAMPLES))
 
 
-def train(arguments: TrainArguments, training: ETEGRecTrainingArguments) -> ETEGRecTrainer:
+def train(arguments: TrainArguments, sizes: RecommenderSizes, training: ETEGRecTrainingArguments) -> ETEGRecTrainer:
     """Builds a recommender around the item tokenizer, trains both, and saves the best."""
     checkpoint = checkpoint_of(training, arguments.resume)
     data, embeddings = load_with_embeddings(arguments.data)
     item_tokenizer = load_model(RQVAEModel, arguments.tokenizer)
     set_seed(training.seed)
-    sizes = {name: getattr(arguments, name) for name in SIZES}
-    model = build_recommender(item_tokenizer.cpu(), embeddings, training.code_strategy, **sizes)
-    return fit(model, training, data, arguments.eval_samples, checkpoint)
+    model = build_recommender(item_tokenizer.cpu(), embeddings, training.code_strategy, **asdict(sizes))
+    return fit(model, training, data, record_of(data, arguments.tokenizer), arguments.eval_samples, checkpoint)
 
 
-def fit(model, training, data: PreparedDataset, eval_samples: int | None, checkpoint: str | None) -> ETEGRecTrainer:
+def fit(
+    model,
+    training,
+    data: PreparedDataset,
+    record: TrainingRecord,
+    eval_samples: int | None,
+    checkpoint: str | None,
+) -> ETEGRecTrainer:
     """Trains a recommender on a prepared dataset, from `checkpoint` if there is one, and saves it."""
     max_history = model.config.max_history
     trainer = ETEGRecTrainer(
@@ -75,6 +78,8 @@ def fit(model, training, data: PreparedDataset, eval_samples: int | None, checkp
         data.item_ids,
         SequenceDataset(data.train, max_history, every_position=True),
         SequenceDataset(data.validation, max_history, every_position=False, limit=eval_samples),
+        item_titles=data.title_of,
+        record=record,
     )
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()

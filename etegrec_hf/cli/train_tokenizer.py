@@ -13,7 +13,7 @@ from ..models.modeling_rqvae import RQVAEModel
 from ..training.arguments import RQVAETrainingArguments
 from ..training.rqvae_trainer import RQVAETrainer
 from .parsing import parse
-from .run_folder import checkpoint_of, load_with_embeddings
+from .run_folder import checkpoint_of, load_with_embeddings, record_of
 from .tables import print_figures
 
 EXAMPLES = """examples:
@@ -61,11 +61,11 @@ def run(argv: list[str]) -> None:
 def train_tokenizer(arguments: TokenizerArguments, training: RQVAETrainingArguments) -> dict[str, float]:
     """Trains, saves the RQ-VAE and `diagnostics.json`, and returns the diagnostics."""
     checkpoint = checkpoint_of(training, arguments.resume)
-    _, embeddings = load_with_embeddings(arguments.data)
+    data, embeddings = load_with_embeddings(arguments.data)
     set_seed(training.seed)
     sizes = {name: getattr(arguments, name) for name in SIZES}
     model = RQVAEModel(RQVAEConfig(input_size=embeddings.shape[1], **sizes))
-    trainer = RQVAETrainer(model, training, embeddings)
+    trainer = RQVAETrainer(model, training, embeddings, record=record_of(data))
     trainer.train(resume_from_checkpoint=checkpoint)
     with torch.no_grad():
         output = model.eval()(embeddings.to(model.device))

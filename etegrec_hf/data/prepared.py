@@ -90,6 +90,11 @@ class PreparedDataset:
     def n_items(self) -> int:
         return len(self.item_ids)
 
+    @property
+    def title_of(self) -> dict[str, str]:
+        """Item id to title, where one is known."""
+        return {item_id: title for item_id, title in zip(self.item_ids, self.titles) if title}
+
     @classmethod
     def load(cls, folder: str | Path) -> "PreparedDataset":
         """Reads the folder that [`write_prepared`] wrote.

@@ -21,10 +21,37 @@ def ranking_metrics(item_index: np.ndarray, target: np.ndarray, ks: tuple[int, .
     >>> ranking_metrics(np.array([[3, 1], [4, 5]]), np.array([1, 4]), ks=(1, 2))["recall@1"]
     0.5
     """
+    return {name: float(values.mean()) for name, values in _by_user(item_index, target, ks).items()}
+
+
+def confidence_intervals(
+    item_index: np.ndarray, target: np.ndarray, ks: tuple[int, ...] = KS
+) -> dict[str, tuple[float, float]]:
+    """95% intervals of what [`ranking_metrics`] gives for these users, by the normal approximation of their mean.
+
+    Args:
+        item_index, target, ks: as in [`ranking_metrics`].
+
+    Returns:
+        `dict` of lower and upper end for each metric, cut to 0..1.
+
+    >>> low, high = confidence_intervals(np.array([[1], [2], [1], [2]]), np.array([1, 1, 1, 1]), ks=(1,))["recall@1"]
+    >>> round(low, 3), round(high, 3)
+    (0.01, 0.99)
+    """
+    intervals = {}
+    for name, values in _by_user(item_index, target, ks).items():
+        half = 1.96 * values.std() / np.sqrt(len(values))
+        intervals[name] = (float(max(0, values.mean() - half)), float(min(1, values.mean() + half)))
+    return intervals
+
+
+def _by_user(item_index: np.ndarray, target: np.ndarray, ks: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Each user's `recall@k` and `ndcg@k`."""
     hits = item_index == target[:, None]  # [users, listed]
     gains = hits / np.log2(np.arange(2, item_index.shape[1] + 2))
     return {
-        f"{name}@{k}": float(values[:, :k].sum(axis=1).mean())
+        f"{name}@{k}": values[:, :k].sum(axis=1)
         for k in ks
         if k <= item_index.shape[1]
         for name, values in (("recall", hits), ("ndcg", gains))

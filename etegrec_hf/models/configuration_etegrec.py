@@ -31,6 +31,8 @@ class ETEGRecConfig(PreTrainedConfig):
         max_history (`int`, *optional*, defaults to 50): items of a history that are read, the last ones.
         has_semantic_embedding (`bool`, *optional*, defaults to `True`): whether the checkpoint holds the items'
             semantic embeddings, which training needs and recommending doesn't.
+        has_item_tokenizer (`bool`, *optional*, defaults to `True`): whether the model holds the RQ-VAE that its codes
+            come from, and the adapters that align with it. Without, codes were made elsewhere and stay as they are.
         rqvae_config (`RQVAEConfig` or `dict`, *optional*): the item tokenizer's sizes; by default those that follow
             from `code_length` and `codebook_size`.
 
@@ -67,6 +69,7 @@ class ETEGRecConfig(PreTrainedConfig):
     scale_logits: bool = True
     max_history: int = 50
     has_semantic_embedding: bool = True
+    has_item_tokenizer: bool = True
     rqvae_config: Any = None
     is_encoder_decoder: bool = True
     use_cache: bool = True

@@ -18,7 +18,7 @@ class ItemCatalogueMixin:
     item_tokens: torch.Tensor  # [n_items + 1, code_length] token ids, row 0 padding
     is_removed: torch.Tensor  # [n_items + 1] bool, items that are read in histories but not recommended
     semantic_embedding: torch.Tensor | None  # [n_items + 1, input_size], row 0 padding
-    item_tokenizer: Any  # RQVAEModel
+    item_tokenizer: Any  # RQVAEModel, or None where codes were made elsewhere
     _code_trie: Any = None  # the tables it was built from, whose they were and in which version, and the trie
 
     @property
@@ -90,11 +90,16 @@ class ItemCatalogueMixin:
             their item indices, `[n]`.
 
         Raises:
-            ValueError: an id that exists, embeddings of the wrong shape or with NaN, a tokenizer of other items, or no
-                free codes. Model and tokenizer are then as they were.
+            ValueError: an id that exists, embeddings of the wrong shape or with NaN, a tokenizer of other items, no
+                free codes, or a model without an item tokenizer. Model and tokenizer are then as they were.
         """
         if isinstance(ids, str):
             raise ValueError(f"`ids` is {ids!r}; give a list of item ids, also for a single item.")
+        if self.item_tokenizer is None:
+            raise ValueError(
+                "`has_item_tokenizer` is False: the codes were made elsewhere; make those of new items there too, and "
+                "give all of them to `set_item_codes` of a model with more `n_items`."
+            )
         self.check_item_ids(tokenizer)
         first, device = self.config.n_items + 1, self.item_tokens.device
         embeddings = self._check_embeddings(embeddings, len(ids), first).to(device, self.item_tokenizer.dtype)

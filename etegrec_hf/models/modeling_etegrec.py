@@ -1,6 +1,7 @@
 """The recommender: reads the codes of a history and generates the codes of the next item."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,11 @@ from transformers.utils import ModelOutput
 
 from .configuration_etegrec import ETEGRecConfig
 from .decoding_etegrec import CodeDecodingMixin
+from .model_card_etegrec import ModelCardMixin
 from .modeling_rqvae import RQVAEModel
+
+if TYPE_CHECKING:  # never run: saving a model copies the files that it imports, and the pipeline belongs to it
+    from .pipeline_etegrec import SequentialRecommendationPipeline  # noqa: F401
 
 
 @dataclass
@@ -26,9 +31,9 @@ class ETEGRecOutput(ModelOutput):
             its own level's codes; else `(batch, decoded, vocab_size)`, as `generate` reads them.
         sequence_latents (`torch.FloatTensor` of shape `(batch, d_model)`): mean of the unpadded encoder states.
         sequence_projection (`torch.FloatTensor` of shape `(batch, latent_size)`): the same in the RQ-VAE's latent
-            space.
+            space; given an item tokenizer.
         preference_latents (`torch.FloatTensor` of shape `(batch, input_size)`): the decoder's first state in the space
-            of semantic embeddings.
+            of semantic embeddings; given an item tokenizer.
         past_key_values (`EncoderDecoderCache`): the decoder's cache, when it was asked for.
         encoder_last_hidden_state (`torch.FloatTensor` of shape `(batch, tokens, d_model)`): encoder states.
     """
@@ -42,7 +47,7 @@ class ETEGRecOutput(ModelOutput):
     encoder_last_hidden_state: torch.FloatTensor | None = None
 
 
-class ETEGRecForConditionalGeneration(CodeDecodingMixin, PreTrainedModel, GenerationMixin):
+class ETEGRecForConditionalGeneration(CodeDecodingMixin, ModelCardMixin, PreTrainedModel, GenerationMixin):
     """T5 over item codes with a learnable item tokenizer.
 
     Give it its catalogue before use: [`~ETEGRecForConditionalGeneration.set_item_codes`] and, for training,
@@ -72,18 +77,23 @@ class ETEGRecForConditionalGeneration(CodeDecodingMixin, PreTrainedModel, Genera
         self.decoder = T5Stack(config.stack_config(is_decoder=True))
         self.encoder.set_input_embeddings(self.shared)
         self.decoder.set_input_embeddings(self.shared)
-        self.item_tokenizer = RQVAEModel(config.rqvae_config)
+        self.item_tokenizer = None
+        if config.has_item_tokenizer:
+            self.item_tokenizer = RQVAEModel(config.rqvae_config)
+            self.sequence_adapter = nn.Linear(config.d_model, config.rqvae_config.latent_size)
+            self.preference_adapter = nn.Linear(config.d_model, config.rqvae_config.input_size)
         for module in self.modules():
             if isinstance(module, nn.ReLU):
                 module.inplace = True  # its input is a linear layer's output, which nobody else needs
-        self.sequence_adapter = nn.Linear(config.d_model, config.rqvae_config.latent_size)
-        self.preference_adapter = nn.Linear(config.d_model, config.rqvae_config.input_size)
         self.register_buffer("item_tokens", torch.zeros(config.n_items + 1, config.code_length, dtype=torch.long))
         self.register_buffer("is_removed", torch.zeros(config.n_items + 1, dtype=torch.bool))
         semantic_embedding = torch.zeros(config.n_items + 1, config.rqvae_config.input_size)
         self.register_buffer("semantic_embedding", semantic_embedding if config.has_semantic_embedding else None)
-        # Both classes may load it; saving adds the second from register_for_auto_class
-        config.auto_map = {"AutoModel": "modeling_etegrec.ETEGRecForConditionalGeneration"}
+        # Set anew for every model: loading through one auto class drops the other, and a Hub id stays in the names
+        auto_classes = ("AutoModel", "AutoModelForSeq2SeqLM")
+        config.auto_map = dict.fromkeys(auto_classes, "modeling_etegrec.ETEGRecForConditionalGeneration")
+        pipeline = {"impl": "pipeline_etegrec.SequentialRecommendationPipeline", "pt": ["AutoModel"], "type": "text"}
+        config.custom_pipelines = {"sequential-recommendation": pipeline}
         self.post_init()
 
     @torch.no_grad()
@@ -177,11 +187,12 @@ class ETEGRecForConditionalGeneration(CodeDecodingMixin, PreTrainedModel, Genera
             loss=loss,
             logits=logits,
             sequence_latents=sequence_latents,
-            sequence_projection=self.sequence_adapter(sequence_latents),
-            preference_latents=self.preference_adapter(decoder_states[:, 0]),
             past_key_values=decoder_outputs.past_key_values,
             encoder_last_hidden_state=encoder_states,
         )
+        if self.config.has_item_tokenizer:
+            output.sequence_projection = self.sequence_adapter(sequence_latents)
+            output.preference_latents = self.preference_adapter(decoder_states[:, 0])
         return output if return_dict is not False else output.to_tuple()
 
     def _scaled(self, decoder_states: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .configuration_rqvae import RQVAEConfig
+from .model_card_etegrec import ModelCardMixin
 
 
 @dataclass
@@ -109,7 +110,7 @@ def mlp(sizes: list[int]) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-class RQVAEModel(PreTrainedModel):
+class RQVAEModel(ModelCardMixin, PreTrainedModel):
     """Residual-quantised variational autoencoder over item embeddings.
 
     Source: ETEGRec, section 3.2.1; seed section 2.2. `code_logits` are *minus* squared distances, so that their

@@ -26,8 +26,8 @@ def first_repeated(item_ids: list[str]) -> str:
     return item_id
 
 
-def read_item_index(path: str) -> dict[str, list[str]]:
-    """Reads an `*.index.json`: item id to token strings, in the file's order.
+def read_by_item(path: str) -> dict:
+    """Reads a JSON file of item id to something, like an `*.index.json`, in the file's order.
 
     Raises:
         ValueError: the file holds an item id twice.
@@ -68,29 +68,40 @@ def as_item_index(item_ids: list[str], codes: torch.Tensor) -> dict[str, list[st
 class ETEGRecTokenizer(PreTrainedTokenizer):
     """Reads histories of item ids as code tokens, and code tokens as item ids.
 
-    `item_index.json`, its only file of data, maps each item id to its token strings, in the order of item indices: the
-    `*.index.json` convention of LC-Rec, LETTER and MiniOneRec.
+    `item_index.json` maps each item id to its token strings, in the order of item indices: the `*.index.json`
+    convention of LC-Rec, LETTER and MiniOneRec. `item_titles.json` maps item ids to titles, where they are known.
 
     Args:
         item_index_file (`str`, *optional*): path of `item_index.json`.
         item_index (`dict[str, list[str]]`, *optional*): the same mapping, instead of a file.
         codebook_size (`int`, *optional*, defaults to 256): K, codes a level.
         max_history (`int`, *optional*, defaults to 50): items of a history that are read, the last ones.
+        item_titles_file (`str`, *optional*): path of `item_titles.json`.
+        item_titles (`dict[str, str]`, *optional*): the same mapping, instead of a file; may be changed at any time.
 
     Raises:
         ValueError: no items, items of different code lengths, token strings that are none, codes out of range, two
-            items with the same codes.
+            items with the same codes, or a title of an item that is none.
     """
 
-    vocab_files_names = {"item_index_file": "item_index.json"}
+    vocab_files_names = {"item_index_file": "item_index.json", "item_titles_file": "item_titles.json"}
     model_input_names = ["input_ids", "attention_mask"]
     padding_side = "right"
 
-    def __init__(self, item_index_file=None, item_index=None, codebook_size=256, max_history=50, **kwargs):
+    def __init__(
+        self,
+        item_index_file=None,
+        item_index=None,
+        codebook_size=256,
+        max_history=50,
+        item_titles_file=None,
+        item_titles=None,
+        **kwargs,
+    ):
         if item_index is None:
             if item_index_file is None:
                 raise ValueError("the tokenizer needs its items: give `item_index_file` or `item_index`.")
-            item_index = read_item_index(item_index_file)
+            item_index = read_by_item(item_index_file)
         if not item_index:
             raise ValueError("`item_index` is empty; a tokenizer needs at least one item.")
         self.codebook_size, self.max_history = codebook_size, max_history
@@ -100,6 +111,12 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
         ]
         self._token_ids = {token: index for index, token in enumerate(self._token_strings)}
         self._set_items(item_index)
+        self.item_titles = dict(item_titles or (read_by_item(item_titles_file) if item_titles_file else {}))
+        for item_id in self.item_titles:
+            if item_id not in self._index_of_item:
+                raise ValueError(
+                    f"`item_titles` names the item {item_id!r}, which `item_index` doesn't hold; drop it."
+                )
         kwargs.setdefault("pad_token", "<pad>")
         kwargs.setdefault("model_max_length", max_history * self.code_length)
         super().__init__(codebook_size=codebook_size, max_history=max_history, **kwargs)
@@ -161,13 +178,18 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
     def _convert_id_to_token(self, index: int) -> str:
         return self._token_strings[index]
 
-    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str]:
-        """Writes `item_index.json`."""
-        name = (f"{filename_prefix}-" if filename_prefix else "") + self.vocab_files_names["item_index_file"]
-        path = os.path.join(save_directory, name)
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(self._item_index(), file, ensure_ascii=False)
-        return (path,)
+    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
+        """Writes `item_index.json`, and `item_titles.json` if titles are known."""
+        contents = {"item_index_file": self._item_index(), "item_titles_file": self.item_titles}
+        paths = []
+        for kind, content in contents.items():
+            name = (f"{filename_prefix}-" if filename_prefix else "") + self.vocab_files_names[kind]
+            path = os.path.join(save_directory, name)
+            if content or os.path.exists(path):
+                with open(path, "w", encoding="utf-8") as file:
+                    json.dump(content, file, ensure_ascii=False)
+                paths.append(path)
+        return tuple(paths)
 
     # Item ids and tokens
 

@@ -28,6 +28,7 @@ class RQVAETrainingArguments(TrainingArguments):
     save_total_limit: int | None = 1
     remove_unused_columns: bool = False
     dataloader_pin_memory: bool = False
+    restore_callback_states_from_checkpoint: bool = True
     kmeans_init: bool = field(default=True, metadata={"help": "Start codebooks from k-means over latents."})
     revive_dead_codes: bool = field(default=True, metadata={"help": "Move unused codes onto random items each epoch."})
 

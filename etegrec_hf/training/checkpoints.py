@@ -1,49 +1,15 @@
 """Checkpoints that are complete or absent, and errors that say what to do about a broken one."""
 
-import json
 import os
 import shutil
-import zipfile
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedConfig, Trainer
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
+from ..hub.model_folder import MODEL_FILES, check_files
+
 STAGING = ".incomplete"
-MODEL_FILES = ("config.json", "model.safetensors")
-
-
-def check_files(folder: str | Path, required: tuple[str, ...] = MODEL_FILES) -> None:
-    """Looks for truncated files in a model's or checkpoint's folder, before anything is loaded from it.
-
-    JSON files must be whole, safetensors as long as their header says, and the zip archives that torch writes must
-    have their directory, which stands at the end.
-
-    Raises:
-        FileNotFoundError: a required file is missing.
-        ValueError: a file is truncated or damaged.
-    """
-    for name in required:
-        if not Path(folder, name).exists():
-            raise FileNotFoundError(
-                f"{str(folder)!r} is no complete checkpoint: it holds no {name}; copy it again. One saved with "
-                "`save_only_model` can't be resumed: start from its model."
-            )
-    for path in sorted(Path(folder).iterdir()):
-        try:
-            if path.suffix == ".json":
-                json.loads(path.read_text(encoding="utf-8"))
-            elif path.suffix == ".safetensors":
-                with safe_open(path, "pt"):
-                    pass
-            elif path.suffix in (".pt", ".pth") and not zipfile.is_zipfile(path):
-                raise zipfile.BadZipFile("its end is missing")
-        except (ValueError, SafetensorError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f"{path.name} in {str(folder)!r} is truncated or damaged ({str(error).splitlines()[0]}); "
-                "copy the folder again, or remove it to go on from the checkpoint before."
-            ) from error
 
 
 def check_same_sizes(ours: PreTrainedConfig, theirs: PreTrainedConfig, folder: str | Path) -> None:
@@ -119,7 +85,7 @@ class SafeCheckpoints(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Saves the model for `from_pretrained`; `config.json`, without which nothing loads, is moved in last."""
-        if _internal_call:
+        if _internal_call and output_dir is not None:  # a checkpoint, which is written beside already
             super().save_model(output_dir, _internal_call=True)
             return
         target = output_dir or self.args.output_dir
@@ -128,10 +94,14 @@ class SafeCheckpoints(Trainer):
             shutil.rmtree(staging, ignore_errors=True)
         super().save_model(staging)
         if self.args.should_save:
-            os.remove(os.path.join(staging, "training_args.bin"))  # a pickle, which nobody should have to trust
             for name in sorted(os.listdir(staging), key=lambda name: name == "config.json"):
                 os.replace(os.path.join(staging, name), os.path.join(target, name))
             os.rmdir(staging)
+
+    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
+        super()._save(output_dir, state_dict)
+        # a pickle, which nobody should have to trust, and which resuming doesn't need
+        os.remove(os.path.join(output_dir or self.args.output_dir, "training_args.bin"))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
         """Trains, from a checkpoint if one is given (`True`: the newest in `output_dir`).

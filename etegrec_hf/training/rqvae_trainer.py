@@ -7,8 +7,8 @@ from ..data.sequences import as_batch
 from ..models.modeling_rqvae import RQVAEModel
 from .arguments import RQVAETrainingArguments
 from .callbacks import CodeUsageCallback, EpochBorderCallback
-from .checkpoints import SafeCheckpoints
 from .codebooks import initialize_codebooks
+from .recording import RecordedTraining
 
 
 class ItemEmbeddingDataset(Dataset):
@@ -27,7 +27,7 @@ class ItemEmbeddingDataset(Dataset):
         return {"embeddings": self.embeddings[indices]}
 
 
-class RQVAETrainer(SafeCheckpoints):
+class RQVAETrainer(RecordedTraining):
     """Trains an [`RQVAEModel`] on the embeddings of all items.
 
     transformers' Trainer, with codebooks started from k-means and dead codes revived as the arguments say.
@@ -36,11 +36,14 @@ class RQVAETrainer(SafeCheckpoints):
         model ([`RQVAEModel`]): to train.
         args ([`RQVAETrainingArguments`]): arguments.
         embeddings (`torch.FloatTensor` of shape `(n_items, input_size)`): semantic embeddings.
+        record ([`TrainingRecord`], *optional*): what is known of the data.
         **kwargs: further arguments of `Trainer`.
 
     Raises:
         ValueError: embeddings of another width, or with NaN or infinity.
     """
+
+    stage = "item tokenizer"
 
     def __init__(self, model: RQVAEModel, args: RQVAETrainingArguments, embeddings: torch.FloatTensor, **kwargs):
         if embeddings.shape[1] != model.config.input_size:
@@ -57,6 +60,9 @@ class RQVAETrainer(SafeCheckpoints):
         )
         self.add_callback(EpochBorderCallback())
         self.add_callback(CodeUsageCallback(self))
+
+    def prefixes(self) -> torch.LongTensor:
+        return self.model.encode(self.train_dataset.embeddings.to(self.model.device))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
         """Trains; a new run starts the codebooks from k-means unless the arguments say otherwise."""

@@ -12,17 +12,18 @@ from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.tokenization_etegrec import ETEGRecTokenizer
 from .arguments import ETEGRecTrainingArguments
 from .callbacks import AlternatingPhaseCallback, CodeRefreshCallback, EpochBorderCallback
-from .checkpoints import SafeCheckpoints
 from .losses import first_of_each, preference_semantic_alignment, sequence_item_alignment
+from .recording import RecordedTraining
 from .schedule import PhaseScheduler
 
 
-class ETEGRecTrainer(SafeCheckpoints):
+class ETEGRecTrainer(RecordedTraining):
     """Trains a recommender and its item tokenizer in turns, or finetunes the recommender.
 
     What differs from transformers' Trainer: `compute_loss` (named parts, by phase), the optimizer and scheduler (a
     group for each side), the sampler (batches of like length), `prediction_step` (ranked items instead of logits),
-    and what is saved (the tokenizer of the codes of this moment). Freezing and code refreshing are callbacks.
+    and what is saved (the tokenizer of the codes of this moment, a training record and a model card). Freezing and
+    code refreshing are callbacks.
 
     Args:
         model ([`ETEGRecForConditionalGeneration`]): with codes and semantic embeddings.
@@ -30,6 +31,8 @@ class ETEGRecTrainer(SafeCheckpoints):
         item_ids (`list[str]`): in the order of item indices.
         train_dataset ([`SequenceDataset`]): every position is a target.
         eval_dataset ([`SequenceDataset`], *optional*): the last positions are targets.
+        item_titles (`dict[str, str]`, *optional*): titles of items, saved with the tokenizer.
+        record ([`TrainingRecord`], *optional*): what is known of data and earlier stages.
         **kwargs: further arguments of `Trainer`.
 
     Raises:
@@ -43,6 +46,7 @@ class ETEGRecTrainer(SafeCheckpoints):
         item_ids: list[str],
         train_dataset: SequenceDataset,
         eval_dataset: SequenceDataset | None = None,
+        item_titles: dict[str, str] | None = None,
         **kwargs,
     ):
         if len(item_ids) != model.config.n_items:
@@ -51,11 +55,17 @@ class ETEGRecTrainer(SafeCheckpoints):
                 f"{model.config.n_items}; "
                 "use the dataset that the model was made for."
             )
+        if model.item_tokenizer is None and args.phase(0) == "tokenizer":
+            raise ValueError(
+                "the model holds no item tokenizer (`has_item_tokenizer` is False), so there is nothing to alternate "
+                "with; finetune it instead."
+            )
         if model.semantic_embedding is None and args.phase(0) == "tokenizer":
             raise ValueError(
                 "the model holds no `semantic_embedding`, which alternating training needs; load one that does."
             )
-        self.item_ids = item_ids
+        self.item_ids, self.item_titles = item_ids, item_titles
+        self.stage = "finetuning" if args.phase(0) == "finetune" else "alternating training"
         self.phase, self.aligned = "finetune", False
         self.optimizer: torch.optim.Optimizer | None
         self.lr_scheduler: PhaseScheduler | None
@@ -80,7 +90,11 @@ class ETEGRecTrainer(SafeCheckpoints):
         """The tokenizer of the codes that the model has now."""
         config = model.config
         return ETEGRecTokenizer.from_item_codes(
-            self.item_ids, model.item_codes, config.codebook_size, max_history=config.max_history
+            self.item_ids,
+            model.item_codes,
+            config.codebook_size,
+            max_history=config.max_history,
+            item_titles=self.item_titles,
         )
 
     # Phases
@@ -89,14 +103,16 @@ class ETEGRecTrainer(SafeCheckpoints):
         """Thaws the side that `phase` trains and freezes the other; `aligned` says whether SIA and PSA count."""
         self.phase, self.aligned = phase, aligned and phase != "finetune"
         self.model.requires_grad_(phase != "tokenizer")
-        self.model.item_tokenizer.requires_grad_(phase == "tokenizer")
+        if self.model.item_tokenizer is not None:
+            self.model.item_tokenizer.requires_grad_(phase == "tokenizer")
 
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
         """The weighted sum of the phase's loss parts, each of which is logged by its name."""
         core = self.accelerator.unwrap_model(model)
         trains_tokenizer = self.phase == "tokenizer"
         core.train(not trains_tokenizer)  # dropout only on the side that is trained
-        core.item_tokenizer.train(trains_tokenizer)
+        if core.item_tokenizer is not None:
+            core.item_tokenizer.train(trains_tokenizer)
         weights = {
             "vq": self.args.vq_weight * trains_tokenizer,
             "code": self.args.code_weight * (not trains_tokenizer),
@@ -171,7 +187,8 @@ class ETEGRecTrainer(SafeCheckpoints):
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """AdamW with two groups: the recommender, and the item tokenizer."""
         if self.optimizer is None:
-            tokenizer = list(self.model.item_tokenizer.parameters())
+            item_tokenizer = self.model.item_tokenizer
+            tokenizer = [] if item_tokenizer is None else list(item_tokenizer.parameters())
             own = {id(parameter) for parameter in tokenizer}
             recommender = [parameter for parameter in self.model.parameters() if id(parameter) not in own]
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
@@ -238,6 +255,9 @@ class ETEGRecTrainer(SafeCheckpoints):
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, EarlyStoppingCallback):
                 callback.early_stopping_patience = self.args.early_stopping_patience
+
+    def prefixes(self) -> torch.LongTensor:
+        return self.model.item_codes[:, :-1]
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         self.processing_class = self.item_id_tokenizer(self.model)

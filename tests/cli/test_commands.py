@@ -10,7 +10,7 @@ import yaml
 
 from etegrec_hf.cli.main import main
 from etegrec_hf.cli.parsing import check_keys
-from etegrec_hf.cli.train import TrainArguments
+from etegrec_hf.cli.train import RecommenderSizes, TrainArguments
 from etegrec_hf.training.arguments import ETEGRecTrainingArguments, FinetuningArguments
 
 TINY = ["--use-cpu", "true", "--disable-tqdm", "true", "--per-device-train-batch-size", "32"]
@@ -70,10 +70,10 @@ def test_the_chain_ends_in_metrics_beside_baselines(runs):
 
 
 def test_recommendations_have_titles(runs, capsys):
-    call("recommend", "--model", runs / "finetuned", "--history", "i1, i2", "--top-k", 3, "--data", runs / "data")
+    call("recommend", "--model", runs / "finetuned", "--history", "i1, i2", "--top-k", 3)
     printed = capsys.readouterr().out
     assert printed.count("Title ") == 3
-    known = ["recommend", "--model", runs / "finetuned", "--history", "i1,i2", "--top-k", 21, "--data", runs / "data"]
+    known = ["recommend", "--model", runs / "finetuned", "--history", "i1,i2", "--top-k", 21]
     call(*known, "--exclude-history", "true")
     listed = {line.split()[3] for line in capsys.readouterr().out.splitlines() if "Title" in line}
     assert len(listed) == 21
@@ -185,13 +185,13 @@ def test_the_example_that_recommends(runs, capsys):
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("configs/*.yaml")), ids=lambda path: path.name)
 def test_the_example_configurations_name_fields_that_exist(path):
     values = yaml.safe_load(path.read_text())
-    classes = (FinetuningArguments,) if "finetune" in path.name else (TrainArguments, ETEGRecTrainingArguments)
+    classes = (FinetuningArguments,) if "finetune" in path.name else (RecommenderSizes, ETEGRecTrainingArguments)
     check_keys(values, path, (*classes, TrainArguments))
 
 
 def test_the_seeds_configuration_is_the_default(tmp_path):
     values = yaml.safe_load((EXAMPLES / "configs/instrument2018.yaml").read_text())
     training = ETEGRecTrainingArguments(str(tmp_path), use_cpu=True)
-    sizes = TrainArguments("data", "tokenizer")
+    sizes = RecommenderSizes()
     for name, value in values.items():
         assert getattr(sizes if hasattr(sizes, name) else training, name) == value, name

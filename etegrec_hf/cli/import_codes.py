@@ -1,0 +1,80 @@
+"""`etegrec import-codes`: a new recommender, to be trained on codes from elsewhere."""
+
+from dataclasses import asdict, dataclass, field
+
+from transformers import set_seed
+
+from ..data.folders import check_output_dir
+from ..data.prepared import PreparedDataset
+from ..hub.code_index import read_code_index
+from ..hub.model_folder import save_model_folder
+from ..hub.training_record import TrainingRecord
+from ..models.configuration_etegrec import ETEGRecConfig
+from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
+from ..models.tokenization_etegrec import ETEGRecTokenizer
+from ..training.item_codes import assign_item_codes
+from .parsing import parse
+from .train import RecommenderSizes
+
+EXAMPLES = """examples:
+  etegrec import-codes Instruments.index.json --data data/instruments --output-dir runs/start
+  etegrec finetune --model runs/start --data data/instruments --output-dir runs/model --learning-rate 5e-3
+"""
+
+
+@dataclass
+class ImportArguments:
+    """Where the codes come from."""
+
+    index: str = field(metadata={"help": "NAME.index.json of LC-Rec, LETTER, ... May stand first."})
+    output_dir: str = field(metadata={"help": "A new folder."})
+    data: str | None = field(
+        default=None, metadata={"help": "The prepared dataset to train on: its items, in its order, with its titles."}
+    )
+    codebook_size: int | None = field(default=None, metadata={"help": "Codes a level; by default the highest + 1."})
+    add_suffix: bool = field(default=False, metadata={"help": "Add a last code that makes codes unique."})
+    seed: int = field(default=42, metadata={"help": "Seed of the weights."})
+
+
+def run(argv: list[str]) -> None:
+    if argv and not argv[0].startswith("-"):
+        argv = ["--index", *argv]
+    arguments, sizes = parse("import-codes", argv, ImportArguments, RecommenderSizes, examples=EXAMPLES)
+    model = import_codes(arguments, sizes)
+    print(f"{model.config.n_items} items, codes of length {model.config.code_length}: {arguments.output_dir}")
+
+
+def import_codes(arguments: ImportArguments, sizes: RecommenderSizes) -> ETEGRecForConditionalGeneration:
+    """Makes and saves an untrained recommender with the index's codes, without an item tokenizer of its own."""
+    check_output_dir(arguments.output_dir)
+    data = PreparedDataset.load(arguments.data) if arguments.data else None
+    item_ids, codes = read_code_index(arguments.index, data.item_ids if data else None)
+    codebook_size = arguments.codebook_size or int(codes.max()) + 1
+    if arguments.add_suffix:
+        codes = assign_item_codes(codes, codebook_size)
+    elif len(codes.unique(dim=0)) < len(codes):
+        _, which, shared = codes.unique(dim=0, return_inverse=True, return_counts=True)
+        first, second = (which == shared.argmax()).nonzero().flatten()[:2].tolist()
+        raise ValueError(
+            f"items {item_ids[first]!r} and {item_ids[second]!r} share the codes {codes[first].tolist()}; "
+            "pass --add-suffix true to give every item a last code of its own."
+        )
+    set_seed(arguments.seed)
+    model = ETEGRecForConditionalGeneration(
+        ETEGRecConfig(
+            n_items=len(item_ids),
+            code_length=codes.shape[1],
+            codebook_size=codebook_size,
+            has_item_tokenizer=False,
+            has_semantic_embedding=False,
+            **asdict(sizes),
+        )
+    )
+    model.set_item_codes(codes)
+    titles = data.title_of if data else None
+    tokenizer = ETEGRecTokenizer.from_item_codes(
+        item_ids, codes, codebook_size, max_history=sizes.max_history, item_titles=titles
+    )
+    record = TrainingRecord(data=data.statistics if data else {"source": arguments.index})
+    save_model_folder(arguments.output_dir, model, tokenizer, record)
+    return model

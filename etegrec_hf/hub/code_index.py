@@ -1,0 +1,46 @@
+"""Codes that others trained: the `*.index.json` of LC-Rec, LETTER and MiniOneRec."""
+
+from pathlib import Path
+
+import torch
+
+from ..models.tokenization_etegrec import CODE_TOKEN, LEVEL_LETTERS, read_by_item
+
+
+def read_code_index(path: str | Path, item_ids: list[str] | None = None) -> tuple[list[str], torch.LongTensor]:
+    """Items and their raw codes from an `*.index.json`, which maps item ids to token strings like `<a_12>`.
+
+    Args:
+        path (`str` or `Path`): the file.
+        item_ids (`list[str]`, *optional*): the items to take, in this order; by default all, in the file's.
+
+    Returns:
+        item ids, and codes `[n_items, levels]`, which need not be unique.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no such item, no items at all, or token strings that are none or not as many as those of others.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{str(path)!r} is no file; give the path of a NAME.index.json.")
+    try:
+        index = read_by_item(str(path))
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} can't be read: {error}") from error
+    if not isinstance(index, dict) or not index:
+        raise ValueError(f"{str(path)!r} maps no item to codes; expected an *.index.json.")
+    item_ids = list(index) if item_ids is None else item_ids
+    rows: list[list[int]] = []
+    for item_id in item_ids:
+        if item_id not in index:
+            raise ValueError(f"{str(path)!r} has no codes for item {item_id!r}; take the index made for this data.")
+        tokens = index[item_id]
+        matches = [CODE_TOKEN.fullmatch(token) for token in tokens] if isinstance(tokens, list) else [None]
+        letters = "".join(match[1] for match in matches if match)
+        if None in matches or not LEVEL_LETTERS.startswith(letters) or (rows and len(matches) != len(rows[0])):
+            raise ValueError(
+                f"item {item_id!r} in {str(path)!r} has {tokens}; expected one token string a level, "
+                "<a_0>, <b_0>, ..., as many as the other items have."
+            )
+        rows.append([int(match[2]) for match in matches if match])
+    return item_ids, torch.tensor(rows)

@@ -1,0 +1,228 @@
+"""The original ETEGRec's checkpoints as models of this package."""
+
+import json
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from ..models.configuration_etegrec import ETEGRecConfig
+from ..models.configuration_rqvae import RQVAEConfig
+from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
+from ..models.modeling_rqvae import RQVAEModel
+
+StateDict = dict[str, torch.Tensor]
+# Names in the original's recommender that hold nothing of their own: copies of `shared`, and a head that is never used
+COPIES = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "model.lm_head.weight")
+FEED_FORWARD = "encoder.block.0.layer.1.DenseReluDense"
+ATTENTION = "encoder.block.0.layer.0.SelfAttention"
+
+
+def read_state_dict(path: str | Path) -> StateDict:
+    """Tensors by name from a file that `torch.save` wrote; nothing else in it is loaded, and no code run.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file holds more than tensors, or is damaged.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{str(path)!r} is no file; give the path of a state dict.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"{str(path)!r} is refused: it is damaged, or holds more than tensors, which could run code; save its "
+            "state dict alone."
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"{str(path)!r} is no state dict of tensors; save `model.state_dict()` alone.")
+    return state
+
+
+def read_codes(path: str | Path) -> torch.LongTensor:
+    """Raw codes `[n_items, code_length]` from the original's `.code.json`: a list a row, the first of -1s for padding.
+
+    Raises:
+        ValueError: something else is in it.
+    """
+    try:
+        rows = json.loads(Path(path).read_text(encoding="utf-8"))
+        codes = torch.tensor(rows)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{str(path)!r} is no list of code lists of one length: {error}; see its row.") from error
+    if codes.ndim != 2 or codes.is_floating_point() or len(codes) < 2:
+        raise ValueError(f"{str(path)!r} holds codes of shape {tuple(codes.shape)}; expected (n_items + 1, levels).")
+    if not (codes[0] == -1).all():
+        raise ValueError(f"row 0 of {str(path)!r} is {rows[0]}; the original's is padding, all -1.")
+    return codes[1:]
+
+
+def read_item_ids(path: str | Path, n_items: int) -> list[str]:
+    """Item ids in the order of their numbers, from the original's `emb_map.json`: id to number, 0 for padding.
+
+    Raises:
+        ValueError: numbers other than 1 to `n_items`.
+    """
+    number_of = json.loads(Path(path).read_text(encoding="utf-8"))
+    ids = sorted((item_id for item_id, number in number_of.items() if number != 0), key=number_of.__getitem__)
+    if [number_of[item_id] for item_id in ids] != list(range(1, n_items + 1)):
+        raise ValueError(
+            f"{str(path)!r} numbers {len(ids)} items, not 1 to {n_items} once each, which the codes are for; take the "
+            "files of one run."
+        )
+    return ids
+
+
+def read_embeddings(path: str | Path, n_items: int) -> torch.FloatTensor:
+    """Semantic embeddings `[n_items, width]` from an `.npy` with or without a row 0 of padding.
+
+    Raises:
+        ValueError: another number of rows.
+    """
+    embeddings = torch.from_numpy(np.load(path, allow_pickle=False)).float()
+    if embeddings.ndim != 2 or len(embeddings) not in (n_items, n_items + 1):
+        raise ValueError(
+            f"{str(path)!r} has shape {tuple(embeddings.shape)}; expected a row for each of {n_items} items, and "
+            "perhaps one of padding before them."
+        )
+    return embeddings[-n_items:]
+
+
+def convert_rqvae(state: StateDict) -> RQVAEModel:
+    """The original's RQ-VAE as an [`RQVAEModel`].
+
+    Its names are `encoder.mlp_layers.{1,4,7}` and `decoder.mlp_layers.{1,4,7}` (dropout, linear layer and activation
+    take turns) and `rq.vq_layers.{0,1,2}.embedding.weight`.
+
+    Raises:
+        ValueError: a name that is missing or unknown, or shapes that don't fit.
+    """
+    state = dict(state)
+    layers = sorted(_numbers(state, r"encoder\.mlp_layers\.(\d+)\.weight"))
+    levels = _numbers(state, r"rq\.vq_layers\.(\d+)\.embedding\.weight")
+    if not layers or not levels:
+        raise ValueError(
+            "the RQ-VAE's state dict has no `encoder.mlp_layers.*.weight` or `rq.vq_layers.*.embedding.weight`; give "
+            "the original's `.rqvae` file."
+        )
+    books = [_take(state, f"rq.vq_layers.{level}.embedding.weight") for level in range(len(levels))]
+    new = {"quantizer.codebooks": torch.stack(books)}
+    for side in ("encoder", "decoder"):
+        for number, layer in enumerate(layers):
+            for kind in ("weight", "bias"):  # between our linear layers stands one activation
+                new[f"{side}.{2 * number}.{kind}"] = _take(state, f"{side}.mlp_layers.{layer}.{kind}")
+    widths = [len(new[f"encoder.{2 * number}.bias"]) for number in range(len(layers))]
+    config = RQVAEConfig(
+        input_size=new["encoder.0.weight"].shape[1],
+        hidden_sizes=widths[:-1],
+        latent_size=widths[-1],
+        num_levels=len(books),
+        codebook_size=len(books[0]),
+    )
+    return _with_weights(RQVAEModel(config), new, state)
+
+
+def convert_recommender(
+    state: StateDict,
+    item_tokenizer: RQVAEModel,
+    codes: torch.LongTensor,
+    embeddings: torch.FloatTensor | None = None,
+    max_history: int = 50,
+) -> ETEGRecForConditionalGeneration:
+    """The original's recommender, with the same logits.
+
+    Its names are `model.*` (a T5 of transformers), `token_embeddings.{0..L-1}.weight`, `enc_adapter.mlp_layers.1`,
+    `dec_adapter.mlp_layers.1` and `semantic_embedding.weight`. Our flat vocabulary is row 0 of its `shared`, which
+    stands for padding and the decoder's start, followed by its tables, level after level. Logits aren't scaled.
+
+    Args:
+        state (`dict[str, torch.Tensor]`): its state dict.
+        item_tokenizer ([`RQVAEModel`]): see [`convert_rqvae`].
+        codes (`torch.LongTensor` of shape `(n_items, code_length)`): raw codes.
+        embeddings (`torch.FloatTensor` of shape `(n_items, input_size)`, *optional*): the items' semantic embeddings;
+            by default those in the state dict, if there are any.
+        max_history (`int`, *optional*, defaults to 50): items of a history that are read; the file doesn't tell.
+
+    Raises:
+        ValueError: a name that is missing or unknown, gated feed-forward layers, or sizes that don't fit.
+    """
+    state = dict(state)
+    levels = len(_numbers(state, r"token_embeddings\.(\d+)\.weight"))
+    if not levels:
+        raise ValueError("the recommender's state dict has no `token_embeddings.0.weight`; give the original's `.pt`.")
+    if codes.shape[1] != levels:
+        raise ValueError(f"the codes have {codes.shape[1]} levels and the recommender {levels}; take one run's files.")
+    tables = [_take(state, f"token_embeddings.{level}.weight") for level in range(levels)]
+    new = {"shared.weight": torch.cat([_take(state, "model.shared.weight")[:1], *tables])}
+    for ours, theirs in (("sequence_adapter", "enc_adapter"), ("preference_adapter", "dec_adapter")):
+        for kind in ("weight", "bias"):
+            new[f"{ours}.{kind}"] = _take(state, f"{theirs}.mlp_layers.1.{kind}")
+    own_embeddings = state.pop("semantic_embedding.weight", None)
+    if embeddings is None and own_embeddings is not None:
+        embeddings = own_embeddings[1:]
+    for name in COPIES:
+        state.pop(name, None)
+    stacks = {name.removeprefix("model."): tensor for name, tensor in state.items() if name.startswith("model.")}
+    if f"{FEED_FORWARD}.wi_0.weight" in stacks:
+        raise ValueError("the recommender has gated feed-forward layers; only T5's ReLU kind can be converted.")
+
+    buckets, heads = _take(dict(stacks), f"{ATTENTION}.relative_attention_bias.weight").shape
+    inner = len(_take(dict(stacks), f"{ATTENTION}.q.weight"))
+    config = ETEGRecConfig(
+        n_items=len(codes),
+        code_length=levels,
+        codebook_size=len(tables[0]),
+        d_model=tables[0].shape[1],
+        d_ff=len(_take(dict(stacks), f"{FEED_FORWARD}.wi.weight")),
+        d_kv=inner // heads,
+        num_layers=len(_numbers(stacks, r"encoder\.block\.(\d+)\..*")),
+        num_decoder_layers=len(_numbers(stacks, r"decoder\.block\.(\d+)\..*")),
+        num_heads=heads,
+        relative_attention_num_buckets=buckets,
+        scale_logits=False,
+        max_history=max_history,
+        has_semantic_embedding=embeddings is not None,
+        rqvae_config=item_tokenizer.config.to_dict(),
+    )
+    new |= stacks | {f"item_tokenizer.{name}": tensor for name, tensor in item_tokenizer.state_dict().items()}
+    left = {name: tensor for name, tensor in state.items() if not name.startswith("model.")}
+    model = _with_weights(ETEGRecForConditionalGeneration(config), new, left)
+    model.set_item_codes(codes)
+    if embeddings is not None:
+        model.set_semantic_embedding(embeddings)
+    return model
+
+
+def _numbers(state: StateDict, pattern: str) -> set[int]:
+    """The numbers in the names that a pattern with one group matches."""
+    return {int(match[1]) for name in state if (match := re.fullmatch(pattern, name))}
+
+
+def _take(state: StateDict, name: str) -> torch.Tensor:
+    """Removes a tensor from a state dict and returns it.
+
+    Raises:
+        ValueError: it isn't there.
+    """
+    if name not in state:
+        raise ValueError(f"the state dict has no {name!r}, which the original's has; is it whole?")
+    return state.pop(name)
+
+
+def _with_weights(model: PreTrainedModel, weights: StateDict, left: StateDict):
+    """The model with these weights; `left` are those that found no place, which is an error if there are any."""
+    if left:
+        raise ValueError(
+            f"the state dict holds {next(iter(left))!r}, which the original's lacks; give the original's file."
+        )
+    try:
+        missing, unexpected = model.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        raise ValueError(f"sizes in the files don't fit together: {str(error).splitlines()[-1].strip()}") from error
+    own = {"item_tokens", "is_removed", "semantic_embedding", *(getattr(model, "_tied_weights_keys", None) or {})}
+    for name in [*unexpected, *sorted(set(missing) - own)]:
+        raise ValueError(f"the state dict's weights are not the original's: {name!r} is missing or too many.")
+    return model.eval()

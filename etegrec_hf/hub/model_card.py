@@ -1,0 +1,144 @@
+"""Model cards with everything that a training record knows."""
+
+import json
+import re
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCardData
+from transformers import PreTrainedConfig
+
+from ..models.model_card_etegrec import METADATA, card_text
+from .training_record import TrainingRecord
+
+SHOWN = ("recall@1", "recall@5", "recall@10", "recall@50", "ndcg@5", "ndcg@10")
+ARGUMENTS_SHOWN = 60  # characters of a value beyond which it is cut
+
+
+def write_model_card(
+    folder: str | Path,
+    config: PreTrainedConfig,
+    record: TrainingRecord,
+    repo_id: str | None = None,
+    license: str | None = None,
+) -> None:
+    """Writes `README.md`, the model card, into a model's folder.
+
+    Args:
+        folder (`str` or `Path`): of the model; its `item_index.json` gives the example's item.
+        config ([`ETEGRecConfig`] or [`RQVAEConfig`]): of the model.
+        record ([`TrainingRecord`]): what is known of its training.
+        repo_id (`str`, *optional*): where it is published; by default the example loads the folder by its name.
+        license (`str`, *optional*): as the Hub abbreviates it.
+    """
+    name = repo_id or Path(folder).name
+    index = Path(folder, "item_index.json")
+    example = next(iter(json.loads(index.read_text(encoding="utf-8"))), None) if index.exists() else None
+    text = card_text(
+        config,
+        name,
+        metadata=metadata(config, record, name.split("/")[-1], license),
+        sections=sections(record),
+        **({"example": example} if example else {}),
+    )
+    Path(folder, "README.md").write_text(text, encoding="utf-8")
+
+
+def metadata(config: PreTrainedConfig, record: TrainingRecord, model_name: str, license: str | None = None) -> str:
+    """The card's YAML: what holds for every such model, its dataset, and every measured metric."""
+    results = []
+    source = str(record.data.get("source", "unknown"))
+    for evaluation in record.evaluations:
+        for metric, value in evaluation["metrics"].items():
+            results.append(
+                EvalResult(
+                    task_type="other",
+                    task_name="Sequential recommendation",
+                    dataset_type=record.data.get("hub_id") or re.sub(r"[^\w.-]+", "-", source).lower(),
+                    dataset_name=source,
+                    dataset_split=evaluation["split"],
+                    metric_type=metric,
+                    metric_name=metric.replace("recall", "Recall").replace("ndcg", "NDCG"),
+                    metric_value=value,
+                )
+            )
+    data = ModelCardData(
+        license=license,
+        model_name=model_name if results else None,
+        eval_results=results or None,
+        datasets=[record.data["hub_id"]] if record.data.get("hub_id") else None,
+        metrics=sorted({result.metric_type for result in results}) or None,
+    )
+    return METADATA.format(model_type=config.model_type) + (data.to_yaml() if data.to_dict() else "")
+
+
+def sections(record: TrainingRecord) -> str:
+    """Markdown about data, results, item codes and training, of what is known."""
+    return "\n".join(text for text in (_results(record), _data(record), _codes(record), _training(record)) if text)
+
+
+def table(header: list[str], rows: list[list]) -> str:
+    """A Markdown table; what could break a cell is escaped."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines) + "\n"
+
+
+def _cell(value) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = " ".join(str(value).split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    return text if len(text) <= ARGUMENTS_SHOWN else text[:ARGUMENTS_SHOWN] + "..."
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _results(record: TrainingRecord) -> str:
+    parts = []
+    for evaluation in record.evaluations:
+        protocol = evaluation.get("protocol", {})
+        systems = {"this model": evaluation["metrics"], **evaluation.get("baselines", {})}
+        intervals = evaluation.get("intervals", {})
+        shown = [name for name in SHOWN if name in evaluation["metrics"]]
+        rows = [[system, *(f"{values[name]:.4f}" for name in shown)] for system, values in systems.items()]
+        if intervals:
+            half = [f"{intervals[name][0]:.4f} to {intervals[name][1]:.4f}" for name in shown]
+            rows.insert(1, ["its 95% interval", *half])
+        how = ", ".join(f"{_words(name)}: {value}" for name, value in protocol.items())
+        header = ["system", *(name.replace("recall", "Recall").replace("ndcg", "NDCG") for name in shown)]
+        parts.append(f"### {evaluation['split']} split\n\n{table(header, rows)}\nProtocol: {how}.\n")
+    if not parts:
+        return ""
+    note = "Baselines were run on the same split. Intervals are of the mean over users, by normal approximation."
+    return "## Results\n\n" + "\n".join(parts) + f"\n{note}\n"
+
+
+def _data(record: TrainingRecord) -> str:
+    if not record.data:
+        return ""
+    return "## Data\n\n" + table(["", ""], [[_words(name), value] for name, value in record.data.items()])
+
+
+def _codes(record: TrainingRecord) -> str:
+    if not record.codes:
+        return ""
+    rows = [[_words(name), value] for name, value in record.codes.items()]
+    return (
+        "## Item codes\n\nOf the prefixes, before the suffix that makes codes unique: share of a level's codes in "
+        "use, how many are used evenly (perplexity), and items that share a prefix.\n\n" + table(["", ""], rows)
+    )
+
+
+def _training(record: TrainingRecord) -> str:
+    parts = []
+    for number, stage in enumerate(record.stages, start=1):
+        rows = [[_words(name), stage[name]] for name in ("epochs", "steps", "seconds", "device") if name in stage]
+        rows += [[name, value] for name, value in stage.get("losses", {}).items()]
+        rows += [[f"validation {name}", value] for name, value in stage.get("validation", {}).items()]
+        rows += [[f"`{name}`", value] for name, value in stage.get("arguments", {}).items()]
+        rows += [[name, value] for name, value in stage.get("versions", {}).items()]
+        parts.append(f"### {number}. {stage['stage']}\n\n{table(['', ''], rows)}")
+    if not parts:
+        return ""
+    note = "Losses are the last logged ones. Arguments are those that differ from their defaults."
+    return "## Training\n\n" + note + "\n\n" + "\n".join(parts)

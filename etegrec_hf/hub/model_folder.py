@@ -1,0 +1,144 @@
+"""A model's folder: on this disk or on the Hub, and whether it is whole."""
+
+import json
+import re
+import zipfile
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError, safe_open
+from transformers import PreTrainedModel
+
+from ..data.folders import check_output_dir, complete_or_absent
+from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
+from ..models.tokenization_etegrec import ETEGRecTokenizer
+from .client import hub_errors
+from .model_card import write_model_card
+from .training_record import TrainingRecord
+
+MODEL_FILES = ("config.json", "model.safetensors")
+
+
+def local_folder(name: str) -> Path:
+    """The folder of that name, or the Hub's repository of that name in the cache, downloaded if needed.
+
+    Raises:
+        FileNotFoundError: neither exists.
+        ConnectionError: no such folder, nothing in the cache, and the Hub can't be reached.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise FileNotFoundError(f"{name!r} is no folder; give a model's folder, or its id on the Hub (user/name).")
+    with hub_errors(name):
+        try:
+            return Path(snapshot_download(name))
+        except FileNotFoundError as error:  # nothing in the cache, and no way to the Hub
+            raise FileNotFoundError(
+                f"{name!r} is no folder, and the cache doesn't hold a repository of that name while the Hub can't be "
+                "reached; check the name or the connection."
+            ) from error
+
+
+def check_files(folder: str | Path, required: tuple[str, ...] = MODEL_FILES) -> None:
+    """Looks for truncated files in a model's or checkpoint's folder, before anything is loaded from it.
+
+    JSON files must be whole, safetensors as long as their header says, and the zip archives that torch writes must
+    have their directory, which stands at the end.
+
+    Raises:
+        FileNotFoundError: a required file is missing.
+        ValueError: a file is truncated or damaged.
+    """
+    for name in required:
+        if not Path(folder, name).exists():
+            raise FileNotFoundError(
+                f"{str(folder)!r} is no complete checkpoint: it holds no {name}; copy it again. One saved with "
+                "`save_only_model` can't be resumed: start from its model."
+            )
+    for path in sorted(Path(folder).iterdir()):
+        try:
+            if path.suffix == ".json":
+                json.loads(path.read_text(encoding="utf-8"))
+            elif path.suffix == ".safetensors":
+                with safe_open(path, "pt"):
+                    pass
+            elif path.suffix in (".pt", ".pth") and not zipfile.is_zipfile(path):
+                raise zipfile.BadZipFile("its end is missing")
+        except (ValueError, SafetensorError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{path.name} in {str(folder)!r} is truncated or damaged ({str(error).splitlines()[0]}); "
+                "copy the folder again, or remove it to go on from the checkpoint before."
+            ) from error
+
+
+def model_type_of(folder: Path) -> str | None:
+    """What `config.json` says the model is.
+
+    Raises:
+        FileNotFoundError: no model in the folder.
+        ValueError: a damaged file.
+    """
+    if not (folder / "config.json").exists():
+        raise FileNotFoundError(
+            f"{str(folder)!r} holds no model (no config.json); give the output folder of a finished stage."
+        )
+    check_files(folder)
+    return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+
+
+def load_model(cls: type[PreTrainedModel], name: str):
+    """Loads a model in eval mode, onto the GPU if there is one, and explains a folder that is none or is damaged.
+
+    Args:
+        cls (`type`): the model's class.
+        name (`str`): its folder, or its id on the Hub.
+
+    Raises:
+        FileNotFoundError: no such folder or repository, or no model in it.
+        ValueError: truncated files, or a model of another kind.
+    """
+    folder = local_folder(name)
+    found = model_type_of(folder)
+    if found != cls.config_class.model_type:
+        raise ValueError(f"{name!r} holds a model of type {found!r}; expected {cls.config_class.model_type!r}.")
+    return cls.from_pretrained(folder).eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_recommender(name: str) -> tuple[ETEGRecForConditionalGeneration, ETEGRecTokenizer]:
+    """A recommender and its tokenizer, which know the same items by the same codes.
+
+    Raises:
+        FileNotFoundError: no such folder or repository, or something missing in it.
+        ValueError: truncated files, a model of another kind, or a tokenizer of another model.
+    """
+    model = load_model(ETEGRecForConditionalGeneration, name)
+    folder = local_folder(name)
+    for file in ("item_index.json", "tokenizer_config.json"):
+        if not (folder / file).exists():
+            raise FileNotFoundError(f"{name!r} holds no {file}; save the tokenizer beside the model again.")
+    tokenizer = ETEGRecTokenizer.from_pretrained(folder)
+    model.check_item_ids(tokenizer)
+    return model, tokenizer
+
+
+def save_model_folder(
+    folder: str | Path,
+    model: PreTrainedModel,
+    tokenizer: ETEGRecTokenizer | None,
+    record: TrainingRecord,
+    repo_id: str | None = None,
+    license: str | None = None,
+) -> None:
+    """Saves a model with its tokenizer (if it has one), training record and card: a new folder, whole or not at all.
+
+    Raises:
+        FileExistsError: the folder holds something.
+    """
+    with complete_or_absent(check_output_dir(folder)) as staging:
+        model.save_pretrained(staging)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(staging)
+        record.write(staging)
+        write_model_card(staging, model.config, record, repo_id or Path(folder).name, license)

@@ -1,0 +1,57 @@
+"""What is known of how a model came about: kept beside its weights, and told by its model card."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+FILE = "training_record.json"
+PACKAGES = ("etegrec_hf", "torch", "transformers", "accelerate", "datasets", "huggingface_hub")
+
+
+@dataclass
+class TrainingRecord:
+    """Data, stages and results of a model's training, in the folder's `training_record.json`.
+
+    Args:
+        data (`dict`): the prepared dataset's statistics.
+        stages (`list[dict]`): of each stage of training its name, length, time, device, arguments, losses and
+            validation metrics.
+        codes (`dict`): figures of the item codes, see [`code_diagnostics`].
+        evaluations (`list[dict]`): results of `etegrec evaluate`, one a split.
+    """
+
+    data: dict = field(default_factory=dict)
+    stages: list[dict] = field(default_factory=list)
+    codes: dict = field(default_factory=dict)
+    evaluations: list[dict] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, folder: str | Path) -> "TrainingRecord":
+        """The record of a folder; an empty one where there is none.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        path = Path(folder, FILE)
+        if not path.exists():
+            return cls()
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{path} is damaged ({error}); remove it: the model needs it for its card only."
+            ) from error
+
+    def write(self, folder: str | Path) -> None:
+        """Writes `training_record.json` into a folder."""
+        Path(folder, FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    def add_evaluation(self, results: dict) -> None:
+        """Adds the results of a split, in the place of earlier ones of that split."""
+        self.evaluations = [known for known in self.evaluations if known["split"] != results["split"]] + [results]
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that matter to a model."""
+    return {name: version(name) for name in PACKAGES}

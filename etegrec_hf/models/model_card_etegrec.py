@@ -1,0 +1,128 @@
+"""The model card: one template, filled with what the model itself knows, and with more where more is known."""
+
+import os
+from typing import Any
+
+from transformers.utils import PushToHubMixin
+
+CITATION = """@inproceedings{etegrec,
+  title     = {Generative Recommender with End-to-End Learnable Item Tokenization},
+  booktitle = {Proceedings of SIGIR 2025},
+  doi       = {10.1145/3726302.3729989}
+}"""
+
+METADATA = """library_name: transformers
+pipeline_tag: other
+tags:
+- recommendation
+- sequential-recommendation
+- generative-recommendation
+- semantic-ids
+- {model_type}
+"""
+
+RECOMMENDER = """A generative recommender of the ETEGRec kind. It reads the item ids that somebody took, oldest
+first, and generates the next one as {code_length} codes, so that every recommendation is an item of its catalogue of
+{n_items:,}.
+
+## Use it
+
+```python
+from transformers import pipeline
+
+recommend = pipeline("sequential-recommendation", model="{name}", trust_remote_code=True)
+print(recommend(["{example}"], top_k=10))
+```
+
+It needs torch and transformers, nothing else. Lists of histories are decoded in batches, and generators are streamed;
+`exclude=[...]`, `exclude_history=True` and `allowed=[...]` narrow the choice within the search. `AutoModel` and
+`AutoTokenizer` load the parts (`model.recommend`, `model.generate`, `model.add_items`, `model.remove_items`).
+
+## What it is
+
+| | |
+| --- | --- |
+| items | {n_items:,} |
+| codes of an item | {code_length}, each one of {codebook_size} |
+| encoder and decoder | T5, {num_layers} + {num_decoder_layers} layers of width {d_model} |
+| history | the last {max_history} items |
+| item tokenizer | {item_tokenizer} |
+| semantic embeddings | {embeddings} |
+"""
+
+ITEM_TOKENIZER = """The item tokenizer of an ETEGRec recommender: an RQ-VAE that turns an item's embedding into
+{num_levels} codes, one of {codebook_size} at each level.
+
+## Use it
+
+```python
+from transformers import AutoModel
+
+item_tokenizer = AutoModel.from_pretrained("{name}", trust_remote_code=True).eval()
+codes = item_tokenizer.encode(embeddings)  # [n, {input_size}] to [n, {num_levels}]
+```
+
+`etegrec train --tokenizer {name}` trains a recommender around it.
+
+## What it is
+
+| | |
+| --- | --- |
+| embeddings | {input_size} wide |
+| hidden layers | {hidden_sizes} |
+| latents and codebook vectors | {latent_size} wide, {distance} distance |
+| codes | {num_levels} levels of {codebook_size} |
+"""
+
+LIMITS = """## Limits
+
+- It ranks the items of the catalogue that it was trained on, and serves popular items and frequent users best: it
+  repeats the biases of its log.
+- Scores are the model's log-probabilities, not calibrated chances that somebody takes an item.
+- A model remembers which items were taken together. User ids are not stored.
+"""
+
+
+def card_text(config: Any, name: str, metadata: str = "", sections: str = "", example: str = "an item id") -> str:
+    """A model card as text.
+
+    Args:
+        config ([`ETEGRecConfig`] or [`RQVAEConfig`]): of the model.
+        name (`str`): Hub id or folder to load it from.
+        metadata (`str`, *optional*): YAML in the place of what holds for every such model.
+        sections (`str`, *optional*): Markdown about data, results and training.
+        example (`str`, *optional*): an item id for the code example.
+    """
+    known = {**config.to_dict(), "name": name, "example": example.replace("\\", "\\\\").replace('"', '\\"')}
+    body = ITEM_TOKENIZER
+    if config.model_type == "etegrec":
+        body = RECOMMENDER
+        sizes = config.rqvae_config
+        known["item_tokenizer"] = f"RQ-VAE from {sizes.input_size} to {sizes.latent_size} dimensions"
+        if not config.has_item_tokenizer:
+            known["item_tokenizer"] = "none: its codes were made elsewhere"
+        known["embeddings"] = "included" if config.has_semantic_embedding else "left out: recommending needs none"
+    parts = [
+        f"---\n{(metadata or METADATA.format(model_type=config.model_type)).strip()}\n---\n",
+        f"# {name.rstrip('/').split('/')[-1]}\n",
+        body.format(**known),
+        sections,
+        LIMITS,
+        f"## Citation\n\n```bibtex\n{CITATION}\n```\n\nMade with etegrec_hf.",
+    ]
+    return "\n".join(part for part in parts if part).rstrip() + "\n"
+
+
+class ModelCardMixin(PushToHubMixin):
+    """Sends a card of the model along when it is pushed to a repository that has none yet."""
+
+    config: Any
+
+    def _upload_modified_files(self, working_dir, repo_id, *args, **kwargs):
+        path = os.path.join(working_dir, "README.md")
+        with open(path, encoding="utf-8") as file:
+            is_blank_form = "[More Information Needed]" in file.read()
+        if is_blank_form:  # which transformers made just now
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(card_text(self.config, repo_id))
+        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)

@@ -1,0 +1,123 @@
+"""Histories of item ids in, recommended items with titles and scores out."""
+
+from collections.abc import Iterable
+
+import torch
+from transformers import Pipeline
+
+
+class SequentialRecommendationPipeline(Pipeline):
+    """Recommends the next items: `pipeline("sequential-recommendation", model=..., trust_remote_code=True)`.
+
+    Args:
+        model ([`ETEGRecForConditionalGeneration`]): a trained recommender.
+        tokenizer ([`ETEGRecTokenizer`]): of the same folder.
+        batch_size (`int`, *optional*, defaults to 256): histories of a list or stream that are decoded together.
+        **kwargs: further arguments of transformers' `Pipeline`, and defaults for those of a call.
+
+    Raises:
+        ValueError: a tokenizer of another model.
+    """
+
+    _load_tokenizer = True
+
+    def __init__(self, *args, batch_size: int = 256, **kwargs):
+        super().__init__(*args, batch_size=batch_size, **kwargs)
+        self.model.check_item_ids(self.tokenizer)
+
+    def __call__(self, histories, **kwargs):
+        """Recommends for one history or for many.
+
+        Args:
+            histories: one history (`list[str]` of item ids, oldest first), a list of histories, or any other iterable
+                of histories (a generator, a column of a dataset), which is streamed: the results are an iterator then.
+                A history may also be a `dict` of `history` and `exclude`, a list of item ids for this history alone.
+            top_k (`int`, *optional*, defaults to 10): items a history.
+            num_beams (`int`, *optional*): prefixes kept a level; by default 20, or `top_k` where that is more.
+            exclude (`list[str]` or `list[list[str]]`, *optional*): item ids that nobody gets, or a list for each
+                history of a list.
+            allowed (`list[str]`, *optional*): item ids to choose from.
+            exclude_history (`bool`, *optional*, defaults to `False`): whether nobody gets an item of their history.
+            unknown (`str`, *optional*, defaults to `"error"`): `"skip"` passes over ids that are not in the catalogue.
+            batch_size, num_workers (`int`, *optional*): as in every pipeline.
+
+        Returns:
+            for each history, in order, a list of at most `top_k` dictionaries, best first: `item_id`, `title` (where
+            it is known), `score` (log-probability) and `codes` (token strings).
+
+        Raises:
+            ValueError: an unknown item, a history without items, or what `recommend` raises.
+        """
+        exclude = kwargs.get("exclude") or []
+        if isinstance(histories, str) or not isinstance(histories, Iterable):
+            raise ValueError(f"{histories!r} is no history; give a list of item ids, or a list of such lists.")
+        by_history = not isinstance(exclude, str) and bool(exclude) and not isinstance(exclude[0], str)
+        if isinstance(histories, dict) or (isinstance(histories, list) and histories and _is_id(histories[0])):
+            if by_history:
+                raise ValueError("`exclude` holds a list for each history, and there is one history; give its ids.")
+            return super().__call__(_request(histories), **kwargs)
+        if not isinstance(histories, list):
+            if by_history:
+                raise ValueError(
+                    "`exclude` holds a list for each history of a list, and the histories are a stream; "
+                    "stream dictionaries of `history` and `exclude`."
+                )
+            return super().__call__((_request(history) for history in histories), **kwargs)
+        requests = [_request(history) for history in histories]
+        if by_history:
+            if len(exclude) != len(requests):
+                raise ValueError(f"`exclude` holds {len(exclude)} lists for {len(requests)} histories; give one each.")
+            requests = [{**request, "exclude": [*request["exclude"], *ids]} for request, ids in zip(requests, exclude)]
+            kwargs = {**kwargs, "exclude": None}
+        return super().__call__(requests, **kwargs) if requests else []
+
+    def _sanitize_parameters(self, **kwargs):
+        names = ("exclude", "exclude_history", "unknown")
+        preprocess = {name: kwargs.pop(name) for name in names if name in kwargs}
+        if isinstance(preprocess.get("exclude"), str):
+            raise ValueError(f"`exclude` is {preprocess['exclude']!r}; give a list of item ids.")
+        if kwargs.get("allowed") is not None:
+            allowed = self.tokenizer.index_of(kwargs["allowed"], preprocess.get("unknown", "error"))
+            kwargs["allowed"] = torch.tensor(allowed, dtype=torch.long)
+        unknown = kwargs.keys() - {"top_k", "num_beams", "allowed", "max_batch_tokens"}
+        if unknown:
+            raise TypeError(f"unknown arguments {sorted(unknown)}; see {type(self).__name__}.__call__.")
+        return preprocess, kwargs, {}
+
+    def preprocess(self, request, exclude=None, exclude_history=False, unknown="error"):
+        excluded = [*(exclude or []), *request["exclude"], *(request["history"] if exclude_history else [])]
+        items = [0, *self.tokenizer.index_of(excluded, unknown)]  # 0 is no item, and a row must not be empty
+        encoded = self.tokenizer([request["history"]], return_tensors="pt", unknown=unknown)
+        return {**encoded, "exclude": torch.tensor([items])}
+
+    def _forward(self, model_inputs, top_k=10, num_beams=None, **kwargs):
+        beams = max(20, top_k) if num_beams is None else num_beams
+        items, scores = self.model.recommend(**model_inputs, top_k=top_k, num_beams=beams, **kwargs)
+        return {"items": items, "scores": scores}  # [batch, top_k], which the pipeline takes apart by row
+
+    def postprocess(self, model_outputs):
+        items, scores = (model_outputs[name][0].tolist() for name in ("items", "scores"))
+        return [self._shown(index, score) for index, score in zip(items, scores) if index]
+
+    def _shown(self, index: int, score: float) -> dict:
+        item_id = self.tokenizer.item_ids[index - 1]
+        title = self.tokenizer.item_titles.get(item_id)
+        codes = self.tokenizer.convert_ids_to_tokens(self.tokenizer.item_tokens[index].tolist())
+        return {"item_id": item_id, **({"title": title} if title else {}), "score": score, "codes": codes}
+
+
+def _is_id(value) -> bool:
+    return not isinstance(value, (list, tuple, dict))
+
+
+def _request(history) -> dict:
+    """One history, with the items that it must not get."""
+    if isinstance(history, dict):
+        if "history" not in history or history.keys() - {"history", "exclude"}:
+            raise ValueError(f"a history is a dict of {sorted(history)}; give `history`, and `exclude` if you like.")
+        history, exclude = history["history"], history.get("exclude") or []
+    else:
+        exclude = []
+    if isinstance(history, str) or not isinstance(history, (list, tuple)):
+        raise ValueError(f"{history!r} is no history; give a list of item ids, also for a single item.")
+    return {"history": list(history), "exclude": list(exclude)}

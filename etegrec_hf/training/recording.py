@@ -1,0 +1,111 @@
+"""What a training run writes down about itself."""
+
+import dataclasses
+import platform
+import time
+
+import torch
+from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
+
+from ..evaluation.code_diagnostics import code_diagnostics
+from ..hub.model_card import write_model_card
+from ..hub.training_record import TrainingRecord, versions
+from .checkpoints import SafeCheckpoints
+
+# Where and how often things are written, which doesn't shape the model
+UNTOLD = ("output_dir", "logging_dir", "run_name", "report_to", "hub_token", "disable_tqdm", "resume_from_checkpoint")
+
+
+class StageClock(TrainerCallback, ExportableState):
+    """Counts the seconds of training, also over interruptions."""
+
+    def __init__(self):
+        self.seconds_before, self.started = 0.0, None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return self.seconds_before + (time.perf_counter() - self.started if self.started is not None else 0.0)
+
+    def state(self) -> dict:
+        return {"args": {}, "attributes": {"seconds_before": round(self.seconds, 1)}}
+
+
+class RecordedTraining(SafeCheckpoints):
+    """A Trainer whose saved folders hold a training record and a model card.
+
+    Args:
+        record ([`TrainingRecord`], *optional*): what is known of data and earlier stages.
+        **kwargs: arguments of `Trainer`.
+    """
+
+    stage = "training"
+
+    def __init__(self, *args, record: TrainingRecord | None = None, **kwargs):
+        self.record = record or TrainingRecord()
+        super().__init__(*args, **kwargs)
+        self.add_callback(StageClock())
+
+    def prefixes(self) -> torch.LongTensor:
+        """The items' codes without suffix, `[n_items, levels]`, that the record tells figures of."""
+        raise NotImplementedError
+
+    def record_now(self) -> TrainingRecord:
+        """The record with this stage as it stands."""
+        codes = code_diagnostics(self.prefixes().cpu(), self.model.config.codebook_size)
+        return TrainingRecord(self.record.data, [*self.record.stages, self._stage()], codes)
+
+    def _stage(self) -> dict:
+        clock = next(callback for callback in self.callback_handler.callbacks if isinstance(callback, StageClock))
+        logs = self.state.log_history
+        losses: dict[str, float] = {}
+        for entry in logs:  # the last value of each
+            losses |= {name: value for name, value in entry.items() if name == "loss" or name.startswith("loss_")}
+        best = [
+            entry for entry in logs if entry.get(f"eval_{self.args.metric_for_best_model}") == self.state.best_metric
+        ]
+        validation = {
+            name.removeprefix("eval_"): value for name, value in (best[0] if best else {}).items() if "@" in name
+        }
+        return {
+            "stage": self.stage,
+            "epochs": round(self.state.epoch or 0.0, 2),
+            "steps": self.state.global_step,
+            "seconds": round(clock.seconds),
+            "device": describe_device(self.args.device),
+            "losses": losses,
+            "validation": validation,
+            "arguments": self._arguments(),
+            "versions": versions(),
+        }
+
+    def _arguments(self) -> dict:
+        """Training arguments that were set to something else than transformers' or this package's defaults."""
+        told = {}
+        for field in dataclasses.fields(self.args):
+            value = getattr(self.args, field.name)
+            value = value.value if hasattr(value, "value") else value
+            simple = isinstance(value, (int, float, str, bool, type(None)))
+            if field.init and simple and field.name not in UNTOLD and value != field.default:
+                told[field.name] = value
+        return told
+
+    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
+        super()._save(output_dir, state_dict)
+        folder = output_dir or self.args.output_dir
+        record = self.record_now()
+        record.write(folder)
+        write_model_card(folder, self.model.config, record, self.hub_model_id or self.args.hub_model_id)
+
+    def create_model_card(self, *args, **kwargs) -> None:
+        """Nothing more to do: the card was written with the model."""
+
+
+def describe_device(device: torch.device) -> str:
+    """The hardware that a run used, in words."""
+    if device.type == "cuda":
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(device)}"
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

@@ -1,0 +1,64 @@
+"""The whole way of a model: published from here, used over there, by processes that share nothing but a Hub."""
+
+import json
+from pathlib import Path
+
+from transformers import pipeline
+from two_sides import etegrec, run
+
+STRANGER = Path(__file__).with_name("stranger.py")
+
+
+def expected(model, tokenizer) -> dict:
+    """What the publisher's own process gives."""
+    batch = tokenizer([["i1", "i2"], ["i3"]], padding=True, return_tensors="pt")
+    items = model.recommend(**batch, top_k=5)[0]
+    recommend = pipeline("sequential-recommendation", model=model, tokenizer=tokenizer)
+    return {
+        "absent": ["etegrec_hf", "datasets", "trl"],
+        "input_ids": batch["input_ids"].tolist(),
+        "decoded": ["i1", "i2"],
+        "items": items.tolist(),
+        "again": items.tolist(),
+        "generated": [[tokenizer.ids_of(row)[0]] for row in items],
+        "modules": ["transformers_modules"] * 4,
+        "new": [["new"], ["new"]],
+        "pipeline": recommend([["i1", "i2"], ["i3"]], top_k=5),
+    }
+
+
+def check(result, wanted: dict) -> dict:
+    """Compares what a stranger's process printed; scores may differ in the last bits."""
+    assert result.returncode == 0, result.stderr
+    seen = json.loads(result.stdout.splitlines()[-1])
+    pushed, lists = seen.pop("pushed", None), (seen.pop("pipeline"), wanted["pipeline"])
+    assert seen == {name: value for name, value in wanted.items() if name != "pipeline"}
+    for mine, theirs in zip(*lists, strict=True):
+        assert [{**entry, "score": 0} for entry in mine] == [{**entry, "score": 0} for entry in theirs]
+        assert all(abs(a["score"] - b["score"]) < 1e-5 for a, b in zip(mine, theirs, strict=True))
+    return pushed
+
+
+def test_published_here_and_used_there(model, tokenizer, folder, hub, stranger, tmp_path):
+    here, there = hub.environment(tmp_path / "here"), hub.environment(tmp_path / "there")
+    pushed = etegrec("push", "--model", folder, "--repo-id", "tester/mine", **here)
+    assert pushed.returncode == 0, pushed.stderr
+    assert pushed.stdout.strip() == f"{hub.endpoint}/tester/mine/commit/{hub.repositories['tester/mine'].find('main')}"
+    assert hub.repositories["tester/mine"].messages == ["initial commit", "Upload etegrec model"]
+
+    wanted = expected(model, tokenizer)
+    titles = [entry.get("title") for entry in wanted["pipeline"][0]]
+    assert "<b>A & B</b>" in titles, "the test's histories should bring up an item with a title"
+    again = check(run(stranger, STRANGER, "tester/mine", tmp_path / "copy", "tester/theirs", **there), wanted)
+    assert [entry["item_id"] for entry in again] == ["new"]
+    assert hub.requests["GET large"] >= 1, "weights travel as large files"
+
+    # from the cache alone, with no Hub to ask
+    offline = there | {"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    check(run(stranger, STRANGER, "tester/mine", tmp_path / "copy2", "", **offline), wanted)
+    assert not [name for name in hub.requests if name.startswith("unknown")], hub.requests
+
+
+def test_a_local_folder_used_there(model, tokenizer, folder, stranger, tmp_path):
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+    check(run(stranger, STRANGER, folder, tmp_path / "copy", "", **offline), expected(model, tokenizer))
