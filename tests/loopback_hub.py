@@ -56,7 +56,8 @@ class LoopbackHub(ThreadingHTTPServer):
         self.private: set[str] = set()
         self.contents: dict[str, bytes] = {}  # by SHA-256
         self.requests: Counter = Counter()  # by method and kind
-        self.break_off_after: int | None = None  # large uploads that still succeed before the line goes dead
+        self.uploading = threading.Event()  # set when a large upload has begun
+        self.stalled = False  # whether large uploads are never answered
         self.lock = threading.Lock()
 
     def __enter__(self):
@@ -271,12 +272,11 @@ class Handler(BaseHTTPRequestHandler):
         self.answer({"transfer": "basic", "objects": objects})
 
     def upload(self, number):
-        if self.server.break_off_after is not None:
-            if self.server.break_off_after == 0:
-                self.close_connection = True
-                self.connection.close()
-                return
-            self.server.break_off_after -= 1
+        self.server.uploading.set()
+        if self.server.stalled:
+            self.close_connection = True
+            self.rfile.read()  # until the client is gone
+            return
         if hashlib.sha256(self.body).hexdigest() != number:
             self.problem(400, "", "the content has another SHA-256")
             return

@@ -1,5 +1,6 @@
 """Two sides of the Hub: who publishes, and a stranger who has never seen this package."""
 
+import json
 import os
 import re
 import subprocess
@@ -43,15 +44,47 @@ def make_stranger(folder: Path) -> Path:
     return folder / "bin" / "python"
 
 
-def run(python, *arguments, **environment) -> subprocess.CompletedProcess:
-    """Runs Python in a clean environment: nothing of this repository on its path, and its own settings of the Hub."""
+def settings(environment: dict[str, str]) -> dict:
+    """A process that sees nothing of this repository, and its own settings of the Hub."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON"))}
+    return {"env": kept | environment, "cwd": "/", "text": True}
+
+
+def run(python, *arguments, **environment) -> subprocess.CompletedProcess:
+    """Runs a Python with these arguments."""
     command = [str(python), *map(str, arguments)]
-    return subprocess.run(
-        command, env=kept | environment, cwd="/", capture_output=True, text=True, check=False, timeout=300
-    )
+    return subprocess.run(command, **settings(environment), capture_output=True, check=False, timeout=300)
 
 
 def etegrec(*arguments, **environment) -> subprocess.CompletedProcess:
     """Runs the command line."""
     return run(sys.executable, "-m", "etegrec_hf.cli.main", *arguments, **environment)
+
+
+def start(*arguments, **environment) -> subprocess.Popen:
+    """Starts the command line and doesn't wait for it."""
+    command = [sys.executable, "-m", "etegrec_hf.cli.main", *map(str, arguments)]
+    return subprocess.Popen(command, **settings(environment), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+SEVERAL = """
+import contextlib, io, json, os, sys
+from etegrec_hf.cli.main import main
+results = []
+for arguments, environment in json.loads(sys.argv[1]):
+    os.environ.pop("HF_TOKEN", None)
+    os.environ.update(environment)
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(arguments)
+    results.append((code, out.getvalue(), err.getvalue()))
+print(json.dumps(results))
+"""
+
+
+def several(commands: list[tuple[tuple, dict]], **environment) -> list[tuple[int, str, str]]:
+    """Runs commands one after the other in one process, each with its token: exit code, output and errors of each."""
+    todo = json.dumps([([str(part) for part in arguments], more) for arguments, more in commands])
+    done = run(sys.executable, "-c", SEVERAL, todo, **environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)

@@ -43,7 +43,9 @@ def main(argv: list[str] | None = None) -> int:
     except USER_ERRORS as error:
         if debug:
             raise
-        Console(stderr=True).print(f"etegrec {argv[0]}: {error}", style="red", markup=False, highlight=False)
+        Console(stderr=True).print(
+            f"etegrec {argv[0]}: {error}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
         return 1
     return 0
 

@@ -1,0 +1,218 @@
+"""The original ETEGRec's checkpoints: made here in its layout with random weights, and computed here in its way."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import random_codes
+from transformers import T5Config, T5ForConditionalGeneration
+
+from etegrec_hf import ETEGRecForConditionalGeneration, ETEGRecTokenizer, RQVAEModel
+from etegrec_hf.cli.main import main
+from etegrec_hf.hub.conversion import convert_recommender, convert_rqvae, read_codes, read_state_dict
+
+N_ITEMS, LEVELS, K, WIDTH, INPUT, LATENT = 30, 4, 16, 24, 20, 8
+
+
+@pytest.fixture(scope="module")
+def original():
+    """The recommender's T5 and both state dicts, with the names that the original gives them."""
+    torch.manual_seed(0)
+    t5 = T5ForConditionalGeneration(
+        T5Config(vocab_size=3, d_model=WIDTH, d_ff=40, d_kv=6, num_layers=2, num_decoder_layers=3, num_heads=2)
+    ).eval()
+    for parameter in t5.parameters():
+        parameter.data.normal_(std=0.3)
+    recommender = {f"model.{name}": tensor.clone() for name, tensor in t5.state_dict().items()}
+    recommender |= {f"token_embeddings.{level}.weight": torch.randn(K, WIDTH) for level in range(LEVELS)}
+    for adapter, width in (("enc", LATENT), ("dec", INPUT)):
+        recommender[f"{adapter}_adapter.mlp_layers.1.weight"] = torch.randn(width, WIDTH)
+        recommender[f"{adapter}_adapter.mlp_layers.1.bias"] = torch.randn(width)
+    recommender["semantic_embedding.weight"] = torch.randn(N_ITEMS + 1, INPUT)
+    rqvae = {f"rq.vq_layers.{level}.embedding.weight": torch.randn(K, LATENT) for level in range(LEVELS - 1)}
+    widths = [INPUT, 16, 12, LATENT]
+    for side, sizes in (("encoder", widths), ("decoder", widths[::-1])):
+        for number, layer in enumerate((1, 4, 7)):
+            rqvae[f"{side}.mlp_layers.{layer}.weight"] = torch.randn(sizes[number + 1], sizes[number]) * 0.3
+            rqvae[f"{side}.mlp_layers.{layer}.bias"] = torch.randn(sizes[number + 1])
+    return t5, recommender, rqvae
+
+
+@pytest.fixture
+def files(original, tmp_path):
+    """The three files, and the map of item ids."""
+    _, recommender, rqvae = original
+    torch.save(recommender, tmp_path / "X.pt")
+    torch.save(rqvae, tmp_path / "X.pt.rqvae")
+    codes = [[-1] * LEVELS, *random_codes(N_ITEMS, LEVELS, K).tolist()]
+    (tmp_path / "X.code.json").write_text(json.dumps(codes))
+    ids = {"[PAD]": 0} | {f"B{number:03}": number for number in range(1, N_ITEMS + 1)}
+    (tmp_path / "X.emb_map.json").write_text(json.dumps(ids))
+    return tmp_path
+
+
+def convert(files, *more, output="converted") -> int:
+    names = {"recommender": "X.pt", "rqvae": "X.pt.rqvae", "codes": "X.code.json"}
+    paths = [part for name, file in names.items() for part in (f"--{name}", str(files / file))]
+    return main(["convert", *paths, "--output-dir", str(files / output), *map(str, more)])
+
+
+def logits_of_the_original(t5, recommender, codes, mask, target):
+    """Logits `[batch, levels, K]` as the original computes them, for codes `[batch, items * levels]`.
+
+    A position is embedded by the table of its level, and padding by row 0 of T5's own embedding. The decoder starts
+    with that row too and then reads the target's codes but the last, each by its level's table. A level's logits are
+    the decoder's states at its position times its table, without any scale.
+    """
+    tables = [recommender[f"token_embeddings.{level}.weight"] for level in range(LEVELS)]
+    start = recommender["model.shared.weight"][0]
+    embedded = torch.stack([tables[place % LEVELS][codes[:, place]] for place in range(codes.shape[1])], dim=1)
+    embedded[~mask] = start
+    decoded = [start.expand(len(codes), WIDTH), *(tables[level][target[:, level]] for level in range(LEVELS - 1))]
+    output = t5(
+        inputs_embeds=embedded,
+        attention_mask=mask.long(),
+        decoder_inputs_embeds=torch.stack(decoded, dim=1),
+        output_hidden_states=True,
+    )
+    states = output.decoder_hidden_states[-1]
+    logits = torch.stack([states[:, level] @ tables[level].T for level in range(LEVELS)], dim=1)
+    encoded = output.encoder_last_hidden_state * mask.unsqueeze(-1)
+    return logits, encoded.sum(1) / mask.sum(1, keepdim=True), states[:, 0]
+
+
+@torch.no_grad()
+def test_logits_and_latents_equal_the_originals(original, files):
+    t5, recommender, _ = original
+    assert convert(files, "--item-ids", files / "X.emb_map.json") == 0
+    model = ETEGRecForConditionalGeneration.from_pretrained(files / "converted").eval()
+    tokenizer = ETEGRecTokenizer.from_pretrained(files / "converted")
+    model.check_item_ids(tokenizer)
+    histories = [["B001", "B007", "B030"], ["B012"]]
+    batch = tokenizer(histories, padding=True, return_tensors="pt")
+    targets = torch.tensor(tokenizer.index_of(["B002", "B003"]))
+    output = model(**batch, labels=model.item_tokens[targets])
+
+    all_codes = torch.tensor(json.loads((files / "X.code.json").read_text()))
+    items = torch.tensor([[1, 7, 30], [12, 0, 0]])
+    codes = all_codes[items].flatten(1).clamp(min=0)
+    mask = (items > 0).repeat_interleave(LEVELS, dim=1)
+    logits, sequence, preference = logits_of_the_original(t5, recommender, codes, mask, all_codes[targets])
+    torch.testing.assert_close(output.logits, logits, atol=1e-5, rtol=1e-5)
+    for name, ours, states in (("enc", "sequence_projection", sequence), ("dec", "preference_latents", preference)):
+        weight, bias = (recommender[f"{name}_adapter.mlp_layers.1.{kind}"] for kind in ("weight", "bias"))
+        torch.testing.assert_close(getattr(output, ours), F.linear(states, weight, bias), atol=1e-5, rtol=1e-5)
+    assert torch.equal(model.semantic_embedding[1:], recommender["semantic_embedding.weight"][1:])
+    assert torch.equal(model.item_codes, all_codes[1:])
+    assert "| source | converted from" in (files / "converted" / "README.md").read_text()
+
+
+def test_the_rqvae_reconstructs_as_the_original(original):
+    rqvae = original[2]
+    embeddings = torch.randn(5, INPUT)
+    latents = embeddings
+    for layer in (1, 4, 7):
+        latents = F.linear(
+            latents, rqvae[f"encoder.mlp_layers.{layer}.weight"], rqvae[f"encoder.mlp_layers.{layer}.bias"]
+        )
+        latents = latents if layer == 7 else latents.relu()
+    residual, codes = latents, []
+    for level in range(LEVELS - 1):
+        table = rqvae[f"rq.vq_layers.{level}.embedding.weight"]
+        codes.append(torch.cdist(residual, table).argmin(1))
+        residual = residual - table[codes[-1]]
+    decoded = latents - residual
+    for layer in (1, 4, 7):
+        decoded = F.linear(
+            decoded, rqvae[f"decoder.mlp_layers.{layer}.weight"], rqvae[f"decoder.mlp_layers.{layer}.bias"]
+        )
+        decoded = decoded if layer == 7 else decoded.relu()
+    output = convert_rqvae(rqvae)(embeddings)
+    assert torch.equal(output.codes, torch.stack(codes, dim=1))
+    torch.testing.assert_close(output.reconstruction, decoded, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_embeddings_come_from_a_file_where_the_state_dict_has_none(original, files, padding):
+    _, recommender, _ = original
+    torch.save({k: v for k, v in recommender.items() if k != "semantic_embedding.weight"}, files / "X.pt")
+    assert convert(files, output="without") == 0
+    assert ETEGRecForConditionalGeneration.from_pretrained(files / "without").semantic_embedding is None
+    embeddings = np.random.default_rng(0).normal(size=(N_ITEMS + padding, INPUT)).astype(np.float32)
+    np.save(files / "E.npy", embeddings)
+    assert convert(files, "--embeddings", files / "E.npy", output="with") == 0
+    model = ETEGRecForConditionalGeneration.from_pretrained(files / "with")
+    assert np.array_equal(model.semantic_embedding[1:].numpy(), embeddings[padding:])
+    assert ETEGRecTokenizer.from_pretrained(files / "with").item_ids == [
+        str(number) for number in range(1, N_ITEMS + 1)
+    ]
+
+
+class Evil:
+    """A pickle that makes a file when it is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_a_pickle_that_wants_to_run_code_is_refused(files, capsys):
+    state = {"model.shared.weight": Evil(files / "ran")}
+    for save in (torch.save, lambda state, path: path.write_bytes(pickle.dumps(state, protocol=2))):
+        save(state, files / "X.pt")
+        assert convert(files) == 1
+        assert "X.pt' is refused" in capsys.readouterr().err
+    assert not (files / "ran").exists()
+    assert not (files / "converted").exists()
+    pickle.loads(pickle.dumps(state))["model.shared.weight"].close()
+    assert (files / "ran").exists(), "the pickle does what it wants where it is loaded carelessly"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda files: (files / "X.pt").write_bytes((files / "X.pt").read_bytes()[:500]), "X.pt' is refused"),
+        (lambda files: torch.save([torch.zeros(1)], files / "X.pt"), "is no state dict of tensors"),
+        (lambda files: torch.save(torch.load(files / "X.pt.rqvae"), files / "X.pt"), "give the original's `.pt`"),
+        (lambda files: torch.save(torch.load(files / "X.pt"), files / "X.pt.rqvae"), "give the original's `.rqvae`"),
+        (lambda files: (files / "X.pt").unlink(), "is no file"),
+        (lambda files: (files / "X.code.json").write_text("[[0, 1, 2, 3], [1, 1, 1, 1]]"), "row 0 of"),
+        (lambda files: (files / "X.code.json").write_text("[[-1, -1], [1]]"), "no list of code lists"),
+        (lambda files: (files / "X.code.json").write_text("[[-1, -1], [1, 2]]"), "2 levels and the recommender 4"),
+        (
+            lambda files: (files / "X.code.json").write_text(json.dumps([[-1] * 4, [1, 2, 3, 4], [1, 2, 3, 4]])),
+            "items 1 and 2 share the codes",
+        ),
+        (lambda files: (files / "X.code.json").write_text(json.dumps([[-1] * 4, [1, 2, 3, 16]])), "16"),
+        (lambda files: (files / "X.emb_map.json").write_text('{"[PAD]": 0, "a": 1, "b": 3}'), "numbers 2 items"),
+    ],
+)
+def test_files_that_are_not_the_originals_are_refused(files, capsys, change, message):
+    change(files)
+    assert convert(files, "--item-ids", files / "X.emb_map.json") == 1
+    assert message in capsys.readouterr().err
+    assert not (files / "converted").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"extra.weight": torch.zeros(1)}, "'extra.weight', which the original's lacks"),
+        ({"model.encoder.block.9.weight": torch.zeros(1)}, "missing or too many"),
+        ({"model.encoder.block.0.layer.1.DenseReluDense.wi_0.weight": torch.zeros(1)}, "gated feed-forward"),
+        ({"dec_adapter.mlp_layers.1.bias": torch.zeros(INPUT + 1)}, "don't fit together"),
+        ({"enc_adapter.mlp_layers.1.bias": None}, "no 'enc_adapter.mlp_layers.1.bias'"),
+        ({"model.decoder.final_layer_norm.weight": None}, "missing or too many"),
+    ],
+)
+def test_state_dicts_of_another_shape_are_refused(original, files, change, message):
+    state = {name: tensor for name, tensor in (original[1] | change).items() if tensor is not None}
+    codes = read_codes(files / "X.code.json")
+    with pytest.raises(ValueError, match=message):
+        convert_recommender(state, convert_rqvae(original[2]), codes)
+    assert isinstance(convert_rqvae(read_state_dict(files / "X.pt.rqvae")), RQVAEModel)

@@ -1,0 +1,218 @@
+"""`etegrec push` and the library's own pushing, by real clients over HTTP."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from two_sides import etegrec, run, several, start
+
+from etegrec_hf import RQVAEConfig, RQVAEModel
+from etegrec_hf.hub.model_folder import save_model_folder
+from etegrec_hf.hub.publish import publish
+from etegrec_hf.hub.training_record import TrainingRecord
+
+WRITER = {"HF_TOKEN": "hf_writer"}
+CODE = {
+    "beam_search_etegrec.py",
+    "code_trie.py",
+    "configuration_etegrec.py",
+    "configuration_rqvae.py",
+    "decoding_etegrec.py",
+    "free_codes_etegrec.py",
+    "headwise_t5_etegrec.py",
+    "item_catalogue.py",
+    "logits_process_etegrec.py",
+    "model_card_etegrec.py",
+    "modeling_etegrec.py",
+    "modeling_rqvae.py",
+    "pipeline_etegrec.py",
+    "tokenization_etegrec.py",
+}
+DATA = {
+    "README.md",
+    "config.json",
+    "generation_config.json",
+    "item_index.json",
+    "item_titles.json",
+    "model.safetensors",
+    "tokenizer_config.json",
+    "training_record.json",
+}
+
+
+def content(folder: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+@pytest.mark.slow
+def test_what_is_sent_is_what_is_needed(folder, hub, tmp_path):
+    before = content(folder)
+    torch.save({}, Path(folder) / "optimizer.pt")
+    environment = hub.environment(tmp_path / "home")
+    pushed = etegrec(
+        "push", "--model", folder, "--repo-id", "mine", "--private", "true", "--license", "mit",
+        "--without-embeddings", "true", "--dataset-id", "tester/log", **environment,
+    )  # fmt: skip
+    assert pushed.returncode == 0, pushed.stderr
+    assert hub.private == {"tester/mine"}
+    sent = hub.files("tester/mine")
+    assert sent.keys() == CODE | DATA
+    weights = tmp_path / "sent.safetensors"
+    weights.write_bytes(sent["model.safetensors"])
+    assert "semantic_embedding" not in load_file(weights)
+    assert json.loads(sent["config.json"])["has_semantic_embedding"] is False
+    card = sent["README.md"].decode()
+    assert "license: mit" in card
+    assert "- tester/log" in card
+    assert 'model="tester/mine"' in card
+    assert {**content(folder), **before} == content(folder), "the local folder is as it was"
+
+
+@pytest.mark.slow
+def test_an_interrupted_push_can_be_repeated_and_is_one_commit(folder, hub, tmp_path):
+    environment = hub.environment(tmp_path / "home")
+    before = content(folder)
+    arguments = ("push", "--model", folder, "--repo-id", "tester/mine", "--revision", "v1")
+    hub.stalled = True
+    with start(*arguments, **environment) as process:
+        assert hub.uploading.wait(timeout=120)
+        process.kill()
+    assert hub.files("tester/mine", "v1") == {}, "all of it or nothing"
+    assert content(folder) == before
+    hub.stalled = False
+    (code, _, error), again = several([(arguments, {"HF_TOKEN": "hf_writer"})] * 2, **environment)
+    assert code == again[0] == 0, error
+    assert hub.files("tester/mine", "v1").keys() == CODE | DATA
+    assert hub.files("tester/mine", "main") == {}
+    assert hub.requests["PUT upload"] == 2, "one that broke off and one that didn't; nothing is sent twice"
+    assert hub.repositories["tester/mine"].messages == ["initial commit", "Upload etegrec model"]
+
+
+@pytest.mark.slow
+def test_an_item_tokenizer_alone(hub, stranger, tmp_path):
+    torch.manual_seed(0)
+    model = RQVAEModel(RQVAEConfig(input_size=6, hidden_sizes=[8], latent_size=4, num_levels=2, codebook_size=16))
+    save_model_folder(tmp_path / "rqvae", model, None, TrainingRecord())
+    here, there = hub.environment(tmp_path / "here"), hub.environment(tmp_path / "there")
+    pushed = etegrec("push", "--model", tmp_path / "rqvae", "--repo-id", "tester/rqvae", **here)
+    assert pushed.returncode == 0, pushed.stderr
+    code = {"configuration_rqvae.py", "modeling_rqvae.py", "model_card_etegrec.py"}
+    assert hub.files("tester/rqvae").keys() == code | {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "training_record.json",
+    }
+    used = run(
+        stranger,
+        "-c",
+        "import torch; from transformers import AutoModel\n"
+        "model = AutoModel.from_pretrained('tester/rqvae', trust_remote_code=True).eval()\n"
+        "print(model.encode(torch.arange(12.).view(2, 6)).tolist())\n"
+        "model.push_to_hub('tester/again')",
+        **there,
+    )
+    assert used.returncode == 0, used.stderr
+    assert json.loads(used.stdout) == model.eval().encode(torch.arange(12.0).view(2, 6)).tolist()
+    assert "tester/again" in hub.files("tester/again")["README.md"].decode()
+    # and a recommender is built around a published one
+    build = (
+        "import torch; from etegrec_hf import RQVAEModel, build_recommender\n"
+        "published = RQVAEModel.from_pretrained('tester/rqvae')\n"
+        "model = build_recommender(published, torch.randn(9, 6), d_model=16, num_layers=1)\n"
+        "print(model.item_codes.shape)"
+    )
+    built = run(sys.executable, "-c", build, **here)
+    assert built.stdout.strip() == "torch.Size([9, 3])", built.stderr
+
+
+@pytest.mark.slow
+def test_commands_take_ids_of_the_hub(folder, hub, tmp_path):
+    known = ("recommend", "--model", "tester/mine", "--history", "i1,i2", "--top-k", "40", "--num-beams", "64")
+    unknown = [("recommend", "--model", name, "--history", "i1") for name in ("tester/nothing", "nothing")]
+    environment = hub.environment(tmp_path / "home")
+    push = ("push", "--model", folder, "--repo-id", "tester/mine")
+    pushed, shown, absent, no_id = several(
+        [(push, WRITER), (known, {}), *((line, {}) for line in unknown)], **environment
+    )
+    assert pushed[0] == shown[0] == 0, (pushed, shown)
+    assert "<b>A & B</b>" in shown[1], "titles are text, not markup"
+    assert (absent[0], no_id[0]) == (1, 1)
+    assert "no repository on the Hub" in absent[2]
+    assert "is no folder" in no_id[2]
+    cached, unseen = several([(known, {}), (unknown[0], {})], **environment | {"HF_HUB_OFFLINE": "1"})
+    assert cached[0] == 0, cached
+    assert unseen[0] == 1
+    assert "the cache doesn't hold" in unseen[2]
+
+
+def test_who_may_not_write_is_told_so(folder, hub, tmp_path):
+    before = content(folder)
+    cases = [
+        ({"HF_TOKEN": "hf_reader"}, "tester/mine", "doesn't let you write to 'tester/mine'"),
+        ({}, "tester/mine", "log in"),
+        (WRITER, "somebody/mine", "doesn't let you write to 'somebody/mine'"),
+        (WRITER, "a/b/c", "Repo id must be"),
+        (WRITER, "tester/my model", "Repo id must"),
+    ]
+    commands = [(("push", "--model", folder, "--repo-id", repo_id), token) for token, repo_id, _ in cases]
+    for (code, out, error), (_, _, message) in zip(several(commands, **hub.environment(tmp_path)), cases, strict=True):
+        assert (code, out) == (1, "")
+        assert message in error
+        assert error.splitlines()[-1].startswith("etegrec push: "), "one line, and no trace"
+    assert content(folder) == before
+    assert not hub.repositories
+
+
+@pytest.mark.slow
+def test_without_a_network_the_folder_is_intact(folder, hub, tmp_path):
+    before = content(folder)
+    environment = hub.environment(tmp_path / "home") | {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    pushed = etegrec("push", "--model", folder, "--repo-id", "tester/mine", **environment)
+    assert pushed.returncode == 1, pushed.stdout
+    assert "no connection to http://127.0.0.1:9" in pushed.stderr
+    with pytest.raises(ConnectionError, match=r"HF_HUB_OFFLINE is set.* is as it was"):
+        publish(folder, "tester/mine")  # this process is offline
+    assert content(folder) == before
+
+
+def damage(name: str, folder: Path) -> None:
+    if name == "codes":
+        weights = load_file(folder / "model.safetensors")
+        weights["item_tokens"][2] = weights["item_tokens"][1]
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        index = json.loads((folder / "item_index.json").read_text())
+        (folder / "item_index.json").write_text(json.dumps(index | {"i2": index["i1"]}))
+    elif name == "tokenizer":
+        index = json.loads((folder / "item_index.json").read_text())
+        (folder / "item_index.json").write_text(json.dumps(index | {"i1": index["i2"], "i2": index["i1"]}))
+    elif name.startswith("-"):
+        (folder / name[1:]).unlink()
+    else:
+        (folder / name).write_bytes((folder / name).read_bytes()[:40])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("codes", "share the codes"),
+        ("tokenizer", "tokenizer and model disagree about item 'i1'"),
+        ("-config.json", "holds no model"),
+        ("-model.safetensors", "holds no model.safetensors"),
+        ("-item_index.json", "holds no item_index.json"),
+        ("-tokenizer_config.json", "holds no tokenizer_config.json"),
+        ("model.safetensors", "model.safetensors in"),
+        ("item_index.json", "item_index.json in"),
+        ("training_record.json", "training_record.json in"),
+    ],
+)
+def test_a_folder_that_is_not_whole_is_not_sent(folder, tmp_path, name, message):
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    damage(name, broken)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        publish(broken, "tester/mine")
