@@ -38,6 +38,8 @@ _LAZY = {
     "assign_item_codes": "training.item_codes",
     "build_recommender": "training.item_codes",
     "PreparedDataset": "data.prepared",
+    "TrainingRecord": "hub.training_record",
+    "publish": "hub.publish",
     "SequenceDataset": "data.sequences",
 }
 

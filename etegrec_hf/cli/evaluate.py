@@ -14,7 +14,7 @@ from ..evaluation.metrics import KS, confidence_intervals, ranking_metrics
 from ..hub.model_card import write_model_card
 from ..hub.model_folder import load_recommender
 from ..hub.training_record import TrainingRecord
-from .finetune import check_same_items
+from .finetune import of_catalogue
 from .parsing import parse
 from .tables import print_metrics
 
@@ -61,9 +61,8 @@ def evaluate(arguments: EvaluateArguments) -> dict:
         raise ValueError(f"`split` is {arguments.split!r}; choose one of {', '.join(SPLIT_NAMES[1:])}.")
     if arguments.update_card and not Path(arguments.model).is_dir():
         raise ValueError(f"`update_card` writes into a folder, and {arguments.model!r} is none; name a local copy.")
-    data = PreparedDataset.load(arguments.data)
     model, tokenizer = load_recommender(arguments.model)
-    check_same_items(tokenizer, data, arguments.model)
+    data = of_catalogue(PreparedDataset.load(arguments.data), tokenizer)
     split = getattr(data, arguments.split)
     top_k = min(max(KS), arguments.num_beams)
     with torch.autocast(model.device.type, torch.bfloat16, enabled=arguments.bf16):

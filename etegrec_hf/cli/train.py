@@ -59,7 +59,8 @@ def train(arguments: TrainArguments, sizes: RecommenderSizes, training: ETEGRecT
     item_tokenizer = load_model(RQVAEModel, arguments.tokenizer)
     set_seed(training.seed)
     model = build_recommender(item_tokenizer.cpu(), embeddings, training.code_strategy, **asdict(sizes))
-    return fit(model, training, data, record_of(data, arguments.tokenizer), arguments.eval_samples, checkpoint)
+    record = record_of(data, arguments.tokenizer)
+    return fit(model, training, data, record, arguments.eval_samples, checkpoint, data.title_of)
 
 
 def fit(
@@ -69,6 +70,7 @@ def fit(
     record: TrainingRecord,
     eval_samples: int | None,
     checkpoint: str | None,
+    item_titles: dict[str, str],
 ) -> ETEGRecTrainer:
     """Trains a recommender on a prepared dataset, from `checkpoint` if there is one, and saves it."""
     max_history = model.config.max_history
@@ -78,7 +80,7 @@ def fit(
         data.item_ids,
         SequenceDataset(data.train, max_history, every_position=True),
         SequenceDataset(data.validation, max_history, every_position=False, limit=eval_samples),
-        item_titles=data.title_of,
+        item_titles=item_titles,
         record=record,
     )
     trainer.train(resume_from_checkpoint=checkpoint)

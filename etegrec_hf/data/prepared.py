@@ -1,7 +1,7 @@
 """The prepared dataset: a folder of parquet files that `datasets.load_dataset` opens and the Hub shows."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +94,31 @@ class PreparedDataset:
     def title_of(self) -> dict[str, str]:
         """Item id to title, where one is known."""
         return {item_id: title for item_id, title in zip(self.item_ids, self.titles) if title}
+
+    def with_items(self, item_ids: list[str]) -> "PreparedDataset":
+        """The same sequences over a larger catalogue, or one in another order; without embeddings.
+
+        Args:
+            item_ids (`list[str]`): the catalogue, in the order of its item indices.
+
+        Raises:
+            ValueError: it lacks an item of this dataset.
+        """
+        index_of = {item_id: index for index, item_id in enumerate(item_ids, start=1)}
+        absent = [item_id for item_id in self.item_ids if item_id not in index_of]
+        if absent:
+            raise ValueError(
+                f"{len(absent)} of the dataset's {self.n_items} items are not in the catalogue of {len(item_ids)}, "
+                f"among them {absent[0]!r}."
+            )
+        new_index = np.array([0] + [index_of[item_id] for item_id in self.item_ids])
+        title_of = self.title_of
+        splits = {
+            name: replace(split, sequences=new_index[split.sequences])
+            for name, split in ((name, getattr(self, name)) for name in SPLIT_NAMES)
+        }
+        titles = [title_of.get(item_id, "") for item_id in item_ids]
+        return replace(self, item_ids=item_ids, titles=titles, embeddings=None, **splits)
 
     @classmethod
     def load(cls, folder: str | Path) -> "PreparedDataset":

@@ -37,7 +37,12 @@ def read_code_index(path: str | Path, item_ids: list[str] | None = None) -> tupl
         tokens = index[item_id]
         matches = [CODE_TOKEN.fullmatch(token) for token in tokens] if isinstance(tokens, list) else [None]
         letters = "".join(match[1] for match in matches if match)
-        if None in matches or not LEVEL_LETTERS.startswith(letters) or (rows and len(matches) != len(rows[0])):
+        if (
+            not letters
+            or None in matches
+            or not LEVEL_LETTERS.startswith(letters)
+            or (rows and len(matches) != len(rows[0]))
+        ):
             raise ValueError(
                 f"item {item_id!r} in {str(path)!r} has {tokens}; expected one token string a level, "
                 "<a_0>, <b_0>, ..., as many as the other items have."

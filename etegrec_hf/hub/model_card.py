@@ -32,7 +32,8 @@ def write_model_card(
     """
     name = repo_id or Path(folder).name
     index = Path(folder, "item_index.json")
-    example = next(iter(json.loads(index.read_text(encoding="utf-8"))), None) if index.exists() else None
+    ids = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
+    example = next((item_id for item_id in ids if "`" not in item_id), None)  # what would end the code block
     text = card_text(
         config,
         name,
@@ -132,7 +133,9 @@ def _codes(record: TrainingRecord) -> str:
 def _training(record: TrainingRecord) -> str:
     parts = []
     for number, stage in enumerate(record.stages, start=1):
-        rows = [[_words(name), stage[name]] for name in ("epochs", "steps", "seconds", "device") if name in stage]
+        rows = [
+            [_words(name), stage[name]] for name in ("data", "epochs", "steps", "seconds", "device") if name in stage
+        ]
         rows += [[name, value] for name, value in stage.get("losses", {}).items()]
         rows += [[f"validation {name}", value] for name, value in stage.get("validation", {}).items()]
         rows += [[f"`{name}`", value] for name, value in stage.get("arguments", {}).items()]

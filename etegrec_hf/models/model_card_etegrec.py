@@ -1,5 +1,6 @@
 """The model card: one template, filled with what the model itself knows, and with more where more is known."""
 
+import json
 import os
 from typing import Any
 
@@ -31,7 +32,7 @@ first, and generates the next one as {code_length} codes, so that every recommen
 from transformers import pipeline
 
 recommend = pipeline("sequential-recommendation", model="{name}", trust_remote_code=True)
-print(recommend(["{example}"], top_k=10))
+print(recommend([{example}], top_k=10))
 ```
 
 It needs torch and transformers, nothing else. Lists of histories are decoded in batches, and generators are streamed;
@@ -93,7 +94,7 @@ def card_text(config: Any, name: str, metadata: str = "", sections: str = "", ex
         sections (`str`, *optional*): Markdown about data, results and training.
         example (`str`, *optional*): an item id for the code example.
     """
-    known = {**config.to_dict(), "name": name, "example": example.replace("\\", "\\\\").replace('"', '\\"')}
+    known = {**config.to_dict(), "name": name, "example": json.dumps(example, ensure_ascii=False)}
     body = ITEM_TOKENIZER
     if config.model_type == "etegrec":
         body = RECOMMENDER

@@ -14,7 +14,8 @@ from ..hub.training_record import TrainingRecord, versions
 from .checkpoints import SafeCheckpoints
 
 # Where and how often things are written, which doesn't shape the model
-UNTOLD = ("output_dir", "logging_dir", "run_name", "report_to", "hub_token", "disable_tqdm", "resume_from_checkpoint")
+UNTOLD = ("output_dir", "run_name", "hub_token", "hub_model_id", "disable_tqdm", "resume_from_checkpoint", "do_eval")
+SHOWN_TYPES = (int, float, str, bool)
 
 
 class StageClock(TrainerCallback, ExportableState):
@@ -72,6 +73,7 @@ class RecordedTraining(SafeCheckpoints):
         }
         return {
             "stage": self.stage,
+            "data": self.record.data.get("source", "unknown"),
             "epochs": round(self.state.epoch or 0.0, 2),
             "steps": self.state.global_step,
             "seconds": round(clock.seconds),
@@ -84,12 +86,12 @@ class RecordedTraining(SafeCheckpoints):
 
     def _arguments(self) -> dict:
         """Training arguments that were set to something else than transformers' or this package's defaults."""
+        values = self.args.to_dict()
         told = {}
         for field in dataclasses.fields(self.args):
-            value = getattr(self.args, field.name)
-            value = value.value if hasattr(value, "value") else value
-            simple = isinstance(value, (int, float, str, bool, type(None)))
-            if field.init and simple and field.name not in UNTOLD and value != field.default:
+            value = values.get(field.name)
+            is_default = value == (False if field.default is None and isinstance(value, bool) else field.default)
+            if field.init and not is_default and field.name not in UNTOLD and isinstance(value, SHOWN_TYPES):
                 told[field.name] = value
         return told
 

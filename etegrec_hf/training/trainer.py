@@ -185,17 +185,16 @@ class ETEGRecTrainer(RecordedTraining):
     # Optimizer and data
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        """AdamW with two groups: the recommender, and the item tokenizer."""
+        """AdamW with two groups: the recommender, and the item tokenizer if there is one."""
         if self.optimizer is None:
             item_tokenizer = self.model.item_tokenizer
             tokenizer = [] if item_tokenizer is None else list(item_tokenizer.parameters())
             own = {id(parameter) for parameter in tokenizer}
             recommender = [parameter for parameter in self.model.parameters() if id(parameter) not in own]
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-            groups = [
-                {"params": recommender, "lr": self.args.learning_rate},
-                {"params": tokenizer, "lr": self.args.tokenizer_learning_rate},
-            ]
+            groups = [{"params": recommender, "lr": self.args.learning_rate}]
+            if tokenizer:
+                groups.append({"params": tokenizer, "lr": self.args.tokenizer_learning_rate})
             self.optimizer = optimizer_class(groups, weight_decay=self.args.weight_decay, **options)
         return self.optimizer
 

@@ -131,6 +131,22 @@ def test_an_item_tokenizer_alone(hub, stranger, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_trainer_pushes_what_it_trained(prepared_folder, hub, tmp_path):
+    script = Path(__file__).with_name("push_from_trainer.py")
+    done = run(sys.executable, script, prepared_folder, tmp_path / "run", **hub.environment(tmp_path / "home"))
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout.splitlines()[-1])
+    assert "etegrec" in seen["tags"]
+    assert seen["same"], "a card that is there is kept"
+    sent = hub.files("tester/trained")
+    assert sent.keys() - {".gitattributes"} == CODE | DATA
+    record = json.loads(sent["training_record.json"])
+    assert record["data"]["source"] == "synthetic"
+    assert record["stages"][0]["epochs"] == 2
+    assert 'model="tester/trained"' in sent["README.md"].decode()
+
+
+@pytest.mark.slow
 def test_commands_take_ids_of_the_hub(folder, hub, tmp_path):
     known = ("recommend", "--model", "tester/mine", "--history", "i1,i2", "--top-k", "40", "--num-beams", "64")
     unknown = [("recommend", "--model", name, "--history", "i1") for name in ("tester/nothing", "nothing")]

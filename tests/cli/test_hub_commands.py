@@ -1,0 +1,165 @@
+"""`import-codes`, and finetuning what others published on a log of one's own."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from etegrec_hf import ETEGRecForConditionalGeneration, ETEGRecTokenizer
+from etegrec_hf.cli.main import main
+from etegrec_hf.data.prepared import PreparedDataset
+from etegrec_hf.hub.model_folder import save_model_folder
+from etegrec_hf.hub.training_record import TrainingRecord
+
+SIZES = [
+    "--d-model",
+    "16",
+    "--d-ff",
+    "16",
+    "--d-kv",
+    "8",
+    "--num-layers",
+    "1",
+    "--num-decoder-layers",
+    "1",
+    "--num-heads",
+    "2",
+]
+TINY = ["--use-cpu", "true", "--disable-tqdm", "true", "--num-train-epochs", "1", "--num-beams", "10"]
+
+
+def call(*argv) -> None:
+    assert main([str(argument) for argument in argv]) == 0
+
+
+def failure(capsys, *argv) -> str:
+    assert main([str(argument) for argument in argv]) == 1
+    return capsys.readouterr().err
+
+
+def prepare(folder: Path, name: str, items: list[str], width: int | None = None) -> Path:
+    """A prepared log of 20 users over these items, with random embeddings of a width."""
+    lines = ["user_id,item_id,title"]
+    for user in range(20):
+        lines += [f"u{user},{items[(user * 5 + step * 3) % len(items)]},About {user}" for step in range(5)]
+    (folder / f"{name}.csv").write_text("\n".join(lines))
+    more = []
+    if width:
+        embeddings = np.random.default_rng(0).normal(size=(len(items), width)).astype(np.float32)
+        column = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.ravel()), width)
+        pq.write_table(pa.table({"item_id": items, "embedding": column}), folder / f"{name}.parquet")
+        more = ["--embedding", folder / f"{name}.parquet"]
+    call("prepare", folder / f"{name}.csv", "--format", "csv", "--output-dir", folder / name, "--min-count", 1, *more)
+    return folder / name
+
+
+@pytest.fixture
+def index(tmp_path) -> Path:
+    """An index of codes from elsewhere for items a, b, ..., j, and one item that nobody took."""
+    codes = {letter: [f"<a_{number % 3}>", f"<b_{number}>"] for number, letter in enumerate("abcdefghij")}
+    (tmp_path / "X.index.json").write_text(json.dumps({"unseen": ["<a_2>", "<b_12>"], **codes}))
+    return tmp_path / "X.index.json"
+
+
+def test_codes_from_elsewhere_are_trained_on(index, tmp_path):
+    data = prepare(tmp_path, "data", list("jihgfedcba"))
+    call("import-codes", index, "--data", data, "--output-dir", tmp_path / "start", *SIZES)
+    call("finetune", "--model", tmp_path / "start", "--data", data, "--output-dir", tmp_path / "model", *TINY)
+    model = ETEGRecForConditionalGeneration.from_pretrained(tmp_path / "model").eval()
+    tokenizer = ETEGRecTokenizer.from_pretrained(tmp_path / "model")
+    assert model.item_tokenizer is None
+    assert "RQ-VAE" not in (tmp_path / "model" / "README.md").read_text()
+    assert tokenizer.item_ids == PreparedDataset.load(data).item_ids
+    given = json.loads(index.read_text())
+    for item_id in "abcdefghij":
+        (row,) = tokenizer.index_of([item_id])
+        assert tokenizer.convert_ids_to_tokens(tokenizer.item_tokens[row].tolist()) == given[item_id]
+    items, _ = model.recommend(**tokenizer([["a", "b"]], return_tensors="pt"), top_k=10)
+    assert sorted(tokenizer.ids_of(items[0])) == list("abcdefghij")
+    with pytest.raises(ValueError, match="`has_item_tokenizer` is False"):
+        model.add_items(["new"], torch.zeros(1, 4), tokenizer)
+
+
+def test_without_data_all_of_the_index_is_the_catalogue(index, tmp_path):
+    call("import-codes", index, "--output-dir", tmp_path / "start", "--codebook-size", 32, *SIZES)
+    tokenizer = ETEGRecTokenizer.from_pretrained(tmp_path / "start")
+    assert tokenizer.item_ids == ["unseen", *"abcdefghij"]
+    assert ETEGRecForConditionalGeneration.from_pretrained(tmp_path / "start").config.codebook_size == 32
+
+
+def test_codes_that_collide_need_a_suffix(index, tmp_path, capsys):
+    codes = json.loads(index.read_text())
+    index.write_text(json.dumps(codes | {"b": codes["a"]}))
+    message = failure(capsys, "import-codes", index, "--output-dir", tmp_path / "start", *SIZES)
+    assert "items 'a' and 'b' share the codes [0, 0]; pass --add-suffix true" in message
+    assert not (tmp_path / "start").exists()
+    call("import-codes", index, "--output-dir", tmp_path / "start", "--add-suffix", "true", *SIZES)
+    tokenizer = ETEGRecTokenizer.from_pretrained(tmp_path / "start")
+    assert tokenizer.code_length == 3
+    assert [tokens[:2] for tokens in tokenizer._item_index().values()][1:3] == [codes["a"], codes["a"]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "can't be read"),
+        ("[]", "maps no item"),
+        ('{"a": ["<a_1>"], "a": ["<a_2>"]}', "stands twice"),
+        ('{"a": ["<a_1>", "<b_1>"], "b": ["<a_1>"]}', "item 'b'"),
+        ('{"a": ["<b_1>"]}', "item 'a'"),
+        ('{"a": ["<a_01>"]}', "item 'a'"),
+        ('{"a": 5}', "item 'a'"),
+        ('{"a": []}', "item 'a'"),
+    ],
+)
+def test_an_index_that_is_none_is_refused(index, tmp_path, capsys, content, message):
+    index.write_text(content)
+    assert message in failure(capsys, "import-codes", index, "--output-dir", tmp_path / "start", *SIZES)
+    assert not (tmp_path / "start").exists()
+
+
+def test_an_index_of_other_data_is_refused(index, tmp_path, capsys):
+    data = prepare(tmp_path, "data", ["a", "b", "z"])
+    arguments = ("import-codes", index, "--data", data, "--output-dir", tmp_path / "start")
+    assert "no codes for item 'z'" in failure(capsys, *arguments)
+    gone = ("import-codes", tmp_path / "gone.json", "--output-dir", tmp_path / "start")
+    assert "is no file" in failure(capsys, *gone)
+
+
+def test_a_published_model_is_finetuned_on_another_log_with_new_items(model, tokenizer, tmp_path, capsys):
+    save_model_folder(tmp_path / "published", model, tokenizer, TrainingRecord(stages=[{"stage": "theirs"}]))
+    known = prepare(tmp_path, "known", ["i7", "i3", "i20", "i4"])
+    call("finetune", "--model", tmp_path / "published", "--data", known, "--output-dir", tmp_path / "one", *TINY)
+    assert ETEGRecTokenizer.from_pretrained(tmp_path / "one").item_ids == tokenizer.item_ids
+    call("evaluate", "--model", tmp_path / "one", "--data", known, "--num-beams", 10, "--update-card", "true")
+    record = TrainingRecord.read(tmp_path / "one")
+    assert [stage["stage"] for stage in record.stages] == ["theirs", "finetuning"]
+    assert record.evaluations[0]["protocol"]["users"] == 20
+
+    newer = prepare(tmp_path, "newer", ["i7", "brand new", "i3", "newest"], width=12)
+    arguments = ("finetune", "--model", tmp_path / "one", "--data", newer, "--output-dir", tmp_path / "two", *TINY)
+    message = failure(capsys, *arguments)
+    assert "2 of the dataset's 4 items are not in the catalogue of 40, among them 'newest'" in message
+    assert "--add-items true" in message
+    without = prepare(tmp_path, "without", ["i7", "x"])
+    message = failure(capsys, *arguments[:4], without, *arguments[5:], "--add-items", "true")
+    assert "the dataset has none" in message
+    narrow = prepare(tmp_path, "narrow", ["i7", "x"], width=5)
+    assert "`embeddings` has shape (1, 5)" in failure(
+        capsys, *arguments[:4], narrow, *arguments[5:], "--add-items", "true"
+    )
+    assert not (tmp_path / "two").exists()
+
+    call(*arguments, "--add-items", "true")
+    extended = ETEGRecForConditionalGeneration.from_pretrained(tmp_path / "two").eval()
+    names = ETEGRecTokenizer.from_pretrained(tmp_path / "two")
+    extended.check_item_ids(names)
+    assert names.item_ids == [*tokenizer.item_ids, "newest", "brand new"]
+    assert torch.equal(names.item_tokens[:41], tokenizer.item_tokens), "old items keep their codes"
+    assert names.item_titles["brand new"].startswith("About")
+    items, _ = extended.recommend(**names([["newest", "i7"]], return_tensors="pt"), top_k=42, num_beams=64)
+    assert "brand new" in names.ids_of(items[0])

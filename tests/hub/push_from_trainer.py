@@ -1,0 +1,54 @@
+"""Trains for a moment and pushes with the Trainer: run by `test_publish.py`, in a process that talks to its Hub."""
+
+import json
+import sys
+
+import torch
+from huggingface_hub import ModelCard
+
+from etegrec_hf import (
+    ETEGRecForConditionalGeneration,
+    ETEGRecTokenizer,
+    ETEGRecTrainer,
+    ETEGRecTrainingArguments,
+    PreparedDataset,
+    RQVAEConfig,
+    RQVAEModel,
+    SequenceDataset,
+    TrainingRecord,
+    build_recommender,
+)
+
+
+def main(data_folder: str, output_dir: str) -> dict:
+    data = PreparedDataset.load(data_folder)
+    torch.manual_seed(0)
+    embeddings = torch.from_numpy(data.embeddings)
+    sizes = {"hidden_sizes": [16], "latent_size": 8, "num_levels": 2, "codebook_size": 8}
+    item_tokenizer = RQVAEModel(RQVAEConfig(input_size=embeddings.shape[1], **sizes))
+    model = build_recommender(item_tokenizer, embeddings, d_model=16, num_layers=1, num_decoder_layers=1)
+    arguments = ETEGRecTrainingArguments(
+        output_dir, num_train_epochs=2, num_beams=10, use_cpu=True, hub_model_id="tester/trained", report_to=[]
+    )
+    trainer = ETEGRecTrainer(
+        model,
+        arguments,
+        data.item_ids,
+        SequenceDataset(data.train, 50, every_position=True),
+        SequenceDataset(data.validation, 50, every_position=False),
+        item_titles=data.title_of,
+        record=TrainingRecord(data.statistics),
+    )
+    trainer.train()
+    trainer.push_to_hub()
+
+    card = ModelCard.load("tester/trained")
+    card.validate()
+    reloaded = ETEGRecForConditionalGeneration.from_pretrained("tester/trained")
+    ETEGRecTokenizer.from_pretrained("tester/trained")
+    reloaded.push_to_hub("tester/trained", commit_message="again")
+    return {"tags": card.data.tags, "same": ModelCard.load("tester/trained").content == card.content}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(*sys.argv[1:])))
