@@ -1,19 +1,19 @@
 """Recommends with a trained model, loaded the way one loads any model of the Hub.
 
-python examples/recommend.py MODEL ITEM_ID [ITEM_ID ...]
+    python examples/recommend.py MODEL ITEM_ID [ITEM_ID ...]
+
+MODEL is a folder or an id on the Hub.
 """
 
 import sys
 
-from transformers import AutoModel, AutoTokenizer
+from transformers import pipeline
 
 
-def main(folder: str, *history: str) -> None:
-    model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
-    items, scores = model.recommend(**tokenizer([list(history)], return_tensors="pt"), top_k=10)
-    for item_id, score in zip(tokenizer.ids_of(items[0]), scores[0].tolist()):
-        print(f"{score:8.3f}  {item_id}")
+def main(name: str, *history: str) -> None:
+    recommend = pipeline("sequential-recommendation", model=name, trust_remote_code=True)
+    for item in recommend(list(history), top_k=10):
+        print(f"{item['score']:8.3f}  {item['item_id']}  {item.get('title', '')}")
 
 
 if __name__ == "__main__":

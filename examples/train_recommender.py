@@ -16,6 +16,7 @@ from etegrec_hf import (
     PreparedDataset,
     RQVAEModel,
     SequenceDataset,
+    TrainingRecord,
     build_recommender,
 )
 
@@ -34,10 +35,14 @@ def main(
         ),
         FinetuningArguments(f"{output_dir}/finetuned", num_train_epochs=int(finetuning_epochs)),
     ]
+    record = TrainingRecord.read(tokenizer_folder)
     for arguments in stages:
-        trainer = ETEGRecTrainer(model, arguments, data.item_ids, train, validation)
+        trainer = ETEGRecTrainer(
+            model, arguments, data.item_ids, train, validation, item_titles=data.title_of, record=record
+        )
         trainer.train()
         trainer.save_model()
+        record = trainer.record_now()
 
 
 if __name__ == "__main__":

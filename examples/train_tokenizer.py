@@ -9,14 +9,15 @@ import sys
 
 import torch
 
-from etegrec_hf import PreparedDataset, RQVAEConfig, RQVAEModel, RQVAETrainer, RQVAETrainingArguments
+from etegrec_hf import PreparedDataset, RQVAEConfig, RQVAEModel, RQVAETrainer, RQVAETrainingArguments, TrainingRecord
 
 
 def main(data_folder: str, output_dir: str, epochs: str = "200") -> None:
     data = PreparedDataset.load(data_folder)
     embeddings = torch.from_numpy(data.embeddings)
     model = RQVAEModel(RQVAEConfig(input_size=embeddings.shape[1]))
-    trainer = RQVAETrainer(model, RQVAETrainingArguments(output_dir, num_train_epochs=int(epochs)), embeddings)
+    arguments = RQVAETrainingArguments(output_dir, num_train_epochs=int(epochs))
+    trainer = RQVAETrainer(model, arguments, embeddings, record=TrainingRecord(data.statistics))
     trainer.train()
     trainer.save_model()
 

@@ -83,5 +83,5 @@ def evaluate(arguments: EvaluateArguments) -> dict:
         record = TrainingRecord.read(arguments.model)
         record.add_evaluation({"split": arguments.split, "metrics": metrics, **measured})
         record.write(arguments.model)
-        write_model_card(arguments.model, model.config, record)
+        write_model_card(arguments.model, model.config, record, arguments.model)
     return {arguments.split: metrics, **measured}

@@ -11,14 +11,14 @@ from ..models.model_card_etegrec import METADATA, card_text
 from .training_record import TrainingRecord
 
 SHOWN = ("recall@1", "recall@5", "recall@10", "recall@50", "ndcg@5", "ndcg@10")
-ARGUMENTS_SHOWN = 60  # characters of a value beyond which it is cut
+CELL_LENGTH = 200  # characters of a value beyond which it is cut
 
 
 def write_model_card(
     folder: str | Path,
     config: PreTrainedConfig,
     record: TrainingRecord,
-    repo_id: str | None = None,
+    name: str,
     license: str | None = None,
 ) -> None:
     """Writes `README.md`, the model card, into a model's folder.
@@ -27,17 +27,16 @@ def write_model_card(
         folder (`str` or `Path`): of the model; its `item_index.json` gives the example's item.
         config ([`ETEGRecConfig`] or [`RQVAEConfig`]): of the model.
         record ([`TrainingRecord`]): what is known of its training.
-        repo_id (`str`, *optional*): where it is published; by default the example loads the folder by its name.
+        name (`str`): where it can be loaded from: an id on the Hub, or the folder's path.
         license (`str`, *optional*): as the Hub abbreviates it.
     """
-    name = repo_id or Path(folder).name
     index = Path(folder, "item_index.json")
     ids = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
     example = next((item_id for item_id in ids if "`" not in item_id), None)  # what would end the code block
     text = card_text(
         config,
         name,
-        metadata=metadata(config, record, name.split("/")[-1], license),
+        metadata=metadata(config, record, Path(name).name, license),
         sections=sections(record),
         **({"example": example} if example else {}),
     )
@@ -87,7 +86,7 @@ def _cell(value) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     text = " ".join(str(value).split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-    return text if len(text) <= ARGUMENTS_SHOWN else text[:ARGUMENTS_SHOWN] + "..."
+    return text if len(text) <= CELL_LENGTH else text[:CELL_LENGTH] + "..."
 
 
 def _words(name: str) -> str:
@@ -107,7 +106,7 @@ def _results(record: TrainingRecord) -> str:
             rows.insert(1, ["its 95% interval", *half])
         how = ", ".join(f"{_words(name)}: {value}" for name, value in protocol.items())
         header = ["system", *(name.replace("recall", "Recall").replace("ndcg", "NDCG") for name in shown)]
-        parts.append(f"### {evaluation['split']} split\n\n{table(header, rows)}\nProtocol: {how}.\n")
+        parts.append(f"### {evaluation['split'].capitalize()} split\n\n{table(header, rows)}\nProtocol: {how}.\n")
     if not parts:
         return ""
     note = "Baselines were run on the same split. Intervals are of the mean over users, by normal approximation."
@@ -139,7 +138,8 @@ def _training(record: TrainingRecord) -> str:
         rows += [[name, value] for name, value in stage.get("losses", {}).items()]
         rows += [[f"validation {name}", value] for name, value in stage.get("validation", {}).items()]
         rows += [[f"`{name}`", value] for name, value in stage.get("arguments", {}).items()]
-        rows += [[name, value] for name, value in stage.get("versions", {}).items()]
+        if "versions" in stage:
+            rows.append(["versions", ", ".join(f"{name} {value}" for name, value in stage["versions"].items())])
         parts.append(f"### {number}. {stage['stage']}\n\n{table(['', ''], rows)}")
     if not parts:
         return ""

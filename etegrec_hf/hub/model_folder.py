@@ -128,10 +128,12 @@ def save_model_folder(
     model: PreTrainedModel,
     tokenizer: ETEGRecTokenizer | None,
     record: TrainingRecord,
-    repo_id: str | None = None,
+    name: str | None = None,
     license: str | None = None,
 ) -> None:
     """Saves a model with its tokenizer (if it has one), training record and card: a new folder, whole or not at all.
+
+    The card's example loads it by `name`, by default the folder's path.
 
     Raises:
         FileExistsError: the folder holds something.
@@ -141,4 +143,4 @@ def save_model_folder(
         if tokenizer is not None:
             tokenizer.save_pretrained(staging)
         record.write(staging)
-        write_model_card(staging, model.config, record, repo_id or Path(folder).name, license)
+        write_model_card(staging, model.config, record, name or str(folder), license)

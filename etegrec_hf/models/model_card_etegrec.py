@@ -22,9 +22,8 @@ tags:
 - {model_type}
 """
 
-RECOMMENDER = """A generative recommender of the ETEGRec kind. It reads the item ids that somebody took, oldest
-first, and generates the next one as {code_length} codes, so that every recommendation is an item of its catalogue of
-{n_items:,}.
+RECOMMENDER = """A generative recommender of the ETEGRec kind. It reads the item ids that somebody took, oldest first,
+and generates the next one as {code_length} codes: every recommendation is one of its {n_items:,} items.
 
 ## Use it
 

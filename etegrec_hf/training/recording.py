@@ -100,7 +100,7 @@ class RecordedTraining(SafeCheckpoints):
         folder = output_dir or self.args.output_dir
         record = self.record_now()
         record.write(folder)
-        write_model_card(folder, self.model.config, record, self.hub_model_id or self.args.hub_model_id)
+        write_model_card(folder, self.model.config, record, self.hub_model_id or self.args.output_dir)
 
     def create_model_card(self, *args, **kwargs) -> None:
         """Nothing more to do: the card was written with the model."""

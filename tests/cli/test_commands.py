@@ -5,12 +5,16 @@ import runpy
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from etegrec_hf.cli.main import main
 from etegrec_hf.cli.parsing import check_keys
 from etegrec_hf.cli.train import RecommenderSizes, TrainArguments
+from etegrec_hf.data.prepared import PreparedDataset
+from etegrec_hf.hub.model_folder import load_recommender
+from etegrec_hf.hub.training_record import TrainingRecord
 from etegrec_hf.training.arguments import ETEGRecTrainingArguments, FinetuningArguments
 
 TINY = ["--use-cpu", "true", "--disable-tqdm", "true", "--per-device-train-batch-size", "32"]
@@ -154,7 +158,7 @@ def test_tokenizer_and_model_that_disagree_are_an_error(runs, capsys, tmp_path):
 
 def test_data_of_another_catalogue_is_an_error(runs, prepared_folder, capsys):
     message = failure(capsys, "evaluate", "--model", runs / "model", "--data", prepared_folder)
-    assert "the dataset's 60 items are not the 23 that" in message
+    assert "60 of the dataset's 60 items are not in the catalogue of 23" in message
 
 
 def test_the_training_split_is_no_test(runs, capsys):
@@ -173,6 +177,26 @@ def test_the_examples_that_train(runs, tmp_path):
     train = runpy.run_path(str(EXAMPLES / "train_recommender.py"))["main"]
     train(str(runs / "data"), str(tmp_path / "tokenizer"), str(tmp_path), "2", "1")
     call("recommend", "--model", tmp_path / "finetuned", "--history", "i1")
+    stages = [stage["stage"] for stage in TrainingRecord.read(tmp_path / "finetuned").stages]
+    assert stages == ["item tokenizer", "alternating training", "finetuning"]
+
+
+def test_the_example_that_finetunes_what_is_published(runs, tmp_path):
+    lines = [
+        f"u{user},{item},{step}" for user in range(6) for step, item in enumerate(("i1", "i2", f"new{user % 2}", "i3"))
+    ]
+    (tmp_path / "log.csv").write_text("\n".join(["user_id,item_id,timestamp", *lines]))
+    call("prepare", tmp_path / "log.csv", "--format", "csv", "--output-dir", tmp_path / "data", "--min-count", 1,
+         "--embedding", "cooccurrence")  # fmt: skip
+    width = PreparedDataset.load(runs / "data").embeddings.shape[1]
+    items = pq.read_table(tmp_path / "data/items/items.parquet")
+    padded = [row + [0.0] * (width - len(row)) for row in items["embedding"].to_pylist()]
+    column = items.column_names.index("embedding")
+    pq.write_table(items.set_column(column, "embedding", [padded]), tmp_path / "data/items/items.parquet")
+    finetune = runpy.run_path(str(EXAMPLES / "finetune_published.py"))["main"]
+    finetune(str(runs / "finetuned"), str(tmp_path / "data"), str(tmp_path / "newer"), "1")
+    _, tokenizer = load_recommender(str(tmp_path / "newer"))
+    assert tokenizer.item_ids[-2:] == ["new0", "new1"]
 
 
 def test_the_example_that_recommends(runs, capsys):

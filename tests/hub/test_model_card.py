@@ -61,7 +61,7 @@ def test_the_hub_reads_every_metric_from_the_metadata(model, record, tmp_path):
 
 
 def test_everything_that_is_known_is_told(model, record, tmp_path):
-    write_model_card(tmp_path, model.config, record)
+    write_model_card(tmp_path, model.config, record, "runs/mine")
     text = (tmp_path / "README.md").read_text()
     for line in (
         "| this model | 0.1250 | 0.5000 | 0.7500 | 0.2500 |",
@@ -74,7 +74,7 @@ def test_everything_that_is_known_is_told(model, record, tmp_path):
         "| loss_code | 3.142 |",
         "| validation ndcg@10 | 0.26 |",
         "| `learning_rate` | 0.003 |",
-        "| torch | 2.13.0 |",
+        "| versions | torch 2.13.0 |",
         "10.1145/3726302.3729989",
         "| items | 40 |",
     ):
@@ -84,7 +84,7 @@ def test_everything_that_is_known_is_told(model, record, tmp_path):
 def test_text_from_data_stays_text(model, record, tmp_path):
     record.data["source"] = 'x\n---\n# a | "b" <script>alert(1)</script> `c`'
     (tmp_path / "item_index.json").write_text('{"a\\"); import os; (\\"\\n": ["<a_0>", "<b_0>", "<c_0>"]}')
-    write_model_card(tmp_path, model.config, record)
+    write_model_card(tmp_path, model.config, record, "runs/mine")
     card = ModelCard.load(tmp_path / "README.md")
     assert {result.dataset_name for result in card.data.eval_results} == {record.data["source"]}
     assert "<script>" not in card.text

@@ -1,12 +1,14 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForSeq2SeqLM
+from transformers import AutoModel, AutoModelForSeq2SeqLM, pipeline
 
 from etegrec_hf import ETEGRecForConditionalGeneration
+from etegrec_hf.hub.model_folder import load_recommender
 
 WITHOUT_PACKAGE = """
 import sys, json
@@ -75,6 +77,21 @@ def test_a_process_without_the_package_loads_and_saves_again(model, tokenizer, t
     expected = model.recommend(**batch, top_k=5)[0]
     assert seen["items"] == seen["again"] == expected.tolist()
     assert seen["generated"] == [[tokenizer.item_ids[row[0] - 1]] for row in expected.tolist()]
+
+
+def test_a_folder_of_an_earlier_version_loads(model, tokenizer, folder):
+    """Before titles, pipeline and imported codes: none of their fields and files."""
+    config = json.loads((Path(folder) / "config.json").read_text())
+    for name in ("custom_pipelines", "has_item_tokenizer"):
+        del config[name]
+    del config["auto_map"]["AutoModelForSeq2SeqLM"]
+    (Path(folder) / "config.json").write_text(json.dumps(config))
+    for name in ("item_titles.json", "training_record.json", "README.md", "pipeline_etegrec.py"):
+        (Path(folder) / name).unlink()
+    old, names = load_recommender(folder)
+    assert names.item_titles == {}
+    assert torch.equal(old.item_tokens, model.item_tokens)
+    assert pipeline("sequential-recommendation", model=old, tokenizer=names)(["i1"], top_k=1)[0]["score"] < 0
 
 
 def test_a_checkpoint_with_equal_codes_is_an_error(model, tmp_path):
