@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ..hub.model_folder import load_recommender
 from .parsing import parse
@@ -39,5 +40,6 @@ def run(argv: list[str]) -> None:
     )
     table = Table("rank", "item", *(["title"] if titles else []), "log-probability")
     for rank, (item_id, score) in enumerate(zip(tokenizer.ids_of(items[0]), scores[0].tolist()), start=1):
-        table.add_row(str(rank), item_id, *([titles.get(item_id, "")] if titles else []), f"{score:.3f}")
+        shown = [Text(text) for text in (item_id, *([titles.get(item_id, "")] if titles else []))]  # no markup in data
+        table.add_row(str(rank), *shown, f"{score:.3f}")
     Console().print(table)

@@ -26,37 +26,37 @@ def hub_errors(repo_id: str, intact: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except OfflineModeIsEnabled as error:
-        raise ConnectionError(
-            f"HF_HUB_OFFLINE is set, so the Hub isn't asked for {repo_id!r}; unset it to go online.{intact}"
-        ) from error
-    except LocalTokenNotFoundError as error:
-        raise PermissionError(f"no token for {repo_id!r}; log in with `hf auth login`.{intact}") from error
-    except RevisionNotFoundError as error:
-        raise FileNotFoundError(f"the Hub's {repo_id!r} has no such revision; see its page for branches.") from error
-    except RepositoryNotFoundError as error:
-        raise FileNotFoundError(
-            f"{repo_id!r} is no repository on the Hub that you may see, and no folder here; check the name, or log in "
-            f"with `hf auth login` if it is private.{intact}"
-        ) from error
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        if status in (401, 403):
-            raise PermissionError(
-                f"the Hub doesn't let you write to {repo_id!r} ({error.server_message or status}); log in with "
-                f"`hf auth login` and a token that may write there.{intact}"
-            ) from error
-        if status < 500:
-            raise ValueError(f"the Hub refuses {repo_id!r}: {error.server_message or error}.{intact}") from error
-        raise ConnectionError(f"the Hub answered {status} for {repo_id!r}; try again later.{intact}") from error
-    except (HTTPError, ConnectionError) as error:
-        raise _unreachable(repo_id, error, intact) from error
-    except RuntimeError as error:  # so the client wraps what stops a large upload
-        if not isinstance(error.__cause__, (HTTPError, ConnectionError)):
+    except (HTTPError, ConnectionError, LocalTokenNotFoundError, RuntimeError) as error:
+        cause = error.__cause__ if isinstance(error, RuntimeError) else error  # so the client wraps failed uploads
+        if not isinstance(cause, (HTTPError, ConnectionError, LocalTokenNotFoundError)):
             raise
-        raise _unreachable(repo_id, error.__cause__, intact) from error
+        raise _explained(cause, repr(repo_id), intact) from error
 
 
-def _unreachable(repo_id: str, error: Exception, intact: str) -> ConnectionError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return ConnectionError(f"no connection to {constants.ENDPOINT} for {repo_id!r} ({reason}); try again.{intact}")
+def _explained(error: Exception, repository: str, intact: str) -> Exception:
+    """The builtin exception that says in one line what the client's says."""
+    if isinstance(error, OfflineModeIsEnabled):
+        return ConnectionError(f"HF_HUB_OFFLINE is set, so the Hub isn't asked for {repository}; unset it.{intact}")
+    if isinstance(error, LocalTokenNotFoundError):
+        return PermissionError(f"no token for {repository}; log in with `hf auth login`.{intact}")
+    if isinstance(error, RevisionNotFoundError):
+        return FileNotFoundError(f"the Hub's {repository} has no such revision; see its page for branches.{intact}")
+    if isinstance(error, RepositoryNotFoundError):
+        return FileNotFoundError(
+            f"{repository} is no folder, and no repository on the Hub that you may see; check the name, or log in "
+            f"with `hf auth login` if it is private.{intact}"
+        )
+    if not isinstance(error, HfHubHTTPError):
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return ConnectionError(
+            f"no connection to {constants.ENDPOINT} for {repository} ({reason}); try again.{intact}"
+        )
+    status, message = error.response.status_code, error.server_message or str(error).splitlines()[0]
+    if status in (401, 403):
+        return PermissionError(
+            f"the Hub doesn't let you write to {repository} ({message}); log in with `hf auth login` and a token that "
+            f"may write there.{intact}"
+        )
+    if status < 500:
+        return ValueError(f"the Hub refuses {repository}: {message}.{intact}")
+    return ConnectionError(f"the Hub answered {status} for {repository}; try again later.{intact}")

@@ -18,6 +18,7 @@ from .model_card import write_model_card
 from .training_record import TrainingRecord
 
 MODEL_FILES = ("config.json", "model.safetensors")
+SHIPPED = ["*.json", "*.safetensors", "*.py", "README.md"]  # what a published model is made of
 
 
 def local_folder(name: str) -> Path:
@@ -33,7 +34,7 @@ def local_folder(name: str) -> Path:
         raise FileNotFoundError(f"{name!r} is no folder; give a model's folder, or its id on the Hub (user/name).")
     with hub_errors(name):
         try:
-            return Path(snapshot_download(name))
+            return Path(snapshot_download(name, allow_patterns=SHIPPED))
         except FileNotFoundError as error:  # nothing in the cache, and no way to the Hub
             raise FileNotFoundError(
                 f"{name!r} is no folder, and the cache doesn't hold a repository of that name while the Hub can't be "

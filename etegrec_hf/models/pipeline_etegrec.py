@@ -87,11 +87,13 @@ class SequentialRecommendationPipeline(Pipeline):
     def preprocess(self, request, exclude=None, exclude_history=False, unknown="error"):
         excluded = [*(exclude or []), *request["exclude"], *(request["history"] if exclude_history else [])]
         items = [0, *self.tokenizer.index_of(excluded, unknown)]  # 0 is no item, and a row must not be empty
-        encoded = self.tokenizer([request["history"]], return_tensors="pt", unknown=unknown)
-        return {**encoded, "exclude": torch.tensor([items])}
+        encoded = self.tokenizer([request["history"]], unknown=unknown)
+        return {name: torch.tensor(rows) for name, rows in {**encoded, "exclude": [items]}.items()}
 
     def _forward(self, model_inputs, top_k=10, num_beams=None, **kwargs):
         beams = max(20, top_k) if num_beams is None else num_beams
+        if not model_inputs["exclude"].any():
+            model_inputs = {**model_inputs, "exclude": None}
         items, scores = self.model.recommend(**model_inputs, top_k=top_k, num_beams=beams, **kwargs)
         return {"items": items, "scores": scores}  # [batch, top_k], which the pipeline takes apart by row
 

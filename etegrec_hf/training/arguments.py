@@ -29,6 +29,7 @@ class RQVAETrainingArguments(TrainingArguments):
     remove_unused_columns: bool = False
     dataloader_pin_memory: bool = False
     restore_callback_states_from_checkpoint: bool = True
+    hub_strategy: str = "end"
     kmeans_init: bool = field(default=True, metadata={"help": "Start codebooks from k-means over latents."})
     revive_dead_codes: bool = field(default=True, metadata={"help": "Move unused codes onto random items each epoch."})
 
@@ -74,6 +75,7 @@ class ETEGRecTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = False
     dataloader_pin_memory: bool = False
     restore_callback_states_from_checkpoint: bool = True
+    hub_strategy: str = "end"
     tokenizer_learning_rate: float = field(default=1e-4, metadata={"help": "Learning rate of the item tokenizer."})
     cycle: int = field(default=2, metadata={"help": "Epochs of a cycle; the first trains the item tokenizer."})
     warm_epochs: int = field(default=10, metadata={"help": "Epochs without alignment losses."})

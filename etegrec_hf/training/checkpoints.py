@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from transformers import PreTrainedConfig, Trainer
-from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
+from transformers.trainer_utils import HubStrategy, get_last_checkpoint, rotate_checkpoints
 
 from ..hub.model_folder import MODEL_FILES, check_files
 
@@ -48,6 +48,14 @@ class SafeCheckpoints(Trainer):
     """
 
     _staging: str | None = None
+
+    def __init__(self, model, args, **kwargs):
+        if args.push_to_hub and args.hub_strategy != HubStrategy.END:
+            raise ValueError(
+                f"`hub_strategy` is {args.hub_strategy.value!r}, which publishes parts of a model during training; "
+                "choose 'end', and the whole model is pushed when it is saved."
+            )
+        super().__init__(model, args, **kwargs)
 
     def _get_output_dir(self, trial) -> str:
         return self._staging or super()._get_output_dir(trial)
@@ -92,11 +100,13 @@ class SafeCheckpoints(Trainer):
         staging = os.path.join(target, STAGING)
         if self.args.should_save:
             shutil.rmtree(staging, ignore_errors=True)
-        super().save_model(staging)
+        super().save_model(staging, _internal_call=True)
         if self.args.should_save:
             for name in sorted(os.listdir(staging), key=lambda name: name == "config.json"):
                 os.replace(os.path.join(staging, name), os.path.join(target, name))
             os.rmdir(staging)
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         super()._save(output_dir, state_dict)

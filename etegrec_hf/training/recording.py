@@ -14,7 +14,16 @@ from ..hub.training_record import TrainingRecord, versions
 from .checkpoints import SafeCheckpoints
 
 # Where and how often things are written, which doesn't shape the model
-UNTOLD = ("output_dir", "run_name", "hub_token", "hub_model_id", "disable_tqdm", "resume_from_checkpoint", "do_eval")
+UNTOLD = (
+    "output_dir",
+    "run_name",
+    "hub_token",
+    "hub_model_id",
+    "push_to_hub",
+    "disable_tqdm",
+    "resume_from_checkpoint",
+    "do_eval",
+)
 SHOWN_TYPES = (int, float, str, bool)
 
 
@@ -45,9 +54,9 @@ class RecordedTraining(SafeCheckpoints):
 
     stage = "training"
 
-    def __init__(self, *args, record: TrainingRecord | None = None, **kwargs):
+    def __init__(self, model, args, record: TrainingRecord | None = None, **kwargs):
         self.record = record or TrainingRecord()
-        super().__init__(*args, **kwargs)
+        super().__init__(model, args, **kwargs)
         self.add_callback(StageClock())
 
     def prefixes(self) -> torch.LongTensor:

@@ -28,7 +28,13 @@ def main(data_folder: str, output_dir: str) -> dict:
     item_tokenizer = RQVAEModel(RQVAEConfig(input_size=embeddings.shape[1], **sizes))
     model = build_recommender(item_tokenizer, embeddings, d_model=16, num_layers=1, num_decoder_layers=1)
     arguments = ETEGRecTrainingArguments(
-        output_dir, num_train_epochs=2, num_beams=10, use_cpu=True, hub_model_id="tester/trained", report_to=[]
+        output_dir,
+        num_train_epochs=2,
+        num_beams=10,
+        use_cpu=True,
+        report_to=[],
+        push_to_hub=True,
+        hub_model_id="trained",
     )
     trainer = ETEGRecTrainer(
         model,
@@ -40,7 +46,8 @@ def main(data_folder: str, output_dir: str) -> dict:
         record=TrainingRecord(data.statistics),
     )
     trainer.train()
-    trainer.push_to_hub()
+    trainer.save_model()  # and so pushes
+    trainer.push_to_hub()  # the same again
 
     card = ModelCard.load("tester/trained")
     card.validate()

@@ -37,6 +37,10 @@ def main(name: str, copy: str, push_to: str) -> dict:
     new = again.add_items(["new"], torch.randn(1, again.config.rqvae_config.input_size), same)
     seen["new"] = same.ids_of(again.recommend(**batch, top_k=1, allowed=new)[0])
 
+    recommend.save_pretrained(f"{copy}-of-pipeline")
+    saved = pipeline("sequential-recommendation", model=f"{copy}-of-pipeline", trust_remote_code=True)
+    assert saved([["i1", "i2"], ["i3"]], top_k=5) == seen["pipeline"]
+
     if push_to:
         again.push_to_hub(push_to)
         same.push_to_hub(push_to)

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
@@ -124,3 +125,17 @@ def test_damaged_records_are_errors_and_absent_ones_are_empty(record, tmp_path):
         (tmp_path / "training_record.json").write_text(content)
         with pytest.raises(ValueError, match="is damaged"):
             TrainingRecord.read(tmp_path)
+
+
+def test_the_repositorys_card_is_what_the_readme_shows():
+    """`MODEL_CARD.md` is the card of `make quickstart`'s model, whose figures stand in the README."""
+    root = Path(__file__).parents[2]
+    card = ModelCard.load(root / "MODEL_CARD.md")
+    metrics = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    figures = [metrics[name] for name in ("recall@1", "recall@5", "recall@10", "ndcg@10")]
+    row = "| etegrec_hf | " + " | ".join(f"{value:.4f}"[1:] for value in figures) + " |"
+    assert row in (root / "README.md").read_text(encoding="utf-8")
+    assert card.data.pipeline_tag == "other"
+    assert card.data.library_name == "transformers"
+    names = [line[3:] for line in card.text.splitlines() if line.startswith("## ")]
+    assert names == ["Use it", "What it is", "Results", "Data", "Item codes", "Training", "Limits", "Citation"]

@@ -48,7 +48,7 @@ def test_published_here_and_used_there(model, tokenizer, folder, hub, stranger, 
 
     wanted = expected(model, tokenizer)
     titles = [entry.get("title") for entry in wanted["pipeline"][0]]
-    assert "<b>A & B</b>" in titles, "the test's histories should bring up an item with a title"
+    assert "[red]<b>A & B</b>[/red]" in titles, "the test's histories should bring up an item with a title"
     again = check(run(stranger, STRANGER, "tester/mine", tmp_path / "copy", "tester/theirs", **there), wanted)
     assert [entry["item_id"] for entry in again] == ["new"]
     assert hub.requests["GET large"] >= 1, "weights travel as large files"

@@ -76,6 +76,11 @@ def test_time_before_an_interruption_counts(item_tokenizer, prepared, tmp_path):
     assert 5000 <= resumed.record_now().stages[-1]["seconds"] < 5600
 
 
+def test_parts_of_a_model_are_not_published_while_it_is_trained(item_tokenizer, prepared, tmp_path):
+    with pytest.raises(ValueError, match="`hub_strategy` is 'every_save'"):
+        trainer(item_tokenizer, prepared, tmp_path, None, push_to_hub=True, hub_strategy="every_save")
+
+
 def test_no_pickle_of_arguments_is_left_anywhere(item_tokenizer, prepared, tmp_path):
     embeddings = torch.from_numpy(prepared.embeddings)
     arguments = RQVAETrainingArguments(str(tmp_path), num_train_epochs=2, use_cpu=True, report_to=[])
