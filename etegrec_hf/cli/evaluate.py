@@ -82,6 +82,6 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     if arguments.update_card:
         record = TrainingRecord.read(arguments.model)
         record.add_evaluation({"split": arguments.split, "metrics": metrics, **measured})
-        record.write(arguments.model)
         write_model_card(arguments.model, model.config, record, arguments.model)
+        record.write(arguments.model)
     return {arguments.split: metrics, **measured}

@@ -1,6 +1,7 @@
 """`etegrec import-codes`: a new recommender, to be trained on codes from elsewhere."""
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from transformers import set_seed
 
@@ -75,6 +76,6 @@ def import_codes(arguments: ImportArguments, sizes: RecommenderSizes) -> ETEGRec
     tokenizer = ETEGRecTokenizer.from_item_codes(
         item_ids, codes, codebook_size, max_history=sizes.max_history, item_titles=titles
     )
-    record = TrainingRecord(data=data.statistics if data else {"source": arguments.index})
+    record = TrainingRecord(data=data.statistics if data else {"source": Path(arguments.index).name})
     save_model_folder(arguments.output_dir, model, tokenizer, record)
     return model

@@ -35,7 +35,8 @@ def read_code_index(path: str | Path, item_ids: list[str] | None = None) -> tupl
         if item_id not in index:
             raise ValueError(f"{str(path)!r} has no codes for item {item_id!r}; take the index made for this data.")
         tokens = index[item_id]
-        matches = [CODE_TOKEN.fullmatch(token) for token in tokens] if isinstance(tokens, list) else [None]
+        is_text = isinstance(tokens, list) and all(isinstance(token, str) and len(token) < 16 for token in tokens)
+        matches = [CODE_TOKEN.fullmatch(token) for token in tokens] if is_text else [None]
         letters = "".join(match[1] for match in matches if match)
         if (
             not letters

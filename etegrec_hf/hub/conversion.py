@@ -51,7 +51,7 @@ def read_codes(path: str | Path) -> torch.LongTensor:
     try:
         rows = json.loads(Path(path).read_text(encoding="utf-8"))
         codes = torch.tensor(rows)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"{str(path)!r} is no list of code lists of one length: {error}; see its row.") from error
     if codes.ndim != 2 or codes.is_floating_point() or len(codes) < 2:
         raise ValueError(f"{str(path)!r} holds codes of shape {tuple(codes.shape)}; expected (n_items + 1, levels).")
@@ -67,6 +67,8 @@ def read_item_ids(path: str | Path, n_items: int) -> list[str]:
         ValueError: numbers other than 1 to `n_items`.
     """
     number_of = json.loads(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(number_of, dict) or not all(isinstance(number, int) for number in number_of.values()):
+        raise ValueError(f"{str(path)!r} is no mapping of item ids to numbers; give the original's emb_map.json.")
     ids = sorted((item_id for item_id, number in number_of.items() if number != 0), key=number_of.__getitem__)
     if [number_of[item_id] for item_id in ids] != list(range(1, n_items + 1)):
         raise ValueError(
@@ -82,7 +84,10 @@ def read_embeddings(path: str | Path, n_items: int) -> torch.FloatTensor:
     Raises:
         ValueError: another number of rows.
     """
-    embeddings = torch.from_numpy(np.load(path, allow_pickle=False)).float()
+    try:
+        embeddings = torch.from_numpy(np.load(path, allow_pickle=False)).float()
+    except (ValueError, TypeError, EOFError) as error:
+        raise ValueError(f"{str(path)!r} is no .npy of numbers ({error}); save the array alone.") from error
     if embeddings.ndim != 2 or len(embeddings) not in (n_items, n_items + 1):
         raise ValueError(
             f"{str(path)!r} has shape {tuple(embeddings.shape)}; expected a row for each of {n_items} items, and "
@@ -109,6 +114,8 @@ def convert_rqvae(state: StateDict) -> RQVAEModel:
             "the original's `.rqvae` file."
         )
     books = [_take(state, f"rq.vq_layers.{level}.embedding.weight") for level in range(len(levels))]
+    if len({book.shape for book in books}) > 1:
+        raise ValueError(f"codebooks have shapes {[tuple(book.shape) for book in books]}; they must be alike.")
     new = {"quantizer.codebooks": torch.stack(books)}
     for side in ("encoder", "decoder"):
         for number, layer in enumerate(layers):
@@ -156,7 +163,12 @@ def convert_recommender(
     if codes.shape[1] != levels:
         raise ValueError(f"the codes have {codes.shape[1]} levels and the recommender {levels}; take one run's files.")
     tables = [_take(state, f"token_embeddings.{level}.weight") for level in range(levels)]
-    new = {"shared.weight": torch.cat([_take(state, "model.shared.weight")[:1], *tables])}
+    if len({table.shape for table in tables}) > 1:
+        raise ValueError(f"`token_embeddings` have shapes {[tuple(table.shape) for table in tables]}, not one.")
+    shared = _take(state, "model.shared.weight")
+    if shared.shape[1:] != tables[0].shape[1:]:
+        raise ValueError(f"`model.shared` is {shared.shape[1]} wide and `token_embeddings` {tables[0].shape[1]}.")
+    new = {"shared.weight": torch.cat([shared[:1], *tables])}
     for ours, theirs in (("sequence_adapter", "enc_adapter"), ("preference_adapter", "dec_adapter")):
         for kind in ("weight", "bias"):
             new[f"{ours}.{kind}"] = _take(state, f"{theirs}.mlp_layers.1.{kind}")

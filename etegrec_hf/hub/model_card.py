@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
 from ..models.model_card_etegrec import METADATA, card_text
@@ -28,11 +28,14 @@ def write_model_card(
         config ([`ETEGRecConfig`] or [`RQVAEConfig`]): of the model.
         record ([`TrainingRecord`]): what is known of its training.
         name (`str`): where it can be loaded from: an id on the Hub, or the folder's path.
-        license (`str`, *optional*): as the Hub abbreviates it.
+        license (`str`, *optional*): as the Hub abbreviates it; by default that of the card that is there.
     """
     index = Path(folder, "item_index.json")
     ids = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
     example = next((item_id for item_id in ids if "`" not in item_id), None)  # what would end the code block
+    standing = Path(folder, "README.md")
+    if license is None and standing.exists():
+        license = ModelCard.load(standing).data.license
     text = card_text(
         config,
         name,
@@ -100,7 +103,10 @@ def _results(record: TrainingRecord) -> str:
         systems = {"this model": evaluation["metrics"], **evaluation.get("baselines", {})}
         intervals = evaluation.get("intervals", {})
         shown = [name for name in SHOWN if name in evaluation["metrics"]]
-        rows = [[system, *(f"{values[name]:.4f}" for name in shown)] for system, values in systems.items()]
+        rows = [
+            [system, *(f"{values[name]:.4f}" if name in values else "-" for name in shown)]
+            for system, values in systems.items()
+        ]
         if intervals:
             half = [f"{intervals[name][0]:.4f} to {intervals[name][1]:.4f}" for name in shown]
             rows.insert(1, ["its 95% interval", *half])

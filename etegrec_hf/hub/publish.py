@@ -3,12 +3,17 @@
 import tempfile
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
 
+from ..models import modeling_rqvae
 from ..models.modeling_rqvae import RQVAEModel
 from .client import hub_errors
 from .model_folder import load_model, load_recommender, model_type_of, save_model_folder
 from .training_record import TrainingRecord
+
+# What this package may have put into a repository
+OWN_FILES = {"generation_config.json", "item_index.json", "item_titles.json", "tokenizer_config.json"}
+OWN_FILES |= {path.name for path in Path(modeling_rqvae.__file__).parent.glob("*.py")}
 
 
 def publish(
@@ -23,7 +28,8 @@ def publish(
     """Sends a recommender or an item tokenizer to the Hub, with its tokenizer, code, card and training record.
 
     The model is loaded, checked and saved into a folder of its own, from which one commit is made: the repository has
-    all of it or nothing. What an interrupted call has uploaded isn't sent again.
+    all of it or nothing. What an interrupted call has uploaded isn't sent again. The card is written anew; its license
+    and dataset stay unless others are given.
 
     Args:
         folder (`str` or `Path`): the model's; it stays as it is.
@@ -39,7 +45,8 @@ def publish(
         the commit's address.
 
     Raises:
-        FileNotFoundError, ValueError: the folder isn't whole, its codes collide, or tokenizer and model disagree.
+        FileNotFoundError, ValueError: the folder isn't whole, its codes collide, tokenizer and model disagree, or the
+            repository is public where a private one is asked for.
         PermissionError, ConnectionError: see [`hub_errors`].
     """
     folder = Path(folder)
@@ -49,17 +56,26 @@ def publish(
     else:
         model, tokenizer = load_model(RQVAEModel, str(folder)), None
     record = TrainingRecord.read(folder)
-    if dataset_id:
-        record.data["hub_id"] = dataset_id
     if without_embeddings and tokenizer is not None:
         model.config.has_semantic_embedding, model.semantic_embedding = False, None
     with tempfile.TemporaryDirectory() as temporary, hub_errors(repo_id, f" {str(folder)!r} is as it was."):
         client = HfApi()
         repo_id = client.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        copy = Path(temporary, "model")
-        save_model_folder(copy, model, tokenizer, record, repo_id, license)
+        if private and not client.model_info(repo_id).private:
+            raise ValueError(f"`private` is True, and {repo_id!r} exists and is public; make it private first.")
         if revision is not None:
             client.create_branch(repo_id, branch=revision, exist_ok=True)
-        files = [CommitOperationAdd(path.name, path) for path in sorted(copy.iterdir())]
+        there = set(client.list_repo_files(repo_id, revision=revision))
+        if "README.md" in there:  # what somebody said of the model once stays said
+            card = ModelCard.load(client.hf_hub_download(repo_id, "README.md", revision=revision)).data
+            license, dataset_id = license or card.license, dataset_id or next(iter(card.datasets or []), None)
+        if dataset_id:
+            record.data["hub_id"] = dataset_id
+        copy = Path(temporary, "model")
+        save_model_folder(copy, model, tokenizer, record, repo_id, license)
+        files = sorted(path.name for path in copy.iterdir())
+        stale = sorted((there & OWN_FILES) - set(files))  # of a model of another kind
+        operations: list = [CommitOperationAdd(name, copy / name) for name in files]
+        operations += [CommitOperationDelete(name) for name in stale]
         message = f"Upload {model.config.model_type} model"
-        return client.create_commit(repo_id, files, commit_message=message, revision=revision).commit_url
+        return client.create_commit(repo_id, operations, commit_message=message, revision=revision).commit_url

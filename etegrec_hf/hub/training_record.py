@@ -37,11 +37,27 @@ class TrainingRecord:
         if not path.exists():
             return cls()
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
+            record = cls(**json.loads(path.read_text(encoding="utf-8")))
+            record._check()
+            return record
         except (ValueError, TypeError) as error:
             raise ValueError(
                 f"{path} is damaged ({error}); remove it: the model needs it for its card only."
             ) from error
+
+    def _check(self) -> None:
+        """Raises a `ValueError` if something isn't of the kind that it should be; the file may be a stranger's."""
+        for name, needed in (("stages", {"stage": str}), ("evaluations", {"split": str, "metrics": dict})):
+            entries = getattr(self, name)
+            if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+                raise ValueError(f"`{name}` is no list of mappings")
+            for entry in entries:
+                for key, kind in needed.items():
+                    if not isinstance(entry.get(key), kind):
+                        raise ValueError(f"an entry of `{name}` has no {key!r}")
+        for name in ("data", "codes"):
+            if not isinstance(getattr(self, name), dict):
+                raise ValueError(f"`{name}` is no mapping")
 
     def write(self, folder: str | Path) -> None:
         """Writes `training_record.json` into a folder."""

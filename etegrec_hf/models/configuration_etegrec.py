@@ -6,6 +6,18 @@ from transformers import PreTrainedConfig, T5Config
 
 from .configuration_rqvae import RQVAEConfig
 
+POSITIVE = (
+    "n_items",
+    "codebook_size",
+    "d_model",
+    "d_ff",
+    "d_kv",
+    "num_layers",
+    "num_decoder_layers",
+    "num_heads",
+    "max_history",
+)
+
 
 class ETEGRecConfig(PreTrainedConfig):
     """Sizes of an [`ETEGRecForConditionalGeneration`].
@@ -37,7 +49,7 @@ class ETEGRecConfig(PreTrainedConfig):
             from `code_length` and `codebook_size`.
 
     Raises:
-        ValueError: `code_length` below 2, or an RQ-VAE whose levels or codebooks don't fit.
+        ValueError: `code_length` below 2, another size below 1, or an RQ-VAE whose levels or codebooks don't fit.
 
     Source: seed sections 2.1 and 6.
     """
@@ -83,8 +95,9 @@ class ETEGRecConfig(PreTrainedConfig):
                 f"`code_length` is {self.code_length}; an item needs at least 2 codes: one of the RQ-VAE "
                 "and the suffix."
             )
-        if self.n_items < 1:
-            raise ValueError(f"`n_items` is {self.n_items}; a catalogue needs at least one item.")
+        for name in POSITIVE:
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; it must be at least 1.")
         if self.rqvae_config is None:
             self.rqvae_config = RQVAEConfig(num_levels=self.code_length - 1, codebook_size=self.codebook_size)
         elif isinstance(self.rqvae_config, dict):

@@ -102,7 +102,9 @@ class ItemCatalogueMixin:
             )
         self.check_item_ids(tokenizer)
         first, device = self.config.n_items + 1, self.item_tokens.device
-        embeddings = self._check_embeddings(embeddings, len(ids), first).to(device, self.item_tokenizer.dtype)
+        embeddings = self._check_embeddings(torch.as_tensor(embeddings), len(ids), first).to(
+            device, self.item_tokenizer.dtype
+        )
         everything = CodeTrie.from_item_codes(self.item_codes, self.config.codebook_size)  # removed items too
         codes = free_codes(
             everything,

@@ -121,7 +121,8 @@ class ModelCardMixin(PushToHubMixin):
     def _upload_modified_files(self, working_dir, repo_id, *args, **kwargs):
         path = os.path.join(working_dir, "README.md")
         with open(path, encoding="utf-8") as file:
-            is_blank_form = "[More Information Needed]" in file.read()
+            text = file.read()
+        is_blank_form = "This model card has been automatically generated." in text and "Model ID\n" in text
         if is_blank_form:  # which transformers made just now
             with open(path, "w", encoding="utf-8") as file:
                 file.write(card_text(self.config, repo_id))

@@ -22,6 +22,8 @@ class SequentialRecommendationPipeline(Pipeline):
     _load_tokenizer = True
 
     def __init__(self, *args, batch_size: int = 256, **kwargs):
+        if kwargs.get("tokenizer") is None:
+            raise ValueError("`tokenizer` is missing; give the ETEGRecTokenizer of the model's folder.")
         super().__init__(*args, batch_size=batch_size, **kwargs)
         self.model.check_item_ids(self.tokenizer)
 
@@ -31,6 +33,7 @@ class SequentialRecommendationPipeline(Pipeline):
         Args:
             histories: one history (`list[str]` of item ids, oldest first), a list of histories, or any other iterable
                 of histories (a generator, a column of a dataset), which is streamed: the results are an iterator then.
+                Arrays, series and tuples count as lists.
                 A history may also be a `dict` of `history` and `exclude`, a list of item ids for this history alone.
             top_k (`int`, *optional*, defaults to 10): items a history.
             num_beams (`int`, *optional*): prefixes kept a level; by default 20, or `top_k` where that is more.
@@ -48,40 +51,50 @@ class SequentialRecommendationPipeline(Pipeline):
         Raises:
             ValueError: an unknown item, a history without items, or what `recommend` raises.
         """
-        exclude = kwargs.get("exclude") or []
-        if isinstance(histories, str) or not isinstance(histories, Iterable):
-            raise ValueError(f"{histories!r} is no history; give a list of item ids, or a list of such lists.")
-        by_history = not isinstance(exclude, str) and bool(exclude) and not isinstance(exclude[0], str)
-        if isinstance(histories, dict) or (isinstance(histories, list) and histories and _is_id(histories[0])):
-            if by_history:
-                raise ValueError("`exclude` holds a list for each history, and there is one history; give its ids.")
+        if isinstance(histories, dict):
             return super().__call__(_request(histories), **kwargs)
+        if isinstance(histories, str) or (
+            not hasattr(histories, "__getitem__") and not isinstance(histories, Iterable)
+        ):
+            raise ValueError(f"{histories!r} is no history; give a list of item ids, or a list of such lists.")
+        if isinstance(histories, tuple) or hasattr(histories, "tolist"):  # numpy and pandas have it
+            histories = _as_list(histories)
+        exclude = kwargs.get("exclude")
+        exclude = [] if exclude is None or isinstance(exclude, str) else _as_list(exclude)
+        by_history = any(_is_sequence(entry) for entry in exclude)
         if not isinstance(histories, list):
             if by_history:
                 raise ValueError(
                     "`exclude` holds a list for each history of a list, and the histories are a stream; "
                     "stream dictionaries of `history` and `exclude`."
                 )
-            return super().__call__((_request(history) for history in histories), **kwargs)
+            return super().__call__((_request(history) for history in _stream(histories)), **kwargs)
+        if histories and not _is_sequence(histories[0]):
+            if by_history:
+                raise ValueError("`exclude` holds a list for each history, and there is one history; give its ids.")
+            return super().__call__(_request(histories), **kwargs)
         requests = [_request(history) for history in histories]
         if by_history:
             if len(exclude) != len(requests):
                 raise ValueError(f"`exclude` holds {len(exclude)} lists for {len(requests)} histories; give one each.")
-            requests = [{**request, "exclude": [*request["exclude"], *ids]} for request, ids in zip(requests, exclude)]
+            for request, ids in zip(requests, exclude):
+                request["exclude"] += _ids("exclude", ids)
             kwargs = {**kwargs, "exclude": None}
         return super().__call__(requests, **kwargs) if requests else []
 
     def _sanitize_parameters(self, **kwargs):
         names = ("exclude", "exclude_history", "unknown")
         preprocess = {name: kwargs.pop(name) for name in names if name in kwargs}
-        if isinstance(preprocess.get("exclude"), str):
-            raise ValueError(f"`exclude` is {preprocess['exclude']!r}; give a list of item ids.")
+        if preprocess.get("exclude") is not None:
+            preprocess["exclude"] = _ids("exclude", preprocess["exclude"])
         if kwargs.get("allowed") is not None:
-            allowed = self.tokenizer.index_of(kwargs["allowed"], preprocess.get("unknown", "error"))
+            defaults = getattr(self, "_preprocess_params", {})
+            unknown = {**defaults, **preprocess}.get("unknown", "error")
+            allowed = self.tokenizer.index_of(_ids("allowed", kwargs["allowed"]), unknown)
             kwargs["allowed"] = torch.tensor(allowed, dtype=torch.long)
-        unknown = kwargs.keys() - {"top_k", "num_beams", "allowed", "max_batch_tokens"}
-        if unknown:
-            raise TypeError(f"unknown arguments {sorted(unknown)}; see {type(self).__name__}.__call__.")
+        unknown_names = kwargs.keys() - {"top_k", "num_beams", "allowed", "max_batch_tokens"}
+        if unknown_names:
+            raise TypeError(f"unknown arguments {sorted(unknown_names)}; see {type(self).__name__}.__call__.")
         return preprocess, kwargs, {}
 
     def preprocess(self, request, exclude=None, exclude_history=False, unknown="error"):
@@ -108,8 +121,28 @@ class SequentialRecommendationPipeline(Pipeline):
         return {"item_id": item_id, **({"title": title} if title else {}), "score": score, "codes": codes}
 
 
-def _is_id(value) -> bool:
-    return not isinstance(value, (list, tuple, dict))
+def _is_sequence(value) -> bool:
+    return not isinstance(value, str) and (isinstance(value, (list, tuple, set, dict)) or hasattr(value, "tolist"))
+
+
+def _as_list(values) -> list:
+    return values.tolist() if hasattr(values, "tolist") else list(values)
+
+
+def _stream(histories):
+    """Anything that can be gone through: an iterable, or a dataset with a length and rows by number."""
+    return histories if isinstance(histories, Iterable) else (histories[row] for row in range(len(histories)))
+
+
+def _ids(name: str, values) -> list:
+    """Item ids as a list, from a list, tuple, set, array or series."""
+    if not _is_sequence(values) or isinstance(values, dict):
+        raise ValueError(f"`{name}` is {values!r}; give a list of item ids, also for a single item.")
+    ids = _as_list(values)
+    for item_id in ids:
+        if _is_sequence(item_id):
+            raise ValueError(f"`{name}` holds {item_id!r} where an item id belongs; give a list of item ids.")
+    return ids
 
 
 def _request(history) -> dict:
@@ -117,9 +150,8 @@ def _request(history) -> dict:
     if isinstance(history, dict):
         if "history" not in history or history.keys() - {"history", "exclude"}:
             raise ValueError(f"a history is a dict of {sorted(history)}; give `history`, and `exclude` if you like.")
-        history, exclude = history["history"], history.get("exclude") or []
-    else:
-        exclude = []
-    if isinstance(history, str) or not isinstance(history, (list, tuple)):
+        exclude = history.get("exclude")
+        return {"history": _ids("history", history["history"]), "exclude": _ids("exclude", exclude or [])}
+    if not _is_sequence(history):
         raise ValueError(f"{history!r} is no history; give a list of item ids, also for a single item.")
-    return {"history": list(history), "exclude": list(exclude)}
+    return {"history": _ids("history", history), "exclude": []}

@@ -112,11 +112,7 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
         self._token_ids = {token: index for index, token in enumerate(self._token_strings)}
         self._set_items(item_index)
         self.item_titles = dict(item_titles or (read_by_item(item_titles_file) if item_titles_file else {}))
-        for item_id in self.item_titles:
-            if item_id not in self._index_of_item:
-                raise ValueError(
-                    f"`item_titles` names the item {item_id!r}, which `item_index` doesn't hold; drop it."
-                )
+        self._check_titles()
         kwargs.setdefault("pad_token", "<pad>")
         kwargs.setdefault("model_max_length", max_history * self.code_length)
         super().__init__(codebook_size=codebook_size, max_history=max_history, **kwargs)
@@ -179,19 +175,30 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
         return self._token_strings[index]
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
-        """Writes `item_index.json`, and `item_titles.json` if titles are known."""
+        """Writes `item_index.json` and `item_titles.json`.
+
+        Raises:
+            ValueError: a title of an item that is none, or no string.
+        """
+        self._check_titles()
         contents = {"item_index_file": self._item_index(), "item_titles_file": self.item_titles}
         paths = []
         for kind, content in contents.items():
             name = (f"{filename_prefix}-" if filename_prefix else "") + self.vocab_files_names[kind]
             path = os.path.join(save_directory, name)
-            if content or os.path.exists(path):
-                with open(path, "w", encoding="utf-8") as file:
-                    json.dump(content, file, ensure_ascii=False)
-                paths.append(path)
+            with open(path, "w", encoding="utf-8") as file:
+                json.dump(content, file, ensure_ascii=False)
+            paths.append(path)
         return tuple(paths)
 
     # Item ids and tokens
+
+    def _check_titles(self) -> None:
+        for item_id, title in self.item_titles.items():
+            if item_id not in self._index_of_item:
+                raise ValueError(f"`item_titles` names item {item_id!r}, which is not in the catalogue; drop it.")
+            if not isinstance(title, str):
+                raise ValueError(f"`item_titles` has {title!r} for item {item_id!r}; titles are strings.")
 
     def _item_index(self) -> dict[str, list[str]]:
         rows = self.item_tokens[1:].tolist()

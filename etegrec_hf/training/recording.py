@@ -36,6 +36,9 @@ class StageClock(TrainerCallback, ExportableState):
     def on_train_begin(self, args, state, control, **kwargs):
         self.started = time.perf_counter()
 
+    def on_train_end(self, args, state, control, **kwargs):
+        self.seconds_before, self.started = self.seconds, None
+
     @property
     def seconds(self) -> float:
         return self.seconds_before + (time.perf_counter() - self.started if self.started is not None else 0.0)
@@ -56,8 +59,18 @@ class RecordedTraining(SafeCheckpoints):
 
     def __init__(self, model, args, record: TrainingRecord | None = None, **kwargs):
         self.record = record or TrainingRecord()
+        self.holds_best = False  # whether the best checkpoint's weights were loaded
         super().__init__(model, args, **kwargs)
         self.add_callback(StageClock())
+
+    def _load_callback_state(self) -> None:
+        super()._load_callback_state()
+        # checkpoints of versions without a clock are resumed too
+        self.state.stateful_callbacks.setdefault(StageClock.__name__, StageClock().state())
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        self.holds_best = True
 
     def prefixes(self) -> torch.LongTensor:
         """The items' codes without suffix, `[n_items, levels]`, that the record tells figures of."""
@@ -74,11 +87,13 @@ class RecordedTraining(SafeCheckpoints):
         losses: dict[str, float] = {}
         for entry in logs:  # the last value of each
             losses |= {name: value for name, value in entry.items() if name == "loss" or name.startswith("loss_")}
-        best = [
-            entry for entry in logs if entry.get(f"eval_{self.args.metric_for_best_model}") == self.state.best_metric
-        ]
+        step = self.state.best_global_step if self.holds_best else self.state.global_step  # of these weights
         validation = {
-            name.removeprefix("eval_"): value for name, value in (best[0] if best else {}).items() if "@" in name
+            name.removeprefix("eval_"): value
+            for entry in logs
+            if entry["step"] == step
+            for name, value in entry.items()
+            if "@" in name
         }
         return {
             "stage": self.stage,

@@ -113,6 +113,8 @@ def test_codes_that_collide_need_a_suffix(index, tmp_path, capsys):
         ('{"a": ["<b_1>"]}', "item 'a'"),
         ('{"a": ["<a_01>"]}', "item 'a'"),
         ('{"a": 5}', "item 'a'"),
+        ('{"a": [1, 2]}', "item 'a'"),
+        ('{"a": ["<a_99999999999999999999>"]}', "item 'a'"),
         ('{"a": []}', "item 'a'"),
     ],
 )

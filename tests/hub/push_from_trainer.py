@@ -2,9 +2,10 @@
 
 import json
 import sys
+from pathlib import Path
 
 import torch
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, create_repo
 
 from etegrec_hf import (
     ETEGRecForConditionalGeneration,
@@ -18,6 +19,8 @@ from etegrec_hf import (
     TrainingRecord,
     build_recommender,
 )
+
+MODEL_CARD = Path(__file__).parents[2] / "MODEL_CARD.md"
 
 
 def main(data_folder: str, output_dir: str) -> dict:
@@ -51,10 +54,17 @@ def main(data_folder: str, output_dir: str) -> dict:
 
     card = ModelCard.load("tester/trained")
     card.validate()
+    ModelCard.load(MODEL_CARD).validate()
     reloaded = ETEGRecForConditionalGeneration.from_pretrained("tester/trained")
     ETEGRecTokenizer.from_pretrained("tester/trained")
     reloaded.push_to_hub("tester/trained", commit_message="again")
-    return {"tags": card.data.tags, "same": ModelCard.load("tester/trained").content == card.content}
+    same = ModelCard.load("tester/trained").content == card.content
+
+    create_repo("tester/own")
+    own = ModelCard("---\nlicense: mit\n---\n# My own\n\nPrecious. [More Information Needed]\n")
+    own.push_to_hub("tester/own")
+    reloaded.push_to_hub("tester/own")
+    return {"tags": card.data.tags, "same": same, "own": ModelCard.load("tester/own").content == own.content}
 
 
 if __name__ == "__main__":

@@ -144,6 +144,9 @@ def test_embeddings_come_from_a_file_where_the_state_dict_has_none(original, fil
     embeddings = np.random.default_rng(0).normal(size=(N_ITEMS + padding, INPUT)).astype(np.float32)
     np.save(files / "E.npy", embeddings)
     assert convert(files, "--embeddings", files / "E.npy", output="with") == 0
+    for broken in (b"", b"PK"):
+        (files / "broken.npy").write_bytes(broken)
+        assert convert(files, "--embeddings", files / "broken.npy", output="broken") == 1
     model = ETEGRecForConditionalGeneration.from_pretrained(files / "with")
     assert np.array_equal(model.semantic_embedding[1:].numpy(), embeddings[padding:])
     assert ETEGRecTokenizer.from_pretrained(files / "with").item_ids == [
@@ -189,7 +192,10 @@ def test_a_pickle_that_wants_to_run_code_is_refused(files, capsys):
             "items 1 and 2 share the codes",
         ),
         (lambda files: (files / "X.code.json").write_text(json.dumps([[-1] * 4, [1, 2, 3, 16]])), "16"),
+        (lambda files: (files / "X.code.json").write_text('{"a": 1}'), "no list of code lists"),
         (lambda files: (files / "X.emb_map.json").write_text('{"[PAD]": 0, "a": 1, "b": 3}'), "numbers 2 items"),
+        (lambda files: (files / "X.emb_map.json").write_text('["a"]'), "no mapping of item ids"),
+        (lambda files: (files / "X.emb_map.json").write_text('{"a": "b"}'), "no mapping of item ids"),
     ],
 )
 def test_files_that_are_not_the_originals_are_refused(files, capsys, change, message):
@@ -208,6 +214,8 @@ def test_files_that_are_not_the_originals_are_refused(files, capsys, change, mes
         ({"dec_adapter.mlp_layers.1.bias": torch.zeros(INPUT + 1)}, "don't fit together"),
         ({"enc_adapter.mlp_layers.1.bias": None}, "no 'enc_adapter.mlp_layers.1.bias'"),
         ({"model.decoder.final_layer_norm.weight": None}, "missing or too many"),
+        ({"token_embeddings.2.weight": torch.zeros(K + 1, WIDTH)}, "not one"),
+        ({"model.shared.weight": torch.zeros(3, WIDTH + 1)}, "`model.shared` is 25 wide"),
     ],
 )
 def test_state_dicts_of_another_shape_are_refused(original, files, change, message):

@@ -96,6 +96,14 @@ def test_text_from_data_stays_text(model, record, tmp_path):
     assert 'a"); import os; ("\n' in tree.co_consts, "the item id is a string of the example, whatever it holds"
 
 
+def test_short_lists_and_standing_licenses(model, record, tmp_path):
+    record.evaluations[0]["baselines"]["popularity"] = {"recall@1": 0.01}  # of a catalogue with fewer than 50 items
+    write_model_card(tmp_path, model.config, record, "runs/mine", license="mit")
+    assert "| popularity | 0.0100 | - | - | - |" in (tmp_path / "README.md").read_text()
+    write_model_card(tmp_path, model.config, record, "runs/mine")
+    assert ModelCard.load(tmp_path / "README.md").data.license == "mit"
+
+
 def test_the_example_runs(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "mine" / "README.md").read_text(), re.DOTALL)
@@ -121,7 +129,8 @@ def test_damaged_records_are_errors_and_absent_ones_are_empty(record, tmp_path):
     record.add_evaluation({"split": "test", "metrics": {}})
     record.add_evaluation({"split": "validation", "metrics": {}})
     assert [known["split"] for known in record.evaluations] == ["test", "validation"]
-    for content in ("{", '{"other": 1}', "[]"):
+    malformed = ('{"stages": [{}]}', '{"stages": null}', '{"data": []}', '{"evaluations": [{"split": "test"}]}')
+    for content in ("{", '{"other": 1}', "[]", *malformed):
         (tmp_path / "training_record.json").write_text(content)
         with pytest.raises(ValueError, match="is damaged"):
             TrainingRecord.read(tmp_path)

@@ -15,6 +15,7 @@ from etegrec_hf.hub.model_folder import save_model_folder
 from etegrec_hf.hub.publish import publish
 from etegrec_hf.hub.training_record import TrainingRecord
 
+RQVAE_CODE = {"configuration_rqvae.py", "modeling_rqvae.py", "model_card_etegrec.py"}
 WRITER = {"HF_TOKEN": "hf_writer"}
 CODE = {
     "beam_search_etegrec.py",
@@ -93,6 +94,35 @@ def test_an_interrupted_push_can_be_repeated_and_is_one_commit(folder, hub, tmp_
 
 
 @pytest.mark.slow
+def test_what_is_pushed_over_another_model(folder, model, tokenizer, hub, tmp_path):
+    tokenizer.item_titles = {}
+    save_model_folder(tmp_path / "untitled", model, tokenizer, TrainingRecord())
+    sizes = {"input_size": 6, "hidden_sizes": [8], "latent_size": 4, "num_levels": 2, "codebook_size": 16}
+    save_model_folder(tmp_path / "rqvae", RQVAEModel(RQVAEConfig(**sizes)), None, TrainingRecord())
+    push = [
+        (folder, "--license", "mit", "--dataset-id", "tester/log"),
+        (tmp_path / "untitled",),
+        (tmp_path / "rqvae",),
+    ]
+    push.append((folder, "--private", "true"))
+    commands = [(("push", "--repo-id", "tester/it", "--model", *line), WRITER) for line in push]
+    *done, refused = several(commands, **hub.environment(tmp_path / "home"))
+    assert [code for code, _, _ in done] == [0, 0, 0], done
+    assert refused[0] == 1
+    assert "exists and is public" in refused[2]
+    repository = hub.repositories["tester/it"]
+    _, titled, untitled, rqvae = (
+        {path: hub.contents[n] for path, n in tree.items()} for tree in repository.commits.values()
+    )
+    assert json.loads(titled["item_titles.json"])
+    assert json.loads(untitled["item_titles.json"]) == {}
+    for files in (titled, untitled, rqvae):
+        assert b"license: mit" in files["README.md"]
+        assert b"- tester/log" in files["README.md"]
+    assert rqvae.keys() == {*RQVAE_CODE, "README.md", "config.json", "model.safetensors", "training_record.json"}
+
+
+@pytest.mark.slow
 def test_an_item_tokenizer_alone(hub, stranger, tmp_path):
     torch.manual_seed(0)
     model = RQVAEModel(RQVAEConfig(input_size=6, hidden_sizes=[8], latent_size=4, num_levels=2, codebook_size=16))
@@ -100,8 +130,7 @@ def test_an_item_tokenizer_alone(hub, stranger, tmp_path):
     here, there = hub.environment(tmp_path / "here"), hub.environment(tmp_path / "there")
     pushed = etegrec("push", "--model", tmp_path / "rqvae", "--repo-id", "tester/rqvae", **here)
     assert pushed.returncode == 0, pushed.stderr
-    code = {"configuration_rqvae.py", "modeling_rqvae.py", "model_card_etegrec.py"}
-    assert hub.files("tester/rqvae").keys() == code | {
+    assert hub.files("tester/rqvae").keys() == RQVAE_CODE | {
         "README.md",
         "config.json",
         "model.safetensors",
@@ -138,6 +167,7 @@ def test_a_trainer_pushes_what_it_trained(prepared_folder, hub, tmp_path):
     seen = json.loads(done.stdout.splitlines()[-1])
     assert "etegrec" in seen["tags"]
     assert seen["same"], "a card that is there is kept"
+    assert seen["own"], "so is one that somebody else wrote"
     sent = hub.files("tester/trained")
     assert sent.keys() == CODE | DATA
     record = json.loads(sent["training_record.json"])

@@ -3,11 +3,14 @@
 import itertools
 import random
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import make_model, random_codes
 from datasets import Dataset
 from transformers import pipeline
+from transformers.pipelines.pt_utils import KeyDataset
 
 from etegrec_hf import SequentialRecommendationPipeline
 
@@ -58,6 +61,22 @@ def test_streams_keep_order_and_are_not_read_ahead(recommend, batch_size):
     assert ids(list(recommend(column, batch_size=batch_size, top_k=3))) == ids(recommend(asked, top_k=3))
 
 
+def test_arrays_series_tuples_and_datasets_are_read_too(recommend, tmp_path):
+    asked = histories(6)
+    expected = ids(recommend(asked, top_k=3))
+    series = pd.Series(asked)
+    for form in (series, [np.array(history) for history in asked], tuple(asked), series.map(np.array)):
+        assert ids(recommend(form, top_k=3)) == expected
+    table = Dataset.from_dict({"history": asked, "exclude": [[] for _ in asked]})
+    for stream in (KeyDataset(table, "history"), table.with_format("numpy")["history"], iter(table.to_list())):
+        assert ids(list(recommend(stream, top_k=3))) == expected
+    assert ids([recommend(np.array(asked[0]), top_k=3)]) == expected[:1]
+    assert ids([recommend(tuple(asked[0]), top_k=3)]) == expected[:1]
+    first = expected[0][0]
+    for banned in ({first}, np.array([first]), pd.Series([first]), (first,)):
+        assert first not in ids([recommend(asked[0], exclude=banned)])[0]
+
+
 def test_one_history_and_none(recommend):
     assert recommend([]) == []
     assert len(recommend(["i1"])) == 10
@@ -90,6 +109,7 @@ def test_defaults_can_be_given_beforehand(model, tokenizer):
     recommend = pipeline("sequential-recommendation", model=model, tokenizer=tokenizer, top_k=2, unknown="skip")
     assert len(recommend(["i1", "nothing"])) == 2
     assert len(recommend(["i1"], top_k=30)) == 30  # with beams to match
+    assert [entry["item_id"] for entry in recommend(["i1"], allowed=["i5", "gone"])] == ["i5"]
 
 
 @pytest.mark.parametrize(
@@ -103,6 +123,11 @@ def test_defaults_can_be_given_beforehand(model, tokenizer):
         ([1, 2], {}, "item 1 is not in the catalogue"),
         ({"items": ["i1"]}, {}, "give `history`"),
         (["i1"], {"exclude": "i2"}, "`exclude` is 'i2'"),
+        (["i1"], {"allowed": "i2"}, "`allowed` is 'i2'"),
+        ({"history": ["i1"], "exclude": "i2"}, {}, "`exclude` is 'i2'"),
+        ({"history": "i1"}, {}, "`history` is 'i1'"),
+        ([["i1"], ["i2"]], {"exclude": [["i3"], "i4"]}, "`exclude` is 'i4'"),
+        ([["i1", ["i2"]]], {}, "holds \\['i2'\\] where an item id belongs"),
         (["i1"], {"exclude": ["gone"]}, "item 'gone' is not in the catalogue"),
         (["i1"], {"exclude": [["i2"]]}, "there is one history"),
         ([["i1"], ["i2"]], {"exclude": [["i2"]]}, "1 lists for 2 histories"),
@@ -120,6 +145,10 @@ def test_unknown_arguments_and_foreign_tokenizers_are_errors(recommend, tokenize
         recommend(["i1"], topk=3)
     with pytest.raises(ValueError, match="the histories are a stream"):
         recommend((history for history in [["i1"]]), exclude=[["i2"]])
+    with pytest.raises(ValueError, match="`tokenizer` is missing"):
+        SequentialRecommendationPipeline(model=recommend.model)
+    with pytest.raises(ValueError, match="where an item id belongs"):
+        pipeline("sequential-recommendation", model=recommend.model, tokenizer=tokenizer, exclude=[["i2"]])
     other = make_model(random_codes(40, 3, 8, seed=1), 8)
     with pytest.raises(ValueError, match="tokenizer and model disagree"):
         pipeline("sequential-recommendation", model=other, tokenizer=tokenizer)

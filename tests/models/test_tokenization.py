@@ -152,3 +152,18 @@ def test_model_and_tokenizer_that_disagree_are_an_error(model, tokenizer, codes)
         model.check_item_ids(other)
     with pytest.raises(ValueError, match=r"`item_tokens` has shape \(40, 3\) there and \(41, 3\) here"):
         model.check_item_ids(ETEGRecTokenizer.from_item_codes(tokenizer.item_ids[:-1], codes[:-1], 8))
+
+
+def test_titles_are_of_items_and_text(tokenizer, tmp_path):
+    tokenizer.item_titles = {"i2": "Second"}
+    tokenizer.save_pretrained(tmp_path)
+    assert ETEGRecTokenizer.from_pretrained(tmp_path).item_titles == {"i2": "Second"}
+    for titles, message in (({"gone": "Gone"}, "names item 'gone'"), ({"i2": 5}, "has 5 for item 'i2'")):
+        tokenizer.item_titles = titles
+        with pytest.raises(ValueError, match=message):
+            tokenizer.save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match=message):
+            ETEGRecTokenizer(item_index=tokenizer._item_index(), codebook_size=8, item_titles=titles)
+    tokenizer.item_titles = {}
+    tokenizer.save_pretrained(tmp_path)
+    assert ETEGRecTokenizer.from_pretrained(tmp_path).item_titles == {}, "no title of before is left"

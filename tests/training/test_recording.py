@@ -76,6 +76,27 @@ def test_time_before_an_interruption_counts(item_tokenizer, prepared, tmp_path):
     assert 5000 <= resumed.record_now().stages[-1]["seconds"] < 5600
 
 
+def test_checkpoints_of_a_version_without_a_clock_are_resumed(item_tokenizer, prepared, tmp_path):
+    trainer(item_tokenizer, prepared, tmp_path, None, num_train_epochs=2).train()
+    (checkpoint,) = tmp_path.glob("checkpoint-*")
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    del state["stateful_callbacks"]["StageClock"]
+    (checkpoint / "trainer_state.json").write_text(json.dumps(state))
+    trainer(item_tokenizer, prepared, tmp_path, None).train(resume_from_checkpoint=str(checkpoint))
+    assert len(list(tmp_path.glob("checkpoint-*"))) == 1
+
+
+@pytest.mark.parametrize("best", [True, False])
+def test_validation_is_that_of_the_weights_that_are_saved(item_tokenizer, prepared, tmp_path, best):
+    run = trainer(item_tokenizer, prepared, tmp_path, None, load_best_model_at_end=best, greater_is_better=False)
+    run.train()
+    told = run.record_now().stages[-1]["validation"]["ndcg@10"]
+    scores = [entry["eval_ndcg@10"] for entry in run.state.log_history if "eval_ndcg@10" in entry]
+    assert scores[0] < scores[-1], "the test needs the first to be the best, which here is the lowest"
+    assert told == (scores[0] if best else scores[-1])
+    assert told == run.evaluate()["eval_ndcg@10"]
+
+
 def test_parts_of_a_model_are_not_published_while_it_is_trained(item_tokenizer, prepared, tmp_path):
     with pytest.raises(ValueError, match="`hub_strategy` is 'every_save'"):
         trainer(item_tokenizer, prepared, tmp_path, None, push_to_hub=True, hub_strategy="every_save")
