@@ -1,5 +1,6 @@
 """`etegrec COMMAND ...`: finds the command and turns errors into one line."""
 
+import difflib
 import sys
 from importlib import import_module
 
@@ -37,6 +38,9 @@ def main(argv: list[str] | None = None) -> int:
         print("usage: etegrec COMMAND [--help] [--debug] ...\n")
         for name, purpose in COMMANDS.items():
             print(f"  {name:<16} {purpose}")
+        if argv and argv[0] not in ("-h", "--help"):
+            near = difflib.get_close_matches(argv[0], COMMANDS, n=1)
+            print(f"\nunknown command {argv[0]!r}" + (f"; did you mean {near[0]!r}?" if near else ""), file=sys.stderr)
         return 0 if argv and argv[0] in ("-h", "--help") else 2
     try:
         import_module(f"{__package__}.{argv[0].replace('-', '_')}").run(argv[1:])

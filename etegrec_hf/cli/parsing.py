@@ -35,7 +35,14 @@ def parse(command: str, argv: list[str], *classes: type, examples: str = "") -> 
         values = read_config(config, classes)
         parser.set_defaults(**{name: None for name, value in values.items() if value is None})
         argv = [*as_arguments(values), *argv]
-    return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)[: len(classes)]
+    *parsed, unknown = parser.parse_args_into_dataclasses(
+        argv, look_for_args_file=False, return_remaining_strings=True
+    )
+    if unknown:
+        options = [option for option in parser._option_string_actions if "_" not in option]
+        near = difflib.get_close_matches(unknown[0], options, n=1)
+        parser.error(f"unknown argument {unknown[0]!r}; " + (f"did you mean {near[0]!r}?" if near else "see --help."))
+    return tuple(parsed[: len(classes)])
 
 
 def read_config(path: Path, classes: tuple[type, ...]) -> dict:

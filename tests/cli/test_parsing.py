@@ -98,3 +98,12 @@ def test_exit_codes(tmp_path, capsys):
     assert "holds no model (no config.json)" in error
     with pytest.raises(FileNotFoundError):
         main(["recommend", "--model", str(tmp_path), "--history", "a", "--debug"])
+
+
+def test_misspelled_arguments_and_commands_get_the_nearest(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse("x", ["--data", "d", "--widht", "8"], Sizes)
+    assert stop.value.code == 2
+    assert "unknown argument '--widht'; did you mean '--width'?" in capsys.readouterr().err
+    assert main(["recomend"]) == 2
+    assert "unknown command 'recomend'; did you mean 'recommend'?" in capsys.readouterr().err
