@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,24 +7,6 @@ from transformers import AutoModel, AutoModelForSeq2SeqLM, pipeline
 
 from etegrec_hf import ETEGRecForConditionalGeneration
 from etegrec_hf.hub.model_folder import load_recommender
-
-WITHOUT_PACKAGE = """
-import sys, json
-sys.modules["etegrec_hf"] = None  # importing it fails
-from transformers import AutoConfig, AutoModel, AutoTokenizer
-folder, copy = sys.argv[1:]
-model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
-tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
-model.check_item_ids(tokenizer)
-batch = tokenizer([["i1", "i2"], ["i3"]], padding=True, return_tensors="pt")
-model.save_pretrained(copy)
-tokenizer.save_pretrained(copy)
-again = AutoModel.from_pretrained(copy, trust_remote_code=True).eval()
-assert type(again.config).__module__.startswith("transformers_modules")
-print(json.dumps({"items": model.recommend(**batch, top_k=5)[0].tolist(),
-                  "again": again.recommend(**batch, top_k=5)[0].tolist(),
-                  "generated": tokenizer.decode(model.generate(**batch, num_beams=5))}))
-"""
 
 
 def test_round_trip_is_exact(model, tmp_path):
@@ -64,19 +44,6 @@ def test_weights_are_safetensors_and_nothing_is_pickled(model, tokenizer, tmp_pa
     assert suffixes == {".safetensors", ".json", ".py"}
     config = json.loads((tmp_path / "config.json").read_text())
     assert set(config["auto_map"]) == {"AutoConfig", "AutoModel", "AutoModelForSeq2SeqLM"}
-
-
-def test_a_process_without_the_package_loads_and_saves_again(model, tokenizer, tmp_path):
-    model.save_pretrained(tmp_path / "published")
-    tokenizer.save_pretrained(tmp_path / "published")
-    command = [sys.executable, "-c", WITHOUT_PACKAGE, str(tmp_path / "published"), str(tmp_path / "copy")]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    seen = json.loads(result.stdout)
-    batch = tokenizer([["i1", "i2"], ["i3"]], padding=True, return_tensors="pt")
-    expected = model.recommend(**batch, top_k=5)[0]
-    assert seen["items"] == seen["again"] == expected.tolist()
-    assert seen["generated"] == [[tokenizer.item_ids[row[0] - 1]] for row in expected.tolist()]
 
 
 def test_a_folder_of_an_earlier_version_loads(model, tokenizer, folder):
