@@ -1,38 +1,60 @@
 """`etegrec prepare`: an interaction log becomes a prepared dataset."""
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from ..data.prepare import prepare
-from ..data.sources import ROW_ORDER, Columns
+from ..data.sources import READERS, ROW_ORDER, SourceOptions
+from ..data.splits import SPLITTERS
 from .parsing import parse
 from .tables import print_figures
 
 EXAMPLES = """examples:
   etegrec prepare log.csv --format csv --output-dir data/mine --embedding cooccurrence
-  etegrec prepare Instruments.inter.json --format letter --output-dir data/instruments --embedding cooccurrence
+  etegrec prepare Instruments.inter.json --format letter --output-dir data/instruments
+  etegrec prepare reviews/Office_Products_5.json.gz --format amazon2018 --output-dir data/office
+  etegrec prepare user/log --format hub --user-column user --item-column item --output-dir data/mine
 """
 
 
 @dataclass
 class PrepareArguments:
-    """Arguments of the command."""
+    """Arguments of the command; those of reading have the names of [`SourceOptions`]."""
 
-    path: str = field(metadata={"help": "The log: a file, or a folder for letter and parquet. May stand first."})
-    format: str = field(metadata={"help": "letter, csv, jsonl or parquet."})
+    path: str = field(metadata={"help": "The log: a file, a folder, or an id on the Hub. May stand first."})
+    format: str = field(metadata={"help": f"{', '.join(READERS)}."})
     output_dir: str = field(metadata={"help": "A new folder."})
     min_count: int = field(default=5, metadata={"help": "k-core: interactions every user and item must have."})
-    split: str = field(default="leave-one-out", metadata={"help": "leave-one-out or time."})
-    embedding: str | None = field(
-        default=None, metadata={"help": "'cooccurrence', or an .npy, .safetensors or .parquet file."}
+    split: str = field(default="leave-one-out", metadata={"help": f"{', '.join(SPLITTERS)}."})
+    duplicates: str = field(
+        default="exact",
+        metadata={"help": "What is dropped: 'exact' (same user, item and time), 'item' (same user and item), 'none'."},
     )
+    embedding: list[str] | None = field(
+        default=None,
+        metadata={"help": "'cooccurrence', or .npy, .safetensors or .parquet files; several are laid side by side."},
+    )
+    normalize: str = field(default="none", metadata={"help": "Of each embedding: none, l2 or standardize."})
     user_column: str = field(default="user_id", metadata={"help": "Column of user ids."})
     item_column: str = field(default="item_id", metadata={"help": "Column of item ids."})
     time_column: str | None = field(
         default=None,
         metadata={"help": "Column of timestamps; by default 'timestamp' where there is one, else rows are in order."},
     )
+    title_column: str = field(default="title", metadata={"help": "Column of titles."})
+    split_column: str | None = field(
+        default=None, metadata={"help": "Column of train, validation or test, for --split given."}
+    )
+    items: str | None = field(
+        default=None, metadata={"help": "File of the items' texts: .csv, .tsv, .jsonl or .parquet; Amazon's metadata."}
+    )
+    max_malformed: float = field(
+        default=SourceOptions.max_malformed, metadata={"help": "Largest share of rows that may be unreadable."}
+    )
+    hub_config: str | None = field(default=None, metadata={"help": "Configuration of a data set on the Hub."})
+    hub_split: str = field(default="train", metadata={"help": "Split of it."})
     max_history: int = field(default=50, metadata={"help": "Items that histories keep, the last ones."})
+    license: str = field(default="unknown", metadata={"help": "Of the data, as the Hub abbreviates it."})
     seed: int = field(default=0, metadata={"help": "Seed of the co-occurrence embedding."})
 
 
@@ -46,22 +68,34 @@ def run(argv: list[str]) -> None:
         args.output_dir,
         min_count=args.min_count,
         split=args.split,
+        duplicates=args.duplicates,
         embedding=args.embedding,
-        columns=Columns(args.user_column, args.item_column, args.time_column),
+        normalize=args.normalize,
+        options=SourceOptions(**{option.name: getattr(args, option.name) for option in fields(SourceOptions)}),
         max_history=args.max_history,
+        license=args.license,
         seed=args.seed,
     )
+    malformed = statistics.pop("malformed")
     print_figures(args.output_dir, statistics)
-    if args.format != "letter" and statistics["order"] == ROW_ORDER:
+    if args.format not in ("letter", "etegrec") and statistics["order"] == ROW_ORDER:
         print(
             "note: no time column: the rows are taken to be in order; else name one with --time-column",
             file=sys.stderr,
         )
-    for name in (
-        "items_with_zero_embedding",
-        "users_below_3_interactions_dropped",
-        "users_below_min_count_dropped",
-        "items_dropped",
-    ):
+    for note in malformed:
+        print(f"note: left out: {note}", file=sys.stderr)
+    for name, remedy in NOTES.items():
         if statistics.get(name):
-            print(f"note: {name.replace('_', ' ')}: {statistics[name]}", file=sys.stderr)
+            print(f"note: {name.replace('_', ' ')}: {statistics[name]}{remedy}", file=sys.stderr)
+
+
+# What a reader of the table might miss, and what can be done about it
+NOTES = {
+    "items_with_zero_embedding": " (training holds too little of them)",
+    "duplicates_dropped": " (--duplicates none keeps them)",
+    "users_below_3_interactions_dropped": "",
+    "users_below_min_count_dropped": " (--min-count)",
+    "items_dropped": " (--min-count)",
+    "users_sorted_by_time": "",
+}

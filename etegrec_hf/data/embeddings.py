@@ -1,5 +1,6 @@
 """Semantic embeddings of items: made from co-occurrence, or read from a file."""
 
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -66,43 +67,54 @@ def cooccurrence_embedding(
     return (embedding / np.maximum(norms, 1e-12) * np.sqrt(embedding.shape[1])).astype(np.float32)
 
 
-def read_embeddings(path: Path, item_ids: list[str], log_item_ids: list[str]) -> np.ndarray:
+def read_embeddings(path: Path, item_ids: list[str], rows: np.ndarray, n_rows: int) -> np.ndarray:
     """Reads the items' embeddings from a file, in the order of `item_ids`.
 
     Args:
-        path (`Path`): an `.npy` array or a `.safetensors` file with the tensor `embedding`, a row for each of
-            `log_item_ids` in their order; or a parquet table with the columns `item_id` and `embedding`, in any order,
-            with at least `item_ids`.
-        item_ids (`list[str]`): items that filtering left, in the order of `log_item_ids`.
-        log_item_ids (`list[str]`): items of the log as it was read.
+        path (`Path`): an `.npy` array or a `.safetensors` file with the tensor `embedding`; or a parquet table with
+            the columns `item_id` and `embedding`, in any order, with at least `item_ids`.
+        item_ids (`list[str]`): items that filtering left.
+        rows (`np.ndarray` of shape `(n_items,)`): each item's row in an array or tensor.
+        n_rows (`int`): rows that an array or tensor must have.
 
     Returns:
         `np.ndarray` `[n_items, width]` of `float32`.
 
     Raises:
+        FileNotFoundError: no such file.
         ValueError: another kind of file, duplicate ids, items without an embedding, wrong shapes, NaN or infinity.
     """
+    if path.suffix not in (".npy", ".safetensors", ".parquet"):
+        near = get_close_matches(str(path), ["cooccurrence"], n=1)
+        remedy = f"did you mean {near[0]!r}?" if near else "convert it, or use 'cooccurrence'."
+        raise ValueError(f"embedding {str(path)!r} is no .npy, .safetensors or .parquet file; {remedy}")
+    if not path.is_file():
+        raise FileNotFoundError(f"embedding {str(path)!r} is no file; check the path.")
     if path.suffix == ".parquet":
-        return _rows_by_id(path, item_ids)
+        return rows_by_id(path, item_ids)
     if path.suffix == ".npy":
         embeddings = np.load(path, allow_pickle=False)
-    elif path.suffix == ".safetensors":
+    else:
         tensors = load_file(path)
         if "embedding" not in tensors:
             raise ValueError(f"{path} holds the tensors {sorted(tensors)}; name the one to use `embedding`.")
         embeddings = tensors["embedding"]
-    else:
-        raise ValueError(f"embedding file {str(path)!r} is none of .npy, .safetensors and .parquet; convert it.")
-    if embeddings.ndim != 2 or len(embeddings) != len(log_item_ids):
+    if embeddings.ndim != 2 or len(embeddings) != n_rows:
         raise ValueError(
-            f"the embedding in {path} has shape {embeddings.shape}; expected ({len(log_item_ids)}, width), a row "
-            "for each item of the log as it was read, in the order of first rows in it (letter: of item numbers); "
-            "or give a .parquet with the columns `item_id` and `embedding`."
+            f"the embedding in {path} has shape {embeddings.shape}; expected ({n_rows}, width), a row "
+            "for each item of the log as it was read, in the order of first rows in it (letter: of item numbers; "
+            "etegrec: of emb_map.json, after a row for padding); or give a .parquet with the columns `item_id` and "
+            "`embedding`."
         )
-    return check_embeddings(embeddings[np.isin(log_item_ids, item_ids)], item_ids, path)
+    return check_embeddings(embeddings[rows], item_ids, path)
 
 
-def _rows_by_id(path: Path, item_ids: list[str]) -> np.ndarray:
+def rows_by_id(path: Path, item_ids: list[str]) -> np.ndarray:
+    """Embeddings `[n_items, width]` of `item_ids` from a parquet table with the columns `item_id` and `embedding`.
+
+    Raises:
+        ValueError: other columns, duplicate ids, items without an embedding, NaN or infinity.
+    """
     table = pyarrow.parquet.read_table(path)
     if not {"item_id", "embedding"} <= set(table.column_names):
         raise ValueError(f"{path} has the columns {table.column_names}; name those to use `item_id` and `embedding`.")

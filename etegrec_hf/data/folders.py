@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,3 +36,13 @@ def complete_or_absent(output_dir: str | Path) -> Iterator[Path]:
         os.replace(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Lets `write` write a file beside `path`, and puts it into its place when that is done."""
+    beside = path.with_name(f".{path.name}.incomplete")
+    try:
+        write(beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,8 +1,9 @@
 """Interaction logs in memory: who took what, in time order, and their filtering."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow as pa
 
 MIN_LENGTH = 3  # interactions of a user: one each for training, validation and test
 
@@ -18,6 +19,9 @@ class Interactions:
         items (`np.ndarray` of `int64`, shape `(n,)`): row in `item_ids` of each interaction.
         times (`np.ndarray` of `int64` or `float64`, shape `(n,)`, *optional*): timestamps; without them the order is
             the time.
+        splits (`np.ndarray` of `int8`, shape `(n,)`, *optional*): split that the source gives each interaction: 0 for
+            training, 1 for validation, 2 for test.
+        users_sorted (`int`): users whose rows had to be sorted, as their times went backwards.
     """
 
     user_ids: np.ndarray
@@ -25,45 +29,110 @@ class Interactions:
     users: np.ndarray
     items: np.ndarray
     times: np.ndarray | None = None
+    splits: np.ndarray | None = None
+    users_sorted: int = 0
 
     @classmethod
-    def from_columns(cls, users: np.ndarray, items: np.ndarray, times: np.ndarray | None = None) -> "Interactions":
-        """Builds a log from columns of ids in any order; ties in time keep the order of the rows.
-
-        Users and items are numbered in the order of their first row.
+    def from_rows(
+        cls,
+        user_ids: np.ndarray,
+        item_ids: np.ndarray,
+        users: np.ndarray,
+        items: np.ndarray,
+        times: np.ndarray | None = None,
+        splits: np.ndarray | None = None,
+    ) -> "Interactions":
+        """Builds a log from interactions in any order; ties in time keep the order of the rows.
 
         Raises:
             ValueError: no rows.
         """
         if len(users) == 0:
             raise ValueError("the data set is empty: it holds no interaction; check the path and the format.")
-        user_ids, user_rows = _number(np.asarray(users).astype(str))
-        item_ids, item_rows = _number(np.asarray(items).astype(str))
-        order = np.argsort(user_rows, kind="stable") if times is None else np.lexsort((times, user_rows))
-        return cls(
-            user_ids, item_ids, user_rows[order], item_rows[order], None if times is None else np.asarray(times)[order]
-        )
+        order = np.argsort(users, kind="stable")
+        users_sorted = 0
+        if times is not None:
+            of_user, in_row_order = users[order], times[order]
+            backwards = (of_user[1:] == of_user[:-1]) & (in_row_order[1:] < in_row_order[:-1])
+            users_sorted = len(np.unique(of_user[1:][backwards]))
+            if users_sorted:
+                order = np.lexsort((times, users))
+        times, splits = (None if column is None else column[order] for column in (times, splits))
+        return cls(user_ids, item_ids, users[order], items[order], times, splits, users_sorted)
+
+    @classmethod
+    def from_columns(
+        cls, users, items, times: np.ndarray | None = None, splits: np.ndarray | None = None
+    ) -> "Interactions":
+        """As [`from_rows`], from columns of ids (arrays of text or pyarrow's).
+
+        Users and items are numbered in the order of their first row.
+        """
+        user_ids, user_rows = _number(users)
+        item_ids, item_rows = _number(items)
+        return cls.from_rows(user_ids, item_ids, user_rows, item_rows, times, splits)
 
     @property
     def starts(self) -> np.ndarray:
         """First row of each user, and the number of rows: `[n_users + 1]`."""
-        return np.searchsorted(self.users, np.arange(len(self.user_ids) + 1))
+        return np.concatenate([[0], np.bincount(self.users, minlength=len(self.user_ids)).cumsum()])
 
     def select(self, kept: np.ndarray) -> "Interactions":
         """The interactions where `kept` `[n]` is true, with the users and items that still occur."""
-        user_rows, users = np.unique(self.users[kept], return_inverse=True)
-        item_rows, items = np.unique(self.items[kept], return_inverse=True)
-        times = None if self.times is None else self.times[kept]
-        return Interactions(self.user_ids[user_rows], self.item_ids[item_rows], users, items, times)
+        user_ids, users = _still_there(self.user_ids, self.users[kept])
+        item_ids, items = _still_there(self.item_ids, self.items[kept])
+        times, splits = (None if column is None else column[kept] for column in (self.times, self.splits))
+        return replace(
+            self, user_ids=user_ids, item_ids=item_ids, users=users, items=items, times=times, splits=splits
+        )
 
 
-def _number(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct values in the order of their first row, and each row's number among them."""
-    distinct, first, inverse = np.unique(values, return_index=True, return_inverse=True)
-    order = np.argsort(first, kind="stable")
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    return distinct[order], rank[inverse]
+def _number(values) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct ids in the order of their first row, and each row's number among them."""
+    column = values if isinstance(values, (pa.Array, pa.ChunkedArray)) else pa.array(np.asarray(values).astype(str))
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    rows = encoded.indices.to_numpy().astype(np.int64)
+    first = np.full(len(encoded.dictionary), len(rows))
+    first[rows[::-1]] = np.arange(len(rows))[::-1]  # of several writes to one place the last, the first row's, stays
+    order = np.argsort(first, kind="stable")[: np.count_nonzero(first < len(rows))]
+    number = np.empty(len(first), dtype=np.int64)
+    number[order] = np.arange(len(order))
+    return encoded.dictionary.take(pa.array(order)).to_numpy(zero_copy_only=False), number[rows]
+
+
+def _still_there(ids: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ids that `rows` name, and the rows numbered among them."""
+    there = np.bincount(rows, minlength=len(ids)) > 0
+    return ids[there], (there.cumsum() - 1)[rows]
+
+
+def drop_repeated(interactions: Interactions, kind: str) -> Interactions:
+    """Drops repeated interactions; the first of several in the log's order stays.
+
+    Args:
+        interactions ([`Interactions`]): the log.
+        kind (`str`): what counts as one: `"exact"`, the same user, item and time (a log without times has none);
+            `"item"`, the same user and item at any time; `"none"`.
+
+    Raises:
+        ValueError: another kind.
+    """
+    if kind not in ("exact", "item", "none"):
+        raise ValueError(f"`duplicates` is {kind!r}; choose one of exact, item and none: what is dropped.")
+    times = interactions.times
+    if kind == "none" or (kind == "exact" and times is None):
+        return interactions
+    keys = [interactions.items, interactions.users]
+    if kind == "exact" and times is not None:
+        keys.insert(1, times)
+    order = np.lexsort(keys)  # stable, so that the first of equals comes first
+    repeated = np.ones(len(order) - 1, dtype=bool)
+    for key in keys:
+        repeated &= np.diff(key[order]) == 0
+    kept = np.ones(len(order), dtype=bool)
+    kept[order[1:][repeated]] = False
+    return interactions if kept.all() else interactions.select(kept)
 
 
 def k_core(interactions: Interactions, min_count: int) -> Interactions:
@@ -80,7 +149,8 @@ def k_core(interactions: Interactions, min_count: int) -> Interactions:
             return interactions
         if not kept.any():
             raise ValueError(
-                f"no interaction is left: no users and items have `min_count` {min_count} interactions; lower it."
+                f"no interaction is left: no users and items keep `min_count` {min_count} interactions, whichever are "
+                "dropped first; lower it, or check that ids repeat across rows."
             )
         interactions = interactions.select(kept)
 

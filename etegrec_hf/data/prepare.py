@@ -3,12 +3,15 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from .embeddings import cooccurrence_embedding, read_embeddings
 from .folders import check_output_dir
-from .interactions import MIN_LENGTH, Interactions, drop_short_users, k_core
+from .interactions import MIN_LENGTH, Interactions, drop_repeated, drop_short_users, k_core
+from .item_embeddings import NORMALIZATIONS, NamedEmbedding
 from .prepared import write_prepared
-from .sources import READERS, Columns
+from .sources import Source, SourceOptions, read_source
 from .splits import SPLITTERS, SplitRows
 
 
@@ -18,55 +21,66 @@ def prepare(
     output_dir: str | Path,
     min_count: int = 5,
     split: str = "leave-one-out",
-    embedding: str | None = None,
-    columns: Columns = Columns(),  # noqa: B008 - frozen
+    duplicates: str = "exact",
+    embedding: str | list[str] | None = None,
+    normalize: str = "none",
+    options: SourceOptions = SourceOptions(),  # noqa: B008 - frozen
     max_history: int = 50,
+    license: str = "unknown",
     seed: int = 0,
 ) -> dict:
     """Reads, filters, splits and writes.
 
     Args:
-        path (`str` or `Path`): the log.
-        format (`str`): `letter`, `csv`, `jsonl` or `parquet`.
+        path (`str` or `Path`): the log: a file, a folder, or an id on the Hub.
+        format (`str`): a key of `READERS`.
         output_dir (`str` or `Path`): a new folder.
         min_count (`int`, *optional*, defaults to 5): k-core: interactions that every user and item must have.
-        split (`str`, *optional*, defaults to `"leave-one-out"`): or `"time"`.
-        embedding (`str`, *optional*): `"cooccurrence"`, or a file as in [`read_embeddings`]; none by default.
-        columns ([`Columns`], *optional*): names of a table's columns.
-        max_history (`int`, *optional*, defaults to 50): items that histories keep, the last ones.
-        seed (`int`, *optional*, defaults to 0): of the embedding.
+        split (`str`, *optional*, defaults to `"leave-one-out"`): a key of `SPLITTERS`.
+        duplicates (`str`, *optional*, defaults to `"exact"`): what [`drop_repeated`] drops, before the k-core.
+        embedding (`str` or `list[str]`, *optional*): `"cooccurrence"`, or files as in [`read_embeddings`]; several are
+            laid side by side.
+        normalize (`str`, *optional*, defaults to `"none"`): of each embedding, as in [`fuse`].
+        options ([`SourceOptions`], *optional*): how the log is read.
+        max_history (`int`, *optional*, defaults to 50): items that validation and test histories keep, the last ones.
+        license (`str`, *optional*, defaults to `"unknown"`): of the data, as the Hub abbreviates it.
+        seed (`int`, *optional*, defaults to 0): of the co-occurrence embedding.
 
     Returns:
         `dict` of what was read, dropped and written.
 
     Raises:
-        ValueError: an unknown format or split, empty or broken data; see the readers.
+        ValueError: an unknown format or split, a count below 1, empty or broken data; see the readers.
+        FileNotFoundError: nothing at `path`.
         FileExistsError: `output_dir` holds something.
     """
-    if format not in READERS:
-        raise ValueError(f"`format` is {format!r}; choose one of {', '.join(READERS)}.")
     if split not in SPLITTERS:
         raise ValueError(f"`split` is {split!r}; choose one of {', '.join(SPLITTERS)}.")
+    if normalize not in NORMALIZATIONS:
+        raise ValueError(f"`normalize` is {normalize!r}; choose one of {', '.join(NORMALIZATIONS)}.")
+    for name, number in (("min_count", min_count), ("max_history", max_history)):
+        if number < 1:
+            raise ValueError(f"`{name}` is {number}; give 1 or more.")
     check_output_dir(output_dir)
-    source = READERS[format](Path(path), columns)
+    source = read_source(path, format, options)
     log = source.interactions
-    core = k_core(log, min_count)
+    distinct = drop_repeated(log, duplicates)
+    core = k_core(distinct, min_count)
     interactions = drop_short_users(core)
-    # a user who is too short anyway counts as that, whatever the k-core does with them
-    left_out = ~np.isin(log.user_ids, core.user_ids) & (np.diff(log.starts) >= MIN_LENGTH)
-    below_min_count = int(left_out.sum())
-    too_short = len(log.user_ids) - len(interactions.user_ids) - below_min_count
     rows = SPLITTERS[split](interactions)
-    embeddings = None
-    if embedding == "cooccurrence":
-        sequences, offsets = training_sequences(interactions, rows["train"])
-        embeddings = cooccurrence_embedding(sequences, offsets, len(interactions.item_ids), seed=seed)
-    elif embedding is not None:
-        embeddings = read_embeddings(Path(embedding), interactions.item_ids.tolist(), log.item_ids.tolist())
+    item_ids = interactions.item_ids.tolist()
+    texts = source.read_texts(item_ids)
+    embeddings = [
+        _embedding(str(name), source, interactions, rows["train"], seed)
+        for name in ([embedding] if isinstance(embedding, (str, Path)) else embedding or [])
+    ]
+    too_short, below_min_count = _users_dropped(log, core, len(interactions.user_ids))
     lengths = np.diff(interactions.starts)
     cells = len(interactions.user_ids) * len(interactions.item_ids)
     statistics = {
         "source": Path(path).name,
+        "format": format,
+        "license": license,
         "order": source.order,
         "split": split,
         "min_count": min_count,
@@ -75,24 +89,50 @@ def prepare(
         "interactions": len(interactions.users),
         "sparsity": round(1 - len(interactions.users) / cells, 6),
         "shortest_history": int(lengths.min()),
+        "median_length": float(np.median(lengths)),
         "mean_length": round(float(lengths.mean()), 2),
         "longest_history": int(lengths.max()),
         "users_read": len(log.user_ids),
         "items_read": len(log.item_ids),
         "interactions_read": len(log.users),
+        "malformed_rows_left_out": sum(malformed.count for malformed in source.malformed),
+        "duplicates_dropped": len(log.users) - len(distinct.users),
         f"users_below_{MIN_LENGTH}_interactions_dropped": too_short,
         "users_below_min_count_dropped": below_min_count,
         "items_dropped": len(log.item_ids) - len(interactions.item_ids),
-        "embedding": Path(embedding).name if embedding else "none",
+        "users_sorted_by_time": log.users_sorted,
+        "items_without_title": sum(not texts.get(item_id, {}).get("title") for item_id in item_ids),
+        "items_without_texts": sum(item_id not in texts for item_id in item_ids),
+        "embedding": "none",
         **{f"{name}_rows": len(split_rows.start) for name, split_rows in rows.items()},
     }
-    if embeddings is not None:
-        statistics["embedding_width"] = embeddings.shape[1]
-        statistics["items_with_zero_embedding"] = int((~embeddings.any(axis=1)).sum())
     write_prepared(
-        output_dir, interactions, rows, source.texts, embeddings, statistics, max_history, source.item_tokens
+        output_dir, interactions, rows, texts, embeddings, statistics, max_history, source.item_tokens, normalize
     )
-    return statistics
+    return statistics | {"malformed": [str(malformed) for malformed in source.malformed if malformed.count]}
+
+
+def _users_dropped(log: Interactions, core: Interactions, kept: int) -> tuple[int, int]:
+    """Users who were too short from the start, and others whom filtering left out."""
+    # a user who is too short anyway counts as that, whatever the k-core does with them
+    in_core = pc.is_in(pa.array(log.user_ids), value_set=pa.array(core.user_ids)).to_numpy(zero_copy_only=False)
+    below_min_count = int((~in_core & (np.diff(log.starts) >= MIN_LENGTH)).sum())
+    return len(log.user_ids) - kept - below_min_count, below_min_count
+
+
+def _embedding(name: str, source: Source, interactions: Interactions, train: SplitRows, seed: int) -> NamedEmbedding:
+    """The embedding of the co-occurrences in training sequences, or that of a file."""
+    if name == "cooccurrence":
+        sequences, offsets = training_sequences(interactions, train)
+        values = cooccurrence_embedding(sequences, offsets, len(interactions.item_ids), seed=seed)
+        return NamedEmbedding(name, values, {"method": "SVD of positive pointwise mutual information", "seed": seed})
+    log_ids = pa.array(source.interactions.item_ids)
+    rows = pc.index_in(pa.array(interactions.item_ids), value_set=log_ids).to_numpy()
+    n_rows = len(log_ids)
+    if source.embedding_rows is not None:
+        rows, n_rows = source.embedding_rows[rows], source.n_embedding_rows or 0
+    values = read_embeddings(Path(name), interactions.item_ids.tolist(), rows, n_rows)
+    return NamedEmbedding(Path(name).stem, values, {"file": Path(name).name})
 
 
 def training_sequences(interactions: Interactions, train: SplitRows) -> tuple[np.ndarray, np.ndarray]:

@@ -6,41 +6,24 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from .dataset_card import dataset_card
 from .embeddings import embeddings_of_column
-from .folders import check_output_dir, complete_or_absent
+from .folders import check_output_dir, complete_or_absent, replace_file
 from .interactions import Interactions
+from .item_embeddings import (
+    NamedEmbedding,
+    describe,
+    embedding_column,
+    fuse,
+    read_embedding,
+    with_metadata,
+    write_embedding,
+)
+from .sources.source import TEXT_FIELDS
 from .splits import SPLIT_NAMES, SplitRows
-
-CARD = """---
-configs:
-- config_name: sequences
-  default: true
-  data_files:
-  - split: train
-    path: sequences/train.parquet
-  - split: validation
-    path: sequences/validation.parquet
-  - split: test
-    path: sequences/test.parquet
-- config_name: items
-  data_files:
-  - split: train
-    path: items/items.parquet
-tags:
-- recommendation
----
-
-# {name}
-
-Prepared by etegrec_hf: `sequences` (user_id, history oldest first, target) and `items` (item_id, and where known
-title, description, embedding, and codes: the token strings that came with the log; training makes its own).
-
-| | |
-| --- | --- |
-{rows}
-"""
 
 
 @dataclass(frozen=True)
@@ -130,25 +113,21 @@ class PreparedDataset:
                 that are empty, not finite or of several widths.
         """
         folder = Path(folder)
-        if not (folder / "items/items.parquet").exists():
-            raise FileNotFoundError(f"{str(folder)!r} is no prepared dataset; make one with `etegrec prepare`.")
-        items = pq.read_table(folder / "items/items.parquet")
+        items = read_items(folder)
         item_ids = items["item_id"].to_pylist()
-        index_of = {item_id: index for index, item_id in enumerate(item_ids, start=1)}
-        if len(index_of) != len(item_ids):
-            raise ValueError(
-                f"{folder} holds {len(item_ids) - len(index_of)} duplicate item ids; keep one row an item."
-            )
+        distinct = len(set(item_ids))
+        if distinct != len(item_ids):
+            raise ValueError(f"{folder} holds {len(item_ids) - distinct} duplicate item ids; keep one row an item.")
         embeddings = None
         if "embedding" in items.column_names:
             embeddings = embeddings_of_column(items["embedding"], item_ids, folder)
-        splits = {name: _read_split(folder / f"sequences/{name}.parquet", index_of) for name in SPLIT_NAMES}
+        splits = {name: _read_split(folder / f"sequences/{name}.parquet", items["item_id"]) for name in SPLIT_NAMES}
         statistics = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
         titles = items["title"].to_pylist() if "title" in items.column_names else [""] * len(item_ids)
         return cls(item_ids, titles, embeddings, **splits, statistics=statistics)
 
 
-def _read_split(path: Path, index_of: dict[str, int]) -> Split:
+def _read_split(path: Path, item_ids: pa.ChunkedArray) -> Split:
     table = pq.read_table(path)
     for name in ("user_id", "history", "target"):
         if table[name].null_count:
@@ -159,14 +138,18 @@ def _read_split(path: Path, index_of: dict[str, int]) -> Split:
     sequences = np.empty(offsets[-1], dtype=np.int64)
     is_target = np.zeros(len(sequences), dtype=bool)
     is_target[offsets[1:] - 1] = True
-    try:
-        sequences[~is_target] = [index_of[item_id] for item_id in history.flatten().to_pylist()]
-        sequences[is_target] = [index_of[item_id] for item_id in table["target"].to_pylist()]
-    except KeyError as error:
-        raise ValueError(
-            f"{path} names the item {error.args[0]!r}, which `items` doesn't hold; prepare again."
-        ) from None
+    sequences[~is_target] = _index_of(history.flatten(), item_ids, path)
+    sequences[is_target] = _index_of(table["target"], item_ids, path)
     return Split(table["user_id"].to_pylist(), sequences, offsets)
+
+
+def _index_of(names, item_ids: pa.ChunkedArray, path: Path) -> np.ndarray:
+    """Item indices of a column of item ids."""
+    rows = pc.index_in(names, value_set=item_ids)
+    if rows.null_count:
+        unknown = names.filter(rows.is_null())[0].as_py()
+        raise ValueError(f"{path} names the item {unknown!r}, which `items` doesn't hold; prepare again.")
+    return rows.to_numpy().astype(np.int64) + 1
 
 
 def write_prepared(
@@ -174,10 +157,11 @@ def write_prepared(
     interactions: Interactions,
     splits: dict[str, SplitRows],
     texts: dict[str, dict[str, str]],
-    embeddings: np.ndarray | None,
+    embeddings: list[NamedEmbedding],
     statistics: dict,
     max_history: int = 50,
     item_tokens: dict[str, list[str]] | None = None,
+    normalize: str = "none",
 ) -> None:
     """Writes a prepared dataset, whole or not at all.
 
@@ -185,26 +169,24 @@ def write_prepared(
         output_dir (`str` or `Path`): a new folder.
         interactions ([`Interactions`]): the log; its items are the catalogue, in this order.
         splits (`dict[str, SplitRows]`): rows of `train`, `validation` and `test`.
-        texts (`dict[str, dict[str, str]]`): item id to `title` and `description`, where known.
-        embeddings (`np.ndarray`, shape `(n_items, width)`, *optional*): a row for each of `interactions.item_ids`.
+        texts (`dict[str, dict[str, str]]`): item id to `title` and other texts, where known.
+        embeddings (`list[NamedEmbedding]`): of `interactions.item_ids`; their fusion is the semantic embedding.
         statistics (`dict`): what the card shows.
         max_history (`int`, *optional*, defaults to 50): items that validation and test histories keep, the last ones.
         item_tokens (`dict[str, list[str]]`, *optional*): item id to token strings that came with the log, where known.
+        normalize (`str`, *optional*, defaults to `"none"`): as in [`fuse`].
 
     Raises:
         FileExistsError: the folder holds something.
     """
     item_ids = interactions.item_ids.tolist()
     columns: dict[str, pa.Array] = {"item_id": pa.array(item_ids, pa.string())}
-    for name in ("title", "description"):
+    for name in TEXT_FIELDS:
         values = [str(texts.get(item_id, {}).get(name) or "") for item_id in item_ids]
         if any(values):
             columns[name] = pa.array(values, pa.string())
     if item_tokens:
         columns["codes"] = pa.array([item_tokens.get(item_id) for item_id in item_ids], pa.list_(pa.string()))
-    if embeddings is not None:
-        flat = pa.array(embeddings.astype(np.float32).ravel())
-        columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, embeddings.shape[1])
     with complete_or_absent(check_output_dir(output_dir)) as folder:
         (folder / "items").mkdir()
         (folder / "sequences").mkdir()
@@ -212,9 +194,66 @@ def write_prepared(
         for name in SPLIT_NAMES:
             kept = None if name == "train" else max_history
             pq.write_table(_split_table(interactions, splits[name], kept), folder / f"sequences/{name}.parquet")
-        rows = "\n".join(f"| {key.replace('_', ' ')} | {value} |" for key, value in statistics.items())
-        (folder / "README.md").write_text(CARD.format(name=Path(output_dir).name, rows=rows), encoding="utf-8")
-        (folder / "statistics.json").write_text(json.dumps(statistics, indent=2) + "\n", encoding="utf-8")
+        for part in embeddings:
+            write_embedding(folder, part, item_ids)
+        if embeddings:
+            _write_semantic_embedding(folder, fuse(embeddings, normalize), statistics)
+        _write_statistics(folder, str(output_dir), statistics)
+
+
+def set_semantic_embedding(folder: str | Path, names: list[str], normalize: str) -> dict:
+    """Makes the semantic embedding of a prepared dataset anew, from embeddings that it holds.
+
+    Args:
+        folder (`str` or `Path`): the dataset.
+        names (`list[str]`): embeddings of it, or `.parquet` files with `item_id` and `embedding`, in order.
+        normalize (`str`): as in [`fuse`].
+
+    Returns:
+        `dict`: how it was made.
+
+    Raises:
+        FileNotFoundError: no such dataset or embedding.
+        ValueError: see [`fuse`] and [`read_embedding`].
+    """
+    folder = Path(folder)
+    item_ids = read_items(folder)["item_id"].to_pylist()
+    semantic = fuse([read_embedding(folder, name, item_ids) for name in names], normalize)
+    statistics = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
+    _write_semantic_embedding(folder, semantic, statistics)
+    _write_statistics(folder, str(folder), statistics)
+    return semantic.made
+
+
+def read_items(folder: Path) -> pa.Table:
+    """The table `items` of a prepared dataset.
+
+    Raises:
+        FileNotFoundError: the folder is no prepared dataset.
+    """
+    path = folder / "items/items.parquet"
+    if not path.exists():
+        raise FileNotFoundError(f"{str(folder)!r} is no prepared dataset; make one with `etegrec prepare`.")
+    return pq.read_table(path)
+
+
+def _write_semantic_embedding(folder: Path, semantic: NamedEmbedding, statistics: dict) -> None:
+    """Puts the semantic embedding into the table of items, which tells how it was made, and into the statistics."""
+    items = read_items(folder)
+    if "embedding" in items.column_names:
+        items = items.drop_columns("embedding")
+    items = with_metadata(items.append_column("embedding", embedding_column(semantic.values)), semantic.made)
+    replace_file(folder / "items/items.parquet", lambda beside: pq.write_table(items, beside))
+    statistics["embedding"] = describe(semantic.made)
+    statistics["embedding_width"] = semantic.values.shape[1]
+    statistics["items_with_zero_embedding"] = int((~semantic.values.any(axis=1)).sum())
+
+
+def _write_statistics(folder: Path, name: str, statistics: dict) -> None:
+    figures = json.dumps(statistics, indent=2) + "\n"
+    replace_file(folder / "statistics.json", lambda beside: beside.write_text(figures, encoding="utf-8"))
+    card = dataset_card(folder, name, statistics)
+    replace_file(folder / "README.md", lambda beside: beside.write_text(card, encoding="utf-8"))
 
 
 def _split_table(interactions: Interactions, rows: SplitRows, max_history: int | None) -> pa.Table:
@@ -222,12 +261,12 @@ def _split_table(interactions: Interactions, rows: SplitRows, max_history: int |
     lengths = rows.target - start
     offsets = np.concatenate([[0], lengths.cumsum()])
     positions = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - start, lengths)
-    item_ids = interactions.item_ids.astype(object)
-    history = pa.ListArray.from_arrays(
-        pa.array(offsets, pa.int32()), pa.array(item_ids[interactions.items[positions]], pa.string())
-    )
-    users = interactions.user_ids.astype(object)[interactions.users[rows.start]]
-    target = item_ids[interactions.items[rows.target]]
+    user_ids, item_ids = (pa.array(ids, pa.string()) for ids in (interactions.user_ids, interactions.item_ids))
+    history = item_ids.take(pa.array(interactions.items[positions]))
     return pa.table(
-        {"user_id": pa.array(users, pa.string()), "history": history, "target": pa.array(target, pa.string())}
+        {
+            "user_id": user_ids.take(pa.array(interactions.users[rows.start])),
+            "history": pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), history),
+            "target": item_ids.take(pa.array(interactions.items[rows.target])),
+        }
     )

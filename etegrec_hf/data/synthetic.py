@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from .interactions import MIN_LENGTH, Interactions
+from .item_embeddings import NamedEmbedding
 from .prepared import write_prepared
 from .splits import leave_one_out
 
@@ -163,11 +164,14 @@ class SyntheticProcess:
         texts = {item_id: {"title": title} for item_id, title in zip(interactions.item_ids, self.titles())}
         statistics = {
             "source": "synthetic",
+            "license": "cc0-1.0",
             "split": "leave-one-out",
             "users": self.n_users,
             "items": self.n_items,
             "interactions": len(interactions.users),
             "seed": self.seed,
         }
-        write_prepared(output_dir, interactions, rows, texts, self.embeddings(), statistics)
+        made = {"method": "cluster centres with noise", "seed": self.seed}
+        embedding = NamedEmbedding("clusters", self.embeddings(), made)
+        write_prepared(output_dir, interactions, rows, texts, [embedding], statistics)
         return self.optimum(interactions.items[rows["test"].target - 1])

@@ -39,7 +39,7 @@ def test_k_core_is_the_fixed_point(rows, min_count):
             break
         kept = smaller
     if not kept:
-        with pytest.raises(ValueError, match=f"`min_count` {min_count} interactions; lower it"):
+        with pytest.raises(ValueError, match=f"`min_count` {min_count} interactions, .*; lower it"):
             k_core(build(rows), min_count)
     else:
         assert as_lists(k_core(build(rows), min_count)) == as_lists(build(kept))

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from etegrec_hf.cli.prepare import run
 from etegrec_hf.data.prepare import prepare
 from etegrec_hf.data.prepared import PreparedDataset
-from etegrec_hf.data.sources import Columns
+from etegrec_hf.data.sources import SourceOptions
 from etegrec_hf.data.splits import SPLIT_NAMES
 
 ROWS = [(f"u{user}", f"i{(user + step) % 6}", step) for user in range(8) for step in range(4 + user % 2)]
@@ -66,7 +66,7 @@ def test_other_column_names_and_dates(table, tmp_path):
     days = pa.array(np.array(table["timestamp"]).astype("datetime64[D]"))
     renamed = pa.table({"who": table["user_id"], "what": table["item_id"], "when": days}).slice(0)
     path = write(renamed.take(list(range(len(renamed)))[::-1]), tmp_path, "parquet")
-    prepare(path, "parquet", tmp_path / "data", min_count=1, columns=Columns("who", "what", "when"))
+    prepare(path, "parquet", tmp_path / "data", min_count=1, options=SourceOptions("who", "what", "when"))
     assert rows_of(tmp_path / "data")["test"][-1][1][:3] == ["i0", "i1", "i2"]
     with pytest.raises(
         ValueError, match=r"has no column 'user_id', only \['who', 'what', 'when'\]; name it with --user"
@@ -85,7 +85,7 @@ def test_the_order_is_that_of_the_named_column_or_of_timestamp_or_of_the_rows(tm
     columns = {"user_id": ["u"] * 3, "item_id": ["x", "y", "z"], "timestamp": [2, 1, 3], "when": [3, 2, 1]}
     for name, kept, wishes, expected in (
         ("default", 4, {}, ("timestamp", ["y", "x", "z"])),
-        ("named", 4, {"columns": Columns(timestamp="when")}, ("when", ["z", "y", "x"])),
+        ("named", 4, {"options": SourceOptions(time_column="when")}, ("when", ["z", "y", "x"])),
         ("none", 2, {}, ("rows of the file", ["x", "y", "z"])),
     ):
         (tmp_path / name).mkdir()
@@ -93,7 +93,7 @@ def test_the_order_is_that_of_the_named_column_or_of_timestamp_or_of_the_rows(tm
     rows = write(pa.table(columns).drop(["timestamp"]), tmp_path, "csv")
     for given in ("whne", "timestamp"):
         with pytest.raises(ValueError, match=rf"no column '{given}', only \['user_id', .*'when'\]; .* --time-column"):
-            prepare(rows, "csv", tmp_path / "data", min_count=1, columns=Columns(timestamp=given))
+            prepare(rows, "csv", tmp_path / "data", min_count=1, options=SourceOptions(time_column=given))
     with pytest.raises(ValueError, match="`split` 'time' needs timestamps and this data has none"):
         prepare(rows, "csv", tmp_path / "data", min_count=1, split="time")
 
@@ -143,7 +143,7 @@ def test_nanoseconds_in_a_csv_keep_their_order(tmp_path):
 @pytest.mark.parametrize("times", [pa.array([[1], [2], [3]]), pa.array([2**64 - 1, 1, 2], pa.uint64())])
 def test_times_that_are_none_are_an_error(tmp_path, times):
     rows = pa.table({"user_id": ["u"] * 3, "item_id": ["x", "y", "z"], "timestamp": times})
-    with pytest.raises(ValueError, match=r"column 'timestamp' of .* is no number and no date: .*; convert it"):
+    with pytest.raises(ValueError, match=r"row 1: 'timestamp' is .*, no number and no date"):
         order_of(rows, tmp_path)
 
 
@@ -275,7 +275,7 @@ def test_items_without_or_with_two_embeddings_are_an_error(table, tmp_path):
         prepare(path, "csv", tmp_path / "data", min_count=1, embedding=str(tmp_path / "missing.parquet"))
     with pytest.raises(ValueError, match="holds 1 duplicate item ids; keep one row an item"):
         prepare(path, "csv", tmp_path / "data", min_count=1, embedding=str(tmp_path / "twice.parquet"))
-    with pytest.raises(ValueError, match=r"is none of .npy, .safetensors and .parquet"):
+    with pytest.raises(ValueError, match="is no .npy, .safetensors or .parquet file; convert it"):
         prepare(path, "csv", tmp_path / "data", min_count=1, embedding="e.txt")
 
 
@@ -284,7 +284,7 @@ def test_empty_ids_are_an_error_in_every_table(table, tmp_path):
     rows[3]["item_id"] = ""
     for kind in ("csv", "jsonl", "parquet"):
         path = write(pa.Table.from_pylist(rows), tmp_path, kind)
-        with pytest.raises(ValueError, match=r"column 'item_id' of .* has 1 empty cells; remove those rows"):
+        with pytest.raises(ValueError, match=r"malformed rows in .*: 'item_id' is empty or missing.* repair them"):
             prepare(path, kind, tmp_path / "data", min_count=1)
 
 
@@ -294,8 +294,8 @@ def test_broken_letter_files_are_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"Tiny.inter.json is no JSON: .*; copy it again or repair it"):
         prepare(tmp_path, "letter", tmp_path / "data", min_count=1)
     inter.write_text(json.dumps({"9": [4, 0, 2]}))
-    with pytest.raises(ValueError, match=r"user_id='who'.* can't be used with the format 'letter'"):
-        prepare(tmp_path, "letter", tmp_path / "data", min_count=1, columns=Columns("who"))
+    with pytest.raises(ValueError, match=r"`user_column` is 'who' and means nothing to the format 'letter'"):
+        prepare(tmp_path, "letter", tmp_path / "data", min_count=1, options=SourceOptions("who"))
     (tmp_path / "Tiny.index.json").write_text(json.dumps({"4": [1, 2]}))
     with pytest.raises(ValueError, match=r"item '4' in .*Tiny.index.json has \[1, 2\]; expected token strings"):
         prepare(tmp_path, "letter", tmp_path / "data", min_count=1)
@@ -311,9 +311,9 @@ def test_an_embedding_table_with_other_columns_is_an_error(table, tmp_path):
 
 def test_wrong_wishes_are_an_error(table, tmp_path):
     path = write(table, tmp_path, "csv")
-    with pytest.raises(ValueError, match="`format` is 'xml'; choose one of letter, csv, jsonl, parquet"):
+    with pytest.raises(ValueError, match="`format` is 'xml'; choose one of amazon2014, .*, csv, jsonl, parquet, hub"):
         prepare(path, "xml", tmp_path / "data")
-    with pytest.raises(ValueError, match="`split` is 'random'; choose one of leave-one-out, time"):
+    with pytest.raises(ValueError, match="`split` is 'random'; choose one of leave-one-out, time, ratio, given"):
         prepare(path, "csv", tmp_path / "data", split="random")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
@@ -383,14 +383,14 @@ def test_empty_cells_are_an_error(tmp_path):
     path = tmp_path / "log.csv"
     for empty in ("", "nan"):
         path.write_text(f"user_id,item_id,timestamp\na,x,1\na,y,{empty}\n")
-        with pytest.raises(ValueError, match=r"column 'timestamp' of .* has 1 empty cells"):
+        with pytest.raises(ValueError, match=r"1 malformed rows in .*\(row 2: 'timestamp' is .*\), that is 50.00%"):
             prepare(path, "csv", tmp_path / "data")
     for row, column in ((",x,1", "user_id"), ("a,,1", "item_id"), ('a,"",1', "item_id")):
         path.write_text(f"user_id,item_id,timestamp\na,x,1\n{row}\n")
-        with pytest.raises(ValueError, match=rf"column '{column}' of .* has 1 empty cells; remove those rows"):
+        with pytest.raises(ValueError, match=rf"\(row 2: '{column}' is empty or missing\), that is 50"):
             prepare(path, "csv", tmp_path / "data")
     path.write_text("user_id,item_id,timestamp\na,x,soon\n")
-    with pytest.raises(ValueError, match=r"column 'timestamp' of .* is no number and no date"):
+    with pytest.raises(ValueError, match=r"row 2: 'timestamp' is 'soon', no number and no date"):
         prepare(path, "csv", tmp_path / "data")
 
 

@@ -1,0 +1,63 @@
+"""The card of a prepared dataset, which tells the Hub how to open it."""
+
+import html
+from pathlib import Path
+
+import yaml
+
+from .splits import SPLIT_NAMES
+
+SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
+
+CARD = """---
+{metadata}---
+
+# {name}
+
+Interactions of users with items, prepared by etegrec_hf for sequential recommendation. `sequences` holds `user_id`,
+`history` (oldest first) and `target`; a training row is a user's whole training sequence, each of whose items after
+the first is a target too. `items` holds `item_id` and, where known, texts, `embedding` (the semantic embedding), and
+`codes` (token strings that came with the log; training makes its own).
+
+```python
+from datasets import load_dataset
+
+sequences = load_dataset("{name}", "sequences")
+items = load_dataset("{name}", "items", split="train")
+```
+
+| | |
+| --- | --- |
+{rows}
+"""
+
+
+def dataset_card(folder: Path, name: str, statistics: dict) -> str:
+    """The text of `README.md`.
+
+    Args:
+        folder (`Path`): the dataset, for the embeddings that it holds.
+        name (`str`): what the example opens: a folder or an id on the Hub.
+        statistics (`dict`): counts and how the data was made, with `license`.
+    """
+    files = [{"split": split, "path": f"sequences/{split}.parquet"} for split in SPLIT_NAMES]
+    configs: list[dict] = [{"config_name": "sequences", "default": True, "data_files": files}]
+    configs.append({"config_name": "items", "data_files": [{"split": "train", "path": "items/items.parquet"}]})
+    for path in sorted(folder.glob("embeddings/*.parquet")):
+        files = [{"split": "train", "path": f"embeddings/{path.name}"}]
+        configs.append({"config_name": f"embedding_{path.stem}", "data_files": files})
+    count = statistics.get("interactions", 0)
+    metadata = {
+        "license": statistics.get("license", "unknown"),
+        "tags": ["recommendation", "sequential-recommendation", "etegrec"],
+        "size_categories": [next((size for limit, size in SIZES if count < limit), "10M<n<100M")],
+        "configs": configs,
+    }
+    rows = "\n".join(f"| {name.replace('_', ' ')} | {_cell(value)} |" for name, value in statistics.items())
+    text = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
+    return CARD.format(metadata=text, name=name, rows=rows)
+
+
+def _cell(value) -> str:
+    """A value as text of a table: no markup in it counts."""
+    return html.escape(" ".join(str(value).split())).replace("|", "&#124;").replace("`", "&#96;")

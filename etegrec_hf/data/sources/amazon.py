@@ -1,0 +1,84 @@
+"""Amazon reviews: the files of 2014, 2018 and 2023, as they are published."""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from .lines import LogBuilder, json_lines, texts_of_entries
+from .source import Malformed, Source, SourceOptions, Texts, no_texts
+
+
+@dataclass(frozen=True)
+class Edition:
+    """Names of the fields of one publication. Times are in seconds in 2014 and 2018, in milliseconds in 2023."""
+
+    user: str
+    item: str
+    time: str
+    renamed: dict[str, str] = field(default_factory=dict)  # fields of the metadata with another name than ours
+    literals: bool = False  # whether the metadata is written as Python literals
+
+
+EDITIONS = {
+    "amazon2014": Edition("reviewerID", "asin", "unixReviewTime", literals=True),
+    "amazon2018": Edition("reviewerID", "asin", "unixReviewTime", {"categories": "category"}),
+    # variants of a product (colours, sizes) share the parent's id, by which the metadata goes
+    "amazon2023": Edition("user_id", "parent_asin", "timestamp", {"brand": "store"}),
+}
+SUFFIXES = r"\.jsonl?(\.gz)?$"
+
+
+def read_amazon(edition: str, path: Path, options: SourceOptions) -> Source:
+    """Reads a review file, or a folder that holds one, with the metadata file `meta_NAME` beside it or as named.
+
+    Raises:
+        FileNotFoundError: no file of reviews, or several.
+        ValueError: see [`Malformed`] and [`LogBuilder`].
+    """
+    names = EDITIONS[edition]
+    reviews = _review_file(path)
+    malformed = Malformed(reviews)
+    log = LogBuilder(reviews, malformed, names.user, names.item, names.time)
+    for number, entry in json_lines(reviews, malformed):
+        log.add(number, entry)
+    malformed.check(options.max_malformed)
+    metadata = Path(options.items) if options.items else _metadata_file(reviews)
+    if metadata is None:
+        return Source(log.build(), no_texts, order=names.time, malformed=[malformed])
+    if not metadata.is_file():
+        raise FileNotFoundError(f"`items` {str(metadata)!r} is no file; name the metadata file.")
+    of_metadata = Malformed(metadata)
+    read_texts = partial(_read_texts, metadata, names, of_metadata, options.max_malformed)
+    return Source(log.build(), read_texts, order=names.time, malformed=[malformed, of_metadata])
+
+
+def _review_file(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    found = [file for file in sorted(path.iterdir()) if re.search(SUFFIXES, file.name)]
+    found = [file for file in found if not file.name.startswith("meta_")]
+    if len(found) != 1:
+        raise FileNotFoundError(
+            f"{path} holds {len(found)} files of reviews (.json or .jsonl, gzip or not); give the path of one."
+        )
+    return found[0]
+
+
+def _metadata_file(reviews: Path) -> Path | None:
+    """`meta_Office.json.gz` for `Office.json.gz`, `Office_5.json.gz` or `reviews_Office_5.json.gz`, if it exists."""
+    category = re.sub(r"_\d+$", "", re.sub(SUFFIXES, "", reviews.name)).removeprefix("reviews_")
+    for name in sorted(reviews.parent.glob("meta_*")):
+        if re.sub(SUFFIXES, "", name.name) == f"meta_{category}":
+            return name
+    return None
+
+
+def _read_texts(
+    path: Path, names: Edition, malformed: Malformed, max_malformed: float, item_ids: Collection[str]
+) -> Texts:
+    entries = json_lines(path, malformed, names.literals)
+    texts = texts_of_entries(entries, names.item, item_ids, names.renamed)
+    malformed.check(max_malformed)
+    return texts

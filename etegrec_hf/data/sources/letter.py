@@ -1,0 +1,71 @@
+"""The JSON layout of LC-Rec and LETTER."""
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+
+from ..interactions import Interactions
+from .lines import texts_of_entries
+from .source import Source, SourceOptions, Texts
+
+
+def read_letter(path: Path, options: SourceOptions) -> Source:
+    """Reads `NAME.inter.json` (histories in time order), and `NAME.item.json` and `NAME.index.json` beside it.
+
+    `path` is the `.inter.json` or a folder that holds one. Items are numbered; an `.npy` of embeddings has a row for
+    each item with an interaction, by number.
+
+    Raises:
+        FileNotFoundError: no `.inter.json`, or several.
+        ValueError: files that are no JSON, histories that are no lists of numbers or of texts, codes that are no token
+            strings, or no interaction.
+    """
+    found = sorted(path.glob("*.inter.json")) if path.is_dir() else [path]
+    if len(found) != 1 or not found[0].exists():
+        raise FileNotFoundError(f"{path} holds {len(found)} files NAME.inter.json; give the path of the one to read.")
+    histories = _read_json(found[0])
+    kinds: set[type] = set()
+    for user, history in histories.items():
+        if not isinstance(history, list):
+            raise ValueError(f"user {user!r} in {found[0]} has {history!r}; expected a list of item numbers.")
+        kinds.update(map(type, history))
+    if not kinds:
+        raise ValueError(f"the data set is empty: {found[0]} holds no interaction; check the path.")
+    if kinds not in ({int}, {str}):
+        raise ValueError(
+            f"{found[0]} names items as {', '.join(sorted(kind.__name__ for kind in kinds))}; write all of them as "
+            "numbers, or all as text."
+        )
+    numbers = np.array([item for history in histories.values() for item in history])
+    item_numbers, items = np.unique(numbers, return_inverse=True)
+    lengths = [len(history) for history in histories.values()]
+    users = np.repeat(np.arange(len(lengths)), lengths)
+    user_ids = np.array(list(histories), dtype=object)
+    interactions = Interactions.from_rows(user_ids, item_numbers.astype(str).astype(object), users, items)
+    base = found[0].name.removesuffix(".inter.json")
+    item_file, index_file = (found[0].with_name(f"{base}.{kind}.json") for kind in ("item", "index"))
+    tokens = _read_json(index_file) if index_file.exists() else {}
+    for item, codes in tokens.items():
+        if not isinstance(codes, list) or not all(isinstance(code, str) for code in codes):
+            raise ValueError(
+                f'item {item!r} in {index_file} has {codes!r}; expected token strings like ["<a_12>", ...].'
+            )
+
+    def read_texts(item_ids: Collection[str]) -> Texts:
+        entries = _read_json(item_file).items() if item_file.exists() else {}
+        rows = ((0, {**texts, "item": item}) for item, texts in entries if isinstance(texts, dict))
+        return texts_of_entries(rows, "item", item_ids, {})
+
+    return Source(interactions, read_texts, tokens)
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}; copy it again or repair it.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}; expected a JSON object.")
+    return content

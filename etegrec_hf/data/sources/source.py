@@ -1,0 +1,105 @@
+"""What every reader of a log takes and returns."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..interactions import Interactions
+
+ROW_ORDER = "rows of the file"
+TEXT_FIELDS = ("title", "description", "brand", "categories")  # what an item's text can be made of
+Texts = dict[str, dict[str, str]]  # item id to field to text
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """How a log is read. Which options a format knows stands in `READERS`.
+
+    Args:
+        user_column, item_column (`str`, *optional*): columns of the ids.
+        time_column (`str`, *optional*): column of timestamps; without it `timestamp` is taken where there is one, and
+            else the order of the rows is the time.
+        title_column (`str`, *optional*): column of titles.
+        split_column (`str`, *optional*): column that says `train`, `validation` or `test` of each interaction.
+        items (`str`, *optional*): file of the items' texts (for Amazon: the metadata file).
+        max_malformed (`float`, *optional*): largest share of rows that may be unreadable; they are left out, and told.
+        hub_config (`str`, *optional*): configuration of a `datasets` data set.
+        hub_split (`str`, *optional*): split of it.
+
+    Raises:
+        ValueError: a share outside 0..1.
+    """
+
+    user_column: str = "user_id"
+    item_column: str = "item_id"
+    time_column: str | None = None
+    title_column: str = "title"
+    split_column: str | None = None
+    items: str | None = None
+    max_malformed: float = 0.001
+    hub_config: str | None = None
+    hub_split: str = "train"
+
+    def __post_init__(self):
+        if not 0 <= self.max_malformed <= 1:
+            raise ValueError(f"`max_malformed` is {self.max_malformed}, but it is a share of rows; choose 0 to 1.")
+
+
+@dataclass
+class Malformed:
+    """Rows of a file that can't be read: how many of all there are, and what is wrong with the first three."""
+
+    path: Path
+    rows: int = 0
+    count: int = 0
+    shown: list[str] = field(default_factory=list)
+
+    def add(self, where: str, reason: str, count: int = 1) -> None:
+        """Notes `count` rows, the first of them at `where`."""
+        self.count += count
+        if len(self.shown) < 3:
+            self.shown.append(f"{where}: {reason}")
+
+    def __str__(self) -> str:
+        return f"{self.count} malformed rows in {self.path} ({'; '.join(self.shown)})"
+
+    def check(self, max_malformed: float) -> None:
+        """Raises a `ValueError` if they are more than a share `max_malformed` of all rows."""
+        share = self.count / max(1, self.rows)
+        if share > max_malformed:
+            raise ValueError(
+                f"{self}, that is {share:.2%} of all, and `max_malformed` allows {max_malformed:.2%}; repair them, or "
+                "raise --max-malformed to leave such rows out."
+            )
+
+
+def no_texts(item_ids: Collection[str]) -> Texts:
+    """The texts of a source without any."""
+    return {}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a reader returns.
+
+    Args:
+        interactions ([`Interactions`]): the log.
+        read_texts (`Callable`): gives the texts of the items that it is asked for, where they are known. Only then is
+            the file of texts read, so that those of filtered items take no memory.
+        item_tokens (`dict[str, list[str]]`): item id to token strings, where the source brings codes of its own.
+        order (`str`): the column that ordered the interactions, or `ROW_ORDER`.
+        embedding_rows (`np.ndarray` of `int64`, shape `(n_items,)`, *optional*): row of each of the log's items in a
+            matrix of embeddings that belongs to it; by default the items' own order.
+        n_embedding_rows (`int`, *optional*): rows of such a matrix.
+        malformed (`list[Malformed]`): what was left out.
+    """
+
+    interactions: Interactions
+    read_texts: Callable[[Collection[str]], Texts] = no_texts
+    item_tokens: dict[str, list[str]] = field(default_factory=dict)
+    order: str = ROW_ORDER
+    embedding_rows: np.ndarray | None = None
+    n_embedding_rows: int | None = None
+    malformed: list[Malformed] = field(default_factory=list)
