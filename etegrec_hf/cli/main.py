@@ -9,7 +9,9 @@ from rich.console import Console
 COMMANDS = {
     "quickstart": "train, evaluate and try a recommender on made-up data",
     "prepare": "turn an interaction log into a prepared dataset",
+    "embed": "make collaborative and text embeddings of items",
     "train-tokenizer": "train the item tokenizer (RQ-VAE)",
+    "diagnose": "show how well item tokenizers use their codes",
     "train": "train recommender and item tokenizer in turns",
     "finetune": "finetune the recommender on frozen codes",
     "evaluate": "measure a recommender on a split",

@@ -9,14 +9,19 @@ from ..hub.model_folder import local_folder
 from ..hub.training_record import TrainingRecord
 from ..training.checkpoints import last_checkpoint
 
+DEFAULT_OUTPUT_DIR = TrainingArguments().output_dir  # which transformers takes where none is named
+
 
 def checkpoint_of(training: TrainingArguments, resume: bool) -> str | None:
     """The checkpoint to go on from: the newest with `resume`, else `resume_from_checkpoint`.
 
     Raises:
+        ValueError: no output folder is named.
         FileExistsError: a new run, whose output folder holds another one.
         FileNotFoundError: nothing to resume.
     """
+    if training.output_dir == DEFAULT_OUTPUT_DIR:
+        raise ValueError("`output_dir` isn't given; name a new folder with --output-dir.")
     if resume:
         return last_checkpoint(training.output_dir)
     if training.resume_from_checkpoint:

@@ -1,7 +1,8 @@
 """Tables for a terminal."""
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 SHOWN = ("recall@1", "recall@5", "recall@10", "recall@50", "ndcg@5", "ndcg@10")
 
@@ -18,5 +19,22 @@ def print_figures(title: str, figures: dict) -> None:
     """Prints names and values."""
     table = Table("figure", "value", title=title)
     for name, value in figures.items():
-        table.add_row(name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value))
+        table.add_row(name.replace("_", " "), _shown(value))
     Console().print(table)
+
+
+def print_comparison(title: str, columns: dict[str, dict]) -> None:
+    """Prints names and values side by side, one column a system; `-` stands where a system lacks a figure.
+
+    Rows are in the order of the system with most figures.
+    """
+    table = Table("figure", *(Column(Text(system)) for system in columns), title=title)
+    ordered = sorted(columns.values(), key=len, reverse=True)
+    for name in dict.fromkeys(name for figures in ordered for name in figures):
+        cells = (Text(_shown(figures[name]) if name in figures else "-") for figures in columns.values())
+        table.add_row(name.replace("_", " "), *cells)
+    Console().print(table)
+
+
+def _shown(value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -4,10 +4,9 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from transformers import set_seed
 
-from ..evaluation.code_diagnostics import code_diagnostics
+from ..evaluation.code_diagnostics import tokenizer_diagnostics
 from ..models.configuration_rqvae import RQVAEConfig
 from ..models.modeling_rqvae import RQVAEModel
 from ..training.arguments import RQVAETrainingArguments
@@ -67,10 +66,7 @@ def train_tokenizer(arguments: TokenizerArguments, training: RQVAETrainingArgume
     model = RQVAEModel(RQVAEConfig(input_size=embeddings.shape[1], **sizes))
     trainer = RQVAETrainer(model, training, embeddings, record=record_of(data))
     trainer.train(resume_from_checkpoint=checkpoint)
-    with torch.no_grad():
-        output = model.eval()(embeddings.to(model.device))
-    figures = code_diagnostics(output.codes, model.config.codebook_size)
-    figures["reconstruction_loss"] = output.reconstruction_loss.item()
-    Path(training.output_dir, "diagnostics.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     trainer.save_model()
+    figures = tokenizer_diagnostics(model.eval(), embeddings)  # after saving: it refuses embeddings all alike
+    Path(training.output_dir, "diagnostics.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return figures

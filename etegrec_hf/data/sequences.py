@@ -63,6 +63,46 @@ class SequenceDataset(Dataset):
         return {"history": torch.from_numpy(history), "target": torch.from_numpy(self.sequences[position])}
 
 
+class WholeSequenceDataset(Dataset):
+    """Whole training sequences, each of whose items after the first is to be foretold from those before it.
+
+    Sequences of more than `max_history + 1` items are cut into windows in which every item is a target once.
+
+    Args:
+        split ([`Split`]): training sequences.
+        max_history (`int`): items that are read at most.
+
+    Raises:
+        ValueError: no sequence has two items.
+    """
+
+    def __init__(self, split: Split, max_history: int):
+        self.sequences = split.sequences
+        targets = np.diff(split.offsets) - 1  # of each sequence
+        windows = -(-targets // max_history)
+        number = np.arange(windows.sum()) - np.repeat(
+            windows.cumsum() - windows, windows
+        )  # of a window in its sequence
+        self.starts = np.repeat(split.offsets[:-1], windows) + number * max_history
+        self.lengths = np.minimum(np.repeat(targets, windows) - number * max_history, max_history) + 1
+        if not len(self.starts):
+            raise ValueError("no training sequence has two items, so there is nothing to learn; check the split.")
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        """One batch: `input_ids` and `labels` `[batch, longest - 1]`, padded right with 0."""
+        start, length = self.starts[indices], self.lengths[indices]
+        column = np.arange(length.max())
+        inside = column < length[:, None]
+        items = torch.from_numpy(np.where(inside, self.sequences[np.where(inside, start[:, None] + column, 0)], 0))
+        return {"input_ids": items[:, :-1], "labels": items[:, 1:]}  # [B, T] each
+
+
 def as_batch(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The collator of datasets that already make whole batches."""
     return batch

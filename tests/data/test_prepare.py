@@ -390,7 +390,7 @@ def test_empty_cells_are_an_error(tmp_path):
         with pytest.raises(ValueError, match=rf"\(row 2: '{column}' is empty or missing\), that is 50"):
             prepare(path, "csv", tmp_path / "data")
     path.write_text("user_id,item_id,timestamp\na,x,soon\n")
-    with pytest.raises(ValueError, match=r"row 2: 'timestamp' is 'soon', no number and no date"):
+    with pytest.raises(ValueError, match=r"row 1: 'timestamp' is 'soon', no number and no date"):
         prepare(path, "csv", tmp_path / "data")
 
 

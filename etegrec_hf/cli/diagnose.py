@@ -1,0 +1,101 @@
+"""`etegrec diagnose`: item tokenizers side by side."""
+
+import json
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import count
+from pathlib import Path
+
+from ..data.folders import replace_file
+from ..evaluation.code_diagnostics import tokenizer_diagnostics
+from ..evaluation.plots import check_matplotlib, plot_code_usage, plot_prefix_sizes
+from ..hub.model_folder import load_model
+from ..models.modeling_rqvae import RQVAEModel
+from .parsing import parse
+from .run_folder import load_with_embeddings
+from .tables import print_comparison
+
+EXAMPLES = """examples:
+  etegrec diagnose --tokenizer runs/a runs/b --data data/mine
+  etegrec diagnose --tokenizer runs/a runs/b --data data/mine data/other --output codes.json --plots plots
+"""
+
+
+@dataclass
+class DiagnoseArguments:
+    """What is compared on what."""
+
+    tokenizer: list[str] = field(metadata={"help": "Output folders of train-tokenizer, or Hub ids."})
+    data: list[str] = field(
+        metadata={"help": "The prepared dataset that they were trained on, or as many datasets as tokenizers."}
+    )
+    output: str | None = field(default=None, metadata={"help": "JSON file to write."})
+    plots: str | None = field(
+        default=None, metadata={"help": "Folder for NAME_usage.png and NAME_prefixes.png of each tokenizer."}
+    )
+
+
+def run(argv: list[str]) -> None:
+    (arguments,) = parse("diagnose", argv, DiagnoseArguments, examples=EXAMPLES)
+    output = Path(arguments.output) if arguments.output else None
+    if output and output.is_dir():
+        raise ValueError(f"`output` {arguments.output!r} is a folder; name a file in it.")
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    results = diagnose(arguments)
+    print_comparison("item tokenizers", results)
+    if output:
+        text = json.dumps(results, indent=2) + "\n"
+        replace_file(output, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def diagnose(arguments: DiagnoseArguments) -> dict[str, dict]:
+    """Each tokenizer's figures by its name, with the folders that they are of; draws its plots if there is a folder.
+
+    Raises:
+        ValueError: other numbers of tokenizers and datasets, a dataset without embeddings or with those of another
+            width than the tokenizer's, plots without matplotlib, or [`tokenizer_diagnostics`] raises.
+    """
+    tokenizers, folders = arguments.tokenizer, arguments.data
+    if len(folders) not in (1, len(tokenizers)):
+        raise ValueError(
+            f"`data` names {len(folders)} datasets for {len(tokenizers)} tokenizers; name one for all, or one each."
+        )
+    if len(folders) == 1:
+        folders = folders * len(tokenizers)
+    plots = Path(arguments.plots) if arguments.plots else None
+    if plots:
+        check_matplotlib()
+        if plots.exists() and not plots.is_dir():
+            raise ValueError(f"`plots` {arguments.plots!r} is a file; name a folder.")
+        plots.mkdir(parents=True, exist_ok=True)
+    load = lru_cache(maxsize=1)(load_with_embeddings)  # tokenizers of one dataset mostly stand together
+    results = {}
+    for name, tokenizer, folder in zip(unique_names(tokenizers), tokenizers, folders):
+        model = load_model(RQVAEModel, tokenizer)
+        _, embeddings = load(folder)
+        if embeddings.shape[1] != model.config.input_size:
+            raise ValueError(
+                f"tokenizer {tokenizer!r} reads embeddings of width {model.config.input_size}, and those of "
+                f"{folder!r} have width {embeddings.shape[1]}; name the dataset that it was trained on."
+            )
+        results[name] = {"tokenizer": tokenizer, "data": folder, **tokenizer_diagnostics(model, embeddings)}
+        if plots:
+            codes = model.encode(embeddings.to(model.device)).cpu()
+            plot_code_usage(codes, model.config.codebook_size, plots / f"{name}_usage.png", tokenizer)
+            plot_prefix_sizes(codes, plots / f"{name}_prefixes.png", tokenizer)
+    return results
+
+
+def unique_names(folders: list[str]) -> list[str]:
+    """The folders' last parts, with a number where one was there before.
+
+    >>> unique_names(["runs/a", "old/a", "runs/b", "me/a"])
+    ['a', 'a-2', 'b', 'a-3']
+    """
+    names: list[str] = []
+    for folder in folders:
+        last = Path(folder).resolve().name  # "." and ".." have a name too
+        numbered = (last if number == 1 else f"{last}-{number}" for number in count(1))
+        names.append(next(name for name in numbered if name not in names))
+    return names

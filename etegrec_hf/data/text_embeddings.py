@@ -1,0 +1,130 @@
+"""Text embeddings of items, by any sentence-transformers model."""
+
+import hashlib
+import json
+import shutil
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from string import Formatter
+
+import numpy as np
+import pyarrow as pa
+from rich.progress import track
+
+from .folders import replace_file
+from .item_embeddings import NamedEmbedding, embedding_file
+from .prepared import read_items
+
+CHUNK = 2048  # items whose embeddings are kept at a time
+
+
+def item_texts(items: pa.Table, template: str) -> list[str]:
+    """The text of each item, by a template like `"{title} {description}"`.
+
+    Names in braces stand for columns; nothing else in a template has a meaning, and nothing in the texts has. An item
+    whose columns are all empty has the text "".
+
+    Args:
+        items (`pa.Table`): a dataset's items.
+        template (`str`): with one column or more.
+
+    Raises:
+        ValueError: a template without columns, with columns that don't exist, or with more than names in braces; or no
+            item has a text.
+
+    >>> item_texts(pa.table({"title": ["<b>{x}</b>", None], "brand": ["A  B", "C"]}), "{title} by {brand}")
+    ['<b>{x}</b> by A B', 'by C']
+    """
+    try:
+        pieces = list(Formatter().parse(template))
+    except ValueError as error:
+        raise ValueError(f"`text` is {template!r}, no template ({error}); write one like '{{title}}'.") from error
+    columns = [field for _, field, _, _ in pieces if field is not None]
+    if not columns:
+        raise ValueError(f"`text` is {template!r} and names no column of the items; write one like '{{title}}'.")
+    for _, field, specification, conversion in pieces:
+        if field is None:
+            continue
+        if specification or conversion or field not in items.column_names:
+            near = get_close_matches(field, items.column_names, n=1)
+            remedy = f"did you mean {near[0]!r}?" if near else f"choose among {items.column_names}."
+            raise ValueError(f"`text` is {template!r}, and the items have no column {field!r}; {remedy}")
+    values = {name: ["" if value is None else str(value) for value in items[name].to_pylist()] for name in columns}
+    if not any(any(column) for column in values.values()):
+        raise ValueError(f"`text` is {template!r}, and no item has a text in {columns}; name other columns.")
+    texts = []
+    for cells in zip(*(values[name] for name in columns)):
+        following = iter(cells)
+        text = "".join(before + (next(following) if name is not None else "") for before, name, _, _ in pieces)
+        texts.append(" ".join(text.split()) if any(cells) else "")
+    return texts
+
+
+def embed_texts(
+    folder: str | Path, model: str, template: str, name: str = "text", batch_size: int = 64
+) -> NamedEmbedding:
+    """Embeds a dataset's items by their texts.
+
+    What is done is kept in the dataset's folder while it goes on, so that an interrupted call goes on where it was.
+
+    Args:
+        folder (`str` or `Path`): a prepared dataset with texts.
+        model (`str`): a sentence-transformers model: a folder, or an id on the Hub.
+        template (`str`): see [`item_texts`].
+        name (`str`, *optional*, defaults to `"text"`): of the embedding.
+        batch_size (`int`, *optional*, defaults to 64): texts at a time.
+
+    Returns:
+        [`NamedEmbedding`] of the model's width; items without any text are 0.
+
+    Raises:
+        FileNotFoundError: no such dataset or model.
+        ValueError: see [`item_texts`]; sentence-transformers isn't installed.
+    """
+    folder = Path(folder)
+    items = read_items(folder)
+    texts = item_texts(items, template)
+    made = {"model": Path(model).name if Path(model).is_dir() else model, "text": template}
+    key = hashlib.sha256(json.dumps([made, texts]).encode()).hexdigest()[:16]
+    path = embedding_file(folder, name)
+    done = path.with_name(f".{name}.{key}")
+    done.mkdir(parents=True, exist_ok=True)
+    starts = range(0, len(texts), CHUNK)
+    missing = [start for start in starts if not (done / f"{start}.npy").exists()]
+    if missing:
+        encoder = _encoder(model)
+        for start in track(missing, description="embedding texts"):
+            values = encoder.encode(texts[start : start + CHUNK], batch_size=batch_size, show_progress_bar=False)
+            replace_file(done / f"{start}.npy", partial(_save, values))
+    values = np.concatenate([np.load(done / f"{start}.npy", allow_pickle=False) for start in starts])
+    values[[not text for text in texts]] = 0  # nothing is known of them
+    return NamedEmbedding(name, values, made)
+
+
+def _encoder(model: str):
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise ValueError(
+            "text embeddings need sentence-transformers; install it with `pip install 'etegrec_hf[text]'`."
+        ) from error
+    try:
+        return SentenceTransformer(model)
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"{model!r} is no sentence-transformers model, neither a folder nor an id that the Hub gives: "
+            f"{str(error).splitlines()[0]}; check the name or the connection."
+        ) from error
+
+
+def _save(values: np.ndarray, path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, values.astype(np.float32))
+
+
+def forget_progress(folder: str | Path, name: str) -> None:
+    """Removes what [`embed_texts`] kept while it went on."""
+    path = embedding_file(Path(folder), name)
+    for kept in path.parent.glob(f".{name}.*"):
+        shutil.rmtree(kept, ignore_errors=True)

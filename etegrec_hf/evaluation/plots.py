@@ -1,0 +1,132 @@
+"""Pictures of how items are spread over codes. They need matplotlib, which the extra `plots` installs."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ..data.folders import replace_file
+from .code_diagnostics import prefix_sizes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DOTS_PER_INCH = 150
+
+
+def check_matplotlib() -> None:
+    """Raises a `ValueError` with the remedy if matplotlib is not installed."""
+    try:
+        import_module("matplotlib")
+    except ImportError as error:
+        raise ValueError("plots need matplotlib, which is not installed: pip install etegrec_hf[plots]") from error
+
+
+def plot_code_usage(codes: torch.LongTensor, codebook_size: int, path: str | Path, title: str) -> None:
+    """Writes the picture of [`code_usage_figure`] to a file.
+
+    Args:
+        codes, codebook_size, title: as in [`code_usage_figure`].
+        path (`str` or `Path`): the file, complete or absent; its ending says the format (`.png`, `.svg`, `.pdf`).
+
+    Raises:
+        ValueError: matplotlib is not installed, or can't write this format.
+    """
+    _save(code_usage_figure(codes, codebook_size, title), Path(path))
+
+
+def plot_prefix_sizes(codes: torch.LongTensor, path: str | Path, title: str) -> None:
+    """Writes the picture of [`prefix_sizes_figure`] to a file.
+
+    Args:
+        codes, title: as in [`prefix_sizes_figure`].
+        path (`str` or `Path`): the file, complete or absent; its ending says the format (`.png`, `.svg`, `.pdf`).
+
+    Raises:
+        ValueError: matplotlib is not installed, or can't write this format.
+    """
+    _save(prefix_sizes_figure(codes, title), Path(path))
+
+
+def code_usage_figure(codes: torch.LongTensor, codebook_size: int, title: str) -> Figure:
+    """A heat map of the items on each code, one row a level.
+
+    A code's number means nothing, so each row starts with its level's most used code: how far the row is coloured is
+    how many codes are used, and how fast it darkens is how unevenly. The colours are logarithmic; unused codes are
+    grey.
+
+    Args:
+        codes (`torch.LongTensor` of shape `(n_items, levels)`): the items' codes, without suffix.
+        codebook_size (`int`): K.
+        title (`str`): shown as it is; `$` starts no formula.
+
+    Raises:
+        ValueError: matplotlib is not installed.
+    """
+    check_matplotlib()
+    import matplotlib
+    from matplotlib.colors import LogNorm
+    from matplotlib.ticker import MaxNLocator
+
+    counts = np.stack([np.bincount(level, minlength=codebook_size) for level in codes.cpu().numpy().T])
+    counts = -np.sort(-counts, axis=1)  # [levels, K]
+    figure, (axes,) = _panels(title, 1, width=9, height=1.8 + 0.6 * len(counts))
+    image = axes.imshow(
+        np.ma.masked_equal(counts, 0),
+        aspect="auto",
+        cmap=matplotlib.colormaps["viridis"].with_extremes(bad="lightgrey"),
+        norm=LogNorm(1, max(2, counts.max())),
+        extent=(0.5, codebook_size + 0.5, len(counts) - 0.5, -0.5),  # the n-th code is at n
+    )
+    axes.set_xlabel("codes, most used first (grey: unused)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylabel("level")
+    axes.set_yticks(range(len(counts)))
+    figure.colorbar(image, label="items")
+    return figure
+
+
+def prefix_sizes_figure(codes: torch.LongTensor, title: str) -> Figure:
+    """Histograms of how many prefixes have how many items, one panel a depth.
+
+    Both axes are logarithmic: a bar counts the prefixes with 1 item, 2 to 3, 4 to 7, and so on.
+
+    Args:
+        codes (`torch.LongTensor` of shape `(n_items, levels)`): the items' codes, without suffix.
+        title (`str`): shown as it is; `$` starts no formula.
+
+    Raises:
+        ValueError: matplotlib is not installed.
+    """
+    sizes = prefix_sizes(codes.cpu())
+    edges = 2 ** np.arange(max(int(items[0]) for items in sizes).bit_length() + 1)  # the last is above all sizes
+    names = ["1", *(f"{low}-{2 * low - 1}" for low in edges[1:-1])]
+    figure, panels = _panels(title, len(sizes), width=1.5 + 3 * len(sizes), height=3.6)
+    for depth, (axes, items) in enumerate(zip(panels, sizes), start=1):
+        axes.bar(names, np.histogram(items.numpy(), edges)[0])
+        axes.tick_params(axis="x", rotation=45)
+        axes.set_title(f"first {depth} codes" if depth > 1 else "first code")
+        axes.set_xlabel("items on a prefix")
+    panels[0].set_ylabel("prefixes")
+    panels[0].set_yscale("log")
+    panels[0].set_ylim(bottom=0.7)  # so that a single prefix has a bar
+    return figure
+
+
+def _panels(title: str, n: int, width: float, height: float) -> tuple[Figure, list]:
+    """A figure in inches with a title and `n` axes side by side of one vertical scale, outside pyplot's state."""
+    check_matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle(title, parse_math=False, wrap=True)
+    return figure, list(figure.subplots(1, n, sharey=True, squeeze=False)[0])
+
+
+def _save(figure: Figure, path: Path) -> None:
+    file_format = path.suffix[1:] or "png"  # which the name beside it doesn't tell
+    replace_file(path, lambda beside: figure.savefig(beside, dpi=DOTS_PER_INCH, format=file_format))

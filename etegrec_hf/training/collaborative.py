@@ -1,0 +1,177 @@
+"""Collaborative item embeddings from a causal model of item sequences, which is the SASRec baseline too."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch.nn.functional as F
+from transformers import EarlyStoppingCallback, GPT2Config, GPT2LMHeadModel, TrainingArguments
+
+from ..data.prepared import PreparedDataset
+from ..data.sequences import LengthGroupedSampler, SequenceDataset, WholeSequenceDataset, as_batch
+from ..evaluation.collaborative import ITEM_IDS, next_item_scores
+from ..evaluation.metrics import KS
+from .checkpoints import SafeCheckpoints
+from .trainer import rank
+
+
+@dataclass
+class CollaborativeSizes:
+    """Sizes of the collaborative model.
+
+    Args:
+        width (`int`, *optional*, defaults to 256): of the item embeddings and of the layers.
+        num_layers (`int`, *optional*, defaults to 2): transformer layers.
+        num_heads (`int`, *optional*, defaults to 4): attention heads.
+        dropout_rate (`float`, *optional*, defaults to 0.3): of embeddings, attention and layers.
+        max_history (`int`, *optional*, defaults to 50): items that are read, the last ones.
+    """
+
+    width: int = field(default=256, metadata={"help": "Width of the item embeddings and of the layers."})
+    num_layers: int = field(default=2, metadata={"help": "Transformer layers."})
+    num_heads: int = field(default=4, metadata={"help": "Attention heads."})
+    dropout_rate: float = field(default=0.3, metadata={"help": "Dropout of embeddings, attention and layers."})
+    max_history: int = field(default=50, metadata={"help": "Items that are read, the last ones."})
+
+
+@dataclass
+class CollaborativeTrainingArguments(TrainingArguments):
+    """Arguments of [`CollaborativeTrainer`], beside transformers'.
+
+    Args:
+        early_stopping_patience (`int`, *optional*, defaults to 3): evaluations without a better NDCG@10 before
+            stopping.
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    lr_scheduler_type: str = "cosine"
+    warmup_steps: float = 200
+    num_train_epochs: float = 15
+    per_device_train_batch_size: int = 128
+    per_device_eval_batch_size: int = 256
+    logging_strategy: str = "epoch"
+    eval_strategy: str = "epoch"
+    save_strategy: str = "epoch"
+    save_total_limit: int | None = 1
+    load_best_model_at_end: bool = True
+    metric_for_best_model: str | None = "ndcg@10"
+    greater_is_better: bool | None = True
+    remove_unused_columns: bool = False
+    dataloader_pin_memory: bool = False
+    restore_callback_states_from_checkpoint: bool = True
+    hub_strategy: str = "end"
+    early_stopping_patience: int | None = field(
+        default=3, metadata={"help": "Evaluations without a better NDCG@10 before training stops."}
+    )
+
+
+def build_collaborative_model(n_items: int, sizes: CollaborativeSizes) -> GPT2LMHeadModel:
+    """GPT-2's decoder over item indices, with SASRec's narrow feed-forward layers and tied embeddings."""
+    dropout = sizes.dropout_rate
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=n_items + 1,
+            n_positions=sizes.max_history,
+            n_embd=sizes.width,
+            n_layer=sizes.num_layers,
+            n_head=sizes.num_heads,
+            n_inner=sizes.width,
+            resid_pdrop=dropout,
+            embd_pdrop=dropout,
+            attn_pdrop=dropout,
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+    )
+
+
+class CollaborativeTrainer(SafeCheckpoints):
+    """Trains a causal model to foretell each item of the training sequences, by a softmax over all items.
+
+    What differs from transformers' Trainer: `compute_loss` (labels stand below their position), the sampler (batches
+    of like length), `prediction_step` (ranked items instead of logits), and what is saved (the item ids beside the
+    model). Only training sequences are learned from; the validation targets choose the epoch that is kept.
+
+    Args:
+        model (`GPT2LMHeadModel`): see [`build_collaborative_model`].
+        args ([`CollaborativeTrainingArguments`]): arguments.
+        data ([`PreparedDataset`]): sequences.
+        **kwargs: further arguments of `Trainer`.
+
+    Source: Kang and McAuley, Self-Attentive Sequential Recommendation (2018), with the loss of Klenitskiy and Vasilev,
+    Turning Dross Into Gold Loss (2023).
+    """
+
+    def __init__(self, model: GPT2LMHeadModel, args: CollaborativeTrainingArguments, data: PreparedDataset, **kwargs):
+        self.item_ids = data.item_ids
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=WholeSequenceDataset(data.train, model.config.n_positions),
+            eval_dataset=SequenceDataset(data.validation, model.config.n_positions, every_position=False),
+            data_collator=as_batch,
+            compute_metrics=rank,
+            **kwargs,
+        )
+        self.model_accepts_loss_kwargs = (
+            False  # compute_loss gives a mean, which Trainer divides by accumulation steps
+        )
+        if args.early_stopping_patience is not None:
+            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+
+    def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
+        """Mean cross-entropy over the positions that have a target; batches of like length have few others."""
+        logits = model(input_ids=inputs["input_ids"], use_cache=False).logits  # [B, T, 1 + n_items]
+        loss = F.cross_entropy(logits.flatten(0, 1), inputs["labels"].flatten(), ignore_index=0)
+        return (loss, None) if return_outputs else loss
+
+    def prediction_step(self, model, inputs, prediction_loss_only: bool, ignore_keys=None):
+        """Ranked item indices `[batch, listed]` and targets `[batch]`."""
+        inputs = self._prepare_inputs(inputs)
+        scores = next_item_scores(self.accelerator.unwrap_model(model), inputs["history"])
+        listed = min(max(KS), len(self.item_ids))
+        return None, scores.topk(listed).indices, inputs["target"]
+
+    def _get_train_sampler(self, train_dataset=None) -> LengthGroupedSampler:
+        dataset = train_dataset if train_dataset is not None else self.train_dataset
+        return LengthGroupedSampler(dataset.lengths, self.args.train_batch_size, seed=self.args.seed)
+
+    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
+        super()._save(output_dir, state_dict)
+        text = json.dumps(self.item_ids, ensure_ascii=False) + "\n"
+        Path(output_dir or self.args.output_dir, ITEM_IDS).write_text(text, encoding="utf-8")
+
+
+def collaborative_embedding(model: GPT2LMHeadModel, data: PreparedDataset) -> np.ndarray:
+    """The item embeddings of a trained model, `[n_items, width]` of `float32`.
+
+    Items that training sequences don't hold are 0: nothing is known of them.
+    """
+    values = model.get_input_embeddings().weight.detach().float().cpu().numpy()[1:].copy()
+    known = np.bincount(data.train.sequences, minlength=data.n_items + 1)[1:] > 0
+    values[~known] = 0
+    return values
+
+
+def describe_training(trainer: CollaborativeTrainer, sizes: CollaborativeSizes) -> dict:
+    """How a collaborative embedding was made, for whoever wants to repeat it."""
+    kept = trainer.state.best_global_step or trainer.state.global_step
+    validation = {
+        name.removeprefix("eval_"): round(value, 5)
+        for entry in trainer.state.log_history
+        if entry["step"] == kept
+        for name, value in entry.items()
+        if "@10" in name
+    }
+    args = trainer.args
+    return {
+        "method": "causal item-sequence model, softmax over all items",
+        **{name: getattr(sizes, name) for name in ("num_layers", "num_heads", "dropout_rate", "max_history")},
+        "learning_rate": args.learning_rate,
+        "batch_size": args.train_batch_size,
+        "steps": kept,
+        "seed": args.seed,
+        "validation": validation,
+    }
