@@ -34,6 +34,7 @@ class EvaluateArguments:
     output: str | None = field(default=None, metadata={"help": "JSON file to write."})
     num_beams: int = field(default=50, metadata={"help": "Beams; metrics at longer lists are left out."})
     batch_size: int = field(default=64, metadata={"help": "Users at a time."})
+    exclude_seen: bool = field(default=False, metadata={"help": "Leave items of the history out of the lists."})
     update_card: bool = field(
         default=False, metadata={"help": "Write the results into the model's card and training record."}
     )
@@ -59,6 +60,9 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     """Metrics of the model on the split, of the baselines beside them, and how they were measured."""
     if arguments.split not in SPLIT_NAMES[1:]:
         raise ValueError(f"`split` is {arguments.split!r}; choose one of {', '.join(SPLIT_NAMES[1:])}.")
+    for name in ("num_beams", "batch_size"):
+        if getattr(arguments, name) < 1:
+            raise ValueError(f"`{name}` is {getattr(arguments, name)}; give 1 or more.")
     if arguments.update_card and not Path(arguments.model).is_dir():
         raise ValueError(f"`update_card` writes into a folder, and {arguments.model!r} is none; name a local copy.")
     model, tokenizer = load_recommender(arguments.model)
@@ -66,14 +70,16 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     split = getattr(data, arguments.split)
     top_k = min(max(KS), arguments.num_beams)
     with torch.autocast(model.device.type, torch.bfloat16, enabled=arguments.bf16):
-        ranked = recommend_split(model, split, top_k, arguments.num_beams, arguments.batch_size)
+        ranked = recommend_split(
+            model, split, top_k, arguments.num_beams, arguments.batch_size, arguments.exclude_seen
+        )
     metrics = ranking_metrics(ranked, split.targets)
     measured = {
         "intervals": confidence_intervals(ranked, split.targets),
-        "baselines": baselines(data, split),
+        "baselines": baselines(data, split, exclude_seen=arguments.exclude_seen),
         "protocol": {
             "candidates": "all items",
-            "seen_items": "kept",
+            "seen_items": "left out" if arguments.exclude_seen else "kept",
             "users": len(split),
             "num_beams": arguments.num_beams,
             "dtype": "bfloat16 autocast" if arguments.bf16 else "float32",

@@ -14,6 +14,7 @@ COMMANDS = {
     "diagnose": "show how well item tokenizers use their codes",
     "train": "train recommender and item tokenizer in turns",
     "finetune": "finetune the recommender on frozen codes",
+    "baselines": "measure simpler systems on a split",
     "evaluate": "measure a recommender on a split",
     "recommend": "recommend items for one history",
     "convert": "turn the original ETEGRec's checkpoints into a model",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import yaml
 
+from .item_embeddings import embedding_names
 from .splits import SPLIT_NAMES
 
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
@@ -43,9 +44,9 @@ def dataset_card(folder: Path, name: str, statistics: dict) -> str:
     files = [{"split": split, "path": f"sequences/{split}.parquet"} for split in SPLIT_NAMES]
     configs: list[dict] = [{"config_name": "sequences", "default": True, "data_files": files}]
     configs.append({"config_name": "items", "data_files": [{"split": "train", "path": "items/items.parquet"}]})
-    for path in sorted(folder.glob("embeddings/*.parquet")):
-        files = [{"split": "train", "path": f"embeddings/{path.name}"}]
-        configs.append({"config_name": f"embedding_{path.stem}", "data_files": files})
+    for embedding in embedding_names(folder):
+        files = [{"split": "train", "path": f"embeddings/{embedding}.parquet"}]
+        configs.append({"config_name": f"embedding_{embedding}", "data_files": files})
     count = statistics.get("interactions", 0)
     metadata = {
         "license": statistics.get("license", "unknown"),

@@ -106,6 +106,11 @@ def embedding_file(folder: Path, name: str) -> Path:
     return folder / "embeddings" / f"{name}.parquet"
 
 
+def embedding_names(folder: Path) -> list[str]:
+    """Names of the embeddings that a dataset holds."""
+    return sorted(path.stem for path in folder.glob("embeddings/*.parquet") if not path.name.startswith("."))
+
+
 def write_embedding(folder: Path, part: NamedEmbedding, item_ids: list[str]) -> None:
     """Writes `embeddings/NAME.parquet`: `item_id`, `embedding`, and in the schema's metadata how it was made."""
     table = pa.table({"item_id": pa.array(item_ids, pa.string()), "embedding": embedding_column(part.values)})
@@ -123,10 +128,9 @@ def read_embedding(folder: Path, name: str, item_ids: list[str]) -> NamedEmbeddi
     """
     path = Path(name) if name.endswith(".parquet") else embedding_file(folder, name)
     if not path.is_file():
-        known = sorted(file.stem for file in embedding_file(folder, name).parent.glob("*.parquet"))
         raise FileNotFoundError(
-            f"{str(folder)!r} has no embedding {name!r}, only {known}; make it with `etegrec embed`, or name a "
-            ".parquet."
+            f"{str(folder)!r} has no embedding {name!r}, only {embedding_names(folder)}; make it with "
+            "`etegrec embed`, or name a .parquet."
         )
     made = metadata_of(pq.read_table(path, columns=["item_id"])) or {"file": path.name}
     return NamedEmbedding(path.stem, rows_by_id(path, item_ids), made)

@@ -1,54 +1,158 @@
-"""Untrained baselines that any recommender should beat."""
+"""Baselines that any recommender should beat, on the same split by the same metrics."""
+
+from collections.abc import Callable
 
 import numpy as np
 import scipy.sparse
+import torch
+from transformers import GPT2LMHeadModel
 
 from ..data.embeddings import cooccurrence_counts
 from ..data.prepared import PreparedDataset, Split
+from .collaborative import rank_split
 from .metrics import KS, ranking_metrics
 
-
-def _ranked(votes: scipy.sparse.csr_matrix, listed: int) -> np.ndarray:
-    """The `listed` columns with most votes of each row as item indices, ties by lower column, 0 where no votes are."""
-    ranked = np.zeros((votes.shape[0], listed), dtype=np.int64)
-    for row, (start, end) in enumerate(zip(votes.indptr, votes.indptr[1:])):
-        columns, values = votes.indices[start:end], votes.data[start:end]
-        best = np.lexsort((columns, -values))[:listed]
-        ranked[row, : len(best)] = columns[best] + 1
-    return ranked
+CHUNK = 1024  # rows whose scores are held at a time
+RECENT, DECAY = 10, 0.7  # items of a history that vote, and what each vote weighs beside the next newer one
 
 
-def popularity(data: PreparedDataset, split: Split) -> dict[str, float]:
-    """Metrics of recommending everybody the items most frequent in training."""
+def popularity(data: PreparedDataset, split: Split, exclude_seen: bool = False) -> np.ndarray:
+    """The items most frequent in training, ties by item index, for everybody: `[rows, listed]` of item indices."""
     counts = np.bincount(data.train.sequences, minlength=data.n_items + 1)[1:]
-    ranked = np.argsort(-counts, kind="stable")[: max(KS)] + 1
-    return ranking_metrics(np.broadcast_to(ranked, (len(split), len(ranked))), split.targets)
+    place = np.empty(data.n_items, dtype=np.float32)
+    place[np.argsort(-counts, kind="stable")] = -np.arange(data.n_items)
+    return _rank_rows(lambda start, end: torch.from_numpy(np.tile(place, (end - start, 1))), data, split, exclude_seen)
 
 
-def transitions(data: PreparedDataset, split: Split) -> dict[str, float]:
-    """Metrics of item-to-item transition counts.
+def transitions(data: PreparedDataset, split: Split, exclude_seen: bool = False) -> np.ndarray:
+    """Items that followed or preceded the recent ones in training: `[rows, listed]` of item indices.
 
     For items i, j at distance d = 1..3 in a training sequence, `C[i, j] += 1/d` and `C[j, i] += 0.3/d`;
     `N[i, j] = C[i, j] / sqrt(sum_j C[i, j])`. A user's last 10 items, newest first, vote with `N[i, :] * 0.7**k`.
-    Items are ranked by votes, ties by item index, and items without a vote are not recommended.
+    Items are ranked by votes, ties by item index; where fewer have votes, 0 fills up.
     """
-    n = data.n_items
-    forward = cooccurrence_counts(data.train.sequences - 1, data.train.offsets, n, window=3)
+    forward = cooccurrence_counts(data.train.sequences - 1, data.train.offsets, data.n_items, window=3)
     counts = (forward + 0.3 * forward.T).tocsr()
     totals = np.asarray(counts.sum(axis=1)).ravel()
     normed = scipy.sparse.diags_array(1 / np.sqrt(np.maximum(totals, 1e-12))).tocsr() @ counts
+    recent = _recent(split, data.n_items)
+    seen = _seen(split, data.n_items) if exclude_seen else None
+    ranked = []
+    for start in range(0, len(split), CHUNK):
+        votes = (recent[start : start + CHUNK] @ normed).tocsr()
+        if seen is not None:
+            votes = votes - votes.multiply(seen[start : start + CHUNK])
+        votes.eliminate_zeros()
+        ranked.append(_rank_votes(votes, max(KS)))
+    return np.concatenate(ranked)
 
-    history_end = split.offsets[1:] - 2  # position of each row's newest item
-    age = np.arange(10)
-    position = history_end[:, None] - age
+
+def nearest_neighbours(
+    embeddings: np.ndarray, data: PreparedDataset, split: Split, exclude_seen: bool = False
+) -> np.ndarray:
+    """Items nearest to the recent ones by cosine: `[rows, listed]` of item indices.
+
+    A user's last 10 items, newest first, have the weights `0.7**k`; items are ranked by the sum of their weighted
+    cosines. Items without an embedding (all zero) neither vote nor are recommended.
+
+    Args:
+        embeddings (`np.ndarray` of shape `(n_items, width)`): of the items.
+        data ([`PreparedDataset`]): the items' dataset.
+        split ([`Split`]): histories.
+        exclude_seen (`bool`, *optional*, defaults to `False`): whether items of the history are left out.
+    """
+    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    directions = (embeddings / np.maximum(norms, 1e-12)).astype(np.float32)
+    wanted = torch.from_numpy(_recent(split, data.n_items) @ directions).float()  # [rows, width]
+    items, unknown = torch.from_numpy(directions), torch.from_numpy(norms[:, 0] == 0)
+
+    def scores(start: int, end: int) -> torch.Tensor:
+        of_rows = wanted[start:end] @ items.T
+        nothing_known = ~wanted[start:end].any(dim=1, keepdim=True)
+        return of_rows.masked_fill(unknown | nothing_known, -torch.inf)
+
+    return _rank_rows(scores, data, split, exclude_seen)
+
+
+def baselines(
+    data: PreparedDataset,
+    split: Split,
+    embeddings: dict[str, np.ndarray] | None = None,
+    collaborative_model: GPT2LMHeadModel | None = None,
+    exclude_seen: bool = False,
+) -> dict[str, dict[str, float]]:
+    """Metrics of all baselines on a split, by name.
+
+    Args:
+        data ([`PreparedDataset`]): its training sequences are what is counted.
+        split ([`Split`]): of it, to rank for.
+        embeddings (`dict[str, np.ndarray]`, *optional*): a nearest-neighbour row for each, `[n_items, width]`.
+        collaborative_model (`GPT2LMHeadModel`, *optional*): for the SASRec row, see [`load_collaborative_model`].
+        exclude_seen (`bool`, *optional*, defaults to `False`): whether items of the history are left out.
+    """
+    ranked = {
+        "popularity": popularity(data, split, exclude_seen),
+        "transitions": transitions(data, split, exclude_seen),
+    }
+    for name, values in (embeddings or {}).items():
+        ranked[f"nearest neighbours, {name}"] = nearest_neighbours(values, data, split, exclude_seen)
+    if collaborative_model is not None:
+        ranked["SASRec"] = rank_split(collaborative_model, split, min(max(KS), data.n_items), exclude_seen)
+    return {name: ranking_metrics(items, split.targets) for name, items in ranked.items()}
+
+
+def _recent(split: Split, n_items: int) -> scipy.sparse.csr_matrix:
+    """Weights of each row's last items, `[rows, n_items]`."""
+    newest = split.offsets[1:] - 2  # position of each row's newest item
+    age = np.arange(RECENT)
+    position = newest[:, None] - age
     exists = position >= split.offsets[:-1, None]
-    users = np.broadcast_to(np.arange(len(split))[:, None], position.shape)[exists]
-    weights = np.broadcast_to(0.7**age, position.shape)[exists]
-    recent = scipy.sparse.csr_matrix((weights, (users, split.sequences[position[exists]] - 1)), shape=(len(split), n))
-    votes = [_ranked((recent[start : start + 1024] @ normed).tocsr(), max(KS)) for start in range(0, len(split), 1024)]
-    return ranking_metrics(np.concatenate(votes), split.targets)
+    rows = np.broadcast_to(np.arange(len(split))[:, None], position.shape)[exists]
+    weights = np.broadcast_to(DECAY**age, position.shape)[exists]
+    return scipy.sparse.csr_matrix((weights, (rows, split.sequences[position[exists]] - 1)), (len(split), n_items))
 
 
-def baselines(data: PreparedDataset, split: Split) -> dict[str, dict[str, float]]:
-    """Metrics of all baselines on a split, by name."""
-    return {"popularity": popularity(data, split), "transitions": transitions(data, split)}
+def _seen(split: Split, n_items: int) -> scipy.sparse.csr_matrix:
+    """1 for the items of each row's history, `[rows, n_items]`."""
+    lengths = np.diff(split.offsets)
+    in_history = np.ones(len(split.sequences), dtype=bool)
+    in_history[split.offsets[1:] - 1] = False
+    rows, items = np.repeat(np.arange(len(split)), lengths)[in_history], split.sequences[in_history] - 1
+    seen = scipy.sparse.csr_matrix((np.ones(len(rows)), (rows, items)), (len(split), n_items))
+    seen.data[:] = 1  # several times is once
+    return seen
+
+
+def _rank_votes(votes: scipy.sparse.csr_matrix, listed: int) -> np.ndarray:
+    """The `listed` columns with most votes of each row as item indices, ties by lower column, 0 where no votes are."""
+    rows = np.repeat(np.arange(votes.shape[0]), np.diff(votes.indptr))
+    order = np.lexsort((votes.indices, -votes.data, rows))
+    place = np.arange(len(order)) - votes.indptr[rows]  # rows stay together, so that a row's places start at its first
+    best = order[place < listed]
+    ranked = np.zeros((votes.shape[0], listed), dtype=np.int64)
+    ranked[rows[best], place[place < listed]] = votes.indices[best] + 1
+    return ranked
+
+
+def _rank_rows(
+    scores: Callable[[int, int], torch.Tensor], data: PreparedDataset, split: Split, exclude_seen: bool
+) -> np.ndarray:
+    """Ranks the rows of a split by dense scores, a few rows at a time.
+
+    Args:
+        scores (`Callable`): scores `[end - start, n_items]` of the rows from `start` to `end`.
+        data, split, exclude_seen: as in [`baselines`].
+
+    Returns:
+        `np.ndarray` `[rows, listed]` of item indices, 0 where no item has a score above minus infinity.
+    """
+    seen = _seen(split, data.n_items) if exclude_seen else None
+    ranked = []
+    for start in range(0, len(split), CHUNK):
+        end = min(start + CHUNK, len(split))
+        of_rows = scores(start, end)
+        if seen is not None:
+            of_rows = of_rows.masked_fill(torch.from_numpy(seen[start:end].toarray() > 0), -torch.inf)
+        best = of_rows.topk(min(max(KS), data.n_items))
+        ranked.append(torch.where(best.values > -torch.inf, best.indices + 1, 0).numpy())
+    return np.concatenate(ranked)

@@ -32,14 +32,32 @@ def next_item_scores(model: GPT2LMHeadModel, history: torch.LongTensor) -> torch
     return scores
 
 
-def rank_split(model: GPT2LMHeadModel, split: Split, listed: int, batch_size: int = 256) -> np.ndarray:
-    """The best items for each row of a split: `[rows, listed]` of item indices, 0 for rows without a history."""
+def rank_split(
+    model: GPT2LMHeadModel, split: Split, listed: int, exclude_seen: bool = False, batch_size: int = 256
+) -> np.ndarray:
+    """The best items for each row of a split.
+
+    Args:
+        model (`GPT2LMHeadModel`): in eval mode.
+        split ([`Split`]): histories; its targets are not looked at.
+        listed (`int`): items of a list.
+        exclude_seen (`bool`, *optional*, defaults to `False`): whether items of the history are left out.
+        batch_size (`int`, *optional*, defaults to 256): rows at a time, of like length.
+
+    Returns:
+        `np.ndarray` `[rows, listed]` of item indices; 0 fills up, and stands for rows without a history.
+    """
     dataset = SequenceDataset(split, model.config.n_positions, every_position=False)
     ranked = np.zeros((len(split), listed), dtype=np.int64)
     for start in range(0, len(dataset), batch_size):
         chosen = list(range(start, min(start + batch_size, len(dataset))))
         history = dataset.__getitems__(chosen)["history"].to(model.device)
-        ranked[dataset.rows[chosen]] = next_item_scores(model, history).topk(listed).indices.cpu().numpy()
+        scores = next_item_scores(model, history)
+        if exclude_seen:
+            scores.scatter_(1, history, -torch.inf)
+        best = scores.topk(listed)
+        items = torch.where(best.values > -torch.inf, best.indices, 0)
+        ranked[dataset.rows[chosen]] = items.cpu().numpy()
     return ranked
 
 

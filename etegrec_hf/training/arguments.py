@@ -48,6 +48,8 @@ class ETEGRecTrainingArguments(TrainingArguments):
             the loss parts; a part of weight 0 is not computed.
         temperature (`float`, *optional*, defaults to 0.07): of PSA.
         code_strategy (`str`, *optional*, defaults to `"forge"`): how suffixes are assigned, see [`assign_item_codes`].
+        freeze_tokenizer (`bool`, *optional*, defaults to `False`): train the recommender alone, on codes that stay as
+            they are and without alignment (TIGER), instead of both in turns.
         num_beams (`int`, *optional*, defaults to 50): beams at evaluation; metrics at longer lists are left out.
         early_stopping_patience (`int`, *optional*): evaluations without a better `metric_for_best_model` before
             stopping.
@@ -85,6 +87,9 @@ class ETEGRecTrainingArguments(TrainingArguments):
     psa_weight: float = field(default=3e-4, metadata={"help": "Weight of the preference-semantic alignment."})
     temperature: float = field(default=0.07, metadata={"help": "Temperature of the preference-semantic alignment."})
     code_strategy: str = field(default="forge", metadata={"help": "Suffixes by 'forge', 'count' or 'balance'."})
+    freeze_tokenizer: bool = field(
+        default=False, metadata={"help": "Train the recommender alone, on codes that stay as they are (TIGER)."}
+    )
     num_beams: int = field(default=50, metadata={"help": "Beams at evaluation."})
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Evaluations without a better score before training stops."}
@@ -123,7 +128,9 @@ class ETEGRecTrainingArguments(TrainingArguments):
             )
 
     def phase(self, epoch: int) -> str:
-        """`"tokenizer"` or `"recommender"`: what epoch `epoch` (from 0) trains."""
+        """`"tokenizer"`, `"recommender"` or (frozen for good) `"finetune"`: what epoch `epoch` (from 0) trains."""
+        if self.freeze_tokenizer:
+            return "finetune"
         return "tokenizer" if epoch % self.cycle == 0 else "recommender"
 
 
@@ -134,7 +141,9 @@ class FinetuningArguments(ETEGRecTrainingArguments):
     learning_rate: float = 5e-4
     num_train_epochs: float = 50
     early_stopping_patience: int | None = 5
+    freeze_tokenizer: bool = True
 
-    def phase(self, epoch: int) -> str:
-        """Always `"finetune"`."""
-        return "finetune"
+    def __post_init__(self):
+        if not self.freeze_tokenizer:
+            raise ValueError("`freeze_tokenizer` is False, but finetuning is training on frozen codes; leave it out.")
+        super().__post_init__()

@@ -1,0 +1,67 @@
+"""`etegrec baselines`: what simpler systems reach on a split."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..data.folders import replace_file
+from ..data.item_embeddings import embedding_names, read_embedding
+from ..data.prepared import PreparedDataset
+from ..data.splits import SPLIT_NAMES
+from ..evaluation.baselines import baselines
+from ..evaluation.collaborative import load_collaborative_model
+from .parsing import parse
+from .tables import print_metrics
+
+EXAMPLES = """examples:
+  etegrec baselines --data data/mine
+  etegrec baselines --data data/mine --collaborative-model runs/collaborative --output baselines.json
+"""
+
+
+@dataclass
+class BaselineArguments:
+    """What is measured, and how."""
+
+    data: str = field(metadata={"help": "A prepared dataset; each of its named embeddings gets a row."})
+    split: str = field(default="test", metadata={"help": "validation or test."})
+    collaborative_model: str | None = field(
+        default=None, metadata={"help": "Output folder of `etegrec embed --collaborative`, for the SASRec row."}
+    )
+    exclude_seen: bool = field(default=False, metadata={"help": "Leave items of the history out of the lists."})
+    output: str | None = field(default=None, metadata={"help": "JSON file to write."})
+
+
+def run(argv: list[str]) -> None:
+    (arguments,) = parse("baselines", argv, BaselineArguments, examples=EXAMPLES)
+    if arguments.output and Path(arguments.output).is_dir():
+        raise ValueError(f"`output` {arguments.output!r} is a folder; name a file in it.")
+    results = measure_baselines(arguments)
+    print_metrics(f"{arguments.data}, {arguments.split}, seen items {results['seen_items']}", results["baselines"])
+    if arguments.collaborative_model is None:
+        print("no SASRec row: make its model with `etegrec embed --collaborative` and name it --collaborative-model")
+    if arguments.output:
+        output, text = Path(arguments.output), json.dumps(results, indent=2) + "\n"
+        output.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(output, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def measure_baselines(arguments: BaselineArguments) -> dict:
+    """Metrics of every baseline that the dataset allows."""
+    if arguments.split not in SPLIT_NAMES[1:]:
+        raise ValueError(f"`split` is {arguments.split!r}; choose one of {', '.join(SPLIT_NAMES[1:])}.")
+    data = PreparedDataset.load(arguments.data)
+    embeddings: dict[str, np.ndarray] = {
+        name: read_embedding(Path(arguments.data), name, data.item_ids).values
+        for name in embedding_names(Path(arguments.data))
+    }
+    model = arguments.collaborative_model and load_collaborative_model(arguments.collaborative_model, data)
+    split = getattr(data, arguments.split)
+    return {
+        "data": arguments.data,
+        "split": arguments.split,
+        "seen_items": "left out" if arguments.exclude_seen else "kept",
+        "baselines": baselines(data, split, embeddings, model or None, arguments.exclude_seen),
+    }
