@@ -11,7 +11,8 @@ import re
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from pathlib import PurePosixPath
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
@@ -103,23 +104,29 @@ class Handler(BaseHTTPRequestHandler):
         ("GET", r"/api/whoami-v2", "whoami"),
         ("POST", r"/api/validate-yaml", "validate_yaml"),
         ("POST", r"/api/repos/create", "create"),
-        ("POST", r"/api/models/(?P<repo>[^/]+/[^/]+)/preupload/(?P<revision>[^/]+)", "preupload"),
-        ("POST", r"/api/models/(?P<repo>[^/]+/[^/]+)/commit/(?P<revision>[^/]+)", "commit"),
-        ("POST", r"/api/models/(?P<repo>[^/]+/[^/]+)/branch/(?P<revision>[^/]+)", "branch"),
-        ("POST", r"/api/models/(?P<repo>[^/]+/[^/]+)/paths-info/(?P<revision>[^/]+)", "paths_info"),
-        ("GET", r"/api/models/(?P<repo>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)(/.*)?", "tree"),
-        ("GET", r"/api/models/(?P<repo>[^/]+/[^/]+?)(/revision/(?P<revision>[^/]+))?", "info"),
-        ("POST", r"/(?P<repo>[^/]+/[^/]+)\.git/info/lfs/objects/batch", "batch"),
+        ("POST", r"/api/models/(?P<repo>(?:datasets/)?[^/]+/[^/]+)/preupload/(?P<revision>[^/]+)", "preupload"),
+        ("POST", r"/api/models/(?P<repo>(?:datasets/)?[^/]+/[^/]+)/commit/(?P<revision>[^/]+)", "commit"),
+        ("POST", r"/api/models/(?P<repo>(?:datasets/)?[^/]+/[^/]+)/branch/(?P<revision>[^/]+)", "branch"),
+        ("POST", r"/api/models/(?P<repo>(?:datasets/)?[^/]+/[^/]+)/paths-info/(?P<revision>[^/]+)", "paths_info"),
+        (
+            "GET",
+            r"/api/models/(?P<repo>(?:datasets/)?[^/]+/[^/]+)/tree/(?P<revision>[^/]+)(?:/(?P<folder>.*))?",
+            "tree",
+        ),
+        ("GET", r"/api/models/(?P<repo>(?:datasets/)?[^/]+/[^/]+?)(/revision/(?P<revision>[^/]+))?", "info"),
+        ("POST", r"/(?P<repo>(?:datasets/)?[^/]+/[^/]+)\.git/info/lfs/objects/batch", "batch"),
         ("PUT", r"/large/(?P<number>[0-9a-f]{64})", "upload"),
         ("POST", r"/verify", "verify"),
         ("GET", r"/large/(?P<number>[0-9a-f]{64})", "large"),
-        ("GET", r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "resolve"),
+        ("GET", r"/(?P<repo>(?:datasets/)?[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "resolve"),
     )
 
     def do_GET(self):
         length = int(self.headers.get("Content-Length") or 0)
         self.body = self.rfile.read(length) if length else self.chunks()
-        path, method = urlsplit(self.path).path, "GET" if self.command == "HEAD" else self.command
+        # datasets are repositories whose names begin so; `/api/datasets/x/y` is what `/api/models/x/y` is for models
+        path = re.sub("^/api/datasets/", "/api/models/datasets/", urlsplit(self.path).path)
+        method = "GET" if self.command == "HEAD" else self.command
         for verb, pattern, name in self.ROUTES:
             match = re.fullmatch(pattern, path) if verb == method else None
             if match:
@@ -233,16 +240,17 @@ class Handler(BaseHTTPRequestHandler):
             return
         asked = json.loads(self.body)
         repo = f"{asked.get('organization') or 'tester'}/{asked['name']}"
+        kind = "datasets/" if asked.get("type") == "dataset" else ""
         if not repo.startswith("tester/"):
             self.problem(403, "", f"you can't create a model under the namespace {repo.split('/')[0]}")
             return
-        url = f"{self.server.endpoint}/{repo}"
-        if repo in self.server.repositories:
+        url = f"{self.server.endpoint}/{kind}{repo}"
+        if kind + repo in self.server.repositories:
             self.problem(409, "", "You already created this model repo", url=url, id=repo)
             return
-        self.server.repositories[repo] = Repository()
+        self.server.repositories[kind + repo] = Repository()
         if asked.get("private") or asked.get("visibility") == "private":
-            self.server.private.add(repo)
+            self.server.private.add(kind + repo)
         self.answer({"url": url, "id": repo, "name": repo})
 
     def preupload(self, repo, revision):
@@ -330,19 +338,33 @@ class Handler(BaseHTTPRequestHandler):
         if commit is not None:
             siblings = [{"rfilename": path} for path in repository.commits[commit]]
             private = repo in self.server.private
-            self.answer({"id": repo, "modelId": repo, "sha": commit, "private": private, "siblings": siblings})
+            repo_id = repo.removeprefix("datasets/")
+            self.answer({"id": repo_id, "modelId": repo_id, "sha": commit, "private": private, "siblings": siblings})
 
-    def tree(self, repo, revision):
+    def tree(self, repo, revision, folder=""):
+        """A folder's files, and folders; those below them too if asked for."""
         repository, commit = self.found(repo, revision)
-        if commit is not None:
-            self.answer([self.entry(path, number) for path, number in sorted(repository.commits[commit].items())])
+        if commit is None:
+            return
+        start = f"{folder}/" if folder else ""
+        below = {path: number for path, number in repository.commits[commit].items() if path.startswith(start)}
+        entries = {path: self.entry(path, number) for path, number in below.items()}
+        for path in below:
+            for parent in map(str, PurePosixPath(path).parents):
+                if parent.startswith(start) and parent != ".":
+                    entries[parent] = {"type": "directory", "path": parent, "size": 0, "oid": blob_id(parent.encode())}
+        recursive = "recursive=true" in urlsplit(self.path).query.lower()
+        if folder and not entries:
+            self.problem(404, "EntryNotFound", "Entry not found")
+            return
+        self.answer([entries[path] for path in sorted(entries) if recursive or "/" not in path[len(start) :]])
 
     def paths_info(self, repo, revision):
         repository, commit = self.found(repo, revision)
         if commit is not None:
             tree = repository.commits[commit]
-            asked = json.loads(self.body)["paths"]
-            self.answer([self.entry(path, tree[path]) for path in asked if path in tree])
+            asked = parse_qs(self.body.decode()) if self.body[:1] != b"{" else json.loads(self.body)
+            self.answer([self.entry(path, tree[path]) for path in asked["paths"] if path in tree])
 
     def resolve(self, repo, revision, path):
         repository, commit = self.found(repo, revision)

@@ -12,6 +12,7 @@ from ..data.prepared import PreparedDataset
 from ..data.splits import SPLIT_NAMES
 from ..evaluation.baselines import baselines
 from ..evaluation.collaborative import load_collaborative_model
+from ..hub.dataset_folder import local_dataset
 from .parsing import parse
 from .tables import print_metrics
 
@@ -52,10 +53,10 @@ def measure_baselines(arguments: BaselineArguments) -> dict:
     """Metrics of every baseline that the dataset allows."""
     if arguments.split not in SPLIT_NAMES[1:]:
         raise ValueError(f"`split` is {arguments.split!r}; choose one of {', '.join(SPLIT_NAMES[1:])}.")
-    data = PreparedDataset.load(arguments.data)
+    folder = Path(local_dataset(arguments.data))
+    data = PreparedDataset.load(folder)
     embeddings: dict[str, np.ndarray] = {
-        name: read_embedding(Path(arguments.data), name, data.item_ids).values
-        for name in embedding_names(Path(arguments.data))
+        name: read_embedding(folder, name, data.item_ids).values for name in embedding_names(folder)
     }
     model = arguments.collaborative_model and load_collaborative_model(arguments.collaborative_model, data)
     split = getattr(data, arguments.split)

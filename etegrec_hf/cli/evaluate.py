@@ -11,6 +11,7 @@ from ..data.splits import SPLIT_NAMES
 from ..evaluation.baselines import baselines
 from ..evaluation.evaluate import recommend_split
 from ..evaluation.metrics import KS, confidence_intervals, ranking_metrics
+from ..hub.dataset_folder import local_dataset
 from ..hub.model_card import write_model_card
 from ..hub.model_folder import load_recommender
 from ..hub.training_record import TrainingRecord
@@ -66,7 +67,7 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     if arguments.update_card and not Path(arguments.model).is_dir():
         raise ValueError(f"`update_card` writes into a folder, and {arguments.model!r} is none; name a local copy.")
     model, tokenizer = load_recommender(arguments.model)
-    data = of_catalogue(PreparedDataset.load(arguments.data), tokenizer)
+    data = of_catalogue(PreparedDataset.load(local_dataset(arguments.data)), tokenizer)
     split = getattr(data, arguments.split)
     top_k = min(max(KS), arguments.num_beams)
     with torch.autocast(model.device.type, torch.bfloat16, enabled=arguments.bf16):

@@ -6,6 +6,7 @@ import torch
 from transformers import set_seed
 
 from ..data.prepared import PreparedDataset
+from ..hub.dataset_folder import local_dataset
 from ..hub.model_folder import load_recommender
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.tokenization_etegrec import ETEGRecTokenizer
@@ -42,7 +43,7 @@ def run(argv: list[str]) -> None:
 def finetune(arguments: FinetuneArguments, training: FinetuningArguments) -> ETEGRecTrainer:
     """Finetunes a trained recommender, and saves the best."""
     checkpoint = checkpoint_of(training, arguments.resume)
-    data = PreparedDataset.load(arguments.data)
+    data = PreparedDataset.load(local_dataset(arguments.data))
     model, tokenizer = load_recommender(arguments.model)
     record = record_of(data, arguments.model)
     if arguments.add_items:

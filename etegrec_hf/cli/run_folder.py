@@ -5,6 +5,7 @@ from transformers import TrainingArguments
 
 from ..data.folders import check_output_dir
 from ..data.prepared import PreparedDataset
+from ..hub.dataset_folder import local_dataset
 from ..hub.model_folder import local_folder
 from ..hub.training_record import TrainingRecord
 from ..training.checkpoints import last_checkpoint
@@ -36,7 +37,7 @@ def load_with_embeddings(folder: str) -> tuple[PreparedDataset, torch.FloatTenso
     Raises:
         ValueError: it has none.
     """
-    data = PreparedDataset.load(folder)
+    data = PreparedDataset.load(local_dataset(folder))
     if data.embeddings is None:
         raise ValueError(f"{folder} holds no `embedding`; prepare it again with --embedding.")
     return data, torch.from_numpy(data.embeddings)

@@ -9,6 +9,7 @@ from ..models import modeling_rqvae
 from ..models.modeling_rqvae import RQVAEModel
 from .client import hub_errors
 from .model_folder import load_model, load_recommender, model_type_of, save_model_folder
+from .repository import open_repository
 from .training_record import TrainingRecord
 
 # What this package may have put into a repository
@@ -60,12 +61,7 @@ def publish(
         model.config.has_semantic_embedding, model.semantic_embedding = False, None
     with tempfile.TemporaryDirectory() as temporary, hub_errors(repo_id, f" {str(folder)!r} is as it was."):
         client = HfApi()
-        repo_id = client.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        if private and not client.model_info(repo_id).private:
-            raise ValueError(f"`private` is True, and {repo_id!r} exists and is public; make it private first.")
-        if revision is not None:
-            client.create_branch(repo_id, branch=revision, exist_ok=True)
-        there = set(client.list_repo_files(repo_id, revision=revision))
+        repo_id, there = open_repository(client, repo_id, "model", private, revision)
         if "README.md" in there:  # what somebody said of the model once stays said
             card = ModelCard.load(client.hf_hub_download(repo_id, "README.md", revision=revision)).data
             license, dataset_id = license or card.license, dataset_id or next(iter(card.datasets or []), None)

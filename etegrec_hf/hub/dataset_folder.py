@@ -1,0 +1,92 @@
+"""Prepared datasets on the Hub: publishing one, and using one by its id."""
+
+import json
+import re
+import tempfile
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCard, HfApi, snapshot_download
+
+from ..data.dataset_card import dataset_card
+from ..data.prepared import PreparedDataset
+from .client import hub_errors
+from .repository import open_repository
+
+PUBLISHED = ("sequences/*.parquet", "items/*.parquet", "embeddings/*.parquet")
+UNKNOWN = "unknown"
+
+
+def local_dataset(name: str) -> str:
+    """The folder of that name, or the Hub's dataset of that name in the cache, downloaded if needed.
+
+    Raises:
+        FileNotFoundError: neither exists.
+        ConnectionError: no such folder, nothing in the cache, and the Hub can't be reached.
+    """
+    if Path(name).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return name  # whose errors its reader knows best
+    with hub_errors(name):
+        try:
+            patterns = [*PUBLISHED, "statistics.json"]
+            return snapshot_download(name, repo_type="dataset", allow_patterns=patterns)
+        except FileNotFoundError as error:  # nothing in the cache, and no way to the Hub
+            raise FileNotFoundError(
+                f"{name!r} is no folder, and the cache doesn't hold a dataset of that name while the Hub can't be "
+                "reached; check the name or the connection, or make one with `etegrec prepare`."
+            ) from error
+
+
+def publish_dataset(
+    folder: str | Path,
+    repo_id: str,
+    private: bool | None = None,
+    revision: str | None = None,
+    license: str | None = None,
+) -> str:
+    """Sends a prepared dataset to the Hub, which shows it and from which `datasets.load_dataset` opens it.
+
+    The dataset is loaded and checked, and one commit is made: the repository has all of it or nothing. The card is
+    written anew; its license stays unless another is given.
+
+    Args:
+        folder (`str` or `Path`): the dataset; it stays as it is.
+        repo_id (`str`): `user/name`, or a name in your own namespace.
+        private (`bool`, *optional*): whether a new repository is private.
+        revision (`str`, *optional*): a branch, made if needed.
+        license (`str`, *optional*): of the data, as the Hub abbreviates it (`"cc-by-4.0"`).
+
+    Returns:
+        the commit's address.
+
+    Raises:
+        FileNotFoundError, ValueError: the folder isn't whole, or the repository is public where a private one is asked
+            for.
+        PermissionError, ConnectionError: see [`hub_errors`].
+    """
+    folder = Path(folder)
+    statistics = PreparedDataset.load(folder).statistics
+    with tempfile.TemporaryDirectory() as temporary, hub_errors(repo_id, f" {str(folder)!r} is as it was."):
+        client = HfApi()
+        repo_id, there = open_repository(client, repo_id, "dataset", private, revision)
+        license = license or statistics.get("license", UNKNOWN)
+        if license == UNKNOWN and "README.md" in there:  # what somebody said of the data once stays said
+            path = client.hf_hub_download(repo_id, "README.md", repo_type="dataset", revision=revision)
+            license = DatasetCard.load(path).data.get("license") or UNKNOWN
+        statistics = statistics | {"license": license}
+        card, figures = Path(temporary, "README.md"), Path(temporary, "statistics.json")
+        card.write_text(dataset_card(folder, repo_id, statistics), encoding="utf-8")
+        figures.write_text(json.dumps(statistics, indent=2) + "\n", encoding="utf-8")
+        files = {card.name: card, figures.name: figures}
+        for pattern in PUBLISHED:
+            files |= {str(path.relative_to(folder)): path for path in sorted(folder.glob(pattern))}
+        operations: list = [CommitOperationAdd(name, path) for name, path in files.items()]
+        # embeddings that this dataset doesn't have any more
+        stale = sorted(name for name in there - set(files) if name.startswith("embeddings/"))
+        operations += [CommitOperationDelete(name) for name in stale]
+        return client.create_commit(
+            repo_id,
+            operations,
+            commit_message="Upload prepared dataset",
+            repo_type="dataset",
+            revision=revision,
+        ).commit_url

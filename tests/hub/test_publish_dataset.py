@@ -1,0 +1,80 @@
+"""Prepared datasets on the Hub, by real clients over HTTP."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from two_sides import etegrec, run
+
+READ = """
+import json, sys
+from datasets import load_dataset
+sequences, items = load_dataset("tester/log", "sequences"), load_dataset("tester/log", "items", split="train")
+clusters = load_dataset("tester/log", "embedding_clusters", split="train")
+print(json.dumps({"rows": {name: split.num_rows for name, split in sequences.items()}, "test": sequences["test"][0],
+                  "item": items[3], "clusters": clusters[3]}))
+"""
+
+
+@pytest.fixture
+def dataset(prepared_folder, tmp_path) -> Path:
+    return Path(shutil.copytree(prepared_folder, tmp_path / "data"))
+
+
+@pytest.mark.slow
+def test_a_pushed_dataset_opens_by_its_id(dataset, prepared, hub, tmp_path):
+    environment = hub.environment(tmp_path / "home")
+    before = {path: path.read_bytes() for path in dataset.rglob("*") if path.is_file()}
+    pushed = etegrec("push", "--data", str(dataset), "--repo-id", "log", "--license", "cc-by-4.0", **environment)
+    assert pushed.returncode == 0, pushed.stderr
+    assert {path: path.read_bytes() for path in dataset.rglob("*") if path.is_file()} == before
+    files = hub.files("datasets/tester/log")
+    assert set(files) == {str(path.relative_to(dataset)) for path in before}
+    assert b"license: cc-by-4.0" in files["README.md"]
+    assert json.loads(files["statistics.json"])["license"] == "cc-by-4.0"
+    assert hub.repositories["datasets/tester/log"].messages[1:] == ["Upload prepared dataset"]
+
+    read = run(sys.executable, "-c", READ, **environment)
+    assert read.returncode == 0, read.stderr
+    found = json.loads(read.stdout.splitlines()[-1])
+    assert found["rows"] == {"train": 120, "validation": 120, "test": 120}
+    start, end = prepared.test.offsets[:2]
+    ids = [prepared.item_ids[index - 1] for index in prepared.test.sequences[start:end]]
+    assert found["test"] == {"user_id": prepared.test.user_ids[0], "history": ids[:-1], "target": ids[-1]}
+    assert found["item"]["item_id"] == found["clusters"]["item_id"] == prepared.item_ids[3]
+    assert found["item"]["embedding"] == found["clusters"]["embedding"] == prepared.embeddings[3].tolist()
+
+    measured = etegrec("baselines", "--data", "tester/log", "--output", str(tmp_path / "b.json"), **environment)
+    assert measured.returncode == 0, measured.stderr
+    assert set(json.loads((tmp_path / "b.json").read_text())["baselines"]) == {
+        "popularity",
+        "transitions",
+        "nearest neighbours, clusters",
+    }
+
+    # another push keeps the license, and takes out the embedding that the dataset doesn't have any more
+    (dataset / "embeddings/clusters.parquet").unlink()
+    again = etegrec("push", "--data", str(dataset), "--repo-id", "log", **environment)
+    assert again.returncode == 0, again.stderr
+    files = hub.files("datasets/tester/log")
+    assert "embeddings/clusters.parquet" not in files
+    assert b"embedding_clusters" not in files["README.md"]
+
+
+def test_what_is_no_dataset_is_not_pushed(dataset, hub, tmp_path):
+    environment = hub.environment(tmp_path / "home")
+    items = pq.read_table(dataset / "items/items.parquet")
+    pq.write_table(items.slice(1), dataset / "items/items.parquet")
+    for arguments, message in (
+        (("--data", str(dataset)), "which `items` doesn't hold; prepare again"),
+        (("--data", str(tmp_path / "nothing")), "is no prepared dataset"),
+        ((), "give either --model or --data"),
+        (("--data", str(dataset), "--dataset-id", "x/y"), "`dataset_id` means nothing to a dataset"),
+    ):
+        pushed = etegrec("push", *arguments, "--repo-id", "log", **environment)
+        assert pushed.returncode == 1
+        assert message in pushed.stderr
+    assert not hub.repositories
