@@ -9,7 +9,7 @@ SHOWN = ("recall@1", "recall@5", "recall@10", "recall@50", "ndcg@5", "ndcg@10")
 
 def print_metrics(title: str, rows: dict[str, dict[str, float]]) -> None:
     """Prints one row of ranking metrics a system."""
-    table = Table("system", *SHOWN, title=title)
+    table = Table(Column("system", no_wrap=True), *SHOWN, title=title)
     for name, metrics in rows.items():
         table.add_row(name, *(f"{metrics[column]:.4f}" if column in metrics else "-" for column in SHOWN))
     Console().print(table)

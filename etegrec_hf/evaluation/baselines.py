@@ -95,7 +95,7 @@ def baselines(
         "transitions": transitions(data, split, exclude_seen),
     }
     for name, values in (embeddings or {}).items():
-        ranked[f"nearest neighbours, {name}"] = nearest_neighbours(values, data, split, exclude_seen)
+        ranked[f"k-NN, {name}"] = nearest_neighbours(values, data, split, exclude_seen)
     if collaborative_model is not None:
         ranked["SASRec"] = rank_split(collaborative_model, split, min(max(KS), data.n_items), exclude_seen)
     return {name: ranking_metrics(items, split.targets) for name, items in ranked.items()}

