@@ -106,6 +106,8 @@ class CollaborativeTrainer(SafeCheckpoints):
 
     def __init__(self, model: GPT2LMHeadModel, args: CollaborativeTrainingArguments, data: PreparedDataset, **kwargs):
         self.item_ids = data.item_ids
+        # the head is the embedding, saved once: a checkpoint without it misses nothing
+        model._keys_to_ignore_on_save = list(model.all_tied_weights_keys)
         super().__init__(
             model=model,
             args=args,

@@ -88,6 +88,24 @@ def test_finetuning_moves_the_recommender_on_frozen_codes(prepared, tmp_path):
     assert seen == [("finetune", {"tokenizer": False, "recommender": True}, False)]
 
 
+def test_a_frozen_tokenizer_leaves_codes_alone_and_aligns_nothing(prepared, tmp_path):
+    """TIGER: the recommender alone, and the loss of its codes alone."""
+    trainer = make_trainer(prepared, tmp_path, freeze_tokenizer=True, warm_epochs=0, num_train_epochs=3)
+    before, codes = sides(trainer.model), trainer.model.item_codes.clone()
+    trainer.train()
+    after = sides(trainer.model)
+    assert unchanged(before["tokenizer"], after["tokenizer"])
+    assert not unchanged(before["recommender"], after["recommender"])
+    assert torch.equal(codes, trainer.model.item_codes)
+    logged = {name for entry in trainer.state.log_history for name in entry if name.startswith("loss_")}
+    assert logged == {"loss_code"}
+    assert sum("eval_ndcg@10" in entry for entry in trainer.state.log_history) == 3, (
+        "every epoch is one of the recommender"
+    )
+    with pytest.raises(ValueError, match="`freeze_tokenizer` is False, but finetuning is training on frozen codes"):
+        FinetuningArguments(str(tmp_path), freeze_tokenizer=False, use_cpu=True)
+
+
 def test_a_finished_run_can_be_loaded_and_agrees_with_itself(prepared, tmp_path):
     trainer = make_trainer(prepared, tmp_path)
     trainer.train()

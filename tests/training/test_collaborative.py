@@ -1,0 +1,141 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import GPT2LMHeadModel, TrainerCallback
+
+from etegrec_hf.data.prepared import PreparedDataset, Split
+from etegrec_hf.data.sequences import WholeSequenceDataset
+from etegrec_hf.data.synthetic import SyntheticProcess
+from etegrec_hf.evaluation.baselines import popularity
+from etegrec_hf.evaluation.collaborative import load_collaborative_model, rank_split
+from etegrec_hf.evaluation.metrics import ranking_metrics
+from etegrec_hf.training.collaborative import (
+    CollaborativeSizes,
+    CollaborativeTrainer,
+    CollaborativeTrainingArguments,
+    build_collaborative_model,
+    collaborative_embedding,
+    describe_training,
+)
+
+SIZES = CollaborativeSizes(width=16, num_layers=1, num_heads=2, dropout_rate=0.1, max_history=6)
+
+
+def make_trainer(data, folder, callbacks=(), **options) -> CollaborativeTrainer:
+    torch.manual_seed(0)
+    defaults = {"num_train_epochs": 3, "per_device_train_batch_size": 16, "use_cpu": True, "disable_tqdm": True}
+    arguments = CollaborativeTrainingArguments(str(folder), **(defaults | options))
+    return CollaborativeTrainer(
+        build_collaborative_model(data.n_items, SIZES), arguments, data, callbacks=[*callbacks]
+    )
+
+
+def split_of(rows: list[list[int]]) -> Split:
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    return Split([str(row) for row in range(len(rows))], np.concatenate(rows), offsets)
+
+
+def test_every_item_after_the_first_is_a_target_once():
+    dataset = WholeSequenceDataset(split_of([[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 11, 12]]), max_history=3)
+    batch = dataset.__getitems__([0, 1, 2, 3])
+    assert batch["input_ids"].tolist() == [[1, 2, 3], [5, 6, 7], [8, 9, 10], [11, 12, 0]]
+    assert batch["labels"].tolist() == [[2, 3, 0], [6, 7, 8], [9, 10, 11], [12, 0, 0]]
+    assert dataset[3]["labels"].tolist() == [12]
+    with pytest.raises(ValueError, match="no training sequence has two items"):
+        WholeSequenceDataset(split_of([[1], [2]]), max_history=3)
+
+
+def test_the_loss_is_that_of_each_real_position(prepared, tmp_path):
+    trainer = make_trainer(prepared, tmp_path)
+    model = trainer.model.eval()
+    batch = trainer.train_dataset.__getitems__([0, 5, 9])
+    losses = []
+    for items, labels in zip(batch["input_ids"], batch["labels"]):
+        for position in range(int((labels > 0).sum())):
+            logits = model(input_ids=items[: position + 1].unsqueeze(0)).logits[0, -1]
+            losses.append(F.cross_entropy(logits, labels[position]))
+    assert trainer.compute_loss(model, batch).item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
+
+
+def test_accumulated_steps_are_the_mean_of_their_batches(prepared, tmp_path):
+    norms = {}
+    for accumulated in (1, 4):
+        trainer = make_trainer(
+            prepared, tmp_path / str(accumulated), max_steps=1, gradient_accumulation_steps=accumulated,
+            logging_steps=1, logging_strategy="steps", eval_strategy="no", save_strategy="no",
+            load_best_model_at_end=False, early_stopping_patience=None,
+        )  # fmt: skip
+        trainer.train()
+        norms[accumulated] = trainer.state.log_history[0]["loss"]
+    assert norms[4] == pytest.approx(norms[1], rel=0.2), "not four times as much"
+
+
+@pytest.mark.slow
+def test_training_beats_popularity_and_saves_what_a_stranger_loads(tmp_path):
+    process = SyntheticProcess(n_users=600, n_items=60, n_clusters=4, width=12, seed=3)
+    optimum = process.write(tmp_path / "data")["recall@10"]
+    data = PreparedDataset.load(tmp_path / "data")
+    trainer = make_trainer(data, tmp_path / "run", num_train_epochs=25, learning_rate=5e-3, warmup_steps=20)
+    trainer.train()
+    trainer.save_model()
+    model = load_collaborative_model(tmp_path / "run", data)
+    reached = ranking_metrics(rank_split(model, data.test, 50), data.test.targets)["recall@10"]
+    simple = ranking_metrics(popularity(data, data.test), data.test.targets)["recall@10"]
+    assert reached > simple + 0.5 * (optimum - simple), (simple, reached, optimum)
+    plain = GPT2LMHeadModel.from_pretrained(tmp_path / "run").eval()
+    history = torch.from_numpy(data.test.sequences[: data.test.offsets[1] - 1][-6:]).unsqueeze(0)
+    scores = plain(input_ids=history).logits[0, -1, 1:]
+    assert scores.topk(5).indices.tolist() == (rank_split(model, data.test, 5)[0] - 1).tolist()
+    made = describe_training(trainer, SIZES)
+    best = max(entry["eval_ndcg@10"] for entry in trainer.state.log_history if "eval_ndcg@10" in entry)
+    assert made["validation"]["ndcg@10"] == pytest.approx(best, abs=1e-5)
+    assert made["steps"] == trainer.state.best_global_step
+
+
+def test_no_validation_or_test_item_reaches_the_embedding(prepared, tmp_path):
+    def shuffled(split: Split) -> Split:
+        sequences = split.sequences.copy()
+        sequences[split.offsets[1:] - 1] = np.random.default_rng(0).permutation(split.targets)
+        return replace(split, sequences=sequences)
+
+    other = replace(prepared, validation=shuffled(prepared.validation), test=shuffled(prepared.test))
+    options = {"load_best_model_at_end": False, "early_stopping_patience": None}
+    embeddings = []
+    for number, data in enumerate((prepared, other)):
+        trainer = make_trainer(data, tmp_path / str(number), **options)
+        trainer.train()
+        embeddings.append(collaborative_embedding(trainer.model, data))
+    assert (prepared.validation.targets != other.validation.targets).any()
+    assert (embeddings[0] == embeddings[1]).all()
+
+
+def test_items_that_training_does_not_know_are_zero(prepared, tmp_path):
+    row = prepared.train.sequences[0]
+    kept = np.where(
+        prepared.train.sequences == row, prepared.n_items - (row == prepared.n_items), prepared.train.sequences
+    )
+    data = replace(prepared, train=replace(prepared.train, sequences=kept))
+    values = collaborative_embedding(build_collaborative_model(data.n_items, SIZES), data)
+    assert values.shape == (data.n_items, 16)
+    assert not values[row - 1].any()
+    assert values[kept[0] - 1].any()
+
+
+def test_resuming_equals_no_interruption(prepared, tmp_path):
+    class Stop(TrainerCallback):
+        def on_epoch_end(self, args, state, control, **kwargs):
+            control.should_training_stop = state.epoch >= 1
+
+    whole = make_trainer(prepared, tmp_path / "whole")
+    whole.train()
+    make_trainer(prepared, tmp_path / "parts", [Stop()]).train()
+    again = make_trainer(prepared, tmp_path / "parts")
+    again.train(resume_from_checkpoint=True)
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[name]), name
+    for checkpoint in (tmp_path / "parts").glob("checkpoint-*"):
+        assert json.loads((checkpoint / "item_ids.json").read_text()) == prepared.item_ids
