@@ -37,10 +37,16 @@ _LAZY = {
     "CodeRefreshCallback": "training.callbacks",
     "assign_item_codes": "training.item_codes",
     "build_recommender": "training.item_codes",
+    "CollaborativeTrainer": "training.collaborative",
+    "CollaborativeTrainingArguments": "training.collaborative",
     "PreparedDataset": "data.prepared",
+    "SourceOptions": "data.sources",
+    "prepare": "data.prepare",
     "TrainingRecord": "hub.training_record",
     "publish": "hub.publish",
+    "publish_dataset": "hub.dataset_folder",
     "SequenceDataset": "data.sequences",
+    "tokenizer_diagnostics": "evaluation.code_diagnostics",
 }
 
 __all__ = [

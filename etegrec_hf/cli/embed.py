@@ -7,7 +7,7 @@ from transformers import set_seed
 
 from ..data.item_embeddings import NamedEmbedding, describe, write_embedding
 from ..data.prepared import PreparedDataset, set_semantic_embedding
-from ..data.text_embeddings import embed_texts, forget_progress
+from ..data.text_embeddings import embed_texts
 from ..training.collaborative import (
     CollaborativeSizes,
     CollaborativeTrainer,
@@ -71,12 +71,10 @@ def embed(
         figures |= embed_collaborative(arguments, sizes, training, data)
         made.append("collaborative")
     if arguments.text_model:
-        part = embed_texts(
+        embed_texts(
             arguments.data, arguments.text_model, arguments.text, arguments.text_name, arguments.text_batch_size
         )
-        write_embedding(Path(arguments.data), part, data.item_ids)
-        forget_progress(arguments.data, part.name)
-        made.append(part.name)
+        made.append(arguments.text_name)
     semantic = set_semantic_embedding(arguments.data, arguments.fuse or made, arguments.normalize)
     return figures | {"semantic_embedding": describe(semantic)}
 

