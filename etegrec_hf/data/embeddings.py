@@ -67,7 +67,9 @@ def cooccurrence_embedding(
     return (embedding / np.maximum(norms, 1e-12) * np.sqrt(embedding.shape[1])).astype(np.float32)
 
 
-def read_embeddings(path: Path, item_ids: list[str], rows: np.ndarray, n_rows: int) -> np.ndarray:
+def read_embeddings(
+    path: Path, item_ids: list[str], rows: np.ndarray, n_rows: int, padded: bool = False
+) -> np.ndarray:
     """Reads the items' embeddings from a file, in the order of `item_ids`.
 
     Args:
@@ -76,6 +78,7 @@ def read_embeddings(path: Path, item_ids: list[str], rows: np.ndarray, n_rows: i
         item_ids (`list[str]`): items that filtering left.
         rows (`np.ndarray` of shape `(n_items,)`): each item's row in an array or tensor.
         n_rows (`int`): rows that an array or tensor must have.
+        padded (`bool`, *optional*, defaults to `False`): whether row 0 stands for padding, which may also be left out.
 
     Returns:
         `np.ndarray` `[n_items, width]` of `float32`.
@@ -99,12 +102,14 @@ def read_embeddings(path: Path, item_ids: list[str], rows: np.ndarray, n_rows: i
         if "embedding" not in tensors:
             raise ValueError(f"{path} holds the tensors {sorted(tensors)}; name the one to use `embedding`.")
         embeddings = tensors["embedding"]
+    if padded and len(embeddings) == n_rows - 1:
+        rows, n_rows = rows - 1, n_rows - 1
     if embeddings.ndim != 2 or len(embeddings) != n_rows:
         raise ValueError(
             f"the embedding in {path} has shape {embeddings.shape}; expected ({n_rows}, width), a row "
             "for each item of the log as it was read, in the order of first rows in it (letter: of item numbers; "
-            "etegrec: of emb_map.json, after a row for padding); or give a .parquet with the columns `item_id` and "
-            "`embedding`."
+            "etegrec: of emb_map.json, perhaps after a row for padding); or give a .parquet with the columns "
+            "`item_id` and `embedding`."
         )
     return check_embeddings(embeddings[rows], item_ids, path)
 

@@ -68,8 +68,8 @@ class Interactions:
 
         Users and items are numbered in the order of their first row.
         """
-        user_ids, user_rows = _number(users)
-        item_ids, item_rows = _number(items)
+        user_ids, user_rows = number_ids(users)
+        item_ids, item_rows = number_ids(items)
         return cls.from_rows(user_ids, item_ids, user_rows, item_rows, times, splits)
 
     @property
@@ -87,11 +87,19 @@ class Interactions:
         )
 
 
-def _number(values) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct ids in the order of their first row, and each row's number among them."""
+def number_ids(values) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct ids of a column without gaps in the order of their first row, and each row's number among them.
+
+    Args:
+        values (`np.ndarray`, `pa.Array` or `pa.ChunkedArray`): ids; pyarrow's may be a dictionary, in chunks too.
+
+    Returns:
+        `np.ndarray` of `str` and shape `(n_ids,)`, and `np.ndarray` of `int64` and shape `(rows,)`.
+    """
     column = values if isinstance(values, (pa.Array, pa.ChunkedArray)) else pa.array(np.asarray(values).astype(str))
-    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    # after encoding: texts of more than 2 GB can't be combined, and dictionaries of several chunks become one
+    encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
     rows = encoded.indices.to_numpy().astype(np.int64)
     first = np.full(len(encoded.dictionary), len(rows))
     first[rows[::-1]] = np.arange(len(rows))[::-1]  # of several writes to one place the last, the first row's, stays

@@ -102,7 +102,7 @@ def prepare(
         "items_dropped": len(log.item_ids) - len(interactions.item_ids),
         "users_sorted_by_time": log.users_sorted,
         "items_without_title": sum(not texts.get(item_id, {}).get("title") for item_id in item_ids),
-        "items_without_texts": sum(item_id not in texts for item_id in item_ids),
+        "items_without_texts": sum(not texts.get(item_id) for item_id in item_ids),
         "embedding": "none",
         **{f"{name}_rows": len(split_rows.start) for name, split_rows in rows.items()},
     }
@@ -131,7 +131,8 @@ def _embedding(name: str, source: Source, interactions: Interactions, train: Spl
     n_rows = len(log_ids)
     if source.embedding_rows is not None:
         rows, n_rows = source.embedding_rows[rows], source.n_embedding_rows or 0
-    values = read_embeddings(Path(name), interactions.item_ids.tolist(), rows, n_rows)
+    padded = source.embedding_rows is not None
+    values = read_embeddings(Path(name), interactions.item_ids.tolist(), rows, n_rows, padded)
     return NamedEmbedding(Path(name).stem, values, {"file": Path(name).name})
 
 

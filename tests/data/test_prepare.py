@@ -275,7 +275,7 @@ def test_items_without_or_with_two_embeddings_are_an_error(table, tmp_path):
         prepare(path, "csv", tmp_path / "data", min_count=1, embedding=str(tmp_path / "missing.parquet"))
     with pytest.raises(ValueError, match="holds 1 duplicate item ids; keep one row an item"):
         prepare(path, "csv", tmp_path / "data", min_count=1, embedding=str(tmp_path / "twice.parquet"))
-    with pytest.raises(ValueError, match="is no .npy, .safetensors or .parquet file; convert it"):
+    with pytest.raises(ValueError, match=r"is no .npy, .safetensors or .parquet file; convert it"):
         prepare(path, "csv", tmp_path / "data", min_count=1, embedding="e.txt")
 
 
@@ -284,7 +284,7 @@ def test_empty_ids_are_an_error_in_every_table(table, tmp_path):
     rows[3]["item_id"] = ""
     for kind in ("csv", "jsonl", "parquet"):
         path = write(pa.Table.from_pylist(rows), tmp_path, kind)
-        with pytest.raises(ValueError, match=r"malformed rows in .*: 'item_id' is empty or missing.* repair them"):
+        with pytest.raises(ValueError, match=r"malformed (row|line)s in .*: 'item_id' is empty or missing.* repair"):
             prepare(path, kind, tmp_path / "data", min_count=1)
 
 
@@ -311,7 +311,7 @@ def test_an_embedding_table_with_other_columns_is_an_error(table, tmp_path):
 
 def test_wrong_wishes_are_an_error(table, tmp_path):
     path = write(table, tmp_path, "csv")
-    with pytest.raises(ValueError, match="`format` is 'xml'; choose one of amazon2014, .*, csv, jsonl, parquet, hub"):
+    with pytest.raises(ValueError, match=r"`format` is 'xml'; choose one of amazon2014, .*, csv, jsonl, parquet, hub"):
         prepare(path, "xml", tmp_path / "data")
     with pytest.raises(ValueError, match="`split` is 'random'; choose one of leave-one-out, time, ratio, given"):
         prepare(path, "csv", tmp_path / "data", split="random")

@@ -31,7 +31,7 @@ READERS = {
     "movielens": Reader(read_movielens, ("max_malformed",)),
     "recbole": Reader(read_recbole, COLUMNS),
     "letter": Reader(read_letter, ()),
-    "etegrec": Reader(read_etegrec, ("max_malformed",)),
+    "etegrec": Reader(read_etegrec, ()),
     "csv": Reader(read_csv, COLUMNS),
     "jsonl": Reader(read_jsonl, COLUMNS),
     "parquet": Reader(read_parquet, COLUMNS),
@@ -45,6 +45,7 @@ def read_source(path: str | Path, format: str, options: SourceOptions) -> Source
     Raises:
         FileNotFoundError: the reader doesn't find its files.
         ValueError: an unknown format, an option that means nothing to it, or broken data.
+        ConnectionError: the Hub can't be reached.
     """
     if format not in READERS:
         raise ValueError(f"`format` is {format!r}; choose one of {', '.join(READERS)}.")
@@ -53,4 +54,6 @@ def read_source(path: str | Path, format: str, options: SourceOptions) -> Source
         value = getattr(options, field.name)
         if value != field.default and field.name not in reader.uses:
             raise ValueError(f"`{field.name}` is {value!r} and means nothing to the format {format!r}; leave it out.")
+    if options.items is not None and not Path(options.items).is_file():
+        raise FileNotFoundError(f"`items` {options.items!r} is no file; name the file of the items' texts.")
     return reader.read(Path(path), options)

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from .lines import LogBuilder, json_lines, texts_of_entries
-from .source import Malformed, Source, SourceOptions, Texts, no_texts
+from .item_texts import texts_of_entries
+from .lines import json_lines
+from .log_builder import LogBuilder
+from .source import TEXT_FIELDS, Malformed, Source, SourceOptions, Texts, no_texts
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ def read_amazon(edition: str, path: Path, options: SourceOptions) -> Source:
 
     Raises:
         FileNotFoundError: no file of reviews, or several.
-        ValueError: see [`Malformed`] and [`LogBuilder`].
+        ValueError: too many malformed lines, ids of mixed types, or no interaction.
     """
     names = EDITIONS[edition]
     reviews = _review_file(path)
@@ -47,8 +49,6 @@ def read_amazon(edition: str, path: Path, options: SourceOptions) -> Source:
     metadata = Path(options.items) if options.items else _metadata_file(reviews)
     if metadata is None:
         return Source(log.build(), no_texts, order=names.time, malformed=[malformed])
-    if not metadata.is_file():
-        raise FileNotFoundError(f"`items` {str(metadata)!r} is no file; name the metadata file.")
     of_metadata = Malformed(metadata)
     read_texts = partial(_read_texts, metadata, names, of_metadata, options.max_malformed)
     return Source(log.build(), read_texts, order=names.time, malformed=[malformed, of_metadata])
@@ -79,6 +79,7 @@ def _read_texts(
     path: Path, names: Edition, malformed: Malformed, max_malformed: float, item_ids: Collection[str]
 ) -> Texts:
     entries = json_lines(path, malformed, names.literals)
-    texts = texts_of_entries(entries, names.item, item_ids, names.renamed)
+    fields = dict(zip(TEXT_FIELDS, TEXT_FIELDS)) | names.renamed
+    texts = texts_of_entries(entries, names.item, item_ids, fields, malformed)
     malformed.check(max_malformed)
     return texts

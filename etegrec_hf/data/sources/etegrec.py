@@ -1,12 +1,16 @@
 """The layout of the original ETEGRec code."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 
-from .lines import LogBuilder, json_lines
+from .json_file import read_json_object
+from .lines import json_lines
+from .log_builder import LogBuilder
 from .source import Malformed, Source, SourceOptions
+from .values import wrong_id
+
+KEYS = ("user_id", "inter_history", "target_id")
 
 
 def read_etegrec(path: Path, options: SourceOptions) -> Source:
@@ -19,51 +23,72 @@ def read_etegrec(path: Path, options: SourceOptions) -> Source:
 
     Args:
         path (`Path`): the folder, with one such data set in it.
-        options ([`SourceOptions`]): as in every reader.
+        options ([`SourceOptions`]): none means anything here.
 
     Raises:
         FileNotFoundError: a file is missing, or there are several data sets.
-        ValueError: lines that don't continue their user's sequence, items that the map doesn't hold.
+        ValueError: a malformed line, as the rest of its user's sequence hangs on it; lines that don't continue their
+            user's sequence; items that the map doesn't hold.
     """
     found = sorted(path.glob("*.train.jsonl"))
     if len(found) != 1:
         raise FileNotFoundError(f"{path} holds {len(found)} files NAME.train.jsonl; give a folder with one.")
     name = found[0].name.removesuffix(".train.jsonl")
-    files = [found[0], *(path / f"{name}.{split}.jsonl" for split in ("valid", "test"))]
-    sequences: dict[str, list] = {}
-    splits: dict[str, list[int]] = {}
-    malformed = [Malformed(file) for file in files]
-    for split, (file, of_file) in enumerate(zip(files, malformed)):
-        for number, entry in json_lines(file, of_file):
-            user, history, target = (entry.get(key) for key in ("user_id", "inter_history", "target_id"))
-            if user is None or target is None or not isinstance(history, list):
-                of_file.add(f"line {number}", "it lacks `user_id`, `target_id` or a list `inter_history`")
-                continue
-            known = sequences.setdefault(user, list(history))
-            splits.setdefault(user, [0] * len(known))
-            if known[len(known) - len(history) :] != history or not history:
+    sequences: dict[str | int, list] = {}
+    splits: dict[str | int, list[int]] = {}
+    log = LogBuilder(path, Malformed(path), "user_id", "target_id", "")
+    for split, kind in enumerate(("train", "valid", "test")):
+        log.path = file = path / f"{name}.{kind}.jsonl"
+        malformed = Malformed(file)
+        for number, entry in json_lines(file, malformed):
+            wrong = _wrong(entry)
+            if wrong:
+                malformed.add(number, wrong)
+            if malformed.count:
+                break
+            user, history, target = (entry[key] for key in KEYS)
+            log.check_kind(number, 0, user)
+            known = sequences.get(user)
+            for item in (target,) if known else (*history, target):
+                log.check_kind(number, 1, item)
+            if known is None:
+                known, splits[user] = sequences.setdefault(user, list(history)), [0] * len(history)
+            elif not history or known[-len(history) :] != history:
                 raise ValueError(
                     f"line {number} of {file}: its history doesn't end the sequence so far of user {user!r}; a user's "
-                    "lines must stand in the order of time."
+                    "lines must stand in the order of time, each target at the end of the next history."
                 )
             known.append(target)
             splits[user].append(split)
-        of_file.check(options.max_malformed)
-    log = LogBuilder(path, malformed[0], "user_id", "item_id", "")
-    for number, (user, sequence) in enumerate(sequences.items(), start=1):
+        if malformed.count:
+            raise ValueError(
+                f"{malformed}; a user's sequence is made of all its lines: repair them, or check --format."
+            )
+    log.path = path
+    for user, sequence in sequences.items():
         for item, split in zip(sequence, splits[user]):
-            log.add(number, {"user_id": user, "item_id": item}, split)
+            log.add(0, {"user_id": user, "target_id": item}, split)  # was checked above, so that no line is named
     interactions = log.build()
-    found = sorted(path.glob("*emb_map.json"))
-    if not found:
-        return Source(interactions, malformed=malformed)
-    rows, n_rows = _embedding_rows(found[0], interactions.item_ids)
-    return Source(interactions, embedding_rows=rows, n_embedding_rows=n_rows, malformed=malformed)
+    rows, n_rows = _embedding_rows(path / f"{name}.emb_map.json", interactions.item_ids)
+    return Source(interactions, embedding_rows=rows, n_embedding_rows=n_rows)
+
+
+def _wrong(entry: dict) -> str | None:
+    """What is wrong with a line, if anything is."""
+    user, history, target = (entry.get(key) for key in KEYS)
+    if not isinstance(history, list):
+        return f"'inter_history' is {history!r} and no list"
+    wrong = (wrong_id(name, value) for name, value in (("user_id", user), ("target_id", target)))
+    of_items = (wrong_id("inter_history", item) for item in history)
+    return next(filter(None, (*wrong, *of_items)), None)
 
 
 def _embedding_rows(path: Path, item_ids: np.ndarray) -> tuple[np.ndarray, int]:
     """The row of each item in a matrix of embeddings, and how many rows that has, by `emb_map.json`."""
-    row_of = json.loads(path.read_text(encoding="utf-8"))
+    row_of = read_json_object(path)
+    wrong = next((item_id for item_id, row in row_of.items() if type(row) is not int), None)
+    if wrong is not None:
+        raise ValueError(f"{path} gives item {wrong!r} the row {row_of[wrong]!r}, which is no number; repair it.")
     missing = [item_id for item_id in item_ids if item_id not in row_of]
     if missing:
         raise ValueError(f"{len(missing)} items are not in {path}, first {missing[0]!r}; use the map of this data.")
@@ -72,4 +97,6 @@ def _embedding_rows(path: Path, item_ids: np.ndarray) -> tuple[np.ndarray, int]:
         raise ValueError(
             f"{path} gives item {item_ids[rows.argmin()]!r} the row {rows.min()}; rows of items start at 1."
         )
+    if len(np.unique(rows)) < len(rows):
+        raise ValueError(f"{path} gives several items the same row; use the map of this data.")
     return rows, max(row_of.values()) + 1

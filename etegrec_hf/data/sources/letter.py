@@ -1,14 +1,16 @@
 """The JSON layout of LC-Rec and LETTER."""
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 
 from ..interactions import Interactions
-from .lines import texts_of_entries
-from .source import Source, SourceOptions, Texts
+from .item_texts import texts_of_entries
+from .json_file import read_json_object
+from .log_builder import empty_log
+from .source import TEXT_FIELDS, Malformed, Source, SourceOptions, Texts
+from .values import wrong_id
 
 
 def read_letter(path: Path, options: SourceOptions) -> Source:
@@ -23,17 +25,20 @@ def read_letter(path: Path, options: SourceOptions) -> Source:
             strings, or no interaction.
     """
     found = sorted(path.glob("*.inter.json")) if path.is_dir() else [path]
-    if len(found) != 1 or not found[0].exists():
+    if len(found) != 1:
         raise FileNotFoundError(f"{path} holds {len(found)} files NAME.inter.json; give the path of the one to read.")
-    histories = _read_json(found[0])
+    histories = read_json_object(found[0])
     kinds: set[type] = set()
     for user, history in histories.items():
         if not isinstance(history, list):
             raise ValueError(f"user {user!r} in {found[0]} has {history!r}; expected a list of item numbers.")
+        wrong = wrong_id("user", user) or next(filter(None, (wrong_id("item", item) for item in history)), None)
+        if wrong:
+            raise ValueError(f"{wrong} in the history of user {user!r} in {found[0]}; write a number or a text.")
         kinds.update(map(type, history))
     if not kinds:
-        raise ValueError(f"the data set is empty: {found[0]} holds no interaction; check the path.")
-    if kinds not in ({int}, {str}):
+        raise empty_log(found[0])
+    if len(kinds) > 1:
         raise ValueError(
             f"{found[0]} names items as {', '.join(sorted(kind.__name__ for kind in kinds))}; write all of them as "
             "numbers, or all as text."
@@ -46,7 +51,7 @@ def read_letter(path: Path, options: SourceOptions) -> Source:
     interactions = Interactions.from_rows(user_ids, item_numbers.astype(str).astype(object), users, items)
     base = found[0].name.removesuffix(".inter.json")
     item_file, index_file = (found[0].with_name(f"{base}.{kind}.json") for kind in ("item", "index"))
-    tokens = _read_json(index_file) if index_file.exists() else {}
+    tokens = read_json_object(index_file) if index_file.exists() else {}
     for item, codes in tokens.items():
         if not isinstance(codes, list) or not all(isinstance(code, str) for code in codes):
             raise ValueError(
@@ -54,18 +59,8 @@ def read_letter(path: Path, options: SourceOptions) -> Source:
             )
 
     def read_texts(item_ids: Collection[str]) -> Texts:
-        entries = _read_json(item_file).items() if item_file.exists() else {}
-        rows = ((0, {**texts, "item": item}) for item, texts in entries if isinstance(texts, dict))
-        return texts_of_entries(rows, "item", item_ids, {})
+        entries = read_json_object(item_file).items() if item_file.exists() else {}
+        rows = ((0, {**texts, "item": item}) for item, texts in entries if isinstance(texts, dict) and item)
+        return texts_of_entries(rows, "item", item_ids, dict(zip(TEXT_FIELDS, TEXT_FIELDS)), Malformed(item_file))
 
     return Source(interactions, read_texts, tokens)
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}; copy it again or repair it.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}; expected a JSON object.")
-    return content

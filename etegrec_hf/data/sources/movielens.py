@@ -1,29 +1,22 @@
 """MovieLens: the folders of the 100K, 1M and 32M sets (and of those laid out like them), as they are published."""
 
+import csv
 from collections.abc import Callable, Collection, Iterator
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
-from .lines import LogBuilder, raw_lines, texts_of_entries
+from .item_texts import texts_of_entries
+from .lines import raw_lines
+from .log_builder import LogBuilder
 from .source import Malformed, Source, SourceOptions, Texts
 from .tables import read_csv
 
 # The columns of u.item, from the sixth on
 GENRES = (
-    *(
-        "unknown",
-        "Action",
-        "Adventure",
-        "Animation",
-        "Children's",
-        "Comedy",
-        "Crime",
-        "Documentary",
-        "Drama",
-        "Fantasy",
-    ),
-    *("Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
+    *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama"),
+    *("Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
 )
+NO_GENRES = "(no genres listed)"
 
 
 def read_movielens(path: Path, options: SourceOptions) -> Source:
@@ -31,67 +24,87 @@ def read_movielens(path: Path, options: SourceOptions) -> Source:
 
     Raises:
         FileNotFoundError: none of these is there.
-        ValueError: see [`Malformed`].
+        ValueError: too many malformed lines, or no interaction.
     """
-    if (path / "u.data").exists():
-        return _read_lines(path / "u.data", "\t", path / "u.item", _movies_100k, options)
-    if (path / "ratings.dat").exists():
-        return _read_lines(path / "ratings.dat", "::", path / "movies.dat", _movies_1m, options)
-    if (path / "ratings.csv").exists():
-        movies = path / "movies.csv"
-        named = SourceOptions(
-            user_column="userId",
-            item_column="movieId",
-            time_column="timestamp",
-            items=str(movies) if movies.exists() else None,
-            max_malformed=options.max_malformed,
-        )
-        return read_csv(path / "ratings.csv", named, {"categories": "genres"})
+    if (path / "u.data").is_file():
+        source = _read_ratings(path / "u.data", "\t", options)
+        return _with_texts(source, path / "u.item", _movies_100k, options)
+    if (path / "ratings.dat").is_file():
+        source = _read_ratings(path / "ratings.dat", "::", options)
+        return _with_texts(source, path / "movies.dat", _movies_1m, options)
+    if (path / "ratings.csv").is_file():
+        named = SourceOptions("userId", "movieId", "timestamp", max_malformed=options.max_malformed)
+        return _with_texts(read_csv(path / "ratings.csv", named), path / "movies.csv", _movies_32m, options)
     raise FileNotFoundError(
-        f"{path} holds none of u.data, ratings.dat and ratings.csv; give the folder that the archive unpacks to."
+        f"{str(path)!r} is no folder with u.data, ratings.dat or ratings.csv; give the one that the archive unpacks "
+        "to."
     )
 
 
-def _read_lines(path: Path, separator: str, movies: Path, parse: Callable, options: SourceOptions) -> Source:
+def _read_ratings(path: Path, separator: str, options: SourceOptions) -> Source:
     malformed = Malformed(path)
-    log = LogBuilder(path, malformed, "user", "item", "time")
+    log = LogBuilder(path, malformed, "user", "item", "timestamp")
     for number, fields in _fields(path, separator, 4, malformed):
-        log.add(number, {"user": fields[0], "item": fields[1], "time": fields[3]})
+        log.add(number, {"user": fields[0], "item": fields[1], "timestamp": fields[3]})
     malformed.check(options.max_malformed)
-    if not movies.exists():
-        return Source(log.build(), order="timestamp", malformed=[malformed])
-    of_movies = Malformed(movies)
-    read_texts = partial(_read_movies, movies, parse, of_movies, options.max_malformed)
-    return Source(log.build(), read_texts, order="timestamp", malformed=[malformed, of_movies])
+    return Source(log.build(), order="timestamp", malformed=[malformed])
+
+
+def _with_texts(source: Source, movies: Path, parse: Callable, options: SourceOptions) -> Source:
+    """The source with titles and genres, if their file is there."""
+    if not movies.is_file():
+        return source
+    malformed = Malformed(movies)
+
+    def read_texts(item_ids: Collection[str]) -> Texts:
+        entries = (
+            (number, {"item": item, "title": title, "categories": [genre for genre in genres if genre != NO_GENRES]})
+            for number, item, title, genres in parse(movies, malformed)
+        )
+        texts = texts_of_entries(entries, "item", item_ids, {"title": "title", "categories": "categories"}, malformed)
+        malformed.check(options.max_malformed)
+        return texts
+
+    return replace(source, read_texts=read_texts, malformed=[*source.malformed, malformed])
 
 
 def _fields(path: Path, separator: str, expected: int, malformed: Malformed) -> Iterator[tuple[int, list[str]]]:
     """Line number and fields of each line that has as many as expected."""
     for number, line in enumerate(raw_lines(path), start=1):
-        fields = line.decode("latin-1").rstrip("\r\n").split(separator)
+        fields = _text(line).rstrip("\r\n").split(separator)
         if fields == [""]:
             continue
         malformed.rows += 1
         if len(fields) == expected:
             yield number, fields
         else:
-            malformed.add(f"line {number}", f"{len(fields)} fields instead of {expected}, separated by {separator!r}")
+            malformed.add(number, f"{len(fields)} fields instead of {expected}, separated by {separator!r}")
 
 
-def _read_movies(
-    path: Path, parse: Callable, malformed: Malformed, max_malformed: float, item_ids: Collection[str]
-) -> Texts:
-    texts = texts_of_entries(parse(path, malformed), "item", item_ids, {})
-    malformed.check(max_malformed)
-    return texts
+def _text(line: bytes) -> str:
+    """The 100K and 1M sets are in latin-1, the later ones in UTF-8, for which latin-1 hardly passes."""
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        return line.decode("latin-1")
 
 
-def _movies_100k(path: Path, malformed: Malformed) -> Iterator[tuple[int, dict]]:
-    for number, fields in _fields(path, "|", 5 + len(GENRES), malformed):
-        genres = [genre for genre, flag in zip(GENRES, fields[5:]) if flag == "1"]
-        yield number, {"item": fields[0], "title": fields[1], "categories": genres}
+def _movies_100k(path: Path, malformed: Malformed) -> Iterator[tuple[int, str, str, list[str]]]:
+    for number, (item, title, _, _, _, *flags) in _fields(path, "|", 5 + len(GENRES), malformed):
+        yield number, item, title, [genre for genre, flag in zip(GENRES, flags) if flag == "1"]
 
 
-def _movies_1m(path: Path, malformed: Malformed) -> Iterator[tuple[int, dict]]:
-    for number, fields in _fields(path, "::", 3, malformed):
-        yield number, {"item": fields[0], "title": fields[1], "categories": fields[2].split("|")}
+def _movies_1m(path: Path, malformed: Malformed) -> Iterator[tuple[int, str, str, list[str]]]:
+    for number, (item, title, genres) in _fields(path, "::", 3, malformed):
+        yield number, item, title, genres.split("|")
+
+
+def _movies_32m(path: Path, malformed: Malformed) -> Iterator[tuple[int, str, str, list[str]]]:
+    lines = csv.reader(map(_text, raw_lines(path)))
+    next(lines, None)
+    for fields in lines:
+        malformed.rows += 1
+        if len(fields) == 3:
+            yield lines.line_num, fields[0], fields[1], fields[2].split("|")
+        else:
+            malformed.add(lines.line_num, f"{len(fields)} cells instead of 3")

@@ -10,7 +10,7 @@ from ..interactions import Interactions
 
 ROW_ORDER = "rows of the file"
 TEXT_FIELDS = ("title", "description", "brand", "categories")  # what an item's text can be made of
-Texts = dict[str, dict[str, str]]  # item id to field to text
+Texts = dict[str, dict[str, str]]  # item id to field to text, none of them empty
 
 
 @dataclass(frozen=True)
@@ -49,29 +49,40 @@ class SourceOptions:
 
 @dataclass
 class Malformed:
-    """Rows of a file that can't be read: how many of all there are, and what is wrong with the first three."""
+    """Rows of a file that can't be read: how many of all there are, and what is wrong with the first three.
+
+    Args:
+        path (`Path`): the file.
+        unit (`str`, *optional*): what is counted, from 1: `"line"`, or `"row"` of a table, after its header.
+    """
 
     path: Path
+    unit: str = "line"
     rows: int = 0
     count: int = 0
-    shown: list[str] = field(default_factory=list)
+    first: list[tuple[int, str]] = field(default_factory=list)
 
-    def add(self, where: str, reason: str, count: int = 1) -> None:
-        """Notes `count` rows, the first of them at `where`."""
-        self.count += count
-        if len(self.shown) < 3:
-            self.shown.append(f"{where}: {reason}")
+    def add(self, number: int, reason: str) -> None:
+        """Counts row `number`."""
+        self.count += 1
+        self.show(number, reason)
+
+    def show(self, number: int, reason: str) -> None:
+        """Keeps the reason if the row, which was counted already, is among the first three."""
+        if len(self.first) < 3 or number < self.first[-1][0]:
+            self.first = sorted([*self.first, (number, reason)])[:3]
 
     def __str__(self) -> str:
-        return f"{self.count} malformed rows in {self.path} ({'; '.join(self.shown)})"
+        reasons = "; ".join(f"{self.unit} {number}: {reason}" for number, reason in self.first)
+        return f"{self.count} malformed {self.unit}s in {self.path} ({reasons})"
 
     def check(self, max_malformed: float) -> None:
         """Raises a `ValueError` if they are more than a share `max_malformed` of all rows."""
         share = self.count / max(1, self.rows)
         if share > max_malformed:
             raise ValueError(
-                f"{self}, that is {share:.2%} of all, and `max_malformed` allows {max_malformed:.2%}; repair them, or "
-                "raise --max-malformed to leave such rows out."
+                f"{self}, that is {share:.2%} of all, and `max_malformed` allows {max_malformed:.2%}; repair them, "
+                "check --format, or raise --max-malformed to leave such rows out."
             )
 
 
@@ -91,8 +102,8 @@ class Source:
         item_tokens (`dict[str, list[str]]`): item id to token strings, where the source brings codes of its own.
         order (`str`): the column that ordered the interactions, or `ROW_ORDER`.
         embedding_rows (`np.ndarray` of `int64`, shape `(n_items,)`, *optional*): row of each of the log's items in a
-            matrix of embeddings that belongs to it; by default the items' own order.
-        n_embedding_rows (`int`, *optional*): rows of such a matrix.
+            matrix of embeddings that belongs to it, whose row 0 is padding; by default the items' own order, without.
+        n_embedding_rows (`int`, *optional*): rows of such a matrix, with that of padding.
         malformed (`list[Malformed]`): what was left out.
     """
 

@@ -1,7 +1,6 @@
 """Tables of one interaction a row: CSV, RecBole's atomic files, parquet, and data sets of the Hub."""
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,34 +8,39 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 
-from ..interactions import Interactions
-from .columns import needed_columns, split_number, time_column
+from ..interactions import Interactions, number_ids
+from .columns import ids_as_text, is_text, needed_columns, split_number, text_columns, time_column
 from .csv_table import csv_table
-from .item_texts import read_item_texts
-from .lines import parse_time
-from .source import ROW_ORDER, TEXT_FIELDS, Malformed, Source, SourceOptions, Texts
+from .item_texts import add_texts, texts_reader
+from .log_builder import empty_log
+from .source import ROW_ORDER, Malformed, Source, SourceOptions, Texts
+from .values import parse_time, wrong_time
+
+# RecBole's `.item` files call their columns by the data set's words; ours for them
+RECBOLE_NAMES = {"movie_title": "title", "item_name": "title", "genre": "categories", "class": "categories"}
+NO_ROWS = np.empty(0, dtype=np.int64)
 
 
 def read_csv(
-    path: Path, options: SourceOptions, renamed: dict[str, str] | None = None, separator: str = ","
+    path: Path, options: SourceOptions, separator: str = ",", aliases: dict[str, str] | None = None
 ) -> Source:
     """Reads a CSV with a header, plain or gzip; ids and texts are taken as written.
 
-    `renamed` says which column holds one of `TEXT_FIELDS` under another name in the file of `options.items`.
+    `aliases` are of the file `options.items`, as in [`text_columns`].
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: no CSV, missing columns, or too many malformed rows.
     """
-    malformed = Malformed(path)
-    table = csv_table(
+    malformed = Malformed(path, unit="row")
+    table, left_out = csv_table(
         path,
         separator,
         malformed,
         needed=lambda names: needed_columns(names, path, options),
-        inferred=lambda names: {time_column(names, path, options)},
+        inferred=lambda names: {time_column(names, options)},
     )
-    return _read_table(table, malformed, options, renamed)
+    return _source(table, malformed, options, left_out, aliases)
 
 
 def read_recbole(path: Path, options: SourceOptions) -> Source:
@@ -52,30 +56,31 @@ def read_recbole(path: Path, options: SourceOptions) -> Source:
     if len(found) != 1:
         raise FileNotFoundError(f"{path} holds {len(found)} files NAME.inter; give the path of the one to read.")
     items = found[0].with_suffix(".item")
-    if options.items is None and items.exists():
+    if options.items is None and items.is_file():
         options = replace(options, items=str(items))
-    return read_csv(found[0], options, separator="\t")
+    return read_csv(found[0], options, "\t", RECBOLE_NAMES)
 
 
 def read_parquet(path: Path, options: SourceOptions) -> Source:
-    """Reads a parquet file, or a folder of them; only the columns that count.
+    """Reads a parquet file, or all that lie in a folder, in the order of their paths; only the columns that count.
 
     Raises:
-        FileNotFoundError: no such file or folder.
+        FileNotFoundError: no such file, or a folder without one.
         ValueError: no parquet, missing columns, or too many malformed rows.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"{str(path)!r} doesn't exist; check the path.")
+    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
+        raise FileNotFoundError(f"{str(path)!r} is no file and no folder with .parquet files; check the path.")
     try:
-        schema = pyarrow.dataset.dataset(path, format="parquet").schema
+        schema = pyarrow.dataset.dataset(files, format="parquet").schema
         needed = needed_columns(schema.names, path, options)
         texts = [name for name in needed if pa.types.is_string(schema.field(name).type)]
         # ids repeat, so that their numbers take less memory than themselves
         kind = pyarrow.dataset.ParquetFileFormat(dictionary_columns=texts)
-        table = pyarrow.dataset.dataset(path, format=kind).to_table(columns=needed)
-    except pa.ArrowException as error:
+        table = pyarrow.dataset.dataset(files, format=kind).to_table(columns=needed)
+    except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} can't be read as parquet: {error}; check --format and the file.") from error
-    return _read_table(table, Malformed(path), options)
+    return _source(table, Malformed(path, unit="row", rows=table.num_rows), options)
 
 
 def read_hub(path: Path, options: SourceOptions) -> Source:
@@ -83,110 +88,180 @@ def read_hub(path: Path, options: SourceOptions) -> Source:
 
     Raises:
         FileNotFoundError: no such data set.
-        ValueError: no such configuration or split, missing columns, or too many malformed rows.
+        ConnectionError: the Hub can't be reached.
+        ValueError: no such configuration or split, broken files, missing columns, or too many malformed rows.
     """
     from datasets import load_dataset  # takes a second, and other formats don't need it
+    from datasets.exceptions import DatasetsError
 
-    data = load_dataset(str(path), options.hub_config, split=options.hub_split)
+    name = path.as_posix()
+    if path.is_file():
+        raise ValueError(f"{name!r} is a file; give its folder, or read it with --format csv, jsonl or parquet.")
+    try:
+        data = load_dataset(name, options.hub_config, split=options.hub_split)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no data set {name!r}: {error}; check the folder or the id.") from error
+    except (ValueError, DatasetsError, RuntimeError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise ValueError(
+            f"the data set {name!r} can't be opened: {reason}; check its files, --hub-config and --hub-split."
+        ) from error
+    except OSError as error:
+        raise ConnectionError(
+            f"{name!r} is no local folder, and the Hub doesn't give it: {error}; check the id, the network and "
+            "HF_HUB_OFFLINE."
+        ) from error
     needed = needed_columns(data.column_names, path, options)
-    return _read_table(data.select_columns(needed).with_format("arrow")[:], Malformed(path), options)
+    table = data.select_columns(needed).with_format("arrow")[:]
+    return _source(table, Malformed(path, unit="row", rows=table.num_rows), options)
 
 
-def _read_table(
-    table: pa.Table, malformed: Malformed, options: SourceOptions, renamed: dict[str, str] | None = None
+def _source(
+    table: pa.Table,
+    malformed: Malformed,
+    options: SourceOptions,
+    left_out: np.ndarray = NO_ROWS,
+    aliases: dict[str, str] | None = None,
 ) -> Source:
-    """A table with one interaction a row. Times stay integers where the column holds integers or dates."""
+    """What a table with one interaction a row tells.
+
+    Args:
+        table (`pa.Table`): with the columns of [`needed_columns`].
+        malformed ([`Malformed`]): of its file, with the number of rows.
+        options ([`SourceOptions`]): name the columns.
+        left_out (`np.ndarray` of `int64`, *optional*): numbers of the file's rows that aren't in the table, from 1.
+        aliases (`dict[str, str]`, *optional*): as in [`read_csv`].
+    """
     path = malformed.path
-    users, items = (_ids(table[name], name, path) for name in (options.user_column, options.item_column))
-    time = time_column(table.column_names, path, options)
-    times = None if time is None else _times(table[time])
+    table = table.cast(pa.schema([_with_plain_text(column) for column in table.schema]))
+    users, items = (ids_as_text(table[name], name, path) for name in (options.user_column, options.item_column))
     broken = np.zeros(table.num_rows, dtype=bool)
+
+    def leave_out(rows: np.ndarray, reason) -> None:
+        nonlocal broken
+        rows = rows & ~broken
+        malformed.count += int(rows.sum())
+        for row in np.flatnonzero(rows)[:3]:
+            malformed.show(_number(row, left_out), reason(row))
+        broken = broken | rows
+
     for name, column in ((options.user_column, users), (options.item_column, items)):
-        empty = pc.fill_null(pc.equal(column, ""), True).to_numpy(zero_copy_only=False)
-        _note(malformed, ~broken & empty, f"{name!r} is empty or missing")
-        broken |= empty
-    if times is not None:
-        unknown = np.ma.getmaskarray(times)
-        written = table[time]
-        for row in np.flatnonzero(unknown & ~broken)[:3]:
-            value = written[row].as_py()
-            reason = "is missing" if value is None or value != value else f"is {value!r}, no number and no date"
-            malformed.add(f"row {row + 1}", f"{time!r} {reason}", 0)
-        malformed.count += int((unknown & ~broken).sum())
-        broken |= unknown
-    malformed.rows += int((malformed.rows == 0) * table.num_rows)
+        empty = pc.fill_null(pc.equal(column, ""), True).to_numpy()
+        leave_out(empty, lambda row, name=name: f"{name!r} is empty or missing")
+    time = time_column(table.column_names, options)
+    times = None
+    if time is not None:
+        times, unknown = _times(table[time])
+        leave_out(unknown, lambda row: wrong_time(time, table[time][row].as_py()))
     malformed.check(options.max_malformed)
-    if broken.any():
-        table, kept = table.filter(pa.array(~broken)), pa.array(~broken)
-        users, items = users.filter(kept), items.filter(kept)
-        times = None if times is None else times[~broken]
+    if broken.all():
+        raise empty_log(path)
     splits = None
     if options.split_column is not None:
-        splits = _splits(table[options.split_column], path)
-    texts = _texts_of_rows(table, items, options)
-    log = Interactions.from_columns(users, items, None if times is None else times.data, splits)
-    read_texts = partial(read_item_texts, texts, options, renamed=renamed)
-    return Source(log, read_texts, order=time or ROW_ORDER, malformed=[malformed])
+        splits = _splits(table[options.split_column], broken, left_out, path)
+    if broken.any():
+        kept = pa.array(~broken)
+        table, users, items = table.filter(kept), users.filter(kept), items.filter(kept)
+        times, splits = (None if column is None else column[~broken] for column in (times, splits))
+    user_ids, user_rows = number_ids(users)
+    item_ids, item_rows = number_ids(items)
+    log = Interactions.from_rows(user_ids, item_ids, user_rows, item_rows, times, splits)
+    texts = _texts_of_rows(table, item_ids, item_rows, options)
+    read_texts, of_items = texts_reader(texts, options, aliases)
+    return Source(log, read_texts, order=time or ROW_ORDER, malformed=[malformed, *of_items])
 
 
-def _note(malformed: Malformed, rows: np.ndarray, reason: str) -> None:
-    for row in np.flatnonzero(rows)[:3]:
-        malformed.add(f"row {row + 1}", reason, 0)
-    malformed.count += int(rows.sum())
+def _with_plain_text(column: pa.Field) -> pa.Field:
+    """The type of a column, but views of texts, which little can be done with, as texts."""
+    return column.with_type(pa.string()) if pa.types.is_string_view(column.type) else column
 
 
-def _ids(column: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray:
-    """A column of ids as text.
-
-    Raises:
-        ValueError: ids that are neither text nor whole numbers.
-    """
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return column if kind == pa.string() else column.cast(pa.string())
-    if not pa.types.is_integer(kind):
-        raise ValueError(f"column {name!r} of {path} holds {kind}; ids are text or whole numbers: convert the column.")
-    return column.cast(pa.string())
+def _number(row: int, left_out: np.ndarray) -> int:
+    """The number in the file, from 1, of a table's row, from 0."""
+    kept_before = left_out - 1 - np.arange(len(left_out))  # rows in the table before each that isn't
+    return int(row + 1 + np.searchsorted(kept_before, row, side="right"))
 
 
-def _times(column: pa.ChunkedArray) -> np.ma.MaskedArray:
-    """A column of timestamps as numbers, masked where there is none."""
+def _times(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """A column of timestamps as integers where it holds integers or dates, else as floats; and where there is none."""
+    if pa.types.is_dictionary(column.type) or is_text(column.type):
+        return _times_as_text(column)
     try:
         if pa.types.is_temporal(column.type):
             # what has 32 bits can't become int64 at once
             column = column.cast(pa.int32() if column.type.bit_width == 32 else pa.int64())
-        if pa.types.is_integer(column.type):
-            empty = column.is_null().to_numpy()
-            return np.ma.array(pc.fill_null(column.cast(pa.int64()), 0).to_numpy(), mask=empty)
-        numbers = column.cast(pa.float64())
-    except pa.ArrowException:  # some of it is no number
-        parsed = (parse_time(value) for value in column.to_pylist())
-        numbers = pa.chunked_array(
-            [pa.array([None if time is None else float(time) for time in parsed], pa.float64())]
-        )
-    return np.ma.masked_invalid(pc.fill_null(numbers, np.nan).to_numpy())
+        numbers = column.cast(pa.int64() if pa.types.is_integer(column.type) else pa.float64())
+        if pa.types.is_boolean(column.type):
+            numbers = pa.nulls(len(column), pa.float64())
+    except pa.ArrowException:  # neither numbers nor dates, or too large
+        return _parsed(column)
+    return _filled(numbers)
 
 
-def _splits(column: pa.ChunkedArray, path: Path) -> np.ndarray:
-    encoded = column.cast(pa.string()).combine_chunks().dictionary_encode()
+def _times_as_text(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """As [`_times`], each distinct text once."""
+    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    encoded = encoded.combine_chunks()
     rows = pc.fill_null(encoded.indices, -1).to_numpy()
+    times, unknown = _parsed(encoded.dictionary)
+    times, unknown = np.append(times, 0), np.append(unknown, True)  # for rows -1
+    return times[rows], unknown[rows]
+
+
+def _parsed(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """As [`_times`], value by value if need be."""
+    for kind in (pa.int64(), pa.float64()) if is_text(column.type) else ():
+        try:
+            return _filled(column.cast(kind))
+        except pa.ArrowException:
+            continue
+    times = [parse_time(value) for value in column.to_pylist()]
+    kind = np.float64 if any(isinstance(time, float) for time in times) else np.int64
+    return np.array([time or 0 for time in times], kind), np.array([time is None for time in times], bool)
+
+
+def _filled(numbers: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers with 0 where there is none, and where that is."""
+    unknown = pc.is_null(numbers).to_numpy(zero_copy_only=False)
+    times = pc.fill_null(numbers, 0).to_numpy(zero_copy_only=False)
+    if times.dtype.kind == "f":
+        unknown = unknown | ~np.isfinite(times)
+    return times, unknown
+
+
+def _splits(column: pa.ChunkedArray, broken: np.ndarray, left_out: np.ndarray, path: Path) -> np.ndarray:
+    """0, 1 or 2 for each row."""
+    encoded = column.cast(pa.string()).dictionary_encode().combine_chunks()
+    rows = pc.fill_null(encoded.indices, -1).to_numpy()
+    missing = (rows < 0) & ~broken
+    if missing.any():
+        raise ValueError(f"the split of row {_number(missing.argmax(), left_out)} of {path} is missing; write one.")
     numbers = [split_number(value, f"a row of {path}") for value in encoded.dictionary.to_pylist()]
-    if (rows < 0).any():
-        raise ValueError(f"the split of row {(rows < 0).argmax() + 1} of {path} is missing; write one.")
     return np.array(numbers, dtype=np.int8)[rows]
 
 
-def _texts_of_rows(table: pa.Table, items: pa.ChunkedArray, options: SourceOptions) -> Texts:
-    """For each item the first text that its rows have, where the table has such columns."""
+def _texts_of_rows(table: pa.Table, item_ids: np.ndarray, item_rows: np.ndarray, options: SourceOptions) -> Texts:
+    """For each item the first text that its rows have, where the table has such columns.
+
+    Args:
+        table (`pa.Table`): the log.
+        item_ids (`np.ndarray` of `str`, shape `(n_items,)`): items.
+        item_rows (`np.ndarray` of `int64`, shape `(rows,)`): the item of each row.
+        options ([`SourceOptions`]): name the columns.
+    """
     texts: Texts = {}
-    fields = {options.title_column: "title"} | {name: name for name in TEXT_FIELDS[1:]}
-    for column, field in fields.items():
-        if column not in table.column_names:
-            continue
-        values = table[column].cast(pa.string())
-        there = pc.fill_null(pc.not_equal(values, ""), False)
-        first = pa.table({"item": items.cast(pa.string()), "text": values}).filter(there)
-        first = first.group_by("item", use_threads=False).aggregate([("text", "first")])
-        for item_id, text in zip(first["item"].to_pylist(), first["text_first"].to_pylist()):
-            texts.setdefault(item_id, {})[field] = text
+    for field, column in text_columns(table.column_names, options).items():
+        values = table[column]
+        there = values.is_valid()
+        kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+        if is_text(kind):
+            there = pc.fill_null(pc.not_equal(values, ""), False)
+        elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            there = pc.fill_null(pc.greater(pc.list_value_length(values), 0), False)
+        rows = np.flatnonzero(there.to_numpy())[::-1]
+        first = np.full(len(item_ids), -1)
+        first[item_rows[rows]] = rows  # of several writes to one place the last, the first row's, stays
+        told = first >= 0
+        for item_id, value in zip(item_ids[told], values.take(pa.array(first[told])).to_pylist()):
+            add_texts(texts, item_id, {field: value}, {field: field})
     return texts

@@ -1,0 +1,1049 @@
+"""Files of every format, written by hand in their published layout, become prepared datasets."""
+
+import gzip
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from etegrec_hf.cli.main import USER_ERRORS, main
+from etegrec_hf.data.prepare import prepare
+from etegrec_hf.data.prepared import PreparedDataset, Split
+from etegrec_hf.data.sources import READERS, SourceOptions
+from etegrec_hf.data.sources.values import parse_time
+from etegrec_hf.data.splits import SPLIT_NAMES
+
+NOTHING_LEFT_OUT = {"malformed_rows_left_out": 0, "malformed": []}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+def rows_of(folder, split: str) -> list[tuple[str, list[str]]]:
+    """User, and history followed by target, of each row."""
+    data = PreparedDataset.load(folder)
+    rows: Split = getattr(data, split)
+    sequences = (rows.sequences[start:end] for start, end in zip(rows.offsets[:-1], rows.offsets[1:]))
+    return [(user, [data.item_ids[i - 1] for i in items]) for user, items in zip(rows.user_ids, sequences)]
+
+
+def read(path, format: str, output_dir, split: str = "leave-one-out", **wishes) -> tuple[dict, dict, dict]:
+    """Statistics; each user's whole sequence; texts of each item, as they are in the prepared dataset."""
+    options = wishes.pop("options", SourceOptions())
+    statistics = prepare(path, format, output_dir, min_count=1, split=split, options=options, **wishes)
+    items = pq.read_table(output_dir / "items/items.parquet").to_pylist()
+    texts = {row.pop("item_id"): row for row in items}
+    return statistics, dict(rows_of(output_dir, "test")), texts
+
+
+def expect(statistics: dict, **expected) -> None:
+    assert {name: statistics[name] for name in expected} == expected
+
+
+def write(path: Path, content: str | bytes, packed: bool = False) -> Path:
+    content = content.encode() if isinstance(content, str) else content
+    path.write_bytes(gzip.compress(content) if packed else content)
+    return path
+
+
+def fails(path, format: str, folder, kind: type[Exception], match: str, **options) -> None:
+    with pytest.raises(kind, match=match) as caught:
+        prepare(path, format, folder / "never", min_count=1, options=SourceOptions(**options))
+    assert isinstance(caught.value, USER_ERRORS)
+    assert not (folder / "never").exists()
+
+
+# ---- Amazon
+
+REVIEWS_2014 = """\
+{"reviewerID": "A2IBPI20UZIR0U", "asin": "1384719342", "reviewerName": "cassandra", "helpful": [0, 0], "reviewText": \
+"Not much to write about here", "overall": 5.0, "summary": "good", "unixReviewTime": 1393545600, \
+"reviewTime": "02 28, 2014"}
+{"reviewerID": "A14VAT5EAX3D9S", "asin": "B00004Y2UT", "overall": 5.0, "unixReviewTime": 1363392000}
+{"reviewerID": "A2IBPI20UZIR0U", "asin": "B0002E1G5C", "overall": 4.0, "unixReviewTime": 1377648000}
+{"reviewerID": "A2IBPI20UZIR0U", "asin": "B00004Y2UT", "overall": 4.0, "unixReviewTime": 1393545600}
+{"reviewerID": "A14VAT5EAX3D9S", "asin": "1384719342", "overall": 2.0, "unixReviewTime": 1363392001}
+{"reviewerID": "A14VAT5EAX3D9S", "asin": "B0002E1G5C", "overall": 2.0, "unixReviewTime": 1363392002}
+{"reviewerID": "A14VAT5EAX3D9S", "asin": "B0002E1G5C", "overall": 2.0, "unixReviewTime": 1363392002}
+"""
+METADATA_2014 = r"""{'asin': '1384719342', 'title': "Pop Filter, 6\" 'Studio'", 'price': 16.0, 'imUrl': 'http://x/1', \
+'related': {'also_bought': ['B00004Y2UT']}, 'salesRank': {'Musical Instruments': 944}, 'brand': "", \
+'categories': [['Musical Instruments', 'Microphones & Accessories'], ['Pop Filters']], \
+'description': 'A {title} for\tyou'}
+{'asin': 'B00004Y2UT', 'title': 'Monster Cable', 'brand': 'Monster', 'categories': [['Cables']]}
+{'asin': 'B0009999ZZ', 'title': 'Nobody bought this'}
+""".replace("\\\n", "")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_amazon_2014(tmp_path, packed):
+    end = ".json.gz" if packed else ".json"
+    write(tmp_path / f"reviews_Musical_Instruments_5{end}", REVIEWS_2014, packed)
+    write(tmp_path / f"meta_Musical_Instruments{end}", METADATA_2014, packed)
+    statistics, sequences, texts = read(tmp_path, "amazon2014", tmp_path / "data")
+    assert sequences == {
+        "A2IBPI20UZIR0U": ["B0002E1G5C", "1384719342", "B00004Y2UT"],
+        "A14VAT5EAX3D9S": ["B00004Y2UT", "1384719342", "B0002E1G5C"],
+    }
+    assert list(texts) == ["1384719342", "B00004Y2UT", "B0002E1G5C"]
+    assert texts["1384719342"] == {
+        "title": "Pop Filter, 6\" 'Studio'",
+        "description": "A {title} for\tyou",
+        "brand": "",
+        "categories": "Musical Instruments Microphones & Accessories Pop Filters",
+    }
+    assert texts["B00004Y2UT"] == {
+        "title": "Monster Cable", "description": "", "brand": "Monster", "categories": "Cables",
+    }  # fmt: skip
+    assert set(texts["B0002E1G5C"].values()) == {""}
+    expect(
+        statistics, **NOTHING_LEFT_OUT, users=2, items=3, interactions=6, interactions_read=7, duplicates_dropped=1,
+        items_without_title=1, items_without_texts=1, order="unixReviewTime", users_sorted_by_time=1,
+    )  # fmt: skip
+
+
+REVIEWS_2018 = """\
+{"overall": 5.0, "verified": true, "reviewTime": "01 1, 2018", "reviewerID": "AXHY24HWOF184", "asin": "B001", \
+"style": {"Format:": " Hardcover"}, "reviewerName": "Bendy", "reviewText": "ok", "unixReviewTime": 1514764800}
+{"overall": 5.0, "reviewerID": "AXHY24HWOF184", "asin": "B002", "unixReviewTime": 1514764801, "image": ["http://x"]}
+{"overall": 3.0, "reviewerID": "AXHY24HWOF184", "asin": "B003", "unixReviewTime": 1514764802}
+"""
+METADATA_2018 = [
+    {"category": ["Office Products", "Pens &amp; Refills"], "description": ["First part.", "", "<p>Second"],
+     "title": "Blue &quot;pen&quot;", "brand": "Bic", "feature": ["blue"], "asin": "B001", "price": ".a-box-inner{}"},
+    {"category": [], "description": [], "brand": "", "asin": "B002",
+     "title": "<span class=\"a\">var aPageStart = (new Date()).getTime(); {{7*7}}</span>"},
+    {"title": "second entry", "brand": "told later", "asin": "B002"},
+    {"title": "cut emoji \ud83d", "asin": "B003", "description": {"no": "text"}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_amazon_2018(tmp_path, packed):
+    end = ".json.gz" if packed else ".json"
+    reviews = write(tmp_path / f"Office_Products_5{end}", REVIEWS_2018, packed)
+    write(tmp_path / f"meta_Office_Products{end}", "\n".join(map(json.dumps, METADATA_2018)), packed)
+    statistics, sequences, texts = read(reviews, "amazon2018", tmp_path / "data")
+    assert sequences == {"AXHY24HWOF184": ["B001", "B002", "B003"]}
+    assert texts["B001"] == {
+        "title": "Blue &quot;pen&quot;",
+        "description": "First part. <p>Second",
+        "brand": "Bic",
+        "categories": "Office Products Pens &amp; Refills",
+    }
+    assert texts["B002"]["title"] == METADATA_2018[1]["title"], "text is data and stays as it is"
+    assert texts["B002"]["brand"] == "told later"
+    assert texts["B003"] == {"title": "cut emoji ?", "description": "", "brand": "", "categories": ""}
+    expect(statistics, **NOTHING_LEFT_OUT, users=1, items=3, items_without_title=0, items_without_texts=0)
+
+
+REVIEWS_2023 = """\
+{"rating": 5.0, "title": "of the review", "text": "x", "images": [], "asin": "BLUE", "parent_asin": "PENS", \
+"user_id": "AGBFY", "timestamp": 1588687728923, "helpful_vote": 0, "verified_purchase": true}
+{"rating": 1.0, "asin": "RED", "parent_asin": "PENS", "user_id": "AGBFY", "timestamp": 1588687728922}
+{"rating": 1.0, "asin": "B3", "parent_asin": "INK", "user_id": "AGBFY", "timestamp": 1588687728921}
+"""
+METADATA_2023 = """\
+{"main_category": "Office Products", "title": "Pens", "average_rating": 4.5, "features": ["f"], "description": \
+["Writes.", "Well."], "price": null, "images": [], "videos": [], "store": "Bic", "categories": ["Office", "Pens"], \
+"details": {"Brand": "other"}, "parent_asin": "PENS", "bought_together": null}
+{"title": "", "store": null, "description": [], "categories": [], "parent_asin": "INK"}
+"""
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_amazon_2023_goes_by_the_parent_product_and_by_milliseconds(tmp_path, packed):
+    end = ".jsonl.gz" if packed else ".jsonl"
+    write(tmp_path / f"Office_Products{end}", REVIEWS_2023, packed)
+    write(tmp_path / f"meta_Office_Products{end}", METADATA_2023, packed)
+    statistics, sequences, texts = read(tmp_path, "amazon2023", tmp_path / "data")
+    assert sequences == {"AGBFY": ["INK", "PENS", "PENS"]}
+    assert texts["PENS"] == {
+        "title": "Pens", "description": "Writes. Well.", "brand": "Bic", "categories": "Office Pens",
+    }  # fmt: skip
+    expect(statistics, items=2, items_without_title=1, items_without_texts=1, order="timestamp")
+
+
+def test_amazon_metadata_is_optional_and_can_lie_elsewhere(tmp_path):
+    reviews = write(tmp_path / "mine.json", REVIEWS_2018)
+    assert read(reviews, "amazon2018", tmp_path / "data")[2] == {"B001": {}, "B002": {}, "B003": {}}
+    (tmp_path / "elsewhere").mkdir()
+    metadata = write(tmp_path / "elsewhere/texts", "\n".join(map(json.dumps, METADATA_2018)))
+    texts = read(reviews, "amazon2018", tmp_path / "again", options=SourceOptions(items=str(metadata)))[2]
+    assert texts["B001"]["brand"] == "Bic"
+
+
+def test_metadata_is_never_evaluated(tmp_path):
+    touched = tmp_path / "touched"
+    lines = [
+        f"{{'asin': 'B001', 'title': __import__('pathlib').Path({str(touched)!r}).touch()}}",
+        f"{{'asin': 'B001', 'title': open({str(touched)!r}, 'w')}}",
+        "{'asin': 'B001', [1]: 2}",
+        "(" * 500 + ")" * 500,
+        "{'asin': 'B001', 'title': \"__import__('os').system('x') {asin} {{1+1}}\"}",
+    ]
+    reviews = write(tmp_path / "Pens.json", REVIEWS_2018)
+    write(tmp_path / "meta_Pens.json", "\n".join(lines))
+    fails(
+        tmp_path / "Pens.json", "amazon2014", tmp_path, ValueError, r"4 malformed lines in .*meta_Pens.json \(line 1"
+    )
+    statistics, _, texts = read(reviews, "amazon2014", tmp_path / "data", options=SourceOptions(max_malformed=0.8))
+    assert texts["B001"] == {"title": "__import__('os').system('x') {asin} {{1+1}}"}
+    assert not touched.exists()
+    expect(statistics, malformed_rows_left_out=4)
+    # the other editions have JSON alone
+    fails(reviews, "amazon2018", tmp_path, ValueError, "5 malformed lines in .*meta_Pens.json", max_malformed=0.9)
+
+
+def test_the_wrong_amazon_edition_is_an_error(tmp_path):
+    reviews = write(tmp_path / "Pens.json", REVIEWS_2018)
+    fails(reviews, "amazon2023", tmp_path, ValueError, r"3 malformed lines .*line 1: 'user_id' is .* check --format")
+    metadata = write(tmp_path / "meta_Pens.json", METADATA_2023)
+    fails(
+        reviews, "amazon2018", tmp_path, ValueError, r"2 malformed lines in .*meta_Pens.json \(line 1: 'asin' is empty"
+    )
+    fails(metadata, "amazon2023", tmp_path, ValueError, "'user_id' is empty or missing")
+
+
+def test_a_folder_with_several_reviews_is_an_error(tmp_path):
+    for name in ("Pens.json", "Ink.jsonl.gz", "notes.txt"):
+        write(tmp_path / name, REVIEWS_2018)
+    fails(tmp_path, "amazon2018", tmp_path, FileNotFoundError, "holds 2 files of reviews .* give the path of one")
+
+
+# ---- MovieLens
+
+
+def test_movielens_100k(tmp_path):
+    write(
+        tmp_path / "u.data",
+        "196\t242\t3\t881250949\n186\t302\t3\t891717742\n196\t302\t1\t881250948\n196\t1\t4\t881250950\n",
+    )
+    flags = {"1": [3, 4, 5], "242": [5], "302": [0]}
+    titles = {"1": "Toy Story (1995)", "242": "Kolya (1996)", "302": "Misérables, Les (1995)"}
+    lines = [
+        f"{item}|{titles[item]}|01-Jan-1995||http://us.imdb.com/M/title-exact?Toy%20Story|"
+        + "|".join(str(int(genre in flags[item])) for genre in range(19))
+        for item in titles
+    ]
+    write(tmp_path / "u.item", "\n".join(lines).encode("latin-1"))
+    statistics, sequences, texts = read(tmp_path, "movielens", tmp_path / "data")
+    assert sequences == {"196": ["302", "242", "1"]}
+    assert texts == {
+        "242": {"title": "Kolya (1996)", "categories": "Comedy"},
+        "302": {"title": "Misérables, Les (1995)", "categories": "unknown"},
+        "1": {"title": "Toy Story (1995)", "categories": "Animation Children's Comedy"},
+    }
+    expect(statistics, **NOTHING_LEFT_OUT, users_read=2, users=1, users_sorted_by_time=1, order="timestamp")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8"])  # the 10M set has the same layout in UTF-8
+def test_movielens_1m(tmp_path, encoding):
+    write(tmp_path / "ratings.dat", "1::1193::5::978300760\n1::661::3::978302109\n1::914::3.5::978301968\n")
+    movies = "661::James: a & b::Animation|Children's\n914::Café (1964)::Musical\n1193::Cuckoo (1975)::Drama\n"
+    write(tmp_path / "movies.dat", movies.encode(encoding))
+    statistics, sequences, texts = read(tmp_path, "movielens", tmp_path / "data")
+    assert sequences == {"1": ["1193", "914", "661"]}
+    assert texts == {
+        "1193": {"title": "Cuckoo (1975)", "categories": "Drama"},
+        "661": {"title": "James: a & b", "categories": "Animation Children's"},
+        "914": {"title": "Café (1964)", "categories": "Musical"},
+    }
+    expect(statistics, **NOTHING_LEFT_OUT, users=1, items=3, items_without_title=0)
+
+
+def test_movielens_32m(tmp_path):
+    write(
+        tmp_path / "ratings.csv",
+        "userId,movieId,rating,timestamp\n1,11,4.0,944249077\n1,4,4.0,944250228\n1,7,0.5,944249076\n",
+    )
+    write(tmp_path / "tags.csv", "userId,movieId,tag,timestamp\n")
+    write(
+        tmp_path / "movies.csv",
+        'movieId,title,genres\n11,"American President, The (1995)",Comedy|Drama\n'
+        '4,"Say ""Aaah"", été",(no genres listed)\n7,Sabrina (1995),Comedy\n',
+    )
+    statistics, sequences, texts = read(tmp_path, "movielens", tmp_path / "data")
+    assert sequences == {"1": ["7", "11", "4"]}
+    assert texts == {
+        "11": {"title": "American President, The (1995)", "categories": "Comedy Drama"},
+        "4": {"title": 'Say "Aaah", été', "categories": ""},
+        "7": {"title": "Sabrina (1995)", "categories": "Comedy"},
+    }
+    expect(statistics, **NOTHING_LEFT_OUT, interactions=3, items_without_title=0, order="timestamp")
+
+
+def test_malformed_lines_of_movielens_are_told_with_their_numbers(tmp_path):
+    write(tmp_path / "ratings.dat", "1::a::5::1\n1::b::5\n\n1::b::5::2\n1::c::5::soon\n1::c::5::3\n::d::1::4\n")
+    write(tmp_path / "movies.dat", "a::A::Drama\nb::B\n")
+    fails(
+        tmp_path, "movielens", tmp_path, ValueError,
+        r"3 malformed lines in .*ratings.dat \(line 2: 3 fields instead of 4, separated by '::'; line 5: 'timestamp' "
+        r"is 'soon', no number and no date; line 7: 'user' is empty or missing\), that is 50.00% of all",
+    )  # fmt: skip
+    statistics, sequences, texts = read(
+        tmp_path, "movielens", tmp_path / "data", options=SourceOptions(max_malformed=0.5)
+    )
+    assert sequences == {"1": ["a", "b", "c"]}
+    assert texts["b"] == {"title": "", "categories": ""}
+    expect(statistics, malformed_rows_left_out=4, items_without_title=2, items_without_texts=2)
+    assert ["ratings.dat" in statistics["malformed"][0], "movies.dat (line 2" in statistics["malformed"][1]] == [
+        True
+    ] * 2
+
+
+# ---- RecBole
+
+
+def test_recbole(tmp_path):
+    write(
+        tmp_path / "tiny.inter",
+        "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
+        "u1\ti 3\t5.0\t978302109.0\nu1\ti1\t1\t978302108.5\nu1\t007\t1\t978302110\n",
+    )
+    write(
+        tmp_path / "tiny.item",
+        "item_id:token\ttitle:token_seq\tcategories:token_seq\tbrand:token\tprice:float\n"
+        'i1\t"Quoted" 12" LP, live\tRock Pop\tEMI\t1.5\ni 3\t"open quote\t\t\t\n007\tBond\tFilm\t\t2\n',
+    )
+    statistics, sequences, texts = read(tmp_path, "recbole", tmp_path / "data")
+    assert sequences == {"u1": ["i1", "i 3", "007"]}
+    assert texts == {
+        "i 3": {"title": '"open quote', "brand": "", "categories": ""},
+        "i1": {"title": '"Quoted" 12" LP, live', "brand": "EMI", "categories": "Rock Pop"},
+        "007": {"title": "Bond", "brand": "", "categories": "Film"},
+    }
+    expect(statistics, **NOTHING_LEFT_OUT, items=3, order="timestamp")
+    write(tmp_path / "other.inter", "user_id:token\titem_id:token\n")
+    fails(tmp_path, "recbole", tmp_path, FileNotFoundError, "holds 2 files NAME.inter; give the path")
+
+
+def test_recbole_knows_the_columns_of_movielens_and_of_given_splits(tmp_path):
+    write(
+        tmp_path / "ml.inter",
+        "user_id:token\titem_id:token\tsplit:token\nu\ta\ttrain\nu\tb\ttrain\nu\tc\tvalid\nu\td\ttest\n",
+    )
+    write(
+        tmp_path / "ml.item",
+        "item_id:token\tmovie_title:token_seq\trelease_year:token\tgenre:token_seq\na\tHeat\t1995\tCrime\n",
+    )
+    given = SourceOptions(split_column="split")
+    _, sequences, texts = read(tmp_path / "ml.inter", "recbole", tmp_path / "data", split="given", options=given)
+    assert sequences == {"u": ["a", "b", "c", "d"]}
+    assert rows_of(tmp_path / "data", "validation") == [("u", ["a", "b", "c"])]
+    assert rows_of(tmp_path / "data", "train") == [("u", ["a", "b"])]
+    assert texts["a"] == {"title": "Heat", "categories": "Crime"}
+
+
+# ---- LETTER and ETEGRec
+
+
+def test_letter(tmp_path):
+    write(tmp_path / "Tiny.inter.json", json.dumps({"0": [4, 0, 2], "1": [2, 10, 4, 0]}))
+    write(
+        tmp_path / "Tiny.item.json",
+        json.dumps(
+            {
+                "4": {"title": "Four", "description": "<b>4</b>", "brand": "B", "categories": "a,b"},
+                "10": {"title": "x"},
+            }
+        ),
+    )
+    statistics, sequences, texts = read(tmp_path / "Tiny.inter.json", "letter", tmp_path / "data")
+    assert sequences == {"0": ["4", "0", "2"], "1": ["2", "10", "4", "0"]}
+    assert list(texts) == ["0", "2", "4", "10"]
+    assert texts["4"] == {"title": "Four", "description": "<b>4</b>", "brand": "B", "categories": "a,b"}
+    expect(statistics, users=2, items=4, items_without_title=2, items_without_texts=2, order="rows of the file")
+
+
+@pytest.mark.parametrize(
+    ("histories", "message"),
+    [
+        ({"1": [1, "2", 3]}, "names items as int, str; write all of them as numbers, or all as text"),
+        (
+            {"1": [1.0, 2.0]},
+            r"'item' is 1.0, neither text nor a whole number in the history of user '1' in .*inter.json",
+        ),
+        ({"1": [True]}, "'item' is True, neither"),
+        ({"1": ["a", ""]}, "'item' is empty or missing in the history of user '1'"),
+        ({"1": ["a", None]}, "'item' is empty or missing"),
+        ({"": ["a", "b"]}, "'user' is empty or missing in the history of user ''"),
+        ({"1": 5}, r"user '1' in .* has 5; expected a list of item numbers"),
+        ({"1": []}, r"the data set is empty: .*inter.json holds no interaction; check the path and --format"),
+        ([1], "holds a list; expected a JSON object"),
+    ],
+)
+def test_broken_histories_of_a_letter_file_are_an_error(tmp_path, histories, message):
+    write(tmp_path / "Tiny.inter.json", json.dumps(histories))
+    fails(tmp_path, "letter", tmp_path, ValueError, message)
+
+
+def line_of(user, history, target) -> str:
+    return json.dumps({"user_id": user, "inter_history": history, "target_id": target})
+
+
+def etegrec_folder(folder: Path, padding: bool, max_history: int = 2) -> Path:
+    """Two users, in the layout of the original code: a line a prefix, histories cut to their last items."""
+    folder.mkdir()
+    sequences = {"A1": ["b", "a", "c", "a", "d"], "A2": ["c", "d", "a"]}
+    lines: dict[str, list] = {"train": [], "valid": [], "test": []}
+    for user, items in sequences.items():
+        for position in range(1, len(items)):
+            kind = {len(items) - 1: "test", len(items) - 2: "valid"}.get(position, "train")
+            history = items[max(0, position - max_history) : position]
+            lines[kind].append(line_of(user, history, items[position]) + "\n")
+    for kind, entries in lines.items():
+        write(folder / f"Tiny.{kind}.jsonl", "".join(entries))
+    row_of = {"a": 3, "b": 1, "c": 4, "d": 2}
+    write(folder / "Tiny.emb_map.json", json.dumps(({"[PAD]": 0} if padding else {}) | row_of))
+    np.save(folder / "padded.npy", np.arange(5, dtype=np.float32).reshape(5, 1))
+    np.save(folder / "bare.npy", np.arange(1, 5, dtype=np.float32).reshape(4, 1))
+    return folder
+
+
+@pytest.mark.parametrize("array", ["padded", "bare"])
+@pytest.mark.parametrize("padding", [False, True])
+def test_the_original_etegrec(tmp_path, padding, array):
+    folder = etegrec_folder(tmp_path / "Tiny", padding)
+    statistics, sequences, texts = read(
+        folder, "etegrec", tmp_path / "data", split="given", embedding=str(folder / f"{array}.npy")
+    )
+    assert sequences == {"A1": ["b", "a", "c", "a", "d"], "A2": ["c", "d", "a"]}
+    assert rows_of(tmp_path / "data", "train") == [("A1", ["b", "a", "c"]), ("A2", ["c"])]
+    assert rows_of(tmp_path / "data", "validation") == [("A1", ["b", "a", "c", "a"]), ("A2", ["c", "d"])]
+    data = PreparedDataset.load(tmp_path / "data")
+    assert dict(zip(data.item_ids, data.embeddings.ravel())) == {"a": 3, "b": 1, "c": 4, "d": 2}
+    expect(statistics, users=2, items=4, interactions=8, order="rows of the file", items_without_texts=4)
+    assert set(texts) == {"a", "b", "c", "d"}
+
+
+def test_splits_of_etegrec_are_those_of_its_files(tmp_path):
+    folder = etegrec_folder(tmp_path / "Tiny", padding=True)
+    prepare(folder, "etegrec", tmp_path / "given", min_count=1, split="given")
+    prepare(folder, "etegrec", tmp_path / "last", min_count=1, split="leave-one-out")
+    for split in SPLIT_NAMES:
+        assert rows_of(tmp_path / "given", split) == rows_of(tmp_path / "last", split)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind", "message"),
+    [
+        ("emb_map.json", None, FileNotFoundError, "emb_map.json' is no file; check the path"),
+        ("valid.jsonl", None, FileNotFoundError, "Tiny.valid.jsonl' is no file"),
+        ("train.jsonl", None, FileNotFoundError, "holds 0 files NAME.train.jsonl; give a folder with one"),
+        ("emb_map.json", "[1]", ValueError, "emb_map.json holds a list; expected a JSON object"),
+        ("emb_map.json", '{"a": 1', ValueError, "emb_map.json is no JSON"),
+        ("emb_map.json", '{"a": "1"}', ValueError, "gives item 'a' the row '1', which is no number"),
+        ("emb_map.json", '{"a": 1, "b": 2}', ValueError, "2 items are not in .*emb_map.json, first 'c'; use the map"),
+        ("emb_map.json", '{"a": 1, "b": 2, "c": 0, "d": 3}', ValueError, "gives item 'c' the row 0; rows of items"),
+        ("emb_map.json", '{"a": 1, "b": 2, "c": 3, "d": 3}', ValueError, "gives several items the same row"),
+        ("test.jsonl", "{}", ValueError, r"1 malformed lines in .*Tiny.test.jsonl \(line 1: 'inter_history' is None"),
+        (
+            "test.jsonl",
+            "user,item\n",
+            ValueError,
+            r"line 1: JSONDecodeError.*\); a user's sequence is made of all its",
+        ),
+        ("test.jsonl", line_of([1], ["a"], "a"), ValueError, r"'user_id' is \[1\], neither text nor a whole number"),
+        ("test.jsonl", line_of("A1", ["a"], 1.5), ValueError, "'target_id' is 1.5, neither"),
+        ("test.jsonl", line_of("A1", [{}], "a"), ValueError, "'inter_history' is {}, neither"),
+        (
+            "test.jsonl",
+            "\n" + line_of("A1", ["d"], "a"),
+            ValueError,
+            "line 2 of .*Tiny.test.jsonl: its history doesn't",
+        ),
+        ("test.jsonl", line_of("A1", [], "a"), ValueError, "its history doesn't end the sequence so far of user 'A1'"),
+        (
+            "test.jsonl",
+            line_of(7, ["a"], "a"),
+            ValueError,
+            "'user_id' in line 1 of .*Tiny.test.jsonl is 7, .* as text",
+        ),
+        (
+            "test.jsonl",
+            line_of("A1", ["c", "a"], 7),
+            ValueError,
+            "'target_id' in line 1 of .*Tiny.test.jsonl is 7, text",
+        ),
+    ],
+)
+def test_broken_files_of_etegrec_are_an_error(tmp_path, name, content, kind, message):
+    folder = etegrec_folder(tmp_path / "Tiny", padding=True)
+    (folder / f"Tiny.{name}").unlink()
+    if content is not None:
+        write(folder / f"Tiny.{name}", content)
+    fails(folder, "etegrec", tmp_path, kind, message)
+
+
+# ---- Tables
+
+COLUMNS = {"who": ["u", "u", "u", "v"], "what": [3, 1, 2, 1], "when": [30, 10, 20, 5], "label": ["C", None, "B", "A"],
+           "description": [["long", "text"], [], None, ["of one"]]}  # fmt: skip
+NAMED = SourceOptions("who", "what", "when", "label")
+EXPECTED = ({"u": ["1", "2", "3"]}, {"1": ("A", "of one"), "2": ("B", ""), "3": ("C", "long text")})
+
+
+def write_table(folder: Path, kind: str, packed: bool = False) -> Path:
+    table = pa.table(COLUMNS)
+    end = f".{kind}.gz" if packed else f".{kind}"
+    if kind == "parquet":
+        pq.write_table(table, folder / f"log{end}", row_group_size=1, compression="gzip" if packed else "snappy")
+        return folder / f"log{end}"
+    if kind == "jsonl":
+        text = "".join(json.dumps(row) + "\n" for row in table.to_pylist())
+    else:
+        text = "who,what,when,label,description\n" + "".join(
+            ",".join(("" if cell is None else " ".join(cell) if isinstance(cell, list) else str(cell)) for cell in row)
+            + "\n"
+            for row in zip(*COLUMNS.values())
+        )
+    return write(folder / f"log{end}", text, packed)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_tables_with_texts_of_their_own(tmp_path, kind, packed):
+    statistics, sequences, texts = read(write_table(tmp_path, kind, packed), kind, tmp_path / "data", options=NAMED)
+    told = {item_id: (row["title"], row["description"]) for item_id, row in texts.items()}
+    assert (sequences, told) == EXPECTED
+    expect(statistics, **NOTHING_LEFT_OUT, users_read=2, users=1, items=3, interactions_read=4, order="when")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_what_datasets_opens(tmp_path, kind):
+    (tmp_path / "mine").mkdir()
+    write_table(tmp_path / "mine", kind)
+    statistics, sequences, texts = read(tmp_path / "mine", "hub", tmp_path / "data", options=NAMED)
+    told = {item_id: (row["title"], row["description"]) for item_id, row in texts.items()}
+    assert (sequences, told) == EXPECTED
+    expect(statistics, **NOTHING_LEFT_OUT, order="when", source="mine", format="hub")
+
+
+def test_a_hub_configuration_and_split_can_be_named(tmp_path, monkeypatch):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    write(folder / "a.csv", "user_id,item_id\nu,x\nu,y\nu,z\n")
+    write(folder / "b.csv", "user_id,item_id\nu,z\nu,y\nu,x\n")
+    write(
+        folder / "README.md",
+        "---\nconfigs:\n- config_name: one\n  data_files: a.csv\n- config_name: two\n  data_files:\n  - split: log\n"
+        "    path: b.csv\n---\n",
+    )
+    monkeypatch.chdir(tmp_path)
+    options = SourceOptions(hub_config="two", hub_split="log")
+    assert read("mine", "hub", tmp_path / "data", options=options)[1] == {"u": ["z", "y", "x"]}
+    fails("mine", "hub", tmp_path, ValueError, "the data set 'mine' can't be opened: Config name is missing")
+    fails(
+        "mine",
+        "hub",
+        tmp_path,
+        ValueError,
+        "'mine' .*: BuilderConfig 'three' not found.*--hub-config",
+        hub_config="three",
+    )
+    fails(
+        "mine",
+        "hub",
+        tmp_path,
+        ValueError,
+        "'mine' can't be opened: Unknown split",
+        hub_config="one",
+        hub_split="tset",
+    )
+
+
+def test_a_broken_hub_data_set_is_an_error(tmp_path):
+    for name, files in {
+        "unlike": {"a.csv": "user_id,item_id\nu,x\n", "b.csv": "user,item\nu,x\n"},
+        "bytes": {"a.csv": b"user_id,item_id\nu,\xff\n"},
+        "junk": {"a.parquet": "junk"},
+    }.items():
+        (tmp_path / name).mkdir()
+        for file, content in files.items():
+            write(tmp_path / name / file, content)
+        fails(
+            tmp_path / name, "hub", tmp_path, ValueError, f"the data set '.*{name}' can't be opened: .*check its files"
+        )
+    (tmp_path / "empty").mkdir()
+    fails(
+        tmp_path / "empty", "hub", tmp_path, FileNotFoundError, "there is no data set '.*empty': .*; check the folder"
+    )
+    fails(
+        "me/nothing", "hub", tmp_path, ConnectionError, "'me/nothing' is no local folder, and the Hub doesn't give it"
+    )
+    fails(tmp_path / "bytes/a.csv", "hub", tmp_path, ValueError, "a.csv' is a file; give its folder, or read it with")
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "jsonl.gz", "csv.gz", "parquet", "json"])
+def test_texts_from_a_file_of_their_own_come_before_those_of_the_log(tmp_path, kind):
+    log = write(tmp_path / "log.csv", "user_id,item_id,title,brand\nu,1,old,X\nu,2,kept,\nu,3,,\n")
+    rows = [
+        {"item_id": "1", "title": "new", "categories": "a"},
+        {"item_id": "2", "title": "", "categories": ""},
+        {"item_id": "9", "title": "not asked for", "categories": "b"},
+    ]
+    path = tmp_path / f"items.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows).append_column("wide", pa.array([[1.0]] * 3)), path)
+    elif "json" in kind:
+        write(path, "\n".join(map(json.dumps, rows)), packed=kind.endswith("gz"))
+    else:
+        separator = "\t" if kind == "tsv" else ","
+        lines = [separator.join(rows[0]), *(separator.join(row.values()) for row in rows)]
+        write(path, "\n".join(lines), packed=kind.endswith("gz"))
+    statistics, _, texts = read(log, "csv", tmp_path / "data", options=SourceOptions(items=str(path)))
+    assert texts == {
+        "1": {"title": "new", "brand": "X", "categories": "a"},
+        "2": {"title": "kept", "brand": "", "categories": ""},
+        "3": {"title": "", "brand": "", "categories": ""},
+    }
+    expect(statistics, **NOTHING_LEFT_OUT, items_without_title=1, items_without_texts=1)
+
+
+def test_wrong_files_of_texts_are_an_error(tmp_path):
+    log = write(tmp_path / "log.csv", "user_id,item_id\nu,1\nu,2\nu,3\n")
+    for name, content, kind, message in (
+        ("none.csv", None, FileNotFoundError, "`items` '.*none.csv' is no file; name the file of the items' texts"),
+        ("x.xml", "<a/>", ValueError, "`items` '.*x.xml' is none of .csv, .tsv, .item, .jsonl and .parquet; convert"),
+        (
+            "x.csv",
+            "asin,title\n1,a\n",
+            ValueError,
+            r"x.csv has no column 'item_id', only \['asin', 'title'\]; name it as in",
+        ),
+        (
+            "x.jsonl",
+            '{"asin": "1"}',
+            ValueError,
+            r"1 malformed lines in .*x.jsonl \(line 1: 'item_id' is empty or missing",
+        ),
+        ("x.parquet", "junk", ValueError, "x.parquet can't be read as parquet"),
+        (
+            "y.csv",
+            "item_id,title\n1,a\n2\n",
+            ValueError,
+            r"1 malformed rows in .*y.csv \(row 2: 1 cells instead of 2\)",
+        ),
+    ):
+        if content is not None:
+            write(tmp_path / name, content)
+        fails(log, "csv", tmp_path, kind, message, items=str(tmp_path / name))
+    options = SourceOptions(items=str(tmp_path / "y.csv"), max_malformed=0.5)
+    statistics, _, texts = read(log, "csv", tmp_path / "data", options=options)
+    assert texts["1"] == {"title": "a"}
+    assert "y.csv (row 2: 1 cells" in statistics["malformed"][0]
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())]
+)
+def test_parquet_in_several_files_with_every_kind_of_text(tmp_path, kind):
+    folder = tmp_path / "log"
+    (folder / "deeper").mkdir(parents=True)
+    for name, items in (("a", "wx"), ("b", "xy"), ("deeper/c", "zx")):
+        texts = pa.array(list(items)).cast(kind) if not pa.types.is_dictionary(kind) else pa.array(list(items), kind)
+        pq.write_table(pa.table({"user_id": ["u", "u"], "item_id": texts, "title": texts}), folder / f"{name}.parquet")
+    write(folder / "README.md", "no parquet")
+    _, sequences, texts = read(folder, "parquet", tmp_path / "data")
+    assert sequences == {"u": ["w", "x", "x", "y", "z", "x"]}
+    assert [(item_id, row["title"]) for item_id, row in texts.items()] == [(letter, letter) for letter in "wxyz"]
+
+
+def test_a_csv_with_line_breaks_and_a_byte_order_mark_and_colons(tmp_path):
+    text = '\ufeffuser:id,item_id,timestamp,title\r\nu,a,1,"two\r\nlines, ""quoted"""\r\n\r\nu,b,2,B\r\nu,c,3,C:D\r\n'
+    _, sequences, texts = read(
+        write(tmp_path / "log.csv", text), "csv", tmp_path / "data", options=SourceOptions("user:id")
+    )
+    assert sequences == {"u": ["a", "b", "c"]}
+    assert [row["title"] for row in texts.values()] == ['two\r\nlines, "quoted"', "B", "C:D"]
+
+
+# ---- Malformed rows
+
+
+def test_malformed_rows_of_a_csv_are_told_with_their_numbers(tmp_path):
+    rows = ["u,a,1", "u,b", ",b,2", "u,b,2,3", "u,,3", "u,c,soon", "u,b,2", "u,c,3"]
+    path = write(tmp_path / "log.csv", "\n".join(["user_id,item_id,timestamp", *rows]))
+    fails(
+        path, "csv", tmp_path, ValueError,
+        r"5 malformed rows in .*log.csv \(row 2: 2 cells instead of 3; row 3: 'user_id' is empty or missing; row 4: 4 "
+        r"cells instead of 3\), that is 62.50% of all, and `max_malformed` allows 0.10%; repair them, check",
+    )  # fmt: skip
+    statistics, sequences, _ = read(path, "csv", tmp_path / "data", options=SourceOptions(max_malformed=0.7))
+    assert sequences == {"u": ["a", "b", "c"]}
+    expect(statistics, malformed_rows_left_out=5, interactions_read=3)
+    for rows, message in (
+        (["u,a,1", "u,b,2", "u,c,3", "u,,4"], "row 4: 'item_id' is empty"),
+        (["u,b", "u,a,1", "u,c", "u,c,", "u,b,2"], "row 3: 2 cells instead of 3; row 4: 'timestamp' is missing"),
+        (
+            ["u,a,1", "u,b,2", "u", "u,c,x", "u,b,2"],
+            "row 3: 1 cells instead of 3; row 4: 'timestamp' is 'x', no number",
+        ),
+        (["u,,1", "u", ",c,2", "u"], "row 1: 'item_id' .*; row 2: 1 cells .*; row 3: 'user_id' is empty or missing"),
+    ):
+        write(path, "\n".join(["user_id,item_id,timestamp", *rows]))
+        fails(path, "csv", tmp_path, ValueError, message)
+
+
+def test_row_numbers_of_a_long_csv_are_right(tmp_path):
+    rows = [f"user{row % 5},item{row},{row}" for row in range(60_000)]  # longer than one block
+    rows[10_000] = rows[40_000] = "ragged"
+    rows[50_000] = "user1,,5"
+    path = write(tmp_path / "log.csv", "\n".join(["user_id,item_id,timestamp", *rows]), packed=True)
+    statistics = prepare(path, "csv", tmp_path / "data", min_count=1)
+    assert statistics["malformed"] == [
+        f"3 malformed rows in {path} (row 10001: 1 cells instead of 3; row 40001: 1 cells instead of 3; row 50001: "
+        "'item_id' is empty or missing)"
+    ]
+    expect(statistics, interactions_read=59_997, malformed_rows_left_out=3, users_sorted_by_time=0)
+
+
+def test_malformed_lines_of_jsonl_are_told_with_their_numbers(tmp_path):
+    good = [json.dumps({"user_id": "u", "item_id": item, "timestamp": time}) for time, item in enumerate("abc")]
+    bad = [
+        "no json",
+        "[1]",
+        '{"user_id": "u", "timestamp": 1}',
+        '{"user_id": "", "item_id": "a", "timestamp": 1}',
+        '{"user_id": "u", "item_id": 1.0, "timestamp": 1}',
+        '{"user_id": "u", "item_id": ["a"], "timestamp": 1}',
+        '{"user_id": "u", "item_id": true, "timestamp": 1}',
+        '{"user_id": "u", "item_id": "a"}',
+        '{"user_id": "u", "item_id": "a", "timestamp": "soon"}',
+        '{"user_id": "u", "item_id": "a", "timestamp": NaN}',
+        '{"user_id": "u", "item_id": "a", "timestamp": 1e999}',
+        '{"user_id": "u", "item_id": "\\ud83d", "timestamp": 1}',
+        b'{"user_id": "u", "item_id": "\xff", "timestamp": 1}',
+        "{" * 100_000,
+    ]
+    lines = [good[0], "", *bad, *good[1:]]
+    content = b"\n".join(line if isinstance(line, bytes) else line.encode() for line in lines)
+    path = write(tmp_path / "log.jsonl", content)
+    fails(
+        path, "jsonl", tmp_path, ValueError,
+        r"14 malformed lines in .*log.jsonl \(line 3: JSONDecodeError.*; line 4: it holds a list and no object; line "
+        r"5: 'item_id' is empty or missing\), that is 82.35% of all",
+    )  # fmt: skip
+    statistics, sequences, _ = read(path, "jsonl", tmp_path / "data", options=SourceOptions(max_malformed=0.9))
+    assert sequences == {"u": ["a", "b", "c"]}
+    expect(statistics, malformed_rows_left_out=14)
+    for line in bad:
+        write(path, b"\n".join([good[0].encode(), line if isinstance(line, bytes) else line.encode()]))
+        fails(path, "jsonl", tmp_path, ValueError, r"1 malformed lines in .*log.jsonl \(line 2: ")
+
+
+def test_a_malformed_first_line_of_jsonl_is_one_of_many(tmp_path):
+    lines = [
+        '{"user_id": "u", "timestamp": 1}',
+        *(f'{{"user_id": "u", "item_id": "{i}", "timestamp": {i}}}' for i in "321"),
+    ]
+    lines.append('{"user_id": "u", "item_id": "4", "timestamp": 4, "title": "Four", "description": ["a", "b"]}')
+    path = write(tmp_path / "log.jsonl", "\n".join(lines))
+    _, sequences, texts = read(path, "jsonl", tmp_path / "data", options=SourceOptions(max_malformed=0.2))
+    assert sequences == {"u": ["1", "2", "3", "4"]}
+    assert texts["4"] == {"title": "Four", "description": "a b"}
+    lines[0], lines[1] = lines[1].replace(', "timestamp": 3', ""), lines[0]
+    fails(
+        write(path, "\n".join(lines)),
+        "jsonl",
+        tmp_path,
+        ValueError,
+        "line 2 of .* has a `timestamp` and the first line none",
+    )
+
+
+def test_texts_of_a_malformed_line_are_not_taken(tmp_path):
+    lines = [
+        '{"user_id": "u", "title": "of nothing"}',
+        *(f'{{"user_id": "u", "item_id": "{i}"}}' for i in ("None", "b", "c")),
+    ]
+    path = write(tmp_path / "log.jsonl", "\n".join(lines))
+    assert read(path, "jsonl", tmp_path / "data", options=SourceOptions(max_malformed=0.5))[2]["None"] == {}
+
+
+@pytest.mark.parametrize("value", ["1", "x"])
+def test_ids_of_mixed_types_in_jsonl_are_an_error(tmp_path, value):
+    lines = [{"user_id": "u", "item_id": 1}, {"user_id": "u", "item_id": value}]
+    path = write(tmp_path / "log.jsonl", "\n".join(map(json.dumps, lines)))
+    fails(
+        path,
+        "jsonl",
+        tmp_path,
+        ValueError,
+        rf"'item_id' in line 2 of .* is '{value}', text among numbers .*; write all ids",
+    )
+
+
+def test_ids_of_a_parquet_file_must_be_text_or_whole_numbers(tmp_path):
+    for items in (pa.array([1.0, 2.0, 3.0]), pa.array([b"a", b"b", b"c"]), pa.array([True, False, True])):
+        path = tmp_path / "log.parquet"
+        pq.write_table(pa.table({"user_id": ["u"] * 3, "item_id": items}), path)
+        fails(
+            path,
+            "parquet",
+            tmp_path,
+            ValueError,
+            "column 'item_id' of .* holds (double|binary|bool); ids are text or whole",
+        )
+    for items in (pa.array([3, 1, 2], pa.uint8()), pa.array([3, 1, 2]).dictionary_encode()):
+        pq.write_table(pa.table({"user_id": ["u"] * 3, "item_id": items}), path)
+        name = tmp_path / str(items.type)[:4]
+        assert read(path, "parquet", name)[1] == {"u": ["3", "1", "2"]}
+    pq.write_table(pa.table({"user_id": ["u"] * 3, "item_id": pa.nulls(3)}), path)
+    fails(
+        path, "parquet", tmp_path, ValueError, r"3 malformed rows in .* \(row 1: 'item_id' is empty or missing; row 2"
+    )
+
+
+def test_missing_columns_are_named_with_their_remedy(tmp_path):
+    csv = write(tmp_path / "log.csv", "user,item_id\nu,a\n")
+    jsonl = write(tmp_path / "log.jsonl", '{"user": "u", "item_id": "a"}\n{"user": "u", "item_id": "b"}\n')
+    pq.write_table(pa.table({"user": ["u"], "item_id": ["a"]}), tmp_path / "log.parquet")
+    (tmp_path / "hub").mkdir()
+    write(tmp_path / "hub/a.csv", "user,item_id\nu,a\n")
+    for path, format in (
+        (csv, "csv"),
+        (jsonl, "jsonl"),
+        (tmp_path / "log.parquet", "parquet"),
+        (tmp_path / "hub", "hub"),
+    ):
+        columns = r", only \['user', 'item_id'\]"
+        fails(path, format, tmp_path, ValueError, f"has no column 'user_id'{columns}; name it with --user-column")
+        for option, remedy in (
+            ("item", "name it with --item"),
+            ("title", "name it with --title"),
+            ("time", "name one of"),
+        ):
+            message = f"has no column 'x'{columns}; {remedy}"
+            fails(path, format, tmp_path, ValueError, message, user_column="user", **{f"{option}_column": "x"})
+        wishes = {"user_column": "user", "split_column": "x"}
+        message = "of line 1 of .* is None.*--split-column" if format == "jsonl" else "no column 'x', .*--split-column"
+        fails(path, format, tmp_path, ValueError, message, **wishes)
+    twice = write(tmp_path / "twice.csv", "user_id,item_id,item_id\nu,a,b\n")
+    fails(twice, "csv", tmp_path, ValueError, "twice.csv has 2 columns 'item_id'; rename all but one")
+
+
+def test_split_names_that_mean_nothing_are_an_error(tmp_path):
+    lines = "user_id,item_id,fold\nu,a,train\nu,b,{}\n"
+    path = write(tmp_path / "log.csv", lines.format("tset"))
+    fails(
+        path,
+        "csv",
+        tmp_path,
+        ValueError,
+        "the split of a row of .* is 'tset'; write one of train, valid",
+        split_column="fold",
+    )
+    path = write(path, "ragged\n".join(lines.format("").split("\n", 1)))
+    write(path, lines.format("").replace("u,a", "ragged\nu,a"))
+    fails(
+        path,
+        "csv",
+        tmp_path,
+        ValueError,
+        "the split of row 3 of .* is missing; write one",
+        split_column="fold",
+        max_malformed=1,
+    )
+
+
+# ---- Whole files
+
+
+def test_damaged_gzip_files_are_an_error(tmp_path):
+    log = "user_id,item_id\n" + "".join(f"u{row * 7919 % 10007},i{row * 104729 % 10007}\n" for row in range(20_000))
+    for format, content in (("csv", log), ("jsonl", REVIEWS_2023), ("amazon2018", REVIEWS_2018)):
+        whole = gzip.compress(content.encode())
+        path = write(tmp_path / f"log-{format}.gz", whole[: len(whole) * 2 // 3])
+        fails(
+            path,
+            format,
+            tmp_path,
+            ValueError,
+            f"log-{format}.gz (is a damaged gzip file|can't be read as CSV: .*runcated)",
+        )
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl", "parquet", "recbole", "amazon2014", "amazon2018", "amazon2023"])
+@pytest.mark.parametrize("content", [b"", b"\n\n"])
+def test_empty_files_are_an_error(tmp_path, format, content):
+    path = write(tmp_path / "empty.file", content)
+    fails(
+        path,
+        format,
+        tmp_path,
+        ValueError,
+        "empty.file (holds no interaction|can't be read as (CSV|parquet)|has no column)",
+    )
+
+
+def test_logs_without_an_interaction_are_an_error(tmp_path):
+    (tmp_path / "movies").mkdir()
+    (tmp_path / "hub").mkdir()
+    pq.write_table(
+        pa.table({"user_id": pa.array([], pa.string()), "item_id": pa.array([], pa.string())}), tmp_path / "p"
+    )
+    for path, format in (
+        (write(tmp_path / "c", "user_id,item_id\n"), "csv"),
+        (tmp_path / "p", "parquet"),
+        (write(tmp_path / "movies/u.data", "").parent, "movielens"),
+        (write(tmp_path / "j", "no json\n"), "jsonl"),
+        (write(tmp_path / "a", "{}\n"), "amazon2018"),
+        (write(tmp_path / "hub/a.jsonl", '{"user_id": null, "item_id": "a"}\n').parent, "hub"),
+    ):
+        message = "the data set is empty: .* holds no interaction; check the path and --format"
+        fails(path, format, tmp_path, ValueError, message, max_malformed=1)
+
+
+def test_files_of_another_format_are_an_error_that_says_so(tmp_path):
+    csv = write(tmp_path / "log.csv", "user_id,item_id,timestamp\nu,a,1\nu,b,2\nu,c,3\n")
+    jsonl = write(tmp_path / "log.jsonl", REVIEWS_2023)
+    pq.write_table(pa.table({"user_id": ["u"] * 3, "item_id": ["a", "b", "c"]}), tmp_path / "log.parquet")
+    parquet = tmp_path / "log.parquet"
+    for path in (csv, jsonl, parquet):
+        for format in ("csv", "jsonl", "parquet", "recbole", "letter", *("amazon2014", "amazon2018", "amazon2023")):
+            if path.suffix != f".{format}" and (path, format) != (jsonl, "amazon2023"):
+                remedy = "copy it again" if format == "letter" else "check --format"
+                fails(path, format, tmp_path, ValueError, f"{path.name}.*{remedy}")
+
+
+@pytest.mark.parametrize("format", [name for name in READERS if name != "hub"])
+def test_a_path_that_does_not_exist_is_an_error(tmp_path, format):
+    fails(tmp_path / "nowhere", format, tmp_path, FileNotFoundError, "nowhere")
+    fails("no/where", format, tmp_path, FileNotFoundError, "no/where")
+
+
+def test_a_folder_for_a_file_and_a_file_for_a_folder_are_an_error(tmp_path):
+    (tmp_path / "folder").mkdir()
+    file = write(tmp_path / "log.csv", "user_id,item_id\nu,a\n")
+    for format in READERS:
+        fails(tmp_path / "folder", format, tmp_path, FileNotFoundError, "folder")
+    for format in ("movielens", "etegrec"):
+        fails(file, format, tmp_path, FileNotFoundError, "log.csv.*give (the one|a folder)")
+
+
+def test_the_hub_names_what_is_not_there(tmp_path):
+    fails(tmp_path / "nowhere", "hub", tmp_path, FileNotFoundError, "there is no data set '.*nowhere'")
+
+
+@pytest.mark.parametrize(
+    ("format", "options"),
+    [
+        ("letter", {"items": "x.csv"}),
+        ("letter", {"max_malformed": 0.5}),
+        ("etegrec", {"max_malformed": 0.5}),
+        ("movielens", {"title_column": "name"}),
+        ("amazon2018", {"time_column": "t"}),
+        ("csv", {"hub_config": "x"}),
+        ("parquet", {"hub_split": "test"}),
+        ("recbole", {"hub_split": "test"}),
+    ],
+)
+def test_options_that_mean_nothing_to_a_format_are_an_error(tmp_path, format, options):
+    ((name, value),) = options.items()
+    message = f"`{name}` is {value!r} and means nothing to the format '{format}'; leave it out"
+    fails(tmp_path, format, tmp_path, ValueError, message, **options)
+
+
+def test_shares_outside_0_and_1_are_an_error():
+    for share in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match=r"`max_malformed` is .*, but it is a share of rows; choose 0 to 1"):
+            SourceOptions(max_malformed=share)
+
+
+def test_text_that_is_not_utf8_is_an_error_in_a_csv(tmp_path):
+    head = b"user_id,item_id,title\nu,a,A\n"
+    for path in (
+        write(tmp_path / "id.csv", head + b"u,\xe9,B\n"),
+        write(tmp_path / "title.csv", head + b"u,b,\xe9\n"),
+        write(tmp_path / "header.csv", b"user_id,item_id,\xe9\nu,a,A\n"),
+    ):
+        fails(path, "csv", tmp_path, ValueError, f"{path.name} can't be read as CSV: .*the file is whole and UTF-8")
+
+
+def test_nothing_left_is_an_error(tmp_path):
+    path = write(tmp_path / "log.csv", "user_id,item_id\nu,a\nu,b\nu,c\n")
+    with pytest.raises(ValueError, match="no interaction is left: no users and items keep `min_count` 5 interactions"):
+        prepare(path, "csv", tmp_path / "data")
+
+
+def test_the_command_tells_what_was_left_out(tmp_path, capsys):
+    path = write(
+        tmp_path / "log.jsonl", "no json\n" + "".join(f'{{"user_id": "u", "item_id": "{i}"}}\n' for i in "abc")
+    )
+    call = ["prepare", str(path), "--format", "jsonl", "--output-dir", str(tmp_path / "data"), "--min-count", "1"]
+    assert main(call) == 1
+    assert "etegrec prepare: 1 malformed lines in" in capsys.readouterr().err
+    assert main([*call, "--max-malformed", "0.5"]) == 0
+    assert f"note: left out: 1 malformed lines in {path} (line 1: JSONDecodeError" in capsys.readouterr().err
+
+
+# ---- Times
+
+
+def test_dates_mean_the_same_moment_in_every_time_zone(monkeypatch):
+    import time
+
+    for zone in ("UTC", "America/New_York", "Asia/Tokyo"):
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        assert parse_time("2024-03-10 02:30:00") == 1710037800
+        assert parse_time("2024-03-10T02:30:00Z") == parse_time("2024-03-10T03:30:00+01:00") == 1710037800
+        assert parse_time("1970-01-02") == 86400
+    monkeypatch.undo()
+    time.tzset()
+    for value in (None, True, "", "soon", "nan", "inf", float("nan"), 2**63, [1], {}, b"1"):
+        assert parse_time(value) is None
+    assert [parse_time(value) for value in (0, -5, 1.5, "7", "-1", "2.5", 1700000000000000001)] == [
+        0, -5, 1.5, 7, -1, 2.5, 1700000000000000001,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_times_that_go_backwards_are_sorted_and_ties_keep_the_order_of_rows(tmp_path, kind):
+    rows = [("u", "a", 5), ("v", "a", 1), ("u", "b", 3), ("u", "c", 5), ("v", "b", 1), ("u", "d", 3), ("v", "c", 2)]
+    table = pa.table(dict(zip(("user_id", "item_id", "timestamp"), zip(*rows))))
+    path = tmp_path / f"log.{kind}"
+    if kind == "parquet":
+        pq.write_table(table, path, row_group_size=2)
+    elif kind == "jsonl":
+        write(path, "\n".join(map(json.dumps, table.to_pylist())))
+    else:
+        write(path, "user_id,item_id,timestamp\n" + "\n".join(f"{u},{i},{t}" for u, i, t in rows))
+    statistics, sequences, _ = read(path, kind, tmp_path / "data")
+    assert sequences == {"u": ["b", "d", "a", "c"], "v": ["a", "b", "c"]}
+    expect(statistics, users_sorted_by_time=1)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_one_bad_time_leaves_nanoseconds_apart(tmp_path, kind):
+    times = ["1700000000000000002", "1700000000000000001", "1700000000000000000", "soon"]
+    rows = {"user_id": ["u"] * 4, "item_id": list("abcd"), "timestamp": times}
+    path = tmp_path / f"log.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.table(rows), path)
+    else:
+        write(path, ",".join(rows) + "\n" + "\n".join(map(",".join, zip(*rows.values()))))
+    assert read(path, kind, tmp_path / "data", options=SourceOptions(max_malformed=0.3))[1] == {"u": ["c", "b", "a"]}
+
+
+def test_true_is_no_time(tmp_path):
+    pq.write_table(pa.table({"user_id": ["u"], "item_id": ["a"], "timestamp": [True]}), tmp_path / "log.parquet")
+    fails(
+        tmp_path / "log.parquet", "parquet", tmp_path, ValueError, "row 1: 'timestamp' is True, no number and no date"
+    )
+
+
+def test_a_file_that_may_not_be_read_is_an_error(tmp_path):
+    if os.geteuid() == 0:
+        pytest.skip("root reads everything")
+    path = write(tmp_path / "log.csv", "user_id,item_id\nu,a\n")
+    path.chmod(0)
+    fails(path, "csv", tmp_path, PermissionError, "log.csv")
