@@ -20,7 +20,7 @@ def call(*argv) -> None:
 
 
 def write_amazon(folder, process: SyntheticProcess) -> None:
-    """`Musical_Instruments_5.json.gz` and `meta_Musical_Instruments.json.gz` in the layout of 2018, by walks of users."""
+    """Walks of users as `Musical_Instruments_5.json.gz` and its metadata, in the layout of 2018."""
     log = process.sample()
     asins = [f"B{item:09d}" for item in range(process.n_items)]
     reviews = []
