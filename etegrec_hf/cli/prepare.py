@@ -85,8 +85,8 @@ def run(argv: list[str]) -> None:
         )
     for note in malformed:
         print(f"note: left out: {note}", file=sys.stderr)
-    if statistics["items_without_texts"] == statistics["items"]:
-        statistics["items_without_title"] = 0  # a log without texts needs no note
+    if statistics["items_without_texts"] == statistics["items"]:  # a log without texts needs no note
+        statistics |= {"items_without_texts": 0, "items_without_title": 0}
     for name, remedy in NOTES.items():
         if statistics.get(name):
             print(f"note: {name.replace('_', ' ')}: {statistics[name]}{remedy}", file=sys.stderr)
@@ -100,5 +100,6 @@ NOTES = {
     "users_below_min_count_dropped": " (--min-count)",
     "items_dropped": " (--min-count)",
     "users_sorted_by_time": " (their rows stood in another order)",
-    "items_without_title": " (a text embedding of titles will be zero for them)",
+    "items_without_texts": " (the file of texts tells nothing of them; text embeddings will be zero)",
+    "items_without_title": " (embeddings of titles alone will be zero)",
 }
