@@ -1,18 +1,17 @@
 """`etegrec baselines`: what simpler systems reach on a split."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from ..data.folders import replace_file
 from ..data.item_embeddings import embedding_names, read_embedding
 from ..data.prepared import PreparedDataset
 from ..data.splits import SPLIT_NAMES
 from ..evaluation.baselines import baselines
 from ..evaluation.collaborative import load_collaborative_model
 from ..hub.dataset_folder import local_dataset
+from .output_file import check_output_file, write_results
 from .parsing import parse
 from .tables import print_metrics
 
@@ -37,16 +36,12 @@ class BaselineArguments:
 
 def run(argv: list[str]) -> None:
     (arguments,) = parse("baselines", argv, BaselineArguments, examples=EXAMPLES)
-    if arguments.output and Path(arguments.output).is_dir():
-        raise ValueError(f"`output` {arguments.output!r} is a folder; name a file in it.")
+    output = check_output_file(arguments.output)
     results = measure_baselines(arguments)
     print_metrics(f"{arguments.data}, {arguments.split}, seen items {results['seen_items']}", results["baselines"])
     if arguments.collaborative_model is None:
         print("no SASRec row: make its model with `etegrec embed --collaborative` and name it --collaborative-model")
-    if arguments.output:
-        output, text = Path(arguments.output), json.dumps(results, indent=2) + "\n"
-        output.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(output, lambda beside: beside.write_text(text, encoding="utf-8"))
+    write_results(output, results)
 
 
 def measure_baselines(arguments: BaselineArguments) -> dict:

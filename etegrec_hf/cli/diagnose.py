@@ -1,16 +1,15 @@
 """`etegrec diagnose`: item tokenizers side by side."""
 
-import json
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
 
-from ..data.folders import replace_file
 from ..evaluation.code_diagnostics import tokenizer_diagnostics
 from ..evaluation.plots import check_matplotlib, plot_code_usage, plot_prefix_sizes
 from ..hub.model_folder import load_model
 from ..models.modeling_rqvae import RQVAEModel
+from .output_file import check_output_file, write_results
 from .parsing import parse
 from .run_folder import load_with_embeddings
 from .tables import print_comparison
@@ -37,16 +36,10 @@ class DiagnoseArguments:
 
 def run(argv: list[str]) -> None:
     (arguments,) = parse("diagnose", argv, DiagnoseArguments, examples=EXAMPLES)
-    output = Path(arguments.output) if arguments.output else None
-    if output and output.is_dir():
-        raise ValueError(f"`output` {arguments.output!r} is a folder; name a file in it.")
-    if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
+    output = check_output_file(arguments.output)
     results = diagnose(arguments)
     print_comparison("item tokenizers", results)
-    if output:
-        text = json.dumps(results, indent=2) + "\n"
-        replace_file(output, lambda beside: beside.write_text(text, encoding="utf-8"))
+    write_results(output, results)
 
 
 def diagnose(arguments: DiagnoseArguments) -> dict[str, dict]:

@@ -1,6 +1,5 @@
 """`etegrec evaluate`: Recall and NDCG of a recommender and of the baselines on a split."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from ..hub.model_card import write_model_card
 from ..hub.model_folder import load_recommender
 from ..hub.training_record import TrainingRecord
 from .finetune import of_catalogue
+from .output_file import check_output_file, write_results
 from .parsing import parse
 from .tables import print_metrics
 
@@ -44,17 +44,12 @@ class EvaluateArguments:
 
 def run(argv: list[str]) -> None:
     (arguments,) = parse("evaluate", argv, EvaluateArguments, examples=EXAMPLES)
-    output = Path(arguments.output) if arguments.output else None
-    if output and output.is_dir():
-        raise ValueError(f"`output` {arguments.output!r} is a folder; name a file in it.")
-    if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
+    output = check_output_file(arguments.output)
     results = evaluate(arguments)
     print_metrics(
         f"{arguments.data}, {arguments.split}", {"this model": results[arguments.split], **results["baselines"]}
     )
-    if output:
-        output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_results(output, results)
 
 
 def evaluate(arguments: EvaluateArguments) -> dict:

@@ -35,7 +35,43 @@ class RQVAETrainingArguments(TrainingArguments):
 
 
 @dataclass
-class ETEGRecTrainingArguments(TrainingArguments):
+class RankedTrainingArguments(TrainingArguments):
+    """What trainings have in common that are judged by ranked items, each epoch; the best of them stays.
+
+    Args:
+        early_stopping_patience (`int`, *optional*): evaluations without a better `metric_for_best_model` before
+            stopping.
+
+    Raises:
+        ValueError: early stopping without evaluation.
+    """
+
+    logging_strategy: str = "epoch"
+    eval_strategy: str = "epoch"
+    save_strategy: str = "epoch"
+    save_total_limit: int | None = 1
+    load_best_model_at_end: bool = True
+    metric_for_best_model: str | None = "ndcg@10"
+    greater_is_better: bool | None = True
+    remove_unused_columns: bool = False
+    dataloader_pin_memory: bool = False
+    restore_callback_states_from_checkpoint: bool = True
+    hub_strategy: str = "end"
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Evaluations without a better score before training stops."}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.early_stopping_patience is not None and self.eval_strategy == "no":
+            raise ValueError(
+                f"`early_stopping_patience` is {self.early_stopping_patience} and `eval_strategy` 'no'; evaluate by "
+                "'epoch', or leave the patience out (in a YAML file: null)."
+            )
+
+
+@dataclass
+class ETEGRecTrainingArguments(RankedTrainingArguments):
     """Arguments of [`ETEGRecTrainer`], beside transformers'. The defaults are the seed's section 6.
 
     Args:
@@ -51,8 +87,6 @@ class ETEGRecTrainingArguments(TrainingArguments):
         freeze_tokenizer (`bool`, *optional*, defaults to `False`): train the recommender alone, on codes that stay as
             they are and without alignment (TIGER), instead of both in turns.
         num_beams (`int`, *optional*, defaults to 50): beams at evaluation; metrics at longer lists are left out.
-        early_stopping_patience (`int`, *optional*): evaluations without a better `metric_for_best_model` before
-            stopping.
 
     Raises:
         ValueError: `cycle` below 2, a negative weight, a temperature that is not positive, fewer beams than
@@ -67,17 +101,6 @@ class ETEGRecTrainingArguments(TrainingArguments):
     num_train_epochs: float = 400
     per_device_train_batch_size: int = 512
     per_device_eval_batch_size: int = 64
-    logging_strategy: str = "epoch"
-    eval_strategy: str = "epoch"
-    save_strategy: str = "epoch"
-    save_total_limit: int | None = 1
-    load_best_model_at_end: bool = True
-    metric_for_best_model: str | None = "ndcg@10"
-    greater_is_better: bool | None = True
-    remove_unused_columns: bool = False
-    dataloader_pin_memory: bool = False
-    restore_callback_states_from_checkpoint: bool = True
-    hub_strategy: str = "end"
     tokenizer_learning_rate: float = field(default=1e-4, metadata={"help": "Learning rate of the item tokenizer."})
     cycle: int = field(default=2, metadata={"help": "Epochs of a cycle; the first trains the item tokenizer."})
     warm_epochs: int = field(default=10, metadata={"help": "Epochs without alignment losses."})
@@ -91,9 +114,6 @@ class ETEGRecTrainingArguments(TrainingArguments):
         default=False, metadata={"help": "Train the recommender alone, on codes that stay as they are (TIGER)."}
     )
     num_beams: int = field(default=50, metadata={"help": "Beams at evaluation."})
-    early_stopping_patience: int | None = field(
-        default=None, metadata={"help": "Evaluations without a better score before training stops."}
-    )
 
     def __post_init__(self):
         if self.cycle < 2:
@@ -121,11 +141,6 @@ class ETEGRecTrainingArguments(TrainingArguments):
                 f"the tokenizer, and no recommender would learn the codes it ends with; choose {epochs + 1}."
             )
         super().__post_init__()
-        if self.early_stopping_patience is not None and self.eval_strategy == "no":
-            raise ValueError(
-                f"`early_stopping_patience` is {self.early_stopping_patience} and `eval_strategy` 'no'; evaluate by "
-                "'epoch', or leave the patience out (in a YAML file: null)."
-            )
 
     def phase(self, epoch: int) -> str:
         """`"tokenizer"`, `"recommender"` or (frozen for good) `"finetune"`: what epoch `epoch` (from 0) trains."""

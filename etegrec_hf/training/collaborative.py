@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch.nn.functional as F
-from transformers import EarlyStoppingCallback, GPT2Config, GPT2LMHeadModel, TrainingArguments
+from transformers import EarlyStoppingCallback, GPT2Config, GPT2LMHeadModel
 
 from ..data.prepared import PreparedDataset
 from ..data.sequences import LengthGroupedSampler, SequenceDataset, WholeSequenceDataset, as_batch
 from ..evaluation.collaborative import ITEM_IDS, next_item_scores
 from ..evaluation.metrics import KS
+from .arguments import RankedTrainingArguments
 from .checkpoints import SafeCheckpoints
 from .trainer import rank
 
@@ -36,13 +37,8 @@ class CollaborativeSizes:
 
 
 @dataclass
-class CollaborativeTrainingArguments(TrainingArguments):
-    """Arguments of [`CollaborativeTrainer`], beside transformers'.
-
-    Args:
-        early_stopping_patience (`int`, *optional*, defaults to 3): evaluations without a better NDCG@10 before
-            stopping.
-    """
+class CollaborativeTrainingArguments(RankedTrainingArguments):
+    """Arguments of [`CollaborativeTrainer`], beside transformers'."""
 
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
@@ -51,20 +47,7 @@ class CollaborativeTrainingArguments(TrainingArguments):
     num_train_epochs: float = 15
     per_device_train_batch_size: int = 128
     per_device_eval_batch_size: int = 256
-    logging_strategy: str = "epoch"
-    eval_strategy: str = "epoch"
-    save_strategy: str = "epoch"
-    save_total_limit: int | None = 1
-    load_best_model_at_end: bool = True
-    metric_for_best_model: str | None = "ndcg@10"
-    greater_is_better: bool | None = True
-    remove_unused_columns: bool = False
-    dataloader_pin_memory: bool = False
-    restore_callback_states_from_checkpoint: bool = True
-    hub_strategy: str = "end"
-    early_stopping_patience: int | None = field(
-        default=3, metadata={"help": "Evaluations without a better NDCG@10 before training stops."}
-    )
+    early_stopping_patience: int | None = 3
 
 
 def build_collaborative_model(n_items: int, sizes: CollaborativeSizes) -> GPT2LMHeadModel:
