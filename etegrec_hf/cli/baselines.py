@@ -30,7 +30,9 @@ class BaselineArguments:
     collaborative_model: str | None = field(
         default=None, metadata={"help": "Output folder of `etegrec embed --collaborative`, for the SASRec row."}
     )
-    exclude_seen: bool = field(default=False, metadata={"help": "Leave items of the history out of the lists."})
+    exclude_seen: bool = field(
+        default=False, metadata={"help": "Leave items that the user had before out of the lists."}
+    )
     output: str | None = field(default=None, metadata={"help": "JSON file to write."})
 
 

@@ -11,7 +11,7 @@ from ..hub.model_folder import load_model
 from ..models.modeling_rqvae import RQVAEModel
 from .output_file import check_output_file, write_results
 from .parsing import parse
-from .run_folder import load_with_embeddings
+from .run_folder import load_with_embeddings, note_other_embedding
 from .tables import print_comparison
 
 EXAMPLES = """examples:
@@ -66,7 +66,8 @@ def diagnose(arguments: DiagnoseArguments) -> dict[str, dict]:
     results = {}
     for name, tokenizer, folder in zip(unique_names(tokenizers), tokenizers, folders):
         model = load_model(RQVAEModel, tokenizer)
-        _, embeddings = load(folder)
+        data, embeddings = load(folder)
+        note_other_embedding(tokenizer, data)
         if embeddings.shape[1] != model.config.input_size:
             raise ValueError(
                 f"tokenizer {tokenizer!r} reads embeddings of width {model.config.input_size}, and those of "

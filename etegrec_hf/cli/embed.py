@@ -5,9 +5,16 @@ from pathlib import Path
 
 from transformers import set_seed
 
-from ..data.item_embeddings import NamedEmbedding, describe, write_embedding
-from ..data.prepared import PreparedDataset, set_semantic_embedding
-from ..data.text_embeddings import embed_texts
+from ..data.item_embeddings import (
+    NamedEmbedding,
+    check_fusion,
+    check_name,
+    describe,
+    find_embedding,
+    write_embedding,
+)
+from ..data.prepared import PreparedDataset, read_items, set_semantic_embedding
+from ..data.text_embeddings import embed_texts, item_texts
 from ..training.collaborative import (
     CollaborativeSizes,
     CollaborativeTrainer,
@@ -17,7 +24,7 @@ from ..training.collaborative import (
     describe_training,
 )
 from .parsing import parse
-from .run_folder import checkpoint_of
+from .run_folder import DEFAULT_OUTPUT_DIR, checkpoint_of
 from .tables import print_figures
 
 EXAMPLES = """examples:
@@ -31,7 +38,7 @@ EXAMPLES = """examples:
 class EmbedArguments:
     """What is embedded, and how the semantic embedding is made of it."""
 
-    data: str = field(metadata={"help": "A prepared dataset; the embeddings are written into it."})
+    data: str = field(metadata={"help": "Folder of a prepared dataset; the embeddings are written into it."})
     collaborative: bool = field(
         default=False, metadata={"help": "Train a causal model of item sequences, which is kept in --output-dir."}
     )
@@ -64,19 +71,49 @@ def embed(
     """Makes the embeddings asked for, and the dataset's semantic embedding of them; returns figures of both."""
     if not (arguments.collaborative or arguments.text_model or arguments.fuse):
         raise ValueError("nothing to do: give --collaborative, --text-model or --fuse.")
+    if not arguments.collaborative and (arguments.resume or training.output_dir != DEFAULT_OUTPUT_DIR):
+        raise ValueError("`output_dir` and `resume` mean nothing without --collaborative; leave them out.")
     data = PreparedDataset.load(arguments.data)
-    figures: dict[str, object] = {}
-    made = []
-    if arguments.collaborative:
-        figures |= embed_collaborative(arguments, sizes, training, data)
-        made.append("collaborative")
+    made = ["collaborative"] * arguments.collaborative + [arguments.text_name] * bool(arguments.text_model)
+    check_wishes(arguments, made)
+    checkpoint = checkpoint_of(training, arguments.resume) if arguments.collaborative else None
     if arguments.text_model:
         embed_texts(
             arguments.data, arguments.text_model, arguments.text, arguments.text_name, arguments.text_batch_size
         )
-        made.append(arguments.text_name)
+    figures: dict[str, object] = {}
+    if arguments.collaborative:
+        figures |= embed_collaborative(arguments, sizes, training, data, checkpoint)
     semantic = set_semantic_embedding(arguments.data, arguments.fuse or made, arguments.normalize)
-    return figures | {"semantic_embedding": describe(semantic)}
+    zero = PreparedDataset.load(arguments.data).statistics["items_with_zero_embedding"]
+    return figures | {"semantic_embedding": describe(semantic), "items_with_zero_embedding": zero}
+
+
+def check_wishes(arguments: EmbedArguments, made: list[str]) -> None:
+    """Looks for what would fail, before anything takes time.
+
+    Args:
+        arguments ([`EmbedArguments`]): what is asked for.
+        made (`list[str]`): the embeddings that will be made.
+
+    Raises:
+        ValueError: names that can't be or are there twice, another normalisation, or a template of missing columns.
+        FileNotFoundError: an embedding to fuse that neither exists nor will be made.
+    """
+    folder = Path(arguments.data)
+    wanted = arguments.fuse or made
+    for name in made:
+        check_name(name)
+    if arguments.text_model and arguments.text_name == "collaborative":
+        raise ValueError("`text_name` is 'collaborative', as the other embedding is called; choose another.")
+    check_fusion(wanted, arguments.normalize)
+    if arguments.text_batch_size < 1:
+        raise ValueError(f"`text_batch_size` is {arguments.text_batch_size}; give 1 or more.")
+    if arguments.text_model:
+        item_texts(read_items(folder), arguments.text)
+    for name in wanted:
+        if name not in made:
+            find_embedding(folder, name)
 
 
 def embed_collaborative(
@@ -84,9 +121,9 @@ def embed_collaborative(
     sizes: CollaborativeSizes,
     training: CollaborativeTrainingArguments,
     data: PreparedDataset,
+    checkpoint: str | None,
 ) -> dict[str, object]:
     """Trains the collaborative model, keeps it and its embedding, and returns its validation metrics."""
-    checkpoint = checkpoint_of(training, arguments.resume)
     set_seed(training.seed)
     trainer = CollaborativeTrainer(build_collaborative_model(data.n_items, sizes), training, data)
     trainer.train(resume_from_checkpoint=checkpoint)

@@ -10,6 +10,7 @@ from ..data.splits import SPLIT_NAMES
 from ..evaluation.baselines import baselines
 from ..evaluation.evaluate import recommend_split
 from ..evaluation.metrics import KS, confidence_intervals, ranking_metrics
+from ..evaluation.seen import seen_items
 from ..hub.dataset_folder import local_dataset
 from ..hub.model_card import write_model_card
 from ..hub.model_folder import load_recommender
@@ -35,7 +36,9 @@ class EvaluateArguments:
     output: str | None = field(default=None, metadata={"help": "JSON file to write."})
     num_beams: int = field(default=50, metadata={"help": "Beams; metrics at longer lists are left out."})
     batch_size: int = field(default=64, metadata={"help": "Users at a time."})
-    exclude_seen: bool = field(default=False, metadata={"help": "Leave items of the history out of the lists."})
+    exclude_seen: bool = field(
+        default=False, metadata={"help": "Leave items that the user had before out of the lists."}
+    )
     update_card: bool = field(
         default=False, metadata={"help": "Write the results into the model's card and training record."}
     )
@@ -46,9 +49,8 @@ def run(argv: list[str]) -> None:
     (arguments,) = parse("evaluate", argv, EvaluateArguments, examples=EXAMPLES)
     output = check_output_file(arguments.output)
     results = evaluate(arguments)
-    print_metrics(
-        f"{arguments.data}, {arguments.split}", {"this model": results[arguments.split], **results["baselines"]}
-    )
+    title = f"{arguments.data}, {arguments.split}, seen items {results['protocol']['seen_items']}"
+    print_metrics(title, {"this model": results[arguments.split], **results["baselines"]})
     write_results(output, results)
 
 
@@ -64,11 +66,10 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     model, tokenizer = load_recommender(arguments.model)
     data = of_catalogue(PreparedDataset.load(local_dataset(arguments.data)), tokenizer)
     split = getattr(data, arguments.split)
+    seen = seen_items(data, split) if arguments.exclude_seen else None
     top_k = min(max(KS), arguments.num_beams)
     with torch.autocast(model.device.type, torch.bfloat16, enabled=arguments.bf16):
-        ranked = recommend_split(
-            model, split, top_k, arguments.num_beams, arguments.batch_size, arguments.exclude_seen
-        )
+        ranked = recommend_split(model, split, top_k, arguments.num_beams, arguments.batch_size, seen)
     metrics = ranking_metrics(ranked, split.targets)
     measured = {
         "intervals": confidence_intervals(ranked, split.targets),

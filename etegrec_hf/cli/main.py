@@ -19,7 +19,7 @@ COMMANDS = {
     "recommend": "recommend items for one history",
     "convert": "turn the original ETEGRec's checkpoints into a model",
     "import-codes": "start a recommender from codes trained elsewhere",
-    "push": "publish a trained model on the Hub",
+    "push": "publish a trained model or a prepared dataset on the Hub",
 }
 USER_ERRORS = (
     ValueError,
@@ -32,7 +32,7 @@ USER_ERRORS = (
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command; returns 0, 1 for an error of the input, 2 for a wrong call."""
+    """Runs a command; returns 0, 1 for an error of the input, 2 for a wrong call, 130 for an interruption."""
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
     if debug:
@@ -47,6 +47,9 @@ def main(argv: list[str] | None = None) -> int:
         return 0 if argv and argv[0] in ("-h", "--help") else 2
     try:
         import_module(f"{__package__}.{argv[0].replace('-', '_')}").run(argv[1:])
+    except KeyboardInterrupt:
+        print(f"etegrec {argv[0]}: interrupted", file=sys.stderr)
+        return 130
     except USER_ERRORS as error:
         if debug:
             raise

@@ -46,7 +46,8 @@ class PrepareArguments:
         default=None, metadata={"help": "Column of train, validation or test, for --split given."}
     )
     items: str | None = field(
-        default=None, metadata={"help": "File of the items' texts: .csv, .tsv, .jsonl or .parquet; Amazon's metadata."}
+        default=None,
+        metadata={"help": "File of the items' texts: .csv, .tsv, .jsonl or .parquet; for Amazon its metadata."},
     )
     max_malformed: float = field(
         default=SourceOptions.max_malformed, metadata={"help": "Largest share of rows that may be unreadable."}

@@ -1,5 +1,7 @@
 """The folder of a training run, and what its command reads."""
 
+import sys
+
 import torch
 from transformers import TrainingArguments
 
@@ -39,8 +41,23 @@ def load_with_embeddings(folder: str) -> tuple[PreparedDataset, torch.FloatTenso
     """
     data = PreparedDataset.load(local_dataset(folder))
     if data.embeddings is None:
-        raise ValueError(f"{folder} holds no `embedding`; prepare it again with --embedding.")
+        raise ValueError(
+            f"{folder} holds no `embedding`; make one with `etegrec embed`, or prepare it again with --embedding."
+        )
     return data, torch.from_numpy(data.embeddings)
+
+
+def note_other_embedding(tokenizer: str, data: PreparedDataset) -> None:
+    """Says so if the item tokenizer was trained on embeddings made otherwise than those of the dataset."""
+    trained, found = (
+        TrainingRecord.read(local_folder(tokenizer)).data.get("embedding"),
+        data.statistics.get("embedding"),
+    )
+    if trained is not None and trained != found:
+        print(
+            f"note: the item tokenizer in {tokenizer!r} was trained on {trained}, and this dataset holds {found}",
+            file=sys.stderr,
+        )
 
 
 def record_of(data: PreparedDataset, earlier: str | None = None) -> TrainingRecord:

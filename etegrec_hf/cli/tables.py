@@ -4,20 +4,22 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-SHOWN = ("recall@1", "recall@5", "recall@10", "recall@50", "ndcg@5", "ndcg@10")
+SHOWN = {
+    f"{name}@{k}": f"{name[0].upper()}@{k}" for name, ks in (("recall", (1, 5, 10, 50)), ("ndcg", (5, 10))) for k in ks
+}
 
 
 def print_metrics(title: str, rows: dict[str, dict[str, float]]) -> None:
     """Prints one row of ranking metrics a system."""
-    table = Table(Column("system", no_wrap=True), *SHOWN, title=title)
+    table = Table(Column("system", no_wrap=True), *SHOWN.values(), title=Text(title), caption="R: Recall, N: NDCG")
     for name, metrics in rows.items():
-        table.add_row(name, *(f"{metrics[column]:.4f}" if column in metrics else "-" for column in SHOWN))
+        table.add_row(Text(name), *(f"{metrics[column]:.4f}" if column in metrics else "-" for column in SHOWN))
     Console().print(table)
 
 
 def print_figures(title: str, figures: dict) -> None:
     """Prints names and values."""
-    table = Table("figure", "value", title=title)
+    table = Table("figure", "value", title=Text(title))
     for name, value in figures.items():
         table.add_row(name.replace("_", " "), _shown(value))
     Console().print(table)

@@ -14,7 +14,7 @@ from ..training.arguments import ETEGRecTrainingArguments
 from ..training.item_codes import build_recommender
 from ..training.trainer import ETEGRecTrainer
 from .parsing import parse
-from .run_folder import checkpoint_of, load_with_embeddings, record_of
+from .run_folder import checkpoint_of, load_with_embeddings, note_other_embedding, record_of
 
 EXAMPLES = """examples:
   etegrec train --data data/mine --tokenizer runs/tokenizer --output-dir runs/model
@@ -57,6 +57,7 @@ def train(arguments: TrainArguments, sizes: RecommenderSizes, training: ETEGRecT
     checkpoint = checkpoint_of(training, arguments.resume)
     data, embeddings = load_with_embeddings(arguments.data)
     item_tokenizer = load_model(RQVAEModel, arguments.tokenizer)
+    note_other_embedding(arguments.tokenizer, data)
     set_seed(training.seed)
     model = build_recommender(item_tokenizer.cpu(), embeddings, training.code_strategy, **asdict(sizes))
     record = record_of(data, arguments.tokenizer)

@@ -8,6 +8,7 @@ import yaml
 from .item_embeddings import embedding_names
 from .splits import SPLIT_NAMES
 
+UNKNOWN = "unknown"
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 
 CARD = """---
@@ -49,7 +50,7 @@ def dataset_card(folder: Path, name: str, statistics: dict) -> str:
         configs.append({"config_name": f"embedding_{embedding}", "data_files": files})
     count = statistics.get("interactions", 0)
     metadata = {
-        "license": statistics.get("license", "unknown"),
+        "license": statistics.get("license", UNKNOWN),
         "tags": ["recommendation", "sequential-recommendation", "etegrec"],
         "size_categories": [next((size for limit, size in SIZES if count < limit), "10M<n<100M")],
         "configs": configs,
@@ -57,6 +58,16 @@ def dataset_card(folder: Path, name: str, statistics: dict) -> str:
     rows = "\n".join(f"| {name.replace('_', ' ')} | {_cell(value)} |" for name, value in statistics.items())
     text = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
     return CARD.format(metadata=text, name=name, rows=rows)
+
+
+def license_of(card: str) -> str:
+    """The license that a card names, `"unknown"` if it names none."""
+    parts = card.split("---\n", 2)
+    try:
+        metadata = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0] else None
+    except yaml.YAMLError:
+        metadata = None
+    return str((metadata.get("license") if isinstance(metadata, dict) else None) or UNKNOWN)
 
 
 def _cell(value) -> str:

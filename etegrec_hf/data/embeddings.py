@@ -55,7 +55,7 @@ def cooccurrence_embedding(
     counts = cooccurrence_counts(sequences, offsets, n_items, window)
     counts = (counts + counts.T).tocoo()
     totals = np.asarray(counts.sum(1)).ravel()
-    if not totals.any():
+    if n_items < 2 or not totals.any():
         raise ValueError(
             "no two items occur in one training sequence; give an embedding file instead of 'cooccurrence'."
         )

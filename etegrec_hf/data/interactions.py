@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-MIN_LENGTH = 3  # interactions of a user: one each for training, validation and test
-
 
 @dataclass(frozen=True)
 class Interactions:
@@ -143,37 +141,28 @@ def drop_repeated(interactions: Interactions, kind: str) -> Interactions:
     return interactions if kept.all() else interactions.select(kept)
 
 
-def k_core(interactions: Interactions, min_count: int) -> Interactions:
-    """Drops users and items with fewer than `min_count` interactions, until none is left to drop.
+def k_core(interactions: Interactions, min_count: int, min_length: int = 1) -> Interactions:
+    """Drops users and items with too few interactions, until none is left to drop.
+
+    Args:
+        interactions ([`Interactions`]): the log.
+        min_count (`int`): interactions that every user and item must have.
+        min_length (`int`, *optional*, defaults to 1): interactions that every user must have at least, which a split
+            asks for.
 
     Raises:
         ValueError: nothing remains.
     """
+    of_users = max(min_count, min_length)
     while True:
         of_user = np.bincount(interactions.users, minlength=1)
         of_item = np.bincount(interactions.items, minlength=1)
-        kept = (of_user[interactions.users] >= min_count) & (of_item[interactions.items] >= min_count)
+        kept = (of_user[interactions.users] >= of_users) & (of_item[interactions.items] >= min_count)
         if kept.all():
             return interactions
         if not kept.any():
             raise ValueError(
-                f"no interaction is left: no users and items keep `min_count` {min_count} interactions, whichever are "
-                "dropped first; lower it, or check that ids repeat across rows."
+                f"no interaction is left: no users with {of_users} and items with {min_count} interactions remain, "
+                "whichever are dropped first; lower `min_count`, or check that ids repeat across rows."
             )
         interactions = interactions.select(kept)
-
-
-def drop_short_users(interactions: Interactions) -> Interactions:
-    """Drops users with fewer than `MIN_LENGTH` interactions.
-
-    Raises:
-        ValueError: no user is long enough.
-    """
-    lengths = np.diff(interactions.starts)
-    long_enough = lengths >= MIN_LENGTH
-    if not long_enough.any():
-        raise ValueError(
-            f"none of {len(lengths)} users has {MIN_LENGTH} interactions, one each for training, validation and test; "
-            "check that user ids repeat across rows."
-        )
-    return interactions if long_enough.all() else interactions.select(long_enough[interactions.users])

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .embeddings import rows_by_id
+from .embeddings import check_embeddings, rows_by_id
 from .folders import replace_file
 
 METADATA = b"etegrec_hf"  # key of what a parquet file's schema tells beside its columns
@@ -21,7 +21,7 @@ class NamedEmbedding:
     """Embeddings of all items of a dataset.
 
     Args:
-        name (`str`): letters, digits, `-`, `_` and `.`; it names a file.
+        name (`str`): see [`check_name`].
         values (`np.ndarray` of `float32`, shape `(n_items, width)`): a row an item; all 0 where nothing is known.
         made (`dict`): how, for whoever wants to repeat it.
 
@@ -34,8 +34,15 @@ class NamedEmbedding:
     made: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        if not re.fullmatch(r"[\w-][\w.-]*", self.name):
-            raise ValueError(f"an embedding is named {self.name!r}; use letters, digits, '-', '_' and '.'.")
+        check_name(self.name)
+
+
+def check_name(name: str) -> None:
+    """Raises a `ValueError` unless an embedding, and its file, can be called so."""
+    if not re.fullmatch(r"[\w-][\w.-]*", name) or name.endswith(".parquet"):
+        raise ValueError(
+            f"an embedding is named {name!r}; use letters, digits, '-', '_' and '.', and no ending '.parquet'."
+        )
 
 
 def fuse(parts: list[NamedEmbedding], normalize: str) -> NamedEmbedding:
@@ -57,14 +64,18 @@ def fuse(parts: list[NamedEmbedding], normalize: str) -> NamedEmbedding:
     >>> fuse([NamedEmbedding("a", np.array([[3.0, 4.0]])), NamedEmbedding("b", np.array([[2.0]]))], "l2").values
     array([[0.6, 0.8, 1. ]], dtype=float32)
     """
-    if normalize not in NORMALIZATIONS:
-        raise ValueError(f"`normalize` is {normalize!r}; choose one of {', '.join(NORMALIZATIONS)}.")
-    names = [part.name for part in parts]
-    if not parts or len(set(names)) != len(names):
-        raise ValueError(f"the semantic embedding is to be made of {names}; name one or more, each once.")
+    check_fusion([part.name for part in parts], normalize)
     values = np.concatenate([_normalized(part.values, normalize) for part in parts], axis=1)
     told = [{"name": part.name, "width": part.values.shape[1], **part.made} for part in parts]
     return NamedEmbedding("embedding", values.astype(np.float32), {"parts": told, "normalize": normalize})
+
+
+def check_fusion(names: list[str], normalize: str) -> None:
+    """Raises a `ValueError` for no part, one named twice, or another normalisation."""
+    if normalize not in NORMALIZATIONS:
+        raise ValueError(f"`normalize` is {normalize!r}; choose one of {', '.join(NORMALIZATIONS)}.")
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"the semantic embedding is to be made of {names}; name one or more, each once.")
 
 
 def _normalized(values: np.ndarray, normalize: str) -> np.ndarray:
@@ -112,11 +123,31 @@ def embedding_names(folder: Path) -> list[str]:
 
 
 def write_embedding(folder: Path, part: NamedEmbedding, item_ids: list[str]) -> None:
-    """Writes `embeddings/NAME.parquet`: `item_id`, `embedding`, and in the schema's metadata how it was made."""
+    """Writes `embeddings/NAME.parquet`: `item_id`, `embedding`, and in the schema's metadata how it was made.
+
+    Raises:
+        ValueError: NaN or infinity in it.
+    """
+    check_embeddings(part.values, item_ids, Path(part.name))
     table = pa.table({"item_id": pa.array(item_ids, pa.string()), "embedding": embedding_column(part.values)})
     path = embedding_file(folder, part.name)
     path.parent.mkdir(exist_ok=True)
     replace_file(path, lambda beside: pq.write_table(with_metadata(table, part.made), beside))
+
+
+def find_embedding(folder: Path, name: str) -> Path:
+    """The file of a dataset's embedding of that name, or the `.parquet` file that `name` is.
+
+    Raises:
+        FileNotFoundError: neither exists.
+    """
+    path = Path(name) if name.endswith(".parquet") else embedding_file(folder, name)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{str(folder)!r} has no embedding {name!r}, only {embedding_names(folder)}; make it with "
+            "`etegrec embed`, or name a .parquet."
+        )
+    return path
 
 
 def read_embedding(folder: Path, name: str, item_ids: list[str]) -> NamedEmbedding:
@@ -126,11 +157,7 @@ def read_embedding(folder: Path, name: str, item_ids: list[str]) -> NamedEmbeddi
         FileNotFoundError: neither exists.
         ValueError: an item without an embedding, or a broken file.
     """
-    path = Path(name) if name.endswith(".parquet") else embedding_file(folder, name)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{str(folder)!r} has no embedding {name!r}, only {embedding_names(folder)}; make it with "
-            "`etegrec embed`, or name a .parquet."
-        )
+    path = find_embedding(folder, name)
+    values = rows_by_id(path, item_ids)  # looks whether it is such a table
     made = metadata_of(pq.read_table(path, columns=["item_id"])) or {"file": path.name}
-    return NamedEmbedding(path.stem, rows_by_id(path, item_ids), made)
+    return NamedEmbedding(re.sub(r"[^\w.-]+", "-", path.stem), values, made)

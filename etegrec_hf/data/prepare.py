@@ -1,5 +1,6 @@
 """From a log on disk to a prepared dataset."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,11 @@ import pyarrow.compute as pc
 
 from .embeddings import cooccurrence_embedding, read_embeddings
 from .folders import check_output_dir
-from .interactions import MIN_LENGTH, Interactions, drop_repeated, drop_short_users, k_core
+from .interactions import Interactions, drop_repeated, k_core
 from .item_embeddings import NORMALIZATIONS, NamedEmbedding
 from .prepared import write_prepared
 from .sources import Source, SourceOptions, read_source
-from .splits import SPLITTERS, SplitRows
+from .splits import MIN_LENGTHS, SPLITTERS, SplitRows, positions_of
 
 
 def prepare(
@@ -58,23 +59,25 @@ def prepare(
         raise ValueError(f"`split` is {split!r}; choose one of {', '.join(SPLITTERS)}.")
     if normalize not in NORMALIZATIONS:
         raise ValueError(f"`normalize` is {normalize!r}; choose one of {', '.join(NORMALIZATIONS)}.")
+    if normalize != "none" and not embedding:
+        raise ValueError(f"`normalize` is {normalize!r}, and there is no `embedding` to normalize; give one.")
     for name, number in (("min_count", min_count), ("max_history", max_history)):
         if number < 1:
             raise ValueError(f"`{name}` is {number}; give 1 or more.")
+    named = _names_of([embedding] if isinstance(embedding, (str, Path)) else embedding or [])
     check_output_dir(output_dir)
     source = read_source(path, format, options)
     log = source.interactions
     distinct = drop_repeated(log, duplicates)
-    core = k_core(distinct, min_count)
-    interactions = drop_short_users(core)
+    least = MIN_LENGTHS[split]
+    interactions = k_core(distinct, min_count, least)
     rows = SPLITTERS[split](interactions)
     item_ids = interactions.item_ids.tolist()
     texts = source.read_texts(item_ids)
     embeddings = [
-        _embedding(str(name), source, interactions, rows["train"], seed)
-        for name in ([embedding] if isinstance(embedding, (str, Path)) else embedding or [])
+        _embedding(name, origin, source, interactions, rows["train"], seed) for name, origin in named.items()
     ]
-    too_short, below_min_count = _users_dropped(log, core, len(interactions.user_ids))
+    too_short = int((np.diff(log.starts) < least).sum())
     lengths = np.diff(interactions.starts)
     cells = len(interactions.user_ids) * len(interactions.item_ids)
     statistics = {
@@ -88,17 +91,17 @@ def prepare(
         "items": len(interactions.item_ids),
         "interactions": len(interactions.users),
         "sparsity": round(1 - len(interactions.users) / cells, 6),
-        "shortest_history": int(lengths.min()),
-        "median_length": float(np.median(lengths)),
-        "mean_length": round(float(lengths.mean()), 2),
-        "longest_history": int(lengths.max()),
+        "shortest_sequence": int(lengths.min()),
+        "median_sequence": float(np.median(lengths)),
+        "mean_sequence": round(float(lengths.mean()), 2),
+        "longest_sequence": int(lengths.max()),
         "users_read": len(log.user_ids),
         "items_read": len(log.item_ids),
         "interactions_read": len(log.users),
         "malformed_rows_left_out": sum(malformed.count for malformed in source.malformed),
         "duplicates_dropped": len(log.users) - len(distinct.users),
-        f"users_below_{MIN_LENGTH}_interactions_dropped": too_short,
-        "users_below_min_count_dropped": below_min_count,
+        **({f"users_below_{least}_interactions_dropped": too_short} if least > 1 else {}),
+        "users_below_min_count_dropped": len(log.user_ids) - len(interactions.user_ids) - too_short,
         "items_dropped": len(log.item_ids) - len(interactions.item_ids),
         "users_sorted_by_time": log.users_sorted,
         "items_without_title": sum(not texts.get(item_id, {}).get("title") for item_id in item_ids),
@@ -112,33 +115,34 @@ def prepare(
     return statistics | {"malformed": [str(malformed) for malformed in source.malformed if malformed.count]}
 
 
-def _users_dropped(log: Interactions, core: Interactions, kept: int) -> tuple[int, int]:
-    """Users who were too short from the start, and others whom filtering left out."""
-    # a user who is too short anyway counts as that, whatever the k-core does with them
-    in_core = pc.is_in(pa.array(log.user_ids), value_set=pa.array(core.user_ids)).to_numpy(zero_copy_only=False)
-    below_min_count = int((~in_core & (np.diff(log.starts) >= MIN_LENGTH)).sum())
-    return len(log.user_ids) - kept - below_min_count, below_min_count
+def _names_of(origins: list) -> dict[str, str]:
+    """What an embedding is called, and what it is made of: a file's name without what no name may hold."""
+    named: dict[str, str] = {}
+    for origin in map(str, origins):
+        name = re.sub(r"[^\w.-]+", "-", Path(origin).stem).strip("-.") or "file"
+        named[name if name not in named else f"{name}-{len(named) + 1}"] = origin
+    return named
 
 
-def _embedding(name: str, source: Source, interactions: Interactions, train: SplitRows, seed: int) -> NamedEmbedding:
+def _embedding(
+    name: str, origin: str, source: Source, interactions: Interactions, train: SplitRows, seed: int
+) -> NamedEmbedding:
     """The embedding of the co-occurrences in training sequences, or that of a file."""
-    if name == "cooccurrence":
+    if origin == "cooccurrence":
         sequences, offsets = training_sequences(interactions, train)
         values = cooccurrence_embedding(sequences, offsets, len(interactions.item_ids), seed=seed)
         return NamedEmbedding(name, values, {"method": "SVD of positive pointwise mutual information", "seed": seed})
     log_ids = pa.array(source.interactions.item_ids)
     rows = pc.index_in(pa.array(interactions.item_ids), value_set=log_ids).to_numpy()
     n_rows = len(log_ids)
+    padded = source.embedding_rows is not None
     if source.embedding_rows is not None:
         rows, n_rows = source.embedding_rows[rows], source.n_embedding_rows or 0
-    padded = source.embedding_rows is not None
-    values = read_embeddings(Path(name), interactions.item_ids.tolist(), rows, n_rows, padded)
-    return NamedEmbedding(Path(name).stem, values, {"file": Path(name).name})
+    values = read_embeddings(Path(origin), interactions.item_ids.tolist(), rows, n_rows, padded)
+    return NamedEmbedding(name, values, {"file": Path(origin).name})
 
 
 def training_sequences(interactions: Interactions, train: SplitRows) -> tuple[np.ndarray, np.ndarray]:
     """Item rows of all training sequences one after the other, `[n]`, and where each starts, `[rows + 1]`."""
-    lengths = train.target + 1 - train.start
-    offsets = np.concatenate([[0], lengths.cumsum()])
-    positions = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - train.start, lengths)
+    positions, offsets = positions_of(train.start, train.target + 1)
     return interactions.items[positions], offsets

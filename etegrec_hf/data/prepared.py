@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from .dataset_card import dataset_card
+from .dataset_card import UNKNOWN, dataset_card, license_of
 from .embeddings import embeddings_of_column
 from .folders import check_output_dir, complete_or_absent, replace_file
 from .interactions import Interactions
@@ -18,12 +18,13 @@ from .item_embeddings import (
     describe,
     embedding_column,
     fuse,
+    metadata_of,
     read_embedding,
     with_metadata,
     write_embedding,
 )
 from .sources.source import TEXT_FIELDS
-from .splits import SPLIT_NAMES, SplitRows
+from .splits import SPLIT_NAMES, SplitRows, positions_of
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,15 @@ class PreparedDataset:
         """Reads the folder that [`write_prepared`] wrote.
 
         Raises:
-            FileNotFoundError: the folder is no prepared dataset.
-            ValueError: duplicate item ids, an item in a sequence that `items` doesn't hold, empty cells, or embeddings
-                that are empty, not finite or of several widths.
+            FileNotFoundError: the folder is no prepared dataset, or lacks a file.
+            ValueError: damaged files, duplicate item ids, an item in a sequence that `items` doesn't hold, empty
+                cells, or embeddings that are empty, not finite or of several widths.
         """
         folder = Path(folder)
         items = read_items(folder)
+        for name in ("statistics.json", *(f"sequences/{name}.parquet" for name in SPLIT_NAMES)):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"{str(folder)!r} lacks {name}; copy the dataset again, or prepare it again.")
         item_ids = items["item_id"].to_pylist()
         distinct = len(set(item_ids))
         if distinct != len(item_ids):
@@ -122,13 +126,15 @@ class PreparedDataset:
         if "embedding" in items.column_names:
             embeddings = embeddings_of_column(items["embedding"], item_ids, folder)
         splits = {name: _read_split(folder / f"sequences/{name}.parquet", items["item_id"]) for name in SPLIT_NAMES}
-        statistics = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
+        statistics = _read_statistics(folder)
+        if embeddings is not None and metadata_of(items):  # which knows better, if writing both was interrupted
+            statistics |= _figures_of(embeddings, metadata_of(items))
         titles = items["title"].to_pylist() if "title" in items.column_names else [""] * len(item_ids)
         return cls(item_ids, titles, embeddings, **splits, statistics=statistics)
 
 
 def _read_split(path: Path, item_ids: pa.ChunkedArray) -> Split:
-    table = pq.read_table(path)
+    table = _read_table(path)
     for name in ("user_id", "history", "target"):
         if table[name].null_count:
             raise ValueError(f"column {name!r} of {path} has {table[name].null_count} empty cells; prepare again.")
@@ -171,7 +177,7 @@ def write_prepared(
         splits (`dict[str, SplitRows]`): rows of `train`, `validation` and `test`.
         texts (`dict[str, dict[str, str]]`): item id to `title` and other texts, where known.
         embeddings (`list[NamedEmbedding]`): of `interactions.item_ids`; their fusion is the semantic embedding.
-        statistics (`dict`): what the card shows.
+        statistics (`dict`): what the card shows; figures of the semantic embedding are added.
         max_history (`int`, *optional*, defaults to 50): items that validation and test histories keep, the last ones.
         item_tokens (`dict[str, list[str]]`, *optional*): item id to token strings that came with the log, where known.
         normalize (`str`, *optional*, defaults to `"none"`): as in [`fuse`].
@@ -197,7 +203,9 @@ def write_prepared(
         for part in embeddings:
             write_embedding(folder, part, item_ids)
         if embeddings:
-            _write_semantic_embedding(folder, fuse(embeddings, normalize), statistics)
+            semantic = fuse(embeddings, normalize)
+            _write_semantic_embedding(folder, semantic)
+            statistics |= _figures_of(semantic.values, semantic.made)
         _write_statistics(folder, str(output_dir), statistics)
 
 
@@ -217,11 +225,15 @@ def set_semantic_embedding(folder: str | Path, names: list[str], normalize: str)
         ValueError: see [`fuse`] and [`read_embedding`].
     """
     folder = Path(folder)
-    item_ids = read_items(folder)["item_id"].to_pylist()
+    items = read_items(folder)
+    item_ids = items["item_id"].to_pylist()
     semantic = fuse([read_embedding(folder, name, item_ids) for name in names], normalize)
-    statistics = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
-    _write_semantic_embedding(folder, semantic, statistics)
-    _write_statistics(folder, str(folder), statistics)
+    if "embedding" in items.column_names and not metadata_of(items):  # of a dataset from elsewhere: its only copy
+        earlier = embeddings_of_column(items["embedding"], item_ids, folder)
+        write_embedding(folder, NamedEmbedding("earlier", earlier), item_ids)
+    statistics = _read_statistics(folder)
+    _write_semantic_embedding(folder, semantic)
+    _write_statistics(folder, str(folder), statistics | _figures_of(semantic.values, semantic.made))
     return semantic.made
 
 
@@ -234,33 +246,56 @@ def read_items(folder: Path) -> pa.Table:
     path = folder / "items/items.parquet"
     if not path.exists():
         raise FileNotFoundError(f"{str(folder)!r} is no prepared dataset; make one with `etegrec prepare`.")
-    return pq.read_table(path)
+    return _read_table(path)
 
 
-def _write_semantic_embedding(folder: Path, semantic: NamedEmbedding, statistics: dict) -> None:
-    """Puts the semantic embedding into the table of items, which tells how it was made, and into the statistics."""
+def _read_table(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path)
+    except pa.ArrowException as error:
+        raise ValueError(f"{path} is damaged ({error}); copy the dataset again, or prepare it again.") from error
+
+
+def _read_statistics(folder: Path) -> dict:
+    path = folder / "statistics.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); copy the dataset again, or prepare it again.") from error
+
+
+def _write_semantic_embedding(folder: Path, semantic: NamedEmbedding) -> None:
+    """Puts the semantic embedding into the table of items, which tells how it was made."""
     items = read_items(folder)
     if "embedding" in items.column_names:
         items = items.drop_columns("embedding")
     items = with_metadata(items.append_column("embedding", embedding_column(semantic.values)), semantic.made)
     replace_file(folder / "items/items.parquet", lambda beside: pq.write_table(items, beside))
-    statistics["embedding"] = describe(semantic.made)
-    statistics["embedding_width"] = semantic.values.shape[1]
-    statistics["items_with_zero_embedding"] = int((~semantic.values.any(axis=1)).sum())
+
+
+def _figures_of(values: np.ndarray, made: dict) -> dict:
+    """What the statistics tell of the semantic embedding."""
+    return {
+        "embedding": describe(made),
+        "embedding_width": values.shape[1],
+        "items_with_zero_embedding": int((~values.any(axis=1)).sum()),
+    }
 
 
 def _write_statistics(folder: Path, name: str, statistics: dict) -> None:
+    """Writes `statistics.json`, and the card anew; a license that somebody wrote into it stays."""
+    path = folder / "README.md"
+    if statistics.get("license", UNKNOWN) == UNKNOWN and path.exists():
+        statistics = statistics | {"license": license_of(path.read_text(encoding="utf-8"))}
     figures = json.dumps(statistics, indent=2) + "\n"
     replace_file(folder / "statistics.json", lambda beside: beside.write_text(figures, encoding="utf-8"))
     card = dataset_card(folder, name, statistics)
-    replace_file(folder / "README.md", lambda beside: beside.write_text(card, encoding="utf-8"))
+    replace_file(path, lambda beside: beside.write_text(card, encoding="utf-8"))
 
 
 def _split_table(interactions: Interactions, rows: SplitRows, max_history: int | None) -> pa.Table:
     start = rows.start if max_history is None else np.maximum(rows.start, rows.target - max_history)
-    lengths = rows.target - start
-    offsets = np.concatenate([[0], lengths.cumsum()])
-    positions = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - start, lengths)
+    positions, offsets = positions_of(start, rows.target)
     user_ids, item_ids = (pa.array(ids, pa.string()) for ids in (interactions.user_ids, interactions.item_ids))
     history = item_ids.take(pa.array(interactions.items[positions]))
     return pa.table(

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .interactions import MIN_LENGTH, Interactions
+from .interactions import Interactions
 
+MIN_LENGTH = 3  # interactions of a user where each has one of training, validation and test
 SPLIT_NAMES = ("train", "validation", "test")
 
 
@@ -23,6 +24,13 @@ class SplitRows:
     target: np.ndarray
 
 
+def positions_of(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The positions from each start up to its end, one after the other, `[n]`, and where each begins, `[rows + 1]`."""
+    lengths = end - start
+    offsets = np.concatenate([[0], lengths.cumsum()])
+    return np.arange(offsets[-1]) - np.repeat(offsets[:-1] - start, lengths), offsets
+
+
 def leave_one_out(interactions: Interactions) -> dict[str, SplitRows]:
     """Each user's last item is the test target, the one before the validation target, the rest is training.
 
@@ -32,7 +40,7 @@ def leave_one_out(interactions: Interactions) -> dict[str, SplitRows]:
     start, end = interactions.starts[:-1], interactions.starts[1:]
     if (end - start).min() < MIN_LENGTH:
         raise ValueError(
-            f"a user has fewer than {MIN_LENGTH} interactions; drop such users first (`drop_short_users`)."
+            f"a user has fewer than {MIN_LENGTH} interactions; drop such users first (`k_core` with `min_length`)."
         )
     return {name: SplitRows(start, end - back) for name, back in zip(SPLIT_NAMES, (3, 2, 1))}
 
@@ -116,3 +124,5 @@ SPLITTERS: dict[str, Callable[[Interactions], dict[str, SplitRows]]] = {
     "ratio": ratio_split,
     "given": given_split,
 }
+# Interactions that a user must have; elsewhere one is enough, to be learned from
+MIN_LENGTHS = {"leave-one-out": MIN_LENGTH, "ratio": MIN_LENGTH, "time": 1, "given": 1}

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .interactions import MIN_LENGTH, Interactions
+from .interactions import Interactions
 from .item_embeddings import NamedEmbedding
 from .prepared import write_prepared
-from .splits import leave_one_out
+from .splits import MIN_LENGTH, leave_one_out
 
 KINDS = (
     "guitar",

@@ -13,10 +13,10 @@ import pyarrow as pa
 from rich.progress import track
 
 from .folders import replace_file
-from .item_embeddings import NamedEmbedding, embedding_file, write_embedding
+from .item_embeddings import NamedEmbedding, check_name, embedding_file, write_embedding
 from .prepared import read_items
 
-CHUNK = 2048  # items whose embeddings are kept at a time
+CHUNK = 512  # items whose embeddings are kept at a time
 
 
 def item_texts(items: pa.Table, template: str) -> list[str]:
@@ -43,13 +43,16 @@ def item_texts(items: pa.Table, template: str) -> list[str]:
     columns = [field for _, field, _, _ in pieces if field is not None]
     if not columns:
         raise ValueError(f"`text` is {template!r} and names no column of the items; write one like '{{title}}'.")
+    there = [column.name for column in items.schema if pa.types.is_string(column.type)]
     for _, field, specification, conversion in pieces:
-        if field is None:
-            continue
-        if specification or conversion or field not in items.column_names:
-            near = get_close_matches(field, items.column_names, n=1)
-            remedy = f"did you mean {near[0]!r}?" if near else f"choose among {items.column_names}."
-            raise ValueError(f"`text` is {template!r}, and the items have no column {field!r}; {remedy}")
+        if specification or conversion:
+            raise ValueError(
+                f"`text` is {template!r}, and braces hold more than a name; leave ':' and '!' out of them."
+            )
+        if field is not None and field not in there:
+            near = get_close_matches(field, there, n=1)
+            remedy = f"did you mean {near[0]!r}?" if near else f"choose among {there}."
+            raise ValueError(f"`text` is {template!r}, and the items have no texts {field!r}; {remedy}")
     values = {name: ["" if value is None else str(value) for value in items[name].to_pylist()] for name in columns}
     if not any(any(column) for column in values.values()):
         raise ValueError(f"`text` is {template!r}, and no item has a text in {columns}; name other columns.")
@@ -82,18 +85,19 @@ def embed_texts(
         FileNotFoundError: no such dataset or model.
         ValueError: see [`item_texts`]; sentence-transformers isn't installed.
     """
+    check_name(name)
     folder = Path(folder)
     items = read_items(folder)
     texts = item_texts(items, template)
     made = {"model": Path(model).name if Path(model).is_dir() else model, "text": template}
-    key = hashlib.sha256(json.dumps([made, texts]).encode()).hexdigest()[:16]
-    path = embedding_file(folder, name)
-    done = path.with_name(f".{name}.{key}")
-    done.mkdir(parents=True, exist_ok=True)
+    key = hashlib.sha256(json.dumps([_fingerprint(model), template, texts]).encode()).hexdigest()[:16]
+    unfinished = embedding_file(folder, name).with_name(f".{name}")
+    done = unfinished / key
     starts = range(0, len(texts), CHUNK)
     missing = [start for start in starts if not (done / f"{start}.npy").exists()]
     if missing:
         encoder = _encoder(model)
+        done.mkdir(parents=True, exist_ok=True)
         for start in track(missing, description="embedding texts"):
             values = encoder.encode(texts[start : start + CHUNK], batch_size=batch_size, show_progress_bar=False)
             replace_file(done / f"{start}.npy", partial(_save, values))
@@ -101,9 +105,17 @@ def embed_texts(
     values[[not text for text in texts]] = 0  # nothing is known of them
     part = NamedEmbedding(name, values, made)
     write_embedding(folder, part, items["item_id"].to_pylist())
-    for kept in path.parent.glob(f".{name}.*"):
-        shutil.rmtree(kept, ignore_errors=True)
+    shutil.rmtree(unfinished, ignore_errors=True)
     return part
+
+
+def _fingerprint(model: str) -> list:
+    """What tells a model from others: its id, or its folder and the sizes and dates of the files there."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return [model]
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [str(folder.resolve()), *((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files)]
 
 
 def _encoder(model: str):

@@ -11,20 +11,33 @@ from ..data.embeddings import cooccurrence_counts
 from ..data.prepared import PreparedDataset, Split
 from .collaborative import rank_split
 from .metrics import KS, ranking_metrics
+from .seen import seen_items
 
-CHUNK = 1024  # rows whose scores are held at a time
+LISTED = max(KS)  # items of a list; where there are fewer, 0 fills up
+CHUNK = 1024  # rows whose votes are held at a time
+SCORES = 2**25  # scores that are held at a time
 RECENT, DECAY = 10, 0.7  # items of a history that vote, and what each vote weighs beside the next newer one
 
 
-def popularity(data: PreparedDataset, split: Split, exclude_seen: bool = False) -> np.ndarray:
+def popularity(data: PreparedDataset, split: Split, seen: scipy.sparse.csr_matrix | None = None) -> np.ndarray:
     """The items most frequent in training, ties by item index, for everybody: `[rows, listed]` of item indices."""
     counts = np.bincount(data.train.sequences, minlength=data.n_items + 1)[1:]
-    place = np.empty(data.n_items, dtype=np.float32)
-    place[np.argsort(-counts, kind="stable")] = -np.arange(data.n_items)
-    return _rank_rows(lambda start, end: torch.from_numpy(np.tile(place, (end - start, 1))), data, split, exclude_seen)
+    ranked = np.argsort(-counts, kind="stable")
+    if seen is None:
+        listed = np.zeros(LISTED, dtype=np.int64)
+        listed[: data.n_items] = ranked[:LISTED] + 1
+        return np.broadcast_to(listed, (len(split), LISTED))
+    most = LISTED + int(np.diff(seen.indptr).max(initial=0))  # items that can be needed, if all of these were seen
+    # each place's score falls, so that lists are cut from the one order
+    places = -np.arange(len(ranked[:most]), dtype=np.float32)
+    candidates = seen[:, ranked[:most]]
+    best = _rank_rows(
+        lambda start, end: torch.from_numpy(np.tile(places, (end - start, 1))), len(places), len(split), candidates
+    )
+    return np.where(best > 0, ranked[best - 1] + 1, 0)
 
 
-def transitions(data: PreparedDataset, split: Split, exclude_seen: bool = False) -> np.ndarray:
+def transitions(data: PreparedDataset, split: Split, seen: scipy.sparse.csr_matrix | None = None) -> np.ndarray:
     """Items that followed or preceded the recent ones in training: `[rows, listed]` of item indices.
 
     For items i, j at distance d = 1..3 in a training sequence, `C[i, j] += 1/d` and `C[j, i] += 0.3/d`;
@@ -36,19 +49,18 @@ def transitions(data: PreparedDataset, split: Split, exclude_seen: bool = False)
     totals = np.asarray(counts.sum(axis=1)).ravel()
     normed = scipy.sparse.diags_array(1 / np.sqrt(np.maximum(totals, 1e-12))).tocsr() @ counts
     recent = _recent(split, data.n_items)
-    seen = _seen(split, data.n_items) if exclude_seen else None
     ranked = []
     for start in range(0, len(split), CHUNK):
         votes = (recent[start : start + CHUNK] @ normed).tocsr()
         if seen is not None:
             votes = votes - votes.multiply(seen[start : start + CHUNK])
         votes.eliminate_zeros()
-        ranked.append(_rank_votes(votes, max(KS)))
+        ranked.append(_rank_votes(votes, LISTED))
     return np.concatenate(ranked)
 
 
 def nearest_neighbours(
-    embeddings: np.ndarray, data: PreparedDataset, split: Split, exclude_seen: bool = False
+    embeddings: np.ndarray, data: PreparedDataset, split: Split, seen: scipy.sparse.csr_matrix | None = None
 ) -> np.ndarray:
     """Items nearest to the recent ones by cosine: `[rows, listed]` of item indices.
 
@@ -59,7 +71,7 @@ def nearest_neighbours(
         embeddings (`np.ndarray` of shape `(n_items, width)`): of the items.
         data ([`PreparedDataset`]): the items' dataset.
         split ([`Split`]): histories.
-        exclude_seen (`bool`, *optional*, defaults to `False`): whether items of the history are left out.
+        seen (`scipy.sparse.csr_matrix`, *optional*): items to leave out, see [`seen_items`].
     """
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
     directions = (embeddings / np.maximum(norms, 1e-12)).astype(np.float32)
@@ -71,7 +83,7 @@ def nearest_neighbours(
         nothing_known = ~wanted[start:end].any(dim=1, keepdim=True)
         return of_rows.masked_fill(unknown | nothing_known, -torch.inf)
 
-    return _rank_rows(scores, data, split, exclude_seen)
+    return _rank_rows(scores, data.n_items, len(split), seen)
 
 
 def baselines(
@@ -88,16 +100,14 @@ def baselines(
         split ([`Split`]): of it, to rank for.
         embeddings (`dict[str, np.ndarray]`, *optional*): a nearest-neighbour row for each, `[n_items, width]`.
         collaborative_model (`GPT2LMHeadModel`, *optional*): for the SASRec row, see [`load_collaborative_model`].
-        exclude_seen (`bool`, *optional*, defaults to `False`): whether items of the history are left out.
+        exclude_seen (`bool`, *optional*, defaults to `False`): whether items that the user had before are left out.
     """
-    ranked = {
-        "popularity": popularity(data, split, exclude_seen),
-        "transitions": transitions(data, split, exclude_seen),
-    }
+    seen = seen_items(data, split) if exclude_seen else None
+    ranked = {"popularity": popularity(data, split, seen), "transitions": transitions(data, split, seen)}
     for name, values in (embeddings or {}).items():
-        ranked[f"k-NN, {name}"] = nearest_neighbours(values, data, split, exclude_seen)
+        ranked[f"k-NN, {name}"] = nearest_neighbours(values, data, split, seen)
     if collaborative_model is not None:
-        ranked["SASRec"] = rank_split(collaborative_model, split, min(max(KS), data.n_items), exclude_seen)
+        ranked["SASRec"] = rank_split(collaborative_model, split, LISTED, seen)
     return {name: ranking_metrics(items, split.targets) for name, items in ranked.items()}
 
 
@@ -112,17 +122,6 @@ def _recent(split: Split, n_items: int) -> scipy.sparse.csr_matrix:
     return scipy.sparse.csr_matrix((weights, (rows, split.sequences[position[exists]] - 1)), (len(split), n_items))
 
 
-def _seen(split: Split, n_items: int) -> scipy.sparse.csr_matrix:
-    """1 for the items of each row's history, `[rows, n_items]`."""
-    lengths = np.diff(split.offsets)
-    in_history = np.ones(len(split.sequences), dtype=bool)
-    in_history[split.offsets[1:] - 1] = False
-    rows, items = np.repeat(np.arange(len(split)), lengths)[in_history], split.sequences[in_history] - 1
-    seen = scipy.sparse.csr_matrix((np.ones(len(rows)), (rows, items)), (len(split), n_items))
-    seen.data[:] = 1  # several times is once
-    return seen
-
-
 def _rank_votes(votes: scipy.sparse.csr_matrix, listed: int) -> np.ndarray:
     """The `listed` columns with most votes of each row as item indices, ties by lower column, 0 where no votes are."""
     rows = np.repeat(np.arange(votes.shape[0]), np.diff(votes.indptr))
@@ -135,24 +134,27 @@ def _rank_votes(votes: scipy.sparse.csr_matrix, listed: int) -> np.ndarray:
 
 
 def _rank_rows(
-    scores: Callable[[int, int], torch.Tensor], data: PreparedDataset, split: Split, exclude_seen: bool
+    scores: Callable[[int, int], torch.Tensor], n_items: int, n_rows: int, seen: scipy.sparse.csr_matrix | None
 ) -> np.ndarray:
-    """Ranks the rows of a split by dense scores, a few rows at a time.
+    """Ranks rows by dense scores, as many at a time as memory allows.
 
     Args:
-        scores (`Callable`): scores `[end - start, n_items]` of the rows from `start` to `end`.
-        data, split, exclude_seen: as in [`baselines`].
+        scores (`Callable`): scores `[end - start, n_items]` of the rows from `start` to `end`, which may be changed.
+        n_items, n_rows (`int`): columns and rows.
+        seen (`scipy.sparse.csr_matrix` of shape `(n_rows, n_items)`, *optional*): what is left out.
 
     Returns:
-        `np.ndarray` `[rows, listed]` of item indices, 0 where no item has a score above minus infinity.
+        `np.ndarray` `[n_rows, LISTED]` of item indices, 0 where no item has a score above minus infinity.
     """
-    seen = _seen(split, data.n_items) if exclude_seen else None
-    ranked = []
-    for start in range(0, len(split), CHUNK):
-        end = min(start + CHUNK, len(split))
+    ranked = np.zeros((n_rows, LISTED), dtype=np.int64)
+    at_once = max(1, SCORES // n_items)
+    for start in range(0, n_rows, at_once):
+        end = min(start + at_once, n_rows)
         of_rows = scores(start, end)
         if seen is not None:
-            of_rows = of_rows.masked_fill(torch.from_numpy(seen[start:end].toarray() > 0), -torch.inf)
-        best = of_rows.topk(min(max(KS), data.n_items))
-        ranked.append(torch.where(best.values > -torch.inf, best.indices + 1, 0).numpy())
-    return np.concatenate(ranked)
+            rows, items = seen[start:end].nonzero()
+            of_rows[torch.from_numpy(rows).long(), torch.from_numpy(items).long()] = -torch.inf
+        best = of_rows.topk(min(LISTED, n_items))
+        found = torch.where(best.values > -torch.inf, best.indices + 1, 0)
+        ranked[start:end, : found.shape[1]] = found.numpy()
+    return ranked

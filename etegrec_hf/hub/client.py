@@ -13,6 +13,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+HUB_ID = r"\w[\w.-]*/[\w.-]+"  # user/name, which no relative path with dots looks like
+
 
 @contextmanager
 def hub_errors(repo_id: str, intact: str = "") -> Iterator[None]:

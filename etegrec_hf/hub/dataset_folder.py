@@ -3,17 +3,19 @@
 import json
 import re
 import tempfile
+from fnmatch import fnmatch
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCard, HfApi, snapshot_download
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, snapshot_download
 
-from ..data.dataset_card import dataset_card
+from ..data.dataset_card import UNKNOWN, dataset_card, license_of
+from ..data.item_embeddings import embedding_names, read_embedding
 from ..data.prepared import PreparedDataset
-from .client import hub_errors
+from ..data.splits import SPLIT_NAMES
+from .client import HUB_ID, hub_errors
 from .repository import open_repository
 
 PUBLISHED = ("sequences/*.parquet", "items/*.parquet", "embeddings/*.parquet")
-UNKNOWN = "unknown"
 
 
 def local_dataset(name: str) -> str:
@@ -23,7 +25,7 @@ def local_dataset(name: str) -> str:
         FileNotFoundError: neither exists.
         ConnectionError: no such folder, nothing in the cache, and the Hub can't be reached.
     """
-    if Path(name).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    if Path(name).exists() or not re.fullmatch(HUB_ID, name):
         return name  # whose errors its reader knows best
     with hub_errors(name):
         try:
@@ -64,24 +66,30 @@ def publish_dataset(
         PermissionError, ConnectionError: see [`hub_errors`].
     """
     folder = Path(folder)
-    statistics = PreparedDataset.load(folder).statistics
+    data = PreparedDataset.load(folder)
+    embeddings = embedding_names(folder)
+    for name in embeddings:
+        read_embedding(folder, name, data.item_ids)  # raises what is wrong with it
+    statistics = data.statistics
     with tempfile.TemporaryDirectory() as temporary, hub_errors(repo_id, f" {str(folder)!r} is as it was."):
         client = HfApi()
         repo_id, there = open_repository(client, repo_id, "dataset", private, revision)
-        license = license or statistics.get("license", UNKNOWN)
-        if license == UNKNOWN and "README.md" in there:  # what somebody said of the data once stays said
+        said = UNKNOWN
+        if "README.md" in there:  # what somebody said of the data there stays said
             path = client.hf_hub_download(repo_id, "README.md", repo_type="dataset", revision=revision)
-            license = DatasetCard.load(path).data.get("license") or UNKNOWN
-        statistics = statistics | {"license": license}
+            said = license_of(Path(path).read_text(encoding="utf-8"))
+        known = said if said != UNKNOWN else statistics.get("license", UNKNOWN)
+        statistics = statistics | {"license": license or known}
         card, figures = Path(temporary, "README.md"), Path(temporary, "statistics.json")
         card.write_text(dataset_card(folder, repo_id, statistics), encoding="utf-8")
         figures.write_text(json.dumps(statistics, indent=2) + "\n", encoding="utf-8")
         files = {card.name: card, figures.name: figures}
-        for pattern in PUBLISHED:
-            files |= {str(path.relative_to(folder)): path for path in sorted(folder.glob(pattern))}
+        parts = [f"sequences/{name}.parquet" for name in SPLIT_NAMES] + ["items/items.parquet"]
+        parts += [f"embeddings/{name}.parquet" for name in embeddings]
+        files |= {part: folder / part for part in parts}
         operations: list = [CommitOperationAdd(name, path) for name, path in files.items()]
         # embeddings that this dataset doesn't have any more
-        stale = sorted(name for name in there - set(files) if name.startswith("embeddings/"))
+        stale = sorted(name for name in there - set(files) if fnmatch(name, "embeddings/*.parquet"))
         operations += [CommitOperationDelete(name) for name in stale]
         return client.create_commit(
             repo_id,

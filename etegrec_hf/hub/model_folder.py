@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from ..data.folders import check_output_dir, complete_or_absent
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.tokenization_etegrec import ETEGRecTokenizer
-from .client import hub_errors
+from .client import HUB_ID, hub_errors
 from .model_card import write_model_card
 from .training_record import TrainingRecord
 
@@ -30,7 +30,7 @@ def local_folder(name: str) -> Path:
     """
     if Path(name).is_dir():
         return Path(name)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    if not re.fullmatch(HUB_ID, name):
         raise FileNotFoundError(f"{name!r} is no folder; give a model's folder, or its id on the Hub (user/name).")
     with hub_errors(name):
         try:

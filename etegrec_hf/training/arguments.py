@@ -40,10 +40,10 @@ class RankedTrainingArguments(TrainingArguments):
 
     Args:
         early_stopping_patience (`int`, *optional*): evaluations without a better `metric_for_best_model` before
-            stopping.
+            stopping; 0 is the same as none: it never stops early.
 
     Raises:
-        ValueError: early stopping without evaluation.
+        ValueError: nothing to train, or early stopping without evaluation.
     """
 
     logging_strategy: str = "epoch"
@@ -58,15 +58,20 @@ class RankedTrainingArguments(TrainingArguments):
     restore_callback_states_from_checkpoint: bool = True
     hub_strategy: str = "end"
     early_stopping_patience: int | None = field(
-        default=None, metadata={"help": "Evaluations without a better score before training stops."}
+        default=None, metadata={"help": "Evaluations without a better score before training stops; 0: it never does."}
     )
 
     def __post_init__(self):
+        if self.num_train_epochs <= 0 and self.max_steps <= 0:
+            raise ValueError(
+                f"`num_train_epochs` is {self.num_train_epochs}; nothing would be trained: give more than 0."
+            )
         super().__post_init__()
+        self.early_stopping_patience = self.early_stopping_patience or None
         if self.early_stopping_patience is not None and self.eval_strategy == "no":
             raise ValueError(
                 f"`early_stopping_patience` is {self.early_stopping_patience} and `eval_strategy` 'no'; evaluate by "
-                "'epoch', or leave the patience out (in a YAML file: null)."
+                "'epoch', or set the patience to 0."
             )
 
 

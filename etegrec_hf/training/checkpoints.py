@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from transformers import PreTrainedConfig, Trainer
+from transformers import EarlyStoppingCallback, PreTrainedConfig, Trainer
 from transformers.trainer_utils import HubStrategy, get_last_checkpoint, rotate_checkpoints
 
 from ..hub.model_folder import MODEL_FILES, check_files
@@ -134,6 +134,13 @@ class SafeCheckpoints(Trainer):
         position = super()._init_training_state(*args, **kwargs)
         self._locate_best_checkpoint()
         return position
+
+    def _load_callback_state(self) -> None:
+        """Restores the callbacks of a checkpoint, but with the patience that this run asks for."""
+        super()._load_callback_state()
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, EarlyStoppingCallback):
+                callback.early_stopping_patience = self.args.early_stopping_patience
 
     def _load_best_model(self) -> None:
         check_files(self.state.best_model_checkpoint)

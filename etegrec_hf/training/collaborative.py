@@ -10,10 +10,11 @@ from transformers import EarlyStoppingCallback, GPT2Config, GPT2LMHeadModel
 
 from ..data.prepared import PreparedDataset
 from ..data.sequences import LengthGroupedSampler, SequenceDataset, WholeSequenceDataset, as_batch
-from ..evaluation.collaborative import ITEM_IDS, next_item_scores
+from ..evaluation.collaborative import ITEM_IDS, best_items, check_items, next_item_scores
 from ..evaluation.metrics import KS
+from ..hub.model_folder import check_files
 from .arguments import RankedTrainingArguments
-from .checkpoints import SafeCheckpoints
+from .checkpoints import SafeCheckpoints, last_checkpoint
 from .trainer import rank
 
 
@@ -27,6 +28,9 @@ class CollaborativeSizes:
         num_heads (`int`, *optional*, defaults to 4): attention heads.
         dropout_rate (`float`, *optional*, defaults to 0.3): of embeddings, attention and layers.
         max_history (`int`, *optional*, defaults to 50): items that are read, the last ones.
+
+    Raises:
+        ValueError: a size below 1, a width that the heads don't divide, or a dropout outside 0..1.
     """
 
     width: int = field(default=256, metadata={"help": "Width of the item embeddings and of the layers."})
@@ -34,6 +38,15 @@ class CollaborativeSizes:
     num_heads: int = field(default=4, metadata={"help": "Attention heads."})
     dropout_rate: float = field(default=0.3, metadata={"help": "Dropout of embeddings, attention and layers."})
     max_history: int = field(default=50, metadata={"help": "Items that are read, the last ones."})
+
+    def __post_init__(self):
+        for name in ("width", "num_layers", "num_heads", "max_history"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; give 1 or more.")
+        if self.width % self.num_heads:
+            raise ValueError(f"`width` is {self.width} and `num_heads` {self.num_heads}; give heads of one width.")
+        if not 0 <= self.dropout_rate < 1:
+            raise ValueError(f"`dropout_rate` is {self.dropout_rate}; choose 0 to less than 1.")
 
 
 @dataclass
@@ -106,6 +119,21 @@ class CollaborativeTrainer(SafeCheckpoints):
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
 
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
+        """Trains, from a checkpoint if one is given (`True`: the newest in `output_dir`).
+
+        Raises:
+            FileNotFoundError: there is none, or a file of it is missing.
+            ValueError: it is damaged, or of a model of other sizes or of other items.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_checkpoint(self.args.output_dir)
+        if resume_from_checkpoint:
+            check_files(resume_from_checkpoint, (ITEM_IDS,))
+            trained = json.loads(Path(resume_from_checkpoint, ITEM_IDS).read_text(encoding="utf-8"))
+            check_items(trained, self.item_ids, resume_from_checkpoint)
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
         """Mean cross-entropy over the positions that have a target; batches of like length have few others."""
         logits = model(input_ids=inputs["input_ids"], use_cache=False).logits  # [B, T, 1 + n_items]
@@ -116,8 +144,7 @@ class CollaborativeTrainer(SafeCheckpoints):
         """Ranked item indices `[batch, listed]` and targets `[batch]`."""
         inputs = self._prepare_inputs(inputs)
         scores = next_item_scores(self.accelerator.unwrap_model(model), inputs["history"])
-        listed = min(max(KS), len(self.item_ids))
-        return None, scores.topk(listed).indices, inputs["target"]
+        return None, best_items(scores, max(KS)), inputs["target"]
 
     def _get_train_sampler(self, train_dataset=None) -> LengthGroupedSampler:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
@@ -142,7 +169,8 @@ def collaborative_embedding(model: GPT2LMHeadModel, data: PreparedDataset) -> np
 
 def describe_training(trainer: CollaborativeTrainer, sizes: CollaborativeSizes) -> dict:
     """How a collaborative embedding was made, for whoever wants to repeat it."""
-    kept = trainer.state.best_global_step or trainer.state.global_step
+    best = trainer.state.best_global_step if trainer.args.load_best_model_at_end else None
+    kept = best or trainer.state.global_step
     validation = {
         name.removeprefix("eval_"): round(value, 5)
         for entry in trainer.state.log_history

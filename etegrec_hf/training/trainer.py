@@ -248,13 +248,6 @@ class ETEGRecTrainer(RecordedTraining):
             )
         return None, items, inputs["target"]
 
-    def _load_callback_state(self) -> None:
-        """Restores the callbacks of a checkpoint, but with the patience that this run asks for."""
-        super()._load_callback_state()
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, EarlyStoppingCallback):
-                callback.early_stopping_patience = self.args.early_stopping_patience
-
     def prefixes(self) -> torch.LongTensor:
         return self.model.item_codes[:, :-1]
 

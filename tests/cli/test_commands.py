@@ -170,7 +170,7 @@ def test_the_training_split_is_no_test(runs, capsys):
 def test_data_without_embeddings_is_an_error(runs, capsys, tmp_path):
     call("prepare", runs / "log.csv", "--format", "csv", "--output-dir", tmp_path / "data", "--min-count", 2)
     wanted = ["train-tokenizer", "--data", tmp_path / "data", "--output-dir", tmp_path / "tokenizer"]
-    assert "holds no `embedding`; prepare it again with --embedding" in failure(capsys, *wanted)
+    assert "holds no `embedding`; make one with `etegrec embed`, or prepare it again" in failure(capsys, *wanted)
 
 
 @pytest.mark.slow

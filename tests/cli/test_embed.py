@@ -34,27 +34,28 @@ def folder(prepared_folder, tmp_path) -> Path:
 @pytest.mark.slow
 def test_both_embeddings_in_one_call_and_all_baselines(folder, tmp_path, capsys):
     run = tmp_path / "run"
-    call("embed", "--data", folder, "--collaborative", "--text-model", MODEL, "--output-dir", run, *SMALL)
+    call("embed", "--data", folder, "--collaborative", "--text-model", MODEL, "--text-name", "titles",
+         "--output-dir", run, *SMALL)  # fmt: skip
     data = PreparedDataset.load(folder)
-    assert data.statistics["embedding"] == "collaborative (16) + text (384)"
-    collaborative, text = (read_embedding(folder, name, data.item_ids) for name in ("collaborative", "text"))
+    assert data.statistics["embedding"] == "collaborative (16) + titles (384)"
+    collaborative, text = (read_embedding(folder, name, data.item_ids) for name in ("collaborative", "titles"))
     assert (data.embeddings == np.concatenate([collaborative.values, text.values], axis=1)).all()
     assert {"method", "steps", "seed", "validation"} <= set(collaborative.made)
     assert text.made == {"model": "model", "text": "{title}"}
     assert {path.name for path in (folder / "embeddings").iterdir()} == {
         "clusters.parquet",
         "collaborative.parquet",
-        "text.parquet",
+        "titles.parquet",
     }
 
-    call("embed", "--data", folder, "--fuse", "text", "clusters", "--normalize", "l2")
-    assert PreparedDataset.load(folder).statistics["embedding"] == "text (384) + clusters (12), each of length 1"
+    call("embed", "--data", folder, "--fuse", "titles", "clusters", "--normalize", "l2")
+    assert PreparedDataset.load(folder).statistics["embedding"] == "titles (384) + clusters (12), each of length 1"
 
     capsys.readouterr()
     call("baselines", "--data", folder, "--collaborative-model", run, "--output", tmp_path / "b.json")
     printed = capsys.readouterr().out
     results = json.loads((tmp_path / "b.json").read_text())
-    rows = {"popularity", "transitions", "k-NN, clusters", "k-NN, collaborative", "k-NN, text", "SASRec"}
+    rows = {"popularity", "transitions", "k-NN, clusters", "k-NN, collaborative", "k-NN, titles", "SASRec"}
     assert set(results["baselines"]) == rows
     assert all(f"{name} " in printed for name in rows)
     for metrics in results["baselines"].values():
@@ -77,7 +78,65 @@ def test_a_training_that_breaks_off_is_resumed_and_leaves_the_dataset_alone(fold
     assert PreparedDataset.load(folder).statistics["embedding"] == "collaborative (16)"
 
 
+def test_the_same_seed_gives_the_same_embedding(folder, tmp_path):
+    values = []
+    for run in ("first", "second"):
+        call("embed", "--data", folder, "--collaborative", "--output-dir", tmp_path / run, *SMALL)
+        values.append(PreparedDataset.load(folder).embeddings)
+    assert (values[0] == values[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        (["--fuse", "collaborative", "nope"], "no embedding 'nope', only ['clusters']"),
+        (["--normalize", "l3"], "`normalize` is 'l3'"),
+        (["--num-train-epochs", "0"], "`num_train_epochs` is 0.0; nothing would be trained"),
+        (["--text-model", "nope"], "'nope' is no sentence-transformers model"),
+        (["--text-model", MODEL, "--text", "{titel}"], "did you mean 'title'?"),
+        (["--text-model", MODEL, "--text-name", "my text"], "an embedding is named 'my text'"),
+        (["--text-model", MODEL, "--text-name", "collaborative"], "`text_name` is 'collaborative', as the other"),
+        (["--text-model", MODEL, "--text-batch-size", "0"], "`text_batch_size` is 0; give 1 or more"),
+    ],
+)
+def test_what_would_fail_later_fails_before_training(folder, tmp_path, capsys, wish, message):
+    run = tmp_path / "run"
+    assert message in failure(capsys, "embed", "--data", folder, "--collaborative", "--output-dir", run, *SMALL, *wish)
+    assert not run.exists()
+    assert [path.name for path in (folder / "embeddings").iterdir()] == ["clusters.parquet"]
+
+
+def test_what_is_fused_is_what_was_asked_for(folder, tmp_path):
+    run = ["--collaborative", "--output-dir", tmp_path / "run", *SMALL]
+    call("embed", "--data", folder, *run, "--fuse", "clusters", "collaborative", "--early-stopping-patience", 0)
+    assert PreparedDataset.load(folder).statistics["embedding"] == "clusters (12) + collaborative (16)"
+
+
+def test_a_tokenizer_of_other_embeddings_is_noted(folder, tmp_path, capsys):
+    sizes = ["--hidden-sizes", 16, "--latent-size", 8, "--num-levels", 2, "--codebook-size", 8, "--use-cpu", "true"]
+    tokenizer = ["--output-dir", tmp_path / "tokenizer", *sizes, "--num-train-epochs", 1, "--disable-tqdm", "true"]
+    call("train-tokenizer", "--data", folder, *tokenizer)
+    capsys.readouterr()
+    call("diagnose", "--tokenizer", tmp_path / "tokenizer", "--data", folder)
+    assert "note:" not in capsys.readouterr().err
+    call("embed", "--data", folder, "--fuse", "clusters", "--normalize", "standardize")
+    call("diagnose", "--tokenizer", tmp_path / "tokenizer", "--data", folder)
+    noted = " ".join(capsys.readouterr().err.split())
+    assert "was trained on clusters (12), and this dataset holds clusters (12), standardized" in noted
+
+
+def test_an_interruption_is_one_line(folder, capsys, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("etegrec_hf.cli.embed.set_semantic_embedding", interrupt)
+    assert main(["embed", "--data", str(folder), "--fuse", "clusters"]) == 130
+    assert capsys.readouterr().err == "etegrec embed: interrupted\n"
+
+
 def test_wrong_wishes_are_an_error(folder, tmp_path, capsys):
+    message = failure(capsys, "embed", "--data", folder, "--fuse", "clusters", "--output-dir", tmp_path / "x")
+    assert "mean nothing without --collaborative" in message
     assert "nothing to do: give --collaborative, --text-model or --fuse" in failure(capsys, "embed", "--data", folder)
     message = failure(capsys, "embed", "--data", folder, "--collaborative", *SMALL)
     assert "`output_dir` isn't given; name a new folder with --output-dir" in message

@@ -8,10 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etegrec_hf.data.interactions import Interactions, drop_repeated, drop_short_users, k_core, number_ids
+from etegrec_hf.data.interactions import Interactions, drop_repeated, k_core, number_ids
 from etegrec_hf.data.prepare import prepare
 from etegrec_hf.data.sources import SourceOptions
-from etegrec_hf.data.splits import SPLIT_NAMES, SPLITTERS, given_split, leave_one_out, ratio_split, time_split
+from etegrec_hf.data.splits import (
+    MIN_LENGTHS,
+    SPLIT_NAMES,
+    SPLITTERS,
+    given_split,
+    leave_one_out,
+    ratio_split,
+    time_split,
+)
 
 LOGS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 9)), min_size=1, max_size=60)
 
@@ -123,17 +131,28 @@ def test_k_core_is_the_fixed_point(rows, min_count):
             break
         kept = smaller
     if not kept:
-        with pytest.raises(ValueError, match=f"`min_count` {min_count} interactions, .*; lower it"):
+        with pytest.raises(ValueError, match=f"items with {min_count} interactions remain, .*; lower `min_count`"):
             k_core(build(rows), min_count)
     else:
         assert as_lists(k_core(build(rows), min_count)) == as_lists(build(kept))
 
 
 def test_short_users_are_dropped():
-    log = drop_short_users(build([(0, 1, 0), (0, 2, 1), (1, 1, 0), (1, 2, 1), (1, 3, 2)]))
+    log = k_core(build([(0, 1, 0), (0, 2, 1), (1, 1, 0), (1, 2, 1), (1, 3, 2)]), 1, min_length=3)
     assert as_lists(log) == {"1": ["1", "2", "3"]}
-    with pytest.raises(ValueError, match="none of 1 users has 3 interactions"):
-        drop_short_users(build([(0, 1, 0)]))
+    with pytest.raises(ValueError, match="no users with 3 and items with 1 interactions remain"):
+        k_core(build([(0, 1, 0)]), 1, min_length=3)
+    # without user 1, who is too short, item 4 has one interaction, without which user 0 is too short
+    rows = [
+        (0, 1, 0),
+        (0, 2, 1),
+        (0, 4, 2),
+        (1, 4, 0),
+        (1, 1, 1),
+        *((user, item, item) for user in (2, 3) for item in (1, 2, 3)),
+    ]
+    assert set(as_lists(k_core(build(rows), 2))) == {"0", "1", "2", "3"}
+    assert set(as_lists(k_core(build(rows), 2, min_length=3))) == {"2", "3"}
 
 
 def test_an_empty_log_is_an_error():
@@ -241,13 +260,13 @@ SPLIT_LOGS = st.lists(
 def test_no_split_sees_the_future(rows, kind):
     """Histories are what a user did before; training positions come before validation's, and those before test's."""
     try:
-        log = drop_short_users(build([row[:3] for row in rows]))
+        log = k_core(build([row[:3] for row in rows]), 1, MIN_LENGTHS[kind])
         log = replace(log, splits=np.zeros(len(log.users), dtype=np.int8))
         for start, end in zip(log.starts[:-1], log.starts[1:]):
             log.splits[start:end] = sorted(rows[position % len(rows)][3] for position in range(start, end))
         splits = SPLITTERS[kind](log)
     except ValueError as error:
-        assert "split is empty" in str(error) or "none of" in str(error)  # noqa: PT017 - both outcomes are fine
+        assert "split is empty" in str(error) or "remain, whichever" in str(error)  # noqa: PT017 - both outcomes are fine
         return
     assert list(splits) == list(SPLIT_NAMES)
     trained: set[int] = set()

@@ -26,6 +26,7 @@ def test_parts_stand_side_by_side_in_their_order():
     assert fuse([a, b], "none").values.tolist() == [[1, 2, 5], [3, 4, 6]]
     assert fuse([b, a], "none").values.tolist() == [[5, 1, 2], [6, 3, 4]]
     assert [part["name"] for part in fuse([b, a], "none").made["parts"]] == ["b", "a"]
+    assert fuse([b, a], "none").values.dtype == np.float32
 
 
 def test_each_part_has_length_one():
@@ -108,6 +109,50 @@ def test_embeddings_are_found_by_id_and_from_a_file_elsewhere(folder, tmp_path):
         FileNotFoundError, match=r"has no embedding 'frist', only \['first'\]; make it with `etegrec emb"
     ):
         set_semantic_embedding(folder, ["frist"], "none")
+
+
+def test_an_embedding_without_origin_is_kept_before_another_takes_its_place(folder):
+    """As datasets of the first version, or made elsewhere, have it."""
+    path = folder / "items/items.parquet"
+    ids = PreparedDataset.load(folder).item_ids
+    pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
+    write_embedding(folder, NamedEmbedding("second", np.ones((6, 1))), ids)
+    set_semantic_embedding(folder, ["second"], "none")
+    assert read_embedding(folder, "earlier", ids).values.tolist() == np.arange(12.0).reshape(6, 2).tolist()
+    set_semantic_embedding(folder, ["first"], "none")
+    assert embedding_names(folder) == ["earlier", "first", "second"]
+
+
+def test_figures_of_the_embedding_are_those_of_the_table(folder, monkeypatch):
+    """Also when a fusion was killed before it wrote the statistics."""
+    values = np.arange(6.0).reshape(6, 1)
+    write_embedding(folder, NamedEmbedding("second", values), PreparedDataset.load(folder).item_ids)
+    with monkeypatch.context() as patch:
+        patch.setattr("etegrec_hf.data.prepared._write_statistics", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            set_semantic_embedding(folder, ["second", "first"], "none")
+    told = PreparedDataset.load(folder).statistics
+    assert (told["embedding"], told["embedding_width"]) == ("second (1) + first (2)", 3)
+    set_semantic_embedding(folder, ["second"], "none")
+    assert json.loads((folder / "statistics.json").read_text())["items_with_zero_embedding"] == 1
+
+
+def test_a_license_that_was_written_into_the_card_stays(folder):
+    card = folder / "README.md"
+    card.write_text(card.read_text().replace("license: unknown", "license: mit"))
+    set_semantic_embedding(folder, ["first"], "l2")
+    assert "license: mit" in card.read_text()
+    assert PreparedDataset.load(folder).statistics["license"] == "mit"
+
+
+def test_files_of_any_name_can_be_prepared_from(folder, tmp_path):
+    (tmp_path / "more").mkdir()
+    for path in (tmp_path / "item emb (1).npy", tmp_path / "more/item emb (1).npy"):
+        np.save(path, np.ones((6, 1)))
+    files = [str(tmp_path / "item emb (1).npy"), str(tmp_path / "more/item emb (1).npy")]
+    prepare(tmp_path / "log.csv", "csv", tmp_path / "again", min_count=1, embedding=files)
+    assert embedding_names(tmp_path / "again") == ["item-emb-1", "item-emb-1-2"]
+    assert PreparedDataset.load(tmp_path / "again").embeddings.shape == (6, 2)
 
 
 def test_an_interrupted_fusion_leaves_the_dataset_as_it_was(folder, monkeypatch):

@@ -147,7 +147,7 @@ def test_times_that_are_none_are_an_error(tmp_path, times):
         order_of(rows, tmp_path)
 
 
-@pytest.mark.parametrize(("min_count", "users", "short", "rare"), [(1, 5, 1, 0), (2, 3, 2, 1), (3, 3, 1, 2)])
+@pytest.mark.parametrize(("min_count", "users", "short", "rare"), [(1, 5, 1, 0), (2, 3, 1, 2), (3, 3, 1, 2)])
 def test_users_and_items_that_go_are_counted_and_add_up(tmp_path, min_count, users, short, rare):
     histories = {**dict.fromkeys(("a", "b", "c"), "xyz"), "two": "xy", "left": "xyp", "rare": "qwv"}
     rows = pa.table(dict(zip(("user_id", "item_id"), zip(*((u, i) for u, items in histories.items() for i in items)))))
@@ -200,6 +200,13 @@ def test_datasets_opens_the_folder(prepared_folder, prepared, tmp_path):
     items = load_dataset(prepared_folder, "items", cache_dir=str(tmp_path))["train"]
     assert items["item_id"][:] == prepared.item_ids
     np.testing.assert_array_equal(np.array(items["embedding"][:], dtype=np.float32), prepared.embeddings)
+
+
+def test_training_sequences_keep_all_items(table, tmp_path):
+    prepare(write(table, tmp_path, "csv"), "csv", tmp_path / "data", min_count=1, max_history=1)
+    rows = rows_of(tmp_path / "data")
+    assert max(len(items) for _, items in rows["train"]) > 2
+    assert {len(items) for _, items in rows["test"]} == {2}, "one and the target"
 
 
 def test_histories_keep_their_last_items(table, tmp_path):
@@ -370,6 +377,52 @@ def test_a_prepared_folder_with_empty_cells_is_an_error(table, tmp_path, column)
     pq.write_table(rows.set_column(position, column, cells), path)
     with pytest.raises(ValueError, match=rf"column '{column}' of .*test.parquet has 1 empty cells; prepare again"):
         PreparedDataset.load(tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("sequences/test.parquet", None, "lacks sequences/test.parquet; copy the dataset again"),
+        ("statistics.json", None, "lacks statistics.json; copy the dataset again"),
+        ("statistics.json", "{", r"statistics.json is damaged .*; copy the dataset again"),
+        ("items/items.parquet", "PAR1", r"items.parquet is damaged .*; copy the dataset again"),
+        ("sequences/train.parquet", "", r"train.parquet is damaged .*; copy the dataset again"),
+    ],
+)
+def test_a_prepared_folder_that_is_not_whole_is_an_error(table, tmp_path, name, content, message):
+    prepare(write(table, tmp_path, "csv"), "csv", tmp_path / "data", min_count=1)
+    (tmp_path / "data" / name).unlink()
+    if content is not None:
+        (tmp_path / "data" / name).write_text(content)
+    with pytest.raises((FileNotFoundError, ValueError), match=message):
+        PreparedDataset.load(tmp_path / "data")
+
+
+def test_splits_by_time_keep_users_of_one_interaction(tmp_path):
+    rows = [("long", f"i{step % 3}", step) for step in range(30)] + [("short", "i0", 1)]
+    path = tmp_path / "log.csv"
+    path.write_text("\n".join(["user_id,item_id,timestamp", *(f"{u},{i},{t}" for u, i, t in rows)]))
+    by_time = prepare(path, "csv", tmp_path / "time", min_count=1, split="time")
+    assert (by_time["users"], "users_below_3_interactions_dropped" in by_time) == (2, False)
+    left_out = prepare(path, "csv", tmp_path / "loo", min_count=1)
+    assert (left_out["users"], left_out["users_below_3_interactions_dropped"]) == (1, 1)
+
+
+def test_what_makes_no_sense_together_is_an_error(table, tmp_path):
+    path = write(table, tmp_path, "csv")
+    with pytest.raises(ValueError, match="`normalize` is 'l2', and there is no `embedding` to normalize"):
+        prepare(path, "csv", tmp_path / "data", normalize="l2")
+    with pytest.raises(ValueError, match="users and items both are column 'item_id'; name one with --item-column"):
+        prepare(path, "csv", tmp_path / "data", options=SourceOptions(user_column="item_id"))
+
+
+def test_brackets_in_names_are_no_markup(table, tmp_path, capsys):
+    (tmp_path / "raw[bold]").mkdir()
+    path = write(table, tmp_path / "raw[bold]", "csv").rename(tmp_path / "raw[bold]/log[b].csv")
+    run([str(path), "--format", "csv", "--output-dir", str(tmp_path / "d[/b]"), "--min-count", "1"])
+    printed = "".join(capsys.readouterr().out.split())
+    assert "d[/b]" in printed
+    assert "log[b].csv" in printed
 
 
 def test_an_interrupted_write_leaves_nothing(table, tmp_path, monkeypatch):

@@ -35,19 +35,20 @@ def test_texts_follow_the_template_and_nothing_in_them_counts():
     ("template", "message"),
     [
         ("title", "names no column of the items; write one like '{title}'"),
-        ("{tilte}", "the items have no column 'tilte'; did you mean 'title'?"),
-        ("{title.__class__}", "the items have no column 'title.__class__'"),
-        ("{title[0]}", r"the items have no column 'title\[0\]'"),
-        ("{title!r}", "no column 'title'; did you mean 'title'"),
-        ("{title:>9}", "no column 'title'"),
-        ("{}", "no column ''; choose among"),
+        ("{tilte}", "the items have no texts 'tilte'; did you mean 'title'?"),
+        ("{title.__class__}", "the items have no texts 'title.__class__'"),
+        ("{title[0]}", r"the items have no texts 'title\[0\]'"),
+        ("{title!r}", "braces hold more than a name"),
+        ("{title:>9}", "leave ':' and '!' out of them"),
+        ("{}", "no texts ''; choose among"),
+        ("{embedding}", r"no texts 'embedding'; choose among \['title', 'empty'\]"),
         ("{title", "no template"),
         ("{empty}", r"no item has a text in \['empty'\]; name other columns"),
     ],
 )
 def test_odd_templates_are_an_error(template, message):
     with pytest.raises(ValueError, match=message):
-        item_texts(pa.table({"title": ["x"], "empty": [""]}), template)
+        item_texts(pa.table({"title": ["x"], "empty": [""], "embedding": [[1.0]]}), template)
 
 
 @pytest.mark.slow
@@ -90,7 +91,66 @@ def test_an_interrupted_call_goes_on_where_it_was(folder, monkeypatch):
     embed_texts(folder, "m", "{title} {brand}")
     assert len(other.calls) == 3, "another template is other work"
     assert [path.name for path in (folder / "embeddings").iterdir()] == ["text.parquet"]
+    assert not (folder / "embeddings/.text").exists()
     assert read_embedding(folder, "text", list("abcde")).made == {"model": "m", "text": "{title} {brand}"}
+
+
+def test_unfinished_work_is_of_one_model_and_one_text(folder, monkeypatch):
+    """Two models whose folders are called alike, and texts that changed meanwhile."""
+    monkeypatch.setattr(text_embeddings, "CHUNK", 2)
+    for name in ("a", "b"):
+        (folder / name / "model").mkdir(parents=True)
+        (folder / name / "model/config.json").write_text(name)
+    monkeypatch.setattr(text_embeddings, "_encoder", lambda model: Counter(stop_at=2))
+    with pytest.raises(KeyboardInterrupt):
+        embed_texts(folder, str(folder / "a/model"), "{title}")
+    encoder = Counter()
+    monkeypatch.setattr(text_embeddings, "_encoder", lambda model: encoder)
+    assert embed_texts(folder, str(folder / "b/model"), "{title}").made["model"] == "model"
+    assert len(encoder.calls) == 3
+    monkeypatch.setattr(text_embeddings, "_encoder", lambda model: Counter(stop_at=2))
+    with pytest.raises(KeyboardInterrupt):
+        embed_texts(folder, "m", "{title}", name="text.v2")
+    items = pq.read_table(folder / "items/items.parquet")
+    pq.write_table(items.set_column(1, "title", [TITLES[::-1]]), folder / "items/items.parquet")
+    encoder.calls.clear()
+    monkeypatch.setattr(text_embeddings, "_encoder", lambda model: encoder)
+    embed_texts(folder, "m", "{title}")
+    assert (folder / "embeddings/.text.v2").is_dir(), "the unfinished work of another embedding stays"
+    embed_texts(folder, "m", "{title}", name="text.v2")
+    assert encoder.calls == 2 * [TITLES[::-1][:2], TITLES[::-1][2:4], TITLES[::-1][4:]]
+
+
+def test_a_chunk_is_whole_or_absent(folder, monkeypatch):
+    def break_off(file, values):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(text_embeddings, "_encoder", lambda model: Counter())
+    with monkeypatch.context() as patch:
+        patch.setattr(text_embeddings.np, "save", break_off)
+        with pytest.raises(KeyboardInterrupt):
+            embed_texts(folder, "m", "{title}")
+    assert embed_texts(folder, "m", "{title}").values.shape == (5, 2)
+
+
+@pytest.mark.parametrize("name", ["my text", "x.parquet", "../x", ".x"])
+def test_odd_names_are_an_error_before_anything_is_done(folder, monkeypatch, name):
+    monkeypatch.setattr(text_embeddings, "_encoder", lambda model: 1 / 0)
+    with pytest.raises(ValueError, match=r"an embedding is named .*; use letters, digits"):
+        embed_texts(folder, "m", "{title}", name=name)
+    assert not (folder / "embeddings").exists()
+
+
+def test_what_is_not_a_number_is_not_written(folder, monkeypatch):
+    class Broken:
+        def encode(self, texts, **options):
+            return np.full((len(texts), 2), np.nan)
+
+    monkeypatch.setattr(text_embeddings, "_encoder", lambda model: Broken())
+    with pytest.raises(ValueError, match="hold nothing, NaN or infinity"):
+        embed_texts(folder, "m", "{title}")
+    assert not (folder / "embeddings/text.parquet").exists()
 
 
 def test_no_model_and_no_package_are_errors(folder, monkeypatch):

@@ -1,5 +1,7 @@
 """Each baseline against plain loops over users and items."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from etegrec_hf.data.prepared import PreparedDataset, Split
 from etegrec_hf.evaluation.baselines import baselines, nearest_neighbours, popularity, transitions
 from etegrec_hf.evaluation.collaborative import load_collaborative_model, next_item_scores, rank_split
 from etegrec_hf.evaluation.metrics import ranking_metrics
+from etegrec_hf.evaluation.seen import padded_rows, seen_items
 from etegrec_hf.training.collaborative import CollaborativeSizes, build_collaborative_model
 
 N_ITEMS = 30
@@ -70,50 +73,66 @@ def test_transitions_agree_with_plain_loops(data):
 def test_popularity_counts_training_alone():
     data = data_of([[1, 2, 2], [2, 3]], [[1, 3, 3], [2, 1, 2]], 4)
     ranked = popularity(data, data.test)
-    assert ranked.tolist() == [[2, 1, 3, 4]] * 2, (
-        "2 is the most frequent in training, though 3 is in test; ties by index"
-    )
+    assert ranked[:, :4].tolist() == [[2, 1, 3, 4]] * 2, "2 leads training, though 3 leads test; ties by index"
+    assert not ranked[:, 4:].any()
     assert set(baselines(data, data.test)) == {"popularity", "transitions"}
 
 
 def test_nearest_neighbours_by_hand():
-    data = data_of([[1, 2], [2, 3]], [[1, 2, 3], [4, 1]], 4)
+    data = data_of([[1, 2], [4]], [[1, 2, 3], [4, 1]], 4)
     embeddings = np.array([[3.0, 4.0], [0.0, 2.0], [1.0, 0.0], [0.0, 0.0]])
     # user 1 took 1 (direction .6, .8), then 2 (direction 0, 1): wants .7 * (.6, .8) + (0, 1) = (.42, 1.56)
     # cosines with weights: item 1 .252 + 1.248 = 1.5, item 2 1.56, item 3 .42; item 4 has no direction
     # user 2 took item 4, of which nothing is known
     assert without_padding(nearest_neighbours(embeddings, data, data.test)) == [[2, 1, 3], []]
-    assert without_padding(nearest_neighbours(embeddings, data, data.test, exclude_seen=True)) == [[3], []]
+    seen = seen_items(data, data.test)
+    assert without_padding(nearest_neighbours(embeddings, data, data.test, seen)) == [[3], []]
 
 
-def test_only_the_last_ten_items_vote():
-    data = data_of([[1, 2]], [[1, *[2] * 10, 3], [1, *[2] * 9, 3]], 3)
-    embeddings = np.array([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1]])
-    scores_of_1 = [list(row).index(1) for row in nearest_neighbours(embeddings, data, data.test)]
-    assert scores_of_1 == [2, 2]
-    far = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])  # item 1 votes for itself, item 2 against it
-    older, newer = nearest_neighbours(
-        far,
-        data_of([[1, 2]], [[1, *[3] * 10, 2], [1, *[3] * 9, 2]], 3),
-        Split(["a", "b"], np.array([1, *[3] * 10, 2, 1, *[3] * 9, 2]), np.array([0, 12, 23])),
-    )
-    assert newer.tolist().index(1) < newer.tolist().index(2), "item 1 is the tenth from the end and votes"
-    assert set(older[1:].tolist()) == {1, 2}
+def test_nearest_neighbours_agree_with_plain_loops(data):
+    embeddings = np.random.default_rng(3).standard_normal((N_ITEMS, 5))
+    directions = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    assert max(map(len, histories(data.test))) > 10, "older items don't vote"
+    for history, row in zip(histories(data.test), nearest_neighbours(embeddings, data, data.test)):
+        wanted = sum(0.7**k * directions[item - 1] for k, item in enumerate(history[::-1][:10]))
+        expected = sorted(range(1, N_ITEMS + 1), key=lambda item: -directions[item - 1] @ wanted)
+        assert row[:N_ITEMS].tolist() == expected
 
 
-def test_seen_items_are_left_out_of_every_list(data):
-    random = np.random.default_rng(1)
-    embeddings = random.standard_normal((N_ITEMS, 8))
+def seen_by_hand(data: PreparedDataset) -> list[set[int]]:
+    """Each test row's history, and the training sequence of the same user."""
+    train = dict(zip(data.train.user_ids, np.split(data.train.sequences, data.train.offsets[1:-1])))
+    return [
+        set(history) | set(train.get(user, np.array([], int)).tolist())
+        for user, history in zip(data.test.user_ids, histories(data.test))
+    ]
+
+
+def test_what_was_seen_is_history_and_training(data):
+    seen = seen_items(data, data.test)
+    for row, expected in zip(seen, seen_by_hand(data)):
+        assert set((row.indices + 1).tolist()) == expected
+    assert set(seen.data.tolist()) == {1}
+    for row, expected in zip(padded_rows(seen), seen_by_hand(data)):
+        assert set(row.tolist()) - {0} == expected
+
+
+@pytest.mark.parametrize("at_once", [7, 10**6])
+def test_seen_items_are_left_out_of_every_list(data, monkeypatch, at_once):
+    monkeypatch.setattr("etegrec_hf.evaluation.baselines.CHUNK", at_once)
+    monkeypatch.setattr("etegrec_hf.evaluation.baselines.SCORES", at_once * N_ITEMS)
+    embeddings = np.random.default_rng(1).standard_normal((N_ITEMS, 8))
     model = tiny_model()
     for name, rank in (
         ("popularity", popularity),
         ("transitions", transitions),
         ("neighbours", lambda *args: nearest_neighbours(embeddings, *args)),
-        ("sasrec", lambda data, split, seen: rank_split(model, split, N_ITEMS, seen)),
+        ("sasrec", lambda data, split, seen: rank_split(model, split, N_ITEMS, seen, batch_size=11)),
     ):
-        kept, left_out = (without_padding(rank(data, data.test, seen)) for seen in (False, True))
-        for history, before, after in zip(histories(data.test), kept, left_out):
-            assert after == [item for item in before if item not in history], name
+        kept, left_out = (without_padding(rank(data, data.test, seen)) for seen in (None, seen_items(data, data.test)))
+        assert any(kept)
+        for seen, before, after in zip(seen_by_hand(data), kept, left_out):
+            assert after == [item for item in before if item not in seen], name
 
 
 def tiny_model(seed: int = 0):
@@ -136,7 +155,7 @@ def test_all_baselines_stand_in_one_table(data):
     embeddings = {"text": np.random.default_rng(2).standard_normal((N_ITEMS, 4))}
     rows = baselines(data, data.test, embeddings, tiny_model())
     assert list(rows) == ["popularity", "transitions", "k-NN, text", "SASRec"]
-    assert rows["SASRec"] == ranking_metrics(rank_split(tiny_model(), data.test, N_ITEMS), data.test.targets)
+    assert rows["SASRec"] == ranking_metrics(rank_split(tiny_model(), data.test, 50), data.test.targets)
     assert rows["transitions"]["recall@10"] == pytest.approx(
         np.mean(
             [target in ranked[:10] for ranked, target in zip(slow_transitions(data, data.test), data.test.targets)]
@@ -144,10 +163,28 @@ def test_all_baselines_stand_in_one_table(data):
     )
 
 
+def test_seen_items_are_left_out_of_the_whole_table(data):
+    embeddings = {"text": np.random.default_rng(2).standard_normal((N_ITEMS, 4))}
+    kept, left_out = (baselines(data, data.test, embeddings, tiny_model(), seen) for seen in (False, True))
+    assert kept.keys() == left_out.keys()
+    for name in kept:
+        assert kept[name] != left_out[name], name
+
+
+def test_small_catalogues_have_all_metrics():
+    data = data_of([[1, 2, 3], [2, 3, 1]], [[1, 2, 3], [2, 3, 1]], 3)
+    rows = baselines(data, data.test, {"text": np.eye(3)})
+    assert all(set(metrics) == set(rows["transitions"]) for metrics in rows.values())
+    assert rows["popularity"]["recall@50"] == 1
+
+
 def test_a_collaborative_model_of_other_items_is_an_error(data, tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no collaborative model; make one with `etegrec embed`"):
         load_collaborative_model(tmp_path, data)
-    tiny_model().save_pretrained(tmp_path)
-    (tmp_path / "item_ids.json").write_text('["a", "b"]')
-    with pytest.raises(ValueError, match="trained on 2 items, other ones than the 30 of this dataset"):
-        load_collaborative_model(tmp_path, data)
+    tiny_model().train().save_pretrained(tmp_path)
+    for ids, what in ((["a", "b"], "2 others"), (data.item_ids[::-1], "the same in another order")):
+        (tmp_path / "item_ids.json").write_text(json.dumps(ids))
+        with pytest.raises(ValueError, match=f"not trained on this dataset's 30 items, but on {what}; train one"):
+            load_collaborative_model(tmp_path, data)
+    (tmp_path / "item_ids.json").write_text(json.dumps(data.item_ids))
+    assert not load_collaborative_model(tmp_path, data).training, "without dropout"

@@ -8,6 +8,7 @@ from conftest import make_model, random_codes
 from etegrec_hf.evaluation.code_diagnostics import code_diagnostics
 from etegrec_hf.evaluation.evaluate import recommend_split
 from etegrec_hf.evaluation.metrics import ranking_metrics
+from etegrec_hf.evaluation.seen import seen_items
 
 
 def test_metrics_by_hand():
@@ -43,6 +44,7 @@ def test_seen_items_are_left_out_if_asked_for(prepared):
     model = make_model(random_codes(prepared.n_items, 3, 8), 8)
     histories = [set(row[:-1].tolist()) for row in np.split(prepared.test.sequences, prepared.test.offsets[1:-1])]
     kept = recommend_split(model, prepared.test, top_k=5, num_beams=8)
-    left_out = recommend_split(model, prepared.test, top_k=5, num_beams=8, exclude_seen=True)
+    seen = seen_items(prepared, prepared.test)
+    left_out = recommend_split(model, prepared.test, top_k=5, num_beams=8, batch_size=13, seen=seen)
     assert any(history & set(row.tolist()) for history, row in zip(histories, kept))
     assert not any(history & set(row.tolist()) for history, row in zip(histories, left_out))

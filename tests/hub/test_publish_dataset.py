@@ -57,15 +57,28 @@ def test_a_pushed_dataset_opens_by_its_id(dataset, prepared, hub, tmp_path):
 
     # another push keeps the license, and takes out the embedding that the dataset doesn't have any more
     (dataset / "embeddings/clusters.parquet").unlink()
+    repository = hub.repositories["datasets/tester/log"]
+    tree = repository.commits[repository.find("main")]
+    theirs = {"embeddings/mine.npy": hub.store(b"mine"), "notes.txt": hub.store(b"notes")}
+    repository.commit("main", tree | theirs, "notes of somebody else")
     again = etegrec("push", "--data", str(dataset), "--repo-id", "log", **environment)
     assert again.returncode == 0, again.stderr
     files = hub.files("datasets/tester/log")
     assert "embeddings/clusters.parquet" not in files
     assert b"embedding_clusters" not in files["README.md"]
+    assert b"license: cc-by-4.0" in files["README.md"]
+    assert (files["embeddings/mine.npy"], files["notes.txt"]) == (b"mine", b"notes")
 
 
 def test_what_is_no_dataset_is_not_pushed(dataset, hub, tmp_path):
     environment = hub.environment(tmp_path / "home")
+    clusters = dataset / "embeddings/clusters.parquet"
+    table = pq.read_table(clusters)
+    pq.write_table(table.slice(1), clusters)
+    pushed = etegrec("push", "--data", str(dataset), "--repo-id", "log", **environment)
+    assert pushed.returncode == 1
+    assert "1 items have no embedding in" in pushed.stderr
+    pq.write_table(table, clusters)
     items = pq.read_table(dataset / "items/items.parquet")
     pq.write_table(items.slice(1), dataset / "items/items.parquet")
     for arguments, message in (

@@ -24,6 +24,8 @@ def check_columns(names: list[str], path: Path, options: SourceOptions) -> None:
         "time": options.time_column,
         "title": options.title_column,
     }
+    if options.user_column == options.item_column:
+        raise ValueError(f"users and items both are column {options.user_column!r}; name one with --item-column.")
     if options.title_column == SourceOptions.title_column or options.items:
         del wanted["title"]
     for kind, name in wanted.items():
