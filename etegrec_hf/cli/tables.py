@@ -21,7 +21,7 @@ def print_figures(title: str, figures: dict) -> None:
     """Prints names and values."""
     table = Table("figure", "value", title=Text(title))
     for name, value in figures.items():
-        table.add_row(name.replace("_", " "), _shown(value))
+        table.add_row(Text(name.replace("_", " ")), Text(_shown(value)))
     Console().print(table)
 
 
@@ -34,7 +34,7 @@ def print_comparison(title: str, columns: dict[str, dict]) -> None:
     ordered = sorted(columns.values(), key=len, reverse=True)
     for name in dict.fromkeys(name for figures in ordered for name in figures):
         cells = (Text(_shown(figures[name]) if name in figures else "-") for figures in columns.values())
-        table.add_row(name.replace("_", " "), *cells)
+        table.add_row(Text(name.replace("_", " ")), *cells)
     Console().print(table)
 
 
