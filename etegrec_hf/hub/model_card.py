@@ -131,8 +131,8 @@ def _codes(record: TrainingRecord) -> str:
     rows = [[_words(name), value] for name, value in record.codes.items()]
     return (
         "## Item codes\n\nOf the prefixes, before the suffix that makes codes unique: share of a level's codes in "
-        "use, how many are used evenly (perplexity), how unevenly (Gini, 0 for evenly), distinct prefixes down to that "
-        "level, and items that share their whole prefix.\n\n" + table(["", ""], rows)
+        "use, how many are used evenly (perplexity), how unevenly (Gini, 0 for evenly), distinct prefixes down to "
+        "that level, and items that share their whole prefix.\n\n" + table(["", ""], rows)
     )
 
 
