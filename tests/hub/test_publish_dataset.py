@@ -70,6 +70,7 @@ def test_a_pushed_dataset_opens_by_its_id(dataset, prepared, hub, tmp_path):
     assert (files["embeddings/mine.npy"], files["notes.txt"]) == (b"mine", b"notes")
 
 
+@pytest.mark.slow
 def test_what_is_no_dataset_is_not_pushed(dataset, hub, tmp_path):
     environment = hub.environment(tmp_path / "home")
     clusters = dataset / "embeddings/clusters.parquet"
