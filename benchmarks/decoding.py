@@ -22,6 +22,7 @@ from etegrec_hf.data.prepare import prepare
 from etegrec_hf.data.prepared import PreparedDataset
 from etegrec_hf.models.beam_search_etegrec import BeamDecoder, code_beam_search
 from etegrec_hf.models.code_trie import CodeTrie
+from etegrec_hf.models.headwise_t5_etegrec import encode
 from etegrec_hf.training.codebooks import initialize_codebooks
 from etegrec_hf.training.item_codes import build_recommender
 
@@ -200,7 +201,8 @@ def search_with(trie: CodeTrie, model, batch: dict[str, torch.Tensor]) -> float:
     """Seconds of a search for items of `trie`."""
     start = time.perf_counter()
     with torch.inference_mode():
-        decoder = BeamDecoder(model.encoder, model.decoder, batch["input_ids"], batch["attention_mask"])
+        states = encode(model.encoder, batch["input_ids"], batch["attention_mask"])
+        decoder = BeamDecoder(model.decoder, states, batch["attention_mask"])
         code_beam_search(decoder, model._level_logits, trie, BEAMS)
     return time.perf_counter() - start
 

@@ -2,8 +2,10 @@
 
     python benchmarks/training.py FOLDER_OF_INSTRUMENTS [--bf16] [--threads 2]
 
-FOLDER holds `NAME.inter.json`. Compared are length-grouped batches and random batches padded to their longest history;
-then what data loading costs beside a step, and what computing all codes again costs beside a tokenizer epoch.
+FOLDER holds `NAME.inter.json`. Compared are random batches padded to their longest history, length-grouped batches,
+and one pass a sequence with a causal encoder; the recommender phase and the tokenizer phase; what training makes of
+the rate of a plain matrix product; then what data loading costs beside a step, and what computing all codes again
+costs beside a tokenizer epoch.
 """
 
 import argparse
@@ -11,42 +13,89 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from etegrec_hf import ETEGRecTrainer, ETEGRecTrainingArguments, RQVAEConfig, RQVAEModel
 from etegrec_hf.data.prepare import prepare
 from etegrec_hf.data.prepared import PreparedDataset
-from etegrec_hf.data.sequences import LengthGroupedSampler, SequenceDataset
+from etegrec_hf.data.sequences import LengthGroupedSampler, SequenceDataset, WholeSequenceDataset
 from etegrec_hf.training.codebooks import initialize_codebooks
 from etegrec_hf.training.item_codes import build_recommender, refresh_item_codes
+from etegrec_hf.training.trainer import targets_of
+
+BATCH = 256
+BUDGET = 8192  # tokens of a batch of whole sequences
 
 
-def batches_of(order: list[int], batch_size: int, count: int) -> list[list[int]]:
-    return [order[start : start + batch_size] for start in range(0, count * batch_size, batch_size)]
+def batches_of(order: list[int], count: int) -> list[list[int]]:
+    return [order[start : start + BATCH] for start in range(0, count * BATCH, BATCH)]
 
 
-def samples_a_second(trainer: ETEGRecTrainer, batches: list[list[int]]) -> float:
+def targets_a_second(trainer: ETEGRecTrainer, batches: list[list[int]]) -> float:
     """Full training steps: load, forward, backward, clip, update."""
     optimizer = trainer.create_optimizer()
-    start = time.perf_counter()
+    targets, start = 0, time.perf_counter()
     for batch in batches:
-        trainer.training_step(trainer.model, trainer.train_dataset.__getitems__(batch))
+        inputs = trainer.train_dataset.__getitems__(batch)
+        targets += len(targets_of(inputs)[0])
+        trainer.training_step(trainer.model, inputs)
         torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-    return sum(map(len, batches)) / (time.perf_counter() - start)
+    return targets / (time.perf_counter() - start)
 
 
-def make_trainer(data: PreparedDataset, rqvae: RQVAEModel, folder: str, bf16: bool) -> ETEGRecTrainer:
+def make_trainer(
+    data: PreparedDataset, rqvae: RQVAEModel, folder: str, whole: bool = False, **options
+) -> ETEGRecTrainer:
+    """With whole sequences and a causal encoder, or with prefixes and the encoder that `options` say."""
     torch.manual_seed(0)
-    model = build_recommender(rqvae, torch.from_numpy(data.embeddings))
+    attention = options.pop("encoder_attention", "causal" if whole else "bidirectional")
+    model = build_recommender(rqvae, torch.from_numpy(data.embeddings), encoder_attention=attention)
     arguments = ETEGRecTrainingArguments(
-        folder, bf16=bf16, use_cpu=True, eval_strategy="no", load_best_model_at_end=False
+        folder,
+        use_cpu=True,
+        eval_strategy="no",
+        load_best_model_at_end=False,
+        max_tokens_per_batch=BUDGET if whole else None,
+        **options,
     )
-    dataset = SequenceDataset(data.train, model.config.max_history, every_position=True)
+    read = model.config.max_history
+    dataset = WholeSequenceDataset(data.train, read, read // 2) if whole else SequenceDataset(data.train, read, True)
     trainer = ETEGRecTrainer(model, arguments, data.item_ids, dataset)
     trainer.current_gradient_accumulation_steps = 1
     return trainer
+
+
+def operations_a_target(model, lengths: np.ndarray) -> float:
+    """Floating point operations of forward and backward for a target after a history of its own, on average.
+
+    Args:
+        model ([`ETEGRecForConditionalGeneration`]): sizes.
+        lengths (`np.ndarray` of shape `(targets,)`): items of each history.
+    """
+    config = model.config
+    inner, width, codes = config.num_heads * config.d_kv, config.d_model, config.code_length
+    projections, feed_forward = 2 * 4 * width * inner, 2 * 2 * width * config.d_ff
+    tokens = lengths * codes
+    encoder = config.num_layers * tokens * (projections + feed_forward + 2 * 2 * tokens * inner)
+    keys = config.num_decoder_layers * tokens * 2 * 2 * width * inner
+    layer = projections + feed_forward + 2 * 2 * codes * inner + 2 * 2 * width * inner + 2 * 2 * tokens * inner
+    decoder = codes * (config.num_decoder_layers * layer + 2 * width * config.codebook_size)
+    return float(3 * (encoder + keys + decoder).mean())
+
+
+def matmul_rate(seconds: float = 1.0) -> float:
+    """Floating point operations a second of a plain matrix product in float32."""
+    size = 1024
+    left, right = torch.randn(size, size), torch.randn(size, size)
+    left @ right
+    products, start = 0, time.perf_counter()
+    while (spent := time.perf_counter() - start) < seconds:
+        left @ right
+        products += 1
+    return products * 2 * size**3 / spent
 
 
 def main() -> None:
@@ -64,29 +113,49 @@ def main() -> None:
         torch.manual_seed(0)
         rqvae = RQVAEModel(RQVAEConfig(input_size=data.embeddings.shape[1]))
         initialize_codebooks(rqvae, torch.from_numpy(data.embeddings))
-        trainer = make_trainer(data, rqvae, scratch, bf16=False)
+        trainer = make_trainer(data, rqvae, scratch)
         dataset = trainer.train_dataset
         trainer.enter_phase("recommender", aligned=False)
 
-        grouped = batches_of(list(LengthGroupedSampler(dataset.lengths, 256)), 256, options.steps)
-        random = batches_of(torch.randperm(len(dataset)).tolist(), 256, max(2, options.steps // 10))
-        samples_a_second(trainer, grouped[:2])  # warm up
-        grouped_rate = samples_a_second(trainer, grouped)
-        random_rate = samples_a_second(trainer, random)
-        print(f"random batches, float32     {random_rate:8.1f} samples/s     1.0x")
-        print(f"grouped batches, float32    {grouped_rate:8.1f} samples/s  {grouped_rate / random_rate:6.1f}x")
+        grouped = batches_of(list(LengthGroupedSampler(dataset.lengths, BATCH)), options.steps)
+        random = batches_of(torch.randperm(len(dataset)).tolist(), max(2, options.steps // 10))
+        targets_a_second(trainer, grouped[:2])  # warm up
+        matmul = [matmul_rate()]
+        grouped_rate = targets_a_second(trainer, grouped)
+        matmul.append(matmul_rate())
+        random_rate = targets_a_second(trainer, random)
+        print(f"random batches, float32     {random_rate:8.1f} targets/s     1.0x")
+        print(f"grouped batches, float32    {grouped_rate:8.1f} targets/s  {grouped_rate / random_rate:6.1f}x")
+        needed = operations_a_target(trainer.model, dataset.lengths[np.concatenate(grouped)])
+        print(f"grouped batches make {grouped_rate * needed / np.mean(matmul):.0%} of a plain matrix product's rate")
         if options.bf16:
-            rate = samples_a_second(make_trainer(data, rqvae, scratch, bf16=True), grouped)
-            print(f"grouped batches, bfloat16   {rate:8.1f} samples/s  {rate / random_rate:6.1f}x")
+            rate = targets_a_second(make_trainer(data, rqvae, scratch, bf16=True), grouped)
+            print(f"grouped batches, bfloat16   {rate:8.1f} targets/s  {rate / random_rate:6.1f}x")
+
+        causal = make_trainer(data, rqvae, scratch, encoder_attention="causal")
+        whole = make_trainer(data, rqvae, scratch, whole=True)
+        batches = list(whole.get_train_dataloader().batch_sampler)[: options.steps]
+        for one in (causal, whole):
+            one.enter_phase("recommender", aligned=False)
+        targets_a_second(whole, batches[:2])
+        causal_rate, whole_rate = targets_a_second(causal, grouped), targets_a_second(whole, batches)
+        print(f"causal, prefix by prefix    {causal_rate:8.1f} targets/s  {causal_rate / random_rate:6.1f}x")
+        print(f"causal, one pass a sequence {whole_rate:8.1f} targets/s  {whole_rate / random_rate:6.1f}x,")
+        print(f"    {whole_rate / causal_rate:.1f}x of prefix by prefix")
 
         start = time.perf_counter()
         for batch in grouped:
             dataset.__getitems__(batch)
         loading = (time.perf_counter() - start) / options.steps
-        print(f"loading a batch takes {loading * grouped_rate / 256:.2%} of a step")
+        print(f"loading a batch takes {loading * grouped_rate / BATCH:.2%} of a step")
 
+        aligned_rates = []
+        for phase in ("recommender", "tokenizer"):
+            trainer.enter_phase(phase, aligned=True)
+            aligned_rates.append(targets_a_second(trainer, grouped))
+        print(f"tokenizer phase against recommender phase, aligned {aligned_rates[1] / aligned_rates[0]:6.1f}x")
         trainer.enter_phase("tokenizer", aligned=False)
-        epoch = len(dataset) / samples_a_second(trainer, grouped)
+        epoch = len(dataset) / targets_a_second(trainer, grouped)
         start = time.perf_counter()
         refresh_item_codes(trainer.model)
         refresh = time.perf_counter() - start

@@ -3,13 +3,14 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ..data.prepared import PreparedDataset
 from ..data.splits import SPLIT_NAMES
 from ..evaluation.baselines import baselines
 from ..evaluation.evaluate import recommend_split
-from ..evaluation.metrics import KS, confidence_intervals, ranking_metrics
+from ..evaluation.metrics import KS, confidence_intervals, ranking_metrics, spread_metrics
 from ..evaluation.seen import seen_items
 from ..hub.dataset_folder import local_dataset
 from ..hub.model_card import write_model_card
@@ -50,7 +51,7 @@ def run(argv: list[str]) -> None:
     output = check_output_file(arguments.output)
     results = evaluate(arguments)
     title = f"{arguments.data}, {arguments.split}, seen items {results['protocol']['seen_items']}"
-    print_metrics(title, {"this model": results[arguments.split], **results["baselines"]})
+    print_metrics(title, {"this model": results[arguments.split] | results["spread"], **results["baselines"]})
     write_results(output, results)
 
 
@@ -71,7 +72,9 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     with torch.autocast(model.device.type, torch.bfloat16, enabled=arguments.bf16):
         ranked = recommend_split(model, split, top_k, arguments.num_beams, arguments.batch_size, seen)
     metrics = ranking_metrics(ranked, split.targets)
+    item_counts = np.bincount(data.train.sequences, minlength=data.n_items + 1)
     measured = {
+        "spread": spread_metrics(ranked, item_counts),
         "intervals": confidence_intervals(ranked, split.targets),
         "baselines": baselines(data, split, exclude_seen=arguments.exclude_seen),
         "protocol": {

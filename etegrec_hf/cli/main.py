@@ -14,6 +14,7 @@ COMMANDS = {
     "diagnose": "show how well item tokenizers use their codes",
     "train": "train recommender and item tokenizer in turns",
     "finetune": "finetune the recommender on frozen codes",
+    "grpo": "train a recommender by rewards of what it recommends",
     "baselines": "measure simpler systems on a split",
     "evaluate": "measure a recommender on a split",
     "recommend": "recommend items for one history",

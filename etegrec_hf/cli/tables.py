@@ -1,5 +1,6 @@
 """Tables for a terminal."""
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
@@ -7,13 +8,26 @@ from rich.text import Text
 SHOWN = {
     f"{name}@{k}": f"{name[0].upper()}@{k}" for name, ks in (("recall", (1, 5, 10, 50)), ("ndcg", (5, 10))) for k in ks
 }
+SPREAD = {"coverage@10": "cov@10", "popularity@10": "pop@10"}  # shown where they were measured
+SPREAD_CAPTION = "; cov: listed share of the catalogue, pop: mean training count of what is listed"
 
 
 def print_metrics(title: str, rows: dict[str, dict[str, float]]) -> None:
     """Prints one row of ranking metrics a system."""
-    table = Table(Column("system", no_wrap=True), *SHOWN.values(), title=Text(title), caption="R: Recall, N: NDCG")
+    spread = {name: head for name, head in SPREAD.items() if any(name in metrics for metrics in rows.values())}
+    columns = SHOWN | spread
+    # without lines between columns, whose room the figures need in a terminal of 80 columns
+    table = Table(
+        Column("system", no_wrap=True),
+        *(Column(head, overflow="fold") for head in columns.values()),
+        title=Text(title),
+        caption="R: Recall, N: NDCG" + (SPREAD_CAPTION if spread else ""),
+        box=SIMPLE_HEAD,
+        padding=0,
+        pad_edge=False,
+    )
     for name, metrics in rows.items():
-        table.add_row(Text(name), *(f"{metrics[column]:.4f}" if column in metrics else "-" for column in SHOWN))
+        table.add_row(Text(name), *(_figure(metrics[column]) if column in metrics else "-" for column in columns))
     Console().print(table)
 
 
@@ -36,6 +50,10 @@ def print_comparison(title: str, columns: dict[str, dict]) -> None:
         cells = (Text(_shown(figures[name]) if name in figures else "-") for figures in columns.values())
         table.add_row(Text(name.replace("_", " ")), *cells)
     Console().print(table)
+
+
+def _figure(value: float) -> str:
+    return f"{value:.4f}" if value < 10 else f"{value:.1f}"
 
 
 def _shown(value) -> str:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from transformers import set_seed
 
 from ..data.prepared import PreparedDataset
-from ..data.sequences import SequenceDataset
+from ..data.sequences import SequenceDataset, WholeSequenceDataset
 from ..hub.model_folder import load_model
 from ..hub.training_record import TrainingRecord
 from ..models.configuration_etegrec import ETEGRecConfig
@@ -43,6 +43,10 @@ class RecommenderSizes:
     num_decoder_layers: int = field(default=ETEGRecConfig.num_decoder_layers, metadata={"help": "Decoder layers."})
     num_heads: int = field(default=ETEGRecConfig.num_heads, metadata={"help": "Attention heads."})
     dropout_rate: float = field(default=ETEGRecConfig.dropout_rate, metadata={"help": "Dropout of the T5 stacks."})
+    encoder_attention: str = field(
+        default=ETEGRecConfig.encoder_attention,
+        metadata={"help": "'bidirectional', or 'causal': one pass over a sequence trains all its prefixes."},
+    )
     max_history: int = field(
         default=ETEGRecConfig.max_history, metadata={"help": "Items of a history that are read, the last ones."}
     )
@@ -75,11 +79,16 @@ def fit(
 ) -> ETEGRecTrainer:
     """Trains a recommender on a prepared dataset, from `checkpoint` if there is one, and saves it."""
     max_history = model.config.max_history
+    train_dataset: SequenceDataset | WholeSequenceDataset
+    if model.config.encoder_attention == "causal":
+        train_dataset = WholeSequenceDataset(data.train, max_history, context=max_history // 2)
+    else:
+        train_dataset = SequenceDataset(data.train, max_history, every_position=True)
     trainer = ETEGRecTrainer(
         model,
         training,
         data.item_ids,
-        SequenceDataset(data.train, max_history, every_position=True),
+        train_dataset,
         SequenceDataset(data.validation, max_history, every_position=False, limit=eval_samples),
         item_titles=item_titles,
         record=record,

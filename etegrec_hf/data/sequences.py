@@ -71,20 +71,27 @@ class WholeSequenceDataset(Dataset):
     Args:
         split ([`Split`]): training sequences.
         max_history (`int`): items that are read at most.
+        context (`int`, *optional*, defaults to 0): items that a window repeats from the one before, so that each of
+            its own targets comes after more than these.
+
+    Attributes:
+        lengths (`np.ndarray` of shape `(windows,)`): items that are read in each window.
 
     Raises:
         ValueError: no sequence has two items.
     """
 
-    def __init__(self, split: Split, max_history: int):
-        self.sequences = split.sequences
+    def __init__(self, split: Split, max_history: int, context: int = 0):
+        self.sequences, self.context = split.sequences, context
         targets = np.diff(split.offsets) - 1  # of each sequence
-        windows = -(-targets // max_history)
+        step = max_history - context
+        windows = np.where(targets > 0, 1 + np.maximum(0, -(-(targets - max_history) // step)), 0)
         number = np.arange(windows.sum()) - np.repeat(
             windows.cumsum() - windows, windows
         )  # of a window in its sequence
-        self.starts = np.repeat(split.offsets[:-1], windows) + number * max_history
-        self.lengths = np.minimum(np.repeat(targets, windows) - number * max_history, max_history) + 1
+        self.starts = np.repeat(split.offsets[:-1], windows) + number * step
+        self.lengths = np.minimum(np.repeat(targets, windows) - number * step, max_history)
+        self.is_later = number > 0
         if not len(self.starts):
             raise ValueError("no training sequence has two items, so there is nothing to learn; check the split.")
 
@@ -95,12 +102,20 @@ class WholeSequenceDataset(Dataset):
         return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
 
     def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        """One batch: `input_ids` and `labels` `[batch, longest - 1]`, padded right with 0."""
+        """One batch: `input_ids` and `labels` `[batch, longest]`, item indices padded right with 0.
+
+        A label is the item after the one above it, and 0 where a window repeats the one before.
+        """
         start, length = self.starts[indices], self.lengths[indices]
         column = np.arange(length.max())
         inside = column < length[:, None]
-        items = torch.from_numpy(np.where(inside, self.sequences[np.where(inside, start[:, None] + column, 0)], 0))
-        return {"input_ids": items[:, :-1], "labels": items[:, 1:]}  # [B, T] each
+        source = np.where(inside, start[:, None] + column, 0)  # [B, T]
+        repeated = self.is_later[indices][:, None] & (column < self.context)
+        items, labels = self.sequences[source], self.sequences[source + 1]
+        return {
+            "input_ids": torch.from_numpy(np.where(inside, items, 0)),
+            "labels": torch.from_numpy(np.where(inside & ~repeated, labels, 0)),
+        }
 
 
 def as_batch(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -119,10 +134,12 @@ class LengthGroupedSampler(Sampler[int]):
         batch_size (`int`): samples a batch.
         seed (`int`, *optional*, defaults to 0): of the shuffling.
         group (`int`, *optional*, defaults to 50): batches that are sorted together.
+        drop_last (`bool`, *optional*, defaults to `False`): leave out what fills no batch, other samples each epoch.
     """
 
-    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int = 0, group: int = 50):
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int = 0, group: int = 50, drop_last: bool = False):
         self.lengths, self.batch_size, self.seed, self.group = lengths, batch_size, seed, group
+        self.kept = len(lengths) - len(lengths) % batch_size * drop_last  # samples of an epoch
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -130,13 +147,63 @@ class LengthGroupedSampler(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return self.kept
 
     def __iter__(self) -> Iterator[int]:
         random = np.random.default_rng((self.seed, self.epoch))
-        order = random.permutation(len(self.lengths))
+        order = random.permutation(len(self.lengths))[: self.kept]
         groups = np.arange(len(order)) // (self.group * self.batch_size)
         order = order[np.lexsort((self.lengths[order], groups))]
         full = len(order) // self.batch_size * self.batch_size
         batches = order[:full].reshape(-1, self.batch_size)
         return iter([*batches[random.permutation(len(batches))].ravel().tolist(), *order[full:].tolist()])
+
+
+class TokenBudgetBatches(Sampler[list[int]]):
+    """Batches of like length that hold as many samples as a budget of padded tokens allows.
+
+    Samples are sorted by length, those of one length in random order, and cut into batches, which come in random
+    order. So an epoch has the same number of batches each time, and every batch about the same number of tokens. The
+    order follows from seed and epoch alone. Several processes get different batches of the same epoch, and equally
+    many: where they don't go round, the first ones come twice.
+
+    Args:
+        tokens (`np.ndarray` of shape `(samples,)`): tokens of each sample.
+        budget (`int`): tokens of a batch, those of padding too.
+        seed (`int`, *optional*, defaults to 0): of the shuffling.
+        processes, process (`int`, *optional*, default to 1 and 0): how many share an epoch, and which one this is.
+
+    Raises:
+        ValueError: a sample is longer than the budget.
+    """
+
+    def __init__(self, tokens: np.ndarray, budget: int, seed: int = 0, processes: int = 1, process: int = 0):
+        if tokens.max() > budget:
+            raise ValueError(
+                f"`max_tokens_per_batch` is {budget}, and the longest history has {tokens.max()} tokens; give that "
+                "many or more."
+            )
+        self.tokens, self.seed, self.processes, self.process = tokens, seed, processes, process
+        self.epoch = 0
+        ascending = np.sort(tokens)
+        ends = [0]
+        while ends[-1] < len(ascending):
+            candidates = ascending[ends[-1] :][: budget // ascending[ends[-1]]]
+            fits = candidates * np.arange(1, len(candidates) + 1) <= budget
+            ends.append(ends[-1] + int(fits.sum()))
+        self.ends = np.array(ends)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch whose order comes next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-(len(self.ends) - 1) // self.processes)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        random = np.random.default_rng((self.seed, self.epoch))
+        order = random.permutation(len(self.tokens))
+        order = order[np.argsort(self.tokens[order], kind="stable")]
+        chosen = np.resize(random.permutation(len(self.ends) - 1), len(self) * self.processes)
+        for batch in chosen[self.process :: self.processes]:
+            yield order[self.ends[batch] : self.ends[batch + 1]].tolist()

@@ -37,21 +37,29 @@ def popularity(data: PreparedDataset, split: Split, seen: scipy.sparse.csr_matri
     return np.where(best > 0, ranked[best - 1] + 1, 0)
 
 
+def transition_weights(data: PreparedDataset) -> scipy.sparse.csr_array:
+    """How strongly each item (row) makes each other (column) come next: `[n_items, n_items]`, items from 0.
+
+    For items i, j at distance d = 1..3 in a training sequence, `C[i, j] += 1/d` and `C[j, i] += 0.3/d`;
+    the weights are `N[i, j] = C[i, j] / sqrt(sum_j C[i, j])`.
+    """
+    forward = cooccurrence_counts(data.train.sequences - 1, data.train.offsets, data.n_items, window=3)
+    counts = forward + 0.3 * forward.T
+    totals = np.asarray(counts.sum(axis=1)).ravel()
+    return (scipy.sparse.diags_array(1 / np.sqrt(np.maximum(totals, 1e-12))) @ counts).tocsr()
+
+
 def transitions(data: PreparedDataset, split: Split, seen: scipy.sparse.csr_matrix | None = None) -> np.ndarray:
     """Items that followed or preceded the recent ones in training: `[rows, listed]` of item indices.
 
-    For items i, j at distance d = 1..3 in a training sequence, `C[i, j] += 1/d` and `C[j, i] += 0.3/d`;
-    `N[i, j] = C[i, j] / sqrt(sum_j C[i, j])`. A user's last 10 items, newest first, vote with `N[i, :] * 0.7**k`.
-    Items are ranked by votes, ties by item index; where fewer have votes, 0 fills up.
+    A user's last 10 items, newest first, vote with `N[i, :] * 0.7**k`, N being [`transition_weights`]. Items are
+    ranked by votes, ties by item index; where fewer have votes, 0 fills up.
     """
-    forward = cooccurrence_counts(data.train.sequences - 1, data.train.offsets, data.n_items, window=3)
-    counts = (forward + 0.3 * forward.T).tocsr()
-    totals = np.asarray(counts.sum(axis=1)).ravel()
-    normed = scipy.sparse.diags_array(1 / np.sqrt(np.maximum(totals, 1e-12))).tocsr() @ counts
+    weights = transition_weights(data)
     recent = _recent(split, data.n_items)
     ranked = []
     for start in range(0, len(split), CHUNK):
-        votes = (recent[start : start + CHUNK] @ normed).tocsr()
+        votes = (recent[start : start + CHUNK] @ weights).tocsr()
         if seen is not None:
             votes = votes - votes.multiply(seen[start : start + CHUNK])
         votes.eliminate_zeros()

@@ -24,6 +24,29 @@ def ranking_metrics(item_index: np.ndarray, target: np.ndarray, ks: tuple[int, .
     return {name: float(values.mean()) for name, values in _by_user(item_index, target, ks).items()}
 
 
+def spread_metrics(item_index: np.ndarray, item_counts: np.ndarray, k: int = 10) -> dict[str, float]:
+    """How much of the catalogue is recommended, and how popular what is recommended is.
+
+    Args:
+        item_index (`np.ndarray` of shape `(users, listed)`): ranked item indices, best first; 0 is no item.
+        item_counts (`np.ndarray` of shape `(n_items + 1,)`): how often each item stands in training; 0 for padding.
+        k (`int`, *optional*, defaults to 10): places of each list that count.
+
+    Returns:
+        `dict` of `coverage@k` (distinct items in all lists over items of the catalogue) and `popularity@k` (mean count
+        of a listed item).
+
+    >>> spread_metrics(np.array([[3, 1], [3, 0]]), np.array([0, 4, 9, 7]), k=2)
+    {'coverage@2': 0.6666666666666666, 'popularity@2': 6.0}
+    """
+    items = item_index[:, :k]
+    items = items[items > 0]
+    return {
+        f"coverage@{k}": len(np.unique(items)) / (len(item_counts) - 1),
+        f"popularity@{k}": float(item_counts[items].mean()) if len(items) else 0.0,
+    }
+
+
 def confidence_intervals(
     item_index: np.ndarray, target: np.ndarray, ks: tuple[int, ...] = KS
 ) -> dict[str, tuple[float, float]]:

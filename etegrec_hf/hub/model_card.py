@@ -140,10 +140,15 @@ def _training(record: TrainingRecord) -> str:
     parts = []
     for number, stage in enumerate(record.stages, start=1):
         rows = [
-            [_words(name), stage[name]] for name in ("data", "epochs", "steps", "seconds", "device") if name in stage
+            [_words(name), stage[name]]
+            for name in ("data", "rewards", "epochs", "steps", "seconds", "device")
+            if name in stage
         ]
         rows += [[name, value] for name, value in stage.get("losses", {}).items()]
-        rows += [[f"validation {name}", value] for name, value in stage.get("validation", {}).items()]
+        before = stage.get("validation_before", {})
+        for name, value in stage.get("validation", {}).items():
+            was = f" (before: {_cell(before[name])})" if name in before else ""
+            rows.append([f"validation {name}", f"{_cell(value)}{was}"])
         rows += [[f"`{name}`", value] for name, value in stage.get("arguments", {}).items()]
         if "versions" in stage:
             rows.append(["versions", ", ".join(f"{name} {value}" for name, value in stage["versions"].items())])

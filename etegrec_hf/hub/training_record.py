@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 FILE = "training_record.json"
-PACKAGES = ("etegrec_hf", "torch", "transformers", "accelerate", "datasets", "huggingface_hub")
+PACKAGES = ("etegrec_hf", "torch", "transformers", "trl", "accelerate", "datasets", "huggingface_hub")
 
 
 @dataclass

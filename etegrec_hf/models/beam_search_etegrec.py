@@ -8,23 +8,25 @@ shows each beam its own ancestors. Nothing is expanded or reordered by beam.
 import torch
 
 from .code_trie import CodeTrie, ExcludedItems
-from .headwise_t5_etegrec import HeadwiseAttention, encode, feed_forward, norm, padding_bias
+from .headwise_t5_etegrec import HeadwiseAttention, feed_forward, norm
+from .history_encoder_etegrec import additive
 
 
 class BeamDecoder:
-    """Encodes histories and runs a T5 decoder one code at a time over the beams of a batch of users.
+    """Runs a T5 decoder one code at a time over the beams of a batch of users, without dropout, and differentiably.
 
     Args:
-        encoder, decoder (`T5Stack`): in eval mode.
-        input_ids, attention_mask (`torch.LongTensor` of shape `(users, tokens)`): histories; 0 in the mask on padding.
+        decoder (`T5Stack`): the decoder.
+        states (`torch.FloatTensor` of shape `(users, tokens, d_model)`): encoder states of the users' histories.
+        attention_mask (`torch.LongTensor` of shape `(users, tokens)`): 0 on padding.
     """
 
-    def __init__(self, encoder, decoder, input_ids: torch.Tensor, attention_mask: torch.Tensor):
+    def __init__(self, decoder, states: torch.Tensor, attention_mask: torch.Tensor):
         self.decoder = decoder
-        states = encode(encoder, input_ids, attention_mask)
         self.users, heads = len(states), decoder.config.num_heads
         self.lowest = torch.finfo(states.dtype).min
-        self.cross_bias = padding_bias(attention_mask, states.dtype).repeat(heads, 1, 1)  # [heads * users, 1, tokens]
+        cross_bias = additive(attention_mask.unsqueeze(1) > 0, states.dtype)
+        self.cross_bias = cross_bias.repeat(heads, 1, 1)  # [heads * users, 1, tokens]
         self.self_attention = [HeadwiseAttention(block.layer[0].SelfAttention) for block in decoder.block]
         self.cross_attention = [HeadwiseAttention(block.layer[1].EncDecAttention) for block in decoder.block]
         self.cross_cache = [
@@ -83,6 +85,26 @@ def _append(chunks: list[torch.Tensor], chunk: torch.Tensor, dim: int = 1) -> No
         chunks[0] = torch.cat([chunks[0], chunk], dim=dim)
     else:
         chunks.append(chunk)
+
+
+def candidate_states(decoder: BeamDecoder, tokens: torch.Tensor) -> list[torch.Tensor]:
+    """Decoder states that score each code of several candidates a user, given the codes before it.
+
+    Args:
+        decoder ([`BeamDecoder`]): over the users' encoded histories, not stepped yet.
+        tokens (`torch.LongTensor` of shape `(users, candidates, code_length)`): the candidates' token ids.
+
+    Returns:
+        a level: states `[users, candidates, d_model]`; of the first level `[users, 1, d_model]`, as nothing stands
+        before its code.
+    """
+    users, candidates, code_length = tokens.shape
+    states = [decoder.step(torch.zeros_like(tokens[:, :1, 0]))]
+    parent = torch.zeros_like(tokens[..., 0])  # all candidates go on from the decoder start, then each from itself
+    for level in range(code_length - 1):
+        states.append(decoder.step(tokens[..., level], parent))
+        parent = torch.arange(candidates, device=tokens.device).expand(users, candidates)
+    return states
 
 
 def code_beam_search(

@@ -17,6 +17,7 @@ POSITIVE = (
     "num_heads",
     "max_history",
 )
+ENCODER_ATTENTION = ("bidirectional", "causal")
 
 
 class ETEGRecConfig(PreTrainedConfig):
@@ -40,6 +41,9 @@ class ETEGRecConfig(PreTrainedConfig):
         feed_forward_proj (`str`, *optional*, defaults to `"relu"`): T5's feed-forward kind.
         scale_logits (`bool`, *optional*, defaults to `True`): whether decoder states are multiplied by
             `d_model ** -0.5` before they are scored, as in T5. The seed's own checkpoints need `False`.
+        encoder_attention (`str`, *optional*, defaults to `"bidirectional"`): which items of a history an item sees in
+            the encoder: all of them, or with `"causal"` itself and earlier ones. A causal encoder reads a user's whole
+            sequence once for all its prefixes, in training, and goes on from where it was when an item is added.
         max_history (`int`, *optional*, defaults to 50): items of a history that are read, the last ones.
         has_semantic_embedding (`bool`, *optional*, defaults to `True`): whether the checkpoint holds the items'
             semantic embeddings, which training needs and recommending doesn't.
@@ -49,7 +53,8 @@ class ETEGRecConfig(PreTrainedConfig):
             from `code_length` and `codebook_size`.
 
     Raises:
-        ValueError: `code_length` below 2, another size below 1, or an RQ-VAE whose levels or codebooks don't fit.
+        ValueError: `code_length` below 2, another size below 1, an unknown attention, or an RQ-VAE whose levels or
+            codebooks don't fit.
 
     Source: seed sections 2.1 and 6.
     """
@@ -79,6 +84,7 @@ class ETEGRecConfig(PreTrainedConfig):
     initializer_factor: float = 1.0
     feed_forward_proj: str = "relu"
     scale_logits: bool = True
+    encoder_attention: str = "bidirectional"
     max_history: int = 50
     has_semantic_embedding: bool = True
     has_item_tokenizer: bool = True
@@ -98,6 +104,10 @@ class ETEGRecConfig(PreTrainedConfig):
         for name in POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must be at least 1.")
+        if self.encoder_attention not in ENCODER_ATTENTION:
+            raise ValueError(
+                f"`encoder_attention` is {self.encoder_attention!r}; choose one of {', '.join(ENCODER_ATTENTION)}."
+            )
         if self.rqvae_config is None:
             self.rqvae_config = RQVAEConfig(num_levels=self.code_length - 1, codebook_size=self.codebook_size)
         elif isinstance(self.rqvae_config, dict):

@@ -9,6 +9,7 @@ from transformers import LogitsProcessorList
 
 from .beam_search_etegrec import BeamDecoder, code_beam_search
 from .code_trie import CodeTrie, ExcludedItems
+from .headwise_t5_etegrec import encode
 from .item_catalogue import ItemCatalogueMixin
 from .logits_process_etegrec import CodeTrieLogitsProcessor
 
@@ -222,7 +223,7 @@ class CodeDecodingMixin(ItemCatalogueMixin):
         scores = torch.full((users, top_k), -torch.inf, device=input_ids.device)
         for rows, columns in _batches(attention_mask, num_beams, max_batch_tokens):
             ids, mask = input_ids[rows, columns], attention_mask[rows, columns]
-            decoder = BeamDecoder(self.encoder, self.decoder, ids, mask)
+            decoder = BeamDecoder(self.decoder, encode(self.encoder, ids, mask), mask)
             excluded = None if leaves is None else ExcludedItems(trie, leaves[rows])
             found, log_p = code_beam_search(decoder, self._level_logits, trie, num_beams, excluded, **sampling)
             width = min(top_k, found.shape[1])

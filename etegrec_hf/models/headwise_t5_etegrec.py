@@ -9,6 +9,8 @@ result is turned, in front of its last product.
 import torch
 from torch import nn
 
+from .history_encoder_etegrec import additive
+
 
 class HeadwiseAttention:
     """A T5 attention module whose weights are read by head, without dropout.
@@ -56,17 +58,17 @@ class HeadwiseAttention:
 
 
 def encode(encoder, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    """What a T5 encoder in eval mode returns: states `[batch, tokens, d_model]`.
+    """What a T5 encoder in eval mode returns, whatever its mode: states `[batch, tokens, d_model]`.
 
     Args:
-        encoder (`T5Stack`): the encoder.
+        encoder ([`HistoryEncoder`]): the encoder.
         input_ids, attention_mask (`torch.LongTensor` of shape `(batch, tokens)`): histories; 0 in the mask on padding.
     """
     hidden = encoder.embed_tokens(input_ids)
     tokens = input_ids.shape[1]
     position_bias = encoder.block[0].layer[0].SelfAttention.compute_bias(tokens, tokens)  # [1, heads, tokens, tokens]
-    padding = padding_bias(attention_mask, hidden.dtype)  # [batch, 1, tokens]
-    bias = (position_bias[0].unsqueeze(1) + padding).flatten(0, 1)  # [heads * batch, tokens, tokens]
+    hidden_tokens = additive(encoder.visible(attention_mask), hidden.dtype)  # [batch, 1 or tokens, tokens]
+    bias = (position_bias[0].unsqueeze(1) + hidden_tokens).flatten(0, 1)  # [heads * batch, tokens, tokens]
     for block in encoder.block:
         attention = HeadwiseAttention(block.layer[0].SelfAttention)
         normed = norm(block.layer[0].layer_norm, hidden)
@@ -79,7 +81,9 @@ def encode(encoder, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> to
 
 
 def norm(layer_norm, hidden: torch.Tensor) -> torch.Tensor:
-    """A T5 layer norm, in fewer passes than the module's."""
+    """A T5 layer norm, in fewer passes than the module's where no gradient forbids writing in place."""
+    if torch.is_grad_enabled():
+        return layer_norm(hidden)
     length = torch.linalg.vector_norm(
         hidden, dim=-1, keepdim=True, dtype=torch.promote_types(hidden.dtype, torch.float32)
     )
@@ -93,12 +97,6 @@ def feed_forward(block, hidden: torch.Tensor) -> torch.Tensor:
     normed = norm(block.layer[-1].layer_norm, hidden)
     inner = dense.act(dense.wi(normed)) if hasattr(dense, "wi") else dense.act(dense.wi_0(normed)) * dense.wi_1(normed)
     return torch.addmm(hidden.flatten(0, 1), inner.flatten(0, 1), _matrix(dense.wo)).view(hidden.shape)
-
-
-def padding_bias(attention_mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """What attention adds to scores, `[batch, 1, tokens]`: the lowest number on padding, else 0."""
-    is_padding = attention_mask.unsqueeze(1) == 0
-    return torch.zeros_like(is_padding, dtype=dtype).masked_fill(is_padding, torch.finfo(dtype).min)
 
 
 def _matrix(linear: nn.Module) -> torch.Tensor:

@@ -12,8 +12,10 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.t5.modeling_t5 import T5Stack
 from transformers.utils import ModelOutput
 
+from .beam_search_etegrec import BeamDecoder, candidate_states
 from .configuration_etegrec import ETEGRecConfig
 from .decoding_etegrec import CodeDecodingMixin
+from .history_encoder_etegrec import HistoryEncoder, additive
 from .model_card_etegrec import ModelCardMixin
 from .modeling_rqvae import RQVAEModel
 
@@ -28,12 +30,14 @@ class ETEGRecOutput(ModelOutput):
     Args:
         loss (`torch.FloatTensor` of shape `()`): code loss, in nats a code, given labels.
         logits (`torch.FloatTensor`): given labels `(batch, code_length, codebook_size)`, each position scored against
-            its own level's codes; else `(batch, decoded, vocab_size)`, as `generate` reads them.
+            its own level's codes, or `(batch, candidates, code_length, codebook_size)`; else
+            `(batch, decoded, vocab_size)`, as `generate` reads them.
         sequence_latents (`torch.FloatTensor` of shape `(batch, d_model)`): mean of the unpadded encoder states.
         sequence_projection (`torch.FloatTensor` of shape `(batch, latent_size)`): the same in the RQ-VAE's latent
             space; given an item tokenizer.
         preference_latents (`torch.FloatTensor` of shape `(batch, input_size)`): the decoder's first state in the space
-            of semantic embeddings; given an item tokenizer.
+            of semantic embeddings; given an item tokenizer. Given `history_lengths`, these three are
+            `(batch, targets, ...)`.
         past_key_values (`EncoderDecoderCache`): the decoder's cache, when it was asked for.
         encoder_last_hidden_state (`torch.FloatTensor` of shape `(batch, tokens, d_model)`): encoder states.
     """
@@ -73,7 +77,7 @@ class ETEGRecForConditionalGeneration(CodeDecodingMixin, ModelCardMixin, PreTrai
     def __init__(self, config: ETEGRecConfig):
         super().__init__(config)
         self.shared = nn.Embedding(config.vocab_size, config.d_model)
-        self.encoder = T5Stack(config.stack_config(is_decoder=False))
+        self.encoder = HistoryEncoder(config)
         self.decoder = T5Stack(config.stack_config(is_decoder=True))
         self.encoder.set_input_embeddings(self.shared)
         self.decoder.set_input_embeddings(self.shared)
@@ -127,6 +131,7 @@ class ETEGRecForConditionalGeneration(CodeDecodingMixin, ModelCardMixin, PreTrai
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.LongTensor | None = None,
         labels: torch.LongTensor | None = None,
+        history_lengths: torch.LongTensor | None = None,
         decoder_input_ids: torch.LongTensor | None = None,
         encoder_outputs: BaseModelOutput | tuple | None = None,
         past_key_values=None,
@@ -140,7 +145,14 @@ class ETEGRecForConditionalGeneration(CodeDecodingMixin, ModelCardMixin, PreTrai
             input_ids (`torch.LongTensor` of shape `(batch, items * code_length)`): token ids of histories.
             attention_mask (`torch.LongTensor` of the same shape, *optional*): 0 on padding, left or right; by default
                 on pad tokens.
-            labels (`torch.LongTensor` of shape `(batch, code_length)`, *optional*): token ids of the targets.
+            labels (`torch.LongTensor` of shape `(batch, code_length)`, *optional*): token ids of the targets. Or
+                `(batch, candidates, code_length)`: several for each history, which share its encoder states and
+                cross-attention keys; they are decoded without dropout, in training too. Targets of padding don't
+                count.
+            history_lengths (`torch.LongTensor` of shape `(batch, targets)`, *optional*): how many items of the history
+                each target comes after, for a causal encoder, whose one pass serves all targets. `labels` are then
+                `(batch, targets, code_length)`, or left out where only the latents are wanted. Histories are padded
+                right.
             decoder_input_ids (`torch.LongTensor` of shape `(batch, decoded)`, *optional*): instead of labels, the
                 decoder start and the codes so far. By default just the start: enough for both adapters.
             encoder_outputs (*optional*): encoder states to use instead of encoding `input_ids`.
@@ -156,44 +168,110 @@ class ETEGRecForConditionalGeneration(CodeDecodingMixin, ModelCardMixin, PreTrai
         if attention_mask is None:
             attention_mask = torch.ones(encoder_states.shape[:2], dtype=torch.long, device=encoder_states.device)
 
-        if decoder_input_ids is None:
-            decoder_input_ids = torch.full(
-                (len(encoder_states), 1), self.config.decoder_start_token_id, device=encoder_states.device
-            )
+        loss: torch.Tensor | None = None
+        logits: torch.Tensor | None = None
+        if history_lengths is not None:
+            decoder_states = self._decode_targets(encoder_states, attention_mask, labels, history_lengths)
+            past_key_values = None
             if labels is not None:
-                decoder_input_ids = torch.cat([decoder_input_ids, labels[:, :-1]], dim=1)  # [B, L]
-        if use_cache is None:
-            use_cache = self.config.use_cache and labels is None and not self.training
-        decoder_outputs = self.decoder(
-            input_ids=decoder_input_ids,
-            encoder_hidden_states=encoder_states,
-            encoder_attention_mask=attention_mask,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-        )
-        decoder_states = decoder_outputs.last_hidden_state  # [B, L or decoded, d]
-
-        loss = None
-        if labels is None:
-            logits = self._scaled(decoder_states) @ self.shared.weight.T  # [B, decoded, vocab_size]
+                logits = self._logits_by_level(decoder_states)  # [B, targets, L, K]
+        elif labels is not None and labels.ndim == 3:
+            by_level = candidate_states(BeamDecoder(self.decoder, encoder_states, attention_mask), labels)
+            logits = torch.stack(
+                [
+                    self._level_logits(states, level).expand(-1, labels.shape[1], -1)
+                    for level, states in enumerate(by_level)
+                ],
+                dim=2,
+            )  # [B, candidates, L, K]
+            decoder_states, past_key_values = by_level[0], None  # [B, 1, d]
         else:
-            levels = range(self.config.code_length)
-            logits = torch.stack([self._level_logits(decoder_states[:, level], level) for level in levels], dim=1)
-            loss = F.cross_entropy(logits.flatten(0, 1).float(), (labels - self._level_offsets()).flatten())
+            if decoder_input_ids is None:
+                decoder_input_ids = torch.full(
+                    (len(encoder_states), 1), self.config.decoder_start_token_id, device=encoder_states.device
+                )
+                if labels is not None:
+                    decoder_input_ids = torch.cat([decoder_input_ids, labels[:, :-1]], dim=1)  # [B, L]
+            if use_cache is None:
+                use_cache = self.config.use_cache and labels is None and not self.training
+            decoder_outputs = self.decoder(
+                input_ids=decoder_input_ids,
+                encoder_hidden_states=encoder_states,
+                encoder_attention_mask=attention_mask,
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+            )
+            decoder_states = decoder_outputs.last_hidden_state  # [B, L or decoded, d]
+            past_key_values = decoder_outputs.past_key_values
+            if labels is None:
+                logits = self._scaled(decoder_states) @ self.shared.weight.T  # [B, decoded, vocab_size]
+            else:
+                logits = self._logits_by_level(decoder_states)
+        if labels is not None and logits is not None:
+            codes = (labels - self._level_offsets()).masked_fill(labels == self.config.pad_token_id, -100)
+            loss = F.cross_entropy(logits.flatten(0, -2).float(), codes.flatten())
 
         mask = attention_mask.unsqueeze(-1).to(encoder_states.dtype)
-        sequence_latents = (encoder_states * mask).sum(1) / mask.sum(1).clamp(min=1)  # [B, d]
+        sums, counts = encoder_states * mask, mask
+        if history_lengths is None:
+            sums, counts = sums.sum(1), counts.sum(1)  # [B, d] and [B, 1]
+        else:  # up to each target's last item
+            last = (history_lengths * self.config.code_length - 1).clamp(min=0).unsqueeze(-1)  # [B, targets, 1]
+            sums, counts = (part.cumsum(1).take_along_dim(last, dim=1) for part in (sums, counts))
+        sequence_latents = sums / counts.clamp(min=1)  # [B, d] or [B, targets, d]
         output = ETEGRecOutput(
             loss=loss,
             logits=logits,
             sequence_latents=sequence_latents,
-            past_key_values=decoder_outputs.past_key_values,
+            past_key_values=past_key_values,
             encoder_last_hidden_state=encoder_states,
         )
         if self.config.has_item_tokenizer:
             output.sequence_projection = self.sequence_adapter(sequence_latents)
-            output.preference_latents = self.preference_adapter(decoder_states[:, 0])
+            output.preference_latents = self.preference_adapter(decoder_states[..., 0, :])
         return output if return_dict is not False else output.to_tuple()
+
+    def _decode_targets(
+        self,
+        encoder_states: torch.Tensor,
+        attention_mask: torch.Tensor,
+        labels: torch.LongTensor | None,
+        history_lengths: torch.LongTensor,
+    ) -> torch.Tensor:
+        """Decoder states `[B, targets, L, d]` of all targets of each sequence; without labels, `[B, targets, 1, d]`.
+
+        All targets of a sequence are one row of the decoder, in blocks that don't see each other. T5's positions are
+        relative, so that each block is as it would be in a row of its own.
+        """
+        if self.config.encoder_attention != "causal":
+            raise ValueError(
+                f"`history_lengths` are given and `encoder_attention` is {self.config.encoder_attention!r}, in which "
+                "every item sees all of the sequence, the targets too; build the model with 'causal'."
+            )
+        batch, targets = history_lengths.shape
+        decoder_input_ids = history_lengths.new_full((batch, targets, 1), self.config.decoder_start_token_id)
+        if labels is not None:
+            decoder_input_ids = torch.cat([decoder_input_ids, labels[..., :-1]], dim=2)  # [B, targets, L]
+        block = decoder_input_ids.shape[2]
+        position = torch.arange(targets * block, device=history_lengths.device)
+        row, column = position.unsqueeze(1), position
+        own = (row // block == column // block) & (row >= column)  # [targets * block, targets * block]
+        item = torch.arange(encoder_states.shape[1], device=encoder_states.device) // self.config.code_length
+        read = (item < history_lengths.unsqueeze(2)) & (attention_mask.unsqueeze(1) > 0)  # [B, targets, tokens]
+        dtype = encoder_states.dtype
+        states = self.decoder(
+            input_ids=decoder_input_ids.flatten(1),
+            attention_mask=additive(own, dtype).expand(batch, 1, -1, -1),
+            encoder_hidden_states=encoder_states,
+            encoder_attention_mask=additive(read.repeat_interleave(block, dim=1), dtype).unsqueeze(1),
+            use_cache=False,
+        ).last_hidden_state
+        return states.unflatten(1, (targets, block))
+
+    def _logits_by_level(self, decoder_states: torch.Tensor) -> torch.Tensor:
+        """Decoder states `[..., L, d]`, each against the K codes of its level: `[..., L, K]`."""
+        levels = range(self.config.code_length)
+        return torch.stack([self._level_logits(decoder_states[..., level, :], level) for level in levels], dim=-2)
 
     def _scaled(self, decoder_states: torch.Tensor) -> torch.Tensor:
         return decoder_states * self.config.d_model**-0.5 if self.config.scale_logits else decoder_states

@@ -67,12 +67,7 @@ class RankedTrainingArguments(TrainingArguments):
                 f"`num_train_epochs` is {self.num_train_epochs}; nothing would be trained: give more than 0."
             )
         super().__post_init__()
-        self.early_stopping_patience = self.early_stopping_patience or None
-        if self.early_stopping_patience is not None and self.eval_strategy == "no":
-            raise ValueError(
-                f"`early_stopping_patience` is {self.early_stopping_patience} and `eval_strategy` 'no'; evaluate by "
-                "'epoch', or set the patience to 0."
-            )
+        self.early_stopping_patience = check_patience(self.early_stopping_patience, self.eval_strategy)
 
 
 @dataclass
@@ -91,6 +86,8 @@ class ETEGRecTrainingArguments(RankedTrainingArguments):
         code_strategy (`str`, *optional*, defaults to `"forge"`): how suffixes are assigned, see [`assign_item_codes`].
         freeze_tokenizer (`bool`, *optional*, defaults to `False`): train the recommender alone, on codes that stay as
             they are and without alignment (TIGER), instead of both in turns.
+        max_tokens_per_batch (`int`, *optional*): token ids of histories that a batch holds at most on each device,
+            those of padding too, instead of `per_device_train_batch_size` samples.
         num_beams (`int`, *optional*, defaults to 50): beams at evaluation; metrics at longer lists are left out.
 
     Raises:
@@ -118,6 +115,9 @@ class ETEGRecTrainingArguments(RankedTrainingArguments):
     freeze_tokenizer: bool = field(
         default=False, metadata={"help": "Train the recommender alone, on codes that stay as they are (TIGER)."}
     )
+    max_tokens_per_batch: int | None = field(
+        default=None, metadata={"help": "Tokens of a batch's histories at most, instead of a number of samples."}
+    )
     num_beams: int = field(default=50, metadata={"help": "Beams at evaluation."})
 
     def __post_init__(self):
@@ -128,17 +128,7 @@ class ETEGRecTrainingArguments(RankedTrainingArguments):
                 raise ValueError(f"`{name}` is {getattr(self, name)}; a loss weight can't be negative.")
         if self.temperature <= 0:
             raise ValueError(f"`temperature` is {self.temperature}; it must be positive.")
-        name, _, listed = (self.metric_for_best_model or "ndcg@1").removeprefix("eval_").rpartition("@")
-        if name not in ("recall", "ndcg") or listed not in map(str, KS):
-            raise ValueError(
-                f"`metric_for_best_model` is {self.metric_for_best_model!r}; choose recall or ndcg at one of {KS}, "
-                "like 'ndcg@10'."
-            )
-        if self.num_beams < int(listed):
-            raise ValueError(
-                f"`num_beams` is {self.num_beams} and `metric_for_best_model` {self.metric_for_best_model!r}: a beam "
-                f"finds no more items than it is wide; evaluate with {listed} beams or more."
-            )
+        check_ranked_metric(self.metric_for_best_model, self.num_beams)
         epochs = math.ceil(self.num_train_epochs)
         if self.max_steps <= 0 and epochs > 0 and self.phase(epochs - 1) == "tokenizer":
             raise ValueError(
@@ -167,3 +157,31 @@ class FinetuningArguments(ETEGRecTrainingArguments):
         if not self.freeze_tokenizer:
             raise ValueError("`freeze_tokenizer` is False, but finetuning is training on frozen codes; leave it out.")
         super().__post_init__()
+
+
+def check_patience(patience: int | None, eval_strategy: str) -> int | None:
+    """The patience of early stopping, with `None` for 0.
+
+    Raises:
+        ValueError: early stopping without evaluation.
+    """
+    if patience and eval_strategy == "no":
+        raise ValueError(
+            f"`early_stopping_patience` is {patience} and `eval_strategy` 'no'; evaluate by 'epoch' or 'steps', or "
+            "set the patience to 0."
+        )
+    return patience or None
+
+
+def check_ranked_metric(metric: str | None, num_beams: int) -> None:
+    """Raises a `ValueError` for a `metric_for_best_model` that isn't measured, or not by so narrow a beam."""
+    name, _, listed = (metric or "ndcg@1").removeprefix("eval_").rpartition("@")
+    if name not in ("recall", "ndcg") or listed not in map(str, KS):
+        raise ValueError(
+            f"`metric_for_best_model` is {metric!r}; choose recall or ndcg at one of {KS}, like 'ndcg@10'."
+        )
+    if num_beams < int(listed):
+        raise ValueError(
+            f"`num_beams` is {num_beams} and `metric_for_best_model` {metric!r}: a beam finds no more items than it "
+            f"is wide; evaluate with {listed} beams or more."
+        )

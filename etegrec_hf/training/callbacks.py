@@ -1,5 +1,10 @@
 """What happens at the borders of epochs."""
 
+import signal
+import threading
+
+import torch
+from accelerate.utils import broadcast
 from transformers import TrainerCallback
 
 from ..evaluation.code_diagnostics import code_diagnostics
@@ -60,7 +65,9 @@ class CodeRefreshCallback(TrainerCallback):
 
     def on_epoch_end(self, args, state, control, model=None, **kwargs):
         if self.trainer.phase == "tokenizer":
-            self.trainer.log_part("changed_codes", refresh_item_codes(model, args.code_strategy))
+            changed = refresh_item_codes(model, args.code_strategy)
+            model.set_item_codes(broadcast(model.item_codes.contiguous()))  # the first process's, on all devices
+            self.trainer.log_part("changed_codes", changed)
 
 
 class CodeUsageCallback(TrainerCallback):
@@ -82,3 +89,87 @@ class CodeUsageCallback(TrainerCallback):
             figures["revived_codes"] = revive_dead_codes(model, embeddings)
         if control.should_log:
             self.trainer.log(figures)
+
+
+class StartingPointCallback(TrainerCallback):
+    """Evaluates the model before its first step, so that whatever training does is seen beside it.
+
+    Where the best checkpoint is kept, the starting model is one, and is what remains if nothing gets better.
+
+    Args:
+        trainer (`Trainer`): it is evaluated and saved by its own methods.
+    """
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if not state.log_history and args.eval_strategy != "no":
+            metrics = self.trainer.evaluate()
+            if args.load_best_model_at_end:
+                self.trainer._determine_best_metric(metrics, trial=None)
+                self.trainer._save_checkpoint(self.trainer.model_wrapped, trial=None)
+
+
+class GenerationBorderCallback(TrainerCallback):
+    """Postpones what is due while completions are still being trained on until new ones are to be generated.
+
+    Completions in use are in no checkpoint, so a run resumed from one in between would generate others.
+
+    Args:
+        batches (`int`): that a round of completions is trained on.
+    """
+
+    def __init__(self, batches: int):
+        self.batches = batches
+        self.save = self.evaluate = False
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.save |= control.should_save
+        self.evaluate |= control.should_evaluate
+        border = state.global_step * args.gradient_accumulation_steps % self.batches == 0
+        if border or control.should_training_stop:
+            control.should_save, control.should_evaluate = self.save, self.evaluate
+            self.save = self.evaluate = False
+        else:
+            control.should_save = control.should_evaluate = False
+
+
+class TerminationCallback(TrainerCallback):
+    """Ends training on SIGTERM: with a checkpoint as soon as one can be resumed exactly, and exit status 143.
+
+    A second SIGTERM ends the process at once. In several processes, all end together as soon as one was told to.
+
+    Args:
+        trainer (`Trainer`): whose processes agree.
+    """
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+        self.told = self.ending = False
+        self.handler = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.told = self.ending = False
+        if threading.current_thread() is threading.main_thread():  # no other may handle signals
+            self.handler = signal.signal(signal.SIGTERM, self.note)
+
+    def note(self, number, frame) -> None:
+        """Remembers that SIGTERM came."""
+        self.told = True
+        signal.signal(signal.SIGTERM, self.handler)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if args.world_size > 1:
+            told = torch.tensor(float(self.told), device=args.device)
+            self.told = self.trainer.accelerator.reduce(told, "sum").item() > 0
+        if self.told:
+            self.ending = control.should_save = True
+
+    def on_save(self, args, state, control, **kwargs):
+        if self.ending:
+            raise SystemExit(128 + signal.SIGTERM)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self.handler is not None:
+            signal.signal(signal.SIGTERM, self.handler)

@@ -5,11 +5,16 @@ import shutil
 from pathlib import Path
 
 from transformers import EarlyStoppingCallback, PreTrainedConfig, Trainer
-from transformers.trainer_utils import HubStrategy, get_last_checkpoint, rotate_checkpoints
+from transformers.trainer_utils import HubStrategy, rotate_checkpoints
+from transformers.utils import logging
 
 from ..hub.model_folder import MODEL_FILES, check_files
+from .callbacks import TerminationCallback
+
+logger = logging.get_logger(__name__)
 
 STAGING = ".incomplete"
+RESUMABLE = (*MODEL_FILES, "optimizer.pt", "scheduler.pt", "trainer_state.json")  # and random numbers of each process
 
 
 def check_same_sizes(ours: PreTrainedConfig, theirs: PreTrainedConfig, folder: str | Path) -> None:
@@ -26,17 +31,25 @@ def check_same_sizes(ours: PreTrainedConfig, theirs: PreTrainedConfig, folder: s
 
 
 def last_checkpoint(output_dir: str | Path) -> str:
-    """The newest checkpoint of a run.
+    """The newest checkpoint of a run that is whole; a warning names those that aren't.
 
     Raises:
         FileNotFoundError: there is none to resume from.
+        ValueError: every one is damaged.
     """
-    found = get_last_checkpoint(str(output_dir)) if Path(output_dir).is_dir() else None
-    if found is None:
+    found = sorted(Path(output_dir).glob("checkpoint-*"), key=lambda folder: int(folder.name.split("-")[1]))
+    if not found:
         raise FileNotFoundError(
             f"`output_dir` {str(output_dir)!r} holds no checkpoint to resume; run without --resume."
         )
-    return found
+    for folder in reversed(found[1:]):
+        try:
+            check_files(folder, RESUMABLE)
+            return str(folder)
+        except (FileNotFoundError, ValueError) as error:
+            logger.warning(f"{error} Going on from the checkpoint before.")
+    check_files(found[0], RESUMABLE)
+    return str(found[0])
 
 
 class SafeCheckpoints(Trainer):
@@ -55,7 +68,8 @@ class SafeCheckpoints(Trainer):
                 f"`hub_strategy` is {args.hub_strategy.value!r}, which publishes parts of a model during training; "
                 "choose 'end', and the whole model is pushed when it is saved."
             )
-        super().__init__(model, args, **kwargs)
+        super().__init__(model=model, args=args, **kwargs)
+        self.add_callback(TerminationCallback(self))
 
     def _get_output_dir(self, trial) -> str:
         return self._staging or super()._get_output_dir(trial)
@@ -66,15 +80,20 @@ class SafeCheckpoints(Trainer):
         name = f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
             shutil.rmtree(staging, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
         self._staging = staging
         try:
             super()._save_checkpoint(model, trial)
         finally:
             self._staging = None
-        if not self.args.should_save:
-            return
-        shutil.rmtree(os.path.join(run_dir, name), ignore_errors=True)
         self._locate_best_checkpoint(just_saved=name)
+        self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
+        if self.args.should_save:
+            self._move_checkpoint(staging, run_dir, name)
+        self.accelerator.wait_for_everyone()
+
+    def _move_checkpoint(self, staging: str, run_dir: str, name: str) -> None:
+        shutil.rmtree(os.path.join(run_dir, name), ignore_errors=True)
         self.state.save_to_json(os.path.join(staging, name, "trainer_state.json"))
         os.replace(os.path.join(staging, name), os.path.join(run_dir, name))
         shutil.rmtree(staging, ignore_errors=True)
@@ -88,7 +107,7 @@ class SafeCheckpoints(Trainer):
         """Points the state to the best checkpoint in this run's folder, which may have been moved since."""
         name = f"checkpoint-{self.state.best_global_step}"
         folder = os.path.join(self.args.output_dir, name)
-        if self.state.best_global_step and (name == just_saved or os.path.isdir(folder)):
+        if self.state.best_global_step is not None and (name == just_saved or os.path.isdir(folder)):
             self.state.best_model_checkpoint = folder
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -110,6 +129,8 @@ class SafeCheckpoints(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         super()._save(output_dir, state_dict)
+        if not self.args.should_save:
+            return
         # a pickle, which nobody should have to trust, and which resuming doesn't need
         os.remove(os.path.join(output_dir or self.args.output_dir, "training_args.bin"))
 
@@ -124,8 +145,7 @@ class SafeCheckpoints(Trainer):
             resume_from_checkpoint = last_checkpoint(self.args.output_dir)
         if resume_from_checkpoint:
             rank = f"_{self.args.process_index}" if self.args.world_size > 1 else ""
-            own = ("optimizer.pt", "scheduler.pt", "trainer_state.json", f"rng_state{rank}.pth")
-            check_files(resume_from_checkpoint, MODEL_FILES + own)
+            check_files(resume_from_checkpoint, (*RESUMABLE, f"rng_state{rank}.pth"))
             saved = type(self.model.config).from_pretrained(resume_from_checkpoint)
             check_same_sizes(self.model.config, saved, resume_from_checkpoint)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)

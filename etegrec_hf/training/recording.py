@@ -121,6 +121,8 @@ class RecordedTraining(SafeCheckpoints):
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         super()._save(output_dir, state_dict)
+        if not self.args.should_save:
+            return
         folder = output_dir or self.args.output_dir
         record = self.record_now()
         record.write(folder)

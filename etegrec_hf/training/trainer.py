@@ -4,9 +4,12 @@ import math
 from collections import defaultdict
 
 import torch
+from accelerate.data_loader import prepare_data_loader
+from accelerate.utils import broadcast
+from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, EvalPrediction, get_scheduler
 
-from ..data.sequences import LengthGroupedSampler, SequenceDataset, as_batch
+from ..data.sequences import LengthGroupedSampler, SequenceDataset, TokenBudgetBatches, WholeSequenceDataset, as_batch
 from ..evaluation.metrics import KS, ranking_metrics
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.tokenization_etegrec import ETEGRecTokenizer
@@ -20,7 +23,8 @@ from .schedule import PhaseScheduler
 class ETEGRecTrainer(RecordedTraining):
     """Trains a recommender and its item tokenizer in turns, or finetunes the recommender.
 
-    What differs from transformers' Trainer: `compute_loss` (named parts, by phase), the optimizer and scheduler (a
+    What differs from transformers' Trainer: `compute_loss` (named parts, by phase, each batch weighted by its
+    targets), `training_step` (the mean of all processes' gradients), the optimizer and scheduler (a
     group for each side), the sampler (batches of like length), `prediction_step` (ranked items instead of logits),
     and what is saved (the tokenizer of the codes of this moment, a training record and a model card). Freezing and
     code refreshing are callbacks.
@@ -29,7 +33,8 @@ class ETEGRecTrainer(RecordedTraining):
         model ([`ETEGRecForConditionalGeneration`]): with codes and semantic embeddings.
         args ([`ETEGRecTrainingArguments`]): arguments; [`FinetuningArguments`] for the finetune stage.
         item_ids (`list[str]`): in the order of item indices.
-        train_dataset ([`SequenceDataset`]): every position is a target.
+        train_dataset ([`SequenceDataset`] or [`WholeSequenceDataset`]): every position is a target, by a pass over its
+            own history, or by one pass over the sequence that it stands in, for which the encoder must be causal.
         eval_dataset ([`SequenceDataset`], *optional*): the last positions are targets.
         item_titles (`dict[str, str]`, *optional*): titles of items, saved with the tokenizer.
         record ([`TrainingRecord`], *optional*): what is known of data and earlier stages.
@@ -39,12 +44,14 @@ class ETEGRecTrainer(RecordedTraining):
         ValueError: another number of ids than the model has items, or no embeddings to train the tokenizer with.
     """
 
+    loss_is_scaled_for_ga = True  # by each batch's share of the targets
+
     def __init__(
         self,
         model: ETEGRecForConditionalGeneration,
         args: ETEGRecTrainingArguments,
         item_ids: list[str],
-        train_dataset: SequenceDataset,
+        train_dataset: SequenceDataset | WholeSequenceDataset,
         eval_dataset: SequenceDataset | None = None,
         item_titles: dict[str, str] | None = None,
         **kwargs,
@@ -132,35 +139,49 @@ class ETEGRecTrainer(RecordedTraining):
         for name, part in parts.items():
             self.log_part(f"loss_{name}", part.detach())
         loss = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
+        if num_items_in_batch is not None:  # each target counts alike in an update, of whatever batch and process
+            loss = loss * len(targets_of(inputs)[0]) * self.args.world_size / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor:
+        """Targets of all batches and processes that make up an update."""
+        targets = sum(len(targets_of(inputs)[0]) for inputs in batch_samples)
+        return self.accelerator.reduce(torch.tensor(float(targets), device=device), "sum")
 
     def _tokenizer_losses(self, core, inputs, weights) -> dict[str, torch.Tensor]:
         """RQ-VAE loss and alignment of a batch's distinct targets; the recommender only looks on."""
-        targets, rows = first_of_each(inputs["target"])
+        all_targets, is_target = targets_of(inputs)
+        targets, rows = first_of_each(all_targets)
         item = core.item_tokenizer(core.semantic_embedding[targets])
         parts = {"vq": item.loss} if "vq" in weights else {}
         if weights.keys() & {"sia", "psa"}:
+            if "history" in inputs:  # those of the distinct targets alone
+                inputs, is_target = {name: tensor[rows] for name, tensor in inputs.items()}, is_target[rows]
+                rows = torch.arange(len(rows), device=rows.device)
             with torch.no_grad():
-                sequence = core(
-                    **core.inputs_from_items(inputs["history"][rows])
-                )  # the decoder's first position alone
-            parts |= self._alignment(core, sequence.sequence_projection, sequence.preference_latents, item, weights)
+                latents = core(**model_inputs(core, inputs))  # the decoder's first position alone
+            parts |= self._alignment(core, latents, is_target, rows, item, weights)
         return parts
 
     def _recommender_losses(self, model, core, inputs, weights) -> tuple[dict[str, torch.Tensor], object]:
         """Code loss of a batch, and alignment of its distinct targets to an RQ-VAE that stands still."""
-        labels = core.item_tokens[inputs["target"]] if "code" in weights else None
-        outputs = model(**core.inputs_from_items(inputs["history"]), labels=labels)
+        targets = inputs["target"] if "history" in inputs else inputs["labels"]
+        labels = core.item_tokens[targets] if "code" in weights else None
+        outputs = model(**model_inputs(core, inputs), labels=labels)
         parts = {"code": outputs.loss} if "code" in weights else {}
         if weights.keys() & {"sia", "psa"}:
-            targets, rows = first_of_each(inputs["target"])
+            all_targets, is_target = targets_of(inputs)
+            targets, rows = first_of_each(all_targets)
             with torch.no_grad():
                 item = core.item_tokenizer(core.semantic_embedding[targets])
-            projection, preference = outputs.sequence_projection[rows], outputs.preference_latents[rows]
-            parts |= self._alignment(core, projection, preference, item, weights)
+            parts |= self._alignment(core, outputs, is_target, rows, item, weights)
         return parts, outputs
 
-    def _alignment(self, core, projection, preference, item, weights) -> dict[str, torch.Tensor]:
+    def _alignment(self, core, latents, is_target, rows, item, weights) -> dict[str, torch.Tensor]:
+        """SIA and PSA between the items and the latents before the targets `rows`, counted among all targets."""
+        projection, preference = (
+            latent[is_target][rows] for latent in (latents.sequence_projection, latents.preference_latents)
+        )
         parts = {}
         if "sia" in weights:
             sequence_logits = core.item_tokenizer.quantizer(projection).code_logits
@@ -182,6 +203,32 @@ class ETEGRecTrainer(RecordedTraining):
             self._parts.clear()
         super().log(logs, start_time)
 
+    # Several processes
+
+    def _prepare_for_training(self, *args, **kwargs):
+        """Starts all processes from the first one's weights and codes, on models that DDP doesn't wrap.
+
+        DDP fixes when it is made which weights it averages, and averages after a `forward` of the whole model. Here
+        the sides take turns, and the tokenizer phase calls the RQ-VAE alone; so gradients are averaged by
+        `training_step`. Accelerate leaves a model as it is that it has prepared for evaluation already.
+        """
+        self.accelerator.prepare_model(self.model, evaluation_mode=True)
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        with torch.no_grad():
+            broadcast([*self.model.parameters(), *self.model.buffers()])
+        return prepared
+
+    def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+        """A step of this process, and the mean of all processes' gradients."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.args.world_size > 1 and self.accelerator.sync_gradients:
+            gradients = [weight.grad for weight in self.model.parameters() if weight.grad is not None]
+            means = self.accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
+            parts = means.split([gradient.numel() for gradient in gradients])
+            for gradient, mean in zip(gradients, parts):
+                gradient.copy_(mean.view_as(gradient))
+        return loss
+
     # Optimizer and data
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
@@ -201,8 +248,7 @@ class ETEGRecTrainer(RecordedTraining):
     def create_scheduler(self, num_training_steps: int, optimizer=None) -> PhaseScheduler:
         """A schedule of `lr_scheduler_type` for each group, over the steps of its own phase."""
         if self.lr_scheduler is None:
-            batches = math.ceil(len(self.train_dataset) / (self.args.train_batch_size * self.args.world_size))
-            epoch_steps = math.ceil(batches / self.args.gradient_accumulation_steps)
+            epoch_steps = math.ceil(self._batches_an_epoch() / self.args.gradient_accumulation_steps)
             phases = [self.args.phase(step // epoch_steps) for step in range(num_training_steps)]
             if phases[-1] == "tokenizer":
                 raise ValueError(
@@ -234,6 +280,36 @@ class ETEGRecTrainer(RecordedTraining):
         dataset = train_dataset if train_dataset is not None else self.train_dataset
         return LengthGroupedSampler(dataset.lengths, self.args.train_batch_size, seed=self.args.seed)
 
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of a number of samples, or of `max_tokens_per_batch`."""
+        if self.args.max_tokens_per_batch is None:
+            return super().get_train_dataloader()
+        loader = DataLoader(
+            self.train_dataset,
+            batch_sampler=self._token_budget_batches(),
+            collate_fn=as_batch,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+        )
+        # each process has batches of its own already
+        return prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)
+
+    def _token_budget_batches(self) -> TokenBudgetBatches:
+        return TokenBudgetBatches(
+            self.train_dataset.lengths * self.model.config.code_length,
+            self.args.max_tokens_per_batch,
+            self.args.seed,
+            self.args.world_size,
+            self.args.process_index,
+        )
+
+    def _batches_an_epoch(self) -> int:
+        """Of each process."""
+        if self.args.max_tokens_per_batch is not None:
+            return len(self._token_budget_batches())
+        return math.ceil(len(self.train_dataset) / (self.args.train_batch_size * self.args.world_size))
+
     # Evaluation and saving
 
     def prediction_step(self, model, inputs, prediction_loss_only: bool, ignore_keys=None):
@@ -254,6 +330,22 @@ class ETEGRecTrainer(RecordedTraining):
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         self.processing_class = self.item_id_tokenizer(self.model)
         super()._save(output_dir, state_dict)
+
+
+def targets_of(inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The targets of a batch `[targets]`, and where they stand: `[batch]`, or `[batch, items]` of whole sequences."""
+    targets = inputs["target"] if "history" in inputs else inputs["labels"]
+    is_target = targets > 0
+    return targets[is_target], is_target
+
+
+def model_inputs(model: ETEGRecForConditionalGeneration, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What the model reads before a batch's targets: a history each, or whole sequences once."""
+    if "history" in inputs:
+        return model.inputs_from_items(inputs["history"])
+    is_target = inputs["labels"] > 0
+    before = torch.arange(1, is_target.shape[1] + 1, device=is_target.device) * is_target  # items before each target
+    return model.inputs_from_items(inputs["input_ids"]) | {"history_lengths": before}
 
 
 def rank(prediction: EvalPrediction) -> dict[str, float]:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from etegrec_hf.cli.grpo import GrpoArguments
 from etegrec_hf.cli.main import main
 from etegrec_hf.cli.parsing import check_keys
 from etegrec_hf.cli.train import RecommenderSizes, TrainArguments
@@ -17,6 +18,7 @@ from etegrec_hf.data.prepared import PreparedDataset
 from etegrec_hf.hub.model_folder import load_recommender
 from etegrec_hf.hub.training_record import TrainingRecord
 from etegrec_hf.training.arguments import ETEGRecTrainingArguments, FinetuningArguments
+from etegrec_hf.training.grpo_arguments import ETEGRecGRPOConfig
 
 TINY = ["--use-cpu", "true", "--disable-tqdm", "true", "--per-device-train-batch-size", "32"]
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -70,6 +72,7 @@ def test_the_chain_ends_in_metrics_beside_baselines(runs):
     assert set(metrics["test"]) == {f"{name}@{k}" for name in ("recall", "ndcg") for k in (1, 5, 10)}
     assert 0 <= metrics["test"]["recall@1"] <= metrics["test"]["recall@10"] <= 1
     assert metrics["protocol"]["num_beams"] == 20
+    assert 10 / 30 <= metrics["spread"]["coverage@10"] <= 1
     diagnostics = json.loads((runs / "tokenizer/diagnostics.json").read_text())
     assert {"usage_1", "perplexity_0", "collision_rate", "reconstruction_loss"} <= set(diagnostics)
 
@@ -221,8 +224,12 @@ def test_the_example_that_recommends(runs, capsys):
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("configs/*.yaml")), ids=lambda path: path.name)
 def test_the_example_configurations_name_fields_that_exist(path):
     values = yaml.safe_load(path.read_text())
-    classes = (FinetuningArguments,) if "finetune" in path.name else (RecommenderSizes, ETEGRecTrainingArguments)
-    check_keys(values, path, (*classes, TrainArguments))
+    classes: tuple = (RecommenderSizes, ETEGRecTrainingArguments, TrainArguments)
+    if "finetune" in path.name:
+        classes = (FinetuningArguments, TrainArguments)
+    elif "grpo" in path.name:
+        classes = (GrpoArguments, ETEGRecGRPOConfig)
+    check_keys(values, path, classes)
 
 
 def test_the_seeds_configuration_is_the_default(tmp_path):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etegrec_hf.data.prepared import Split
-from etegrec_hf.data.sequences import LengthGroupedSampler, SequenceDataset
+from etegrec_hf.data.sequences import LengthGroupedSampler, SequenceDataset, TokenBudgetBatches, WholeSequenceDataset
 
 
 def make_split(sequences: list[list[int]]) -> Split:
@@ -79,3 +79,57 @@ def test_batches_hold_like_lengths_in_random_order():
     assert np.corrcoef(np.arange(len(longest)), longest)[0, 1] < 0.5, "not from short to long"
     sampler.set_epoch(1)
     assert not np.array_equal(lengths[np.array(list(sampler)).reshape(-1, 40)], batches)
+
+
+@given(SEQUENCES, st.integers(1, 6), st.data())
+def test_every_item_but_the_first_is_a_target_of_one_window(rows, max_history, data):
+    context = data.draw(st.integers(0, max_history - 1))
+    dataset = WholeSequenceDataset(make_split(rows), max_history, context)
+    assert all(0 < length <= max_history for length in dataset.lengths)
+    batch = dataset.__getitems__(list(range(len(dataset))))
+    seen = []
+    for items, labels, length in zip(batch["input_ids"].tolist(), batch["labels"].tolist(), dataset.lengths):
+        assert not any(items[length:])
+        for position, target in enumerate(labels):
+            if target:
+                seen.append((items[: position + 1], target))
+    expected = [(row[:end], row[end]) for row in rows for end in range(1, len(row))]
+    assert len(seen) == len(expected)
+    for (read, target), (before, item) in zip(seen, expected):
+        assert target == item
+        assert before[-len(read) :] == read
+        assert len(read) == len(before) or len(read) > context, "all that came before, or more than the context"
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=40),
+    st.integers(9, 30),
+    st.integers(1, 3),
+    st.integers(0, 3),
+)
+def test_batches_keep_to_their_budget_and_hold_every_sample(tokens, budget, processes, epoch):
+    parts = [TokenBudgetBatches(np.array(tokens), budget, 1, processes, process) for process in range(processes)]
+    for part in parts:
+        part.set_epoch(epoch)
+    batches = [list(part) for part in parts]
+    assert {len(part) for part in batches} == {len(parts[0])}, "each process as many"
+    every = [batch for step in zip(*batches) for batch in step]
+    assert all(len(batch) * max(tokens[row] for row in batch) <= budget for batch in every)
+    distinct = {tuple(batch) for batch in every}
+    assert len(every) - len(distinct) < processes, "the first come twice, if they don't go round"
+    assert sorted(row for batch in distinct for row in batch) == list(range(len(tokens)))
+    again = TokenBudgetBatches(np.array(tokens), budget, 1)
+    again.set_epoch(epoch)
+    assert set(map(tuple, again)) == distinct
+
+
+def test_batches_of_a_budget_are_as_full_as_they_can_be():
+    tokens = np.array([1, 5, 2, 2, 5, 1])
+    batches = TokenBudgetBatches(tokens, 6)
+    assert sorted(sorted(tokens[batch].tolist()) for batch in batches) == [[1, 1, 2], [2], [5], [5]]
+    orders = [list(batches)]
+    batches.set_epoch(1)
+    orders.append(list(batches))
+    assert orders[0] != orders[1]
+    with pytest.raises(ValueError, match="`max_tokens_per_batch` is 4, and the longest history has 5 tokens; give"):
+        TokenBudgetBatches(np.array([1, 5]), 4)

@@ -10,6 +10,7 @@ from transformers import GenerationConfig
 
 from etegrec_hf import CodeTrieLogitsProcessor
 from etegrec_hf.models.beam_search_etegrec import BeamDecoder
+from etegrec_hf.models.configuration_etegrec import ENCODER_ATTENTION
 
 
 def all_scores(model, history: torch.Tensor) -> torch.Tensor:
@@ -36,9 +37,10 @@ def assert_same_ranking(items, scores, expected_items, expected_scores):
     shape=st.sampled_from([(2, 6), (3, 4), (4, 3)]),
     lengths=st.lists(st.integers(1, 5), min_size=1, max_size=4),
     seed=st.integers(0, 99),
+    encoder=st.sampled_from(ENCODER_ATTENTION),
 )
-def test_a_beam_as_wide_as_the_catalogue_is_brute_force(n_items, shape, lengths, seed):
-    model = make_model(random_codes(n_items, *shape, seed=seed), shape[1], seed=seed)
+def test_a_beam_as_wide_as_the_catalogue_is_brute_force(n_items, shape, lengths, seed, encoder):
+    model = make_model(random_codes(n_items, *shape, seed=seed), shape[1], seed=seed, encoder_attention=encoder)
     history = random_histories(model, lengths, seed)
     expected_scores, order = all_scores(model, history).sort(descending=True, dim=1)
     items, scores = model.recommend(**model.inputs_from_items(history), top_k=n_items, num_beams=n_items)
@@ -51,9 +53,11 @@ def test_a_beam_as_wide_as_the_catalogue_is_brute_force(n_items, shape, lengths,
     beams=st.integers(1, 12),
     seed=st.integers(0, 99),
     attention=st.sampled_from(["sdpa", "eager"]),
+    encoder=st.sampled_from(ENCODER_ATTENTION),
 )
-def test_generate_and_recommend_agree(lengths, beams, seed, attention):
-    model = make_model(random_codes(50, 3, 8, seed=seed), 8, seed=seed, attn_implementation=attention)
+def test_generate_and_recommend_agree(lengths, beams, seed, attention, encoder):
+    kinds = {"attn_implementation": attention, "encoder_attention": encoder}
+    model = make_model(random_codes(50, 3, 8, seed=seed), 8, seed=seed, **kinds)
     history = random_histories(model, lengths, seed)
     items, scores = model.recommend(**model.inputs_from_items(history), top_k=beams, num_beams=beams)
     output = model.generate(

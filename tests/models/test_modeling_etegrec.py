@@ -24,6 +24,34 @@ def test_logits_score_each_position_against_its_own_level(model):
     torch.testing.assert_close(output.loss, by_hand.mean())
 
 
+def test_candidates_of_a_history_are_scored_as_if_alone():
+    """With gradients, and without dropout also in training: what encoder, decoder and both adapters give and get."""
+    model = make_model(random_codes(40, 3, 8), 8, dropout_rate=0.3)
+    inputs = model.inputs_from_items(random_histories(model, [3, 5, 1]))
+    labels = model.item_tokens[torch.tensor([[1, 2, 3, 4], [5, 5, 6, 7], [8, 9, 9, 8]])]
+    repeated = {name: tensor.repeat_interleave(4, dim=0) for name, tensor in inputs.items()}
+    alone = model(**repeated, labels=labels.flatten(0, 1))
+    alone.loss.backward()
+    expected = {
+        name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None
+    }
+    model.zero_grad()
+
+    states = model(**inputs).encoder_last_hidden_state
+    together = model.train()(encoder_outputs=(states,), attention_mask=inputs["attention_mask"], labels=labels)
+    assert together.logits.shape == (3, 4, 3, 8)
+    torch.testing.assert_close(
+        together.logits.flatten(0, 1), model.eval()(**repeated, labels=labels.flatten(0, 1)).logits
+    )
+    torch.testing.assert_close(together.preference_latents, alone.preference_latents[::4])
+    torch.testing.assert_close(together.loss, alone.loss)
+    together.loss.backward()
+    found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-4, msg=name)
+
+
 def test_logits_are_scaled_as_in_t5_unless_told_otherwise(model):
     history = random_histories(model, [3])
     scaled = model(**model.inputs_from_items(history), labels=model.item_tokens[[1]]).logits

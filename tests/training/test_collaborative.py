@@ -42,7 +42,7 @@ def split_of(rows: list[list[int]]) -> Split:
 def test_every_item_after_the_first_is_a_target_once():
     dataset = WholeSequenceDataset(split_of([[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 11, 12]]), max_history=3)
     batch = dataset.__getitems__([0, 1, 2, 3])
-    assert batch["input_ids"].tolist() == [[1, 2, 3], [5, 6, 7], [8, 9, 10], [11, 12, 0]]
+    assert batch["input_ids"].tolist() == [[1, 2, 0], [5, 6, 7], [8, 9, 10], [11, 0, 0]]
     assert batch["labels"].tolist() == [[2, 3, 0], [6, 7, 8], [9, 10, 11], [12, 0, 0]]
     assert dataset[3]["labels"].tolist() == [12]
     with pytest.raises(ValueError, match="no training sequence has two items"):

@@ -1,0 +1,168 @@
+"""Data and bad input of GRPO, and the TRL that it overrides."""
+
+import inspect
+
+import numpy as np
+import pytest
+from conftest import make_model, random_codes
+from datasets import Dataset
+from grpo_runs import WITHOUT_EVALUATION, Spy, make_trainer, tiny_model
+from trl import GRPOTrainer
+
+from etegrec_hf import (
+    ETEGRecGRPOConfig,
+    ETEGRecGRPOTrainer,
+    HitReward,
+    RankReward,
+    SequenceDataset,
+    prompt_dataset,
+)
+from etegrec_hf.training.grpo_arguments import check_trl_version
+
+
+def test_prompts_are_read_when_asked_for(prepared):
+    samples = SequenceDataset(prepared.train, 3, every_position=True)
+    prompts = prompt_dataset(samples)
+    assert len(prompts) == len(samples)
+    for index in (0, 7, len(samples) - 1):
+        item = samples[index]
+        assert prompts[index] == {"prompt": item["history"].tolist(), "target": item["target"].item()}
+    assert len(prompts[5:25]["prompt"]) == 20
+
+
+def test_batches_hold_groups_of_like_length(prepared, tmp_path):
+    run = make_trainer(prepared, tmp_path, num_iterations=2)
+    order = list(run._get_train_sampler())
+    assert len(order) == len(run._get_train_sampler())
+    rounds = np.array(order).reshape(-1, 2, 8, 4)
+    assert (rounds == rounds[:, :1, :, :1]).all()
+    lengths = run.lengths[rounds[:, 0, :, 0]]
+    assert (lengths.max(1) - lengths.min(1)).mean() < 1
+    visits = np.zeros(len(run.train_dataset))
+    sampler = run._get_train_sampler()
+    for epoch in range(20):
+        sampler.set_epoch(epoch)
+        visited = np.unique(list(sampler))
+        assert len(visited) == len(visits) // 8 * 8
+        visits[visited] += 1
+    assert visits.min() > 10, "whatever an epoch leaves out, the next ones don't"
+    plain = make_trainer(prepared, tmp_path, shuffle_dataset=False)._get_train_sampler()
+    assert list(plain)[:8] == [0] * 4 + [1] * 4
+
+
+def test_own_prompts_are_cut_to_the_last_items(prepared, tmp_path):
+    long = [list(range(1, 31))] * 16
+    run = make_trainer(
+        prepared,
+        tmp_path,
+        model=tiny_model(prepared, max_history=5),
+        train=Dataset.from_dict({"prompt": long, "target": [1] * 16}),
+        trainer=Spy,
+        max_steps=1,
+        **WITHOUT_EVALUATION,
+    )
+    run.train()
+    assert (run.losses[0]["prompt_ids"] == run.model.item_tokens[26:31].flatten()).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_generations": 1}, "`num_generations` is 1; .* its group, which needs at least 2"),
+        ({"num_generations": 5}, "`per_device_train_batch_size` is 32 and `num_generations` 5; .* take a multiple"),
+        ({"rollout": "best"}, "`rollout` is 'best'; choose one of sample, without_replacement, beam"),
+        ({"steps_per_generation": 3, "gradient_accumulation_steps": 2}, "a round of completions is 3 batches"),
+        ({"temperature": 0.0}, "`temperature` is 0.0; it must be positive"),
+        ({"top_k": -1}, "`top_k` is -1; give 0 for all codes"),
+        ({"num_beams": 5}, "`num_beams` is 5 and `metric_for_best_model` 'ndcg@10'"),
+        ({"metric_for_best_model": "loss"}, "`metric_for_best_model` is 'loss'; choose recall or ndcg"),
+        ({"use_vllm": True}, "`use_vllm` is True, an option of TRL that has no meaning"),
+        ({"top_p": 0.9}, "`top_p` is 0.9, .*; leave it at 1.0"),
+        ({"mask_truncated_completions": True}, "`mask_truncated_completions` is True"),
+        ({"sync_ref_model": True}, "`sync_ref_model` is True"),
+        ({"max_completion_length": 4}, "`max_completion_length` is 4 and the model's `code_length` 3"),
+        ({"rollout": "beam", "num_generations": 64, "per_device_train_batch_size": 64}, "there are 60"),
+        ({"eval_strategy": "no", "load_best_model_at_end": False}, "`early_stopping_patience` is 5"),
+        ({"push_to_hub": True, "hub_strategy": "every_save"}, "`hub_strategy` is 'every_save'"),
+        ({"reward_weights": [1.0]}, r"Number of reward weights \(1\) must match number of reward functions \(2\)"),
+    ],
+)
+def test_arguments_of_no_use_are_errors(prepared, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_trainer(prepared, tmp_path, **options)
+
+
+def test_data_and_models_of_no_use_are_errors(prepared, tmp_path):
+    def message_for(train, **options) -> str:
+        with pytest.raises(ValueError) as error:  # noqa: PT011 - the message is looked at outside
+            make_trainer(prepared, tmp_path, train=Dataset.from_dict(train), **options).train()
+        return str(error.value)
+
+    assert "`train_dataset` has the columns ['prompt'] and no 'target'" in message_for({"prompt": [[1]]})
+    assert "and no 'prompt'" in message_for({"target": [1]})
+    for prompts, targets in (([[1], []], [1, 1]), ([[1], [-1, 5]], [1, 1]), ([[1], [2]], [1, 99])):
+        expected = f"row 1 of `train_dataset` is {prompts[1]} and {targets[1]}"
+        assert expected in message_for({"prompt": prompts, "target": targets})
+    assert "1..60" in message_for({"prompt": [[61]], "target": [1]})
+    assert "both are item indices" in message_for({"prompt": [["item00001"]], "target": ["item00002"]})
+    assert "`train_dataset` is empty" in message_for({"prompt": [], "target": []})
+    few = {"prompt": [[1], [2]], "target": [2, 3]}
+    assert "`train_dataset` has 2 histories, and a round of completions needs 8" in message_for(few)
+    run = make_trainer(prepared, tmp_path)
+    arguments = ETEGRecGRPOConfig(str(tmp_path), use_cpu=True)
+    with pytest.raises(ValueError, match="`processing_class` is None; give the model's `ETEGRecTokenizer`"):
+        ETEGRecGRPOTrainer(run.model, HitReward(), arguments, run.train_dataset)
+    other = tiny_model(prepared)
+    other.set_item_codes(other.item_codes.flip(0))
+    with pytest.raises(ValueError, match="tokenizer and model disagree about item"):
+        ETEGRecGRPOTrainer(other, HitReward(), arguments, run.train_dataset, processing_class=run.processing_class)
+    with pytest.raises(
+        ValueError, match="the reward 'rank' was made for groups of 2 and `num_generations` is 4; make"
+    ):
+        make_trainer(prepared, tmp_path, RankReward(2))
+    model = make_model(random_codes(prepared.n_items, 6, 2), 2)
+    with pytest.raises(ValueError, match="there are 64: take a smaller group, or 'sample'"):
+        make_trainer(prepared, tmp_path, HitReward(), model, num_generations=128, rollout="beam",
+                     per_device_train_batch_size=128, constrained=False)  # fmt: skip
+    with pytest.raises(ValueError, match="a reward is a str; models that score text can't read items"):
+        make_trainer(prepared, tmp_path, ["some/reward-model"])
+
+
+# TRL
+
+
+@pytest.mark.parametrize("version", ["1.15.9", "1.17.0", "1.17.0rc1", "2.0"])
+def test_a_trl_that_was_not_tested_is_an_error(version):
+    with pytest.raises(ImportError, match=rf"TRL {version} is installed, .* pip install 'trl>=1.16,<1.17'"):
+        check_trl_version(version)
+
+
+def test_overridden_methods_are_as_trl_has_them():
+    """Those of the tested TRL, by name and order of their parameters: another TRL may call ours with others."""
+    multimodal = (
+        "pixel_values, image_grid_thw, num_images, pixel_attention_mask, spatial_shapes, num_tiles, image_sizes, "
+        "token_type_ids, mm_token_type_ids, image_position_ids"
+    )
+    expected = {
+        "_tokenize_prompts": "self, prompts",
+        "_generate_single_turn": "self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images",
+        "_generate": "self, prompts",
+        "_get_per_token_logps_and_entropies": "self, model, input_ids, attention_mask, logits_to_keep, batch_size, "
+        f"compute_entropy, compute_aux_loss, {multimodal}",
+        "_calculate_rewards": "self, inputs, prompts, completions, completion_ids_list",
+        "_generate_and_score_completions": "self, inputs",
+        "compute_loss": "self, model, inputs, return_outputs, num_items_in_batch",
+        "log": "self, logs, start_time",
+        "_get_train_sampler": "self, dataset",
+        "_get_eval_sampler": "self, eval_dataset",
+        "prediction_step": "self, model, inputs, prediction_loss_only, ignore_keys",
+    }
+    for name, parameters in expected.items():
+        theirs, ours = (list(inspect.signature(getattr(cls, name)).parameters) for cls in
+                        (GRPOTrainer, ETEGRecGRPOTrainer))  # fmt: skip
+        assert ", ".join(theirs) == parameters, name
+        taken = [*theirs[:-10], "multimodal"] if "per_token" in name else theirs
+        assert ours == taken, name
+    own = {name for name in vars(ETEGRecGRPOTrainer) if callable(getattr(GRPOTrainer, name, None))}
+    inherited = {"__init__", "__doc__", "_init_training_state", "_load_callback_state"}  # from transformers' trainer
+    assert own - inherited == expected.keys(), "the list above is whole"
