@@ -15,10 +15,12 @@ from etegrec_hf.cli.main import main
 from etegrec_hf.cli.parsing import check_keys
 from etegrec_hf.cli.train import RecommenderSizes, TrainArguments
 from etegrec_hf.data.prepared import PreparedDataset
+from etegrec_hf.data.sequences import WholeSequenceDataset
 from etegrec_hf.hub.model_folder import load_recommender
 from etegrec_hf.hub.training_record import TrainingRecord
 from etegrec_hf.training.arguments import ETEGRecTrainingArguments, FinetuningArguments
 from etegrec_hf.training.grpo_arguments import ETEGRecGRPOConfig
+from etegrec_hf.training.trainer import ETEGRecTrainer
 
 TINY = ["--use-cpu", "true", "--disable-tqdm", "true", "--per-device-train-batch-size", "32"]
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -75,6 +77,26 @@ def test_the_chain_ends_in_metrics_beside_baselines(runs):
     assert 10 / 30 <= metrics["spread"]["coverage@10"] <= 1
     diagnostics = json.loads((runs / "tokenizer/diagnostics.json").read_text())
     assert {"usage_1", "perplexity_0", "collision_rate", "reconstruction_loss"} <= set(diagnostics)
+
+
+def test_a_causal_encoder_is_trained_by_whole_sequences(runs, tmp_path, monkeypatch):
+    datasets = []
+    init = ETEGRecTrainer.__init__
+
+    def noted(self, model, arguments, item_ids, train_dataset, *args, **kwargs):
+        datasets.append(type(train_dataset))
+        init(self, model, arguments, item_ids, train_dataset, *args, **kwargs)
+
+    monkeypatch.setattr(ETEGRecTrainer, "__init__", noted)
+    call("train", "--data", runs / "data", "--tokenizer", runs / "tokenizer", "--output-dir", tmp_path / "model",
+         "--d-model", 16, "--d-ff", 16, "--d-kv", 8, "--num-layers", 1, "--num-decoder-layers", 1, "--num-heads", 2,
+         "--num-train-epochs", 2, "--num-beams", 10, "--warm-epochs", 0, "--encoder-attention", "causal",
+         "--max-tokens-per-batch", 300, *TINY)  # fmt: skip
+    call("finetune", "--model", tmp_path / "model", "--data", runs / "data", "--output-dir", tmp_path / "finetuned",
+         "--num-train-epochs", 1, "--num-beams", 10, "--max-tokens-per-batch", 300, *TINY)  # fmt: skip
+    assert datasets == [WholeSequenceDataset] * 2
+    model, _ = load_recommender(str(tmp_path / "finetuned"))
+    assert model.config.encoder_attention == "causal"
 
 
 def test_recommendations_have_titles(runs, capsys):

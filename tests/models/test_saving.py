@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import make_model, random_codes
 from transformers import AutoModel, AutoModelForSeq2SeqLM, pipeline
 
 from etegrec_hf import ETEGRecForConditionalGeneration
@@ -24,6 +25,17 @@ def test_round_trip_is_exact(model, tmp_path):
             torch.testing.assert_close(
                 mine, theirs, atol=1e-6, rtol=0
             )  # where weights lie in memory moves the last bit
+
+
+def test_a_causal_encoder_stays_one(tmp_path):
+    model = make_model(random_codes(40, 3, 8), 8, encoder_attention="causal")
+    model.save_pretrained(tmp_path)
+    history = model.item_tokens[[1, 2, 3]].flatten().unsqueeze(0)
+    items, scores = model.recommend(history)
+    for cls in (ETEGRecForConditionalGeneration, AutoModel):
+        found, found_scores = cls.from_pretrained(tmp_path, trust_remote_code=True).eval().recommend(history)
+        assert torch.equal(found, items)
+        torch.testing.assert_close(found_scores, scores, atol=1e-6, rtol=0)
 
 
 def test_embeddings_can_stay_out_of_a_checkpoint(model, tmp_path):
