@@ -3,6 +3,7 @@
 import copy
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,9 +113,10 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
         reference = copy.deepcopy(model).requires_grad_(False) if args.beta else None
         rewards = list(reward_funcs) if isinstance(reward_funcs, (list, tuple)) else [reward_funcs]
         for reward in rewards:
-            if getattr(reward, "num_generations", args.num_generations) != args.num_generations:
+            made_for = getattr(reward, "num_generations", args.num_generations)
+            if made_for != args.num_generations:
                 raise ValueError(
-                    f"the reward {name_of(reward)!r} was made for groups of {reward.num_generations} and "
+                    f"the reward {name_of(reward)!r} was made for groups of {made_for} and "
                     f"`num_generations` is {args.num_generations}; make it for the same."
                 )
         beta, args.beta = args.beta, 0.0  # with one above 0, TRL would load a reference as a causal language model
@@ -342,7 +344,7 @@ def checked(reward: Callable) -> Callable:
         return check(reward(**columns), columns)
 
     is_coroutine = inspect.iscoroutinefunction(reward) or inspect.iscoroutinefunction(type(reward).__call__)
-    found = awaited if is_coroutine else call
+    found: Any = awaited if is_coroutine else call
     found.__name__, found.__wrapped__ = name_of(reward), reward
     return found
 
