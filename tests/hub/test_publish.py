@@ -25,6 +25,7 @@ CODE = {
     "decoding_etegrec.py",
     "free_codes_etegrec.py",
     "headwise_t5_etegrec.py",
+    "history_encoder_etegrec.py",
     "item_catalogue.py",
     "logits_process_etegrec.py",
     "model_card_etegrec.py",

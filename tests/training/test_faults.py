@@ -26,6 +26,13 @@ class Tell(TrainerCallback):
         self.pipe.send(state.global_step)
 
 
+class Stop(TrainerCallback):
+    """Ends training after one step."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = True
+
+
 def live(prepared, folder, pipe) -> None:
     """Trains from the newest checkpoint, if there is one, to the end."""
     trainer = make_trainer(prepared, folder, callbacks=[lambda _: Tell(pipe)], **OPTIONS)
@@ -80,7 +87,7 @@ def test_sigterm_saves_where_it_is_and_ends(prepared, tmp_path):
     ended = int(last_checkpoint(tmp_path).rsplit("-", 1)[1])
     assert reached <= ended <= reached + 3
     assert not (tmp_path / "config.json").exists(), "what isn't finished isn't saved as a model"
-    trainer = make_trainer(prepared, tmp_path, **(OPTIONS | {"max_steps": ended + 1}))
+    trainer = make_trainer(prepared, tmp_path, callbacks=[lambda _: Stop()], **OPTIONS)
     trainer.train(resume_from_checkpoint=True)
     assert trainer.state.global_step == ended + 1
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

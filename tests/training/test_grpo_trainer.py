@@ -104,14 +104,12 @@ def test_every_rollout_with_all_rewards(prepared, tmp_path, kind, constrained, b
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("constrained", [True, False])
+@pytest.mark.parametrize(("constrained", "beta", "iterations"), [(True, 0.05, 2), (False, 0.0, 1)])
 @pytest.mark.parametrize("kind", ROLLOUTS)
 @pytest.mark.parametrize("name", REWARDS)
-def test_every_rollout_with_each_reward(prepared, tmp_path, name, kind, constrained):
-    for beta in (0.0, 0.05):
-        for iterations in (1, 2):
-            options = {"rollout": kind, "constrained": constrained, "beta": beta, "num_iterations": iterations}
-            learn_from([name], prepared, tmp_path, **options)
+def test_every_rollout_with_each_reward(prepared, tmp_path, name, kind, constrained, beta, iterations):
+    options = {"rollout": kind, "constrained": constrained, "beta": beta, "num_iterations": iterations}
+    learn_from([name], prepared, tmp_path, **options)
 
 
 @pytest.mark.parametrize("loss", ["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "vespo"])
