@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from decoding import matmul_rate
 
 from etegrec_hf import ETEGRecTrainer, ETEGRecTrainingArguments, RQVAEConfig, RQVAEModel
 from etegrec_hf.data.prepare import prepare
@@ -86,18 +87,6 @@ def operations_a_target(model, lengths: np.ndarray) -> float:
     return float(3 * (encoder + keys + decoder).mean())
 
 
-def matmul_rate(seconds: float = 1.0) -> float:
-    """Floating point operations a second of a plain matrix product in float32."""
-    size = 1024
-    left, right = torch.randn(size, size), torch.randn(size, size)
-    left @ right
-    products, start = 0, time.perf_counter()
-    while (spent := time.perf_counter() - start) < seconds:
-        left @ right
-        products += 1
-    return products * 2 * size**3 / spent
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -120,9 +109,9 @@ def main() -> None:
         grouped = batches_of(list(LengthGroupedSampler(dataset.lengths, BATCH)), options.steps)
         random = batches_of(torch.randperm(len(dataset)).tolist(), max(2, options.steps // 10))
         targets_a_second(trainer, grouped[:2])  # warm up
-        matmul = [matmul_rate()]
+        matmul = [matmul_rate(torch.float32, seconds=1)]
         grouped_rate = targets_a_second(trainer, grouped)
-        matmul.append(matmul_rate())
+        matmul.append(matmul_rate(torch.float32, seconds=1))
         random_rate = targets_a_second(trainer, random)
         print(f"random batches, float32     {random_rate:8.1f} targets/s     1.0x")
         print(f"grouped batches, float32    {grouped_rate:8.1f} targets/s  {grouped_rate / random_rate:6.1f}x")

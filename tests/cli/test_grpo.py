@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from calling import call, failure
 from conftest import make_model, random_codes
 from transformers import pipeline
 
 from etegrec_hf import ETEGRecGRPOConfig, ETEGRecTokenizer, TrainingRecord
 from etegrec_hf.cli.grpo import GrpoArguments
-from etegrec_hf.cli.main import main
 from etegrec_hf.cli.parsing import check_keys, parse
 from etegrec_hf.hub.model_folder import load_recommender, save_model_folder
 
@@ -31,15 +31,6 @@ def model_folder(prepared, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("grpo") / "model"
     save_model_folder(folder, model, tokenizer, TrainingRecord(prepared.statistics, [{"stage": "finetuning"}]))
     return folder
-
-
-def call(*argv) -> None:
-    assert main([str(argument) for argument in argv]) == 0
-
-
-def failure(capsys, *argv) -> str:
-    assert main([str(argument) for argument in argv]) == 1
-    return " ".join(capsys.readouterr().err.split())
 
 
 def test_a_recommender_is_trained_by_rewards(model_folder, prepared_folder, prepared, tmp_path, capsys):
