@@ -22,14 +22,7 @@ COMMANDS = {
     "import-codes": "start a recommender from codes trained elsewhere",
     "push": "publish a trained model or a prepared dataset on the Hub",
 }
-USER_ERRORS = (
-    ValueError,
-    FileNotFoundError,
-    FileExistsError,
-    NotADirectoryError,
-    PermissionError,
-    ConnectionError,
-)
+USER_ERRORS = (ValueError, FloatingPointError, OSError)
 
 
 def main(argv: list[str] | None = None) -> int:

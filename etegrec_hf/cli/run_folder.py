@@ -5,6 +5,7 @@ import sys
 import torch
 from transformers import TrainingArguments
 
+from ..data.fingerprint import fingerprint
 from ..data.folders import check_output_dir
 from ..data.prepared import PreparedDataset
 from ..hub.dataset_folder import local_dataset
@@ -63,4 +64,4 @@ def note_other_embedding(tokenizer: str, data: PreparedDataset) -> None:
 def record_of(data: PreparedDataset, earlier: str | None = None) -> TrainingRecord:
     """The record to go on with: this dataset, and the stages of the model `earlier` (a folder or a Hub id)."""
     stages = TrainingRecord.read(local_folder(earlier)).stages if earlier else []
-    return TrainingRecord(data.statistics, stages)
+    return TrainingRecord(data.statistics, stages, fingerprint=fingerprint(data))

@@ -19,12 +19,14 @@ class TrainingRecord:
             validation metrics.
         codes (`dict`): figures of the item codes, see [`code_diagnostics`].
         evaluations (`list[dict]`): results of `etegrec evaluate`, one a split.
+        fingerprint (`dict[str, str]`): of the data, see [`fingerprint`].
     """
 
     data: dict = field(default_factory=dict)
     stages: list[dict] = field(default_factory=list)
     codes: dict = field(default_factory=dict)
     evaluations: list[dict] = field(default_factory=list)
+    fingerprint: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: str | Path) -> "TrainingRecord":
@@ -55,7 +57,7 @@ class TrainingRecord:
                 for key, kind in needed.items():
                     if not isinstance(entry.get(key), kind):
                         raise ValueError(f"an entry of `{name}` has no {key!r}")
-        for name in ("data", "codes"):
+        for name in ("data", "codes", "fingerprint"):
             if not isinstance(getattr(self, name), dict):
                 raise ValueError(f"`{name}` is no mapping")
 

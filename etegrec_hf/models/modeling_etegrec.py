@@ -9,7 +9,6 @@ from torch import nn
 from transformers import GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
-from transformers.models.t5.modeling_t5 import T5Stack
 from transformers.utils import ModelOutput
 
 from .beam_search_etegrec import BeamDecoder, candidate_states
@@ -18,6 +17,7 @@ from .decoding_etegrec import CodeDecodingMixin
 from .history_encoder_etegrec import HistoryEncoder, additive
 from .model_card_etegrec import ModelCardMixin
 from .modeling_rqvae import RQVAEModel
+from .target_decoder_etegrec import TargetDecoder
 
 if TYPE_CHECKING:  # never run: saving a model copies the files that it imports, and the pipeline belongs to it
     from .pipeline_etegrec import SequentialRecommendationPipeline  # noqa: F401
@@ -78,7 +78,7 @@ class ETEGRecForConditionalGeneration(CodeDecodingMixin, ModelCardMixin, PreTrai
         super().__init__(config)
         self.shared = nn.Embedding(config.vocab_size, config.d_model)
         self.encoder = HistoryEncoder(config)
-        self.decoder = T5Stack(config.stack_config(is_decoder=True))
+        self.decoder = TargetDecoder(config)
         self.encoder.set_input_embeddings(self.shared)
         self.decoder.set_input_embeddings(self.shared)
         self.item_tokenizer = None
@@ -240,8 +240,7 @@ class ETEGRecForConditionalGeneration(CodeDecodingMixin, ModelCardMixin, PreTrai
     ) -> torch.Tensor:
         """Decoder states `[B, targets, L, d]` of all targets of each sequence; without labels, `[B, targets, 1, d]`.
 
-        All targets of a sequence are one row of the decoder, in blocks that don't see each other. T5's positions are
-        relative, so that each block is as it would be in a row of its own.
+        All targets of a sequence are one row of the decoder, in blocks that don't see each other.
         """
         if self.config.encoder_attention != "causal":
             raise ValueError(
@@ -253,15 +252,13 @@ class ETEGRecForConditionalGeneration(CodeDecodingMixin, ModelCardMixin, PreTrai
         if labels is not None:
             decoder_input_ids = torch.cat([decoder_input_ids, labels[..., :-1]], dim=2)  # [B, targets, L]
         block = decoder_input_ids.shape[2]
-        position = torch.arange(targets * block, device=history_lengths.device)
-        row, column = position.unsqueeze(1), position
-        own = (row // block == column // block) & (row >= column)  # [targets * block, targets * block]
+        own = torch.ones(block, block, dtype=torch.bool, device=history_lengths.device).tril()
         item = torch.arange(encoder_states.shape[1], device=encoder_states.device) // self.config.code_length
         read = (item < history_lengths.unsqueeze(2)) & (attention_mask.unsqueeze(1) > 0)  # [B, targets, tokens]
         dtype = encoder_states.dtype
         states = self.decoder(
             input_ids=decoder_input_ids.flatten(1),
-            attention_mask=additive(own, dtype).expand(batch, 1, -1, -1),
+            attention_mask=additive(own, dtype)[None, None],
             encoder_hidden_states=encoder_states,
             encoder_attention_mask=additive(read.repeat_interleave(block, dim=1), dtype).unsqueeze(1),
             use_cache=False,

@@ -24,6 +24,7 @@ class RQVAETrainingArguments(TrainingArguments):
     num_train_epochs: float = 200
     per_device_train_batch_size: int = 1024
     logging_strategy: str = "epoch"
+    logging_nan_inf_filter: bool = False  # training stops there
     save_strategy: str = "epoch"
     save_total_limit: int | None = 1
     remove_unused_columns: bool = False
@@ -47,6 +48,7 @@ class RankedTrainingArguments(TrainingArguments):
     """
 
     logging_strategy: str = "epoch"
+    logging_nan_inf_filter: bool = False  # training stops there
     eval_strategy: str = "epoch"
     save_strategy: str = "epoch"
     save_total_limit: int | None = 1
@@ -83,6 +85,8 @@ class ETEGRecTrainingArguments(RankedTrainingArguments):
         code_weight, vq_weight, sia_weight, psa_weight (`float`, *optional*, default to 1, 1, 1e-4, 3e-4): weights of
             the loss parts; a part of weight 0 is not computed.
         temperature (`float`, *optional*, defaults to 0.07): of PSA.
+        gather_negatives (`bool`, *optional*, defaults to `False`): PSA's negatives are the targets of all processes
+            instead of those of one, as a larger batch would give.
         code_strategy (`str`, *optional*, defaults to `"forge"`): how suffixes are assigned, see [`assign_item_codes`].
         freeze_tokenizer (`bool`, *optional*, defaults to `False`): train the recommender alone, on codes that stay as
             they are and without alignment (TIGER), instead of both in turns.
@@ -111,6 +115,9 @@ class ETEGRecTrainingArguments(RankedTrainingArguments):
     sia_weight: float = field(default=1e-4, metadata={"help": "Weight of the sequence-item alignment."})
     psa_weight: float = field(default=3e-4, metadata={"help": "Weight of the preference-semantic alignment."})
     temperature: float = field(default=0.07, metadata={"help": "Temperature of the preference-semantic alignment."})
+    gather_negatives: bool = field(
+        default=False, metadata={"help": "PSA's negatives come from the batches of all processes."}
+    )
     code_strategy: str = field(default="forge", metadata={"help": "Suffixes by 'forge', 'count' or 'balance'."})
     freeze_tokenizer: bool = field(
         default=False, metadata={"help": "Train the recommender alone, on codes that stay as they are (TIGER)."}

@@ -4,12 +4,14 @@ import os
 import shutil
 from pathlib import Path
 
-from transformers import EarlyStoppingCallback, PreTrainedConfig, Trainer
+from safetensors import SafetensorError
+from transformers import EarlyStoppingCallback, PreTrainedConfig
 from transformers.trainer_utils import HubStrategy, rotate_checkpoints
 from transformers.utils import logging
 
 from ..hub.model_folder import MODEL_FILES, check_files
 from .callbacks import TerminationCallback
+from .finite_loss import FiniteLoss
 
 logger = logging.get_logger(__name__)
 
@@ -52,7 +54,7 @@ def last_checkpoint(output_dir: str | Path) -> str:
     return str(found[0])
 
 
-class SafeCheckpoints(Trainer):
+class SafeCheckpoints(FiniteLoss):
     """A Trainer whose checkpoints and models appear in `output_dir` only when every file is written.
 
     Overrides `_save_checkpoint` and `save_model` to write beside and move, and what loads a checkpoint to look first
@@ -84,6 +86,12 @@ class SafeCheckpoints(Trainer):
         self._staging = staging
         try:
             super()._save_checkpoint(model, trial)
+        except (OSError, SafetensorError, RuntimeError) as error:  # each writer's own way of saying so
+            shutil.rmtree(staging, ignore_errors=True)
+            raise OSError(
+                f"the checkpoint of step {self.state.global_step} can't be written to {run_dir!r}: {error}. Earlier "
+                "ones are as they were: make room, and go on with --resume true."
+            ) from error
         finally:
             self._staging = None
         self._locate_best_checkpoint(just_saved=name)
@@ -139,16 +147,25 @@ class SafeCheckpoints(Trainer):
 
         Raises:
             FileNotFoundError: there is none, or a file of it is missing.
-            ValueError: it is damaged, or of a model of other sizes.
+            ValueError: it is damaged, or of another model or run.
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_checkpoint(self.args.output_dir)
         if resume_from_checkpoint:
+            self.check_checkpoint(str(resume_from_checkpoint))
             rank = f"_{self.args.process_index}" if self.args.world_size > 1 else ""
-            check_files(resume_from_checkpoint, (*RESUMABLE, f"rng_state{rank}.pth"))
-            saved = type(self.model.config).from_pretrained(resume_from_checkpoint)
-            check_same_sizes(self.model.config, saved, resume_from_checkpoint)
+            check_files(resume_from_checkpoint, (f"rng_state{rank}.pth",))
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def check_checkpoint(self, folder: str) -> None:
+        """Looks whether a run of this model can go on from a checkpoint.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+            ValueError: a file is damaged, or the model has other sizes.
+        """
+        check_files(folder, RESUMABLE)
+        check_same_sizes(self.model.config, type(self.model.config).from_pretrained(folder), folder)
 
     def _init_training_state(self, *args, **kwargs) -> tuple[int, int]:
         position = super()._init_training_state(*args, **kwargs)

@@ -24,7 +24,12 @@ def sequence_item_alignment(sequence_logits: Tensor, item_logits: Tensor) -> Ten
     return difference.sum(-1).mean()
 
 
-def preference_semantic_alignment(preference: Tensor, reconstruction: Tensor, temperature: float = 0.07) -> Tensor:
+def preference_semantic_alignment(
+    preference: Tensor,
+    reconstruction: Tensor,
+    temperature: float = 0.07,
+    others: tuple[Tensor, Tensor, Tensor] | None = None,
+) -> Tensor:
     """Symmetric InfoNCE between users' preference latents and their targets' reconstructions (PSA).
 
     Args:
@@ -32,15 +37,23 @@ def preference_semantic_alignment(preference: Tensor, reconstruction: Tensor, te
         reconstruction (`torch.FloatTensor` of the same shape): row i belongs to row i of `preference`; the other rows
             are its negatives, so targets should be distinct.
         temperature (`float`, *optional*, defaults to 0.07): divides cosine similarities.
+        others (*optional*): preference latents and reconstructions of further targets, both `(others, input_size)`,
+            which are negatives only, and where one of them is the same item and so is none, `(targets, others)`.
 
     Returns:
         `torch.FloatTensor` of shape `()`: the sum of both directions' cross-entropies in nats, averaged over targets.
 
     Source: ETEGRec, section 3.3.2; seed section 4.2.
     """
-    similarity = F.normalize(preference.float(), dim=-1) @ F.normalize(reconstruction.float(), dim=-1).T / temperature
-    own = torch.arange(len(similarity), device=similarity.device)
-    return F.cross_entropy(similarity, own) + F.cross_entropy(similarity.T, own)
+    users, items = (F.normalize(rows.float(), dim=-1) for rows in (preference, reconstruction))
+    to_items = users @ items.T
+    to_users = to_items.T
+    if others is not None:
+        other_users, other_items = (F.normalize(rows.float(), dim=-1) for rows in others[:2])
+        to_items = torch.cat([to_items, (users @ other_items.T).masked_fill(others[2], -torch.inf)], dim=1)
+        to_users = torch.cat([to_users, (items @ other_users.T).masked_fill(others[2], -torch.inf)], dim=1)
+    own = torch.arange(len(users), device=users.device)
+    return F.cross_entropy(to_items / temperature, own) + F.cross_entropy(to_users / temperature, own)
 
 
 def first_of_each(targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,6 +25,17 @@ UNTOLD = (
     "do_eval",
 )
 SHOWN_TYPES = (int, float, str, bool)
+# What decides which samples a step of which phase reads, so that a run can't be resumed with another
+ORDERING = (
+    "seed",
+    "per_device_train_batch_size",
+    "max_tokens_per_batch",
+    "gradient_accumulation_steps",
+    "cycle",
+    "warm_epochs",
+    "freeze_tokenizer",
+    "num_generations",
+)
 
 
 class StageClock(TrainerCallback, ExportableState):
@@ -76,10 +87,39 @@ class RecordedTraining(SafeCheckpoints):
         """The items' codes without suffix, `[n_items, levels]`, that the record tells figures of."""
         raise NotImplementedError
 
+    def check_checkpoint(self, folder: str) -> None:
+        """Also whether it is of this dataset, and of a run that reads it in this order.
+
+        Raises:
+            ValueError: it isn't; the first difference is named.
+        """
+        super().check_checkpoint(folder)
+        saved = TrainingRecord.read(folder)
+        for name, hashed in self.record.fingerprint.items():
+            other = saved.fingerprint.get(name, hashed)  # unknown to a run from Python, or to an earlier version
+            if other != hashed:
+                raise ValueError(
+                    f"the checkpoint {folder!r} is of another dataset: the fingerprint of its `{name}` is {other}, "
+                    f"and here {hashed}; resume with the dataset of that run, or start a new run."
+                )
+        stage = saved.stages[-1] if saved.stages else {}
+        defaults = {field.name: field.default for field in dataclasses.fields(self.args)}
+        ours = {"processes": self.args.world_size} | {name: getattr(self.args, name, None) for name in ORDERING}
+        theirs = {"processes": stage.get("processes", self.args.world_size)} | {
+            name: stage.get("arguments", {}).get(name, defaults.get(name)) for name in ORDERING
+        }
+        for name, value in ours.items():
+            if stage and value != theirs[name]:
+                raise ValueError(
+                    f"`{name}` is {value} and in the checkpoint {folder!r} it is {theirs[name]}, so that its steps "
+                    "read other samples; resume with that, or start a new run."
+                )
+
     def record_now(self) -> TrainingRecord:
         """The record with this stage as it stands."""
         codes = code_diagnostics(self.prefixes().cpu(), self.model.config.codebook_size)
-        return TrainingRecord(self.record.data, [*self.record.stages, self._stage()], codes)
+        stages = [*self.record.stages, self._stage()]
+        return TrainingRecord(self.record.data, stages, codes, fingerprint=self.record.fingerprint)
 
     def _stage(self) -> dict:
         clock = next(callback for callback in self.callback_handler.callbacks if isinstance(callback, StageClock))
@@ -102,6 +142,7 @@ class RecordedTraining(SafeCheckpoints):
             "steps": self.state.global_step,
             "seconds": round(clock.seconds),
             "device": describe_device(self.args.device),
+            "processes": self.args.world_size,
             "losses": losses,
             "validation": validation,
             "arguments": self._arguments(),

@@ -16,6 +16,7 @@ from ..models.tokenization_etegrec import ETEGRecTokenizer
 from .arguments import ETEGRecTrainingArguments
 from .callbacks import AlternatingPhaseCallback, CodeRefreshCallback, EpochBorderCallback
 from .losses import first_of_each, preference_semantic_alignment, sequence_item_alignment
+from .negatives import negatives_of_others
 from .recording import RecordedTraining
 from .schedule import PhaseScheduler
 
@@ -160,7 +161,7 @@ class ETEGRecTrainer(RecordedTraining):
                 rows = torch.arange(len(rows), device=rows.device)
             with torch.no_grad():
                 latents = core(**model_inputs(core, inputs))  # the decoder's first position alone
-            parts |= self._alignment(core, latents, is_target, rows, item, weights)
+            parts |= self._alignment(core, latents, is_target, rows, targets, item, weights)
         return parts
 
     def _recommender_losses(self, model, core, inputs, weights) -> tuple[dict[str, torch.Tensor], object]:
@@ -174,11 +175,11 @@ class ETEGRecTrainer(RecordedTraining):
             targets, rows = first_of_each(all_targets)
             with torch.no_grad():
                 item = core.item_tokenizer(core.semantic_embedding[targets])
-            parts |= self._alignment(core, outputs, is_target, rows, item, weights)
+            parts |= self._alignment(core, outputs, is_target, rows, targets, item, weights)
         return parts, outputs
 
-    def _alignment(self, core, latents, is_target, rows, item, weights) -> dict[str, torch.Tensor]:
-        """SIA and PSA between the items and the latents before the targets `rows`, counted among all targets."""
+    def _alignment(self, core, latents, is_target, rows, targets, item, weights) -> dict[str, torch.Tensor]:
+        """SIA and PSA between `targets` and the latents before them, in the rows `rows` counted among all targets."""
         projection, preference = (
             latent[is_target][rows] for latent in (latents.sequence_projection, latents.preference_latents)
         )
@@ -187,7 +188,12 @@ class ETEGRecTrainer(RecordedTraining):
             sequence_logits = core.item_tokenizer.quantizer(projection).code_logits
             parts["sia"] = sequence_item_alignment(sequence_logits, item.code_logits)
         if "psa" in weights:
-            parts["psa"] = preference_semantic_alignment(preference, item.reconstruction, self.args.temperature)
+            others = None
+            if self.args.gather_negatives and self.args.world_size > 1:
+                others = negatives_of_others(targets, preference, item.reconstruction)
+            parts["psa"] = preference_semantic_alignment(
+                preference, item.reconstruction, self.args.temperature, others
+            )
         return parts
 
     def log_part(self, name: str, value) -> None:

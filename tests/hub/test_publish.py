@@ -26,6 +26,7 @@ CODE = {
     "free_codes_etegrec.py",
     "headwise_t5_etegrec.py",
     "history_encoder_etegrec.py",
+    "target_decoder_etegrec.py",
     "item_catalogue.py",
     "logits_process_etegrec.py",
     "model_card_etegrec.py",

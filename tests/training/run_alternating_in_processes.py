@@ -52,7 +52,8 @@ def alternating(prepared: PreparedDataset, folder: str, batch: int, **options) -
         num_train_epochs=4,
         warm_epochs=0,
         sia_weight=0.1,
-        psa_weight=0.0,  # its negatives are those of a process
+        psa_weight=0.1,
+        gather_negatives=True,  # those of the whole batch
         per_device_train_batch_size=batch,
         per_device_eval_batch_size=7,
         learning_rate=1e-3,

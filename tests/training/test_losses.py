@@ -34,6 +34,31 @@ def test_psa_by_hand():
     torch.testing.assert_close(preference_semantic_alignment(preference, reconstruction, tau), expected)
 
 
+def test_psa_in_parts_with_each_others_negatives_is_that_of_the_whole():
+    torch.manual_seed(0)
+    preference, reconstruction = torch.randn(5, 4), torch.randn(5, 4)
+
+    def part(own, other):
+        is_same = torch.zeros(len(preference[own]), len(preference[other]), dtype=torch.bool)
+        others = (preference[other], reconstruction[other], is_same)
+        return preference_semantic_alignment(preference[own], reconstruction[own], 0.5, others)
+
+    first, last = slice(0, 3), slice(3, 5)
+    in_parts = (3 * part(first, last) + 2 * part(last, first)) / 5
+    torch.testing.assert_close(in_parts, preference_semantic_alignment(preference, reconstruction, 0.5))
+
+
+def test_the_same_item_elsewhere_is_no_negative_of_psa():
+    torch.manual_seed(0)
+    preference, reconstruction = torch.randn(3, 4), torch.randn(3, 4)
+    further = torch.randn(1, 4), torch.randn(1, 4)
+    is_same = torch.tensor([[True], [True], [True]])
+    alone = preference_semantic_alignment(preference, reconstruction)
+    assert preference_semantic_alignment(preference, reconstruction, others=(*further, is_same)) == alone
+    some = preference_semantic_alignment(preference, reconstruction, others=(*further, ~is_same))
+    assert some > alone, "a negative more"
+
+
 def test_alignments_of_bfloat16_inputs_are_computed_in_float32():
     one, two = (torch.randn(4, 6) * 30).bfloat16(), torch.randn(4, 6).bfloat16()
     expected = preference_semantic_alignment(one.float(), two.float())

@@ -1,0 +1,30 @@
+"""What tells one prepared dataset from another, whatever it is called."""
+
+from collections.abc import Iterable
+from hashlib import blake2b
+
+import numpy as np
+
+from .prepared import PreparedDataset
+from .splits import SPLIT_NAMES
+
+ROWS = 65_536  # of embeddings that are read together
+
+
+def fingerprint(data: PreparedDataset) -> dict[str, str]:
+    """A hash each of the item ids, of the semantic embeddings where there are some, and of the splits' sequences."""
+    hashes = {"items": _hash(item_id.encode() + b"\0" for item_id in data.item_ids)}
+    if data.embeddings is not None:
+        values = data.embeddings
+        hashes["embedding"] = _hash(np.asarray(values[start : start + ROWS]) for start in range(0, len(values), ROWS))
+    for name in SPLIT_NAMES:
+        split = getattr(data, name)
+        hashes[name] = _hash(array.astype("<i8") for array in (split.offsets, split.sequences))
+    return hashes
+
+
+def _hash(parts: Iterable) -> str:
+    hashed = blake2b(digest_size=8)
+    for part in parts:
+        hashed.update(part)
+    return hashed.hexdigest()

@@ -1,0 +1,34 @@
+"""Negatives from the batches of other processes."""
+
+import torch
+import torch.distributed as dist
+from accelerate import PartialState
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather
+
+
+def negatives_of_others(targets: Tensor, preference: Tensor, reconstruction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What all other processes give to this function, which each must call.
+
+    Args:
+        targets (`torch.LongTensor` of shape `(targets,)`): item indices, as many as there are in this process.
+        preference, reconstruction (`torch.FloatTensor` of shape `(targets, input_size)`): see
+            [`preference_semantic_alignment`].
+
+    Returns:
+        their preference latents and reconstructions, both `[others, input_size]`, through which gradients flow back
+        to them; and which of them are of the same item, `[targets, others]`.
+    """
+    state = PartialState()
+    counts = [torch.zeros_like(targets[:1]) for _ in range(state.num_processes)]
+    dist.all_gather(counts, torch.full_like(targets[:1], len(targets)))
+    longest = int(torch.stack(counts).max())
+
+    def theirs(rows: Tensor) -> Tensor:
+        padded = torch.cat([rows, rows.new_zeros(longest - len(rows), *rows.shape[1:])])
+        parts = all_gather(padded)
+        return torch.cat(
+            [part[:count] for i, (part, count) in enumerate(zip(parts, counts)) if i != state.process_index]
+        )
+
+    return theirs(preference), theirs(reconstruction), targets.unsqueeze(1) == theirs(targets)
