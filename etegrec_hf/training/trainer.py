@@ -15,6 +15,7 @@ from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.tokenization_etegrec import ETEGRecTokenizer
 from .arguments import ETEGRecTrainingArguments
 from .callbacks import AlternatingPhaseCallback, CodeRefreshCallback, EpochBorderCallback
+from .cheap_dropout import cheapen_dropout
 from .losses import first_of_each, preference_semantic_alignment, sequence_item_alignment
 from .negatives import negatives_of_others
 from .recording import RecordedTraining
@@ -78,6 +79,8 @@ class ETEGRecTrainer(RecordedTraining):
         self.optimizer: torch.optim.Optimizer | None
         self.lr_scheduler: PhaseScheduler | None
         self._parts: dict[str, list] = defaultdict(lambda: [0.0, 0])
+        if args.device.type == "cpu":
+            cheapen_dropout(model.encoder), cheapen_dropout(model.decoder)
         super().__init__(
             model=model,
             args=args,

@@ -1,0 +1,69 @@
+import pytest
+import torch
+from conftest import make_model, random_codes, random_histories
+from torch import nn
+
+from etegrec_hf.training.cheap_dropout import CheapDropout, cheap_dropout, cheapen_dropout
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rate", [0.1, 0.25, 0.5, 0.9])
+def test_masks_are_independent_draws_of_the_rate(rate, dtype):
+    torch.manual_seed(0)
+    states = torch.ones(400, 1003, dtype=dtype)  # a number of elements that four don't divide
+    dropped = cheap_dropout(states, rate)
+    kept = dropped != 0
+    assert set(dropped.unique().tolist()) == {0.0, torch.tensor(1 / (1 - rate), dtype=dtype).item()}
+    four_sigma = 4 * (rate * (1 - rate) / kept.numel()) ** 0.5
+    assert kept.float().mean().item() == pytest.approx(1 - rate, abs=four_sigma + 2**-16)
+    flat = kept.flatten().float() - (1 - rate)
+    for distance in (1, 2, 3, 4, 1003):
+        correlation = (flat[distance:] * flat[:-distance]).mean() / (rate * (1 - rate))
+        assert abs(correlation) < 4 / kept.numel() ** 0.5
+
+
+def test_gradients_pass_where_states_do():
+    torch.manual_seed(0)
+    states = torch.randn(50, 7, requires_grad=True)
+    dropped = cheap_dropout(states, 0.3)
+    dropped.sum().backward()
+    torch.testing.assert_close(states.grad, dropped.detach() / states.detach())
+
+
+def test_the_same_seed_drops_the_same():
+    states = torch.ones(9, 9)
+    torch.manual_seed(1)
+    first = cheap_dropout(states, 0.5)
+    torch.manual_seed(1)
+    assert torch.equal(first, cheap_dropout(states, 0.5))
+    assert not torch.equal(first, cheap_dropout(states, 0.5))
+
+
+@pytest.mark.parametrize("encoder_attention", ["bidirectional", "causal"])
+def test_without_dropout_a_stack_computes_what_it_did(encoder_attention):
+    model = make_model(random_codes(40, 3, 8), 8, encoder_attention=encoder_attention, dropout_rate=0.2)
+    batch = model.inputs_from_items(random_histories(model, [5, 2, 7]))
+    labels = model.item_tokens[torch.tensor([4, 9, 1])]
+    before = model(**batch, labels=labels)
+    generated = model.generate(**batch, num_beams=4)
+    before.loss.backward()
+    gradients = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+    model.zero_grad()
+    cheapen_dropout(model.encoder), cheapen_dropout(model.decoder)
+    after = model(**batch, labels=labels)
+    torch.testing.assert_close(after.logits, before.logits)
+    assert torch.equal(model.generate(**batch, num_beams=4), generated)
+    after.loss.backward()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(dict(model.named_parameters())[name].grad, gradient)
+
+
+def test_all_dropout_of_a_training_stack_is_drawn_this_way(monkeypatch):
+    model = make_model(random_codes(40, 3, 8), 8, dropout_rate=0.2).train()
+    cheapen_dropout(model.encoder), cheapen_dropout(model.decoder)
+    kinds = {type(module) for module in model.modules() if isinstance(module, nn.Dropout)}
+    assert kinds == {CheapDropout}
+    monkeypatch.setattr(nn.functional, "dropout", None)  # would fail if it were called
+    batch = model.inputs_from_items(random_histories(model, [5, 2]))
+    states = model.encoder(**batch)[0]
+    assert not torch.equal(states, model.encoder(**batch)[0]), "dropped anew"
