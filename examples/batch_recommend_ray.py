@@ -42,13 +42,19 @@ class Recommender:
 
 
 def main(arguments: Arguments, options: RecommendOptions) -> None:
+    ray.init(ignore_reinit_error=True)
+    cores = int(ray.cluster_resources()["CPU"])
+    if arguments.actors >= cores:  # Ray would wait for ever
+        raise SystemExit(
+            f"`actors` is {arguments.actors} and the cluster has {cores} CPU cores; leave one for reading."
+        )
     ray.data.DataContext.get_current().execution_options.preserve_order = True
     rows = ray.data.read_parquet(f"{arguments.data}/sequences/{options.split}.parquet").select_columns(COLUMNS)
-    recommended = rows.map_batches(
+    recommended = rows.repartition(target_num_rows_per_block=options.shard_size).map_batches(
         Recommender,
         fn_constructor_args=(arguments.model, options, "cuda" if arguments.gpus_per_actor else "cpu"),
         batch_format="pyarrow",
-        batch_size=options.shard_size,
+        batch_size=None,  # whole blocks
         compute=ray.data.ActorPoolStrategy(size=arguments.actors),
         num_cpus=1,
         num_gpus=arguments.gpus_per_actor,
@@ -56,7 +62,7 @@ def main(arguments: Arguments, options: RecommendOptions) -> None:
 
     def write(path: Path) -> None:
         with pq.ParquetWriter(path, SCHEMA) as writer:
-            for table in recommended.iter_batches(batch_format="pyarrow", batch_size=options.shard_size):
+            for table in recommended.iter_batches(batch_format="pyarrow", batch_size=None):
                 writer.write_table(table)
 
     replace_file(Path(arguments.output), write)
