@@ -80,23 +80,23 @@ def batch_recommend(
     options: RecommendOptions | None = None,
     resume: bool = False,
 ) -> dict[str, int]:
-    """Recommends for each row of a split, into a parquet file.
+    """Recommends for each row of a split, into a parquet file; the processes of `accelerate launch` call it together.
 
-    The rows are cut into shards, which the processes of `accelerate launch` share. A shard's content depends on the
-    shard alone, so the file is the same however many they are, on like hardware with as many threads each. What an
-    interrupted call has finished stays in the folder `FILE.shards`.
+    The rows are cut into shards, which the processes share. A shard's content depends on the shard alone, so the file
+    is the same however many they are, on like hardware with as many threads each. On several machines, all must see
+    the file's folder. What an interrupted call has finished stays in the folder `FILE.shards`.
 
     Args:
         model ([`ETEGRecForConditionalGeneration`]): in eval mode.
         tokenizer ([`ETEGRecTokenizer`]): of the model.
-        data (`str` or `Path`): a prepared dataset's folder, of which one shard is held in memory.
+        data (`str` or `Path`): a prepared dataset's folder, which is read shard by shard.
         output (`str` or `Path`): the file, complete or absent: `user_id: string`, `items: list<string>` best first,
             and `scores: list<float32>`, their log-probabilities, in the order of the split's rows.
         options ([`RecommendOptions`], *optional*): by default all of its defaults.
         resume (`bool`, *optional*, defaults to `False`): whether to go on with what an earlier call left, if anything.
 
     Returns:
-        `dict` of `users`, and `empty`: those with an empty list, since nothing of their history is known to the model.
+        `dict` of `users`, and `empty`: those with an empty list, since the model knows nothing of their history.
 
     Raises:
         FileNotFoundError: no such dataset.

@@ -76,6 +76,16 @@ def test_lists_longer_than_the_catalogue_end_where_it_ends(prepared, prepared_fo
     assert np.isfinite(table["scores"].combine_chunks().flatten().to_numpy()).all()
 
 
+def test_bfloat16_is_close(prepared_folder, recommender, tmp_path):
+    scores = []
+    for bf16 in (False, True):
+        options = RecommendOptions(top_k=60, num_beams=60, bf16=bf16)
+        batch_recommend(*recommender, prepared_folder, tmp_path / f"{bf16}.parquet", options)
+        scores.append(pq.read_table(tmp_path / f"{bf16}.parquet")["scores"].combine_chunks().flatten().to_numpy())
+    np.testing.assert_allclose(*scores, atol=0.1)
+    assert (scores[0] != scores[1]).any()
+
+
 def rows(*users: tuple[str, list[str], str]) -> pa.Table:
     return pa.table(dict(zip(("user_id", "history", "target"), map(list, zip(*users)))))
 
