@@ -58,6 +58,9 @@ _LAZY = {
     "WholeSequenceDataset": "data.sequences",
     "SequenceDataset": "data.sequences",
     "tokenizer_diagnostics": "evaluation.code_diagnostics",
+    "RecommendOptions": "evaluation.batch_recommend",
+    "batch_recommend": "evaluation.batch_recommend",
+    "recommend_rows": "evaluation.batch_recommend",
 }
 
 __all__ = [

@@ -17,7 +17,7 @@ COMMANDS = {
     "grpo": "train a recommender by rewards of what it recommends",
     "baselines": "measure simpler systems on a split",
     "evaluate": "measure a recommender on a split",
-    "recommend": "recommend items for one history",
+    "recommend": "recommend items for one history, or for all users of a dataset",
     "convert": "turn the original ETEGRec's checkpoints into a model",
     "import-codes": "start a recommender from codes trained elsewhere",
     "push": "publish a trained model or a prepared dataset on the Hub",

@@ -13,17 +13,20 @@ ROWS = 65_536  # of embeddings that are read together
 
 def fingerprint(data: PreparedDataset) -> dict[str, str]:
     """A hash each of the item ids, of the semantic embeddings where there are some, and of the splits' sequences."""
-    hashes = {"items": _hash(item_id.encode() + b"\0" for item_id in data.item_ids)}
+    hashes = {"items": hash_of(item_id.encode() + b"\0" for item_id in data.item_ids)}
     if data.embeddings is not None:
         values = data.embeddings
-        hashes["embedding"] = _hash(np.asarray(values[start : start + ROWS]) for start in range(0, len(values), ROWS))
+        hashes["embedding"] = hash_of(
+            np.asarray(values[start : start + ROWS]) for start in range(0, len(values), ROWS)
+        )
     for name in SPLIT_NAMES:
         split = getattr(data, name)
-        hashes[name] = _hash(array.astype("<i8") for array in (split.offsets, split.sequences))
+        hashes[name] = hash_of(array.astype("<i8") for array in (split.offsets, split.sequences))
     return hashes
 
 
-def _hash(parts: Iterable) -> str:
+def hash_of(parts: Iterable) -> str:
+    """A hash of bytes and arrays, one after the other."""
     hashed = blake2b(digest_size=8)
     for part in parts:
         hashed.update(part)

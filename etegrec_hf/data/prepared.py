@@ -237,8 +237,8 @@ def set_semantic_embedding(folder: str | Path, names: list[str], normalize: str)
     return semantic.made
 
 
-def read_items(folder: Path) -> pa.Table:
-    """The table `items` of a prepared dataset.
+def read_items(folder: Path, columns: list[str] | None = None) -> pa.Table:
+    """The table `items` of a prepared dataset, or some columns of it.
 
     Raises:
         FileNotFoundError: the folder is no prepared dataset.
@@ -246,12 +246,31 @@ def read_items(folder: Path) -> pa.Table:
     path = folder / "items/items.parquet"
     if not path.exists():
         raise FileNotFoundError(f"{str(folder)!r} is no prepared dataset; make one with `etegrec prepare`.")
-    return _read_table(path)
+    return _read_table(path, columns)
 
 
-def _read_table(path: Path) -> pa.Table:
+def split_file(folder: Path, split: str) -> Path:
+    """The parquet file of a split's rows: `user_id`, `history` and `target`.
+
+    Raises:
+        FileNotFoundError: the dataset lacks it.
+        ValueError: it is damaged.
+    """
+    path = folder / f"sequences/{split}.parquet"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{str(folder)!r} lacks sequences/{path.name}; copy the dataset again, or prepare it again."
+        )
     try:
-        return pq.read_table(path)
+        pq.read_metadata(path)
+    except pa.ArrowException as error:
+        raise ValueError(f"{path} is damaged ({error}); copy the dataset again, or prepare it again.") from error
+    return path
+
+
+def _read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=columns)
     except pa.ArrowException as error:
         raise ValueError(f"{path} is damaged ({error}); copy the dataset again, or prepare it again.") from error
 

@@ -1,5 +1,7 @@
 """Ranked items for a whole split."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import scipy.sparse
 import torch
@@ -30,15 +32,47 @@ def recommend_split(
     Returns:
         `np.ndarray` `[rows, top_k]` of item indices in the order of the split's rows. A row without a history keeps 0.
     """
-    dataset = SequenceDataset(split, model.config.max_history, every_position=False)
     ranked = np.zeros((len(split), top_k), dtype=np.int64)
+    for rows, items, _ in recommendations(model, split, top_k, num_beams, batch_size, seen):
+        ranked[rows] = items
+    return ranked
+
+
+def recommendations(
+    model: ETEGRecForConditionalGeneration,
+    split: Split,
+    top_k: int,
+    num_beams: int,
+    batch_size: int,
+    seen: scipy.sparse.csr_matrix | None = None,
+    exclude_history: bool = False,
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Recommends for a split batch by batch, in the order of the histories' lengths.
+
+    Args:
+        model, split, top_k, num_beams, batch_size, seen: as in [`recommend_split`].
+        exclude_history (`bool`, *optional*, defaults to `False`): as in `model.recommend`.
+
+    Yields:
+        rows of the split `[batch]`, their item indices `[batch, top_k]` and log-probabilities `[batch, top_k]`. Rows
+        without a history are passed over.
+
+    Raises:
+        ValueError: no row has a history.
+    """
+    # all of a history is handed over where all of it is excluded, and not only what is read
+    longest = int(np.diff(split.offsets).max()) if exclude_history else model.config.max_history
+    dataset = SequenceDataset(split, longest, every_position=False)
     for start in range(0, len(dataset), batch_size):
         chosen = list(range(start, min(start + batch_size, len(dataset))))
         rows = dataset.rows[chosen]
         history = dataset.__getitems__(chosen)["history"].to(model.device)
         exclude = None if seen is None else torch.from_numpy(padded_rows(seen[rows])).to(model.device)
-        items, _ = model.recommend(
-            **model.inputs_from_items(history), top_k=top_k, num_beams=num_beams, exclude=exclude
+        items, scores = model.recommend(
+            **model.inputs_from_items(history),
+            top_k=top_k,
+            num_beams=num_beams,
+            exclude=exclude,
+            exclude_history=exclude_history,
         )
-        ranked[rows] = items.cpu().numpy()
-    return ranked
+        yield rows, items.cpu().numpy(), scores.cpu().numpy()

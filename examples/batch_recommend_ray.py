@@ -1,0 +1,72 @@
+"""Recommends for all users of a prepared dataset on Ray Data, for those who outgrow one machine.
+
+    pip install 'etegrec_hf[ray]'
+    python examples/batch_recommend_ray.py --model MODEL --data DATA --output FILE.parquet [--actors 8]
+
+The file is the one of `etegrec recommend --data`, whose options are the same. MODEL is an id on the Hub or, like DATA,
+a folder that all machines of the cluster see. Where no cluster is running, Ray starts one on this machine.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+from transformers import HfArgumentParser
+
+from etegrec_hf import ETEGRecForConditionalGeneration, ETEGRecTokenizer, RecommendOptions, recommend_rows
+from etegrec_hf.data.folders import replace_file
+from etegrec_hf.evaluation.batch_recommend import COLUMNS, SCHEMA
+
+
+@dataclass
+class Arguments:
+    model: str
+    data: str
+    output: str
+    actors: int = field(default=1, metadata={"help": "Models that work side by side, each on a CPU core."})
+    gpus_per_actor: float = field(default=0, metadata={"help": "GPUs of each, where it is to use one."})
+
+
+class Recommender:
+    """Loads the model once and recommends for many blocks of rows."""
+
+    def __init__(self, name: str, options: RecommendOptions, device: str):
+        self.model = ETEGRecForConditionalGeneration.from_pretrained(name).eval().to(device)
+        self.tokenizer = ETEGRecTokenizer.from_pretrained(name)
+        self.options = options
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        return recommend_rows(self.model, self.tokenizer, rows, self.options)
+
+
+def main(arguments: Arguments, options: RecommendOptions) -> None:
+    ray.init(ignore_reinit_error=True)
+    cores = int(ray.cluster_resources()["CPU"])
+    if arguments.actors >= cores:  # Ray would wait for ever
+        raise SystemExit(
+            f"`actors` is {arguments.actors} and the cluster has {cores} CPU cores; leave one for reading."
+        )
+    ray.data.DataContext.get_current().execution_options.preserve_order = True
+    rows = ray.data.read_parquet(f"{arguments.data}/sequences/{options.split}.parquet").select_columns(COLUMNS)
+    recommended = rows.repartition(target_num_rows_per_block=options.shard_size).map_batches(
+        Recommender,
+        fn_constructor_args=(arguments.model, options, "cuda" if arguments.gpus_per_actor else "cpu"),
+        batch_format="pyarrow",
+        batch_size=None,  # whole blocks
+        compute=ray.data.ActorPoolStrategy(size=arguments.actors),
+        num_cpus=1,
+        num_gpus=arguments.gpus_per_actor,
+    )
+
+    def write(path: Path) -> None:
+        with pq.ParquetWriter(path, SCHEMA) as writer:
+            for table in recommended.iter_batches(batch_format="pyarrow", batch_size=None):
+                writer.write_table(table)
+
+    replace_file(Path(arguments.output), write)
+
+
+if __name__ == "__main__":
+    main(*HfArgumentParser((Arguments, RecommendOptions)).parse_args_into_dataclasses())

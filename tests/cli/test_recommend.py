@@ -1,0 +1,141 @@
+"""`etegrec recommend` for a whole dataset: in one process and in several, interrupted, and on Ray."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from calling import call, failure
+from conftest import make_model, random_codes
+
+from etegrec_hf import ETEGRecTokenizer, recommend_rows
+from etegrec_hf.evaluation import batch_recommend as module
+from etegrec_hf.hub.model_folder import save_model_folder
+from etegrec_hf.hub.training_record import TrainingRecord
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+COMMAND = [sys.executable, "-m", "etegrec_hf"]
+LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(EXAMPLES / "accelerate/cpu.yaml")]
+
+
+@pytest.fixture(scope="module")
+def model_folder(prepared, tmp_path_factory) -> str:
+    codes = random_codes(prepared.n_items, 3, 8)
+    tokenizer = ETEGRecTokenizer.from_item_codes(prepared.item_ids, codes, 8)
+    folder = tmp_path_factory.mktemp("recommender") / "model"
+    save_model_folder(folder, make_model(codes, 8), tokenizer, TrainingRecord())
+    return str(folder)
+
+
+@pytest.fixture
+def wanted(model_folder, prepared_folder) -> list[str]:
+    return ["recommend", "--model", model_folder, "--data", prepared_folder, "--shard-size", "7"]
+
+
+def finish(command: list[str]) -> str:
+    """Runs a command to its end; returns what it prints."""
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_the_command_tells_what_it_made(wanted, prepared, tmp_path, capsys):
+    call(*wanted, "--output", tmp_path / "new/out.parquet", "--top-k", 3)
+    out = tmp_path / "new/out.parquet"
+    assert f"120 users in {out}; 0 of them have an empty list" in capsys.readouterr().out
+    table = pq.read_table(out)
+    assert table["user_id"].to_pylist() == prepared.test.user_ids
+    assert {len(items) for items in table["items"].to_pylist()} == {3}
+
+
+def test_one_way_to_say_whom_to_recommend_to(model_folder, prepared_folder, tmp_path, capsys):
+    wanted = ["recommend", "--model", model_folder]
+    remedy = "give either `history`, for a list on the screen, or `data` and `output`"
+    assert f"neither `history` nor `data` given; {remedy}" in failure(capsys, *wanted)
+    history, data, output = ["--history", "a"], ["--data", prepared_folder], ["--output", tmp_path / "out.parquet"]
+    assert f"`history` and `data` given; {remedy}" in failure(capsys, *wanted, *history, *data)
+    assert f"`data` given; {remedy}" in failure(capsys, *wanted, *data)
+    assert f"`history` and `output` given; {remedy}" in failure(capsys, *wanted, *history, *output)
+    assert "is a folder; name a file in it" in failure(capsys, *wanted, *data, "--output", tmp_path)
+
+
+def test_errors_reach_the_command_line(wanted, tmp_path, capsys):
+    out = tmp_path / "out.parquet"
+    wanted = [*wanted, "--output", out]
+    assert "`split` is 'dev'; choose one of train, validation, test" in failure(capsys, *wanted, "--split", "dev")
+    call(*wanted)
+    assert "is already there; pass --resume true to go on" in failure(capsys, *wanted)
+    message = failure(capsys, *wanted, "--resume", "true", "--include-target", "false")
+    assert "is of another run: its `include_target` is True, and here False" in message
+    call(*wanted, "--resume", "true")
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_file_of_one(wanted, tmp_path):
+    finish([*COMMAND, *wanted, "--output", str(tmp_path / "one.parquet")])
+    told = finish([*LAUNCH, "--module", "etegrec_hf", *wanted, "--output", str(tmp_path / "two.parquet")])
+    assert told.count("120 users in") == 1
+    assert (tmp_path / "two.parquet").read_bytes() == (tmp_path / "one.parquet").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.parquet", "two.parquet"]
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on(wanted, tmp_path, monkeypatch):
+    wanted = [*wanted, "--num-beams", "60", "--shard-size", "1"]
+    finish([*COMMAND, *wanted, "--output", str(tmp_path / "whole.parquet")])
+    output = tmp_path / "out.parquet"
+    run = subprocess.Popen([*COMMAND, *wanted, "--output", str(output)], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    shards = output.with_name("out.parquet.shards")
+    while len(list(shards.glob("shard-*"))) < 20:
+        assert run.poll() is None, "it ended before it could be killed"
+        time.sleep(0.001)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    assert not output.exists()
+    finished = len(list(shards.glob("shard-*")))
+    assert 20 <= finished < 120
+    again = []
+
+    def noted(*arguments):
+        again.append(arguments)
+        return recommend_rows(*arguments)
+
+    monkeypatch.setattr(module, "recommend_rows", noted)
+    call(*wanted, "--output", output, "--resume", "true")
+    assert len(again) == 120 - finished
+    assert output.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+
+
+ON_RAY = """
+import ray, runpy, sys
+ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000)
+for actors in ("3", "2"):
+    try:
+        sys.argv = [*sys.argv[1:], "--actors", actors]
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as error:
+        print(error)
+        sys.argv.insert(0, "")
+"""
+
+
+@pytest.mark.slow
+def test_the_example_on_ray_makes_the_same_file(wanted, model_folder, prepared_folder, tmp_path, monkeypatch):
+    for name, value in {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}.items():
+        monkeypatch.setitem(ENVIRONMENT, name, value)
+    arguments = ["--model", model_folder, "--data", prepared_folder, "--output", str(tmp_path / "ray.parquet")]
+    script = str(EXAMPLES / "batch_recommend_ray.py")
+    told = finish([sys.executable, "-c", ON_RAY, script, *arguments, "--shard_size", "11"])
+    assert told.count("`actors` is 3 and the cluster has 3 CPU cores; leave one for reading") == 1
+    call(*wanted, "--output", tmp_path / "command.parquet")
+    theirs, ours = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("ray", "command"))
+    assert theirs.schema.equals(ours.schema)
+    assert theirs.select(["user_id", "items"]).equals(ours.select(["user_id", "items"]))
+    scores = [table["scores"].combine_chunks().flatten().to_numpy() for table in (theirs, ours)]
+    np.testing.assert_allclose(*scores, atol=1e-5, rtol=0)
