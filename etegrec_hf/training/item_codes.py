@@ -9,6 +9,7 @@ from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.modeling_rqvae import RQVAEModel
 
 STRATEGIES = ("forge", "count", "balance")
+BATCH_SIZE = 8192  # items encoded at a time
 
 
 def assign_item_codes(
@@ -121,21 +122,37 @@ def adler32(codes: torch.LongTensor) -> torch.LongTensor:
 
 
 @torch.no_grad()
-def refresh_item_codes(model: ETEGRecForConditionalGeneration, strategy: str = "forge") -> float:
-    """Computes all items' codes again from the model's RQ-VAE, and returns the share of items whose codes changed.
+def refresh_item_codes(
+    model: ETEGRecForConditionalGeneration, strategy: str = "forge", embeddings: torch.FloatTensor | None = None
+) -> float:
+    """Computes all items' codes again from the model's RQ-VAE, batch by batch.
+
+    Args:
+        model ([`ETEGRecForConditionalGeneration`]): gets the codes.
+        strategy (`str`, *optional*, defaults to `"forge"`): see [`assign_item_codes`].
+        embeddings (`torch.FloatTensor` of shape `(n_items, input_size)`, *optional*): semantic embeddings on any
+            device, maybe mapped; by default those that the model holds.
+
+    Returns:
+        `float`: the share of items whose codes changed.
 
     Raises:
-        ValueError: the model holds no semantic embeddings, or the codes don't fit.
+        ValueError: neither are there embeddings nor does the model hold some, or the codes don't fit.
     """
-    if model.semantic_embedding is None:
-        raise ValueError("the model holds no `semantic_embedding`; load one saved with its embeddings.")
-    before = model.item_codes
-    embeddings = model.semantic_embedding[1:]
+    if embeddings is None:
+        if model.semantic_embedding is None:
+            raise ValueError(
+                "the model holds no `semantic_embedding`; load one saved with its embeddings, or give `embeddings`."
+            )
+        embeddings = model.semantic_embedding[1:]
+    before, item_tokenizer = model.item_codes, model.item_tokenizer
+
+    def closeness(rows: torch.LongTensor) -> torch.FloatTensor:
+        batches = (embeddings[few].to(item_tokenizer.device) for few in rows.to(embeddings.device).split(BATCH_SIZE))
+        return torch.cat([item_tokenizer(batch).code_logits[:, -1] for batch in batches])
+
     codes = assign_item_codes(
-        model.item_tokenizer.encode(embeddings),
-        model.config.codebook_size,
-        strategy,
-        closeness=lambda rows: model.item_tokenizer(embeddings[rows]).code_logits[:, -1],
+        item_tokenizer.encode(embeddings), model.config.codebook_size, strategy, closeness=closeness
     )
     model.set_item_codes(codes)
     return (model.item_codes != before).any(1).float().mean().item()
@@ -150,7 +167,8 @@ def build_recommender(
         item_tokenizer ([`RQVAEModel`]): copied into the recommender.
         embeddings (`torch.FloatTensor` of shape `(n_items, input_size)`): the items' semantic embeddings.
         strategy (`str`, *optional*, defaults to `"forge"`): see [`assign_item_codes`].
-        **config: further fields of [`ETEGRecConfig`].
+        **config: further fields of [`ETEGRecConfig`]; with `has_semantic_embedding=False` the model doesn't hold the
+            embeddings, which may then be mapped, and alternating training is given them too.
 
     Raises:
         ValueError: embeddings of another width, with NaN, more items than codes, or an unknown field.
@@ -175,6 +193,9 @@ def build_recommender(
         )
     )
     model.item_tokenizer.load_state_dict(item_tokenizer.state_dict())
-    model.set_semantic_embedding(embeddings)
-    refresh_item_codes(model, strategy)
+    if model.config.has_semantic_embedding:
+        model.set_semantic_embedding(embeddings)
+    else:
+        model.check_semantic_embedding(embeddings)
+    refresh_item_codes(model, strategy, embeddings)
     return model
