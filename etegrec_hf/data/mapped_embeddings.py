@@ -1,10 +1,10 @@
 """Semantic embeddings that are read from disk as they are needed, instead of being held in memory."""
 
 import json
+from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -18,7 +18,7 @@ ITEMS = "items/items.parquet"
 MAPPED = ".mapped/embedding.safetensors"  # hidden, so that `datasets` and publishing pass it by
 MADE_FROM = "made_from"
 ROWS = 8_192  # that are read and checked together
-PAGE = 4_096  # bytes: where rows begin in the file, so that those of 1,024 numbers need a page each
+PAGE = 4_096  # bytes before the rows, so that one of 1,024 numbers lies in a single page
 TAIL = 65_536  # bytes of a parquet file that hold its metadata, all of it for some hundred thousand rows
 
 
@@ -90,31 +90,34 @@ def _write(items: Path, path: Path) -> None:
     The header is written here because `safetensors` writes whole tensors only.
     """
     made_from = _identity(items)
-    # Unbuffered, a row group would be read whole, and older files have a single one
-    with pq.ParquetFile(items, pre_buffer=False, buffer_size=2**20) as table, path.open("wb") as file:
-        if not {"item_id", "embedding"} <= set(table.schema_arrow.names):
-            raise ValueError(
-                f"{str(items.parent.parent)!r} holds no `embedding`; make one with `etegrec embed`, or prepare it "
-                "again with --embedding."
-            )
-        width = None
-        for batch in table.iter_batches(ROWS, columns=["item_id", "embedding"]):
+    n_items, width = 0, None
+    with path.open("wb") as file:
+        file.seek(PAGE)
+        for batch in _batches(items):
             column = pa.chunked_array([batch["embedding"]])
             values = embeddings_of_column(column, batch["item_id"].to_pylist(), items)
-            if width is None:
-                width = values.shape[1]
-                file.write(_header(table.metadata.num_rows, width, made_from))
-            elif values.shape[1] != width:
+            width = width or values.shape[1]
+            if values.shape[1] != width:
+                widths = sorted((width, values.shape[1]))
+                raise ValueError(f"the embeddings in {items} have the widths {widths}; all rows need the same.")
+            file.write(values.astype("<f4", copy=False).tobytes())
+            n_items += len(values)
+        tensor = {"dtype": "F32", "shape": [n_items, width], "data_offsets": [0, 4 * n_items * (width or 0)]}
+        header = json.dumps({"__metadata__": {MADE_FROM: made_from}, "embedding": tensor})
+        file.seek(0)
+        file.write((PAGE - 8).to_bytes(8, "little") + header.ljust(PAGE - 8).encode())
+
+
+def _batches(items: Path) -> Iterator[pa.RecordBatch]:
+    """The columns `item_id` and `embedding`, some rows at a time."""
+    try:
+        # Unbuffered, a row group would be read whole, and older files have a single one
+        with pq.ParquetFile(items, pre_buffer=False, buffer_size=2**20) as table:
+            if "embedding" not in table.schema_arrow.names:
                 raise ValueError(
-                    f"the embeddings in {items} have the widths {sorted((width, values.shape[1]))}; all rows need "
-                    "the same."
+                    f"{str(items.parent.parent)!r} holds no `embedding`; make one with `etegrec embed`, or prepare it "
+                    "again with --embedding."
                 )
-            file.write(np.ascontiguousarray(values, "<f4").data)
-
-
-def _header(n_items: int, width: int, made_from: str) -> bytes:
-    """The beginning of a safetensors file of one tensor, filled up with spaces to whole pages."""
-    tensor = {"dtype": "F32", "shape": [n_items, width], "data_offsets": [0, 4 * n_items * width]}
-    text = json.dumps({"__metadata__": {MADE_FROM: made_from}, "embedding": tensor}).encode()
-    text += b" " * (-(8 + len(text)) % PAGE)
-    return len(text).to_bytes(8, "little") + text
+            yield from table.iter_batches(ROWS, columns=["item_id", "embedding"])
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{items} is damaged ({error}); copy the dataset again, or prepare it again.") from error
