@@ -48,11 +48,8 @@ def assign_item_codes(
         raise ValueError(f"`prefixes` holds codes outside 0..{codebook_size - 1}; check `codebook_size`.")
     prefixes = prefixes.long()
     parent = prefixes[:, :-1]
-    _, parent_of, family = (
-        parent.unique(dim=0, return_inverse=True, return_counts=True)
-        if parent.shape[1]
-        else (None, torch.zeros_like(prefixes[:, 0]), torch.tensor([len(prefixes)]))
-    )
+    parent_of = _groups(parent, codebook_size)
+    family = parent_of.bincount()  # items below each parent
     if len(prefixes) and family.max() > codebook_size**2:
         raise ValueError(
             f"{family.max().item()} items share all codes before the last level, which has room for "
@@ -64,10 +61,18 @@ def assign_item_codes(
         codes = torch.cat([parent, (rank % codebook_size).unsqueeze(1)], dim=1)
         return torch.cat([codes, (rank // codebook_size).unsqueeze(1)], dim=1)
     prefixes = _relocate_surplus(prefixes, parent_of, codebook_size, closeness)
-    suffix = _rank_within(prefixes.unique(dim=0, return_inverse=True)[1])
+    suffix = _rank_within(_groups(prefixes, codebook_size))
     if strategy == "forge":
         suffix = (adler32(prefixes) + suffix) % codebook_size
     return torch.cat([prefixes, suffix.unsqueeze(1)], dim=1)
+
+
+def _groups(rows: torch.LongTensor, codebook_size: int) -> torch.LongTensor:
+    """A number `[n]` for each of the rows `[n, levels]` of codes, the same for equal rows and below n."""
+    group = rows.new_zeros(len(rows))
+    for codes in rows.unbind(1):  # one number a row sorts faster than a row of them
+        group = (group * codebook_size + codes).unique(return_inverse=True)[1]
+    return group
 
 
 def _rank_within(group: torch.LongTensor) -> torch.LongTensor:
@@ -82,7 +87,7 @@ def _rank_within(group: torch.LongTensor) -> torch.LongTensor:
 
 def _relocate_surplus(prefixes, parent_of, codebook_size, closeness) -> torch.LongTensor:
     """Moves the items beyond the K-th of a prefix to other last-level codes of their parent, in item order."""
-    rank = _rank_within(prefixes.unique(dim=0, return_inverse=True)[1])
+    rank = _rank_within(_groups(prefixes, codebook_size))
     surplus = (rank >= codebook_size).nonzero().squeeze(1)
     if not len(surplus):
         return prefixes
