@@ -35,7 +35,7 @@ from etegrec_hf import ETEGRecTrainingArguments, RQVAEConfig, RQVAEModel, build_
 from etegrec_hf.cli.train import RecommenderSizes, TrainArguments, train
 from etegrec_hf.data.item_embeddings import embedding_column
 from etegrec_hf.data.mapped_embeddings import MAPPED, mapped_embeddings
-from etegrec_hf.data.prepared import ROW_GROUP
+from etegrec_hf.data.prepared import ITEM_ROW_GROUP
 from etegrec_hf.data.splits import SPLIT_NAMES
 from etegrec_hf.training.codebooks import initialize_codebooks
 
@@ -52,8 +52,8 @@ def write_dataset(folder: Path, n_items: int) -> None:
     ids = np.array([f"i{number:07d}" for number in range(n_items)])
     schema = pa.schema({"item_id": pa.string(), "embedding": pa.list_(pa.float32(), WIDTH)})
     with pq.ParquetWriter(folder / "items/items.parquet", schema) as writer:
-        for start in range(0, n_items, ROW_GROUP):
-            few = ids[start : start + ROW_GROUP]
+        for start in range(0, n_items, ITEM_ROW_GROUP):
+            few = ids[start : start + ITEM_ROW_GROUP]
             values = centers[random.integers(0, CLUSTERS, len(few))]
             values += random.standard_normal(values.shape, dtype=np.float32)
             writer.write_table(pa.table([pa.array(few), embedding_column(values)], schema=schema))

@@ -40,7 +40,7 @@ def load_with_embeddings(folder: str, map_embeddings: bool = False) -> tuple[Pre
     Raises:
         ValueError: it has none.
     """
-    data = PreparedDataset.load(local_dataset(folder), map_embeddings)
+    data = PreparedDataset.load(local_dataset(folder), map_embeddings=map_embeddings)
     if data.embeddings is None:
         raise ValueError(
             f"{folder} holds no `embedding`; make one with `etegrec embed`, or prepare it again with --embedding."

@@ -74,7 +74,16 @@ def train(arguments: TrainArguments, sizes: RecommenderSizes, training: ETEGRecT
     )
     record = record_of(data, arguments.tokenizer)
     mapped = None if kept else embeddings
-    return fit(model, training, data, record, arguments.eval_samples, checkpoint, data.title_of, mapped)
+    return fit(
+        model,
+        training,
+        data,
+        record,
+        arguments.eval_samples,
+        checkpoint,
+        data.title_of,
+        semantic_embedding=mapped,
+    )
 
 
 def fit(

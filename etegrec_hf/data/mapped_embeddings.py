@@ -68,7 +68,7 @@ def find_mapped_embeddings(folder: str | Path) -> torch.FloatTensor | None:
     """What [`mapped_embeddings`] gives, if its file is there, whole, and made from the table of items as it is now."""
     try:
         with safe_open(Path(folder, MAPPED), "pt") as file:
-            if file.metadata()[MADE_FROM] == _identity(Path(folder, ITEMS)):
+            if (file.metadata() or {}).get(MADE_FROM) == _identity(Path(folder, ITEMS)):
                 return file.get_tensor("embedding")
     except (FileNotFoundError, SafetensorError):
         pass

@@ -27,7 +27,7 @@ from .mapped_embeddings import ITEMS, find_mapped_embeddings, mapped_embeddings
 from .sources.source import TEXT_FIELDS
 from .splits import SPLIT_NAMES, SplitRows, positions_of
 
-ROW_GROUP = 8_192  # items that are read together at least
+ITEM_ROW_GROUP = 8_192  # items that are read together at least: 32 MB of embeddings 1,024 wide
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class PreparedDataset:
         """
         folder = Path(folder)
         mapped = mapped_embeddings(folder) if map_embeddings else find_mapped_embeddings(folder)
-        items = read_items(folder, with_embedding=mapped is None)
+        items = read_items(folder) if mapped is None else _read_items_without_embedding(folder)
         for name in ("statistics.json", *(f"sequences/{name}.parquet" for name in SPLIT_NAMES)):
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"{str(folder)!r} lacks {name}; copy the dataset again, or prepare it again.")
@@ -248,8 +248,8 @@ def set_semantic_embedding(folder: str | Path, names: list[str], normalize: str)
     return semantic.made
 
 
-def read_items(folder: Path, with_embedding: bool = True) -> pa.Table:
-    """The table `items` of a prepared dataset, with the semantic embedding or without.
+def read_items(folder: Path, columns: list[str] | None = None) -> pa.Table:
+    """The table `items` of a prepared dataset, or some columns of it.
 
     Raises:
         FileNotFoundError: the folder is no prepared dataset.
@@ -258,12 +258,17 @@ def read_items(folder: Path, with_embedding: bool = True) -> pa.Table:
     path = folder / ITEMS
     if not path.exists():
         raise FileNotFoundError(f"{str(folder)!r} is no prepared dataset; make one with `etegrec prepare`.")
-    return _read_table(path, () if with_embedding else ("embedding",))
+    return _read_table(path, columns)
 
 
-def _read_table(path: Path, left_out: tuple[str, ...] = ()) -> pa.Table:
+def _read_items_without_embedding(folder: Path) -> pa.Table:
+    names = pq.read_schema(folder / ITEMS).names
+    return read_items(folder, [name for name in names if name != "embedding"])
+
+
+def _read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
-        return pq.read_table(path, columns=[name for name in pq.read_schema(path).names if name not in left_out])
+        return pq.read_table(path, columns=columns)
     except pa.ArrowException as error:
         raise ValueError(f"{path} is damaged ({error}); copy the dataset again, or prepare it again.") from error
 
@@ -287,7 +292,7 @@ def _write_semantic_embedding(folder: Path, semantic: NamedEmbedding) -> None:
 
 def _write_items(items: pa.Table, path: Path) -> None:
     """Writes the table in parts that are small enough to be read one by one."""
-    pq.write_table(items, path, ROW_GROUP)
+    pq.write_table(items, path, ITEM_ROW_GROUP)
 
 
 def _figures_of(values: np.ndarray, made: dict) -> dict:

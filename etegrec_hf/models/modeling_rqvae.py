@@ -172,8 +172,10 @@ class RQVAEModel(ModelCardMixin, PreTrainedModel):
 
     @torch.no_grad()
     def encode(self, embeddings: torch.FloatTensor, batch_size: int = 8192) -> torch.LongTensor:
-        """Codes of many items, `[n, num_levels]`, from their embeddings `[n, input_size]` on any device, batch by
-        batch."""
+        """Codes of many items, `[n, num_levels]`, from their embeddings `[n, input_size]`, batch by batch.
+
+        The embeddings may be on any device, or mapped from disk.
+        """
         batches = (batch.to(self.device, self.dtype) for batch in embeddings.split(batch_size))
         return torch.cat([self.quantizer(self.encoder(batch)).codes for batch in batches])
 

@@ -153,8 +153,9 @@ def refresh_item_codes(
     before, item_tokenizer = model.item_codes, model.item_tokenizer
 
     def closeness(rows: torch.LongTensor) -> torch.FloatTensor:
-        batches = (embeddings[few].to(item_tokenizer.device) for few in rows.to(embeddings.device).split(BATCH_SIZE))
-        return torch.cat([item_tokenizer(batch).code_logits[:, -1] for batch in batches])
+        batches = (embeddings[few] for few in rows.to(embeddings.device).split(BATCH_SIZE))
+        where = item_tokenizer.device, item_tokenizer.dtype
+        return torch.cat([item_tokenizer(batch.to(*where)).code_logits[:, -1] for batch in batches])
 
     codes = assign_item_codes(
         item_tokenizer.encode(embeddings), model.config.codebook_size, strategy, closeness=closeness
