@@ -3,7 +3,6 @@
 import json
 import os
 import re
-from functools import cache
 
 import torch
 from transformers import BatchEncoding, PreTrainedTokenizer
@@ -12,7 +11,6 @@ LEVEL_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 CODE_TOKEN = re.compile(r"<([a-z])_(0|[1-9]\d*)>")
 
 
-@cache  # so that all items share these strings
 def code_token(level: int, code: int) -> str:
     """The token string of a code: `<a_12>` for code 12 of level 0."""
     return f"<{LEVEL_LETTERS[level]}_{code}>"
@@ -57,8 +55,12 @@ def as_item_index(item_ids: list[str], codes: torch.Tensor) -> dict[str, list[st
             raise ValueError(f"item id {item_id!r} is no string; write ids as strings, as they are saved.")
     if len(item_ids) != len(codes):
         raise ValueError(f"`item_ids` holds {len(item_ids)} ids and `codes` {len(codes)} rows; they must agree.")
+    strings = [  # one of each, which all items share
+        {code: code_token(level, code) for code in level_codes.unique().tolist()}
+        for level, level_codes in enumerate(codes.unbind(1))
+    ]
     item_index = {
-        item_id: [code_token(level, code) for level, code in enumerate(row)]
+        item_id: [by_code[code] for by_code, code in zip(strings, row)]
         for item_id, row in zip(item_ids, codes.tolist())
     }
     if len(item_index) != len(item_ids):
