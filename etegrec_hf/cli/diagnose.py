@@ -75,7 +75,7 @@ def diagnose(arguments: DiagnoseArguments) -> dict[str, dict]:
             )
         results[name] = {"tokenizer": tokenizer, "data": folder, **tokenizer_diagnostics(model, embeddings)}
         if plots:
-            codes = model.encode(embeddings.to(model.device)).cpu()
+            codes = model.encode(embeddings).cpu()
             plot_code_usage(codes, model.config.codebook_size, plots / f"{name}_usage.png", tokenizer)
             plot_prefix_sizes(codes, plots / f"{name}_prefixes.png", tokenizer)
     return results

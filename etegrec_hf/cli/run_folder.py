@@ -34,13 +34,13 @@ def checkpoint_of(training: TrainingArguments, resume: bool) -> str | None:
     return None
 
 
-def load_with_embeddings(folder: str) -> tuple[PreparedDataset, torch.FloatTensor]:
-    """A prepared dataset, and its embeddings `[n_items, width]`.
+def load_with_embeddings(folder: str, map_embeddings: bool = False) -> tuple[PreparedDataset, torch.FloatTensor]:
+    """A prepared dataset, and its embeddings `[n_items, width]`, mapped or in memory.
 
     Raises:
         ValueError: it has none.
     """
-    data = PreparedDataset.load(local_dataset(folder))
+    data = PreparedDataset.load(local_dataset(folder), map_embeddings=map_embeddings)
     if data.embeddings is None:
         raise ValueError(
             f"{folder} holds no `embedding`; make one with `etegrec embed`, or prepare it again with --embedding."

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, field
 
+import torch
 from transformers import set_seed
 
 from ..data.prepared import PreparedDataset
@@ -29,6 +30,10 @@ class TrainArguments:
     data: str = field(metadata={"help": "A prepared dataset with embeddings."})
     tokenizer: str = field(metadata={"help": "Output folder of train-tokenizer, or a Hub id."})
     eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on so many users while training."})
+    map_embeddings: bool = field(
+        default=False,
+        metadata={"help": "Read embeddings from disk as they are needed; memory and model don't hold them."},
+    )
     resume: bool = field(default=False, metadata={"help": "Go on from the newest checkpoint in the output folder."})
 
 
@@ -59,13 +64,26 @@ def run(argv: list[str]) -> None:
 def train(arguments: TrainArguments, sizes: RecommenderSizes, training: ETEGRecTrainingArguments) -> ETEGRecTrainer:
     """Builds a recommender around the item tokenizer, trains both, and saves the best."""
     checkpoint = checkpoint_of(training, arguments.resume)
-    data, embeddings = load_with_embeddings(arguments.data)
+    data, embeddings = load_with_embeddings(arguments.data, arguments.map_embeddings)
     item_tokenizer = load_model(RQVAEModel, arguments.tokenizer)
     note_other_embedding(arguments.tokenizer, data)
     set_seed(training.seed)
-    model = build_recommender(item_tokenizer.cpu(), embeddings, training.code_strategy, **asdict(sizes))
+    kept = not arguments.map_embeddings
+    model = build_recommender(
+        item_tokenizer.cpu(), embeddings, training.code_strategy, has_semantic_embedding=kept, **asdict(sizes)
+    )
     record = record_of(data, arguments.tokenizer)
-    return fit(model, training, data, record, arguments.eval_samples, checkpoint, data.title_of)
+    mapped = None if kept else embeddings
+    return fit(
+        model,
+        training,
+        data,
+        record,
+        arguments.eval_samples,
+        checkpoint,
+        data.title_of,
+        semantic_embedding=mapped,
+    )
 
 
 def fit(
@@ -76,8 +94,12 @@ def fit(
     eval_samples: int | None,
     checkpoint: str | None,
     item_titles: dict[str, str],
+    semantic_embedding: torch.FloatTensor | None = None,
 ) -> ETEGRecTrainer:
-    """Trains a recommender on a prepared dataset, from `checkpoint` if there is one, and saves it."""
+    """Trains a recommender on a prepared dataset, from `checkpoint` if there is one, and saves it.
+
+    Semantic embeddings `[n_items, width]` are given for a model that holds none.
+    """
     max_history = model.config.max_history
     train_dataset: SequenceDataset | WholeSequenceDataset
     if model.config.encoder_attention == "causal":
@@ -91,6 +113,7 @@ def fit(
         train_dataset,
         SequenceDataset(data.validation, max_history, every_position=False, limit=eval_samples),
         item_titles=item_titles,
+        semantic_embedding=semantic_embedding,
         record=record,
     )
     trainer.train(resume_from_checkpoint=checkpoint)

@@ -48,6 +48,10 @@ class TokenizerArguments:
         default=RQVAEConfig.quantization_weight, metadata={"help": "The paper's alpha."}
     )
     distance: str = field(default=RQVAEConfig.distance, metadata={"help": "l2, cosine or dot."})
+    map_embeddings: bool = field(
+        default=False,
+        metadata={"help": "Read embeddings from disk as they are needed, instead of holding them in memory."},
+    )
     resume: bool = field(default=False, metadata={"help": "Go on from the newest checkpoint in the output folder."})
 
 
@@ -60,7 +64,7 @@ def run(argv: list[str]) -> None:
 def train_tokenizer(arguments: TokenizerArguments, training: RQVAETrainingArguments) -> dict[str, float]:
     """Trains, saves the RQ-VAE and `diagnostics.json`, and returns the diagnostics."""
     checkpoint = checkpoint_of(training, arguments.resume)
-    data, embeddings = load_with_embeddings(arguments.data)
+    data, embeddings = load_with_embeddings(arguments.data, arguments.map_embeddings)
     set_seed(training.seed)
     sizes = {name: getattr(arguments, name) for name in SIZES}
     model = RQVAEModel(RQVAEConfig(input_size=embeddings.shape[1], **sizes))

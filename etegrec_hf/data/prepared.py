@@ -23,8 +23,11 @@ from .item_embeddings import (
     with_metadata,
     write_embedding,
 )
+from .mapped_embeddings import ITEMS, find_mapped_embeddings, mapped_embeddings
 from .sources.source import TEXT_FIELDS
 from .splits import SPLIT_NAMES, SplitRows, positions_of
+
+ITEM_ROW_GROUP = 8_192  # items that are read together at least: 32 MB of embeddings 1,024 wide
 
 
 @dataclass(frozen=True)
@@ -105,16 +108,24 @@ class PreparedDataset:
         return replace(self, item_ids=item_ids, titles=titles, embeddings=None, **splits)
 
     @classmethod
-    def load(cls, folder: str | Path) -> "PreparedDataset":
+    def load(cls, folder: str | Path, map_embeddings: bool = False) -> "PreparedDataset":
         """Reads the folder that [`write_prepared`] wrote.
+
+        Args:
+            folder (`str` or `Path`): the dataset.
+            map_embeddings (`bool`, *optional*, defaults to `False`): whether `embeddings` are read from disk as they
+                are needed, see [`mapped_embeddings`], whose file is made where there is none. Where there is one, it
+                is used in any case.
 
         Raises:
             FileNotFoundError: the folder is no prepared dataset, or lacks a file.
             ValueError: damaged files, duplicate item ids, an item in a sequence that `items` doesn't hold, empty
-                cells, or embeddings that are empty, not finite or of several widths.
+                cells, or embeddings that are empty, not finite, of several widths, or to be mapped and not there.
+            OSError: mapped embeddings can't be written.
         """
         folder = Path(folder)
-        items = read_items(folder)
+        mapped = mapped_embeddings(folder) if map_embeddings else find_mapped_embeddings(folder)
+        items = read_items(folder) if mapped is None else _read_items_without_embedding(folder)
         for name in ("statistics.json", *(f"sequences/{name}.parquet" for name in SPLIT_NAMES)):
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"{str(folder)!r} lacks {name}; copy the dataset again, or prepare it again.")
@@ -122,7 +133,7 @@ class PreparedDataset:
         distinct = len(set(item_ids))
         if distinct != len(item_ids):
             raise ValueError(f"{folder} holds {len(item_ids) - distinct} duplicate item ids; keep one row an item.")
-        embeddings = None
+        embeddings = None if mapped is None else mapped.numpy()
         if "embedding" in items.column_names:
             embeddings = embeddings_of_column(items["embedding"], item_ids, folder)
         splits = {name: _read_split(folder / f"sequences/{name}.parquet", items["item_id"]) for name in SPLIT_NAMES}
@@ -196,7 +207,7 @@ def write_prepared(
     with complete_or_absent(check_output_dir(output_dir)) as folder:
         (folder / "items").mkdir()
         (folder / "sequences").mkdir()
-        pq.write_table(pa.table(columns), folder / "items/items.parquet")
+        _write_items(pa.table(columns), folder / ITEMS)
         for name in SPLIT_NAMES:
             kept = None if name == "train" else max_history
             pq.write_table(_split_table(interactions, splits[name], kept), folder / f"sequences/{name}.parquet")
@@ -242,8 +253,9 @@ def read_items(folder: Path, columns: list[str] | None = None) -> pa.Table:
 
     Raises:
         FileNotFoundError: the folder is no prepared dataset.
+        ValueError: it is damaged.
     """
-    path = folder / "items/items.parquet"
+    path = folder / ITEMS
     if not path.exists():
         raise FileNotFoundError(f"{str(folder)!r} is no prepared dataset; make one with `etegrec prepare`.")
     return _read_table(path, columns)
@@ -268,6 +280,11 @@ def split_file(folder: Path, split: str) -> Path:
     return path
 
 
+def _read_items_without_embedding(folder: Path) -> pa.Table:
+    names = pq.read_schema(folder / ITEMS).names
+    return read_items(folder, [name for name in names if name != "embedding"])
+
+
 def _read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
         return pq.read_table(path, columns=columns)
@@ -289,7 +306,12 @@ def _write_semantic_embedding(folder: Path, semantic: NamedEmbedding) -> None:
     if "embedding" in items.column_names:
         items = items.drop_columns("embedding")
     items = with_metadata(items.append_column("embedding", embedding_column(semantic.values)), semantic.made)
-    replace_file(folder / "items/items.parquet", lambda beside: pq.write_table(items, beside))
+    replace_file(folder / ITEMS, lambda beside: _write_items(items, beside))
+
+
+def _write_items(items: pa.Table, path: Path) -> None:
+    """Writes the table in parts that are small enough to be read one by one."""
+    pq.write_table(items, path, ITEM_ROW_GROUP)
 
 
 def _figures_of(values: np.ndarray, made: dict) -> dict:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from sklearn.neighbors import NearestNeighbors
+import torch.nn.functional as F
 
 from ..models.modeling_rqvae import RQVAEModel
 
@@ -102,28 +102,45 @@ def neighbour_sharing(
     if min(neighbours, samples) < 1:
         raise ValueError(f"`neighbours` is {neighbours} and `samples` {samples}; both must be at least 1.")
     codes, embeddings = codes.cpu(), embeddings.cpu()
-    known = embeddings.any(dim=1)
+    known = torch.cat([batch.any(dim=1) for batch in embeddings.split(BATCH_SIZE)])
     n = int(known.sum())
     if n < 2:
         raise ValueError(
             f"{n} of {len(known)} items have an embedding that is not all zero, and neighbours need at least 2; give "
             "embeddings of more items."
         )
-    codes, vectors = codes[known], embeddings[known].float().numpy()
-    queries = np.random.default_rng(seed).choice(n, min(samples, n), replace=False)
-    listed = min(neighbours, n - 1)
-    search = NearestNeighbors(n_neighbors=listed + 1, metric="cosine", algorithm="brute").fit(vectors)
-    nearest = search.kneighbors(vectors[queries], return_distance=False)  # [samples, listed + 1]
-    # An item need not be its own first neighbour, or among them at all, where others have the same direction
-    itself_last = np.argsort(nearest == queries[:, None], axis=1, kind="stable")
-    nearest = np.take_along_axis(nearest, itself_last, axis=1)[:, :listed]
-    same = codes[torch.from_numpy(queries)].unsqueeze(1) == codes[torch.from_numpy(nearest)]
+    chosen = np.random.default_rng(seed).choice(n, min(samples, n), replace=False)
+    asked = known.nonzero().squeeze(1)[chosen]
+    nearest = _nearest(embeddings, known, asked, min(neighbours, n - 1))
+    same = codes[asked].unsqueeze(1) == codes[nearest]
     shared = same.cumprod(dim=2).double().mean(dim=(0, 1))  # [levels]
     figures = {}
-    for depth, (share, sizes) in enumerate(zip(shared.tolist(), prefix_sizes(codes)), start=1):
+    for depth, (share, sizes) in enumerate(zip(shared.tolist(), prefix_sizes(codes[known])), start=1):
         figures[f"neighbours_share_{depth}"] = share
         figures[f"chance_share_{depth}"] = (sizes * (sizes - 1)).sum().item() / (n * (n - 1))
     return figures
+
+
+def _nearest(
+    embeddings: torch.FloatTensor, known: torch.BoolTensor, asked: torch.LongTensor, listed: int
+) -> torch.LongTensor:
+    """The rows `[asked, listed]` of the `known` items nearest to those asked by cosine, without themselves.
+
+    All items are looked at, batch by batch.
+    """
+    directions = F.normalize(embeddings[asked].float(), dim=1)
+    best = directions.new_empty(len(asked), 0)
+    rows = asked.new_empty(len(asked), 0)
+    for start, batch in zip(range(0, len(embeddings), BATCH_SIZE), embeddings.split(BATCH_SIZE)):
+        cosine = directions @ F.normalize(batch.float(), dim=1).T  # [asked, batch]
+        cosine[:, ~known[start : start + len(batch)]] = -torch.inf
+        here = ((asked >= start) & (asked < start + len(batch))).nonzero().squeeze(1)
+        cosine[here, asked[here] - start] = -torch.inf
+        values, places = cosine.topk(min(listed, len(batch)), dim=1)
+        best, order = torch.cat([best, values], dim=1).sort(dim=1, descending=True)
+        rows = torch.cat([rows, start + places], dim=1).gather(1, order)[:, :listed]
+        best = best[:, :listed]
+    return rows
 
 
 @torch.no_grad()
@@ -144,7 +161,7 @@ def tokenizer_diagnostics(model: RQVAEModel, embeddings: torch.FloatTensor) -> d
     Raises:
         ValueError: all items have the same embedding, or [`neighbour_sharing`] raises.
     """
-    if (embeddings == embeddings[:1]).all():
+    if all((batch == embeddings[:1]).all() for batch in embeddings.split(BATCH_SIZE)):
         raise ValueError(
             f"all {len(embeddings)} items have the same embedding, of which no variance can be explained; give "
             "embeddings that tell items apart."

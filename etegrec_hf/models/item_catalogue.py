@@ -6,6 +6,7 @@ import torch
 
 from .code_trie import CodeTrie
 from .free_codes_etegrec import free_codes
+from .modeling_rqvae import first_not_finite
 
 
 class ItemCatalogueMixin:
@@ -71,8 +72,12 @@ class ItemCatalogueMixin:
         """
         if self.semantic_embedding is None:
             raise ValueError("`has_semantic_embedding` is False; make the model with True to store embeddings.")
-        embeddings = self._check_embeddings(embeddings, self.config.n_items, 1)
+        self.check_semantic_embedding(embeddings)
         self.semantic_embedding[1:] = embeddings.to(self.semantic_embedding)
+
+    def check_semantic_embedding(self, embeddings: torch.FloatTensor) -> None:
+        """Raises a `ValueError` unless `embeddings` are `[n_items, input_size]`, without NaN and infinity."""
+        self._check_embeddings(embeddings, self.config.n_items, 1)
 
     @torch.no_grad()
     def add_items(self, ids: list[str], embeddings: torch.FloatTensor, tokenizer) -> torch.LongTensor:
@@ -177,8 +182,8 @@ class ItemCatalogueMixin:
         expected = (n_items, self.config.rqvae_config.input_size)
         if tuple(embeddings.shape) != expected:
             raise ValueError(f"`embeddings` has shape {tuple(embeddings.shape)}; expected {expected}.")
-        if not embeddings.isfinite().all():
-            row = (~embeddings.isfinite()).any(1).nonzero()[0].item()
+        row = first_not_finite(embeddings)
+        if row is not None:
             raise ValueError(f"`embeddings` holds NaN or infinity, first at item index {first + row}; repair it.")
         return embeddings
 

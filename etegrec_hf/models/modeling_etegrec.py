@@ -91,8 +91,10 @@ class ETEGRecForConditionalGeneration(CodeDecodingMixin, ModelCardMixin, PreTrai
                 module.inplace = True  # its input is a linear layer's output, which nobody else needs
         self.register_buffer("item_tokens", torch.zeros(config.n_items + 1, config.code_length, dtype=torch.long))
         self.register_buffer("is_removed", torch.zeros(config.n_items + 1, dtype=torch.bool))
-        semantic_embedding = torch.zeros(config.n_items + 1, config.rqvae_config.input_size)
-        self.register_buffer("semantic_embedding", semantic_embedding if config.has_semantic_embedding else None)
+        semantic_embedding = None  # of a large catalogue, not even made where it isn't kept
+        if config.has_semantic_embedding:
+            semantic_embedding = torch.zeros(config.n_items + 1, config.rqvae_config.input_size)
+        self.register_buffer("semantic_embedding", semantic_embedding)
         # Set anew for every model: loading through one auto class drops the other, and a Hub id stays in the names
         auto_classes = ("AutoModel", "AutoModelForSeq2SeqLM")
         config.auto_map = dict.fromkeys(auto_classes, "modeling_etegrec.ETEGRecForConditionalGeneration")

@@ -102,6 +102,15 @@ class ResidualQuantizer(nn.Module):
         )
 
 
+def first_not_finite(embeddings: torch.FloatTensor, batch_size: int = 8192) -> int | None:
+    """The first row of `[n, input_size]` that holds NaN or infinity, if there is one; looked for batch by batch."""
+    for start, batch in zip(range(0, len(embeddings), batch_size), embeddings.split(batch_size)):
+        broken = (~batch.isfinite()).any(1).nonzero()
+        if len(broken):
+            return start + int(broken[0])
+    return None
+
+
 def mlp(sizes: list[int]) -> nn.Sequential:
     """Linear layers of the given widths with ReLU between them."""
     layers: list[nn.Module] = []
@@ -163,10 +172,12 @@ class RQVAEModel(ModelCardMixin, PreTrainedModel):
 
     @torch.no_grad()
     def encode(self, embeddings: torch.FloatTensor, batch_size: int = 8192) -> torch.LongTensor:
-        """Codes of many items, `[n, num_levels]`, from their embeddings `[n, input_size]`, batch by batch."""
-        return torch.cat(
-            [self.quantizer(self.encoder(batch.to(self.dtype))).codes for batch in embeddings.split(batch_size)]
-        )
+        """Codes of many items, `[n, num_levels]`, from their embeddings `[n, input_size]`, batch by batch.
+
+        The embeddings may be on any device, or mapped from disk.
+        """
+        batches = (batch.to(self.device, self.dtype) for batch in embeddings.split(batch_size))
+        return torch.cat([self.quantizer(self.encoder(batch)).codes for batch in batches])
 
 
 RQVAEModel.register_for_auto_class("AutoModel")

@@ -55,8 +55,12 @@ def as_item_index(item_ids: list[str], codes: torch.Tensor) -> dict[str, list[st
             raise ValueError(f"item id {item_id!r} is no string; write ids as strings, as they are saved.")
     if len(item_ids) != len(codes):
         raise ValueError(f"`item_ids` holds {len(item_ids)} ids and `codes` {len(codes)} rows; they must agree.")
+    strings = [  # one of each, which all items share
+        {code: code_token(level, code) for code in level_codes.unique().tolist()}
+        for level, level_codes in enumerate(codes.unbind(1))
+    ]
     item_index = {
-        item_id: [code_token(level, code) for level, code in enumerate(row)]
+        item_id: [by_code[code] for by_code, code in zip(strings, row)]
         for item_id, row in zip(item_ids, codes.tolist())
     }
     if len(item_index) != len(item_ids):
@@ -122,32 +126,30 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
         rows = [self._item_row(item_id, tokens) for item_id, tokens in item_index.items()]
         item_of_tokens: dict[tuple[int, ...], str] = {}
         for item_id, row in zip(item_index, rows):
-            if (twin := item_of_tokens.setdefault(tuple(row), item_id)) != item_id:
+            if (twin := item_of_tokens.setdefault(row, item_id)) != item_id:
                 raise ValueError(
                     f"items {twin!r} and {item_id!r} share the codes {item_index[item_id]}; codes must be unique: "
                     "make them so with `assign_item_codes`."
                 )
         self.item_ids = list(item_index)
-        self.item_tokens = torch.tensor([[0] * self.code_length, *rows])  # [n_items + 1, L]
+        self.item_tokens = torch.tensor([(0,) * self.code_length, *rows])  # [n_items + 1, L]
         self._item_of_tokens = item_of_tokens
         self._index_of_item = {item_id: index for index, item_id in enumerate(self.item_ids, start=1)}
 
-    def _item_row(self, item_id: str, tokens: list[str]) -> list[int]:
+    def _item_row(self, item_id: str, tokens: list[str]) -> tuple[int, ...]:
         """Token ids of one item's token strings."""
         if len(tokens) != self.code_length:
             raise ValueError(
                 f"item {item_id!r} has {len(tokens)} codes and the first item {self.code_length}; all need "
                 "the same number."
             )
-        row = []
-        for level, token in enumerate(tokens):
-            match = CODE_TOKEN.fullmatch(token)
-            if not match or match[1] != LEVEL_LETTERS[level] or int(match[2]) >= self.codebook_size:
+        row = tuple(self._token_ids.get(token, 0) for token in tokens)  # 0 is at no level
+        for level, (token, token_id) in enumerate(zip(tokens, row)):
+            if (token_id - 1) // self.codebook_size != level:
                 raise ValueError(
                     f"item {item_id!r} has {token!r} at level {level}; expected <{LEVEL_LETTERS[level]}_0> to "
                     f"<{LEVEL_LETTERS[level]}_{self.codebook_size - 1}> (`codebook_size` is {self.codebook_size})."
                 )
-            row.append(self._token_ids[token])
         return row
 
     @classmethod

@@ -65,7 +65,7 @@ class CodeRefreshCallback(TrainerCallback):
 
     def on_epoch_end(self, args, state, control, model=None, **kwargs):
         if self.trainer.phase == "tokenizer":
-            changed = refresh_item_codes(model, args.code_strategy)
+            changed = refresh_item_codes(model, args.code_strategy, self.trainer.semantic_embedding)
             model.set_item_codes(broadcast(model.item_codes.contiguous()))  # the first process's, on all devices
             self.trainer.log_part("changed_codes", changed)
 
@@ -83,7 +83,7 @@ class CodeUsageCallback(TrainerCallback):
         self.trainer = trainer
 
     def on_epoch_end(self, args, state, control, model=None, **kwargs):
-        embeddings = self.trainer.train_dataset.embeddings.to(model.device)
+        embeddings = self.trainer.train_dataset.embeddings
         figures = code_diagnostics(model.encode(embeddings), model.config.codebook_size) if control.should_log else {}
         if args.revive_dead_codes and state.global_step < state.max_steps:
             figures["revived_codes"] = revive_dead_codes(model, embeddings)

@@ -9,6 +9,7 @@ from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.modeling_rqvae import RQVAEModel
 
 STRATEGIES = ("forge", "count", "balance")
+BATCH_SIZE = 8192  # items encoded at a time
 
 
 def assign_item_codes(
@@ -47,11 +48,8 @@ def assign_item_codes(
         raise ValueError(f"`prefixes` holds codes outside 0..{codebook_size - 1}; check `codebook_size`.")
     prefixes = prefixes.long()
     parent = prefixes[:, :-1]
-    _, parent_of, family = (
-        parent.unique(dim=0, return_inverse=True, return_counts=True)
-        if parent.shape[1]
-        else (None, torch.zeros_like(prefixes[:, 0]), torch.tensor([len(prefixes)]))
-    )
+    parent_of = _groups(parent, codebook_size)
+    family = parent_of.bincount()  # items below each parent
     if len(prefixes) and family.max() > codebook_size**2:
         raise ValueError(
             f"{family.max().item()} items share all codes before the last level, which has room for "
@@ -63,10 +61,18 @@ def assign_item_codes(
         codes = torch.cat([parent, (rank % codebook_size).unsqueeze(1)], dim=1)
         return torch.cat([codes, (rank // codebook_size).unsqueeze(1)], dim=1)
     prefixes = _relocate_surplus(prefixes, parent_of, codebook_size, closeness)
-    suffix = _rank_within(prefixes.unique(dim=0, return_inverse=True)[1])
+    suffix = _rank_within(_groups(prefixes, codebook_size))
     if strategy == "forge":
         suffix = (adler32(prefixes) + suffix) % codebook_size
     return torch.cat([prefixes, suffix.unsqueeze(1)], dim=1)
+
+
+def _groups(rows: torch.LongTensor, codebook_size: int) -> torch.LongTensor:
+    """A number `[n]` for each of the rows `[n, levels]` of codes, the same for equal rows and below n."""
+    group = rows.new_zeros(len(rows))
+    for codes in rows.unbind(1):  # one number a row sorts faster than a row of them
+        group = (group * codebook_size + codes).unique(return_inverse=True)[1]
+    return group
 
 
 def _rank_within(group: torch.LongTensor) -> torch.LongTensor:
@@ -81,7 +87,7 @@ def _rank_within(group: torch.LongTensor) -> torch.LongTensor:
 
 def _relocate_surplus(prefixes, parent_of, codebook_size, closeness) -> torch.LongTensor:
     """Moves the items beyond the K-th of a prefix to other last-level codes of their parent, in item order."""
-    rank = _rank_within(prefixes.unique(dim=0, return_inverse=True)[1])
+    rank = _rank_within(_groups(prefixes, codebook_size))
     surplus = (rank >= codebook_size).nonzero().squeeze(1)
     if not len(surplus):
         return prefixes
@@ -121,21 +127,38 @@ def adler32(codes: torch.LongTensor) -> torch.LongTensor:
 
 
 @torch.no_grad()
-def refresh_item_codes(model: ETEGRecForConditionalGeneration, strategy: str = "forge") -> float:
-    """Computes all items' codes again from the model's RQ-VAE, and returns the share of items whose codes changed.
+def refresh_item_codes(
+    model: ETEGRecForConditionalGeneration, strategy: str = "forge", embeddings: torch.FloatTensor | None = None
+) -> float:
+    """Computes all items' codes again from the model's RQ-VAE, batch by batch.
+
+    Args:
+        model ([`ETEGRecForConditionalGeneration`]): gets the codes.
+        strategy (`str`, *optional*, defaults to `"forge"`): see [`assign_item_codes`].
+        embeddings (`torch.FloatTensor` of shape `(n_items, input_size)`, *optional*): semantic embeddings on any
+            device, maybe mapped; by default those that the model holds.
+
+    Returns:
+        `float`: the share of items whose codes changed.
 
     Raises:
-        ValueError: the model holds no semantic embeddings, or the codes don't fit.
+        ValueError: neither are there embeddings nor does the model hold some, or the codes don't fit.
     """
-    if model.semantic_embedding is None:
-        raise ValueError("the model holds no `semantic_embedding`; load one saved with its embeddings.")
-    before = model.item_codes
-    embeddings = model.semantic_embedding[1:]
+    if embeddings is None:
+        if model.semantic_embedding is None:
+            raise ValueError(
+                "the model holds no `semantic_embedding`; load one saved with its embeddings, or give `embeddings`."
+            )
+        embeddings = model.semantic_embedding[1:]
+    before, item_tokenizer = model.item_codes, model.item_tokenizer
+
+    def closeness(rows: torch.LongTensor) -> torch.FloatTensor:
+        batches = (embeddings[few] for few in rows.to(embeddings.device).split(BATCH_SIZE))
+        where = item_tokenizer.device, item_tokenizer.dtype
+        return torch.cat([item_tokenizer(batch.to(*where)).code_logits[:, -1] for batch in batches])
+
     codes = assign_item_codes(
-        model.item_tokenizer.encode(embeddings),
-        model.config.codebook_size,
-        strategy,
-        closeness=lambda rows: model.item_tokenizer(embeddings[rows]).code_logits[:, -1],
+        item_tokenizer.encode(embeddings), model.config.codebook_size, strategy, closeness=closeness
     )
     model.set_item_codes(codes)
     return (model.item_codes != before).any(1).float().mean().item()
@@ -150,7 +173,8 @@ def build_recommender(
         item_tokenizer ([`RQVAEModel`]): copied into the recommender.
         embeddings (`torch.FloatTensor` of shape `(n_items, input_size)`): the items' semantic embeddings.
         strategy (`str`, *optional*, defaults to `"forge"`): see [`assign_item_codes`].
-        **config: further fields of [`ETEGRecConfig`].
+        **config: further fields of [`ETEGRecConfig`]; with `has_semantic_embedding=False` the model doesn't hold the
+            embeddings, which may then be mapped, and alternating training is given them too.
 
     Raises:
         ValueError: embeddings of another width, with NaN, more items than codes, or an unknown field.
@@ -175,6 +199,9 @@ def build_recommender(
         )
     )
     model.item_tokenizer.load_state_dict(item_tokenizer.state_dict())
-    model.set_semantic_embedding(embeddings)
-    refresh_item_codes(model, strategy)
+    if model.config.has_semantic_embedding:
+        model.set_semantic_embedding(embeddings)
+    else:
+        model.check_semantic_embedding(embeddings)
+    refresh_item_codes(model, strategy, embeddings)
     return model

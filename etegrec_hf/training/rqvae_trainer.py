@@ -4,7 +4,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ..data.sequences import as_batch
-from ..models.modeling_rqvae import RQVAEModel
+from ..models.modeling_rqvae import RQVAEModel, first_not_finite
 from .arguments import RQVAETrainingArguments
 from .callbacks import CodeUsageCallback, EpochBorderCallback
 from .codebooks import initialize_codebooks
@@ -35,7 +35,7 @@ class RQVAETrainer(RecordedTraining):
     Args:
         model ([`RQVAEModel`]): to train.
         args ([`RQVAETrainingArguments`]): arguments.
-        embeddings (`torch.FloatTensor` of shape `(n_items, input_size)`): semantic embeddings.
+        embeddings (`torch.FloatTensor` of shape `(n_items, input_size)`): semantic embeddings, maybe mapped.
         record ([`TrainingRecord`], *optional*): what is known of the data.
         **kwargs: further arguments of `Trainer`.
 
@@ -52,8 +52,8 @@ class RQVAETrainer(RecordedTraining):
                 f"{model.config.input_size}; "
                 "make the model with the width of the data."
             )
-        if not embeddings.isfinite().all():
-            row = (~embeddings.isfinite()).any(1).nonzero()[0].item()
+        row = first_not_finite(embeddings)
+        if row is not None:
             raise ValueError(f"`embeddings` holds NaN or infinity, first in row {row}; repair that item's embedding.")
         super().__init__(
             model=model, args=args, train_dataset=ItemEmbeddingDataset(embeddings), data_collator=as_batch, **kwargs
@@ -62,10 +62,10 @@ class RQVAETrainer(RecordedTraining):
         self.add_callback(CodeUsageCallback(self))
 
     def prefixes(self) -> torch.LongTensor:
-        return self.model.encode(self.train_dataset.embeddings.to(self.model.device))
+        return self.model.encode(self.train_dataset.embeddings)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
         """Trains; a new run starts the codebooks from k-means unless the arguments say otherwise."""
         if not resume_from_checkpoint and self.args.kmeans_init:
-            initialize_codebooks(self.model, self.train_dataset.embeddings.to(self.model.device), self.args.seed)
+            initialize_codebooks(self.model, self.train_dataset.embeddings, self.args.seed)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)

@@ -32,18 +32,22 @@ class ETEGRecTrainer(RecordedTraining):
     code refreshing are callbacks.
 
     Args:
-        model ([`ETEGRecForConditionalGeneration`]): with codes and semantic embeddings.
+        model ([`ETEGRecForConditionalGeneration`]): with codes, and with semantic embeddings unless they are given.
         args ([`ETEGRecTrainingArguments`]): arguments; [`FinetuningArguments`] for the finetune stage.
         item_ids (`list[str]`): in the order of item indices.
         train_dataset ([`SequenceDataset`] or [`WholeSequenceDataset`]): every position is a target, by a pass over its
             own history, or by one pass over the sequence that it stands in, for which the encoder must be causal.
         eval_dataset ([`SequenceDataset`], *optional*): the last positions are targets.
         item_titles (`dict[str, str]`, *optional*): titles of items, saved with the tokenizer.
+        semantic_embedding (`torch.FloatTensor` of shape `(n_items, input_size)`, *optional*): for a model that holds
+            none. They stay where they are, on disk if they are mapped: only rows of a batch's targets are read, and
+            no checkpoint holds them.
         record ([`TrainingRecord`], *optional*): what is known of data and earlier stages.
         **kwargs: further arguments of `Trainer`.
 
     Raises:
-        ValueError: another number of ids than the model has items, or no embeddings to train the tokenizer with.
+        ValueError: another number of ids than the model has items, no embeddings to train the tokenizer with, or
+            `semantic_embedding` beside those of the model, of another shape or with NaN.
     """
 
     loss_is_scaled_for_ga = True  # by each batch's share of the targets
@@ -56,6 +60,7 @@ class ETEGRecTrainer(RecordedTraining):
         train_dataset: SequenceDataset | WholeSequenceDataset,
         eval_dataset: SequenceDataset | None = None,
         item_titles: dict[str, str] | None = None,
+        semantic_embedding: torch.FloatTensor | None = None,
         **kwargs,
     ):
         if len(item_ids) != model.config.n_items:
@@ -69,11 +74,20 @@ class ETEGRecTrainer(RecordedTraining):
                 "the model holds no item tokenizer (`has_item_tokenizer` is False), so there is nothing to alternate "
                 "with; finetune it instead."
             )
-        if model.semantic_embedding is None and args.phase(0) == "tokenizer":
+        if semantic_embedding is not None:
+            if model.semantic_embedding is not None:
+                raise ValueError(
+                    "`semantic_embedding` is given and the model holds some too; leave it out, or make the model with "
+                    "`has_semantic_embedding=False`."
+                )
+            model.check_semantic_embedding(semantic_embedding)
+        elif model.semantic_embedding is None and args.phase(0) == "tokenizer":
             raise ValueError(
-                "the model holds no `semantic_embedding`, which alternating training needs; load one that does."
+                "the model holds no `semantic_embedding`, which alternating training needs; load one that does, or "
+                "give them to the trainer."
             )
         self.item_ids, self.item_titles = item_ids, item_titles
+        self.semantic_embedding = semantic_embedding
         self.stage = "finetuning" if args.phase(0) == "finetune" else "alternating training"
         self.phase, self.aligned = "finetune", False
         self.optimizer: torch.optim.Optimizer | None
@@ -156,7 +170,7 @@ class ETEGRecTrainer(RecordedTraining):
         """RQ-VAE loss and alignment of a batch's distinct targets; the recommender only looks on."""
         all_targets, is_target = targets_of(inputs)
         targets, rows = first_of_each(all_targets)
-        item = core.item_tokenizer(core.semantic_embedding[targets])
+        item = core.item_tokenizer(self._embeddings_of(core, targets))
         parts = {"vq": item.loss} if "vq" in weights else {}
         if weights.keys() & {"sia", "psa"}:
             if "history" in inputs:  # those of the distinct targets alone
@@ -177,9 +191,15 @@ class ETEGRecTrainer(RecordedTraining):
             all_targets, is_target = targets_of(inputs)
             targets, rows = first_of_each(all_targets)
             with torch.no_grad():
-                item = core.item_tokenizer(core.semantic_embedding[targets])
+                item = core.item_tokenizer(self._embeddings_of(core, targets))
             parts |= self._alignment(core, outputs, is_target, rows, targets, item, weights)
         return parts, outputs
+
+    def _embeddings_of(self, core, targets: torch.LongTensor) -> torch.FloatTensor:
+        """Semantic embeddings `[n, input_size]` of item indices `[n]`."""
+        if self.semantic_embedding is None:
+            return core.semantic_embedding[targets]
+        return self.semantic_embedding[targets.to(self.semantic_embedding.device) - 1].to(targets.device)
 
     def _alignment(self, core, latents, is_target, rows, targets, item, weights) -> dict[str, torch.Tensor]:
         """SIA and PSA between `targets` and the latents before them, in the rows `rows` counted among all targets."""

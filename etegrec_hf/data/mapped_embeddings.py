@@ -1,0 +1,123 @@
+"""Semantic embeddings that are read from disk as they are needed, instead of being held in memory."""
+
+import json
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+
+from .embeddings import embeddings_of_column
+from .folders import replace_file
+
+ITEMS = "items/items.parquet"
+MAPPED = ".mapped/embedding.safetensors"  # hidden, so that `datasets` and publishing pass it by
+MADE_FROM = "made_from"
+ROWS = 8_192  # that are read and checked together
+PAGE = 4_096  # bytes before the rows, so that one of 1,024 numbers lies in a single page
+TAIL = 65_536  # bytes of a parquet file that hold its metadata, all of it for some hundred thousand rows
+
+
+def mapped_embeddings(folder: str | Path) -> torch.FloatTensor:
+    """The semantic embeddings of a prepared dataset, mapped from a file of their own.
+
+    The file, `.mapped/embedding.safetensors`, is made from the table of items when it is first asked for, and again
+    when it is damaged or the table is another one; that takes little memory, and as much room on disk as the
+    embeddings have bytes. Only rows that are read come into memory, as pages that the system can drop at any time.
+    What is written into the tensor stays in this process.
+
+    Args:
+        folder (`str` or `Path`): the dataset.
+
+    Returns:
+        `torch.FloatTensor` of shape `(n_items, width)`, in the order of items.
+
+    Raises:
+        FileNotFoundError: the folder is no prepared dataset.
+        ValueError: it has no embeddings, or embeddings that are empty, not finite or of several widths.
+        OSError: the file can't be written.
+    """
+    items, path = Path(folder, ITEMS), Path(folder, MAPPED)
+    if not items.is_file():
+        raise FileNotFoundError(f"{str(folder)!r} is no prepared dataset; make one with `etegrec prepare`.")
+    found = find_mapped_embeddings(folder)
+    if found is not None:
+        return found
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):  # processes that want it at the same time
+            found = find_mapped_embeddings(folder)
+            if found is None:
+                replace_file(path, lambda beside: _write(items, beside))
+                found = find_mapped_embeddings(folder)
+    except OSError as error:
+        raise OSError(
+            f"{str(path)!r} can't be written: {error}. Mapped embeddings take as many bytes as they have numbers "
+            "times 4: make room, copy the dataset to where you may write, or read it without mapping."
+        ) from error
+    if found is None:
+        raise ValueError(f"{str(items)!r} changed while its embeddings were read; wait until it is written.")
+    return found
+
+
+def find_mapped_embeddings(folder: str | Path) -> torch.FloatTensor | None:
+    """What [`mapped_embeddings`] gives, if its file is there, whole, and made from the table of items as it is now."""
+    try:
+        with safe_open(Path(folder, MAPPED), "pt") as file:
+            if (file.metadata() or {}).get(MADE_FROM) == _identity(Path(folder, ITEMS)):
+                return file.get_tensor("embedding")
+    except (FileNotFoundError, SafetensorError):
+        pass
+    return None
+
+
+def _identity(path: Path) -> str:
+    """What tells a parquet file from another: its length, when it was written, and a hash of its metadata."""
+    known = path.stat()
+    with path.open("rb") as file:
+        file.seek(max(0, known.st_size - TAIL))
+        tail = blake2b(file.read(), digest_size=8).hexdigest()
+    return f"{known.st_size} {known.st_mtime_ns} {tail}"
+
+
+def _write(items: Path, path: Path) -> None:
+    """Writes the column `embedding` of a parquet file as the tensor `embedding` of a safetensors file.
+
+    The header is written here because `safetensors` writes whole tensors only.
+    """
+    made_from = _identity(items)
+    n_items, width = 0, None
+    with path.open("wb") as file:
+        file.seek(PAGE)
+        for batch in _batches(items):
+            column = pa.chunked_array([batch["embedding"]])
+            values = embeddings_of_column(column, batch["item_id"].to_pylist(), items)
+            width = width or values.shape[1]
+            if values.shape[1] != width:
+                widths = sorted((width, values.shape[1]))
+                raise ValueError(f"the embeddings in {items} have the widths {widths}; all rows need the same.")
+            file.write(values.astype("<f4", copy=False).tobytes())
+            n_items += len(values)
+        tensor = {"dtype": "F32", "shape": [n_items, width], "data_offsets": [0, 4 * n_items * (width or 0)]}
+        header = json.dumps({"__metadata__": {MADE_FROM: made_from}, "embedding": tensor})
+        file.seek(0)
+        file.write((PAGE - 8).to_bytes(8, "little") + header.ljust(PAGE - 8).encode())
+
+
+def _batches(items: Path) -> Iterator[pa.RecordBatch]:
+    """The columns `item_id` and `embedding`, some rows at a time."""
+    try:
+        # Unbuffered, a row group would be read whole, and older files have a single one
+        with pq.ParquetFile(items, pre_buffer=False, buffer_size=2**20) as table:
+            if "embedding" not in table.schema_arrow.names:
+                raise ValueError(
+                    f"{str(items.parent.parent)!r} holds no `embedding`; make one with `etegrec embed`, or prepare it "
+                    "again with --embedding."
+                )
+            yield from table.iter_batches(ROWS, columns=["item_id", "embedding"])
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{items} is damaged ({error}); copy the dataset again, or prepare it again.") from error
