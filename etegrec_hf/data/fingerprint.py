@@ -5,7 +5,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from .prepared import PreparedDataset
+from .prepared import PreparedDataset, Split
 from .splits import SPLIT_NAMES
 
 ROWS = 65_536  # of embeddings that are read together
@@ -18,9 +18,13 @@ def fingerprint(data: PreparedDataset) -> dict[str, str]:
         values = data.embeddings
         hashes["embedding"] = _hash(np.asarray(values[start : start + ROWS]) for start in range(0, len(values), ROWS))
     for name in SPLIT_NAMES:
-        split = getattr(data, name)
-        hashes[name] = _hash(array.astype("<i8") for array in (split.offsets, split.sequences))
+        hashes[name] = splits_hash([getattr(data, name)])
     return hashes
+
+
+def splits_hash(splits: Iterable[Split]) -> str:
+    """A hash of the sequences of a split, or of its parts one after the other, which also tells where each begins."""
+    return _hash(array.astype("<i8") for split in splits for array in (split.offsets, split.sequences))
 
 
 def _hash(parts: Iterable) -> str:
