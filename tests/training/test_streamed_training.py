@@ -88,9 +88,7 @@ def test_a_checkpoint_of_another_order_is_not_resumed(prepared, files, tmp_path)
     stream.train()
     memory = make_trainer(prepared, tmp_path, **options)
     memory.record = of(prepared)
-    with pytest.raises(
-        ValueError, match=r"another dataset: the fingerprint of its `train` is .* streamed or not as"
-    ):
+    with pytest.raises(ValueError, match=r"another dataset: the fingerprint of its `train` is .* streamed or not as"):
         memory.train(resume_from_checkpoint=True)
 
 
