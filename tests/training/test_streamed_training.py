@@ -1,6 +1,8 @@
 """Training on sequences that are read as they are needed, against training on the same in memory."""
 
+from collections import Counter
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +14,14 @@ from etegrec_hf import ETEGRecTrainer
 from etegrec_hf.data.sequences import SequenceDataset, WholeSequenceDataset
 from etegrec_hf.data.streamed_sequences import StreamedSequences
 from etegrec_hf.hub.dataset_folder import training_files
+from etegrec_hf.training.streaming import stream_batches
+
+
+def samples_in(batches: list[dict]) -> list[tuple]:
+    """Histories and targets of batches, without padding."""
+    rows = [row for batch in batches for row in zip(batch["history"].tolist(), batch["target"].tolist())]
+    return [(*filter(None, history), target) for history, target in rows]
+
 
 PREFIXES = partial(SequenceDataset, max_history=20, every_position=True)
 WINDOWS = partial(WholeSequenceDataset, max_history=6, context=3)
@@ -97,3 +107,21 @@ def test_a_budget_below_the_longest_history_is_an_error(prepared, files, tmp_pat
     longest = 3 * PREFIXES(prepared.train).lengths.max()
     with pytest.raises(ValueError, match=f"`max_tokens_per_batch` is 9, and the longest history has {longest} tokens"):
         trainer.train()
+
+
+@pytest.mark.parametrize("tokens", [None, 90])
+def test_processes_take_other_batches_and_equally_many(prepared, files, tokens):
+    sequences = StreamedSequences(files, prepared.item_ids, PREFIXES, 50)
+    arguments = {"max_tokens_per_batch": tokens, "train_batch_size": 7, "seed": 1, "dataloader_drop_last": False}
+    parts = [
+        stream_batches(sequences, SimpleNamespace(**arguments, world_size=3, process_index=process), code_length=3)
+        for process in range(3)
+    ]
+    batches = [list(part) for part in parts]
+    assert {len(part) for part in parts} == {len(found) for found in batches} == {len(parts[0])}
+    whole = SequenceDataset(prepared.train, 20, every_position=True)
+    samples = Counter(samples_in([whole.__getitems__(list(range(len(whole))))]))
+    found = Counter(samples_in([batch for step in zip(*batches) for batch in step]))
+    assert not samples - found, "all samples"
+    repeated = max(len(batch["target"]) for part in batches for batch in part) * 3 * len(sequences.counts)
+    assert (found - samples).total() < repeated, "nothing more than what fills the last step of a buffer"
