@@ -47,9 +47,6 @@ class StreamedSequences:
         ConnectionError: reading broke off.
     """
 
-    # pyarrow's own reader, and not `load_dataset(..., streaming=True)`: that keeps all it has read of a file (374 MB
-    # of one of 262 MB), and a process that ends while it is being read hangs or aborts (apache/arrow#45214)
-
     def __init__(
         self,
         files: list[str],
@@ -84,6 +81,8 @@ class StreamedSequences:
                 self.counts.append(np.bincount(self.samples_of(split).lengths))
 
     def _splits(self, groups: Iterable[tuple[str, int]]) -> Iterator[Split]:
+        # Row groups by pyarrow's reader and not by `load_dataset(..., streaming=True)`, which keeps the bytes of all
+        # that it has read of a file; and a process that ends in the middle of one hangs or aborts (apache/arrow#45214)
         for file, group in groups:
             footer = self.footers[file]
             first_row = sum(footer.row_group(earlier).num_rows for earlier in range(group))

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, DataLoader
 
 from etegrec_hf.data.fingerprint import fingerprint
+from etegrec_hf.data.prepared import PreparedDataset
 from etegrec_hf.data.sequences import LengthGroupedSampler, SequenceDataset, WholeSequenceDataset
 from etegrec_hf.data.streamed_sequences import StreamedBatches, StreamedSequences
 from etegrec_hf.hub.dataset_folder import training_files
@@ -94,6 +95,17 @@ def test_one_buffer_is_the_split_in_memory(prepared, prepared_folder):
     for found, indices in zip(batches, batches_of(memory.lengths, 3), strict=True):
         expected = memory.__getitems__(indices)
         assert all(torch.equal(found[name], expected[name]) for name in ("history", "target"))
+
+
+def test_a_dataset_loads_without_its_training_rows(prepared, prepared_folder, tmp_path):
+    folder = shutil.copytree(prepared_folder, tmp_path / "data")
+    (folder / "sequences/train.parquet").unlink()
+    data = PreparedDataset.load(folder, ("validation", "test"))
+    assert (len(data.train), len(data.validation)) == (0, len(prepared.validation))
+    catalogue = ["new", *data.item_ids]
+    assert data.with_items(catalogue).test.targets.tolist() == (prepared.test.targets + 1).tolist()
+    with pytest.raises(FileNotFoundError, match=r"lacks sequences/train\.parquet; copy the dataset again"):
+        PreparedDataset.load(folder)
 
 
 def test_row_groups_of_all_files_come_in_another_order_each_epoch():
