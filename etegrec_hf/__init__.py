@@ -57,6 +57,7 @@ _LAZY = {
     "publish_dataset": "hub.dataset_folder",
     "WholeSequenceDataset": "data.sequences",
     "SequenceDataset": "data.sequences",
+    "StreamedSequences": "data.streamed_sequences",
     "tokenizer_diagnostics": "evaluation.code_diagnostics",
     "RecommendOptions": "evaluation.batch_recommend",
     "batch_recommend": "evaluation.batch_recommend",

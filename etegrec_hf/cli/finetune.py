@@ -6,14 +6,14 @@ import torch
 from transformers import set_seed
 
 from ..data.prepared import PreparedDataset
-from ..hub.dataset_folder import local_dataset
+from ..hub.dataset_folder import training_files
 from ..hub.model_folder import load_recommender
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.tokenization_etegrec import ETEGRecTokenizer
 from ..training.arguments import FinetuningArguments
 from ..training.trainer import ETEGRecTrainer
 from .parsing import parse
-from .run_folder import checkpoint_of, record_of
+from .run_folder import checkpoint_of, load_prepared, record_of
 from .train import fit
 
 EXAMPLES = """examples:
@@ -32,6 +32,10 @@ class FinetuneArguments:
         default=False,
         metadata={"help": "Add the items that only the dataset has, by its embeddings (made like the model's)."},
     )
+    stream: bool = field(
+        default=False,
+        metadata={"help": "Read training sequences as they are needed instead of holding them in memory."},
+    )
     eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on so many users while training."})
     resume: bool = field(default=False, metadata={"help": "Go on from the newest checkpoint in the output folder."})
 
@@ -43,14 +47,17 @@ def run(argv: list[str]) -> None:
 def finetune(arguments: FinetuneArguments, training: FinetuningArguments) -> ETEGRecTrainer:
     """Finetunes a trained recommender, and saves the best."""
     checkpoint = checkpoint_of(training, arguments.resume)
-    data = PreparedDataset.load(local_dataset(arguments.data))
+    data = load_prepared(arguments.data, arguments.stream)
     model, tokenizer = load_recommender(arguments.model)
     record = record_of(data, arguments.model)
     if arguments.add_items:
         add_items(model, tokenizer, data)
     set_seed(training.seed)
     titles = tokenizer.item_titles | data.title_of
-    return fit(model, training, of_catalogue(data, tokenizer), record, arguments.eval_samples, checkpoint, titles)
+    files = training_files(arguments.data) if arguments.stream else None
+    return fit(
+        model, training, of_catalogue(data, tokenizer), record, arguments.eval_samples, checkpoint, titles, files
+    )
 
 
 def add_items(model: ETEGRecForConditionalGeneration, tokenizer: ETEGRecTokenizer, data: PreparedDataset) -> None:

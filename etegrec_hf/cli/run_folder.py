@@ -8,6 +8,7 @@ from transformers import TrainingArguments
 from ..data.fingerprint import fingerprint
 from ..data.folders import check_output_dir
 from ..data.prepared import PreparedDataset
+from ..data.splits import SPLIT_NAMES
 from ..hub.dataset_folder import local_dataset
 from ..hub.model_folder import local_folder
 from ..hub.training_record import TrainingRecord
@@ -34,13 +35,21 @@ def checkpoint_of(training: TrainingArguments, resume: bool) -> str | None:
     return None
 
 
-def load_with_embeddings(folder: str, map_embeddings: bool = False) -> tuple[PreparedDataset, torch.FloatTensor]:
-    """A prepared dataset, and its embeddings `[n_items, width]`, mapped or in memory.
+def load_prepared(name: str, stream: bool = False, map_embeddings: bool = False) -> PreparedDataset:
+    """A prepared dataset, a folder or an id of the Hub; with `stream`, without its training sequences."""
+    splits = SPLIT_NAMES[1:] if stream else SPLIT_NAMES
+    return PreparedDataset.load(local_dataset(name, splits), splits, map_embeddings)
+
+
+def load_with_embeddings(
+    folder: str, stream: bool = False, map_embeddings: bool = False
+) -> tuple[PreparedDataset, torch.FloatTensor]:
+    """A prepared dataset as [`load_prepared`] loads it, and its embeddings `[n_items, width]`, mapped or in memory.
 
     Raises:
         ValueError: it has none.
     """
-    data = PreparedDataset.load(local_dataset(folder), map_embeddings=map_embeddings)
+    data = load_prepared(folder, stream, map_embeddings)
     if data.embeddings is None:
         raise ValueError(
             f"{folder} holds no `embedding`; make one with `etegrec embed`, or prepare it again with --embedding."

@@ -1,12 +1,15 @@
 """`etegrec train`: alternating training of recommender and item tokenizer."""
 
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 import torch
 from transformers import set_seed
 
 from ..data.prepared import PreparedDataset
 from ..data.sequences import SequenceDataset, WholeSequenceDataset
+from ..data.streamed_sequences import StreamedSequences
+from ..hub.dataset_folder import training_files
 from ..hub.model_folder import load_model
 from ..hub.training_record import TrainingRecord
 from ..models.configuration_etegrec import ETEGRecConfig
@@ -29,6 +32,10 @@ class TrainArguments:
 
     data: str = field(metadata={"help": "A prepared dataset with embeddings."})
     tokenizer: str = field(metadata={"help": "Output folder of train-tokenizer, or a Hub id."})
+    stream: bool = field(
+        default=False,
+        metadata={"help": "Read training sequences as they are needed instead of holding them in memory."},
+    )
     eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on so many users while training."})
     map_embeddings: bool = field(
         default=False,
@@ -64,7 +71,7 @@ def run(argv: list[str]) -> None:
 def train(arguments: TrainArguments, sizes: RecommenderSizes, training: ETEGRecTrainingArguments) -> ETEGRecTrainer:
     """Builds a recommender around the item tokenizer, trains both, and saves the best."""
     checkpoint = checkpoint_of(training, arguments.resume)
-    data, embeddings = load_with_embeddings(arguments.data, arguments.map_embeddings)
+    data, embeddings = load_with_embeddings(arguments.data, arguments.stream, arguments.map_embeddings)
     item_tokenizer = load_model(RQVAEModel, arguments.tokenizer)
     note_other_embedding(arguments.tokenizer, data)
     set_seed(training.seed)
@@ -73,17 +80,9 @@ def train(arguments: TrainArguments, sizes: RecommenderSizes, training: ETEGRecT
         item_tokenizer.cpu(), embeddings, training.code_strategy, has_semantic_embedding=kept, **asdict(sizes)
     )
     record = record_of(data, arguments.tokenizer)
+    files = training_files(arguments.data) if arguments.stream else None
     mapped = None if kept else embeddings
-    return fit(
-        model,
-        training,
-        data,
-        record,
-        arguments.eval_samples,
-        checkpoint,
-        data.title_of,
-        semantic_embedding=mapped,
-    )
+    return fit(model, training, data, record, arguments.eval_samples, checkpoint, data.title_of, files, mapped)
 
 
 def fit(
@@ -94,18 +93,26 @@ def fit(
     eval_samples: int | None,
     checkpoint: str | None,
     item_titles: dict[str, str],
+    files: list[str] | None = None,
     semantic_embedding: torch.FloatTensor | None = None,
 ) -> ETEGRecTrainer:
     """Trains a recommender on a prepared dataset, from `checkpoint` if there is one, and saves it.
 
-    Semantic embeddings `[n_items, width]` are given for a model that holds none.
+    The training sequences are those of the dataset, or those in `files`, which are read as they are needed. Semantic
+    embeddings `[n_items, width]` are given for a model that holds none.
     """
     max_history = model.config.max_history
-    train_dataset: SequenceDataset | WholeSequenceDataset
+    samples_of: partial[SequenceDataset | WholeSequenceDataset]
     if model.config.encoder_attention == "causal":
-        train_dataset = WholeSequenceDataset(data.train, max_history, context=max_history // 2)
+        samples_of = partial(WholeSequenceDataset, max_history=max_history, context=max_history // 2)
     else:
-        train_dataset = SequenceDataset(data.train, max_history, every_position=True)
+        samples_of = partial(SequenceDataset, max_history=max_history, every_position=True)
+    train_dataset: SequenceDataset | WholeSequenceDataset | StreamedSequences
+    if files is None:
+        train_dataset = samples_of(data.train)
+    else:
+        train_dataset = StreamedSequences(files, data.item_ids, samples_of)
+        record.fingerprint["train"] = train_dataset.fingerprint
     trainer = ETEGRecTrainer(
         model,
         training,

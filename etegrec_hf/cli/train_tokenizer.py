@@ -64,7 +64,7 @@ def run(argv: list[str]) -> None:
 def train_tokenizer(arguments: TokenizerArguments, training: RQVAETrainingArguments) -> dict[str, float]:
     """Trains, saves the RQ-VAE and `diagnostics.json`, and returns the diagnostics."""
     checkpoint = checkpoint_of(training, arguments.resume)
-    data, embeddings = load_with_embeddings(arguments.data, arguments.map_embeddings)
+    data, embeddings = load_with_embeddings(arguments.data, map_embeddings=arguments.map_embeddings)
     set_seed(training.seed)
     sizes = {name: getattr(arguments, name) for name in SIZES}
     model = RQVAEModel(RQVAEConfig(input_size=embeddings.shape[1], **sizes))

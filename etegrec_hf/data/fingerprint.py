@@ -5,7 +5,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from .prepared import PreparedDataset
+from .prepared import PreparedDataset, Split
 from .splits import SPLIT_NAMES
 
 ROWS = 65_536  # of embeddings that are read together
@@ -20,9 +20,13 @@ def fingerprint(data: PreparedDataset) -> dict[str, str]:
             np.asarray(values[start : start + ROWS]) for start in range(0, len(values), ROWS)
         )
     for name in SPLIT_NAMES:
-        split = getattr(data, name)
-        hashes[name] = hash_of(array.astype("<i8") for array in (split.offsets, split.sequences))
+        hashes[name] = splits_hash([getattr(data, name)])
     return hashes
+
+
+def splits_hash(splits: Iterable[Split]) -> str:
+    """A hash of the sequences of a split, or of its parts one after the other, which also tells where each begins."""
+    return hash_of(array.astype("<i8") for split in splits for array in (split.offsets, split.sequences))
 
 
 def hash_of(parts: Iterable) -> str:

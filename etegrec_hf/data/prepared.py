@@ -28,6 +28,7 @@ from .sources.source import TEXT_FIELDS
 from .splits import SPLIT_NAMES, SplitRows, positions_of
 
 ITEM_ROW_GROUP = 8_192  # items that are read together at least: 32 MB of embeddings 1,024 wide
+ROW_GROUP = 65_536  # rows of sequences that are read at once: tens of MB where each has tens of items
 
 
 @dataclass(frozen=True)
@@ -108,11 +109,14 @@ class PreparedDataset:
         return replace(self, item_ids=item_ids, titles=titles, embeddings=None, **splits)
 
     @classmethod
-    def load(cls, folder: str | Path, map_embeddings: bool = False) -> "PreparedDataset":
+    def load(
+        cls, folder: str | Path, splits: tuple[str, ...] = SPLIT_NAMES, map_embeddings: bool = False
+    ) -> "PreparedDataset":
         """Reads the folder that [`write_prepared`] wrote.
 
         Args:
             folder (`str` or `Path`): the dataset.
+            splits (`tuple[str, ...]`, *optional*): those that are read; the others have no rows.
             map_embeddings (`bool`, *optional*, defaults to `False`): whether `embeddings` are read from disk as they
                 are needed, see [`mapped_embeddings`], whose file is made where there is none. Where there is one, it
                 is used in any case.
@@ -126,7 +130,7 @@ class PreparedDataset:
         folder = Path(folder)
         mapped = mapped_embeddings(folder) if map_embeddings else find_mapped_embeddings(folder)
         items = read_items(folder) if mapped is None else _read_items_without_embedding(folder)
-        for name in ("statistics.json", *(f"sequences/{name}.parquet" for name in SPLIT_NAMES)):
+        for name in ("statistics.json", *(f"sequences/{name}.parquet" for name in splits)):
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"{str(folder)!r} lacks {name}; copy the dataset again, or prepare it again.")
         item_ids = items["item_id"].to_pylist()
@@ -136,37 +140,48 @@ class PreparedDataset:
         embeddings = None if mapped is None else mapped.numpy()
         if "embedding" in items.column_names:
             embeddings = embeddings_of_column(items["embedding"], item_ids, folder)
-        splits = {name: _read_split(folder / f"sequences/{name}.parquet", items["item_id"]) for name in SPLIT_NAMES}
+        sequences = {name: Split([], np.zeros(0, np.int64), np.zeros(1, np.int64)) for name in SPLIT_NAMES}
+        for name in splits:
+            path = folder / f"sequences/{name}.parquet"
+            sequences[name] = split_of(_read_table(path), items["item_id"], path)
         statistics = _read_statistics(folder)
         if embeddings is not None and metadata_of(items):  # which knows better, if writing both was interrupted
             statistics |= _figures_of(embeddings, metadata_of(items))
         titles = items["title"].to_pylist() if "title" in items.column_names else [""] * len(item_ids)
-        return cls(item_ids, titles, embeddings, **splits, statistics=statistics)
+        return cls(item_ids, titles, embeddings, **sequences, statistics=statistics)
 
 
-def _read_split(path: Path, item_ids: pa.ChunkedArray) -> Split:
-    table = _read_table(path)
+def split_of(table: pa.Table, item_ids: pa.Array | pa.ChunkedArray, source: str | Path, first_row: int = 0) -> Split:
+    """Rows of `user_id`, `history` and `target` as arrays of item indices.
+
+    Args:
+        table (`pa.Table`): the rows.
+        item_ids (`pa.Array` or `pa.ChunkedArray`): in the order of item indices.
+        source (`str` or `Path`): where they come from, for errors.
+        first_row (`int`, *optional*, defaults to 0): rows before these there, for errors.
+
+    Raises:
+        ValueError: an empty cell, or an item that is none of `item_ids`.
+    """
     for name in ("user_id", "history", "target"):
         if table[name].null_count:
-            raise ValueError(f"column {name!r} of {path} has {table[name].null_count} empty cells; prepare again.")
+            raise ValueError(f"column {name!r} of {source} has {table[name].null_count} empty cells; prepare again.")
     history = table["history"].combine_chunks()
     lengths = np.diff(history.offsets.to_numpy()) + 1  # with the target
     offsets = np.concatenate([[0], lengths.cumsum()])
     sequences = np.empty(offsets[-1], dtype=np.int64)
     is_target = np.zeros(len(sequences), dtype=bool)
     is_target[offsets[1:] - 1] = True
-    sequences[~is_target] = _index_of(history.flatten(), item_ids, path)
-    sequences[is_target] = _index_of(table["target"], item_ids, path)
+    for where, names in ((~is_target, history.flatten()), (is_target, table["target"])):
+        sequences[where] = pc.index_in(names, value_set=item_ids).fill_null(-1).to_numpy() + 1
+    if not sequences.all():
+        position = int((sequences == 0).argmax())
+        row = int(np.searchsorted(offsets, position, side="right")) - 1
+        unknown = [*history[row].as_py(), table["target"][row].as_py()][position - offsets[row]]
+        raise ValueError(
+            f"row {first_row + row} of {source} names the item {unknown!r}, which `items` doesn't hold; prepare again."
+        )
     return Split(table["user_id"].to_pylist(), sequences, offsets)
-
-
-def _index_of(names, item_ids: pa.ChunkedArray, path: Path) -> np.ndarray:
-    """Item indices of a column of item ids."""
-    rows = pc.index_in(names, value_set=item_ids)
-    if rows.null_count:
-        unknown = names.filter(rows.is_null())[0].as_py()
-        raise ValueError(f"{path} names the item {unknown!r}, which `items` doesn't hold; prepare again.")
-    return rows.to_numpy().astype(np.int64) + 1
 
 
 def write_prepared(
@@ -210,7 +225,8 @@ def write_prepared(
         _write_items(pa.table(columns), folder / ITEMS)
         for name in SPLIT_NAMES:
             kept = None if name == "train" else max_history
-            pq.write_table(_split_table(interactions, splits[name], kept), folder / f"sequences/{name}.parquet")
+            table = _split_table(interactions, splits[name], kept)
+            pq.write_table(table, folder / f"sequences/{name}.parquet", row_group_size=ROW_GROUP)
         for part in embeddings:
             write_embedding(folder, part, item_ids)
         if embeddings:

@@ -6,6 +6,7 @@ import tempfile
 from fnmatch import fnmatch
 from pathlib import Path
 
+import datasets
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, snapshot_download
 
 from ..data.dataset_card import UNKNOWN, dataset_card, license_of
@@ -15,11 +16,13 @@ from ..data.splits import SPLIT_NAMES
 from .client import HUB_ID, hub_errors
 from .repository import open_repository
 
-PUBLISHED = ("sequences/*.parquet", "items/*.parquet", "embeddings/*.parquet")
 
-
-def local_dataset(name: str) -> str:
+def local_dataset(name: str, splits: tuple[str, ...] = SPLIT_NAMES) -> str:
     """The folder of that name, or the Hub's dataset of that name in the cache, downloaded if needed.
+
+    Args:
+        name (`str`): a folder, or `user/name`.
+        splits (`tuple[str, ...]`, *optional*): those that are downloaded.
 
     Raises:
         FileNotFoundError: neither exists.
@@ -29,13 +32,26 @@ def local_dataset(name: str) -> str:
         return name  # whose errors its reader knows best
     with hub_errors(name):
         try:
-            patterns = [*PUBLISHED, "statistics.json"]
+            patterns = [f"sequences/{split}.parquet" for split in splits]
+            patterns += ["items/*.parquet", "embeddings/*.parquet", "statistics.json"]
             return snapshot_download(name, repo_type="dataset", allow_patterns=patterns)
         except FileNotFoundError as error:  # nothing in the cache, and no way to the Hub
             raise FileNotFoundError(
                 f"{name!r} is no folder, and the cache doesn't hold a dataset of that name while the Hub can't be "
                 "reached; check the name or the connection, or make one with `etegrec prepare`."
             ) from error
+
+
+def training_files(name: str) -> list[str]:
+    """The parquet files of the training rows in that folder, or in the Hub's dataset of that name, as it is now.
+
+    Those of the Hub stay there: each is an address that `fsspec` opens.
+
+    Raises:
+        FileNotFoundError, ConnectionError: as [`local_dataset`].
+    """
+    with hub_errors(name):
+        return list(datasets.load_dataset_builder(name, "sequences").config.data_files["train"])
 
 
 def publish_dataset(

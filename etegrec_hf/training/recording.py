@@ -100,7 +100,8 @@ class RecordedTraining(SafeCheckpoints):
             if other != hashed:
                 raise ValueError(
                     f"the checkpoint {folder!r} is of another dataset: the fingerprint of its `{name}` is {other}, "
-                    f"and here {hashed}; resume with the dataset of that run, or start a new run."
+                    f"and here {hashed}; resume with the dataset of that run, streamed or not as it was there, or "
+                    "start a new run."
                 )
         stage = saved.stages[-1] if saved.stages else {}
         defaults = {field.name: field.default for field in dataclasses.fields(self.args)}

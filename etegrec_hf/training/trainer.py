@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from functools import cached_property
 
 import torch
 from accelerate.data_loader import prepare_data_loader
@@ -10,6 +11,7 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, EvalPrediction, get_scheduler
 
 from ..data.sequences import LengthGroupedSampler, SequenceDataset, TokenBudgetBatches, WholeSequenceDataset, as_batch
+from ..data.streamed_sequences import StreamedBatches, StreamedSequences
 from ..evaluation.metrics import KS, ranking_metrics
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.tokenization_etegrec import ETEGRecTokenizer
@@ -20,6 +22,7 @@ from .losses import first_of_each, preference_semantic_alignment, sequence_item_
 from .negatives import negatives_of_others
 from .recording import RecordedTraining
 from .schedule import PhaseScheduler
+from .streaming import stream_batches
 
 
 class ETEGRecTrainer(RecordedTraining):
@@ -36,7 +39,8 @@ class ETEGRecTrainer(RecordedTraining):
         args ([`ETEGRecTrainingArguments`]): arguments; [`FinetuningArguments`] for the finetune stage.
         item_ids (`list[str]`): in the order of item indices.
         train_dataset ([`SequenceDataset`] or [`WholeSequenceDataset`]): every position is a target, by a pass over its
-            own history, or by one pass over the sequence that it stands in, for which the encoder must be causal.
+            own history, or by one pass over the sequence that it stands in, for which the encoder must be causal. Or
+            [`StreamedSequences`] that make these.
         eval_dataset ([`SequenceDataset`], *optional*): the last positions are targets.
         item_titles (`dict[str, str]`, *optional*): titles of items, saved with the tokenizer.
         semantic_embedding (`torch.FloatTensor` of shape `(n_items, input_size)`, *optional*): for a model that holds
@@ -57,7 +61,7 @@ class ETEGRecTrainer(RecordedTraining):
         model: ETEGRecForConditionalGeneration,
         args: ETEGRecTrainingArguments,
         item_ids: list[str],
-        train_dataset: SequenceDataset | WholeSequenceDataset,
+        train_dataset: SequenceDataset | WholeSequenceDataset | StreamedSequences,
         eval_dataset: SequenceDataset | None = None,
         item_titles: dict[str, str] | None = None,
         semantic_embedding: torch.FloatTensor | None = None,
@@ -94,7 +98,8 @@ class ETEGRecTrainer(RecordedTraining):
         self.lr_scheduler: PhaseScheduler | None
         self._parts: dict[str, list] = defaultdict(lambda: [0.0, 0])
         if args.device.type == "cpu":
-            cheapen_dropout(model.encoder), cheapen_dropout(model.decoder)
+            for stack in (model.encoder, model.decoder):
+                cheapen_dropout(stack)
         super().__init__(
             model=model,
             args=args,
@@ -309,20 +314,38 @@ class ETEGRecTrainer(RecordedTraining):
         dataset = train_dataset if train_dataset is not None else self.train_dataset
         return LengthGroupedSampler(dataset.lengths, self.args.train_batch_size, seed=self.args.seed)
 
+    @cached_property
+    def streamed(self) -> StreamedBatches | None:
+        """The batches of training sequences that aren't held in memory."""
+        if isinstance(self.train_dataset, StreamedSequences):
+            return stream_batches(self.train_dataset, self.args, self.model.config.code_length)
+        return None
+
     def get_train_dataloader(self) -> DataLoader:
-        """Batches of a number of samples, or of `max_tokens_per_batch`."""
-        if self.args.max_tokens_per_batch is None:
-            return super().get_train_dataloader()
+        """Batches of a number of samples, or of `max_tokens_per_batch`, from memory or as they are read."""
+        if self.streamed is not None:
+            return self._loader(self.streamed, batch_size=None)
+        if self.args.max_tokens_per_batch is not None:
+            return self._loader(self.train_dataset, batch_sampler=self._token_budget_batches())
+        return super().get_train_dataloader()
+
+    def _loader(self, dataset, **batching) -> DataLoader:
+        """Hands on batches that are this process's own already."""
         loader = DataLoader(
-            self.train_dataset,
-            batch_sampler=self._token_budget_batches(),
+            dataset,
+            **batching,
             collate_fn=as_batch,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
             persistent_workers=self.args.dataloader_persistent_workers,
         )
-        # each process has batches of its own already
-        return prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)
+        return prepare_data_loader(
+            loader, self.args.device, num_processes=1, process_index=0, put_on_device=True, dispatch_batches=False
+        )
+
+    def num_examples(self, dataloader: DataLoader) -> int:
+        """Samples, of whatever makes whole batches too."""
+        return len(self.train_dataset) if dataloader.dataset is self.streamed else super().num_examples(dataloader)
 
     def _token_budget_batches(self) -> TokenBudgetBatches:
         return TokenBudgetBatches(
@@ -335,6 +358,8 @@ class ETEGRecTrainer(RecordedTraining):
 
     def _batches_an_epoch(self) -> int:
         """Of each process."""
+        if self.streamed is not None:
+            return len(self.streamed)
         if self.args.max_tokens_per_batch is not None:
             return len(self._token_budget_batches())
         return math.ceil(len(self.train_dataset) / (self.args.train_batch_size * self.args.world_size))

@@ -1,6 +1,7 @@
 """Alternating training in one of several processes: DATA FOLDER BATCH. Told apart by torchrun."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -11,11 +12,15 @@ from conftest import make_model, random_codes
 from safetensors.torch import save_file
 from torch.utils.data import SequentialSampler
 
-from etegrec_hf import ETEGRecTrainer, ETEGRecTrainingArguments
+from etegrec_hf import ETEGRecTrainer, ETEGRecTrainingArguments, FinetuningArguments
 from etegrec_hf.data.prepared import PreparedDataset
 from etegrec_hf.data.sequences import SequenceDataset
+from etegrec_hf.data.streamed_sequences import StreamedSequences
+from etegrec_hf.hub.dataset_folder import training_files
+from etegrec_hf.training.negatives import negatives_of_others
 
 TOGETHER = 16  # samples a step, over all processes
+USERS = 117  # that are evaluated: neither batches nor processes go round
 
 
 class Ordered(ETEGRecTrainer):
@@ -64,15 +69,56 @@ def alternating(prepared: PreparedDataset, folder: str, batch: int, **options) -
         **options,
     )
     train = distinct_targets(SequenceDataset(prepared.train, 20, every_position=True))
-    run = Ordered(model, arguments, prepared.item_ids, train, SequenceDataset(prepared.validation, 20, False))
+    users = SequenceDataset(prepared.validation, 20, every_position=False, limit=USERS)
+    run = Ordered(model, arguments, prepared.item_ids, train, users)
     run.train()
     run.save_model()
     return run
 
 
+def streamed_or_not(prepared: PreparedDataset, data_folder: str, folder: str, **options) -> list[dict]:
+    """Weights after training on sequences in memory, and on the same ones as they are read."""
+    make = partial(SequenceDataset, max_history=20, every_position=True)
+    weights = []
+    for train in (make(prepared.train), StreamedSequences(training_files(data_folder), prepared.item_ids, make)):
+        model = make_model(random_codes(prepared.n_items, 3, 8), 8)
+        arguments = FinetuningArguments(
+            folder,
+            num_train_epochs=1,
+            per_device_train_batch_size=13,  # doesn't go round
+            eval_strategy="no",
+            save_strategy="no",
+            load_best_model_at_end=False,
+            early_stopping_patience=None,
+            num_beams=10,
+            use_cpu=True,
+            disable_tqdm=True,
+            **options,
+        )
+        ETEGRecTrainer(model, arguments, prepared.item_ids, train).train()
+        weights.append(dict(model.named_parameters()))
+    return weights
+
+
+def unequal_negatives(process: int) -> dict[str, torch.Tensor]:
+    """What two processes with 2 and 3 targets, one of them common, give each other, and gradients that flow back."""
+    targets = torch.tensor([[5, 6], [6, 7, 8]][process])
+    preference = targets.float().unsqueeze(1).repeat(1, 4).requires_grad_()
+    theirs, reconstructions, same = negatives_of_others(targets, preference, -preference.detach())
+    (theirs.sum() * (process + 1)).backward()
+    return {"theirs": theirs, "reconstructions": reconstructions, "same": same, "gradient": preference.grad}
+
+
 def main(data_folder: str, folder: str, batch: str) -> None:
-    run = alternating(PreparedDataset.load(data_folder), folder, int(batch), ddp_backend="gloo")
+    prepared = PreparedDataset.load(data_folder)
+    run = alternating(prepared, folder, int(batch), ddp_backend="gloo")
+    ranked = run.predict(run.eval_dataset)
+    memory, stream = streamed_or_not(prepared, data_folder, f"{folder}/more", ddp_backend="gloo")
     tensors = dict(run.model.named_parameters()) | {"item_tokens": run.model.item_tokens}
+    tensors |= {"items": torch.from_numpy(ranked.predictions), "targets": torch.from_numpy(ranked.label_ids)}
+    tensors |= {f"memory.{name}": tensor for name, tensor in memory.items()}
+    tensors |= {f"stream.{name}": tensor for name, tensor in stream.items()}
+    tensors |= {f"negatives.{name}": tensor for name, tensor in unequal_negatives(run.args.process_index).items()}
     save_file(
         {name: tensor.detach().contiguous() for name, tensor in tensors.items()},
         f"{folder}/process{run.args.process_index}.safetensors",

@@ -1,0 +1,165 @@
+"""Training sequences that are read as they are needed, for logs beyond memory or disk."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from huggingface_hub.errors import HTTPError  # of the client's HTTP library
+from torch.utils.data import IterableDataset, Sampler, get_worker_info
+
+from .fingerprint import splits_hash
+from .prepared import ROW_GROUP, Split, split_of
+from .sequences import SequenceDataset, WholeSequenceDataset
+
+SampleDataset = SequenceDataset | WholeSequenceDataset
+
+
+class StreamedSequences:
+    """Training sequences of which one buffer at a time is in memory.
+
+    A row group of a parquet file is what is read at once, and a buffer is a row group or, of larger ones, so many rows
+    of it. Each buffer becomes a dataset like that of a split in memory. Buffers are the same in every epoch, so that
+    every epoch has as many batches; row groups come in another order each time, and a buffer's samples are shuffled.
+
+    Making one reads all rows once: it counts samples, which the schedules of training need to know, looks up every
+    item, and hashes the sequences.
+
+    Args:
+        files (`list[str]`): parquet files with `user_id`, `history` (a list of item ids) and `target`: paths or
+            addresses that `fsspec` opens (`hf://datasets/...`).
+        item_ids (`list[str]`): in the order of item indices.
+        samples_of (`Callable`): makes the [`SequenceDataset`] or [`WholeSequenceDataset`] of a [`Split`].
+        buffer_rows (`int`, *optional*, defaults to 65,536): rows of a buffer at most.
+
+    Attributes:
+        groups (`list[tuple[str, int]]`): file and number of each row group.
+        counts (`list[np.ndarray]`): for each buffer, how many of its samples have each length, from 0.
+        fingerprint (`str`): of the sequences and of how buffers divide them; that of the same split in memory where
+            one buffer holds all.
+
+    Raises:
+        ValueError: no row has a history, an item that is none of `item_ids`, empty cells, or a damaged file.
+        ConnectionError: reading broke off.
+    """
+
+    def __init__(
+        self,
+        files: list[str],
+        item_ids: list[str],
+        samples_of: Callable[[Split], SampleDataset],
+        buffer_rows: int = ROW_GROUP,
+    ):
+        self.item_ids, self.samples_of, self.buffer_rows = pa.array(item_ids, pa.string()), samples_of, buffer_rows
+        self.footers = {file: _footer(file) for file in files}
+        self.groups = [(file, group) for file in files for group in range(self.footers[file].num_row_groups)]
+        self.counts: list[np.ndarray] = []
+        self.fingerprint = splits_hash(self._counted(self._splits(self.groups)))
+        if not self.counts:
+            raise ValueError(
+                "the train split is empty: no row has both a history and a target; check the prepared dataset."
+            )
+
+    def __len__(self) -> int:
+        """Samples of an epoch."""
+        return int(sum(counts.sum() for counts in self.counts))
+
+    def buffers(self, groups: Iterable[tuple[str, int]]) -> Iterator[SampleDataset]:
+        """Datasets of the buffers of these row groups, without those that have no samples."""
+        for split in self._splits(groups):
+            if _has_samples(split):
+                yield self.samples_of(split)
+
+    def _counted(self, splits: Iterable[Split]) -> Iterator[Split]:
+        for split in splits:
+            yield split
+            if _has_samples(split):
+                self.counts.append(np.bincount(self.samples_of(split).lengths))
+
+    def _splits(self, groups: Iterable[tuple[str, int]]) -> Iterator[Split]:
+        # Row groups by pyarrow's reader and not by `load_dataset(..., streaming=True)`, which keeps the bytes of all
+        # that it has read of a file; and a process that ends in the middle of one hangs or aborts (apache/arrow#45214)
+        for file, group in groups:
+            footer = self.footers[file]
+            first_row = sum(footer.row_group(earlier).num_rows for earlier in range(group))
+            with _opened(file) as opened:
+                reader = pq.ParquetFile(opened, metadata=footer)
+                table = reader.read_row_group(group, columns=["user_id", "history", "target"], use_threads=False)
+            for start in range(0, len(table), self.buffer_rows):
+                yield split_of(table.slice(start, self.buffer_rows), self.item_ids, file, first_row + start)
+
+
+class StreamedBatches(IterableDataset):
+    """The batches of streamed sequences, each as `__getitems__` of a dataset in memory makes it.
+
+    A `DataLoader` with `batch_size=None` hands them on; its workers take turns. The order follows from seed and epoch
+    alone. Where one buffer holds all rows, it is that of the same batches in memory.
+
+    Args:
+        sequences ([`StreamedSequences`]): what is read.
+        batches_of (`Callable`): from the lengths of a buffer's samples `[samples]` and the epoch to batches of sample
+            indices, equally many in every epoch. In one of several processes, those of this process.
+        seed (`int`, *optional*, defaults to 0): of the order of row groups.
+    """
+
+    def __init__(
+        self,
+        sequences: StreamedSequences,
+        batches_of: Callable[[np.ndarray, int], Sampler[list[int]]],
+        seed: int = 0,
+    ):
+        self.sequences, self.batches_of, self.seed = sequences, batches_of, seed
+        self._batches_in(max(sequences.counts, key=len))  # first, so that an error names the longest sample of all
+        self._length = sum(map(self._batches_in, sequences.counts))
+        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()  # workers that live on see it change
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch whose order comes next."""
+        self._epoch.fill_(epoch)
+
+    def _batches_in(self, counts: np.ndarray) -> int:
+        """Batches of a buffer with so many samples of each length."""
+        return len(self.batches_of(np.repeat(np.arange(len(counts)), counts), 0))
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return self._length
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        epoch, groups = int(self._epoch), self.sequences.groups
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(groups))
+        batches = (
+            (samples, indices)
+            for samples in self.sequences.buffers(groups[number] for number in order)
+            for indices in self.batches_of(samples.lengths, epoch)
+        )
+        worker = get_worker_info()
+        for samples, indices in islice(batches, worker.id, None, worker.num_workers) if worker else batches:
+            yield samples.__getitems__(indices)
+
+
+def _has_samples(split: Split) -> bool:
+    return np.diff(split.offsets).max() > 1
+
+
+def _footer(file: str) -> pq.FileMetaData:
+    with _opened(file) as opened:
+        return pq.ParquetFile(opened).metadata
+
+
+@contextmanager
+def _opened(file: str) -> Iterator:
+    """A file to read from, whose errors say what to do."""
+    try:
+        with fsspec.open(file) as opened:
+            yield opened
+    except pa.ArrowException as error:
+        raise ValueError(f"{file} is damaged ({error}); copy the dataset again, or prepare it again.") from error
+    except (OSError, HTTPError) as error:
+        raise ConnectionError(
+            f"reading {file} broke off ({error}); try again, and go on with --resume true from a checkpoint."
+        ) from error
