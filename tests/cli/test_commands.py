@@ -125,7 +125,8 @@ def test_resume_needs_something_to_resume(runs, capsys):
 def test_a_run_goes_on_from_the_checkpoint_it_is_given(runs, tmp_path):
     (checkpoint,) = (runs / "finetuned").glob("checkpoint-*")
     call("finetune", "--model", runs / "model", "--data", runs / "data", "--output-dir", tmp_path / "more",
-         "--num-train-epochs", 2, "--num-beams", 10, "--resume-from-checkpoint", checkpoint, *TINY)  # fmt: skip
+         "--num-train-epochs", 2, "--num-beams", 10, "--save-total-limit", 2,
+         "--resume-from-checkpoint", checkpoint, *TINY)  # fmt: skip
     (last,) = (tmp_path / "more").glob("checkpoint-*")
     history = json.loads((last / "trainer_state.json").read_text())["log_history"]
     assert history[: len(first := json.loads((checkpoint / "trainer_state.json").read_text())["log_history"])] == first
