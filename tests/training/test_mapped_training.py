@@ -120,7 +120,7 @@ def test_resuming_on_mapped_embeddings_equals_no_interruption(prepared, mapped, 
     again = make_trainer(prepared, tmp_path / "parts", mapped)
     again.train(resume_from_checkpoint=last_checkpoint(tmp_path / "parts"))
     assert_same(whole.model.state_dict(), again.model.state_dict())
-    saved = ETEGRecForConditionalGeneration.from_pretrained(last_checkpoint(tmp_path / "parts"))
+    saved = ETEGRecForConditionalGeneration.from_pretrained(again.state.best_model_checkpoint)
     assert saved.semantic_embedding is None, "checkpoints come without embeddings"
     assert torch.equal(saved.item_codes, again.model.item_codes)
     with pytest.raises(ValueError, match=r"`has_semantic_embedding` is True and in the checkpoint .* it is False"):
