@@ -72,7 +72,7 @@ def tokenizer(codes) -> ETEGRecTokenizer:
 @pytest.fixture
 def folder(model, tokenizer, tmp_path) -> str:
     """A saved recommender, as training leaves it."""
-    tokenizer.item_titles = {"i3": "Third", "i15": "[red]<b>A & B</b>[/red]"}
+    tokenizer.item_titles = {"i3": "Third", "i14": "[red]<b>A & B</b>[/red]"}
     save_model_folder(tmp_path / "mine", model, tokenizer, TrainingRecord())
     return str(tmp_path / "mine")
 

@@ -30,11 +30,8 @@ class TargetDecoder(T5Stack):
 
     def __init__(self, config: ETEGRecConfig):
         super().__init__(config.stack_config(is_decoder=True))
-        for layer, block in enumerate(self.block):
-            block.layer[0].SelfAttention = BlockAttention(
-                self.config, has_relative_attention_bias=layer == 0, layer_idx=layer, is_causal=True
-            )
-        self.post_init()
+        for block in self.block:  # the same weights, drawn as T5's are
+            block.layer[0].SelfAttention.__class__ = BlockAttention
 
     @classmethod
     def is_custom_code(cls) -> bool:
