@@ -53,7 +53,7 @@ def test_two_processes_equal_one_with_twice_the_batch(prepared, two, tmp_path):
         theirs = results(two, process)
         assert torch.equal(theirs["item_tokens"], alone.model.item_tokens)
         for name, tensor in alone.model.named_parameters():
-            torch.testing.assert_close(theirs[name], tensor.data, atol=1e-5, rtol=1e-4, msg=name)
+            torch.testing.assert_close(theirs[name], tensor.data, atol=1e-4, rtol=1e-4, msg=name)
     ranked = alone.predict(alone.eval_dataset)
     assert ranked.label_ids.shape == (run_alternating_in_processes.USERS,)
     for process in range(2):  # each user once, and in order
