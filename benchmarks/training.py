@@ -55,13 +55,18 @@ def targets_a_second(trainer: ETEGRecTrainer, batches: list[list[int]]) -> float
 
 
 def make_trainer(
-    data: PreparedDataset, rqvae: RQVAEModel, folder: str, whole: bool = False, **options
+    data: PreparedDataset,
+    rqvae: RQVAEModel,
+    folder: str,
+    whole: bool = False,
+    kind=ETEGRecTrainingArguments,
+    **options,
 ) -> ETEGRecTrainer:
     """With whole sequences and a causal encoder, or with prefixes and the encoder that `options` say."""
     torch.manual_seed(0)
     attention = options.pop("encoder_attention", "causal" if whole else "bidirectional")
     model = build_recommender(rqvae, torch.from_numpy(data.embeddings), encoder_attention=attention)
-    arguments = ETEGRecTrainingArguments(
+    arguments = kind(
         folder,
         use_cpu=True,
         eval_strategy="no",
@@ -71,8 +76,15 @@ def make_trainer(
     )
     read = model.config.max_history
     dataset = WholeSequenceDataset(data.train, read, read // 2) if whole else SequenceDataset(data.train, read, True)
-    trainer = ETEGRecTrainer(model, arguments, data.item_ids, dataset)
+    return ETEGRecTrainer(model, arguments, data.item_ids, dataset)
+
+
+def make_stepper(*args, **kwargs) -> ETEGRecTrainer:
+    """`make_trainer` in the recommender phase, ready for `training_step` without `train`."""
+    trainer = make_trainer(*args, **kwargs)
     trainer.current_gradient_accumulation_steps = 1
+    trainer.accelerator.prepare_model(trainer.model, evaluation_mode=True)  # autocast, as `train` prepares it
+    trainer.enter_phase("recommender", aligned=False)
     return trainer
 
 
@@ -97,7 +109,7 @@ def operations_a_target(model, lengths: np.ndarray) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--bf16", action="store_true", help="also grouped batches under bfloat16 autocast")
+    parser.add_argument("--bf16", action="store_true", help="under bfloat16 autocast too")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=40)
     options = parser.parse_args()
@@ -109,9 +121,8 @@ def main() -> None:
         torch.manual_seed(0)
         rqvae = RQVAEModel(RQVAEConfig(input_size=data.embeddings.shape[1]))
         initialize_codebooks(rqvae, torch.from_numpy(data.embeddings))
-        trainer = make_trainer(data, rqvae, scratch)
+        trainer = make_stepper(data, rqvae, scratch)
         dataset = trainer.train_dataset
-        trainer.enter_phase("recommender", aligned=False)
 
         grouped = batches_of(list(LengthGroupedSampler(dataset.lengths, BATCH)))
         grouped = spread(grouped, dataset.lengths, options.steps)
@@ -126,28 +137,29 @@ def main() -> None:
         needed = operations_a_target(trainer.model, dataset.lengths[np.concatenate(grouped)])
         print(f"grouped batches make {grouped_rate * needed / np.mean(matmul):.0%} of a plain matrix product's rate")
         if options.bf16:
-            half = make_trainer(data, rqvae, scratch, bf16=True)
-            half.enter_phase("recommender", aligned=False)
+            half = make_stepper(data, rqvae, scratch, bf16=True)
             targets_a_second(half, grouped[:2])
             matmul = [matmul_rate(torch.bfloat16, seconds=1)]
             rate = targets_a_second(half, grouped)
             matmul.append(matmul_rate(torch.bfloat16, seconds=1))
             print(f"grouped batches, bfloat16   {rate:8.1f} targets/s  {rate / random_rate:6.1f}x")
-            print(
-                f"grouped batches make {rate * needed / np.mean(matmul):.0%} of a plain matrix product's in bfloat16"
-            )
+            share = rate * needed / np.mean(matmul)
+            print(f"grouped batches make {share:.0%} of a plain matrix product's rate in bfloat16")
 
-        causal = make_trainer(data, rqvae, scratch, encoder_attention="causal")
-        whole = make_trainer(data, rqvae, scratch, whole=True)
+        causal = make_stepper(data, rqvae, scratch, encoder_attention="causal")
+        whole = make_stepper(data, rqvae, scratch, whole=True)
         batches = list(whole.get_train_dataloader().batch_sampler)
         batches = spread(batches, whole.train_dataset.lengths, options.steps)
-        for one in (causal, whole):
-            one.enter_phase("recommender", aligned=False)
         targets_a_second(whole, batches[:2])
         causal_rate, whole_rate = targets_a_second(causal, grouped), targets_a_second(whole, batches)
         print(f"causal, prefix by prefix    {causal_rate:8.1f} targets/s  {causal_rate / random_rate:6.1f}x")
         print(f"causal, one pass a sequence {whole_rate:8.1f} targets/s  {whole_rate / random_rate:6.1f}x,")
         print(f"    {whole_rate / causal_rate:.1f}x of prefix by prefix")
+        if options.bf16:
+            half = make_stepper(data, rqvae, scratch, whole=True, bf16=True)
+            targets_a_second(half, batches[:2])
+            rate = targets_a_second(half, batches)
+            print(f"the same in bfloat16        {rate:8.1f} targets/s  {rate / random_rate:6.1f}x")
 
         start = time.perf_counter()
         for batch in grouped:

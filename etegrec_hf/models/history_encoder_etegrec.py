@@ -48,5 +48,8 @@ class HistoryEncoder(T5Stack):
 
 
 def additive(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """What attention adds to scores: 0 where `visible`, else the lowest number."""
-    return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
+    """What attention adds to scores: 0 where `visible`, else half the lowest number.
+
+    float32's lowest number is minus infinity in the bfloat16 of autocast, and a row that sees nothing would be NaN.
+    """
+    return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min / 2)

@@ -60,6 +60,22 @@ def test_losses_and_gradients_are_those_of_prefix_by_prefix(prepared, tmp_path, 
         torch.testing.assert_close(gradients[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
 
 
+@pytest.mark.parametrize("phase", ["tokenizer", "recommender"])
+def test_losses_in_bfloat16_are_near_those_in_float32(prepared, tmp_path, phase):
+    """Whole sequences have positions that no target reads before, and padding that sees nothing."""
+    losses = []
+    for bf16 in (True, False):
+        trainer = make_trainer(prepared, tmp_path / str(bf16), bf16=bf16, sia_weight=0.5, psa_weight=0.25)
+        trainer.current_gradient_accumulation_steps = 1
+        trainer.accelerator.prepare_model(trainer.model, evaluation_mode=True)
+        trainer.enter_phase(phase, aligned=True)
+        losses.append(float(trainer.training_step(trainer.model, trainer.train_dataset.__getitems__(list(range(8))))))
+        gradients = [weight.grad for weight in trainer.model.parameters() if weight.grad is not None]
+        assert all(gradient.isfinite().all() for gradient in gradients)
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert losses[0] != losses[1]
+
+
 def test_accumulated_batches_of_unlike_sizes_equal_one_batch(prepared, tmp_path):
     weights = []
     options = {"num_train_epochs": 1, "save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False,
