@@ -2,6 +2,6 @@
 
 import sys
 
-from .cli.main import main
+from etegrec_cli import main
 
 sys.exit(main())

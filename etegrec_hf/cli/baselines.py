@@ -1,5 +1,6 @@
 """`etegrec baselines`: what simpler systems reach on a split."""
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ..evaluation.collaborative import load_collaborative_model
 from ..hub.dataset_folder import local_dataset
 from .output_file import check_output_file, write_results
 from .parsing import parse
+from .printing import PrintArguments
 from .tables import print_metrics
 
 EXAMPLES = """examples:
@@ -37,13 +39,19 @@ class BaselineArguments:
 
 
 def run(argv: list[str]) -> None:
-    (arguments,) = parse("baselines", argv, BaselineArguments, examples=EXAMPLES)
-    output = check_output_file(arguments.output)
-    results = measure_baselines(arguments)
-    print_metrics(f"{arguments.data}, {arguments.split}, seen items {results['seen_items']}", results["baselines"])
+    arguments, printed = parse("baselines", argv, BaselineArguments, PrintArguments, examples=EXAMPLES)
+    with printed.apart():
+        output = check_output_file(arguments.output)
+        results = measure_baselines(arguments)
+        write_results(output, results)
+    title = f"{arguments.data}, {arguments.split}, seen items {results['seen_items']}"
+    printed.show(results, lambda: print_metrics(title, results["baselines"]))
     if arguments.collaborative_model is None:
-        print("no SASRec row: make its model with `etegrec embed --collaborative` and name it --collaborative-model")
-    write_results(output, results)
+        print(
+            "note: no SASRec row: make its model with `etegrec embed --collaborative` and name it "
+            "--collaborative-model",
+            file=sys.stderr,
+        )
 
 
 def measure_baselines(arguments: BaselineArguments) -> dict:

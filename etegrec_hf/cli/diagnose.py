@@ -11,6 +11,7 @@ from ..hub.model_folder import load_model
 from ..models.modeling_rqvae import RQVAEModel
 from .output_file import check_output_file, write_results
 from .parsing import parse
+from .printing import PrintArguments
 from .run_folder import load_with_embeddings, note_other_embedding
 from .tables import print_comparison
 
@@ -35,11 +36,12 @@ class DiagnoseArguments:
 
 
 def run(argv: list[str]) -> None:
-    (arguments,) = parse("diagnose", argv, DiagnoseArguments, examples=EXAMPLES)
-    output = check_output_file(arguments.output)
-    results = diagnose(arguments)
-    print_comparison("item tokenizers", results)
-    write_results(output, results)
+    arguments, printed = parse("diagnose", argv, DiagnoseArguments, PrintArguments, examples=EXAMPLES)
+    with printed.apart():
+        output = check_output_file(arguments.output)
+        results = diagnose(arguments)
+        write_results(output, results)
+    printed.show(results, lambda: print_comparison("item tokenizers", results))
 
 
 def diagnose(arguments: DiagnoseArguments) -> dict[str, dict]:

@@ -24,6 +24,7 @@ from ..training.collaborative import (
     describe_training,
 )
 from .parsing import parse
+from .printing import PrintArguments
 from .run_folder import DEFAULT_OUTPUT_DIR, checkpoint_of
 from .tables import print_figures
 
@@ -60,9 +61,11 @@ class EmbedArguments:
 
 
 def run(argv: list[str]) -> None:
-    classes = (EmbedArguments, CollaborativeSizes, CollaborativeTrainingArguments)
-    arguments, sizes, training = parse("embed", argv, *classes, examples=EXAMPLES)
-    print_figures(arguments.data, embed(arguments, sizes, training))
+    classes = (EmbedArguments, CollaborativeSizes, CollaborativeTrainingArguments, PrintArguments)
+    arguments, sizes, training, printed = parse("embed", argv, *classes, examples=EXAMPLES)
+    with printed.apart():
+        figures = embed(arguments, sizes, training)
+    printed.show(figures, lambda: print_figures(arguments.data, figures))
 
 
 def embed(

@@ -1,12 +1,14 @@
 """`etegrec evaluate`: Recall and NDCG of a recommender and of the baselines on a split."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..data.prepared import PreparedDataset
+from ..data.progress import WorkProgress
 from ..data.splits import SPLIT_NAMES
 from ..evaluation.baselines import baselines
 from ..evaluation.evaluate import recommend_split
@@ -19,6 +21,7 @@ from ..hub.training_record import TrainingRecord
 from .finetune import of_catalogue
 from .output_file import check_output_file, write_results
 from .parsing import parse
+from .printing import PrintArguments
 from .tables import print_metrics
 
 EXAMPLES = """examples:
@@ -47,12 +50,14 @@ class EvaluateArguments:
 
 
 def run(argv: list[str]) -> None:
-    (arguments,) = parse("evaluate", argv, EvaluateArguments, examples=EXAMPLES)
-    output = check_output_file(arguments.output)
-    results = evaluate(arguments)
+    arguments, printed = parse("evaluate", argv, EvaluateArguments, PrintArguments, examples=EXAMPLES)
+    with printed.apart():
+        output = check_output_file(arguments.output)
+        results = evaluate(arguments)
+        write_results(output, results)
     title = f"{arguments.data}, {arguments.split}, seen items {results['protocol']['seen_items']}"
-    print_metrics(title, {"this model": results[arguments.split] | results["spread"], **results["baselines"]})
-    write_results(output, results)
+    rows = {"this model": results[arguments.split] | results["spread"], **results["baselines"]}
+    printed.show(results, lambda: print_metrics(title, rows))
 
 
 def evaluate(arguments: EvaluateArguments) -> dict:
@@ -69,8 +74,9 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     split = getattr(data, arguments.split)
     seen = seen_items(data, split) if arguments.exclude_seen else None
     top_k = min(max(KS), arguments.num_beams)
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=arguments.bf16):
-        ranked = recommend_split(model, split, top_k, arguments.num_beams, arguments.batch_size, seen)
+    with WorkProgress() as progress, torch.autocast(model.device.type, torch.bfloat16, enabled=arguments.bf16):
+        advance = partial(progress.work_done, progress.begin("evaluating", len(split), "users"))
+        ranked = recommend_split(model, split, top_k, arguments.num_beams, arguments.batch_size, seen, advance)
     metrics = ranking_metrics(ranked, split.targets)
     item_counts = np.bincount(data.train.sequences, minlength=data.n_items + 1)
     measured = {

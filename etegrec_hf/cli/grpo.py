@@ -14,6 +14,7 @@ from ..training.grpo_trainer import ETEGRecGRPOTrainer
 from ..training.rewards import REWARDS, WEIGHTS, make_reward
 from .finetune import of_catalogue
 from .parsing import parse
+from .printing import PrintArguments
 from .run_folder import checkpoint_of, record_of
 from .tables import print_metrics
 
@@ -44,11 +45,15 @@ class GrpoArguments:
 
 
 def run(argv: list[str]) -> None:
-    trainer = grpo(*parse("grpo", argv, GrpoArguments, ETEGRecGRPOConfig, examples=EXAMPLES))
+    classes = (GrpoArguments, ETEGRecGRPOConfig, PrintArguments)
+    arguments, training, printed = parse("grpo", argv, *classes, examples=EXAMPLES)
+    with printed.apart():
+        trainer = grpo(arguments, training)
     if trainer.is_world_process_zero():
-        rows = {f"step {row['step']}" if row["step"] else "before": row for row in trainer.validation_rows()}
-        kept = f", best at step {trainer.state.best_global_step}" if trainer.holds_best else ""
-        print_metrics(f"validation{kept}", rows)
+        validation, best = trainer.validation_rows(), trainer.state.best_global_step if trainer.holds_best else None
+        rows = {f"step {row['step']}" if row["step"] else "before": row for row in validation}
+        kept = "" if best is None else f", best at step {best}"
+        printed.show({"validation": validation, "best_step": best}, lambda: print_metrics(f"validation{kept}", rows))
 
 
 def grpo(arguments: GrpoArguments, training: ETEGRecGRPOConfig) -> ETEGRecGRPOTrainer:

@@ -4,10 +4,13 @@ import argparse
 import dataclasses
 import difflib
 import json
+from enum import Enum
 from pathlib import Path
 
 import yaml
 from transformers import HfArgumentParser
+
+LIST_OPTIONS = "--list-options"
 
 
 def parse(command: str, argv: list[str], *classes: type, examples: str = "") -> tuple:
@@ -20,14 +23,8 @@ def parse(command: str, argv: list[str], *classes: type, examples: str = "") -> 
         FileNotFoundError: no such file.
         SystemExit: arguments that can't be parsed, with code 2.
     """
-    parser = HfArgumentParser(
-        classes,
-        prog=f"etegrec {command}",
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", type=Path, help="YAML file with the same names; the command line wins.")
+    parser = make_parser(command, classes, examples)
+    check_options(parser, argv)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config", type=Path)
     config = first.parse_known_args(argv)[0].config
@@ -39,18 +36,85 @@ def parse(command: str, argv: list[str], *classes: type, examples: str = "") -> 
         argv, look_for_args_file=False, return_remaining_strings=True
     )
     if unknown:
-        options = [option for option in parser._option_string_actions if "_" not in option]
-        near = difflib.get_close_matches(unknown[0], options, n=1)
-        parser.error(f"unknown argument {unknown[0]!r}; " + (f"did you mean {near[0]!r}?" if near else "see --help."))
+        parser.error(f"unknown argument {unknown[0]!r}; see --help.")
     return tuple(parsed[: len(classes)])
+
+
+def make_parser(command: str, classes: tuple[type, ...], examples: str) -> HfArgumentParser:
+    """The parser of a command, whose help shows every default, and examples."""
+    parser = HfArgumentParser(
+        classes, prog=f"etegrec {command}", epilog=examples, formatter_class=HelpFormatter, allow_abbrev=False
+    )
+    for action in parser._actions:
+        action.help = action.help or inherited_help(classes, action.dest)
+    parser.add_argument("--config", type=Path, help="YAML file with the same names; the command line wins.")
+    debug = parser._option_string_actions.get("--debug")  # TrainingArguments has one, which a file alone can set
+    if debug is None:
+        debug = parser.add_argument("--debug", action="store_true")
+    debug.help = "Show the trace of an error."
+    parser.add_argument(LIST_OPTIONS, action=ListOptions, nargs=0, help=argparse.SUPPRESS)
+    return parser
+
+
+def inherited_help(classes: tuple[type, ...], name: str) -> str:
+    """What the nearest parent says of a field whose default alone was changed."""
+    parents = (parent for cls in classes for parent in cls.__mro__ if dataclasses.is_dataclass(parent))
+    found = (field.metadata.get("help") for cls in parents for field in dataclasses.fields(cls) if field.name == name)
+    return next(filter(None, found), "")
+
+
+def options_of(parser: argparse.ArgumentParser) -> list[str]:
+    """The options to offer: each spelling with hyphens, and none that the help leaves out."""
+    return [
+        option
+        for option, action in parser._option_string_actions.items()
+        if option.startswith("--") and "_" not in option and action.help is not argparse.SUPPRESS
+    ]
+
+
+def check_options(parser: argparse.ArgumentParser, argv: list[str]) -> None:
+    """Stops with code 2 at an option that doesn't exist, naming the nearest, before others are found missing."""
+    for argument in argv:
+        option = argument.partition("=")[0]
+        if option.startswith("--") and " " not in option and option not in parser._option_string_actions:
+            near = difflib.get_close_matches(option, options_of(parser), n=1)
+            parser.error(f"unknown argument {option!r}; " + (f"did you mean {near[0]!r}?" if near else "see --help."))
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Examples as they were written, and behind each option its default."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        if action.required:
+            return f"{action.help} (required)"
+        if action.default is argparse.SUPPRESS:
+            return action.help or ""
+        default = action.default
+        if isinstance(default, Enum):
+            default = default.value
+        elif isinstance(default, list):
+            default = " ".join(map(str, default))
+        default = str(default).replace("%", "%%")  # which argparse would take for a format
+        return f"{action.help} (default: {default})"
+
+
+class ListOptions(argparse.Action):
+    """Prints a command's options, one a line, and ends: what `etegrec completion` asks each command for."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        print("\n".join(options_of(parser)))
+        parser.exit()
 
 
 def read_config(path: Path, classes: tuple[type, ...]) -> dict:
     """The entries of a YAML file.
 
     Raises:
+        FileNotFoundError: no such file.
         ValueError: it is no YAML mapping, or has a key that none of the dataclasses has.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"`config` {str(path)!r} is no file; name a YAML file.")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:

@@ -7,6 +7,7 @@ from ..data.prepare import prepare
 from ..data.sources import READERS, ROW_ORDER, SourceOptions
 from ..data.splits import SPLITTERS
 from .parsing import parse
+from .printing import PrintArguments
 from .tables import print_figures
 
 EXAMPLES = """examples:
@@ -62,8 +63,28 @@ class PrepareArguments:
 def run(argv: list[str]) -> None:
     if argv and not argv[0].startswith("-"):
         argv = ["--path", *argv]
-    (args,) = parse("prepare", argv, PrepareArguments, examples=EXAMPLES)
-    statistics = prepare(
+    args, printed = parse("prepare", argv, PrepareArguments, PrintArguments, examples=EXAMPLES)
+    with printed.apart():
+        statistics = prepare_dataset(args)
+    malformed = statistics.pop("malformed")
+    printed.show(statistics, lambda: print_figures(args.output_dir, statistics))
+    if args.format not in ("letter", "etegrec") and statistics["order"] == ROW_ORDER:
+        print(
+            "note: no time column: the rows are taken to be in order; else name one with --time-column",
+            file=sys.stderr,
+        )
+    for note in malformed:
+        print(f"note: left out: {note}", file=sys.stderr)
+    if statistics["items_without_texts"] == statistics["items"]:  # a log without texts needs no note
+        statistics |= {"items_without_texts": 0, "items_without_title": 0}
+    for name, remedy in NOTES.items():
+        if statistics.get(name):
+            print(f"note: {name.replace('_', ' ')}: {statistics[name]}{remedy}", file=sys.stderr)
+
+
+def prepare_dataset(args: PrepareArguments) -> dict:
+    """Prepares the log as the arguments say, and returns the dataset's statistics."""
+    return prepare(
         args.path,
         args.format,
         args.output_dir,
@@ -77,20 +98,6 @@ def run(argv: list[str]) -> None:
         license=args.license,
         seed=args.seed,
     )
-    malformed = statistics.pop("malformed")
-    print_figures(args.output_dir, statistics)
-    if args.format not in ("letter", "etegrec") and statistics["order"] == ROW_ORDER:
-        print(
-            "note: no time column: the rows are taken to be in order; else name one with --time-column",
-            file=sys.stderr,
-        )
-    for note in malformed:
-        print(f"note: left out: {note}", file=sys.stderr)
-    if statistics["items_without_texts"] == statistics["items"]:  # a log without texts needs no note
-        statistics |= {"items_without_texts": 0, "items_without_title": 0}
-    for name, remedy in NOTES.items():
-        if statistics.get(name):
-            print(f"note: {name.replace('_', ' ')}: {statistics[name]}{remedy}", file=sys.stderr)
 
 
 # What a reader of the table might miss, and what can be done about it

@@ -1,6 +1,7 @@
 """`etegrec quickstart`: the whole way on made-up data whose optimum is known."""
 
 import json
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..training.arguments import ETEGRecTrainingArguments, FinetuningArguments, 
 from .evaluate import EvaluateArguments, evaluate
 from .finetune import FinetuneArguments, finetune
 from .parsing import parse
+from .printing import PrintArguments
 from .tables import print_metrics
 from .train import RecommenderSizes, TrainArguments, train
 from .train_tokenizer import TokenizerArguments, train_tokenizer
@@ -37,11 +39,12 @@ class QuickstartArguments:
 
 
 def run(argv: list[str]) -> None:
-    (arguments,) = parse("quickstart", argv, QuickstartArguments, examples=EXAMPLES)
-    results = quickstart(arguments)
+    arguments, printed = parse("quickstart", argv, QuickstartArguments, PrintArguments, examples=EXAMPLES)
+    with printed.apart():
+        results = quickstart(arguments)
     rows = {"etegrec_hf": results["test"], **results["baselines"], "known optimum": results["optimum"]}
-    print_metrics("Test split of the made-up data", rows)
-    print(f"{results['seconds']:.0f} seconds; everything is in {arguments.output_dir}")
+    printed.show(results, lambda: print_metrics("Test split of the made-up data", rows))
+    print(f"{results['seconds']:.0f} seconds; everything is in {arguments.output_dir}", file=sys.stderr)
 
 
 def quickstart(arguments: QuickstartArguments) -> dict:

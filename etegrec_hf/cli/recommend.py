@@ -11,6 +11,7 @@ from ..hub.dataset_folder import local_dataset
 from ..hub.model_folder import load_recommender
 from .output_file import check_output_file
 from .parsing import parse
+from .printing import PrintArguments
 
 EXAMPLES = """examples:
   etegrec recommend --model runs/model --history "id1,id2" --top-k 10
@@ -31,12 +32,19 @@ class RecommendArguments:
 
 
 def run(argv: list[str]) -> None:
-    arguments, options = parse("recommend", argv, RecommendArguments, RecommendOptions, examples=EXAMPLES)
+    classes = (RecommendArguments, RecommendOptions, PrintArguments)
+    arguments, options, printed = parse("recommend", argv, *classes, examples=EXAMPLES)
     history, data, output = arguments.history, arguments.data, arguments.output
     if history is not None and data is None and output is None:
-        recommend_one(arguments.model, history, options)
+        with printed.apart():
+            rows = recommend_one(arguments.model, history, options)
+        printed.show(rows, lambda: print_items(rows))
     elif history is None and data is not None and output is not None:
-        recommend_all(arguments.model, data, output, options, arguments.resume)
+        with printed.apart():
+            counts = recommend_all(arguments.model, data, output, options, arguments.resume)
+        if processes().is_main_process:
+            told = f"{counts['users']} users in {output}; {counts['empty']} of them have an empty list"
+            printed.show(counts | {"output": output}, lambda: print(told))
     else:
         given = [name for name in ("history", "data", "output") if getattr(arguments, name) is not None]
         raise ValueError(
@@ -45,8 +53,8 @@ def run(argv: list[str]) -> None:
         )
 
 
-def recommend_one(name: str, given: str, options: RecommendOptions) -> None:
-    """Prints what is recommended for a history."""
+def recommend_one(name: str, given: str, options: RecommendOptions) -> list[dict]:
+    """What is recommended for a history, best first: of each item its rank, id, title and log-probability."""
     history = [item_id.strip() for item_id in given.split(",") if item_id.strip()]
     model, tokenizer = load_recommender(name)
     titles = tokenizer.item_titles
@@ -57,18 +65,25 @@ def recommend_one(name: str, given: str, options: RecommendOptions) -> None:
         num_beams=max(options.num_beams, options.top_k),
         exclude_history=options.exclude_history,
     )
+    return [
+        {"rank": rank, "item_id": item_id, "title": titles.get(item_id, ""), "score": score}
+        for rank, (item_id, score) in enumerate(zip(tokenizer.ids_of(items[0]), scores[0].tolist()), start=1)
+    ]
+
+
+def print_items(rows: list[dict]) -> None:
+    """Prints a line an item, with titles where there are any."""
+    titles = any(row["title"] for row in rows)
     table = Table("rank", "item", *(["title"] if titles else []), "log-probability")
-    for rank, (item_id, score) in enumerate(zip(tokenizer.ids_of(items[0]), scores[0].tolist()), start=1):
-        shown = [Text(text) for text in (item_id, *([titles.get(item_id, "")] if titles else []))]  # no markup in data
-        table.add_row(str(rank), *shown, f"{score:.3f}")
+    for row in rows:
+        shown = [Text(row[name]) for name in (["item_id", "title"] if titles else ["item_id"])]  # no markup in data
+        table.add_row(str(row["rank"]), *shown, f"{row['score']:.3f}")
     Console().print(table)
 
 
-def recommend_all(name: str, data: str, output: str, options: RecommendOptions, resume: bool) -> None:
+def recommend_all(name: str, data: str, output: str, options: RecommendOptions, resume: bool) -> dict[str, int]:
     """Writes what is recommended for a dataset's users, in this process or those of `accelerate launch`."""
     check_output_file(output)
-    state = processes()  # before the model is loaded, onto the process's own GPU
+    processes()  # before the model is loaded, onto the process's own GPU
     model, tokenizer = load_recommender(name)
-    counts = batch_recommend(model, tokenizer, local_dataset(data), output, options, resume)
-    if state.is_main_process:
-        print(f"{counts['users']} users in {output}; {counts['empty']} of them have an empty list")
+    return batch_recommend(model, tokenizer, local_dataset(data), output, options, resume)

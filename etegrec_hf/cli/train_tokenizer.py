@@ -12,6 +12,7 @@ from ..models.modeling_rqvae import RQVAEModel
 from ..training.arguments import RQVAETrainingArguments
 from ..training.rqvae_trainer import RQVAETrainer
 from .parsing import parse
+from .printing import PrintArguments
 from .run_folder import checkpoint_of, load_with_embeddings, record_of
 from .tables import print_figures
 
@@ -56,9 +57,11 @@ class TokenizerArguments:
 
 
 def run(argv: list[str]) -> None:
-    arguments, training = parse("train-tokenizer", argv, TokenizerArguments, RQVAETrainingArguments, examples=EXAMPLES)
-    figures = train_tokenizer(arguments, training)
-    print_figures(training.output_dir, figures)
+    classes = (TokenizerArguments, RQVAETrainingArguments, PrintArguments)
+    arguments, training, printed = parse("train-tokenizer", argv, *classes, examples=EXAMPLES)
+    with printed.apart():
+        figures = train_tokenizer(arguments, training)
+    printed.show(figures, lambda: print_figures(training.output_dir, figures))
 
 
 def train_tokenizer(arguments: TokenizerArguments, training: RQVAETrainingArguments) -> dict[str, float]:

@@ -50,6 +50,11 @@ class SequenceDataset(Dataset):
     def __len__(self) -> int:
         return len(self.position)
 
+    @property
+    def n_targets(self) -> int:
+        """One a sample."""
+        return len(self)
+
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
 
@@ -97,6 +102,11 @@ class WholeSequenceDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.starts)
+
+    @property
+    def n_targets(self) -> int:
+        """Of all windows together; a label that repeats one of the window before is none."""
+        return int(self.lengths.sum() - self.context * self.is_later.sum())
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}

@@ -39,6 +39,7 @@ class StreamedSequences:
     Attributes:
         groups (`list[tuple[str, int]]`): file and number of each row group.
         counts (`list[np.ndarray]`): for each buffer, how many of its samples have each length, from 0.
+        n_targets (`int`): of an epoch.
         fingerprint (`str`): of the sequences and of how buffers divide them; that of the same split in memory where
             one buffer holds all.
 
@@ -58,6 +59,7 @@ class StreamedSequences:
         self.footers = {file: _footer(file) for file in files}
         self.groups = [(file, group) for file in files for group in range(self.footers[file].num_row_groups)]
         self.counts: list[np.ndarray] = []
+        self.n_targets = 0
         self.fingerprint = splits_hash(self._counted(self._splits(self.groups)))
         if not self.counts:
             raise ValueError(
@@ -78,7 +80,9 @@ class StreamedSequences:
         for split in splits:
             yield split
             if _has_samples(split):
-                self.counts.append(np.bincount(self.samples_of(split).lengths))
+                samples = self.samples_of(split)
+                self.counts.append(np.bincount(samples.lengths))
+                self.n_targets += samples.n_targets
 
     def _splits(self, groups: Iterable[tuple[str, int]]) -> Iterator[Split]:
         # Row groups by pyarrow's reader and not by `load_dataset(..., streaming=True)`, which keeps the bytes of all

@@ -10,11 +10,11 @@ from string import Formatter
 
 import numpy as np
 import pyarrow as pa
-from rich.progress import track
 
 from .folders import replace_file
 from .item_embeddings import NamedEmbedding, check_name, embedding_file, write_embedding
 from .prepared import read_items
+from .progress import WorkProgress
 
 CHUNK = 512  # items whose embeddings are kept at a time
 
@@ -98,9 +98,13 @@ def embed_texts(
     if missing:
         encoder = _encoder(model)
         done.mkdir(parents=True, exist_ok=True)
-        for start in track(missing, description="embedding texts"):
-            values = encoder.encode(texts[start : start + CHUNK], batch_size=batch_size, show_progress_bar=False)
-            replace_file(done / f"{start}.npy", partial(_save, values))
+        with WorkProgress() as progress:
+            chunks = {start: texts[start : start + CHUNK] for start in missing}
+            task = progress.begin("embedding", sum(map(len, chunks.values())), "texts")
+            for start, chunk in chunks.items():
+                values = encoder.encode(chunk, batch_size=batch_size, show_progress_bar=False)
+                replace_file(done / f"{start}.npy", partial(_save, values))
+                progress.work_done(task, len(chunk))
     values = np.concatenate([np.load(done / f"{start}.npy", allow_pickle=False) for start in starts])
     values[[not text for text in texts]] = 0  # nothing is known of them
     part = NamedEmbedding(name, values, made)

@@ -13,13 +13,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from accelerate import PartialState
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
-from rich.text import Text
 from transformers.utils import logging
 
 from ..data.fingerprint import hash_of
 from ..data.prepared import Split, read_items, split_file
+from ..data.progress import WorkProgress
 from ..data.sharded_parquet import ShardedParquet
 from ..data.splits import SPLIT_NAMES
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
@@ -121,13 +119,14 @@ def batch_recommend(
             file.start()
     state.wait_for_everyone()
     own = missing[state.process_index :: state.num_processes]
-    with _progress(state) as progress:
-        task = progress.add_task("recommending", total=sum(file.rows_of[number] for number in own))
+    share = f" (process 1 of {state.num_processes})" if state.num_processes > 1 else ""
+    with WorkProgress(state.is_main_process) as progress:  # which shows its own share
+        task = progress.begin(f"recommending{share}", sum(file.rows_of[number] for number in own), "users")
         batches = pq.ParquetFile(rows).iter_batches(options.shard_size, columns=COLUMNS)
         for number, batch in enumerate(batches):
             if number in own:
                 table = pa.Table.from_batches([batch])
-                file.write(number, recommend_rows(model, tokenizer, table, options, partial(progress.advance, task)))
+                file.write(number, recommend_rows(model, tokenizer, table, options, partial(progress.work_done, task)))
     state.wait_for_everyone()
     if state.is_main_process:
         file.finish()
@@ -223,23 +222,3 @@ def _manifest(model, tokenizer, rows: Path, options: RecommendOptions) -> dict:
 def _empty_lists(path: Path) -> int:
     lists = (batch["items"] for batch in pq.ParquetFile(path).iter_batches(columns=["items"]))
     return sum(pc.equal(pc.list_value_length(items), 0).true_count for items in lists)
-
-
-class _UsersASecond(ProgressColumn):
-    def render(self, task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:.0f} users/s" if speed else "")
-
-
-def _progress(state: PartialState) -> Progress:
-    """The bar of the main process, which counts its own share."""
-    share = f" (process 1 of {state.num_processes})" if state.num_processes > 1 else ""
-    return Progress(
-        TextColumn(f"{{task.description}}{share}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _UsersASecond(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not state.is_main_process,
-    )

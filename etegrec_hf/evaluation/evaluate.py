@@ -1,6 +1,6 @@
 """Ranked items for a whole split."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import scipy.sparse
@@ -19,6 +19,7 @@ def recommend_split(
     num_beams: int = 50,
     batch_size: int = 64,
     seen: scipy.sparse.csr_matrix | None = None,
+    advance: Callable[[int], object] = lambda users: None,
 ) -> np.ndarray:
     """Recommends for each row of a split, batched by length.
 
@@ -28,6 +29,7 @@ def recommend_split(
         top_k, num_beams (`int`, *optional*, default to 50): as in `model.recommend`.
         batch_size (`int`, *optional*, defaults to 64): users at a time.
         seen (`scipy.sparse.csr_matrix`, *optional*): items to leave out, see [`seen_items`].
+        advance (`Callable`, *optional*): is told a number of users whenever so many more are done.
 
     Returns:
         `np.ndarray` `[rows, top_k]` of item indices in the order of the split's rows. A row without a history keeps 0.
@@ -35,6 +37,7 @@ def recommend_split(
     ranked = np.zeros((len(split), top_k), dtype=np.int64)
     for rows, items, _ in recommendations(model, split, top_k, num_beams, batch_size, seen):
         ranked[rows] = items
+        advance(len(rows))
     return ranked
 
 

@@ -5,13 +5,14 @@ import shutil
 from pathlib import Path
 
 from safetensors import SafetensorError
-from transformers import EarlyStoppingCallback, PreTrainedConfig
+from transformers import EarlyStoppingCallback, PreTrainedConfig, ProgressCallback
 from transformers.trainer_utils import HubStrategy, rotate_checkpoints
 from transformers.utils import logging
 
 from ..hub.model_folder import MODEL_FILES, check_files
 from .callbacks import TerminationCallback
 from .finite_loss import FiniteLoss
+from .progress import TrainingProgressCallback
 
 logger = logging.get_logger(__name__)
 
@@ -63,6 +64,8 @@ class SafeCheckpoints(FiniteLoss):
     """
 
     _staging: str | None = None
+    stage = "training"
+    unit = "samples"  # what `samples_an_epoch` counts
 
     def __init__(self, model, args, **kwargs):
         if args.push_to_hub and args.hub_strategy != HubStrategy.END:
@@ -72,6 +75,17 @@ class SafeCheckpoints(FiniteLoss):
             )
         super().__init__(model=model, args=args, **kwargs)
         self.add_callback(TerminationCallback(self))
+        if self.pop_callback(ProgressCallback) is not None:  # none with `disable_tqdm`, another one in a notebook
+            self.add_callback(TrainingProgressCallback(self))
+
+    @property
+    def progress_title(self) -> str:
+        """What is being trained, for whoever looks on."""
+        return self.stage
+
+    def samples_an_epoch(self) -> int:
+        """Samples that all processes read in an epoch."""
+        return len(self.train_dataset)
 
     def _get_output_dir(self, trial) -> str:
         return self._staging or super()._get_output_dir(trial)
@@ -155,7 +169,12 @@ class SafeCheckpoints(FiniteLoss):
             self.check_checkpoint(str(resume_from_checkpoint))
             rank = f"_{self.args.process_index}" if self.args.world_size > 1 else ""
             check_files(resume_from_checkpoint, (f"rng_state{rank}.pth",))
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        try:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        finally:
+            for callback in self.callback_handler.callbacks:
+                if isinstance(callback, TrainingProgressCallback):
+                    callback.close()
 
     def check_checkpoint(self, folder: str) -> None:
         """Looks whether a run of this model can go on from a checkpoint.

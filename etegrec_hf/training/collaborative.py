@@ -100,6 +100,9 @@ class CollaborativeTrainer(SafeCheckpoints):
     Turning Dross Into Gold Loss (2023).
     """
 
+    stage = "collaborative model"
+    unit = "targets"
+
     def __init__(self, model: GPT2LMHeadModel, args: CollaborativeTrainingArguments, data: PreparedDataset, **kwargs):
         self.item_ids = data.item_ids
         # the head is the embedding, saved once: a checkpoint without it misses nothing
@@ -133,6 +136,10 @@ class CollaborativeTrainer(SafeCheckpoints):
             trained = json.loads(Path(resume_from_checkpoint, ITEM_IDS).read_text(encoding="utf-8"))
             check_items(trained, self.item_ids, resume_from_checkpoint)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def samples_an_epoch(self) -> int:
+        """Targets of all windows."""
+        return self.train_dataset.n_targets
 
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
         """Mean cross-entropy over the positions that have a target; batches of like length have few others."""

@@ -67,6 +67,7 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
     """
 
     stage = "reinforcement learning"
+    unit = "prompts"
     args: ETEGRecGRPOConfig
 
     def __init__(

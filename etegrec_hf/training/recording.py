@@ -66,8 +66,6 @@ class RecordedTraining(SafeCheckpoints):
         **kwargs: arguments of `Trainer`.
     """
 
-    stage = "training"
-
     def __init__(self, model, args, record: TrainingRecord | None = None, **kwargs):
         self.record = record or TrainingRecord()
         self.holds_best = False  # whether the best checkpoint's weights were loaded

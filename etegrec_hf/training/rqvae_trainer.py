@@ -44,6 +44,7 @@ class RQVAETrainer(RecordedTraining):
     """
 
     stage = "item tokenizer"
+    unit = "items"
 
     def __init__(self, model: RQVAEModel, args: RQVAETrainingArguments, embeddings: torch.FloatTensor, **kwargs):
         if embeddings.shape[1] != model.config.input_size:

@@ -55,6 +55,7 @@ class ETEGRecTrainer(RecordedTraining):
     """
 
     loss_is_scaled_for_ga = True  # by each batch's share of the targets
+    unit = "targets"
 
     def __init__(
         self,
@@ -126,6 +127,15 @@ class ETEGRecTrainer(RecordedTraining):
             max_history=config.max_history,
             item_titles=self.item_titles,
         )
+
+    @property
+    def progress_title(self) -> str:
+        """The phase, where phases take turns."""
+        return self.stage if self.phase == "finetune" else f"{self.phase} phase"
+
+    def samples_an_epoch(self) -> int:
+        """Targets, of whole sequences too."""
+        return self.train_dataset.n_targets
 
     # Phases
 

@@ -1,0 +1,98 @@
+"""`etegrec add-items`: a trained recommender learns items by their embeddings, without training."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from ..data.folders import check_output_dir
+from ..data.new_items import NewItems, read_new_items
+from ..data.prepared import PreparedDataset
+from ..evaluation.code_diagnostics import code_diagnostics
+from ..hub.dataset_folder import local_dataset
+from ..hub.model_folder import load_recommender, local_folder, save_model_folder
+from ..hub.training_record import TrainingRecord, versions
+from .parsing import parse
+from .printing import PrintArguments
+from .tables import print_figures
+
+EXAMPLES = """examples:
+  etegrec add-items --model runs/model --items new.parquet --output-dir runs/next
+  etegrec add-items --model user/published --items data/newer --output-dir runs/next
+"""
+
+
+@dataclass
+class AddItemsArguments:
+    """What is added to what."""
+
+    model: str = field(metadata={"help": "A trained recommender: a folder or a Hub id."})
+    items: str = field(
+        metadata={
+            "help": "A .parquet or .csv with the columns item_id, embedding (in a .csv as JSON) and maybe title; or a "
+            "prepared dataset, of which the items are added that the model doesn't know."
+        }
+    )
+    output_dir: str = field(metadata={"help": "A new folder."})
+
+
+def run(argv: list[str]) -> None:
+    arguments, printed = parse("add-items", argv, AddItemsArguments, PrintArguments, examples=EXAMPLES)
+    with printed.apart():
+        figures = add_items(arguments)
+    printed.show(figures, lambda: print_figures(arguments.output_dir, figures))
+
+
+def add_items(arguments: AddItemsArguments) -> dict[str, int]:
+    """Adds the items, saves the larger model, and returns how many there were, came and are.
+
+    The training record keeps the model's stages and gets one for what was added. Evaluations are left out: they
+    ranked the smaller catalogue.
+
+    Raises:
+        FileExistsError: the output folder holds something.
+        ValueError: no embeddings or those of another width, items that the model knows, or [`read_new_items`] or
+            `model.add_items` raises.
+    """
+    check_output_dir(arguments.output_dir)
+    is_table = Path(arguments.items).suffix in (".parquet", ".csv") or Path(arguments.items).is_file()
+    items = read_new_items(Path(arguments.items)) if is_table else items_of_dataset(arguments.items)
+    model, tokenizer = load_recommender(arguments.model)
+    before = model.config.n_items
+    catalogue = set(tokenizer.item_ids)
+    known = [item_id for item_id in items.item_ids if item_id in catalogue]
+    if is_table and known:
+        raise ValueError(
+            f"{len(known)} items of {arguments.items} are in the model's catalogue already, first {known[0]!r}; leave "
+            "them out."
+        )
+    rows = [row for row, item_id in enumerate(items.item_ids) if item_id not in catalogue]
+    if not rows:
+        raise ValueError(f"the model knows all {len(known)} items of {arguments.items}; there is nothing to add.")
+    width = model.config.rqvae_config.input_size if model.item_tokenizer is not None else items.embeddings.shape[1]
+    if items.embeddings.shape[1] != width:
+        raise ValueError(
+            f"the embeddings in {arguments.items} have width {items.embeddings.shape[1]} and the model reads {width}; "
+            "make them as those that it was trained on were made."
+        )
+    model.add_items([items.item_ids[row] for row in rows], torch.from_numpy(items.embeddings[rows]), tokenizer)
+    tokenizer.item_titles = items.title_of | tokenizer.item_titles
+    record = TrainingRecord.read(local_folder(arguments.model))
+    added = {"stage": "items added", "data": f"{len(rows)} items of {Path(arguments.items).name}"}
+    record.stages.append(added | {"versions": versions()})
+    record.codes = code_diagnostics(model.item_codes[:, :-1].cpu(), model.config.codebook_size)
+    record.evaluations = []
+    save_model_folder(arguments.output_dir, model, tokenizer, record)
+    return {"items_before": before, "items_added": len(rows), "items": model.config.n_items}
+
+
+def items_of_dataset(name: str) -> NewItems:
+    """The items of a prepared dataset, a folder or an id of the Hub.
+
+    Raises:
+        ValueError: it holds no embeddings.
+    """
+    data = PreparedDataset.load(local_dataset(name, ()), ())
+    if data.embeddings is None:
+        raise ValueError(f"{name} holds no `embedding`, by which items are added; make one with `etegrec embed`.")
+    return NewItems(data.item_ids, data.title_of, data.embeddings)

@@ -1,0 +1,60 @@
+"""`etegrec completion`: a script for the shell, which completes commands and options without starting Python."""
+
+import io
+from contextlib import redirect_stdout, suppress
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Literal
+
+from etegrec_cli import COMMANDS
+
+from .parsing import LIST_OPTIONS, parse
+
+EXAMPLES = """examples:
+  etegrec completion bash > ~/.local/share/bash-completion/completions/etegrec
+  etegrec completion zsh > ~/.etegrec_completion; echo 'source ~/.etegrec_completion' >> ~/.zshrc
+
+The script holds the options of this version; write it anew after an update.
+"""
+ZSH = "autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n"
+SCRIPT = """_etegrec() {{
+    local word="${{COMP_WORDS[COMP_CWORD]}}" words=""
+    if [ "$COMP_CWORD" -eq 1 ]; then
+        words="{commands} --help --version"
+    elif [ "${{word#-}}" != "$word" ]; then
+        case "${{COMP_WORDS[1]}}" in
+{cases}
+        esac
+    fi
+    COMPREPLY=( $(compgen -W "$words" -- "$word") )
+}}
+complete -o default -F _etegrec etegrec
+"""
+
+
+@dataclass
+class CompletionArguments:
+    """For whom."""
+
+    shell: Literal["bash", "zsh"] = field(metadata={"help": "bash or zsh. May stand first."})
+
+
+def run(argv: list[str]) -> None:
+    if argv and not argv[0].startswith("-"):
+        argv = ["--shell", *argv]
+    (arguments,) = parse("completion", argv, CompletionArguments, examples=EXAMPLES)
+    print((ZSH if arguments.shell == "zsh" else "") + script(), end="")
+
+
+def script() -> str:
+    """The script, with the options that every command has now."""
+    cases = (f'            {command}) words="{" ".join(options(command))}" ;;' for command in COMMANDS)
+    return SCRIPT.format(commands=" ".join(COMMANDS), cases="\n".join(cases))
+
+
+def options(command: str) -> list[str]:
+    """A command's options, which it lists itself."""
+    listed = io.StringIO()
+    with redirect_stdout(listed), suppress(SystemExit):
+        import_module(f"{__package__}.{command.replace('-', '_')}").run([LIST_OPTIONS])
+    return listed.getvalue().split()

@@ -1,0 +1,100 @@
+"""Items with embeddings from a file, for a catalogue that grows."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from .embeddings import embeddings_of_column
+from .sources.columns import ids_as_text
+
+
+@dataclass(frozen=True)
+class NewItems:
+    """Items to add to a catalogue.
+
+    Args:
+        item_ids (`list[str]`): each once.
+        title_of (`dict[str, str]`): item id to title, where one is known.
+        embeddings (`np.ndarray` of `float32`, shape `(n, width)`): their semantic embeddings.
+    """
+
+    item_ids: list[str]
+    title_of: dict[str, str]
+    embeddings: np.ndarray
+
+
+def read_new_items(path: Path) -> NewItems:
+    """Reads a table of items: the columns `item_id` and `embedding`, and maybe `title`.
+
+    Args:
+        path (`Path`): a `.parquet`, whose `embedding` is a list of numbers, or a `.csv` with a header, where it is
+            written as a JSON list (`"[0.1, 0.2]"`, in quotes).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another kind of file, a damaged one, missing columns, no rows, ids that are empty or there twice,
+            or embeddings that are no lists of numbers, of several widths, empty, NaN or infinite.
+    """
+    if path.suffix not in (".parquet", ".csv"):
+        raise ValueError(f"`items` {str(path)!r} is no .parquet or .csv file and no prepared dataset; convert it.")
+    if not path.is_file():
+        raise FileNotFoundError(f"`items` {str(path)!r} is no file; check the path.")
+    try:
+        table = pq.read_table(path) if path.suffix == ".parquet" else _read_csv(path)
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} can't be read: {error}; copy it again or convert it.") from error
+    absent = [name for name in ("item_id", "embedding") if name not in table.column_names]
+    if absent:
+        raise ValueError(
+            f"{path} has no column {absent[0]!r}, only {table.column_names}; it needs `item_id` and `embedding`, and "
+            "may have `title`."
+        )
+    item_ids = ids_as_text(table["item_id"], "item_id", path).to_pylist()
+    if not item_ids:
+        raise ValueError(f"{path} holds no items; give one row an item.")
+    if not all(item_ids):
+        raise ValueError(f"{item_ids.count(None) + item_ids.count('')} item ids in {path} are empty; give them ids.")
+    if len(set(item_ids)) < len(item_ids):
+        raise ValueError(
+            f"{path} holds {len(item_ids) - len(set(item_ids))} duplicate item ids; keep one row an item."
+        )
+    titles = table["title"].to_pylist() if "title" in table.column_names else []
+    title_of = {item_id: str(title) for item_id, title in zip(item_ids, titles) if title}
+    return NewItems(item_ids, title_of, embeddings_of_column(_as_lists(table["embedding"], path), item_ids, path))
+
+
+def _read_csv(path: Path) -> pa.Table:
+    """All columns as they are written, and empty ones as nothing."""
+    with pyarrow.csv.open_csv(path) as reader:
+        names = reader.schema.names
+    options = pyarrow.csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()), null_values=[""], strings_can_be_null=True
+    )
+    return pyarrow.csv.read_csv(
+        path, parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True), convert_options=options
+    )
+
+
+def _as_lists(column: pa.ChunkedArray, path: Path) -> pa.ChunkedArray:
+    """A column of lists of numbers, which may be written as JSON.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    needed = f"the column `embedding` of {path} holds {{}}; it needs lists of numbers, in a .csv as JSON: [0.1, 0.2]."
+    if pa.types.is_string(column.type):
+        try:
+            cells = [None if cell is None else json.loads(cell) for cell in column.to_pylist()]
+            column = pa.chunked_array([pa.array(cells, pa.list_(pa.float32()))])
+        except (ValueError, TypeError, pa.ArrowException) as error:
+            raise ValueError(needed.format("other text")) from error
+    kind = column.type
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    if not (is_list and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))):
+        raise ValueError(needed.format(kind))
+    return column
