@@ -49,7 +49,9 @@ class WorkProgress(Progress):
 
     def begin(self, description: str, total: int, unit: str, samples: float = 1.0, completed: int = 0) -> TaskID:
         """Adds a task of `total` steps of `samples` samples each, which are counted by the name `unit`."""
-        return self.add_task(description, total=total, completed=completed, unit=unit, samples=samples, note="")
+        return self.add_task(
+            description, total=total, completed=completed, unit=unit, samples=samples, note="", told=None
+        )
 
     def work_done(self, task_id: TaskID, steps: int = 1) -> None:
         """So many more steps of a task are done."""
@@ -61,14 +63,16 @@ class WorkProgress(Progress):
         """Prints a line about a task: above the bars, or where there are none instead of them."""
         if self.shown:
             self.next_line = time.monotonic() + SECONDS_BETWEEN_LINES
-            text = described(self._tasks[task_id], note)
-            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            task = self._tasks[task_id]
+            self.update(task_id, told=task.completed)
+            self.console.print(described(task, note), markup=False, highlight=False, soft_wrap=True)
 
     def stop(self) -> None:
         super().stop()
         if self.as_lines:
-            for task_id in self.task_ids:
-                self.tell(task_id)
+            for task in self.tasks:
+                if task.fields["told"] != task.completed:
+                    self.tell(task.id)
 
 
 class SpeedColumn(ProgressColumn):
@@ -86,6 +90,6 @@ def speed_of(task: Task) -> str:
 
 def described(task: Task, note: str = "") -> str:
     """A task in one line: what, how far, how fast, what is left of it, and `note`."""
-    left = "" if task.time_remaining is None else f"{timedelta(seconds=int(task.time_remaining))} left"
+    left = f"{timedelta(seconds=int(task.time_remaining))} left" if task.time_remaining else ""
     parts = [f"{task.description} {task.completed:.0f}/{task.total:.0f}", speed_of(task), left, note]
     return ", ".join(part for part in parts if part)

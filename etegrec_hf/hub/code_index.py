@@ -26,7 +26,7 @@ def read_code_index(path: str | Path, item_ids: list[str] | None = None) -> tupl
     try:
         index = read_by_item(str(path))
     except ValueError as error:
-        raise ValueError(f"{str(path)!r} can't be read: {error}") from error
+        raise ValueError(f"{str(path)!r} can't be read: {error}; give a NAME.index.json.") from error
     if not isinstance(index, dict) or not index:
         raise ValueError(f"{str(path)!r} maps no item to codes; expected an *.index.json.")
     item_ids = list(index) if item_ids is None else item_ids

@@ -21,6 +21,12 @@ FEED_FORWARD = "encoder.block.0.layer.1.DenseReluDense"
 ATTENTION = "encoder.block.0.layer.0.SelfAttention"
 
 
+def check_file(path: str | Path, what: str) -> None:
+    """Raises a `FileNotFoundError` unless the path is a file's; it should be that of `what`."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{str(path)!r} is no file; give the path of {what}.")
+
+
 def read_state_dict(path: str | Path) -> StateDict:
     """Tensors by name from a file that `torch.save` wrote; nothing else in it is loaded, and no code run.
 
@@ -28,8 +34,7 @@ def read_state_dict(path: str | Path) -> StateDict:
         FileNotFoundError: no such file.
         ValueError: the file holds more than tensors, or is damaged.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{str(path)!r} is no file; give the path of a state dict.")
+    check_file(path, "a state dict")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
@@ -46,8 +51,10 @@ def read_codes(path: str | Path) -> torch.LongTensor:
     """Raw codes `[n_items, code_length]` from the original's `.code.json`: a list a row, the first of -1s for padding.
 
     Raises:
+        FileNotFoundError: no such file.
         ValueError: something else is in it.
     """
+    check_file(path, "the original's .code.json")
     try:
         rows = json.loads(Path(path).read_text(encoding="utf-8"))
         codes = torch.tensor(rows)
@@ -64,9 +71,14 @@ def read_item_ids(path: str | Path, n_items: int) -> list[str]:
     """Item ids in the order of their numbers, from the original's `emb_map.json`: id to number, 0 for padding.
 
     Raises:
-        ValueError: numbers other than 1 to `n_items`.
+        FileNotFoundError: no such file.
+        ValueError: something else is in it, or numbers other than 1 to `n_items`.
     """
-    number_of = json.loads(Path(path).read_text(encoding="utf-8"))
+    check_file(path, "the original's emb_map.json")
+    try:
+        number_of = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} is no JSON: {error}; give the original's emb_map.json.") from error
     if not isinstance(number_of, dict) or not all(isinstance(number, int) for number in number_of.values()):
         raise ValueError(f"{str(path)!r} is no mapping of item ids to numbers; give the original's emb_map.json.")
     ids = sorted((item_id for item_id, number in number_of.items() if number != 0), key=number_of.__getitem__)
@@ -82,8 +94,10 @@ def read_embeddings(path: str | Path, n_items: int) -> torch.FloatTensor:
     """Semantic embeddings `[n_items, width]` from an `.npy` with or without a row 0 of padding.
 
     Raises:
+        FileNotFoundError: no such file.
         ValueError: another number of rows.
     """
+    check_file(path, "an .npy")
     try:
         embeddings = torch.from_numpy(np.load(path, allow_pickle=False)).float()
     except (ValueError, TypeError, EOFError) as error:

@@ -89,6 +89,7 @@ class CodeUsageCallback(TrainerCallback):
             figures["revived_codes"] = revive_dead_codes(model, embeddings)
         if control.should_log:
             self.trainer.log(figures)
+            control.should_log = True  # which every log takes back; the loss is still to come
 
 
 class StartingPointCallback(TrainerCallback):

@@ -53,9 +53,9 @@ def test_both_embeddings_in_one_call_and_all_baselines(folder, tmp_path, capsys)
     for metrics in results["baselines"].values():
         assert f"{metrics['recall@10']:.4f}" in printed
     call("baselines", "--data", folder, "--split", "validation", "--exclude-seen", "true")
-    printed = " ".join(capsys.readouterr().out.split())
-    assert "validation, seen items left out" in printed
-    assert "no SASRec row: make its model with `etegrec embed --collaborative`" in printed
+    printed = capsys.readouterr()
+    assert "validation, seen items left out" in " ".join(printed.out.split())
+    assert "no SASRec row: make its model with `etegrec embed --collaborative`" in printed.err
 
 
 def test_a_training_that_breaks_off_is_resumed_and_leaves_the_dataset_alone(folder, tmp_path, monkeypatch):
@@ -64,7 +64,7 @@ def test_a_training_that_breaks_off_is_resumed_and_leaves_the_dataset_alone(fold
     with monkeypatch.context() as patch:
         patch.setattr("etegrec_hf.cli.embed.collaborative_embedding", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            main([str(argument) for argument in command])
+            main([str(argument) for argument in [*command, "--debug"]])
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     call(*command, "--resume", "true")
     assert PreparedDataset.load(folder).statistics["embedding"] == "collaborative (16)"

@@ -64,6 +64,13 @@ def test_resuming_from_a_step_that_ends_an_epoch_equals_no_interruption(embeddin
             assert torch.equal(tensor, again.model.state_dict()[name]), (step, name)
 
 
+def test_each_epoch_logs_its_loss_beside_the_figures(embeddings, tmp_path):
+    trainer = make_trainer(embeddings, tmp_path, num_train_epochs=3)
+    trainer.train()
+    losses = [entry["epoch"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses == [entry["epoch"] for entry in trainer.state.log_history if "usage_0" in entry] == [1, 2, 3]
+
+
 def test_a_run_of_so_many_steps_revives_no_code_at_its_end(embeddings, tmp_path):
     trainer = make_trainer(embeddings, tmp_path, max_steps=8)
     trainer.train()

@@ -1,0 +1,327 @@
+"""What holds for every command: help, wrong calls, wrong input, `--json` and completion."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from calling import call
+from conftest import make_model, random_codes
+
+from etegrec_cli import COMMANDS, main
+from etegrec_hf import ETEGRecTokenizer, RQVAEConfig, RQVAEModel
+from etegrec_hf.cli.completion import options, script
+from etegrec_hf.hub.model_folder import save_model_folder
+from etegrec_hf.hub.training_record import TrainingRecord
+
+OWN = [command for command in COMMANDS if command not in ("env", "completion")]  # those that read files
+MISSING, FILE, FOLDER, NEW = "{missing}", "{file}", "{folder}", "{new}"  # no such path, some text, an empty folder
+WRONG_INPUT = [
+    ("quickstart", "--output-dir", FILE),
+    ("prepare", MISSING, "--format", "csv", "--output-dir", NEW),
+    ("prepare", FOLDER, "--format", "csv", "--output-dir", NEW),
+    ("prepare", FILE, "--format", "csv", "--output-dir", FILE),
+    ("embed", "--data", MISSING, "--fuse", "text"),
+    ("embed", "--data", FILE, "--fuse", "text"),
+    ("train-tokenizer", "--data", MISSING, "--output-dir", NEW),
+    ("train-tokenizer", "--data", FILE, "--output-dir", NEW),
+    ("train-tokenizer", "--data", FOLDER, "--output-dir", FILE),
+    ("diagnose", "--tokenizer", MISSING, "--data", FOLDER),
+    ("diagnose", "--tokenizer", FILE, "--data", FOLDER),
+    ("train", "--data", MISSING, "--tokenizer", FOLDER, "--output-dir", NEW),
+    ("train", "--data", FILE, "--tokenizer", FOLDER, "--output-dir", NEW),
+    ("train", "--data", "{prepared}", "--tokenizer", FILE, "--output-dir", NEW),
+    ("finetune", "--model", MISSING, "--data", "{prepared}", "--output-dir", NEW),
+    ("finetune", "--model", FILE, "--data", "{prepared}", "--output-dir", NEW),
+    ("grpo", "--model", MISSING, "--data", "{prepared}", "--output-dir", NEW),
+    ("grpo", "--model", FILE, "--data", "{prepared}", "--output-dir", NEW),
+    ("baselines", "--data", MISSING),
+    ("baselines", "--data", FILE),
+    ("baselines", "--data", FOLDER),
+    ("evaluate", "--model", MISSING, "--data", "{prepared}"),
+    ("evaluate", "--model", FILE, "--data", "{prepared}"),
+    ("evaluate", "--model", FOLDER, "--data", "{prepared}"),
+    ("recommend", "--model", MISSING, "--history", "a"),
+    ("recommend", "--model", FILE, "--history", "a"),
+    ("add-items", "--model", MISSING, "--items", "{prepared}", "--output-dir", NEW),
+    ("add-items", "--model", FILE, "--items", "{prepared}", "--output-dir", NEW),
+    ("add-items", "--model", "{model}", "--items", MISSING, "--output-dir", NEW),
+    ("add-items", "--model", "{model}", "--items", FILE, "--output-dir", NEW),
+    ("add-items", "--model", "{model}", "--items", FOLDER, "--output-dir", NEW),
+    ("convert", "--recommender", FILE, "--rqvae", FILE, "--codes", MISSING, "--output-dir", NEW),
+    ("convert", "--recommender", FILE, "--rqvae", FILE, "--codes", FILE, "--output-dir", NEW),
+    ("convert", "--recommender", FILE, "--rqvae", FILE, "--codes", FOLDER, "--output-dir", NEW),
+    ("import-codes", MISSING, "--output-dir", NEW),
+    ("import-codes", FILE, "--output-dir", NEW),
+    ("import-codes", FOLDER, "--output-dir", NEW),
+    ("push", "--model", MISSING, "--repo-id", "me/it"),
+    ("push", "--model", FILE, "--repo-id", "me/it"),
+    ("push", "--data", FOLDER, "--repo-id", "me/it"),
+]
+
+
+@pytest.fixture(scope="module")
+def model_folder(prepared, tmp_path_factory) -> str:
+    """An untrained recommender of the prepared dataset's items."""
+    codes = random_codes(prepared.n_items, 3, 8)
+    folder = tmp_path_factory.mktemp("recommender") / "model"
+    save_model_folder(
+        folder, make_model(codes, 8), ETEGRecTokenizer.from_item_codes(prepared.item_ids, codes, 8), TrainingRecord()
+    )
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def tokenizer_folder(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    RQVAEModel(
+        RQVAEConfig(input_size=12, hidden_sizes=[8], latent_size=4, num_levels=2, codebook_size=8)
+    ).save_pretrained(folder)
+    return str(folder)
+
+
+def an_option(command: str) -> str:
+    """One that a user may mistype."""
+    return next(option for option in options(command) if option not in ("--help", "--config", "--debug"))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_examples_and_every_default(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    told = capsys.readouterr().out
+    described, examples = told.split("\nexamples:\n")
+    assert f"  etegrec {command}" in examples
+    entries = re.split(r"\n  (?=--)", described.split("options:\n")[1])
+    assert len(entries) >= 3
+    for entry in entries[1:]:  # after --help
+        text = " ".join(entry.split())
+        assert re.search(r"\S \(required\)$|\S \(default: .*\)$", text.split(maxsplit=1)[1]), entry
+
+
+def test_help_shows_the_defaults_of_this_package(capsys):
+    with pytest.raises(SystemExit):
+        main(["finetune", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "The initial learning rate for the optimizer. (default: 0.0005)" in told  # help of transformers', our value
+    assert "A trained recommender: a folder or a Hub id. (required)" in told
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_mistyped_option_gets_the_nearest(command, capsys):
+    option = an_option(command)
+    with pytest.raises(SystemExit) as stop:
+        main([command, option[:-1] + "q", "1"])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == f"etegrec {command}: error: unknown argument {option[:-1] + 'q'!r}; did you mean {option!r}?"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_mistyped_key_gets_the_nearest(command, tmp_path, capsys):
+    name = an_option(command)[2:].replace("-", "_")
+    config = tmp_path / "c.yaml"
+    config.write_text(yaml.dump({name[:-1] + "q": 1}))
+    assert main([command, "--config", str(config)]) == 1
+    (error,) = capsys.readouterr().err.splitlines()
+    assert f"config key {name[:-1] + 'q'!r} in {config} does not exist; did you mean {name!r}?" in error
+    assert main([command, "--config", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"etegrec {command}: `config` {str(tmp_path)!r} is no file; name a YAML file.\n"
+
+
+def test_every_command_that_reads_files_is_given_wrong_ones():
+    assert {case[0] for case in WRONG_INPUT} == set(OWN)
+
+
+@pytest.mark.parametrize("case", WRONG_INPUT, ids=lambda case: " ".join(case))
+def test_wrong_input_is_one_line_and_code_1(case, prepared_folder, model_folder, tmp_path, capsys):
+    (tmp_path / "text").write_text("no data at all\n")
+    (tmp_path / "folder").mkdir()
+    paths = {
+        "missing": tmp_path / "nowhere",
+        "file": tmp_path / "text",
+        "folder": tmp_path / "folder",
+        "new": tmp_path / "new",
+        "prepared": prepared_folder,
+        "model": model_folder,
+    }
+    assert main([part.format(**paths) for part in case]) == 1
+    out, err = capsys.readouterr()
+    (error,) = [line for line in err.splitlines() if not line.startswith("Loading weights")]
+    assert error.startswith(f"etegrec {case[0]}: ")
+    assert "unexpected" not in error
+    assert str(tmp_path) in error  # the path that is wrong
+    assert re.search(r"; \w.+\.$", error), "no remedy"
+    assert out == ""
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_mistyped_command_gets_the_nearest(capsys):
+    assert main(["evalute", "--model", "x"]) == 2
+    assert capsys.readouterr().err == "etegrec: unknown command 'evalute'; did you mean 'evaluate'?\n"
+    assert main(["zzz"]) == 2
+    assert capsys.readouterr().err == "etegrec: unknown command 'zzz'; `etegrec --help` lists them.\n"
+
+
+def test_an_unexpected_error_says_how_to_report_it(monkeypatch, capsys):
+    def broken(arguments):
+        raise KeyError("first\nsecond")
+
+    monkeypatch.setattr("etegrec_hf.cli.baselines.measure_baselines", broken)
+    assert main(["baselines", "--data", "x"]) == 1
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith("etegrec baselines: unexpected KeyError: ")
+    assert "--debug" in error
+    assert "`etegrec env`" in error
+    with pytest.raises(KeyError):
+        main(["baselines", "--data", "x", "--debug"])
+
+
+def test_an_interruption_has_its_own_code(monkeypatch, capsys):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("etegrec_hf.cli.baselines.measure_baselines", interrupted)
+    assert main(["baselines", "--data", "x"]) == 130
+    assert capsys.readouterr().err == "etegrec baselines: interrupted\n"
+
+
+@pytest.mark.parametrize(("argv", "code"), [(["--help"], 0), (["--version"], 0), ([], 2), (["evalute"], 2)])
+def test_what_needs_no_command_needs_no_torch(argv, code):
+    program = (
+        "import sys, etegrec_cli; code = etegrec_cli.main(sys.argv[1:]); "
+        "print(sorted({'torch', 'transformers', 'etegrec_hf', 'rich'} & set(sys.modules)), file=sys.stderr); "
+        "sys.exit(code)"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program, *argv], env=environment, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert done.stderr.endswith("[]\n")
+    if argv == ["--help"]:
+        assert all(re.search(rf"^  {command} +\w", done.stdout, re.MULTILINE) for command in COMMANDS)
+    if argv == ["--version"]:
+        assert re.fullmatch(r"etegrec_hf \d+\.\d+\.\d+\S*\n", done.stdout)
+
+
+# One document on stdout
+
+
+def document(capsys, *argv):
+    """What a command prints with --json, which is all that it prints on stdout."""
+    capsys.readouterr()
+    call(*argv, "--json")
+    return json.loads(capsys.readouterr().out)
+
+
+def test_measurements_as_a_document(prepared_folder, model_folder, tokenizer_folder, tmp_path, capsys):
+    output = tmp_path / "m.json"
+    evaluate = ["evaluate", "--model", model_folder, "--data", prepared_folder, "--num-beams", 10, "--output", output]
+    printed = document(capsys, *evaluate)
+    assert set(printed["test"]) == {f"{name}@{k}" for name in ("recall", "ndcg") for k in (1, 5, 10)}
+    assert printed == json.loads(output.read_text())
+    printed = document(capsys, "baselines", "--data", prepared_folder, "--output", output)
+    assert printed["split"] == "test"
+    assert {"popularity", "transitions"} <= set(printed["baselines"])
+    assert printed == json.loads(output.read_text())
+    printed = document(capsys, "diagnose", "--tokenizer", tokenizer_folder, "--data", prepared_folder)
+    ((name, figures),) = printed.items()
+    assert name == Path(tokenizer_folder).name
+    assert 0 <= figures["usage_0"] <= 1
+
+
+def test_recommendations_as_a_document(prepared, prepared_folder, model_folder, tmp_path, capsys):
+    history = ",".join(prepared.item_ids[:3])
+    printed = document(capsys, "recommend", "--model", model_folder, "--history", history, "--top-k", 4)
+    assert [row["rank"] for row in printed] == [1, 2, 3, 4]
+    assert {row["item_id"] for row in printed} <= set(prepared.item_ids)
+    scores = [row["score"] for row in printed]
+    assert scores == sorted(scores, reverse=True)
+    output = tmp_path / "all.parquet"
+    printed = document(capsys, "recommend", "--model", model_folder, "--data", prepared_folder, "--output", output)
+    assert printed == {"users": 120, "empty": 0, "output": str(output)}
+
+
+def test_training_tells_its_logs_elsewhere(prepared_folder, tmp_path, capsys):
+    """With `--disable-tqdm`, transformers prints its logs on stdout."""
+    train = ["train-tokenizer", "--data", prepared_folder, "--output-dir", tmp_path / "t", "--hidden-sizes", 8,
+             "--latent-size", 4, "--num-levels", 2, "--codebook-size", 8, "--num-train-epochs", 1, "--use-cpu", "true",
+             "--disable-tqdm", "true"]  # fmt: skip
+    printed = document(capsys, *train)
+    assert printed == json.loads((tmp_path / "t/diagnostics.json").read_text())
+
+
+def test_preparing_as_a_document(tmp_path, capsys):
+    lines = [f"u{user},i{(user + step) % 9}" for user in range(12) for step in range(6)]
+    (tmp_path / "log.csv").write_text("\n".join(["user_id,item_id", *lines]))
+    printed = document(capsys, "prepare", tmp_path / "log.csv", "--format", "csv", "--output-dir", tmp_path / "data",
+                       "--min-count", 1)  # fmt: skip
+    assert printed["items"] == 9
+    assert printed["users"] == 12
+
+
+def test_the_quickstart_as_a_document(monkeypatch, tmp_path, capsys):
+    def quickstart(arguments):
+        print("three users")
+        return {"test": {"recall@1": float("nan")}, "baselines": {}, "optimum": {}, "seconds": 1.0}
+
+    monkeypatch.setattr("etegrec_hf.cli.quickstart.quickstart", quickstart)
+    printed = document(capsys, "quickstart", "--output-dir", tmp_path)
+    assert printed["test"] == {"recall@1": None}, "NaN is no JSON"
+
+
+def test_the_environment(capsys):
+    told = document(capsys, "env")
+    for name in ("etegrec_hf", "torch", "transformers", "trl", "accelerate", "datasets", "huggingface_hub",
+                 "safetensors", "Python", "OS", "CPU", "CPU capability", "threads", "memory", "GPUs"):  # fmt: skip
+        assert told[name], name
+    call("env")
+    assert capsys.readouterr().out.splitlines() == [f"- {name}: {value}" for name, value in told.items()]
+
+
+# Completion, by the shell itself
+
+
+@pytest.fixture(scope="module")
+def completion_file(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("completion") / "etegrec"
+    path.write_text(script())
+    return path
+
+
+def completed(path: Path, *words: str) -> list[str]:
+    """What bash offers for the last word, with nothing but itself to run."""
+    program = (
+        'source "$0"; complete -p etegrec > /dev/null || exit 3; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); '
+        '_etegrec; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    command = ["/bin/bash", "-c", program, path, "etegrec", *words]
+    done = subprocess.run(command, env={"PATH": ""}, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_bash_completes_commands_and_options(completion_file):
+    assert completed(completion_file, "t") == ["train-tokenizer", "train"]
+    assert set(completed(completion_file, "")) == {*COMMANDS, "--help", "--version"}
+    assert completed(completion_file, "recommend", "--his") == ["--history"]
+    assert completed(completion_file, "finetune", "--data", "d", "--add") == ["--add-items"]
+    assert completed(completion_file, "evaluate", "--add") == []
+    assert completed(completion_file, "recommend", "--model", "ru") == []  # a file, which bash completes itself
+    for command in COMMANDS:
+        assert {"--help", "--config"} <= set(completed(completion_file, command, "--")), command
+
+
+def test_completion_for_two_shells(completion_file, capsys, monkeypatch):
+    monkeypatch.setattr("etegrec_hf.cli.completion.script", lambda: "SCRIPT\n")
+    call("completion", "bash")
+    assert capsys.readouterr().out == "SCRIPT\n"
+    call("completion", "zsh")
+    assert capsys.readouterr().out.endswith("bashcompinit\nSCRIPT\n")
+    with pytest.raises(SystemExit) as stop:
+        main(["completion", "fish"])
+    assert stop.value.code == 2

@@ -1,0 +1,102 @@
+"""What training shows: lines in a file, and never twice in several processes."""
+
+import re
+
+import pytest
+import torch
+from conftest import make_model, random_codes
+
+from etegrec_hf import ETEGRecTrainer, ETEGRecTrainingArguments, RQVAEConfig, RQVAEModel
+from etegrec_hf.data.sequences import SequenceDataset, WholeSequenceDataset
+from etegrec_hf.training.arguments import RQVAETrainingArguments
+from etegrec_hf.training.collaborative import (
+    CollaborativeSizes,
+    CollaborativeTrainer,
+    CollaborativeTrainingArguments,
+    build_collaborative_model,
+)
+from etegrec_hf.training.rqvae_trainer import RQVAETrainer
+
+
+def trainer_of(prepared, output_dir, train_dataset=None, **arguments) -> ETEGRecTrainer:
+    codes = random_codes(prepared.n_items, 3, 8)
+    causal = isinstance(train_dataset, WholeSequenceDataset)
+    model = make_model(codes, 8, encoder_attention="causal" if causal else "bidirectional", max_history=10)
+    model.set_semantic_embedding(torch.from_numpy(prepared.embeddings))
+    settings = {"num_train_epochs": 2, "per_device_train_batch_size": 128, "num_beams": 10, "use_cpu": True}
+    return ETEGRecTrainer(
+        model,
+        ETEGRecTrainingArguments(str(output_dir), **(settings | arguments)),
+        prepared.item_ids,
+        train_dataset or SequenceDataset(prepared.train, 10, every_position=True),
+        SequenceDataset(prepared.validation, 10, every_position=False),
+    )
+
+
+def lines_of(capsys) -> list[str]:
+    """What was said of the training, without the bars of loading and saving."""
+    return [line for line in capsys.readouterr().err.splitlines() if re.match(r"[a-z ]+ \d+/\d+", line)]
+
+
+def test_lines_tell_phase_step_speed_and_loss(prepared, tmp_path, capsys):
+    trainer = trainer_of(prepared, tmp_path, logging_strategy="steps", logging_steps=2)
+    steps = trainer._batches_an_epoch()
+    trainer.train()
+    lines = lines_of(capsys)
+    assert re.match(rf"tokenizer phase 2/{2 * steps}, .*loss \d", lines[0])
+    trained = [line for line in lines if " loss " in line]
+    assert len(trained) == 2 * steps // 2
+    assert trained[-1].startswith(f"recommender phase {2 * steps // 2 * 2}/{2 * steps}, ")
+    assert re.search(r", [\d,]+ targets/s, \d:\d\d:\d\d left, loss [\d.]+, loss_code [\d.]+", trained[-2])
+    assert any(re.search(r"recall@1 [\d.]+, .*ndcg@10 [\d.]+", line) for line in lines)
+    assert len(lines) == len(set(lines)), "nothing is said twice"
+    assert not any(word in line for word in ("runtime", "flos", "eval_") for line in lines)
+
+
+def test_the_speed_counts_targets(prepared, tmp_path):
+    """Not the windows or sequences that hold them; what is resumed counts from there."""
+    whole = WholeSequenceDataset(prepared.train, 10, context=5)
+    trainer = trainer_of(prepared, tmp_path, whole)
+    targets = sum(int((whole[index]["labels"] > 0).sum()) for index in range(len(whole)))
+    assert trainer.samples_an_epoch() == whole.n_targets == targets > len(whole)
+    dataset = SequenceDataset(prepared.train, 10, every_position=True)
+    assert trainer_of(prepared, tmp_path, dataset).samples_an_epoch() == len(dataset) == targets
+
+
+def test_no_bar_is_no_line(prepared, tmp_path, capsys):
+    trainer_of(prepared, tmp_path, disable_tqdm=True).train()
+    assert lines_of(capsys) == []
+
+
+def test_a_training_that_breaks_off_leaves_the_terminal_as_it_was(prepared, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    trainer = trainer_of(prepared, tmp_path)
+    monkeypatch.setattr(trainer, "compute_loss", lambda *args, **kwargs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trainer.train()
+    err = capsys.readouterr().err
+    hidden, shown = "\x1b[?25l", "\x1b[?25h"  # the cursor
+    assert hidden in err
+    assert err.rindex(shown) > err.rindex(hidden)
+
+
+def test_evaluation_alone_has_its_own_progress(prepared, tmp_path, capsys):
+    trainer = trainer_of(prepared, tmp_path, per_device_eval_batch_size=32)
+    trainer.evaluate()
+    (line,) = lines_of(capsys)
+    assert re.match(r"evaluation 4/4, [\d,]+ users/s", line)
+
+
+def test_other_trainings_tell_their_own(prepared, tmp_path, capsys):
+    model = RQVAEModel(RQVAEConfig(input_size=12, hidden_sizes=[8], latent_size=4, num_levels=2, codebook_size=8))
+    arguments = RQVAETrainingArguments(
+        str(tmp_path / "a"), num_train_epochs=3, per_device_train_batch_size=16, use_cpu=True
+    )
+    RQVAETrainer(model, arguments, torch.from_numpy(prepared.embeddings)).train()
+    assert any(re.match(r"item tokenizer 12/12, [\d,]+ items/s, loss", line) for line in lines_of(capsys))
+    sizes = CollaborativeSizes(width=8, num_layers=1, num_heads=1)
+    arguments = CollaborativeTrainingArguments(
+        str(tmp_path / "b"), num_train_epochs=2, per_device_train_batch_size=32, use_cpu=True
+    )
+    CollaborativeTrainer(build_collaborative_model(prepared.n_items, sizes), arguments, prepared).train()
+    assert any(re.match(r"collaborative model 8/8, [\d,]+ targets/s, ", line) for line in lines_of(capsys))
