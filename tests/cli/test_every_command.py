@@ -213,7 +213,6 @@ def test_what_needs_no_command_needs_no_torch(argv, code):
 
 def document(capsys, *argv):
     """What a command prints with --json, which is all that it prints on stdout."""
-    capsys.readouterr()
     call(*argv, "--json")
     return json.loads(capsys.readouterr().out)
 
@@ -232,6 +231,14 @@ def test_measurements_as_a_document(prepared_folder, model_folder, tokenizer_fol
     ((name, figures),) = printed.items()
     assert name == Path(tokenizer_folder).name
     assert 0 <= figures["usage_0"] <= 1
+
+
+def test_evaluation_shows_how_far_it_is(prepared_folder, model_folder, capsys):
+    call("evaluate", "--model", model_folder, "--data", prepared_folder, "--num-beams", 10, "--batch-size", 30)
+    printed = capsys.readouterr()
+    assert re.search(r"^evaluating 120/120, [\d,]+ users/s$", printed.err, re.MULTILINE)
+    assert "this model" in printed.out
+    assert "evaluating" not in printed.out
 
 
 def test_recommendations_as_a_document(prepared, prepared_folder, model_folder, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """`etegrec recommend` for a whole dataset: in one process and in several, interrupted, and on Ray."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -48,7 +49,9 @@ def finish(command: list[str]) -> str:
 def test_the_command_tells_what_it_made(wanted, prepared, tmp_path, capsys):
     call(*wanted, "--output", tmp_path / "new/out.parquet", "--top-k", 3)
     out = tmp_path / "new/out.parquet"
-    assert f"120 users in {out}; 0 of them have an empty list" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert f"120 users in {out}; 0 of them have an empty list" in printed.out
+    assert re.search(r"^recommending 120/120, [\d,]+ users/s$", printed.err, re.MULTILINE)
     table = pq.read_table(out)
     assert table["user_id"].to_pylist() == prepared.test.user_ids
     assert {len(items) for items in table["items"].to_pylist()} == {3}

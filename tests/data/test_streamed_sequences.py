@@ -79,6 +79,8 @@ def test_every_epoch_has_the_samples_of_memory(kind, sequences, group, buffer_ro
     found = list(batches)
     assert sorted(samples_in(found)) == sorted(expected)
     assert (len(found), len(expected)) == (len(batches), len(streamed)), "as many in every epoch"
+    targets = (batch["target" if kind == "prefixes" else "labels"] for batch in found)
+    assert streamed.n_targets == sum(int((target > 0).sum()) for target in targets)
     for one, other in zip(found, batches, strict=True):
         assert all(torch.equal(one[name], other[name]) for name in one), "the order follows from seed and epoch"
 

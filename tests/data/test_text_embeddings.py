@@ -76,7 +76,7 @@ class Counter:
         return np.array([[len(text), 1.0] for text in texts])
 
 
-def test_an_interrupted_call_goes_on_where_it_was(folder, monkeypatch):
+def test_an_interrupted_call_goes_on_where_it_was(folder, monkeypatch, capsys):
     monkeypatch.setattr(text_embeddings, "CHUNK", 2)
     first, second, other = Counter(stop_at=2), Counter(), Counter()
     monkeypatch.setattr(text_embeddings, "_encoder", lambda model: first)
@@ -84,8 +84,12 @@ def test_an_interrupted_call_goes_on_where_it_was(folder, monkeypatch):
         embed_texts(folder, "m", "{title}")
     assert first.calls == [TITLES[:2], TITLES[2:4]]
     monkeypatch.setattr(text_embeddings, "_encoder", lambda model: second)
+    capsys.readouterr()
     part = embed_texts(folder, "m", "{title}")
     assert second.calls == [TITLES[4:]]
+    printed = capsys.readouterr()
+    assert printed.err.startswith("embedding 1/1"), "what is left to do"
+    assert printed.out == ""
     assert part.values[:, 0].tolist() == [len(title) for title in TITLES]
     monkeypatch.setattr(text_embeddings, "_encoder", lambda model: other)
     embed_texts(folder, "m", "{title} {brand}")
