@@ -50,9 +50,13 @@ def main(argv: list[str] | None = None) -> int:
     if debug:
         argv.remove("--debug")
     if argv and argv[0] in COMMANDS:
-        from etegrec_hf.cli.main import run_command
+        try:  # around the import too, which takes seconds
+            from etegrec_hf.cli.main import run_command
 
-        return run_command(argv[0], argv[1:], debug)
+            return run_command(argv[0], argv[1:], debug)
+        except KeyboardInterrupt:
+            print(f"etegrec {argv[0]}: interrupted", file=sys.stderr)
+            return 130
     if argv and argv[0] in ("-h", "--help"):
         print(USAGE)
         return 0

@@ -16,16 +16,13 @@ def run_command(command: str, argv: list[str], debug: bool = False) -> int:
     """Runs a command; with `debug` errors are raised.
 
     Returns:
-        0; 1 for an error of the input, or an unexpected one; 130 for an interruption.
+        0, or 1 for an error of the input or an unexpected one.
 
     Raises:
         SystemExit: a wrong call, with code 2, or one for help.
     """
     try:
         import_module(f"{__package__}.{command.replace('-', '_')}").run(argv)
-    except KeyboardInterrupt:
-        print(f"etegrec {command}: interrupted", file=sys.stderr)
-        return 130
     except Exception as error:
         if debug:
             raise

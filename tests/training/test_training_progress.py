@@ -68,6 +68,12 @@ def test_no_bar_is_no_line(prepared, tmp_path, capsys):
     assert lines_of(capsys) == []
 
 
+def test_other_processes_tell_nothing(prepared, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(ETEGRecTrainer, "is_world_process_zero", lambda self: False)
+    trainer_of(prepared, tmp_path).train()
+    assert lines_of(capsys) == []
+
+
 def test_a_training_that_breaks_off_leaves_the_terminal_as_it_was(prepared, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     trainer = trainer_of(prepared, tmp_path)
