@@ -171,6 +171,8 @@ class TerminationCallback(TrainerCallback):
         if self.ending:
             raise SystemExit(128 + signal.SIGTERM)
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def close(self) -> None:
+        """Gives the signal back, also where training broke off."""
         if self.handler is not None:
             signal.signal(signal.SIGTERM, self.handler)
+            self.handler = None

@@ -173,7 +173,7 @@ class SafeCheckpoints(FiniteLoss):
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         finally:
             for callback in self.callback_handler.callbacks:
-                if isinstance(callback, TrainingProgressCallback):
+                if isinstance(callback, TerminationCallback | TrainingProgressCallback):
                     callback.close()
 
     def check_checkpoint(self, folder: str) -> None:

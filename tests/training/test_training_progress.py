@@ -1,6 +1,7 @@
 """What training shows: lines in a file, and never twice in several processes."""
 
 import re
+import signal
 
 import pytest
 import torch
@@ -76,6 +77,7 @@ def test_other_processes_tell_nothing(prepared, tmp_path, capsys, monkeypatch):
 
 def test_a_training_that_breaks_off_leaves_the_terminal_as_it_was(prepared, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
+    before = signal.getsignal(signal.SIGTERM)
     trainer = trainer_of(prepared, tmp_path)
     monkeypatch.setattr(trainer, "compute_loss", lambda *args, **kwargs: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -84,6 +86,7 @@ def test_a_training_that_breaks_off_leaves_the_terminal_as_it_was(prepared, tmp_
     hidden, shown = "\x1b[?25l", "\x1b[?25h"  # the cursor
     assert hidden in err
     assert err.rindex(shown) > err.rindex(hidden)
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_evaluation_alone_has_its_own_progress(prepared, tmp_path, capsys):
