@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: quickstart test test-fast lint clean
+.PHONY: quickstart test test-fast test-minimum test-newest wheel-check lint clean
 
 $(VENV)/installed: pyproject.toml setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,16 @@ test: lint
 
 test-fast: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
+
+# In new environments that are thrown away: both ends of the declared versions, and the wheel outside the repository
+test-minimum:
+	PYTHON=$(PYTHON) .ci/ends minimum
+
+test-newest:
+	PYTHON=$(PYTHON) .ci/ends newest
+
+wheel-check:
+	PYTHON=$(PYTHON) .ci/wheel
 
 clean:
 	rm -rf $(VENV) runs

@@ -1,31 +1,23 @@
 """End-to-end generative recommendation with learnable item tokenization, for the Hugging Face ecosystem."""
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer
-from transformers.pipelines import PIPELINE_REGISTRY
-
-from .models.configuration_etegrec import ETEGRecConfig
-from .models.configuration_rqvae import RQVAEConfig
-from .models.modeling_etegrec import ETEGRecForConditionalGeneration
-from .models.modeling_rqvae import RQVAEModel
-from .models.pipeline_etegrec import SequentialRecommendationPipeline
-from .models.tokenization_etegrec import ETEGRecTokenizer
+from .registration import register
 
 __version__ = "0.1.0"
 
-AutoConfig.register(RQVAEConfig.model_type, RQVAEConfig)
-AutoConfig.register(ETEGRecConfig.model_type, ETEGRecConfig)
-AutoModel.register(RQVAEConfig, RQVAEModel)
-AutoModel.register(ETEGRecConfig, ETEGRecForConditionalGeneration)
-AutoModelForSeq2SeqLM.register(ETEGRecConfig, ETEGRecForConditionalGeneration)
-AutoTokenizer.register(ETEGRecConfig, ETEGRecTokenizer)
-PIPELINE_REGISTRY.register_pipeline(
-    "sequential-recommendation", pipeline_class=SequentialRecommendationPipeline, pt_model=AutoModel, type="text"
-)
+register()
 
-# Public names that are imported when first asked for, and where they live
+# Public names and where they live: imported when first asked for, so that `import etegrec_hf` needs neither torch nor
+# transformers. Type checkers and editors read the same from the imports below.
 _LAZY = {
+    "ETEGRecConfig": "models.configuration_etegrec",
+    "ETEGRecForConditionalGeneration": "models.modeling_etegrec",
+    "ETEGRecTokenizer": "models.tokenization_etegrec",
+    "RQVAEConfig": "models.configuration_rqvae",
+    "RQVAEModel": "models.modeling_rqvae",
+    "SequentialRecommendationPipeline": "models.pipeline_etegrec",
     "CodeTrie": "models.code_trie",
     "CodeTrieLogitsProcessor": "models.logits_process_etegrec",
     "ETEGRecTrainer": "training.trainer",
@@ -64,15 +56,61 @@ _LAZY = {
     "recommend_rows": "evaluation.batch_recommend",
 }
 
-__all__ = [
-    "ETEGRecConfig",
-    "ETEGRecForConditionalGeneration",
-    "ETEGRecTokenizer",
-    "RQVAEConfig",
-    "RQVAEModel",
-    "SequentialRecommendationPipeline",
-    *_LAZY,
-]
+# isort: off
+if TYPE_CHECKING:
+    from .data.prepare import prepare as prepare
+    from .data.prepared import PreparedDataset as PreparedDataset
+    from .data.sequences import SequenceDataset as SequenceDataset, WholeSequenceDataset as WholeSequenceDataset
+    from .data.sources import SourceOptions as SourceOptions
+    from .data.streamed_sequences import StreamedSequences as StreamedSequences
+    from .evaluation.batch_recommend import (
+        RecommendOptions as RecommendOptions,
+        batch_recommend as batch_recommend,
+        recommend_rows as recommend_rows,
+    )
+    from .evaluation.code_diagnostics import tokenizer_diagnostics as tokenizer_diagnostics
+    from .hub.dataset_folder import publish_dataset as publish_dataset
+    from .hub.publish import publish as publish
+    from .hub.training_record import TrainingRecord as TrainingRecord
+    from .models.code_trie import CodeTrie as CodeTrie
+    from .models.configuration_etegrec import ETEGRecConfig as ETEGRecConfig
+    from .models.configuration_rqvae import RQVAEConfig as RQVAEConfig
+    from .models.logits_process_etegrec import CodeTrieLogitsProcessor as CodeTrieLogitsProcessor
+    from .models.modeling_etegrec import ETEGRecForConditionalGeneration as ETEGRecForConditionalGeneration
+    from .models.modeling_rqvae import RQVAEModel as RQVAEModel
+    from .models.pipeline_etegrec import SequentialRecommendationPipeline as SequentialRecommendationPipeline
+    from .models.tokenization_etegrec import ETEGRecTokenizer as ETEGRecTokenizer
+    from .training.arguments import (
+        ETEGRecTrainingArguments as ETEGRecTrainingArguments,
+        FinetuningArguments as FinetuningArguments,
+        RQVAETrainingArguments as RQVAETrainingArguments,
+    )
+    from .training.callbacks import (
+        AlternatingPhaseCallback as AlternatingPhaseCallback,
+        CodeRefreshCallback as CodeRefreshCallback,
+    )
+    from .training.collaborative import (
+        CollaborativeTrainer as CollaborativeTrainer,
+        CollaborativeTrainingArguments as CollaborativeTrainingArguments,
+    )
+    from .training.grpo_arguments import ETEGRecGRPOConfig as ETEGRecGRPOConfig
+    from .training.grpo_data import prompt_dataset as prompt_dataset
+    from .training.grpo_trainer import ETEGRecGRPOTrainer as ETEGRecGRPOTrainer
+    from .training.item_codes import assign_item_codes as assign_item_codes, build_recommender as build_recommender
+    from .training.rewards import (
+        CollaborativeReward as CollaborativeReward,
+        HitReward as HitReward,
+        PopularityPenalty as PopularityPenalty,
+        PrefixReward as PrefixReward,
+        RankReward as RankReward,
+        SemanticReward as SemanticReward,
+        TransitionReward as TransitionReward,
+    )
+    from .training.rqvae_trainer import RQVAETrainer as RQVAETrainer
+    from .training.trainer import ETEGRecTrainer as ETEGRecTrainer
+# isort: on
+
+__all__ = [*_LAZY]
 
 
 def __getattr__(name: str):

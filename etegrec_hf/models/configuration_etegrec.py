@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from transformers import PreTrainedConfig, T5Config
+from transformers import PreTrainedConfig
 
 from .configuration_rqvae import RQVAEConfig
 
@@ -126,8 +126,10 @@ class ETEGRecConfig(PreTrainedConfig):
         """Padding and K codes for each of the L levels."""
         return 1 + self.code_length * self.codebook_size
 
-    def stack_config(self, is_decoder: bool) -> T5Config:
+    def stack_config(self, is_decoder: bool) -> PreTrainedConfig:
         """The configuration of the T5 encoder or decoder stack."""
+        from transformers import T5Config  # its module imports AutoConfig, which this module comes with
+
         return T5Config(
             vocab_size=self.vocab_size,
             d_model=self.d_model,

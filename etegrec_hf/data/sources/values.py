@@ -1,6 +1,6 @@
 """What ids, times and texts in a file may be."""
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -55,8 +55,8 @@ def parse_time(value) -> int | float | None:
 
 
 def _seconds(text: str) -> float:
-    date = datetime.fromisoformat(text.replace("Z", "+00:00"))  # Python 3.10 doesn't know Z
-    return (date if date.tzinfo else date.replace(tzinfo=timezone.utc)).timestamp()
+    date = datetime.fromisoformat(text)
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
 
 
 def text_of(value) -> str:
