@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Literal
 
-from etegrec_cli import COMMANDS
-
+from .main import COMMANDS
 from .parsing import LIST_OPTIONS, parse
 
 EXAMPLES = """examples:

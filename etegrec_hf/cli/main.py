@@ -1,15 +1,73 @@
-"""Runs a command, and turns errors into one line."""
+"""`etegrec COMMAND ...`: finds the command and turns errors into one line; what needs no command needs no torch."""
 
+import difflib
 import sys
 from importlib import import_module
+from importlib.metadata import version
 
 from rich.console import Console
 
-from etegrec_cli import COMMANDS, main
-
-__all__ = ["COMMANDS", "USER_ERRORS", "main", "run_command"]
-
+COMMANDS = {
+    "quickstart": "train, evaluate and try a recommender on made-up data",
+    "prepare": "turn an interaction log into a prepared dataset",
+    "embed": "make collaborative and text embeddings of items",
+    "train-tokenizer": "train the item tokenizer (RQ-VAE)",
+    "diagnose": "show how well item tokenizers use their codes",
+    "train": "train recommender and item tokenizer in turns",
+    "finetune": "finetune the recommender on frozen codes",
+    "grpo": "train a recommender by rewards of what it recommends",
+    "baselines": "measure simpler systems on a split",
+    "evaluate": "measure a recommender on a split",
+    "recommend": "recommend items for one history, or for all users of a dataset",
+    "add-items": "add items to a trained recommender, without training",
+    "convert": "turn the original ETEGRec's checkpoints into a model",
+    "import-codes": "start a recommender from codes trained elsewhere",
+    "push": "publish a trained model or a prepared dataset on the Hub",
+    "env": "print versions and hardware, for a bug report",
+    "completion": "print a script for bash or zsh that completes commands and options",
+}
 USER_ERRORS = (ValueError, FloatingPointError, OSError)
+USAGE = "\n".join(
+    [
+        "usage: etegrec COMMAND [--help] [--debug] ...",
+        "       etegrec --version",
+        "",
+        *(f"  {name:<16} {purpose}" for name, purpose in COMMANDS.items()),
+        "",
+        "`etegrec COMMAND --help` shows a command's options with their defaults, and examples.",
+    ]
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command.
+
+    Returns:
+        0; 1 for an error of the input, or an unexpected one; 2 for a wrong call; 130 for an interruption.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    if debug:
+        argv.remove("--debug")
+    if argv and argv[0] in COMMANDS:
+        try:
+            return run_command(argv[0], argv[1:], debug)
+        except KeyboardInterrupt:
+            print(f"etegrec {argv[0]}: interrupted", file=sys.stderr)
+            return 130
+    if argv and argv[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    if argv and argv[0] == "--version":
+        print(f"etegrec_hf {version('etegrec_hf')}")
+        return 0
+    if not argv:
+        print(USAGE, file=sys.stderr)
+        return 2
+    near = difflib.get_close_matches(argv[0], [*COMMANDS, "--help", "--version"], n=1)
+    remedy = f"did you mean {near[0]!r}?" if near else "`etegrec --help` lists them."
+    print(f"etegrec: unknown command {argv[0]!r}; {remedy}", file=sys.stderr)
+    return 2
 
 
 def run_command(command: str, argv: list[str], debug: bool = False) -> int:

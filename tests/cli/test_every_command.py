@@ -12,9 +12,9 @@ import yaml
 from calling import call
 from conftest import make_model, random_codes
 
-from etegrec_cli import COMMANDS, main
 from etegrec_hf import ETEGRecTokenizer, RQVAEConfig, RQVAEModel
 from etegrec_hf.cli.completion import options, script
+from etegrec_hf.cli.main import COMMANDS, main
 from etegrec_hf.hub.model_folder import save_model_folder
 from etegrec_hf.hub.training_record import TrainingRecord
 
@@ -194,8 +194,8 @@ def test_an_interruption_has_its_own_code(monkeypatch, capsys):
 @pytest.mark.parametrize(("argv", "code"), [(["--help"], 0), (["--version"], 0), ([], 2), (["evalute"], 2)])
 def test_what_needs_no_command_needs_no_torch(argv, code):
     program = (
-        "import sys, etegrec_cli; code = etegrec_cli.main(sys.argv[1:]); "
-        "print(sorted({'torch', 'transformers', 'etegrec_hf', 'rich'} & set(sys.modules)), file=sys.stderr); "
+        "import sys; from etegrec_hf.cli.main import main; code = main(sys.argv[1:]); "
+        "print(sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)), file=sys.stderr); "
         "sys.exit(code)"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
