@@ -43,7 +43,7 @@ table.items tr.marked td { background: color-mix(in srgb, var(--primary-500) 15%
 .beam-tree text.listed { font-weight: 600; }
 .beam-tree rect { fill: var(--primary-500); stroke: var(--primary-500); }
 .beam-tree path { fill: none; stroke: var(--primary-500); opacity: 0.5; }
-.beam-tree g.dropped { opacity: 0.45; }
+.beam-tree g.dropped { opacity: 0.6; }
 .beam-tree g.dropped rect { stroke-dasharray: 3 3; }
 .beam-tree path.dropped { stroke-dasharray: 3 3; opacity: 0.3; }
 """
@@ -58,11 +58,11 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
         labels = ((recommender.label(item_id), item_id) for item_id in dict.fromkeys(item_ids))
         return [(label if label == item_id else f"{label} ({item_id})", item_id) for label, item_id in labels]
 
-    def find(query: str):
+    def find(query: str, chosen: list[str]):
         found, total = recommender.find(query, MATCHES)
         shown = f"the first {len(found)} of {total}" if total > len(found) else f"{total}"
         info = f"Found: {shown}" if query.strip() else NO_SEARCH
-        return gr.CheckboxGroup(choices=choices(found), value=[], info=info)
+        return gr.CheckboxGroup(choices=choices(found), value=[i for i in chosen if i in found], info=info)
 
     def add(text: str, chosen: list[str]):
         lines = [*filter(None, [text.strip()]), *chosen]
@@ -83,11 +83,13 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
             history = recommender.read_history(text)
             if not history:
                 return popular(exclude)
-            found = recommender.recommend(history, TOP_K, num_beams, temperature, exclude, exclude_history)
+            found = recommender.recommend(history, TOP_K, int(num_beams), temperature, exclude, exclude_history)
         except ValueError as error:
             return message(str(error), is_error=True), "", gr.CheckboxGroup(), "", gr.Dropdown()
         next_id = drawn.next_id if drawn is not None and drawn.item_ids == history else None
-        notes = [f"{len(found.item_ids)} items" if temperature == 0 else f"{len(found.item_ids)} items, drawn at random"]
+        notes = [f"{len(found.item_ids)} items"]
+        if temperature > 0:
+            notes[0] += f" drawn at random at temperature {temperature:g}, with the probabilities of that draw"
         if len(found.item_ids) < TOP_K:
             notes.append("no more are left")
         if next_id is not None:
@@ -169,7 +171,7 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
             chosen = gr.Dropdown(label="Items that share the longest prefix of codes with", choices=[], value=None)
             neighbours = gr.HTML(elem_classes="items-box", **PLAIN)
 
-        query.input(find, query, matches, trigger_mode="always_last", show_progress="hidden")
+        query.change(find, [query, matches], matches, trigger_mode="always_last", show_progress="hidden")
         add_button.click(add, [history, matches], [history, matches])
         random_button.click(take_random, None, [history, drawn])
         clear_button.click(lambda: "", None, history)
@@ -202,7 +204,10 @@ def serve(recommender: DemoRecommender, host: str | None = None, port: int | Non
         footer_links=[],
         ssr_mode=False,
         theme=gr.themes.Default(primary_hue="blue", **FONTS).set(
-            body_text_color_subdued="*neutral_600", block_info_text_color="*neutral_600"
+            body_text_color_subdued="*neutral_600",
+            block_info_text_color="*neutral_600",
+            button_primary_background_fill="*primary_600",
+            button_primary_background_fill_hover="*primary_700",
         ),
         css=CSS,
     )
