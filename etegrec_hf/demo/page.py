@@ -53,16 +53,11 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
     """The page of one recommender. What it shows is computed on the server, where the catalogue stays."""
     has_users = recommender.data is not None and len(recommender.data.test) > 0
 
-    def choices(item_ids: list[str]) -> list[tuple[str, str]]:
-        """Labels that differ, since titles may repeat."""
-        labels = ((recommender.label(item_id), item_id) for item_id in dict.fromkeys(item_ids))
-        return [(label if label == item_id else f"{label} ({item_id})", item_id) for label, item_id in labels]
-
     def find(query: str, chosen: list[str]):
         found, total = recommender.find(query, MATCHES)
         shown = f"the first {len(found)} of {total}" if total > len(found) else f"{total}"
         info = f"Found: {shown}" if query.strip() else NO_SEARCH
-        return gr.CheckboxGroup(choices=choices(found), value=[i for i in chosen if i in found], info=info)
+        return gr.CheckboxGroup(choices=recommender.choices(found), value=[i for i in chosen if i in found], info=info)
 
     def add(text: str, chosen: list[str]):
         lines = [*filter(None, [text.strip()]), *chosen]
@@ -94,17 +89,14 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
             notes.append("no more are left")
         if next_id is not None:
             notes.append(what_came_next(drawn, found))
-        columns = {
-            "probability": [probability_text(probability) for probability in map(math.exp, found.scores)],
-            "log-probability": [f"{score:.3f}" for score in found.scores],
-        }
+        columns = {"probability": [probability_text(math.exp(score)) for score in found.scores]}
         labels = {prefix.item_id: recommender.label(prefix.item_id) for prefix in found.beam[-1] if prefix.item_id}
         return (
             message("; ".join(notes) + "."),
             item_table(recommender, found.item_ids, "Recommended items", columns, marked=next_id),
-            gr.CheckboxGroup(choices=choices([*exclude, *found.item_ids]), value=exclude),
+            gr.CheckboxGroup(choices=recommender.choices([*exclude, *found.item_ids]), value=exclude),
             beam_tree(found.beam, labels, found.item_ids),
-            gr.Dropdown(choices=choices([*found.item_ids, *history]), value=None),
+            gr.Dropdown(choices=recommender.choices([*found.item_ids, *history]), value=None),
         )
 
     def what_came_next(drawn: RandomHistory, found: Recommendations) -> str:
@@ -118,9 +110,9 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
         return (
             message("The history is empty: these are the most popular items of training, the same for everybody."),
             item_table(recommender, item_ids, "Popular items", {"times in training": [*map(str, counts)]}),
-            gr.CheckboxGroup(choices=choices([*exclude, *item_ids]), value=exclude),
+            gr.CheckboxGroup(choices=recommender.choices([*exclude, *item_ids]), value=exclude),
             "",
-            gr.Dropdown(choices=choices(item_ids), value=None),
+            gr.Dropdown(choices=recommender.choices(item_ids), value=None),
         )
 
     def similar(item_id: str | None) -> str:

@@ -106,6 +106,15 @@ class DemoRecommender:
         """The title, or the id where no title is known."""
         return self.titles.get(item_id, item_id)
 
+    def choices(self, item_ids: list[str]) -> list[tuple[str, str]]:
+        """(label, id) of each item, once; labels that would be alike have the id with them."""
+        distinct = list(dict.fromkeys(item_ids))
+        labels = [self.label(item_id) for item_id in distinct]
+        return [
+            (f"{label} ({item_id})" if labels.count(label) > 1 else label, item_id)
+            for label, item_id in zip(labels, distinct)
+        ]
+
     def codes(self, item_id: str) -> list[str]:
         """The item's token strings."""
         return self.tokenizer.convert_ids_to_tokens(self.tokenizer.item_tokens[self._indices[item_id]].tolist())

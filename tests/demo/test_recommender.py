@@ -100,6 +100,12 @@ def test_items_are_found_by_words_of_title_and_id(demo):
     assert demo.find("nothing of that", 10) == ([], 0)
 
 
+def test_choices_are_told_apart(demo):
+    demo.titles |= {"i6": "Amber guitar"}
+    wanted = [("Amber guitar (i3)", "i3"), ("i4", "i4"), ("Amber guitar (i6)", "i6"), ("Green Guitar", "i14")]
+    assert demo.choices(["i3", "i4", "i3", "i6", "i14"]) == wanted
+
+
 def test_a_history_is_read_from_lines_and_commas(demo):
     assert demo.read_history(" i3\n\ni4, i5,\n") == ["i3", "i4", "i5"]
     assert demo.read_history(" \n,") == []
