@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from html import escape
+from itertools import pairwise
 
 from .recommender import KeptPrefix
 
@@ -65,7 +66,7 @@ def probability_text(probability: float) -> str:
 def _nodes(beam: list[list[KeptPrefix]]) -> list[_Node]:
     """The first level's prefixes, with the others below them."""
     levels = [[_Node(prefix, level) for prefix in prefixes] for level, prefixes in enumerate(beam)]
-    for parents, nodes in zip(levels, levels[1:]):
+    for parents, nodes in pairwise(levels):
         for node in nodes:
             parents[node.prefix.parent].children.append(node)
     return levels[0]

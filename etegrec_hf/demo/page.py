@@ -5,7 +5,7 @@ import math
 import gradio as gr
 
 from .beam_tree import beam_tree, probability_text
-from .recommender import DemoRecommender, RandomHistory, Recommendations
+from .recommender import DemoRecommender
 from .tables import history_list, item_table, message
 
 TOP_K = 10  # recommended items
@@ -13,15 +13,16 @@ MATCHES = 10  # items that a search shows: the catalogue stays on the server
 SIMILAR = 20
 NUM_BEAMS, MAX_BEAMS = 20, 100
 TREE_HINT = (
-    "Each level keeps the most probable prefixes. A box shows a prefix's last code and the whole prefix's probability; "
-    "the thicker a line, the more of it goes that way. Pale prefixes were kept and led to no item of the final beam. "
-    "Numbers are places in the list."
+    "Each level keeps the most probable prefixes. A box shows a prefix's last code and the whole prefix's "
+    "probability; the thicker a line, the more of it goes that way. Pale prefixes were kept and led to no "
+    "item of the final beam. Numbers are places in the list."
 )
 NO_SEARCH = "Nothing searched for yet"
 PLAIN = {"apply_default_css": False}  # the page has its own
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # nothing to download
 CSS = """
-.message { padding: 8px 12px; border-left: 4px solid var(--primary-500); background: var(--background-fill-secondary); }
+.message { padding: 8px 12px; background: var(--background-fill-secondary); }
+.message { border-left: 4px solid var(--primary-500); }
 .message.error { border-color: #dc2626; }
 .hint { color: var(--body-text-color-subdued); }
 ol.history { margin: 0; padding-left: 1.6em; list-style: decimal; }
@@ -88,7 +89,7 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
         if len(found.item_ids) < TOP_K:
             notes.append("no more are left")
         if next_id is not None:
-            notes.append(what_came_next(drawn, found))
+            notes.append(what_came_next(drawn.user_id, next_id, found.item_ids))
         columns = {"probability": [probability_text(math.exp(score)) for score in found.scores]}
         labels = {prefix.item_id: recommender.label(prefix.item_id) for prefix in found.beam[-1] if prefix.item_id}
         return (
@@ -99,11 +100,9 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
             gr.Dropdown(choices=recommender.choices([*found.item_ids, *history]), value=None),
         )
 
-    def what_came_next(drawn: RandomHistory, found: Recommendations) -> str:
-        title = recommender.label(drawn.next_id)
-        if drawn.next_id not in found.item_ids:
-            return f"user {drawn.user_id} took {title} next, which is not among them"
-        return f"user {drawn.user_id} took {title} next, at place {found.item_ids.index(drawn.next_id) + 1}"
+    def what_came_next(user_id: str | None, next_id: str, listed: list[str]) -> str:
+        place = f"at place {listed.index(next_id) + 1}" if next_id in listed else "which is not among them"
+        return f"user {user_id} took {recommender.label(next_id)} next, {place}"
 
     def popular(exclude: list[str]):
         item_ids, counts = recommender.popular(TOP_K, exclude)

@@ -233,14 +233,16 @@ class DemoRecommender:
             exists = (nodes[0] >= 0).nonzero().squeeze(1)
             node = nodes[0, exists]
             codes = (trie.keys[node - 1] % trie.codebook_size).tolist()
-            tokens = self.tokenizer.convert_ids_to_tokens(
-                [1 + level * trie.codebook_size + code for code in codes]
-            )
+            tokens = self.tokenizer.convert_ids_to_tokens([1 + level * trie.codebook_size + code for code in codes])
             counts, items = trie.item_count(node).tolist(), trie.item(node).tolist()
             beam.append(
                 [
                     KeptPrefix(
-                        token, places[parent], math.exp(score), count, self.tokenizer.item_ids[item - 1] if item else None
+                        token,
+                        places[parent],
+                        math.exp(score),
+                        count,
+                        self.tokenizer.item_ids[item - 1] if item else None,
                     )
                     for token, parent, score, count, item in zip(
                         tokens, parents[0, exists].tolist(), scores[0, exists].tolist(), counts, items

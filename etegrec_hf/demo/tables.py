@@ -48,4 +48,5 @@ def history_list(recommender: DemoRecommender, item_ids: list[str]) -> str:
 
 def message(text: str, is_error: bool = False) -> str:
     """A sentence that screen readers read out when it appears."""
-    return f'<p class="message{" error" if is_error else ""}" role="{"alert" if is_error else "status"}">{escape(text)}</p>'
+    kind, role = ("message error", "alert") if is_error else ("message", "status")
+    return f'<p class="{kind}" role="{role}">{escape(text)}</p>'

@@ -8,7 +8,7 @@ import pytest
 from etegrec_hf.demo.beam_tree import BOX_WIDTH, COLUMN, MARGIN, ROW, beam_tree
 from etegrec_hf.demo.recommender import KeptPrefix
 
-NASTY = '<script>alert("1")</script> & \'co\''
+NASTY = "<script>alert(\"1\")</script> & 'co'"
 SVG = "{http://www.w3.org/2000/svg}"
 
 

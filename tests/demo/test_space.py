@@ -27,7 +27,11 @@ def test_it_shows_a_pushed_model(folder, hub, tmp_path):
     shutil.copytree(SPACE, tmp_path / "space")
     settings = {"MODEL_ID": "tester/mine", "GRADIO_SERVER_PORT": str(port)}
     app = subprocess.Popen(
-        [sys.executable, "app.py"], cwd=tmp_path / "space", env=environment | settings, stdout=subprocess.PIPE, text=True
+        [sys.executable, "app.py"],
+        cwd=tmp_path / "space",
+        env=environment | settings,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert app.stdout.readline().startswith(f"The demo is at http://127.0.0.1:{port}/")
