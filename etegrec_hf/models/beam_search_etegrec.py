@@ -115,6 +115,7 @@ def code_beam_search(
     excluded: ExcludedItems | None = None,
     temperature: float | None = None,
     generator: torch.Generator | None = None,
+    kept: list | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Finds each user's most probable items, or samples distinct ones, level by level.
 
@@ -128,6 +129,8 @@ def code_beam_search(
             search: a sample without replacement from the distribution whose steps are the softmax of
             `logits / temperature` over the codes that may follow.
         generator (`torch.Generator`, *optional*): of that sample.
+        kept (`list`, *optional*): to which each level's beam is appended, to be shown: trie nodes (-1: none), the
+            beam of the level before that each goes on from, and log-probabilities, all `[users, beams]`.
 
     Returns:
         item indices `[users, found]` and log-probabilities `[users, found]` in float32, best (or first drawn) first,
@@ -154,6 +157,8 @@ def code_beam_search(
         rank, best = ranks.flatten(1).topk(min(num_beams, ranks[0].numel()), dim=1)
         parent = best // codes.shape[2]
         score, codes, node = (tensor.flatten(1).gather(1, best) for tensor in (candidates, codes, child))
+        if kept is not None:
+            kept.append((node, parent, score))
         tokens = 1 + level * trie.codebook_size + codes
     return trie.item(node), score
 

@@ -1,0 +1,1 @@
+"""The page of `etegrec demo`: a trained recommender to be tried in a browser."""

@@ -1,0 +1,206 @@
+"""The page: a Gradio app over a [`DemoRecommender`]. It needs gradio, which the extra `demo` installs."""
+
+import math
+
+import gradio as gr
+
+from .beam_tree import beam_tree, probability_text
+from .recommender import DemoRecommender
+from .tables import history_list, item_table, message
+
+TOP_K = 10  # recommended items
+MATCHES = 10  # items that a search shows: the catalogue stays on the server
+SIMILAR = 20
+NUM_BEAMS, MAX_BEAMS = 20, 100
+TREE_HINT = (
+    "Each level keeps the most probable prefixes. A box shows a prefix's last code and the whole prefix's "
+    "probability; the thicker a line, the more of it goes that way. Pale prefixes were kept and led to no "
+    "item of the final beam. Numbers are places in the list."
+)
+NO_SEARCH = "Nothing searched for yet"
+PLAIN = {"apply_default_css": False}  # the page has its own
+FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # nothing to download
+CSS = """
+.message { padding: 8px 12px; background: var(--background-fill-secondary); }
+.message { border-left: 4px solid var(--primary-500); }
+.message.error { border-color: #dc2626; }
+.hint { color: var(--body-text-color-subdued); }
+ol.history { margin: 0; padding-left: 1.6em; list-style: decimal; }
+.items-box { overflow-x: auto; }
+table.items { border-collapse: collapse; width: 100%; font-size: 14px; }
+table.items caption { text-align: left; padding: 4px 0; color: var(--body-text-color-subdued); }
+table.items th { text-align: left; font-weight: 600; border-bottom: 2px solid var(--border-color-primary); }
+table.items th, table.items td { padding: 5px 10px 5px 0; white-space: nowrap; }
+table.items td { border-bottom: 1px solid var(--border-color-primary); }
+table.items td.title { white-space: normal; min-width: 12em; }
+table.items td.number { font-variant-numeric: tabular-nums; }
+table.items td.rank { color: var(--body-text-color-subdued); }
+table.items td.id, table.items td.codes { font-family: var(--font-mono); font-size: 12px; }
+table.items tr.marked td { background: color-mix(in srgb, var(--primary-500) 15%, transparent); }
+.tree-box { overflow: auto; max-height: 75vh; }
+.beam-tree { max-width: none; }
+.beam-tree text { fill: var(--body-text-color); font: 12px var(--font-mono); }
+.beam-tree text.item { font: 13px var(--font); }
+.beam-tree text.listed { font-weight: 600; }
+.beam-tree rect { fill: var(--primary-500); stroke: var(--primary-500); }
+.beam-tree path { fill: none; stroke: var(--primary-500); opacity: 0.5; }
+.beam-tree g.dropped { opacity: 0.6; }
+.beam-tree g.dropped rect { stroke-dasharray: 3 3; }
+.beam-tree path.dropped { stroke-dasharray: 3 3; opacity: 0.3; }
+"""
+
+
+def build_page(recommender: DemoRecommender) -> gr.Blocks:
+    """The page of one recommender. What it shows is computed on the server, where the catalogue stays."""
+    has_users = recommender.data is not None and len(recommender.data.test) > 0
+
+    def find(query: str, chosen: list[str]):
+        found, total = recommender.find(query, MATCHES)
+        shown = f"the first {len(found)} of {total}" if total > len(found) else f"{total}"
+        info = f"Found: {shown}" if query.strip() else NO_SEARCH
+        return gr.CheckboxGroup(choices=recommender.choices(found), value=[i for i in chosen if i in found], info=info)
+
+    def add(text: str, chosen: list[str]):
+        lines = [*filter(None, [text.strip()]), *chosen]
+        return "\n".join(lines), gr.CheckboxGroup(value=[])
+
+    def show_history(text: str) -> str:
+        try:
+            return history_list(recommender, recommender.read_history(text))
+        except ValueError as error:
+            return message(str(error), is_error=True)
+
+    def take_random():
+        drawn = recommender.random_history()
+        return "\n".join(drawn.item_ids), drawn
+
+    def recommend(text, num_beams, temperature, exclude_history, exclude, drawn):
+        try:
+            history = recommender.read_history(text)
+            if not history:
+                return popular(exclude)
+            found = recommender.recommend(history, TOP_K, int(num_beams), temperature, exclude, exclude_history)
+        except ValueError as error:
+            return message(str(error), is_error=True), "", gr.CheckboxGroup(), "", gr.Dropdown()
+        next_id = drawn.next_id if drawn is not None and drawn.item_ids == history else None
+        notes = [f"{len(found.item_ids)} items"]
+        if temperature > 0:
+            notes[0] += f" drawn at random at temperature {temperature:g}, with the probabilities of that draw"
+        if len(found.item_ids) < TOP_K:
+            notes.append("no more are left")
+        if next_id is not None:
+            notes.append(what_came_next(drawn.user_id, next_id, found.item_ids))
+        columns = {"probability": [probability_text(math.exp(score)) for score in found.scores]}
+        labels = {prefix.item_id: recommender.label(prefix.item_id) for prefix in found.beam[-1] if prefix.item_id}
+        return (
+            message("; ".join(notes) + "."),
+            item_table(recommender, found.item_ids, "Recommended items", columns, marked=next_id),
+            gr.CheckboxGroup(choices=recommender.choices([*exclude, *found.item_ids]), value=exclude),
+            beam_tree(found.beam, labels, found.item_ids),
+            gr.Dropdown(choices=recommender.choices([*found.item_ids, *history]), value=None),
+        )
+
+    def what_came_next(user_id: str | None, next_id: str, listed: list[str]) -> str:
+        place = f"at place {listed.index(next_id) + 1}" if next_id in listed else "which is not among them"
+        return f"user {user_id} took {recommender.label(next_id)} next, {place}"
+
+    def popular(exclude: list[str]):
+        item_ids, counts = recommender.popular(TOP_K, exclude)
+        return (
+            message("The history is empty: these are the most popular items of training, the same for everybody."),
+            item_table(recommender, item_ids, "Popular items", {"times in training": [*map(str, counts)]}),
+            gr.CheckboxGroup(choices=recommender.choices([*exclude, *item_ids]), value=exclude),
+            "",
+            gr.Dropdown(choices=recommender.choices(item_ids), value=None),
+        )
+
+    def similar(item_id: str | None) -> str:
+        if item_id is None:
+            return ""
+        item_ids, length, total = recommender.similar(item_id, SIMILAR)
+        if length == 0:
+            return message(f"No other item has the first code of {recommender.label(item_id)}.")
+        prefix = " ".join(recommender.codes(item_id)[:length])
+        shown = f"{total}" if total == len(item_ids) else f"{len(item_ids)} of {total}"
+        caption = f"Items that share {prefix} with {recommender.label(item_id)}: {shown}"
+        return item_table(recommender, item_ids, caption)
+
+    with gr.Blocks(title="etegrec demo", analytics_enabled=False) as page:
+        gr.Markdown(f"# What comes next?\nA recommender of {len(recommender.tokenizer.item_ids):,} items.")
+        drawn = gr.State(None)
+        with gr.Row():
+            with gr.Column(scale=2, min_width=340):
+                gr.Markdown("## History")
+                query = gr.Textbox(label="Search items by title or id", max_lines=1)
+                matches = gr.CheckboxGroup(label="Matches", choices=[], info=NO_SEARCH)
+                add_button = gr.Button("Add to history")
+                history = gr.Textbox(label="History: item ids, oldest first, one a line", lines=3, max_lines=6)
+                titles = gr.HTML(history_list(recommender, []), **PLAIN)
+                with gr.Row():
+                    random_button = gr.Button("Random user" if has_users else "Random items")
+                    clear_button = gr.Button("Clear")
+            with gr.Column(scale=3, min_width=480):
+                gr.Markdown("## Recommendations")
+                with gr.Row():
+                    num_beams = gr.Slider(
+                        TOP_K, MAX_BEAMS, NUM_BEAMS, step=1, label="Beam width", info="Prefixes kept at each level"
+                    )
+                    temperature = gr.Slider(
+                        0, 2, 0, step=0.1, label="Temperature", info="0: most probable items; above: a random draw"
+                    )
+                exclude_history = gr.Checkbox(label="No items of the history")
+                recommend_button = gr.Button("Recommend", variant="primary")
+                note = gr.HTML(**PLAIN)
+                table = gr.HTML(elem_classes="items-box", **PLAIN)
+                exclude = gr.CheckboxGroup(
+                    label="Exclude", choices=[], info="Left out of the search, so that others take their places"
+                )
+        with gr.Accordion("The beam, level by level", open=False):
+            gr.Markdown(TREE_HINT)
+            tree = gr.HTML(elem_classes="tree-box", **PLAIN)
+        with gr.Accordion("Similar items by shared codes", open=False):
+            chosen = gr.Dropdown(label="Items that share the longest prefix of codes with", choices=[], value=None)
+            neighbours = gr.HTML(elem_classes="items-box", **PLAIN)
+
+        query.change(find, [query, matches], matches, trigger_mode="always_last", show_progress="hidden")
+        add_button.click(add, [history, matches], [history, matches])
+        random_button.click(take_random, None, [history, drawn])
+        clear_button.click(lambda: "", None, history)
+        history.change(show_history, history, titles, trigger_mode="always_last", show_progress="hidden")
+        gr.on(
+            [recommend_button.click, exclude.input],
+            recommend,
+            [history, num_beams, temperature, exclude_history, exclude, drawn],
+            [note, table, exclude, tree, chosen],
+        )
+        chosen.input(similar, chosen, neighbours)
+    return page
+
+
+def serve(recommender: DemoRecommender, host: str | None = None, port: int | None = None) -> None:
+    """Serves the page until it is interrupted. It is not shared, and asks no other host for anything.
+
+    Args:
+        recommender ([`DemoRecommender`]): what is tried.
+        host, port (*optional*): where; by default as Gradio's `GRADIO_SERVER_NAME` and `GRADIO_SERVER_PORT` say, which
+            a Space sets, or 127.0.0.1 and the first free port from 7860.
+    """
+    page = build_page(recommender)
+    _, address, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        footer_links=[],
+        ssr_mode=False,
+        theme=gr.themes.Default(primary_hue="blue", **FONTS).set(
+            body_text_color_subdued="*neutral_600",
+            block_info_text_color="*neutral_600",
+            button_primary_background_fill="*primary_600",
+            button_primary_background_fill_hover="*primary_700",
+        ),
+        css=CSS,
+    )
+    print(f"The demo is at {address} (Ctrl-C ends it).", flush=True)
+    page.block_thread()

@@ -1,0 +1,268 @@
+"""What the demo's page asks of a model, in item ids and probabilities."""
+
+import math
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..data.prepared import PreparedDataset
+from ..hub.dataset_folder import local_dataset
+from ..hub.model_folder import load_recommender
+from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
+from ..models.tokenization_etegrec import ETEGRecTokenizer
+
+RANDOM_LENGTHS = (3, 8)  # of histories of random items
+
+
+@dataclass(frozen=True)
+class KeptPrefix:
+    """One prefix that a level of the beam search kept.
+
+    Args:
+        token (`str`): the token string of its last code.
+        parent (`int`): its place among the prefixes of the level before (0 at the first level).
+        probability (`float`): of the whole prefix.
+        n_items (`int`): the catalogue's items below it.
+        item_id (`str`, *optional*): the item, at the last level.
+    """
+
+    token: str
+    parent: int
+    probability: float
+    n_items: int
+    item_id: str | None
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """A list, and the beam that found it.
+
+    Args:
+        item_ids (`list[str]`): in the list's order.
+        scores (`list[float]`): their log-probabilities.
+        beam (`list[list[KeptPrefix]]`): the prefixes that were kept, level by level.
+    """
+
+    item_ids: list[str]
+    scores: list[float]
+    beam: list[list[KeptPrefix]]
+
+
+@dataclass(frozen=True)
+class RandomHistory:
+    """A history to try.
+
+    Args:
+        item_ids (`list[str]`): oldest first.
+        user_id (`str`, *optional*): whose it is; nobody's if its items are random.
+        next_id (`str`, *optional*): the item that this user took next.
+    """
+
+    item_ids: list[str]
+    user_id: str | None = None
+    next_id: str | None = None
+
+
+class DemoRecommender:
+    """A model, its tokenizer, and maybe the data it was trained on.
+
+    Args:
+        model ([`ETEGRecForConditionalGeneration`]): a trained recommender in eval mode.
+        tokenizer ([`ETEGRecTokenizer`]): the model's.
+        data ([`PreparedDataset`], *optional*): for users of the test split and popular items, and for titles that the
+            tokenizer lacks.
+
+    Raises:
+        ValueError: the dataset has items that the model lacks.
+    """
+
+    def __init__(
+        self,
+        model: ETEGRecForConditionalGeneration,
+        tokenizer: ETEGRecTokenizer,
+        data: PreparedDataset | None = None,
+    ):
+        self.model, self.tokenizer = model, tokenizer
+        self.data = None if data is None else data.with_items(tokenizer.item_ids)
+        self.titles = ({} if data is None else data.title_of) | tokenizer.item_titles
+        self._indices = dict(zip(tokenizer.item_ids, range(1, len(tokenizer.item_ids) + 1)))
+        self._texts = [f"{self.titles.get(item_id, '')} {item_id}".strip().casefold() for item_id in self._indices]
+
+    @classmethod
+    def load(cls, model: str, data: str | None = None) -> "DemoRecommender":
+        """From a model's folder or Hub id, and a prepared dataset's.
+
+        Raises:
+            FileNotFoundError, ConnectionError, ValueError: as [`load_recommender`] and [`PreparedDataset.load`].
+        """
+        prepared = None
+        if data is not None:
+            prepared = PreparedDataset.load(local_dataset(data, ("train", "test")), ("train", "test"))
+        return cls(*load_recommender(model), prepared)
+
+    def label(self, item_id: str) -> str:
+        """The title, or the id where no title is known."""
+        return self.titles.get(item_id, item_id)
+
+    def choices(self, item_ids: list[str]) -> list[tuple[str, str]]:
+        """(label, id) of each item, once; labels that would be alike have the id with them."""
+        distinct = list(dict.fromkeys(item_ids))
+        labels = [self.label(item_id) for item_id in distinct]
+        return [
+            (f"{label} ({item_id})" if labels.count(label) > 1 else label, item_id)
+            for label, item_id in zip(labels, distinct)
+        ]
+
+    def codes(self, item_id: str) -> list[str]:
+        """The item's token strings."""
+        return self.tokenizer.convert_ids_to_tokens(self.tokenizer.item_tokens[self._indices[item_id]].tolist())
+
+    def find(self, query: str, limit: int) -> tuple[list[str], int]:
+        """Items whose title or id contains all words of `query`.
+
+        Returns:
+            the first `limit` item ids, the item of exactly that id before those that begin with the first word before
+            others; and how many there are in all.
+        """
+        words = query.casefold().split()
+        rows = [row for row, text in enumerate(self._texts) if all(word in text for word in words)] if words else []
+        item_ids, first = self.tokenizer.item_ids, query.strip()
+        rows.sort(key=lambda row: (item_ids[row] != first, not self._texts[row].startswith(words[0])))
+        return [item_ids[row] for row in rows[:limit]], len(rows)
+
+    def read_history(self, text: str) -> list[str]:
+        """Item ids of a text, one a line or with commas between.
+
+        Raises:
+            ValueError: ids that the model doesn't know, all of which are named.
+        """
+        item_ids = []
+        for line in map(str.strip, text.splitlines()):
+            parts = [line] if line in self._indices else [part.strip() for part in line.split(",")]
+            item_ids += [part for part in parts if part]
+        unknown = [repr(item_id) for item_id in item_ids if item_id not in self._indices]
+        if unknown:
+            raise ValueError(
+                f"The history names {', '.join(unknown)}, not in the catalogue of {len(self._indices)} items; "
+                "correct or remove them."
+            )
+        return item_ids
+
+    def random_history(self) -> RandomHistory:
+        """A user of the test split with what came next, or random items where there is no dataset."""
+        if self.data is not None and len(self.data.test):
+            row = random.randrange(len(self.data.test))
+            start, end = self.data.test.offsets[row : row + 2]
+            item_ids = self.tokenizer.ids_of(self.data.test.sequences[start:end])
+            return RandomHistory(item_ids[:-1], self.data.test.user_ids[row], item_ids[-1])
+        known = self.tokenizer.item_ids
+        return RandomHistory(random.sample(known, min(len(known), random.randint(*RANDOM_LENGTHS))))
+
+    def popular(self, limit: int, exclude: list[str]) -> tuple[list[str], list[int]]:
+        """The items most frequent in training and how often they stand there; ties by item index.
+
+        Raises:
+            ValueError: there is no dataset to count in.
+        """
+        if self.data is None:
+            raise ValueError(
+                "The history is empty: add an item to it. (Popular items could be shown with `--data`; a model's "
+                "folder doesn't hold how popular items are.)"
+            )
+        counts = np.bincount(self.data.train.sequences, minlength=self.data.n_items + 1)
+        counts[[0, *self.tokenizer.index_of(exclude)]] = 0
+        best = np.argsort(-counts, kind="stable")[:limit]
+        best = best[counts[best] > 0]
+        return self.tokenizer.ids_of(best), counts[best].tolist()
+
+    def recommend(
+        self,
+        history: list[str],
+        top_k: int,
+        num_beams: int,
+        temperature: float = 0.0,
+        exclude: list[str] | None = None,
+        exclude_history: bool = False,
+    ) -> Recommendations:
+        """The most probable items, or a draw of items, with the beam that led to them.
+
+        Args:
+            history (`list[str]`): item ids, oldest first.
+            top_k (`int`): items of the list.
+            num_beams (`int`): prefixes kept a level, at least `top_k`.
+            temperature (`float`, *optional*, defaults to 0): 0 for the most probable items, as `recommend` of the
+                model finds them; above 0 items are drawn without replacement as in `sample_items`, and probabilities
+                are those of the distribution drawn from.
+            exclude (`list[str]`, *optional*): items that must not come.
+            exclude_history (`bool`, *optional*, defaults to `False`): whether no item of the history comes.
+
+        Raises:
+            ValueError: an unknown item, an empty history, or a beam narrower than the list.
+        """
+        if num_beams < top_k:
+            raise ValueError(f"`num_beams` is {num_beams} and `top_k` {top_k}; a beam must be as wide as the list.")
+        batch = self.tokenizer([history], return_tensors="pt").to(self.model.device)
+        excluded = [0, *self.tokenizer.index_of([*(exclude or []), *(history if exclude_history else [])])]
+        rows = torch.tensor([excluded], device=self.model.device) if len(excluded) > 1 else None  # 0 is no item
+        kept: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        sampling = {} if temperature == 0 else {"temperature": temperature}
+        with torch.no_grad():
+            items, scores = self.model._search(
+                **batch,
+                top_k=top_k,
+                num_beams=num_beams,
+                exclude=rows,
+                allowed=None,
+                exclude_history=False,
+                max_batch_tokens=None,
+                kept=kept,
+                **sampling,
+            )
+        found = int((items[0] > 0).sum())
+        return Recommendations(
+            self.tokenizer.ids_of(items[0, :found]), scores[0, :found].tolist(), self._read_beam(kept)
+        )
+
+    def _read_beam(self, kept: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> list[list[KeptPrefix]]:
+        """The kept nodes of one user in words, without places that no prefix took."""
+        trie, beam = self.model.code_trie, []
+        places: dict[int, int] = {0: 0}  # beam of the level before to its place among those that are shown
+        for level, (nodes, parents, scores) in enumerate(kept):
+            exists = (nodes[0] >= 0).nonzero().squeeze(1)
+            node = nodes[0, exists]
+            codes = (trie.keys[node - 1] % trie.codebook_size).tolist()
+            tokens = self.tokenizer.convert_ids_to_tokens([1 + level * trie.codebook_size + code for code in codes])
+            counts, items = trie.item_count(node).tolist(), trie.item(node).tolist()
+            beam.append(
+                [
+                    KeptPrefix(
+                        token,
+                        places[parent],
+                        math.exp(score),
+                        count,
+                        self.tokenizer.item_ids[item - 1] if item else None,
+                    )
+                    for token, parent, score, count, item in zip(
+                        tokens, parents[0, exists].tolist(), scores[0, exists].tolist(), counts, items
+                    )
+                ]
+            )
+            places = {beam_place: place for place, beam_place in enumerate(exists.tolist())}
+        return beam
+
+    def similar(self, item_id: str, limit: int) -> tuple[list[str], int, int]:
+        """Items that share the longest prefix of codes with an item, without those that were removed.
+
+        Returns:
+            the first `limit` item ids, how many codes they share (0 if no item shares even the first), and how many
+            such items there are in all.
+        """
+        tokens, index = self.tokenizer.item_tokens, self._indices[item_id]
+        shared = (tokens == tokens[index]).long().cumprod(1).sum(1)  # [n_items + 1] codes from the first on
+        shared[self.model.is_removed.cpu()] = 0
+        shared[[0, index]] = 0
+        length = int(shared.max())
+        rows = (shared == length).nonzero().squeeze(1) if length else shared[:0]
+        return self.tokenizer.ids_of(rows[:limit]), length, len(rows)
