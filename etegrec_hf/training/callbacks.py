@@ -58,7 +58,7 @@ class AlternatingPhaseCallback(TrainerCallback):
 
 
 class CodeRefreshCallback(TrainerCallback):
-    """Computes all item codes again at the end of each tokenizer epoch, and logs the share that changed."""
+    """Computes all item codes again at the end of each tokenizer epoch; logs what changed and how they are used."""
 
     def __init__(self, trainer):
         self.trainer = trainer
@@ -67,7 +67,10 @@ class CodeRefreshCallback(TrainerCallback):
         if self.trainer.phase == "tokenizer":
             changed = refresh_item_codes(model, args.code_strategy, self.trainer.semantic_embedding)
             model.set_item_codes(broadcast(model.item_codes.contiguous()))  # the first process's, on all devices
-            self.trainer.log_part("changed_codes", changed)
+            for name, figure in (
+                changed | code_diagnostics(self.trainer.prefixes(), model.config.codebook_size)
+            ).items():
+                self.trainer.log_part(name, figure)
 
 
 class CodeUsageCallback(TrainerCallback):
