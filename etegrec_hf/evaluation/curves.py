@@ -47,11 +47,23 @@ def panels_of(log_history: list[dict]) -> dict[str, dict[str, Points]]:
                 points[name, phase].append((entry["epoch"], value))
     names = [name for name, _ in points]
     panels: dict[str, dict[str, Points]] = defaultdict(dict)
-    for (name, phase), line in points.items():
-        panel, level, listed = re.fullmatch(r"(.*?)(?:_(\d+)|@(\d+))?", name).groups()  # type: ignore[union-attr]
-        label = f"level {level}" if level else f"@{listed}" if listed else panel
-        panels[f"{panel}, {phase}" if names.count(name) > 1 else panel][label] = line
+    # in an order of its own, since a resumed run reads its log back with other neighbours
+    for name, phase in sorted(points, key=lambda point: (parts_of(point[0]), point[1])):
+        panel, kind, number = parts_of(name)
+        label = {"_": f"level {number}", "@": f"@{number}", "": panel}[kind]
+        panels[f"{panel}, {phase}" if names.count(name) > 1 else panel][label] = points[name, phase]
     return dict(panels)
+
+
+def parts_of(name: str) -> tuple[str, str, int]:
+    """A logged name without its last number, what stands between, and the number, 0 where there is none.
+
+    >>> parts_of("eval_ndcg@10"), parts_of("usage_2"), parts_of("loss")
+    (('eval_ndcg', '@', 10), ('usage', '_', 2), ('loss', '', 0))
+    """
+    found = re.fullmatch(r"(.*?)(?:([_@])(\d+))?", name)
+    assert found
+    return found[1], found[2] or "", int(found[3] or 0)
 
 
 def is_shown(name: str) -> bool:
@@ -75,9 +87,10 @@ def curves_figure(
     """
     check_matplotlib()
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     rows = math.ceil(len(panels) / COLUMNS)
-    figure = Figure(figsize=(11, 0.2 + 2.3 * rows), layout="constrained")
+    figure = Figure(figsize=(11, 0.2 + 2.3 * rows), layout=ConstrainedLayoutEngine(h_pad=0.08))
     axes_of = figure.subplots(rows, COLUMNS, squeeze=False).flat
     for (name, lines), axes in zip(panels.items(), axes_of):
         for start, end in tokenizer_spans:
@@ -86,7 +99,7 @@ def curves_figure(
             epoch, value = thinned(line).T
             axes.plot(epoch, value, linewidth=1.2, marker="o", markersize=2.5 if len(epoch) > 30 else 4, label=label)
         axes.set_title(name, fontsize=10, parse_math=False)
-        axes.set_xlim(0, epochs)
+        axes.set_xlim(0, 1.02 * epochs)  # room for a last marker
         axes.tick_params(labelsize=8)
         axes.grid(color="0.85", linewidth=0.5)
         axes.set_axisbelow(True)

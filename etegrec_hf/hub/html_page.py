@@ -8,7 +8,7 @@ LONGEST = 200  # characters of a text beyond which it is cut
 
 STYLE = """
 body { margin: 0 auto; max-width: 70rem; padding: 1.5rem; background: #fff; color: #1b1b1b;
-       font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+       font: 16px/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
 h1 { font-size: 1.6rem; margin: 0 0 .5rem; }
 h2 { font-size: 1.25rem; margin: 2.2rem 0 .5rem; border-bottom: 1px solid #ccc; }
 h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
@@ -17,12 +17,12 @@ p { margin: .4rem 0; max-width: 50rem; }
 .scroll { overflow-x: auto; margin: .5rem 0; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid #e4e4e4; }
-th { background: #f4f4f4; font-weight: 600; overflow-wrap: normal; }
+th { background: #f4f4f4; font-weight: 600; }
 td.number { text-align: right; white-space: nowrap; }
 tr.marked td { background: #e3f4e3; font-weight: 600; }
 img { display: block; max-width: 100%; height: auto; margin: .5rem 0; }
 .beside { display: flex; flex-wrap: wrap; gap: 0 2rem; }
-.beside > div { flex: 1 1 24rem; }
+.beside > div { flex: 1 1 24rem; min-width: 0; }
 summary { cursor: pointer; color: #224; }
 """
 # No script, and nothing from anywhere, even if something slipped through
@@ -83,15 +83,19 @@ def beside(*parts: str) -> str:
 
 
 def table(header: list[str], rows: list[list], marked: tuple[int, ...] = ()) -> str:
-    """A table of values; the rows whose numbers (from 0) are in `marked` stand out."""
+    """A table of values; the rows whose numbers (from 0) are in `marked` stand out.
+
+    One without a header is a list of names and values.
+    """
     lines = ["<tr>" + "".join(f"<th>{text(name)}</th>" for name in header) + "</tr>"] if header else []
     for number, row in enumerate(rows):
-        lines.append(f"<tr{' class=marked' * (number in marked)}>" + "".join(map(_cell, row)) + "</tr>")
+        cells = "".join(_cell(value, aligned=bool(header)) for value in row)
+        lines.append(f'<tr class="marked">{cells}</tr>' if number in marked else f"<tr>{cells}</tr>")
     return '<div class="scroll"><table>\n' + "\n".join(lines) + "\n</table></div>"
 
 
-def _cell(value: object) -> str:
-    kind = ' class="number"' if isinstance(value, (int, float)) and not isinstance(value, bool) else ""
+def _cell(value: object, aligned: bool) -> str:
+    kind = ' class="number"' if aligned and isinstance(value, (int, float)) else ""
     return f"<td{kind}>{text(value)}</td>"
 
 

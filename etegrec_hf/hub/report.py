@@ -9,7 +9,7 @@ import torch
 
 from ..data.folders import replace_file
 from ..evaluation.code_diagnostics import code_diagnostics, prefix_size_counts
-from ..evaluation.curves import Points, curves_figure, is_shown, panels_of
+from ..evaluation.curves import Points, curves_figure, is_shown, panels_of, parts_of
 from ..evaluation.plots import check_matplotlib, code_usage_figure, prefix_sizes_figure, svg_of
 from ..evaluation.sample_recommendations import SampleRecommendation
 from .html_page import beside, folded, note, page, paragraph, section, subsection, svg_picture, table
@@ -103,10 +103,8 @@ def _results(report: Report) -> str:
     """Metrics of the model beside baselines, where it ranks items."""
     parts = []
     if report.systems:
-        users = f"Of {report.users} validation users, over all items. "
-        parts.append(
-            subsection("Validation", paragraph(users + "The best weights of the run are those that were kept."))
-        )
+        told = f"{report.users} validation users, all items ranked, by the weights that were kept."
+        parts.append(subsection("Validation", paragraph(told)))
         parts.append(_metrics(report.systems))
     if report.unmeasured:
         parts.append(note(report.unmeasured))
@@ -166,7 +164,7 @@ def _log_table(log_history: list[dict]) -> str:
     for entry in log_history:
         steps.setdefault(entry["step"], {}).update(entry)
     rows = list(steps.values())
-    names = ["epoch", "step", *dict.fromkeys(name for row in rows for name in row if is_shown(name))]
+    names = ["epoch", "step", *sorted({name for row in rows for name in row if is_shown(name)}, key=parts_of)]
     every = -(-len(rows) // MOST_ROWS)
     shown = [row for number, row in enumerate(rows, start=1) if (len(rows) - number) % every == 0]  # the last too
     told = [note(f"Every {every}th of {len(rows)} logged steps.")] if every > 1 else []
@@ -213,8 +211,8 @@ def _samples(report: Report) -> str:
     if not report.samples:
         return ""
     told = (
-        "Validation users, spread evenly from short histories to long ones. History: newest last. The item that came "
-        "next is marked where it is listed."
+        "Validation users, spread evenly from short histories to long ones, each with the newest items of its history "
+        "and the item that came next, which is marked where it is listed."
     )
     return section(
         "samples", "Sample recommendations", paragraph(told), *(_sample(report, user) for user in report.samples)
@@ -231,14 +229,14 @@ def _sample(report: Report, sample: SampleRecommendation) -> str:
     recent = sample.history[-RECENT:]
     first = len(sample.history) - len(recent) + 1
     hits = tuple(row for row, item in enumerate(sample.listed) if item == sample.target)
-    came = f"came next: place {hits[0] + 1}" if hits else f"came next: not among the first {len(sample.listed)}"
+    found = f"at place {hits[0] + 1}" if hits else f"not among the first {len(sample.listed)}"
     history = [[number, *named(item)] for number, item in enumerate(recent, start=first)]
-    history.append([came, *named(sample.target)])
+    history.append(["next", *named(sample.target)])
     listed = [
         [f"{row} hit" if row - 1 in hits else row, *named(item)] for row, item in enumerate(sample.listed, start=1)
     ]
     return subsection(
-        f"User {sample.user_id}",
+        f"User {sample.user_id}: {found}",
         beside(
             table(["history", *columns], history, marked=(len(history) - 1,)),
             table(["place", *columns], listed, marked=hits),

@@ -76,7 +76,7 @@ class CodeRefreshCallback(TrainerCallback):
 class CodeUsageCallback(TrainerCallback):
     """Revives dead codes after each epoch of RQ-VAE training but the last, and logs usage and collisions.
 
-    The figures are those before the revival, logged as often as the loss.
+    The figures are those before the revival, logged with the loss where that is logged by epochs.
 
     Args:
         trainer ([`RQVAETrainer`]): its training items are all items.
@@ -87,11 +87,13 @@ class CodeUsageCallback(TrainerCallback):
 
     def on_epoch_end(self, args, state, control, model=None, **kwargs):
         embeddings = self.trainer.train_dataset.embeddings
-        figures = code_diagnostics(model.encode(embeddings), model.config.codebook_size) if control.should_log else {}
+        is_due = control.should_log
+        figures = code_diagnostics(model.encode(embeddings), model.config.codebook_size) if is_due else {}
         if args.revive_dead_codes and state.global_step < state.max_steps:
             figures["revived_codes"] = revive_dead_codes(model, embeddings)
-        if control.should_log:
+        if is_due:
             self.trainer.log(figures)
+            control.should_log = True  # the loss too, which is logged after this
 
 
 class StartingPointCallback(TrainerCallback):
