@@ -129,7 +129,7 @@ def _curves(log: RunLog, number: int) -> str:
     title = f"Curves: {log.stage}"
     panels = panels_of(log.log_history)
     if not panels:
-        return section(f"curves-{number}", title, note("The run logged nothing (`logging_strategy`)."))
+        return section(f"curves-{number}", title, note("The run logged nothing (logging_strategy)."))
     parts = []
     if log.tokenizer_spans:
         spans = ", ".join(f"{start:g} to {end:g}" for start, end in log.tokenizer_spans)

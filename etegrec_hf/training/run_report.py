@@ -62,14 +62,14 @@ def _systems(stage: dict, data: PreparedDataset, split) -> tuple[dict[str, dict[
     measured = stage["validation"]
     if not measured:
         return {}, (
-            "These weights were not evaluated in training (`eval_strategy`), so nothing stands beside the baselines; "
-            "`etegrec evaluate` measures all of them."
+            "These weights were not evaluated in training (eval_strategy), so nothing stands beside the baselines; "
+            "etegrec evaluate measures all of them."
         )
     systems = {"this model": measured}
     if "validation_before" in stage:
         systems["before this run"] = stage["validation_before"]
     if not len(data.train):
-        return systems, "Training sequences were streamed, so no baseline was counted; `etegrec baselines` does it."
+        return systems, "Training sequences were streamed, so no baseline was counted; etegrec baselines does it."
     rows = baselines(data, split)
     return systems | {
         system: {name: value for name, value in metrics.items() if name in measured}

@@ -259,7 +259,7 @@ def test_what_there_is_not_is_told(prepared, tmp_path):
     trainer.train()
     page = read(write_run_report(trainer, prepared, evaluated_of(prepared)))
     assert page.sections["results"] == []
-    assert "were not evaluated in training (`eval_strategy`)" in page.words["results"]
+    assert "were not evaluated in training (eval_strategy)" in page.words["results"]
     header, *rows = page.sections["samples"][1]
     assert header == ["place", "item"]
     assert {row[1] for row in rows} <= set(prepared.item_ids)
