@@ -35,6 +35,7 @@ _LAZY = {
     "TransitionReward": "training.rewards",
     "CollaborativeReward": "training.rewards",
     "PopularityPenalty": "training.rewards",
+    "write_run_report": "training.run_report",
     "AlternatingPhaseCallback": "training.callbacks",
     "CodeRefreshCallback": "training.callbacks",
     "assign_item_codes": "training.item_codes",

@@ -15,7 +15,7 @@ from ..training.rewards import REWARDS, WEIGHTS, make_reward
 from .finetune import of_catalogue
 from .parsing import parse
 from .printing import PrintArguments
-from .run_folder import checkpoint_of, record_of
+from .run_folder import checkpoint_of, record_of, report
 from .tables import print_metrics
 
 EXAMPLES = """examples:
@@ -70,15 +70,17 @@ def grpo(arguments: GrpoArguments, training: ETEGRecGRPOConfig) -> ETEGRecGRPOTr
         training.reward_weights = [WEIGHTS.get(name, 1.0) for name in arguments.rewards]
     set_seed(training.seed)
     max_history = model.config.max_history
+    evaluated = SequenceDataset(data.validation, max_history, every_position=False, limit=arguments.eval_samples)
     trainer = ETEGRecGRPOTrainer(
         model,
         rewards,
         training,
         SequenceDataset(data.train, max_history, every_position=True),
-        SequenceDataset(data.validation, max_history, every_position=False, limit=arguments.eval_samples),
+        evaluated,
         processing_class=tokenizer,
         record=record_of(data, arguments.model),
     )
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
+    report(trainer, data, evaluated)
     return trainer

@@ -17,6 +17,7 @@ from .evaluate import EvaluateArguments, evaluate
 from .finetune import FinetuneArguments, finetune
 from .parsing import parse
 from .printing import PrintArguments
+from .run_folder import report
 from .tables import print_metrics
 from .train import RecommenderSizes, TrainArguments, train
 from .train_tokenizer import TokenizerArguments, train_tokenizer
@@ -30,7 +31,9 @@ EXAMPLES = """examples:
 class QuickstartArguments:
     """How much of it."""
 
-    output_dir: str = field(metadata={"help": "A new folder: data/, tokenizer/, alternating/, model/, metrics.json."})
+    output_dir: str = field(
+        metadata={"help": "A new folder: data/, tokenizer/, alternating/, model/, metrics.json, report.html."}
+    )
     n_users: int = field(default=3000, metadata={"help": "Users of the made-up data."})
     n_items: int = field(default=800, metadata={"help": "Items of the made-up data."})
     epochs: int = field(default=8, metadata={"help": "Alternating epochs."})
@@ -77,19 +80,22 @@ def quickstart(arguments: QuickstartArguments) -> dict:
         "num_beams": 20,
         **common,
     }
-    train(
+    alternated = train(
         TrainArguments(data=data, tokenizer=tokenizer, eval_samples=500),
         RecommenderSizes(**recommender),
         ETEGRecTrainingArguments(
             alternating, num_train_epochs=arguments.epochs, warm_epochs=2, learning_rate=5e-3, **training
         ),
     )
-    finetune(
+    finetuned = finetune(
         FinetuneArguments(model=alternating, data=data, eval_samples=500),
         FinetuningArguments(model, num_train_epochs=arguments.finetune_epochs, learning_rate=3e-3, **training),
     )
     results = evaluate(EvaluateArguments(model=model, data=data, batch_size=256, update_card=True))
-    show_three_users(model, PreparedDataset.load(data))
+    prepared = PreparedDataset.load(data)
+    show_three_users(model, prepared)
+    systems = {"this model": results["test"], **results["baselines"], "known optimum": optimum}
+    report(finetuned, prepared, finetuned.eval_dataset, folder=folder, earlier=(alternated,), test=systems)
     results = {
         "test": results["test"],
         "baselines": results["baselines"],

@@ -13,6 +13,8 @@ from ..hub.dataset_folder import local_dataset
 from ..hub.model_folder import local_folder
 from ..hub.training_record import TrainingRecord
 from ..training.checkpoints import last_checkpoint
+from ..training.recording import RecordedTraining
+from ..training.run_report import write_run_report
 
 DEFAULT_OUTPUT_DIR = TrainingArguments().output_dir  # which transformers takes where none is named
 
@@ -74,3 +76,9 @@ def record_of(data: PreparedDataset, earlier: str | None = None) -> TrainingReco
     """The record to go on with: this dataset, and the stages of the model `earlier` (a folder or a Hub id)."""
     stages = TrainingRecord.read(local_folder(earlier)).stages if earlier else []
     return TrainingRecord(data.statistics, stages, fingerprint=fingerprint(data))
+
+
+def report(trainer: RecordedTraining, *known, **options) -> None:
+    """Writes the report of a run that has ended, see [`write_run_report`], in one process, and says where."""
+    if trainer.is_world_process_zero():
+        print(f"report: {write_run_report(trainer, *known, **options)}")

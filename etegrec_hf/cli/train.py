@@ -18,7 +18,7 @@ from ..training.arguments import ETEGRecTrainingArguments
 from ..training.item_codes import build_recommender
 from ..training.trainer import ETEGRecTrainer
 from .parsing import parse
-from .run_folder import checkpoint_of, load_with_embeddings, note_other_embedding, record_of
+from .run_folder import checkpoint_of, load_with_embeddings, note_other_embedding, record_of, report
 
 EXAMPLES = """examples:
   etegrec train --data data/mine --tokenizer runs/tokenizer --output-dir runs/model
@@ -113,16 +113,18 @@ def fit(
     else:
         train_dataset = StreamedSequences(files, data.item_ids, samples_of)
         record.fingerprint["train"] = train_dataset.fingerprint
+    evaluated = SequenceDataset(data.validation, max_history, every_position=False, limit=eval_samples)
     trainer = ETEGRecTrainer(
         model,
         training,
         data.item_ids,
         train_dataset,
-        SequenceDataset(data.validation, max_history, every_position=False, limit=eval_samples),
+        evaluated,
         item_titles=item_titles,
         semantic_embedding=semantic_embedding,
         record=record,
     )
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
+    report(trainer, data, evaluated)
     return trainer

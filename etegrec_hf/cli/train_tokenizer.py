@@ -13,7 +13,7 @@ from ..training.arguments import RQVAETrainingArguments
 from ..training.rqvae_trainer import RQVAETrainer
 from .parsing import parse
 from .printing import PrintArguments
-from .run_folder import checkpoint_of, load_with_embeddings, record_of
+from .run_folder import checkpoint_of, load_with_embeddings, record_of, report
 from .tables import print_figures
 
 EXAMPLES = """examples:
@@ -74,6 +74,7 @@ def train_tokenizer(arguments: TokenizerArguments, training: RQVAETrainingArgume
     trainer = RQVAETrainer(model, training, embeddings, record=record_of(data))
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
+    report(trainer)
     figures = tokenizer_diagnostics(model.eval(), embeddings)  # after saving: it refuses embeddings all alike
     Path(training.output_dir, "diagnostics.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return figures

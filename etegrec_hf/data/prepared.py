@@ -53,6 +53,18 @@ class Split:
         """Item index of each row's target."""
         return self.sequences[self.offsets[1:] - 1]
 
+    def take(self, rows: np.ndarray) -> "Split":
+        """The rows `[n]` of this split, in their order.
+
+        >>> split = Split(["a", "b"], np.array([1, 2, 3, 4, 5]), np.array([0, 2, 5]))
+        >>> split.take(np.array([1])).sequences.tolist()
+        [3, 4, 5]
+        """
+        parts = [self.sequences[self.offsets[row] : self.offsets[row + 1]] for row in rows]
+        offsets = np.cumsum([0, *map(len, parts)])
+        sequences = np.concatenate([np.zeros(0, np.int64), *parts])
+        return Split([self.user_ids[row] for row in rows], sequences, offsets)
+
 
 @dataclass(frozen=True)
 class PreparedDataset:

@@ -30,6 +30,45 @@ def prefix_sizes(codes: torch.LongTensor) -> list[torch.LongTensor]:
     return sizes
 
 
+def prefix_size_counts(codes: torch.LongTensor) -> dict[str, list[int]]:
+    """How many prefixes have 1 item, 2 to 3, 4 to 7, and so on.
+
+    Args:
+        codes (`torch.LongTensor` of shape `(n_items, levels)`): the items' codes, without suffix.
+
+    Returns:
+        `dict` of the numbers of items as text (`"4-7"`): for each of the depths 1 to `levels`, the prefixes that have
+        so many.
+
+    >>> prefix_size_counts(torch.tensor([[0, 1], [0, 1], [0, 2], [1, 1]]))
+    {'1': [1, 2], '2-3': [1, 1]}
+    """
+    sizes = prefix_sizes(codes.cpu())
+    edges = 2 ** np.arange(max(int(items[0]) for items in sizes).bit_length() + 1)  # the last is above all sizes
+    counts = np.stack([np.histogram(items.numpy(), edges)[0] for items in sizes])  # [levels, bins]
+    names = ["1", *(f"{low}-{2 * low - 1}" for low in edges[1:-1])]
+    return dict(zip(names, counts.T.tolist()))
+
+
+def code_changes(before: torch.LongTensor, after: torch.LongTensor) -> dict[str, float]:
+    """Shares of items that have other codes than before.
+
+    Args:
+        before, after (`torch.LongTensor` of shape `(n_items, code_length)`): the items' codes, with suffix.
+
+    Returns:
+        `dict` of `changed_codes` (share of items of which any code is another) and, for each level l from 0,
+        `changed_codes_l` (share of items whose code of that level is; the last level is the suffix).
+
+    >>> code_changes(torch.tensor([[0, 1], [0, 2]]), torch.tensor([[0, 1], [0, 3]]))
+    {'changed_codes': 0.5, 'changed_codes_0': 0.0, 'changed_codes_1': 0.5}
+    """
+    changed = before != after
+    by_level = enumerate(changed.float().mean(dim=0).tolist())
+    share = changed.any(dim=1).float().mean().item()
+    return {"changed_codes": share} | {f"changed_codes_{level}": of_level for level, of_level in by_level}
+
+
 def code_diagnostics(codes: torch.LongTensor, codebook_size: int) -> dict[str, float]:
     """Usage, evenness and collisions of codes and prefixes.
 

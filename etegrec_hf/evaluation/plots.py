@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 
 from ..data.folders import replace_file
-from .code_diagnostics import prefix_sizes
+from .code_diagnostics import prefix_size_counts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,12 +103,11 @@ def prefix_sizes_figure(codes: torch.LongTensor, title: str) -> Figure:
     Raises:
         ValueError: matplotlib is not installed.
     """
-    sizes = prefix_sizes(codes.cpu())
-    edges = 2 ** np.arange(max(int(items[0]) for items in sizes).bit_length() + 1)  # the last is above all sizes
-    names = ["1", *(f"{low}-{2 * low - 1}" for low in edges[1:-1])]
-    figure, panels = _panels(title, len(sizes), width=1.5 + 3 * len(sizes), height=3.6)
-    for depth, (axes, items) in enumerate(zip(panels, sizes), start=1):
-        axes.bar(names, np.histogram(items.numpy(), edges)[0])
+    counts = prefix_size_counts(codes)
+    depths = codes.shape[1]
+    figure, panels = _panels(title, depths, width=1.5 + 3 * depths, height=3.6)
+    for depth, (axes, heights) in enumerate(zip(panels, zip(*counts.values())), start=1):
+        axes.bar(list(counts), heights)
         axes.tick_params(axis="x", rotation=45)
         axes.set_title(f"first {depth} codes" if depth > 1 else "first code")
         axes.set_xlabel("items on a prefix")
@@ -115,6 +115,16 @@ def prefix_sizes_figure(codes: torch.LongTensor, title: str) -> Figure:
     panels[0].set_yscale("log")
     panels[0].set_ylim(bottom=0.7)  # so that a single prefix has a bar
     return figure
+
+
+def svg_of(figure: Figure) -> bytes:
+    """A figure as SVG that needs no fonts; the same bytes for the same figure."""
+    from matplotlib import rc_context
+
+    buffer = BytesIO()
+    with rc_context({"svg.hashsalt": "etegrec_hf"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
 
 
 def _panels(title: str, n: int, width: float, height: float) -> tuple[Figure, list]:

@@ -150,6 +150,11 @@ class ETEGRecTrainingArguments(RankedTrainingArguments):
             return "finetune"
         return "tokenizer" if epoch % self.cycle == 0 else "recommender"
 
+    def tokenizer_spans(self, epochs: float) -> list[tuple[float, float]]:
+        """Where the first `epochs` train the item tokenizer, from epoch to epoch."""
+        trained = (epoch for epoch in range(math.ceil(epochs)) if self.phase(epoch) == "tokenizer")
+        return [(float(epoch), min(epoch + 1.0, epochs)) for epoch in trained]
+
 
 @dataclass
 class FinetuningArguments(ETEGRecTrainingArguments):

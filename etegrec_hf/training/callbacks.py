@@ -58,7 +58,7 @@ class AlternatingPhaseCallback(TrainerCallback):
 
 
 class CodeRefreshCallback(TrainerCallback):
-    """Computes all item codes again at the end of each tokenizer epoch, and logs the share that changed."""
+    """Computes all item codes again at the end of each tokenizer epoch; logs what changed and how they are used."""
 
     def __init__(self, trainer):
         self.trainer = trainer
@@ -67,13 +67,16 @@ class CodeRefreshCallback(TrainerCallback):
         if self.trainer.phase == "tokenizer":
             changed = refresh_item_codes(model, args.code_strategy, self.trainer.semantic_embedding)
             model.set_item_codes(broadcast(model.item_codes.contiguous()))  # the first process's, on all devices
-            self.trainer.log_part("changed_codes", changed)
+            for name, figure in (
+                changed | code_diagnostics(self.trainer.prefixes(), model.config.codebook_size)
+            ).items():
+                self.trainer.log_part(name, figure)
 
 
 class CodeUsageCallback(TrainerCallback):
     """Revives dead codes after each epoch of RQ-VAE training but the last, and logs usage and collisions.
 
-    The figures are those before the revival, logged as often as the loss.
+    The figures are those before the revival, logged with the loss where that is logged by epochs.
 
     Args:
         trainer ([`RQVAETrainer`]): its training items are all items.
@@ -84,10 +87,11 @@ class CodeUsageCallback(TrainerCallback):
 
     def on_epoch_end(self, args, state, control, model=None, **kwargs):
         embeddings = self.trainer.train_dataset.embeddings
-        figures = code_diagnostics(model.encode(embeddings), model.config.codebook_size) if control.should_log else {}
+        is_due = control.should_log
+        figures = code_diagnostics(model.encode(embeddings), model.config.codebook_size) if is_due else {}
         if args.revive_dead_codes and state.global_step < state.max_steps:
             figures["revived_codes"] = revive_dead_codes(model, embeddings)
-        if control.should_log:
+        if is_due:
             self.trainer.log(figures)
             control.should_log = True  # which every log takes back; the loss is still to come
 

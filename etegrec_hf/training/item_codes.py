@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 
+from ..evaluation.code_diagnostics import code_changes
 from ..models.configuration_etegrec import ETEGRecConfig
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.modeling_rqvae import RQVAEModel
@@ -129,7 +130,7 @@ def adler32(codes: torch.LongTensor) -> torch.LongTensor:
 @torch.no_grad()
 def refresh_item_codes(
     model: ETEGRecForConditionalGeneration, strategy: str = "forge", embeddings: torch.FloatTensor | None = None
-) -> float:
+) -> dict[str, float]:
     """Computes all items' codes again from the model's RQ-VAE, batch by batch.
 
     Args:
@@ -139,7 +140,7 @@ def refresh_item_codes(
             device, maybe mapped; by default those that the model holds.
 
     Returns:
-        `float`: the share of items whose codes changed.
+        `dict`: the shares of items whose codes changed, see [`code_changes`].
 
     Raises:
         ValueError: neither are there embeddings nor does the model hold some, or the codes don't fit.
@@ -161,7 +162,7 @@ def refresh_item_codes(
         item_tokenizer.encode(embeddings), model.config.codebook_size, strategy, closeness=closeness
     )
     model.set_item_codes(codes)
-    return (model.item_codes != before).any(1).float().mean().item()
+    return code_changes(before, model.item_codes)
 
 
 def build_recommender(

@@ -85,6 +85,10 @@ class RecordedTraining(SafeCheckpoints):
         """The items' codes without suffix, `[n_items, levels]`, that the record tells figures of."""
         raise NotImplementedError
 
+    def tokenizer_spans(self) -> list[tuple[float, float]]:
+        """Where the run trained the item tokenizer in turns with the recommender, from epoch to epoch."""
+        return []
+
     def check_checkpoint(self, folder: str) -> None:
         """Also whether it is of this dataset, and of a run that reads it in this order.
 

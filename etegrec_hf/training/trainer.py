@@ -234,6 +234,13 @@ class ETEGRecTrainer(RecordedTraining):
             )
         return parts
 
+    def _get_grad_norm(self, model, grad_norm=None):
+        """Trainer's, of before clipping; also logged as that of the side in training, the only one with gradients."""
+        grad_norm = super()._get_grad_norm(model, grad_norm)
+        side = "item_tokenizer" if self.phase == "tokenizer" else "recommender"
+        self.log_part(f"grad_norm_{side}", grad_norm)
+        return grad_norm
+
     def log_part(self, name: str, value) -> None:
         """Adds a value to the mean that the next log shows under `name`."""
         entry = self._parts[name]
@@ -390,6 +397,9 @@ class ETEGRecTrainer(RecordedTraining):
 
     def prefixes(self) -> torch.LongTensor:
         return self.model.item_codes[:, :-1]
+
+    def tokenizer_spans(self) -> list[tuple[float, float]]:
+        return self.args.tokenizer_spans(self.state.epoch or 0.0)
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         self.processing_class = self.item_id_tokenizer(self.model)

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from html_reader import Page
 
 from etegrec_hf.cli.main import main
 
@@ -18,3 +19,6 @@ def test_quickstart_reaches_most_of_the_known_optimum(tmp_path):
     assert metrics["seconds"] > 0
     for name in ("data", "tokenizer", "alternating", "model"):
         assert (tmp_path / "run" / name).is_dir()
+    page = Page((tmp_path / "run/report.html").read_text(encoding="utf-8"))
+    assert {"curves-1", "curves-2"} <= page.sections.keys(), "of both stages"
+    assert page.sections["results"][1][-1][0] == "known optimum"

@@ -113,7 +113,7 @@ def test_a_built_recommender_has_the_tokenizers_codes():
     assert torch.equal(model.item_codes[:, :2], rqvae.encode(embeddings))
     assert torch.equal(model.semantic_embedding[1:], embeddings)
     assert (model.semantic_embedding[0] == 0).all()
-    assert refresh_item_codes(model) == 0.0, "nothing changed, so no code does"
+    assert not any(refresh_item_codes(model).values()), "nothing changed, so no code does"
 
 
 def test_refreshing_moves_the_surplus_to_the_nearest_code():
@@ -133,6 +133,12 @@ def test_refreshing_counts_what_changed():
     before = model.item_codes.clone()
     with torch.no_grad():
         model.item_tokenizer.quantizer.codebooks.normal_()
-    share = refresh_item_codes(model)
-    assert share == (model.item_codes != before).any(1).float().mean().item()
+    shares = refresh_item_codes(model)
+    rows = list(zip(before.tolist(), model.item_codes.tolist()))
+    share = sum(old != new for old, new in rows) / 40
+    assert shares.pop("changed_codes") == pytest.approx(share)
     assert share > 0.5
+    for level in range(3):
+        share = sum(old[level] != new[level] for old, new in rows) / 40
+        assert shares.pop(f"changed_codes_{level}") == pytest.approx(share)
+    assert not shares

@@ -1,0 +1,119 @@
+"""Curves of what training logged. Drawing them needs matplotlib, which the extra `plots` installs."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .plots import check_matplotlib
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Points = list[tuple[float, float]]  # epoch and value
+
+MOST_POINTS = 400  # of a drawn line; of more, means of neighbours are drawn
+COLUMNS = 3  # panels side by side
+NO_CURVES = {"epoch", "step", "tokenizer_phase", "total_flos", "train_loss", "num_tokens", "step_time"}
+PHASES = {1.0: "tokenizer epochs", 0.0: "recommender epochs"}  # by `tokenizer_phase`
+TIMES = ("_runtime", "_per_second")
+
+
+def panels_of(log_history: list[dict]) -> dict[str, dict[str, Points]]:
+    """The numbers of a log, sorted into panels of lines that belong together.
+
+    What differs in a last level (`usage_0`, `usage_1`) or list length (`eval_ndcg@5`, `eval_ndcg@10`) alone shares a
+    panel. What both phases log has a panel for each of them, since another side learns there, on another scale.
+
+    Args:
+        log_history (`list[dict]`): entries of a Trainer's `state.log_history`.
+
+    Returns:
+        `dict` of the panels by their names, each a `dict` of points (epoch and value) by the line's label. Numbers
+        that are NaN or infinite are left out.
+
+    >>> panels_of([{"usage_0": 0.5, "usage_1": 1.0, "epoch": 1.0}, {"usage_0": 0.75, "epoch": 2.0}])
+    {'usage': {'level 0': [(1.0, 0.5), (2.0, 0.75)], 'level 1': [(1.0, 1.0)]}}
+    """
+    points: dict[tuple[str, str], Points] = defaultdict(list)
+    for entry in log_history:
+        phase = PHASES.get(entry.get("tokenizer_phase", -1.0), "")
+        for name, value in entry.items():
+            if is_shown(name) and isinstance(value, (int, float)) and math.isfinite(value):
+                points[name, phase].append((entry["epoch"], value))
+    names = [name for name, _ in points]
+    panels: dict[str, dict[str, Points]] = defaultdict(dict)
+    # in an order of its own, since a resumed run reads its log back with other neighbours
+    for name, phase in sorted(points, key=lambda point: (parts_of(point[0]), point[1])):
+        panel, kind, number = parts_of(name)
+        label = {"_": f"level {number}", "@": f"@{number}", "": panel}[kind]
+        panels[f"{panel}, {phase}" if names.count(name) > 1 else panel][label] = points[name, phase]
+    return dict(panels)
+
+
+def parts_of(name: str) -> tuple[str, str, int]:
+    """A logged name without its last number, what stands between, and the number, 0 where there is none.
+
+    >>> parts_of("eval_ndcg@10"), parts_of("usage_2"), parts_of("loss")
+    (('eval_ndcg', '@', 10), ('usage', '_', 2), ('loss', '', 0))
+    """
+    found = re.fullmatch(r"(.*?)(?:([_@])(\d+))?", name)
+    assert found
+    return found[1], found[2] or "", int(found[3] or 0)
+
+
+def is_shown(name: str) -> bool:
+    """Whether a logged number is worth a curve: not what only counts or times."""
+    return name not in NO_CURVES and not name.endswith(TIMES)
+
+
+def curves_figure(
+    panels: dict[str, dict[str, Points]], tokenizer_spans: list[tuple[float, float]], epochs: float
+) -> Figure:
+    """One small chart a panel, over epochs, each with its own scale.
+
+    Args:
+        panels (`dict[str, dict[str, Points]]`): at least one, as [`panels_of`] gives them.
+        tokenizer_spans (`list[tuple[float, float]]`): where the item tokenizer was trained, from epoch to epoch;
+            shaded.
+        epochs (`float`): how far the horizontal axis goes.
+
+    Raises:
+        ValueError: matplotlib is not installed.
+    """
+    check_matplotlib()
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    rows = math.ceil(len(panels) / COLUMNS)
+    figure = Figure(figsize=(11, 0.2 + 2.3 * rows), layout=ConstrainedLayoutEngine(h_pad=0.08))
+    axes_of = figure.subplots(rows, COLUMNS, squeeze=False).flat
+    for (name, lines), axes in zip(panels.items(), axes_of):
+        for start, end in tokenizer_spans:
+            axes.axvspan(start, end, color="0.9", linewidth=0, zorder=0)
+        for label, line in lines.items():
+            epoch, value = thinned(line).T
+            axes.plot(epoch, value, linewidth=1.2, marker="o", markersize=2.5 if len(epoch) > 30 else 4, label=label)
+        axes.set_title(name, fontsize=10, parse_math=False)
+        axes.set_xlim(0, 1.02 * epochs)  # room for a last marker
+        axes.tick_params(labelsize=8)
+        axes.grid(color="0.85", linewidth=0.5)
+        axes.set_axisbelow(True)
+        if len(lines) > 1:
+            axes.legend(fontsize=7)
+    for axes in axes_of:  # left over in the last row
+        axes.set_axis_off()
+    figure.supxlabel("epoch", fontsize=9)
+    return figure
+
+
+def thinned(line: Points) -> np.ndarray:
+    """Epochs and values `[n, 2]`, at most `MOST_POINTS`: means of as many neighbours as it takes."""
+    points = np.array(line)
+    if len(points) <= MOST_POINTS:
+        return points
+    return np.stack([some.mean(axis=0) for some in np.array_split(points, MOST_POINTS)])

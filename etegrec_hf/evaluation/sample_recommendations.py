@@ -1,0 +1,47 @@
+"""What a recommender lists for a few users, to be read by people."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..data.prepared import Split
+from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
+from .evaluate import recommend_split
+
+
+@dataclass(frozen=True)
+class SampleRecommendation:
+    """A user, in item indices.
+
+    Args:
+        user_id (`str`): who it is.
+        history (`list[int]`): oldest first.
+        target (`int`): the item that came next.
+        listed (`list[int]`): recommended items, best first.
+    """
+
+    user_id: str
+    history: list[int]
+    target: int
+    listed: list[int]
+
+
+def sample_recommendations(
+    model: ETEGRecForConditionalGeneration, split: Split, users: int = 5, top_k: int = 10, num_beams: int = 50
+) -> list[SampleRecommendation]:
+    """Recommends for users spread evenly over a split's rows.
+
+    Args:
+        model ([`ETEGRecForConditionalGeneration`]): in eval mode.
+        split ([`Split`]): each row with a history.
+        users (`int`, *optional*, defaults to 5): how many; all rows where there are fewer.
+        top_k, num_beams (`int`, *optional*): as in `model.recommend`.
+    """
+    chosen = np.unique(np.linspace(0, len(split) - 1, users).round().astype(np.int64))
+    few = split.take(chosen)
+    ranked = recommend_split(model, few, top_k, num_beams)
+    samples = []
+    for user_id, start, end, listed in zip(few.user_ids, few.offsets[:-1], few.offsets[1:], ranked):
+        *history, target = few.sequences[start:end].tolist()
+        samples.append(SampleRecommendation(user_id, history, target, listed[listed > 0].tolist()))
+    return samples

@@ -1,0 +1,343 @@
+"""The report of a run: what it says, and that it needs nothing beside itself."""
+
+import base64
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_model, random_codes
+from grpo_runs import make_trainer as make_grpo_trainer
+from html_reader import Page, columns
+
+from etegrec_hf import (
+    ETEGRecTrainer,
+    ETEGRecTrainingArguments,
+    RQVAEConfig,
+    RQVAEModel,
+    RQVAETrainer,
+    RQVAETrainingArguments,
+    SequenceDataset,
+    write_run_report,
+)
+from etegrec_hf.evaluation.baselines import popularity, transitions
+from etegrec_hf.evaluation.code_diagnostics import code_diagnostics
+from etegrec_hf.evaluation.metrics import ranking_metrics
+from etegrec_hf.hub.html_page import text
+from etegrec_hf.hub.report import MOST_ROWS
+from etegrec_hf.training.arguments import FinetuningArguments
+
+EVIL = "<script>alert('&amp;')</script><img src=https://example.org/x.png onerror=\"x\">"
+SAMPLED = 30  # users that are evaluated on
+
+
+def evaluated_of(prepared) -> SequenceDataset:
+    return SequenceDataset(prepared.validation, 20, every_position=False, limit=SAMPLED)
+
+
+def make_trainer(prepared, folder, titles=True, arguments=ETEGRecTrainingArguments, **options) -> ETEGRecTrainer:
+    """A trainer of a tiny recommender, one of whose items has an evil title."""
+    model = make_model(random_codes(prepared.n_items, 3, 8), 8)
+    model.set_semantic_embedding(torch.from_numpy(prepared.embeddings))
+    settings = {"num_train_epochs": 4, "warm_epochs": 2, "num_beams": 10, "use_cpu": True, "disable_tqdm": True}
+    return ETEGRecTrainer(
+        model,
+        arguments(str(folder), **(settings | {"learning_rate": 1e-2} | options)),
+        prepared.item_ids,
+        SequenceDataset(prepared.train, 20, every_position=True),
+        evaluated_of(prepared),
+        item_titles={item_id: f"{item_id} {EVIL}" for item_id in prepared.item_ids[::2]} if titles else None,
+    )
+
+
+def read(path) -> Page:
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def pictures(page: Page) -> list[str]:
+    """The pictures' SVG."""
+    sources = [value for tag, name, value in page.attributes if (tag, name) == ("img", "src")]
+    prefix = "data:image/svg+xml;base64,"
+    assert all(source.startswith(prefix) for source in sources)
+    return [base64.b64decode(source.removeprefix(prefix)).decode() for source in sources]
+
+
+def with_user_ids(prepared):
+    """The dataset with users that are called like markup."""
+    users = [f"<i>{user_id}</i>" for user_id in prepared.validation.user_ids]
+    return replace(prepared, validation=replace(prepared.validation, user_ids=users))
+
+
+@pytest.fixture(scope="module")
+def run(prepared, tmp_path_factory):
+    """A trainer after four epochs, and the page of its report."""
+    folder = tmp_path_factory.mktemp("report") / "run"
+    trainer = make_trainer(prepared, folder)
+    trainer.train()
+    path = write_run_report(trainer, with_user_ids(prepared), evaluated_of(prepared))
+    assert path == folder / "report.html"
+    return trainer, read(path)
+
+
+def test_the_page_loads_nothing_and_runs_nothing(run):
+    trainer, page = run
+    source = Path(trainer.args.output_dir, "report.html").read_text(encoding="utf-8")
+    assert len(source) < 2_000_000
+    assert not {"script", "link", "iframe", "object", "a", "form"} & set(page.tags)
+    for tag, name, value in page.attributes:
+        assert not name.startswith("on"), (tag, name)
+        assert name not in ("href", "srcset", "action"), (tag, name)
+        if name == "src":
+            assert value.startswith("data:")
+    assert ("meta", "content", "default-src 'none'; style-src 'unsafe-inline'; img-src data:") in page.attributes
+    assert not re.search(r"url\(|@import", source)
+    for svg in pictures(page):
+        outside = re.findall(r'(?:href|src)="(?!#|data:)[^"]*"', svg)
+        assert not outside
+
+
+def test_titles_and_ids_are_text(run, prepared):
+    _, page = run
+    cells = [cell for table in page.sections["samples"] for row in table for cell in row]
+    titled = {cell for cell in cells if "script" in cell}
+    assert titled
+    assert titled <= {f"{item_id} {EVIL}" for item_id in prepared.item_ids}
+    assert "User <i>" in page.words["samples"]
+
+
+def test_its_sections_are_those_of_a_recommender(run):
+    _, page = run
+    assert list(page.sections) == ["run", "results", "curves-1", "codes", "prefix-tree", "samples", "settings"]
+    assert dict(page.sections["run"][0])["epochs"] == "4"
+    assert dict(page.sections["settings"][0])["num_train_epochs"] == "4"
+    assert ["torch", torch.__version__] in page.sections["settings"][-1]
+
+
+def test_the_log_is_all_there(run):
+    trainer, page = run
+    rows = columns(page.sections["curves-1"][-1])
+    entries: dict = {}
+    for entry in trainer.state.log_history:
+        entries.setdefault(str(entry["step"]), {}).update(entry)
+    assert [row["step"] for row in rows] == list(entries)
+    for row, entry in zip(rows, entries.values()):
+        assert all(cell == text(entry.get(name)) for name, cell in row.items())
+    assert {"loss", "loss_code", "loss_vq", "usage_0", "changed_codes_2", "eval_ndcg@10"} <= rows[0].keys()
+    assert rows[0]["loss_code"] == "-", "a tokenizer epoch"
+    assert not any("nan" in row.values() for row in rows)
+
+
+def test_metrics_stand_beside_baselines_of_the_same_users(run, prepared):
+    trainer, page = run
+    systems = {row["system"]: row for row in columns(page.sections["results"][0])}
+    evaluations = [entry for entry in trainer.state.log_history if "eval_ndcg@10" in entry]
+    best = max(evaluations, key=lambda entry: entry["eval_ndcg@10"])
+    users = sorted(evaluated_of(prepared).rows)
+    assert len(users) == SAMPLED < len(prepared.validation)
+    assert f"{SAMPLED} validation users" in page.words["results"]
+    split = prepared.validation
+    expected = {
+        name: ranking_metrics(rank(prepared, split)[users], split.targets[users])
+        for name, rank in (("popularity", popularity), ("transitions", transitions))
+    } | {"this model": {name.removeprefix("eval_"): value for name, value in best.items() if "@" in name}}
+    assert systems.keys() == expected.keys()
+    for system, metrics in expected.items():
+        for name in ("recall@1", "recall@10", "ndcg@5", "ndcg@10"):
+            head = name.replace("recall", "Recall").replace("ndcg", "NDCG")
+            assert float(systems[system][head]) == pytest.approx(metrics[name], abs=1e-4), (system, name)
+
+
+def test_codes_and_prefixes_are_counted(run):
+    trainer, page = run
+    prefixes = trainer.model.item_codes[:, :-1]
+    figures = code_diagnostics(prefixes, 8)
+    usage = columns(page.sections["codes"][0])
+    assert [row["level"] for row in usage] == ["0", "1"]
+    for level, row in enumerate(usage):
+        assert row["codes in use"] == text(figures[f"usage_{level}"])
+        assert row["perplexity"] == text(figures[f"perplexity_{level}"])
+    for depth, row in enumerate(columns(page.sections["prefix-tree"][0]), start=1):
+        items = np.unique(prefixes[:, :depth].numpy(), axis=0, return_counts=True)[1]
+        assert int(row["prefixes"]) == len(items)
+        assert int(row["1 item"]) == (items == 1).sum()
+        assert int(row["2-3 items"]) == ((items == 2) | (items == 3)).sum()
+
+
+def test_samples_are_what_the_model_recommends(run, prepared, tmp_path):
+    """Five users with their histories; one of them gets what is recommended to him in the fourth place."""
+    trainer, page = run
+    ids, model, split = prepared.item_ids, trainer.model, prepared.validation
+
+    def recommended(row: int) -> list[int]:
+        history = split.sequences[split.offsets[row] : split.offsets[row + 1] - 1]
+        inputs = model.inputs_from_items(torch.from_numpy(history[None, -20:]))
+        return model.recommend(**inputs, top_k=10, num_beams=10)[0][0].tolist()
+
+    lucky = split.user_ids.index(re.findall(r"User <i>(.*?)</i>", page.words["samples"])[2])
+    sequences = split.sequences.copy()
+    sequences[split.offsets[lucky + 1] - 1] = recommended(lucky)[3]
+    data = replace(prepared, validation=replace(split, sequences=sequences))
+    page = read(write_run_report(trainer, data, evaluated_of(data), folder=tmp_path))
+    histories, lists = page.sections["samples"][::2], page.sections["samples"][1::2]
+    users = re.findall(r"User (\S*): (at place \d|not among the first 10)", page.words["samples"])
+    assert len(users) == len(histories) == len(lists) == 5
+    for (user_id, found), history_table, listed in zip(users, histories, lists):
+        row = split.user_ids.index(user_id)
+        assert row in evaluated_of(data).rows
+        *history, target = sequences[split.offsets[row] : split.offsets[row + 1]].tolist()
+        items = recommended(row)
+        assert [cells["item"] for cells in columns(listed)] == [ids[item - 1] for item in items]
+        assert [cells["title"] for cells in columns(listed)] == [
+            f"{ids[i - 1]} {EVIL}" if i % 2 else "-" for i in items
+        ]
+        *shown, last = columns(history_table)
+        assert [cells["item"] for cells in shown] == [ids[item - 1] for item in history[-10:]]
+        assert [int(cells["history"]) for cells in shown] == list(range(max(1, len(history) - 9), len(history) + 1))
+        assert (last["history"], last["item"]) == ("next", ids[target - 1])
+        place = items.index(target) + 1 if target in items else None
+        assert found == (f"at place {place}" if place else "not among the first 10")
+        marked = [cells[0] for cells in listed if any(cells is other for other in page.marked)]
+        assert marked == ([f"{place} hit"] if place else [])
+        assert place == 4 or row != lucky
+
+
+def test_phases_are_shaded_where_they_are(run):
+    trainer, page = run
+    assert trainer.tokenizer_spans() == [(0.0, 1.0), (2.0, 3.0)]
+    assert "Shaded: 0 to 1, 2 to 3." in page.words["curves-1"]
+    options = {"output_dir": "x", "use_cpu": True}
+    every_third = ETEGRecTrainingArguments(**options, num_train_epochs=6, cycle=3)
+    assert every_third.tokenizer_spans(6.0) == [(0.0, 1.0), (3.0, 4.0)]
+    assert every_third.tokenizer_spans(3.25) == [(0.0, 1.0), (3.0, 3.25)], "an epoch that was not finished"
+    assert every_third.tokenizer_spans(0.0) == []
+    assert FinetuningArguments(**options).tokenizer_spans(5.0) == []
+
+
+def test_pictures_are_drawn_of_losses_metrics_and_codes(run):
+    pytest.importorskip("matplotlib", reason="the extra `plots` is not installed")
+    _, page = run
+    described = [value for tag, name, value in page.attributes if (tag, name) == ("img", "alt")]
+    firsts = [words.removeprefix("Curves of ").split(",")[0].split(" over ")[0] for words in described]
+    assert firsts[:3] == ["loss", "eval_ndcg", "changed_codes"]
+    assert firsts[4:] == ["Items on each code", "Prefixes by their items"]
+    assert "grad_norm_recommender" in described[3]
+    assert all(svg.rstrip().endswith("</svg>") for svg in pictures(page))
+
+
+def test_a_resumed_run_tells_all_of_it(prepared, tmp_path):
+    whole = make_trainer(prepared, tmp_path / "whole", save_total_limit=None)
+    whole.train()
+    first = min((tmp_path / "whole").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    shutil.copytree(first, tmp_path / "parts" / first.name)
+    resumed = make_trainer(prepared, tmp_path / "parts")
+    resumed.train(resume_from_checkpoint=True)
+    logs = [
+        page.sections["curves-1"][-1]
+        for page in (read(write_run_report(trainer, prepared, evaluated_of(prepared))) for trainer in (whole, resumed))
+    ]
+    assert len(logs[0]) == 1 + 4
+    assert logs[0] == logs[1]
+
+
+def test_what_there_is_not_is_told(prepared, tmp_path):
+    """No titles, no evaluation, one epoch."""
+    trainer = make_trainer(
+        prepared,
+        tmp_path,
+        titles=False,
+        arguments=FinetuningArguments,
+        num_train_epochs=1,
+        eval_strategy="no",
+        load_best_model_at_end=False,
+        early_stopping_patience=None,
+    )
+    trainer.train()
+    page = read(write_run_report(trainer, prepared, evaluated_of(prepared)))
+    assert page.sections["results"] == []
+    assert "were not evaluated in training (eval_strategy)" in page.words["results"]
+    header, *rows = page.sections["samples"][1]
+    assert header == ["place", "item"]
+    assert {row[1] for row in rows} <= set(prepared.item_ids)
+    assert "Shaded" not in page.words["curves-1"]
+    assert len(page.sections["curves-1"][-1]) == 2
+    alone = read(write_run_report(trainer))
+    assert "samples" not in alone.sections
+    assert "results" not in alone.sections
+    streamed = replace(prepared, train=prepared.train.take(np.zeros(0, int)))
+    trainer.state.log_history.append({"eval_ndcg@10": 0.5, "step": trainer.state.global_step, "epoch": 1.0})
+    page = read(write_run_report(trainer, streamed, evaluated_of(prepared)))
+    assert page.sections["results"] == [[["system", "NDCG@10"], ["this model", "0.5000"]]]
+    assert "no baseline was counted" in page.words["results"]
+
+
+def test_an_item_tokenizer_has_a_report_too(prepared, tmp_path):
+    model = RQVAEModel(RQVAEConfig(input_size=12, hidden_sizes=[16], latent_size=8, num_levels=2, codebook_size=8))
+    arguments = RQVAETrainingArguments(str(tmp_path), num_train_epochs=3, use_cpu=True, disable_tqdm=True)
+    trainer = RQVAETrainer(model, arguments, torch.from_numpy(prepared.embeddings))
+    trainer.train()
+    page = read(write_run_report(trainer))
+    assert list(page.sections) == ["run", "curves-1", "codes", "prefix-tree", "settings"]
+    rows = columns(page.sections["curves-1"][-1])
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert all(float(row["loss"]) > 0 and float(row["perplexity_1"]) >= 1 for row in rows)
+    assert columns(page.sections["codes"][0])[1]["perplexity"] == rows[-1]["perplexity_1"]
+    silent = RQVAETrainer(model, replace(arguments, logging_strategy="no"), torch.from_numpy(prepared.embeddings))
+    silent.train()
+    silent.state.log_history.clear()
+    assert "logged nothing" in read(write_run_report(silent)).words["curves-1"]
+
+
+def test_reinforcement_learning_stands_beside_where_it_started(prepared, tmp_path):
+    trainer = make_grpo_trainer(prepared, tmp_path, max_steps=2, eval_strategy="steps", eval_steps=2)
+    trainer.train()
+    evaluated = SequenceDataset(prepared.validation, 20, every_position=False)
+    page = read(write_run_report(trainer, prepared, evaluated))
+    systems = [row["system"] for row in columns(page.sections["results"][0])]
+    assert systems == ["this model", "before this run", "popularity", "transitions"]
+    assert "reward" in columns(page.sections["curves-1"][-1])[-1]
+    assert dict(page.sections["run"][0])["rewards"]
+
+
+def test_a_long_log_is_cut_to_rows_that_can_be_read(run, tmp_path, monkeypatch):
+    trainer, _ = run
+    logs = [{"loss": 1.0, "epoch": step / 100, "step": step} for step in range(1, 20_001)]
+    monkeypatch.setattr(trainer.state, "log_history", logs)
+    path = write_run_report(trainer, folder=tmp_path)
+    rows = columns(read(path).sections["curves-1"][-1])
+    assert MOST_ROWS / 2 < len(rows) <= MOST_ROWS
+    assert rows[-1]["step"] == "20000"
+    assert path.stat().st_size < 2_000_000
+
+
+def test_without_matplotlib_tables_remain(tmp_path):
+    code = """
+import sys, json, torch
+sys.modules["matplotlib"] = None  # as if it weren't installed
+from etegrec_hf.hub.report import Report, RunLog, write_report
+from etegrec_hf.hub.training_record import TrainingRecord
+record = TrainingRecord(stages=[{"stage": "finetuning", "arguments": {}, "versions": {}}])
+logs = [{"loss": 0.125, "epoch": 1.0, "step": 7}]
+report = Report("A run", record, [RunLog("finetuning", logs, 1.0)], torch.tensor([[0, 1], [1, 1], [1, 1]]), 4)
+write_report(sys.argv[1], report)
+assert not any(name.startswith("matplotlib.") for name in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    page = read(tmp_path / "report.html")
+    assert "img" not in page.tags
+    for section in ("curves-1", "codes", "prefix-tree"):
+        assert "plots need matplotlib, which is not installed: pip install etegrec_hf[plots]" in page.words[section]
+    assert columns(page.sections["curves-1"][-1]) == [{"epoch": "1", "step": "7", "loss": "0.125"}]
+    assert [row["codes in use"] for row in columns(page.sections["codes"][0])] == ["0.5", "0.25"]
+    assert page.sections["prefix-tree"][0][1:] == [["1", "2", "1", "1"], ["2", "2", "1", "1"]]
+
+
+def test_one_run_has_one_report(run, prepared):
+    """Nothing in it is random, so that two reports differ by what their runs did."""
+    trainer, _ = run
+    pages = [write_run_report(trainer, prepared, evaluated_of(prepared)).read_bytes() for _ in range(2)]
+    assert pages[0] == pages[1]
