@@ -13,13 +13,19 @@ REFERENCE = Path(__file__).with_name("reference")
 
 
 class HuggingFaceTypes(griffe.Extension):
-    """Takes backticks and asterisks out of `(`int`, *optional*)`, which the site shows as code."""
+    """Takes the marks out of types like (`int`, *optional*) and ([`Name`]), which the site shows as code."""
 
     def on_object(self, *, obj: griffe.Object, **kwargs) -> None:
         if obj.docstring:
-            obj.docstring.value = ARGUMENT.sub(
-                lambda match: f"{match[1]} ({re.sub('[`*]', '', match[2])}):", obj.docstring.value
-            )
+            obj.docstring.value = ARGUMENT.sub(lambda match: f"{match[1]} ({plain(match[2])}):", obj.docstring.value)
+
+
+def plain(type_: str) -> str:
+    """
+    >>> plain("[`RQVAEModel`] or `list[int]`, *optional*")
+    'RQVAEModel or list[int], optional'
+    """
+    return re.sub("[`*]", "", re.sub(r"\[(`\w+`)\]", r"\1", type_))
 
 
 def documented() -> dict[str, str]:
