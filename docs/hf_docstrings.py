@@ -21,10 +21,7 @@ class HuggingFaceTypes(griffe.Extension):
 
 
 def plain(type_: str) -> str:
-    """
-    >>> plain("[`RQVAEModel`] or `list[int]`, *optional*")
-    'RQVAEModel or list[int], optional'
-    """
+    """A type without backticks, asterisks and brackets around names."""
     return re.sub("[`*]", "", re.sub(r"\[(`\w+`)\]", r"\1", type_))
 
 

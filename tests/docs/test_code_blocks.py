@@ -111,7 +111,9 @@ def write_files(folder: Path) -> None:
     reviews = [
         {"reviewerID": f"U{user}", "asin": f"B{item}", "unixReviewTime": t} for t, (user, item) in enumerate(rows)
     ]
-    products = [{"asin": f"B{item}", "title": title} for item, title in enumerate(titles, start=1)]
+    products = [
+        {"asin": f"B{item}", "title": title, "description": ["Sounds."]} for item, title in enumerate(titles, start=1)
+    ]
     (folder / "reviews").mkdir()
     for name, entries in (("Musical_Instruments_5", reviews), ("meta_Musical_Instruments", products)):
         with gzip.open(folder / "reviews" / f"{name}.json.gz", "wt") as file:
@@ -213,6 +215,9 @@ def run_python(code: str, page: str, line: int, names: dict) -> str | None:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(read(page))])
 def test_blocks_run(page, environment, given, tmp_path, monkeypatch):
+    hub, variables = environment
+    for name, own in (("repositories", dict(hub.repositories)), ("private", set())):  # pages don't see each other's
+        monkeypatch.setattr(hub, name, own)
     folder = tmp_path / "page"
     shutil.copytree(given, folder)
     (folder / "examples").symlink_to(ROOT / "examples")
@@ -224,7 +229,7 @@ def test_blocks_run(page, environment, given, tmp_path, monkeypatch):
         if block.reason:
             continue
         if block.language == "bash":
-            failed = run_bash(block.code, environment[1])
+            failed = run_bash(block.code, variables)
         else:
             failed = run_python(block.code, page, block.line, names)
         if failed is not None:
