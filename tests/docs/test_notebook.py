@@ -30,7 +30,7 @@ def test_it_runs_and_its_model_beats_both_baselines(tmp_path, monkeypatch):
     text = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
     recall = {name.strip(): float(value) for name, value in re.findall(r"^(.+?) Recall@10 (\S+)$", text, re.MULTILINE)}
     assert recall["this model"] > max(recall["popularity"], recall["transitions"])
-    assert recall["this model"] > 0.8 * recall["optimum"]
+    assert recall["this model"] > 0.7 * recall["optimum"]
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
     assert len(pictures) == 3
     assert re.search(r"took: .+\n +-\d+\.\d\d  \S", text), "titles stand beside scores"
