@@ -11,7 +11,7 @@ import re
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
@@ -44,15 +44,17 @@ class LoopbackHub(ThreadingHTTPServer):
     """The server; `with LoopbackHub() as hub:` runs it in a thread.
 
     Args:
-        tokens (`dict[str, str]`): what each token may do, `"write"` or `"read"`; its user is `tester`.
+        tokens (`dict[str, str]`): what each token may do, `"write"` or `"read"`.
+        user (`str`): whose the tokens are.
     """
 
     daemon_threads = True
 
-    def __init__(self, tokens: dict[str, str] | None = None):
+    def __init__(self, tokens: dict[str, str] | None = None, user: str = "tester"):
         super().__init__(("127.0.0.1", 0), Handler)
         self.endpoint = f"http://127.0.0.1:{self.server_port}"
         self.tokens = {"hf_writer": "write", "hf_reader": "read"} if tokens is None else tokens
+        self.user = user
         self.repositories: dict[str, Repository] = {}
         self.private: set[str] = set()
         self.contents: dict[str, bytes] = {}  # by SHA-256
@@ -79,6 +81,13 @@ class LoopbackHub(ThreadingHTTPServer):
         number = hashlib.sha256(content).hexdigest()
         self.contents[number] = content
         return number
+
+    def add(self, repo_id: str, folder: Path) -> None:
+        """A repository with a folder's files."""
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        tree = {path.relative_to(folder).as_posix(): self.store(path.read_bytes()) for path in files}
+        self.repositories[repo_id] = Repository()
+        self.repositories[repo_id].commit("main", tree, "everything")
 
     def files(self, repo_id: str, revision: str = "main") -> dict[str, bytes]:
         """A revision's files."""
@@ -200,7 +209,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def whoami(self):
         if self.right():
-            self.answer({"type": "user", "name": "tester", "orgs": [], "auth": {"type": "access_token"}})
+            self.answer({"type": "user", "name": self.server.user, "orgs": [], "auth": {"type": "access_token"}})
         else:
             self.problem(401, "", "Invalid user token")
 
@@ -239,9 +248,9 @@ class Handler(BaseHTTPRequestHandler):
         if not self.may_write():
             return
         asked = json.loads(self.body)
-        repo = f"{asked.get('organization') or 'tester'}/{asked['name']}"
+        repo = f"{asked.get('organization') or self.server.user}/{asked['name']}"
         kind = "datasets/" if asked.get("type") == "dataset" else ""
-        if not repo.startswith("tester/"):
+        if not repo.startswith(f"{self.server.user}/"):
             self.problem(403, "", f"you can't create a model under the namespace {repo.split('/')[0]}")
             return
         url = f"{self.server.endpoint}/{kind}{repo}"
