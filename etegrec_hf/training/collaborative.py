@@ -14,7 +14,7 @@ from ..evaluation.collaborative import ITEM_IDS, best_items, check_items, next_i
 from ..evaluation.metrics import KS
 from ..hub.model_folder import check_files
 from .arguments import RankedTrainingArguments
-from .checkpoints import SafeCheckpoints, last_checkpoint
+from .checkpoints import SafeCheckpoints
 from .trainer import rank
 
 
@@ -122,20 +122,16 @@ class CollaborativeTrainer(SafeCheckpoints):
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
-        """Trains, from a checkpoint if one is given (`True`: the newest in `output_dir`).
+    def check_checkpoint(self, folder: str) -> None:
+        """Also whether it is of these items.
 
         Raises:
-            FileNotFoundError: there is none, or a file of it is missing.
-            ValueError: it is damaged, or of a model of other sizes or of other items.
+            FileNotFoundError: it doesn't say.
+            ValueError: it isn't.
         """
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = last_checkpoint(self.args.output_dir)
-        if resume_from_checkpoint:
-            check_files(resume_from_checkpoint, (ITEM_IDS,))
-            trained = json.loads(Path(resume_from_checkpoint, ITEM_IDS).read_text(encoding="utf-8"))
-            check_items(trained, self.item_ids, resume_from_checkpoint)
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        check_files(folder, (ITEM_IDS,))
+        check_items(json.loads(Path(folder, ITEM_IDS).read_text(encoding="utf-8")), self.item_ids, folder)
+        super().check_checkpoint(folder)
 
     def samples_an_epoch(self) -> int:
         """Targets of all windows."""

@@ -2,37 +2,33 @@
 
 import math
 from collections import defaultdict
-from functools import cached_property
 
 import torch
-from accelerate.data_loader import prepare_data_loader
-from accelerate.utils import broadcast
-from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, EvalPrediction, get_scheduler
 
-from ..data.sequences import LengthGroupedSampler, SequenceDataset, TokenBudgetBatches, WholeSequenceDataset, as_batch
-from ..data.streamed_sequences import StreamedBatches, StreamedSequences
+from ..data.sequences import SequenceDataset, WholeSequenceDataset, as_batch
+from ..data.streamed_sequences import StreamedSequences
 from ..evaluation.metrics import KS, ranking_metrics
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.tokenization_etegrec import ETEGRecTokenizer
 from .arguments import ETEGRecTrainingArguments
+from .batches import BatchesOfLikeLength
 from .callbacks import AlternatingPhaseCallback, CodeRefreshCallback, EpochBorderCallback
 from .cheap_dropout import cheapen_dropout
 from .losses import first_of_each, preference_semantic_alignment, sequence_item_alignment
+from .mean_gradients import MeanGradients
 from .negatives import negatives_of_others
 from .recording import RecordedTraining
 from .schedule import PhaseScheduler
-from .streaming import stream_batches
 
 
-class ETEGRecTrainer(RecordedTraining):
+class ETEGRecTrainer(BatchesOfLikeLength, MeanGradients, RecordedTraining):
     """Trains a recommender and its item tokenizer in turns, or finetunes the recommender.
 
     What differs from transformers' Trainer: `compute_loss` (named parts, by phase, each batch weighted by its
-    targets), `training_step` (the mean of all processes' gradients), the optimizer and scheduler (a
-    group for each side), the sampler (batches of like length), `prediction_step` (ranked items instead of logits),
-    and what is saved (the tokenizer of the codes of this moment, a training record and a model card). Freezing and
-    code refreshing are callbacks.
+    targets), the optimizer and scheduler (a group for each side), `prediction_step` (ranked items instead of logits),
+    and what is saved (the tokenizer of the codes of this moment). Batches, several processes and the training record
+    are its bases' matter, freezing and code refreshing that of callbacks.
 
     Args:
         model ([`ETEGRecForConditionalGeneration`]): with codes, and with semantic embeddings unless they are given.
@@ -254,33 +250,7 @@ class ETEGRecTrainer(RecordedTraining):
             self._parts.clear()
         super().log(logs, start_time)
 
-    # Several processes
-
-    def _prepare_for_training(self, *args, **kwargs):
-        """Starts all processes from the first one's weights and codes, on models that DDP doesn't wrap.
-
-        DDP fixes when it is made which weights it averages, and averages after a `forward` of the whole model. Here
-        the sides take turns, and the tokenizer phase calls the RQ-VAE alone; so gradients are averaged by
-        `training_step`. Accelerate leaves a model as it is that it has prepared for evaluation already.
-        """
-        self.accelerator.prepare_model(self.model, evaluation_mode=True)
-        prepared = super()._prepare_for_training(*args, **kwargs)
-        with torch.no_grad():
-            broadcast([*self.model.parameters(), *self.model.buffers()])
-        return prepared
-
-    def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
-        """A step of this process, and the mean of all processes' gradients."""
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        if self.args.world_size > 1 and self.accelerator.sync_gradients:
-            gradients = [weight.grad for weight in self.model.parameters() if weight.grad is not None]
-            means = self.accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
-            parts = means.split([gradient.numel() for gradient in gradients])
-            for gradient, mean in zip(gradients, parts):
-                gradient.copy_(mean.view_as(gradient))
-        return loss
-
-    # Optimizer and data
+    # Optimizer and schedule
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """AdamW with two groups: the recommender, and the item tokenizer if there is one."""
@@ -326,60 +296,6 @@ class ETEGRecTrainer(RecordedTraining):
             self.lr_scheduler = PhaseScheduler(self.optimizer, factors)
             self._created_lr_scheduler = True
         return self.lr_scheduler
-
-    def _get_train_sampler(self, train_dataset=None) -> LengthGroupedSampler:
-        dataset = train_dataset if train_dataset is not None else self.train_dataset
-        return LengthGroupedSampler(dataset.lengths, self.args.train_batch_size, seed=self.args.seed)
-
-    @cached_property
-    def streamed(self) -> StreamedBatches | None:
-        """The batches of training sequences that aren't held in memory."""
-        if isinstance(self.train_dataset, StreamedSequences):
-            return stream_batches(self.train_dataset, self.args, self.model.config.code_length)
-        return None
-
-    def get_train_dataloader(self) -> DataLoader:
-        """Batches of a number of samples, or of `max_tokens_per_batch`, from memory or as they are read."""
-        if self.streamed is not None:
-            return self._loader(self.streamed, batch_size=None)
-        if self.args.max_tokens_per_batch is not None:
-            return self._loader(self.train_dataset, batch_sampler=self._token_budget_batches())
-        return super().get_train_dataloader()
-
-    def _loader(self, dataset, **batching) -> DataLoader:
-        """Hands on batches that are this process's own already."""
-        loader = DataLoader(
-            dataset,
-            **batching,
-            collate_fn=as_batch,
-            num_workers=self.args.dataloader_num_workers,
-            pin_memory=self.args.dataloader_pin_memory,
-            persistent_workers=self.args.dataloader_persistent_workers,
-        )
-        return prepare_data_loader(
-            loader, self.args.device, num_processes=1, process_index=0, put_on_device=True, dispatch_batches=False
-        )
-
-    def num_examples(self, dataloader: DataLoader) -> int:
-        """Samples, of whatever makes whole batches too."""
-        return len(self.train_dataset) if dataloader.dataset is self.streamed else super().num_examples(dataloader)
-
-    def _token_budget_batches(self) -> TokenBudgetBatches:
-        return TokenBudgetBatches(
-            self.train_dataset.lengths * self.model.config.code_length,
-            self.args.max_tokens_per_batch,
-            self.args.seed,
-            self.args.world_size,
-            self.args.process_index,
-        )
-
-    def _batches_an_epoch(self) -> int:
-        """Of each process."""
-        if self.streamed is not None:
-            return len(self.streamed)
-        if self.args.max_tokens_per_batch is not None:
-            return len(self._token_budget_batches())
-        return math.ceil(len(self.train_dataset) / (self.args.train_batch_size * self.args.world_size))
 
     # Evaluation and saving
 

