@@ -28,6 +28,7 @@ PIPELINE_REGISTRY.register_pipeline(
 _LAZY = {
     "CodeTrie": "models.code_trie",
     "CodeTrieLogitsProcessor": "models.logits_process_etegrec",
+    "EncodedHistory": "models.encoded_history_etegrec",
     "ETEGRecTrainer": "training.trainer",
     "ETEGRecTrainingArguments": "training.arguments",
     "FinetuningArguments": "training.arguments",
