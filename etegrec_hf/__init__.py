@@ -20,6 +20,7 @@ _LAZY = {
     "SequentialRecommendationPipeline": "models.pipeline_etegrec",
     "CodeTrie": "models.code_trie",
     "CodeTrieLogitsProcessor": "models.logits_process_etegrec",
+    "EncodedHistory": "models.encoded_history_etegrec",
     "ETEGRecTrainer": "training.trainer",
     "ETEGRecTrainingArguments": "training.arguments",
     "FinetuningArguments": "training.arguments",

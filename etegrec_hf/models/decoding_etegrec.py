@@ -9,22 +9,21 @@ from transformers import LogitsProcessorList
 
 from .beam_search_etegrec import BeamDecoder, code_beam_search
 from .code_trie import CodeTrie, ExcludedItems
+from .encoded_history_etegrec import EncodedHistory, HistoryEncodingMixin
 from .headwise_t5_etegrec import encode
-from .item_catalogue import ItemCatalogueMixin
 from .logits_process_etegrec import CodeTrieLogitsProcessor
 
 # Tokens that `recommend` holds at a time: on a CPU as many as caches like, on a GPU enough to keep it busy
 MAX_BATCH_TOKENS = {"cpu": 4096, "cuda": 131072}
 
 
-class CodeDecodingMixin(ItemCatalogueMixin):
+class CodeDecodingMixin(HistoryEncodingMixin):
     """Decoding of items from histories.
 
     Histories are `input_ids` and `attention_mask` `(batch, items * code_length)`, padded left or right; of a longer
-    one the last `max_history` items are read.
+    one the last `max_history` items are read. `recommend` and `sample_items` also take them encoded.
     """
 
-    encoder: Any  # T5Stack
     decoder: Any  # T5Stack
     generation_config: Any  # GenerationConfig
     _level_logits: Any  # decoder states and a level to logits
@@ -115,7 +114,7 @@ class CodeDecodingMixin(ItemCatalogueMixin):
     @torch.no_grad()
     def recommend(
         self,
-        input_ids: torch.LongTensor,
+        input_ids: torch.LongTensor | None = None,
         attention_mask: torch.LongTensor | None = None,
         top_k: int = 10,
         num_beams: int = 20,
@@ -123,6 +122,7 @@ class CodeDecodingMixin(ItemCatalogueMixin):
         allowed: torch.LongTensor | None = None,
         exclude_history: bool = False,
         max_batch_tokens: int | None = None,
+        encoded: EncodedHistory | None = None,
     ) -> tuple[torch.LongTensor, torch.FloatTensor]:
         """The `top_k` items of each user by batched code beam search.
 
@@ -142,6 +142,7 @@ class CodeDecodingMixin(ItemCatalogueMixin):
             max_batch_tokens (`int`, *optional*): users are decoded together while their tokens, those of the longest
                 history and one a beam for each user, stay within this number; by default 4096 on a CPU and 131072 on a
                 GPU. It bounds memory and changes no result.
+            encoded ([`EncodedHistory`], *optional*): what `encode_history` returned, instead of `input_ids`.
 
         Returns:
             item indices `[batch, top_k]` and log-probabilities `[batch, top_k]`, best first. A user for whom fewer
@@ -149,21 +150,21 @@ class CodeDecodingMixin(ItemCatalogueMixin):
 
         Raises:
             ValueError: `num_beams` below `top_k`, a history of only padding or broken items, item indices that don't
-                exist or of the wrong shape, no allowed item, or weights that give NaN.
+                exist or of the wrong shape, no allowed item, weights that give NaN, or histories that a model of other
+                sizes encoded.
         """
         if top_k < 1 or num_beams < top_k:
             raise ValueError(
                 f"`num_beams` is {num_beams} and `top_k` {top_k}; a beam must be at least as wide as the list, "
                 "and the list at least 1 long."
             )
-        return self._search(
-            input_ids, attention_mask, top_k, num_beams, exclude, allowed, exclude_history, max_batch_tokens
-        )
+        constraints = (exclude, allowed, exclude_history, max_batch_tokens)
+        return self._search(input_ids, attention_mask, encoded, top_k, num_beams, *constraints)
 
     @torch.no_grad()
     def sample_items(
         self,
-        input_ids: torch.LongTensor,
+        input_ids: torch.LongTensor | None = None,
         attention_mask: torch.LongTensor | None = None,
         num_samples: int = 16,
         temperature: float = 1.0,
@@ -172,6 +173,7 @@ class CodeDecodingMixin(ItemCatalogueMixin):
         exclude_history: bool = False,
         max_batch_tokens: int | None = None,
         generator: torch.Generator | None = None,
+        encoded: EncodedHistory | None = None,
     ) -> tuple[torch.LongTensor, torch.FloatTensor]:
         """Distinct items of each user, drawn without replacement by stochastic beam search.
 
@@ -182,7 +184,7 @@ class CodeDecodingMixin(ItemCatalogueMixin):
             num_samples (`int`, *optional*, defaults to 16): items a user.
             temperature (`float`, *optional*, defaults to 1.0): above 1 draws more evenly.
             generator (`torch.Generator`, *optional*): of the sample.
-            input_ids, attention_mask, exclude, allowed, exclude_history, max_batch_tokens: as in `recommend`.
+            input_ids, attention_mask, exclude, allowed, exclude_history, max_batch_tokens, encoded: as in `recommend`.
 
         Returns:
             item indices and their log-probabilities `[batch, num_samples]`, in the order of the draw. A user for whom
@@ -200,12 +202,13 @@ class CodeDecodingMixin(ItemCatalogueMixin):
             )
         constraints = (exclude, allowed, exclude_history, max_batch_tokens)
         sampling = {"temperature": temperature, "generator": generator}
-        return self._search(input_ids, attention_mask, num_samples, num_samples, *constraints, **sampling)
+        return self._search(input_ids, attention_mask, encoded, num_samples, num_samples, *constraints, **sampling)
 
     def _search(
         self,
         input_ids,
         attention_mask,
+        encoded,
         top_k,
         num_beams,
         exclude,
@@ -215,15 +218,26 @@ class CodeDecodingMixin(ItemCatalogueMixin):
         **sampling,
     ) -> tuple[torch.LongTensor, torch.FloatTensor]:
         """The first `top_k` items of [`code_beam_search`] for all users, in batches of like length."""
-        input_ids, attention_mask = self._check_history(input_ids, attention_mask)
+        if (input_ids is None) == (encoded is None) or (attention_mask is not None and encoded is not None):
+            raise ValueError("give histories either as `input_ids`, with their `attention_mask`, or as `encoded`.")
+        if encoded is None:
+            input_ids, attention_mask = self._check_history(input_ids, attention_mask)
+        else:
+            self._check_encoded("encoded", encoded)
+            input_ids, attention_mask = encoded.input_ids, encoded.states_mask
         trie, leaves = self._constraints(input_ids, exclude, allowed, exclude_history)
-        input_ids, attention_mask = self._last_items(input_ids, attention_mask)
+        if encoded is None:
+            input_ids, attention_mask = self._last_items(input_ids, attention_mask)
         users = len(input_ids)
         items = torch.zeros((users, top_k), dtype=torch.long, device=input_ids.device)
         scores = torch.full((users, top_k), -torch.inf, device=input_ids.device)
         for rows, columns in _batches(attention_mask, num_beams, max_batch_tokens):
-            ids, mask = input_ids[rows, columns], attention_mask[rows, columns]
-            decoder = BeamDecoder(self.decoder, encode(self.encoder, ids, mask), mask)
+            mask = attention_mask[rows, columns]
+            if encoded is None:
+                states = encode(self.encoder, input_ids[rows, columns], mask)
+            else:
+                states = encoded.states[rows, columns]
+            decoder = BeamDecoder(self.decoder, states, mask)
             excluded = None if leaves is None else ExcludedItems(trie, leaves[rows])
             found, log_p = code_beam_search(decoder, self._level_logits, trie, num_beams, excluded, **sampling)
             width = min(top_k, found.shape[1])
@@ -231,59 +245,6 @@ class CodeDecodingMixin(ItemCatalogueMixin):
         if scores.isnan().any():
             raise ValueError("the scores are NaN; the model's weights are damaged: load an earlier checkpoint.")
         return items, scores
-
-    def _check_history(
-        self, input_ids: torch.LongTensor, attention_mask: torch.LongTensor | None
-    ) -> tuple[torch.LongTensor, torch.LongTensor]:
-        """Token ids, 0 where masked, and attention mask of histories that can be decoded."""
-        code_length = self.config.code_length
-        if input_ids.ndim != 2 or input_ids.shape[1] % code_length:
-            raise ValueError(
-                f"`input_ids` has shape {tuple(input_ids.shape)}; it must be (batch, items * {code_length}): whole "
-                "items of `code_length` token ids."
-            )
-        if attention_mask is None:
-            attention_mask = input_ids != self.config.pad_token_id
-        if attention_mask.shape != input_ids.shape:
-            raise ValueError(
-                f"`attention_mask` has shape {tuple(attention_mask.shape)} and `input_ids` {tuple(input_ids.shape)}; "
-                "both must agree."
-            )
-        if input_ids.numel() and not 0 <= input_ids.min() <= input_ids.max() < self.config.vocab_size:
-            raise ValueError(
-                f"`input_ids` range from {input_ids.min().item()} to {input_ids.max().item()}; the vocabulary has "
-                f"0..{self.config.vocab_size - 1}: take the tokenizer that belongs to the model."
-            )
-        attention_mask = (attention_mask > 0).long()
-        by_item = attention_mask.view(len(input_ids), input_ids.shape[1] // code_length, code_length)
-        broken = (by_item.amin(2) != by_item.amax(2)).any(1).nonzero()
-        if len(broken):
-            raise ValueError(
-                f"row {broken[0].item()} of `input_ids` holds part of an item, or padding that is no multiple of "
-                f"{code_length} tokens; give whole items of `code_length` token ids."
-            )
-        empty = (attention_mask.sum(1) == 0).nonzero()
-        if len(empty):
-            raise ValueError(
-                f"row {empty[0].item()} of `input_ids` is only padding; a history needs at least one item. "
-                "Leave that user out, or recommend popular items."
-            )
-        return input_ids * attention_mask, attention_mask
-
-    def _last_items(
-        self, input_ids: torch.LongTensor, attention_mask: torch.LongTensor
-    ) -> tuple[torch.LongTensor, torch.LongTensor]:
-        """The last `max_history` items of each history."""
-        kept = self.config.max_history * self.config.code_length
-        if input_ids.shape[1] > kept:
-            columns = torch.arange(input_ids.shape[1], device=input_ids.device)
-            end = (columns * (attention_mask > 0)).amax(1, keepdim=True) + 1  # [batch, 1] behind the newest item
-            columns = end - kept + columns[:kept]  # the last columns of each row
-            inside = columns >= 0
-            columns = columns.clamp(min=0)
-            input_ids = input_ids.gather(1, columns).masked_fill(~inside, self.config.pad_token_id)
-            attention_mask = attention_mask.gather(1, columns) * inside
-        return input_ids, attention_mask
 
     def _constraints(self, input_ids, exclude, allowed, exclude_history) -> tuple[CodeTrie, torch.LongTensor | None]:
         """The trie of allowed items, and the leaves `[batch, n]` that each user must not reach (-1: none)."""

@@ -6,6 +6,8 @@ product of its own, batched over heads, so that what one product writes is what 
 result is turned, in front of its last product.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -65,19 +67,38 @@ def encode(encoder, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> to
         input_ids, attention_mask (`torch.LongTensor` of shape `(batch, tokens)`): histories; 0 in the mask on padding.
     """
     hidden = encoder.embed_tokens(input_ids)
-    tokens = input_ids.shape[1]
-    position_bias = encoder.block[0].layer[0].SelfAttention.compute_bias(tokens, tokens)  # [1, heads, tokens, tokens]
-    hidden_tokens = additive(encoder.visible(attention_mask), hidden.dtype)  # [batch, 1 or tokens, tokens]
-    bias = (position_bias[0].unsqueeze(1) + hidden_tokens).flatten(0, 1)  # [heads * batch, tokens, tokens]
+    bias = encoder_bias(encoder, attention_mask, hidden.dtype)
     for block in encoder.block:
-        attention = HeadwiseAttention(block.layer[0].SelfAttention)
-        normed = norm(block.layer[0].layer_norm, hidden)
-        query, key, value = (
-            attention.project(normed, weight) for weight in (attention.query, attention.key, attention.value)
-        )
-        hidden = attention.attend(hidden, query, [key], [value], [bias])
-        hidden = feed_forward(block, hidden)
+        hidden = encoder_block(block, hidden, [bias])[0]
     return norm(encoder.final_layer_norm, hidden)
+
+
+def encoder_bias(encoder, attention_mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Position bias of tokens on each other, the lowest on unseen ones: `[heads * batch, tokens, tokens]`."""
+    tokens = attention_mask.shape[1]
+    position_bias = encoder.block[0].layer[0].SelfAttention.compute_bias(tokens, tokens)  # [1, heads, tokens, tokens]
+    hidden_tokens = additive(encoder.visible(attention_mask), dtype)  # [batch, 1 or tokens, tokens]
+    return (position_bias[0].unsqueeze(1) + hidden_tokens).flatten(0, 1)
+
+
+def encoder_block(
+    block,
+    hidden: torch.Tensor,
+    biases: list[torch.Tensor],
+    past_keys: Sequence[torch.Tensor] = (),
+    past_values: Sequence[torch.Tensor] = (),
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """States behind a block of the encoder, and its keys and values of `hidden`, which come behind those of the past.
+
+    Keys, values and biases are in chunks, as in [`HeadwiseAttention.attend`].
+    """
+    attention = HeadwiseAttention(block.layer[0].SelfAttention)
+    normed = norm(block.layer[0].layer_norm, hidden)
+    query, key, value = (
+        attention.project(normed, weight) for weight in (attention.query, attention.key, attention.value)
+    )
+    hidden = attention.attend(hidden, query, [*past_keys, key], [*past_values, value], biases)
+    return feed_forward(block, hidden), key, value
 
 
 def norm(layer_norm, hidden: torch.Tensor) -> torch.Tensor:

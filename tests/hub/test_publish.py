@@ -23,6 +23,7 @@ CODE = {
     "configuration_etegrec.py",
     "configuration_rqvae.py",
     "decoding_etegrec.py",
+    "encoded_history_etegrec.py",
     "free_codes_etegrec.py",
     "headwise_t5_etegrec.py",
     "history_encoder_etegrec.py",
