@@ -211,6 +211,7 @@ class DemoRecommender:
         with torch.no_grad():
             items, scores = self.model._search(
                 **batch,
+                encoded=None,
                 top_k=top_k,
                 num_beams=num_beams,
                 exclude=rows,

@@ -33,6 +33,7 @@ PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "d
 # What a page takes as made elsewhere, beside the common files, and what stands for it
 GIVEN = {
     "docs/training.md": {"data/mine": "runs/quickstart/data", "runs/tokenizer": "runs/quickstart/tokenizer"},
+    "docs/reports.md": {"data/mine": "runs/quickstart/data", "runs/tokenizer": "runs/quickstart/tokenizer"},
     "docs/reinforcement_learning.md": {
         "data/instruments": "runs/quickstart/data",
         "runs/instruments/model": "runs/quickstart/model",
@@ -42,11 +43,13 @@ GIVEN = {
 NOT_RUN = {
     ("README.md", "makes an environment of its own"): 1,
     ("README.md", "asks for a token"): 1,
+    ("README.md", "serves until it is stopped"): 1,
     ("docs/index.md", "makes an environment of its own"): 1,
     ("docs/how_to/published_model.md", "asks for a token"): 1,
     ("docs/how_to/distributed.md", "needs GPUs"): 1,
     ("docs/how_to/distributed.md", "needs several machines"): 1,
     ("docs/training.md", "needs GPUs"): 1,
+    ("docs/demo.md", "serves until it is stopped"): 1,
 }
 FENCE = re.compile(
     r"(?:^<!-- not run: (?P<reason>.+?) -->\n)?^```(?P<language>bash|python)\n(?P<code>.*?)^```$",
