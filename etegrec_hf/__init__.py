@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from .models.code_trie import CodeTrie as CodeTrie
     from .models.configuration_etegrec import ETEGRecConfig as ETEGRecConfig
     from .models.configuration_rqvae import RQVAEConfig as RQVAEConfig
+    from .models.encoded_history_etegrec import EncodedHistory as EncodedHistory
     from .models.logits_process_etegrec import CodeTrieLogitsProcessor as CodeTrieLogitsProcessor
     from .models.modeling_etegrec import ETEGRecForConditionalGeneration as ETEGRecForConditionalGeneration
     from .models.modeling_rqvae import RQVAEModel as RQVAEModel
@@ -109,6 +110,7 @@ if TYPE_CHECKING:
         TransitionReward as TransitionReward,
     )
     from .training.rqvae_trainer import RQVAETrainer as RQVAETrainer
+    from .training.run_report import write_run_report as write_run_report
     from .training.trainer import ETEGRecTrainer as ETEGRecTrainer
 # isort: on
 
