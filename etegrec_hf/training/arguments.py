@@ -96,8 +96,8 @@ class ETEGRecTrainingArguments(RankedTrainingArguments):
 
     Raises:
         ValueError: `cycle` below 2, a negative weight, a temperature that is not positive, fewer beams than
-            `metric_for_best_model` looks at, a last epoch that would train the tokenizer, or early stopping without
-            evaluation.
+            `metric_for_best_model` looks at, a last epoch that would train the tokenizer, `torch_compile`, or early stopping
+            without evaluation.
     """
 
     learning_rate: float = 5e-3
@@ -135,6 +135,11 @@ class ETEGRecTrainingArguments(RankedTrainingArguments):
                 raise ValueError(f"`{name}` is {getattr(self, name)}; a loss weight can't be negative.")
         if self.temperature <= 0:
             raise ValueError(f"`temperature` is {self.temperature}; it must be positive.")
+        if self.torch_compile:
+            raise ValueError(
+                "`torch_compile` is True, which isn't supported: batches have many shapes, and compiled training took "
+                "longer where it was measured; leave it out."
+            )
         check_ranked_metric(self.metric_for_best_model, self.num_beams)
         epochs = math.ceil(self.num_train_epochs)
         if self.max_steps <= 0 and epochs > 0 and self.phase(epochs - 1) == "tokenizer":

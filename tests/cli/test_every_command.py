@@ -30,6 +30,8 @@ WRONG_INPUT = [
     ("train-tokenizer", "--data", MISSING, "--output-dir", NEW),
     ("train-tokenizer", "--data", FILE, "--output-dir", NEW),
     ("train-tokenizer", "--data", FOLDER, "--output-dir", FILE),
+    ("demo", "--model", MISSING),
+    ("demo", "--model", FOLDER),
     ("diagnose", "--tokenizer", MISSING, "--data", FOLDER),
     ("diagnose", "--tokenizer", FILE, "--data", FOLDER),
     ("train", "--data", MISSING, "--tokenizer", FOLDER, "--output-dir", NEW),

@@ -53,6 +53,7 @@ def test_cycles_begin_with_the_tokenizer(tmp_path):
     ("options", "message"),
     [
         ({"cycle": 1}, "`cycle` is 1; a cycle needs at least 2 epochs"),
+        ({"torch_compile": True}, "`torch_compile` is True, which isn't supported"),
         ({"psa_weight": -1.0}, "`psa_weight` is -1.0; a loss weight can't be negative"),
         ({"temperature": 0.0}, "`temperature` is 0.0; it must be positive"),
         (
