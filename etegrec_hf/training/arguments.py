@@ -96,8 +96,8 @@ class ETEGRecTrainingArguments(RankedTrainingArguments):
 
     Raises:
         ValueError: `cycle` below 2, a negative weight, a temperature that is not positive, fewer beams than
-            `metric_for_best_model` looks at, a last epoch that would train the tokenizer, `torch_compile`, or early stopping
-            without evaluation.
+            `metric_for_best_model` looks at, a last epoch that would train the tokenizer, `torch_compile`, or early
+            stopping without evaluation.
     """
 
     learning_rate: float = 5e-3
