@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from two_sides import etegrec, run
 
+from etegrec_hf.cli.main import main
+
 READ = """
 import json, sys
 from datasets import load_dataset
@@ -82,13 +84,17 @@ def test_what_is_no_dataset_is_not_pushed(dataset, hub, tmp_path):
     pq.write_table(table, clusters)
     items = pq.read_table(dataset / "items/items.parquet")
     pq.write_table(items.slice(1), dataset / "items/items.parquet")
+    pushed = etegrec("push", "--data", str(dataset), "--repo-id", "log", **environment)
+    assert pushed.returncode == 1
+    assert "which `items` doesn't hold; prepare again" in pushed.stderr
+    assert not hub.repositories
+
+
+def test_what_to_push_must_be_said(dataset, tmp_path, capsys):
     for arguments, message in (
-        (("--data", str(dataset)), "which `items` doesn't hold; prepare again"),
         (("--data", str(tmp_path / "nothing")), "is no prepared dataset"),
         ((), "give either --model or --data"),
         (("--data", str(dataset), "--dataset-id", "x/y"), "`dataset_id` means nothing to a dataset"),
     ):
-        pushed = etegrec("push", *arguments, "--repo-id", "log", **environment)
-        assert pushed.returncode == 1
-        assert message in pushed.stderr
-    assert not hub.repositories
+        assert main(["push", *arguments, "--repo-id", "log"]) == 1
+        assert message in " ".join(capsys.readouterr().err.split())
