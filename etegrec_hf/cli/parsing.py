@@ -43,7 +43,12 @@ def parse(command: str, argv: list[str], *classes: type, examples: str = "") -> 
 def make_parser(command: str, classes: tuple[type, ...], examples: str) -> HfArgumentParser:
     """The parser of a command, whose help shows every default, and examples."""
     parser = HfArgumentParser(
-        classes, prog=f"etegrec {command}", epilog=examples, formatter_class=HelpFormatter, allow_abbrev=False
+        classes,
+        prog=f"etegrec {command}",
+        usage=f"etegrec {command} [--help] [--config FILE.yaml] [--OPTION VALUE ...]",  # a list of all fills a screen
+        epilog=examples,
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
     )
     for action in parser._actions:
         action.help = action.help or inherited_help(classes, action.dest)

@@ -120,7 +120,8 @@ def test_a_mistyped_option_gets_the_nearest(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, option[:-1] + "q", "1"])
     assert stop.value.code == 2
-    error = capsys.readouterr().err.splitlines()[-1]
+    usage, error = capsys.readouterr().err.splitlines()
+    assert usage.startswith(f"usage: etegrec {command} ")
     assert error == f"etegrec {command}: error: unknown argument {option[:-1] + 'q'!r}; did you mean {option!r}?"
 
 
