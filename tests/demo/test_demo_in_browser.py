@@ -61,7 +61,7 @@ sys.exit(main(["demo", *sys.argv[1:]]))
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None and "CI" not in os.environ, reason="chromium is not installed"),
+    pytest.mark.skipif(CHROMIUM is None and "CI" not in os.environ, reason="drives a real browser: install chromium"),
 ]
 
 
