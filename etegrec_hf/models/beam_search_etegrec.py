@@ -7,7 +7,7 @@ shows each beam its own ancestors. Nothing is expanded or reordered by beam.
 
 import torch
 
-from .code_trie import CodeTrie, ExcludedItems
+from .code_trie import CodeTrie, ExcludedItems, log_probabilities
 from .headwise_t5_etegrec import HeadwiseAttention, feed_forward, norm
 from .history_encoder_etegrec import additive
 
@@ -36,6 +36,7 @@ class BeamDecoder:
         self.self_cache: list = [([], []) for _ in decoder.block]  # a layer: chunks of keys and of values
         self.ancestors: list[torch.Tensor] = []  # a step so far: which of its beams is each beam's own [users, beams]
         self.widths: list[int] = []  # a step so far: its beams
+        self.start_states: torch.Tensor | None = None  # [users, 1, d_model] of the first step, the decoder start
 
     def step(self, tokens: torch.Tensor, parent: torch.Tensor | None = None) -> torch.Tensor:
         """Decoder states after one more code.
@@ -60,7 +61,10 @@ class BeamDecoder:
             query = cross.project(norm(block.layer[1].layer_norm, hidden), cross.query)
             hidden = cross.attend(hidden, query, cross_keys, cross_values, [cross_bias])
             hidden = feed_forward(block, hidden)
-        return norm(self.decoder.final_layer_norm, hidden)
+        states = norm(self.decoder.final_layer_norm, hidden)
+        if self.start_states is None:
+            self.start_states = states
+        return states
 
     def _ancestor_biases(self, tokens, parent, dtype: torch.dtype) -> list[torch.Tensor]:
         """In chunks like keys, `[heads * users, beams, n]`: position bias on a beam's ancestors, else the lowest."""
@@ -113,6 +117,7 @@ def code_beam_search(
     trie: CodeTrie,
     num_beams: int,
     excluded: ExcludedItems | None = None,
+    catalogue: CodeTrie | None = None,
     temperature: float | None = None,
     generator: torch.Generator | None = None,
     kept: list | None = None,
@@ -125,6 +130,8 @@ def code_beam_search(
         trie ([`CodeTrie`]): the items that may be returned.
         num_beams (`int`): prefixes kept a level.
         excluded ([`ExcludedItems`], *optional*): items that single users must not get.
+        catalogue ([`CodeTrie`], *optional*): whose items' probabilities sum to 1, of which `trie` may hold a part. By
+            default each level's codes have probabilities that do.
         temperature (`float`, *optional*): by default the search is deterministic. A number makes it a stochastic beam
             search: a sample without replacement from the distribution whose steps are the softmax of
             `logits / temperature` over the codes that may follow.
@@ -141,6 +148,7 @@ def code_beam_search(
     """
     tokens = torch.zeros((decoder.users, 1), dtype=torch.long, device=trie.device)  # the decoder start
     node, parent = torch.zeros_like(tokens), None
+    known = node  # the same prefixes in `catalogue`
     score = rank = torch.zeros((decoder.users, 1), device=trie.device)
     for level in range(trie.code_length):
         states = decoder.step(tokens, parent)  # [users, beams, d]
@@ -149,7 +157,7 @@ def code_beam_search(
         if excluded is not None:
             child = excluded.without(child, level)
         if temperature is None:
-            steps = logits.log_softmax(-1).gather(2, codes)
+            steps = log_probabilities(logits, catalogue, known, level).gather(2, codes)
         else:
             steps = (logits / temperature).gather(2, codes).masked_fill(child < 0, -torch.inf).log_softmax(-1)
         candidates = (score.unsqueeze(2) + steps).masked_fill(child < 0, -torch.inf)
@@ -159,6 +167,7 @@ def code_beam_search(
         score, codes, node = (tensor.flatten(1).gather(1, best) for tensor in (candidates, codes, child))
         if kept is not None:
             kept.append((node, parent, score))
+        known = node if catalogue is None or catalogue is trie else catalogue.advance(known.gather(1, parent), codes)
         tokens = 1 + level * trie.codebook_size + codes
     return trie.item(node), score
 

@@ -179,6 +179,28 @@ class CodeTrie:
         )
 
 
+def log_probabilities(
+    logits: torch.Tensor, catalogue: CodeTrie | None, node: torch.Tensor, level: int
+) -> torch.Tensor:
+    """Log-probabilities of one level's codes.
+
+    Args:
+        logits (`torch.FloatTensor` of shape `(*, codebook_size)`): of the codes of `level`.
+        catalogue ([`CodeTrie`], *optional*): codes that continue an item of it share the probability; without it, all
+            codes of the level do.
+        node (`torch.LongTensor` of shape `(*)`): where the codes before lead in `catalogue`.
+        level (`int`): how many codes those are.
+
+    Returns:
+        `(*, codebook_size)`; with a catalogue only those of a node's children mean anything.
+    """
+    shared = logits
+    if catalogue is not None:
+        codes, child = catalogue.successors(node, level)
+        shared = logits.gather(-1, codes).masked_fill(child < 0, -torch.inf)
+    return logits - shared.logsumexp(-1, keepdim=True)
+
+
 class ExcludedItems:
     """Items that single users must not get, as dead nodes of a trie: a node whose items are all excluded is dead.
 

@@ -41,6 +41,9 @@ class ETEGRecConfig(PreTrainedConfig):
         feed_forward_proj (`str`, *optional*, defaults to `"relu"`): T5's feed-forward kind.
         scale_logits (`bool`, *optional*, defaults to `True`): whether decoder states are multiplied by
             `d_model ** -0.5` before they are scored, as in T5. The seed's own checkpoints need `False`.
+        constrained_softmax (`bool`, *optional*, defaults to `False`): whether a code's probability is taken among the
+            codes that continue an item of the catalogue, and not all K of its level, in training and in decoding. The
+            probabilities of all items then sum to 1, and nothing has to be learned about codes that no item has.
         encoder_attention (`str`, *optional*, defaults to `"bidirectional"`): which items of a history an item sees in
             the encoder: all of them, or with `"causal"` itself and earlier ones. A causal encoder reads a user's whole
             sequence once for all its prefixes, in training, and goes on from where it was when an item is added.
@@ -84,6 +87,7 @@ class ETEGRecConfig(PreTrainedConfig):
     initializer_factor: float = 1.0
     feed_forward_proj: str = "relu"
     scale_logits: bool = True
+    constrained_softmax: bool = False
     encoder_attention: str = "bidirectional"
     max_history: int = 50
     has_semantic_embedding: bool = True

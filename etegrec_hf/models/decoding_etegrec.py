@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from transformers import LogitsProcessorList
 
 from .beam_search_etegrec import BeamDecoder, code_beam_search
@@ -27,6 +28,7 @@ class CodeDecodingMixin(HistoryEncodingMixin):
     decoder: Any  # T5Stack
     generation_config: Any  # GenerationConfig
     _level_logits: Any  # decoder states and a level to logits
+    preference_adapter: Any  # decoder states to the space of semantic embeddings
 
     def generate(
         self,
@@ -95,7 +97,8 @@ class CodeDecodingMixin(HistoryEncodingMixin):
             raise ValueError("`exclude`, `allowed` and `exclude_history` need `constrained=True`.")
         if input_ids is not None:
             input_ids, kwargs["attention_mask"] = self._last_items(input_ids, attention_mask)
-        levels = CodeTrieLogitsProcessor(self.config.code_length, self.config.codebook_size, trie, excluded)
+        catalogue = self._normalized_over if constrained else None
+        levels = CodeTrieLogitsProcessor(self.config.code_length, self.config.codebook_size, trie, excluded, catalogue)
         output = super().generate(  # type: ignore[misc]  # GenerationMixin stands behind in the model's bases
             input_ids,
             generation_config=generation_config,
@@ -123,11 +126,12 @@ class CodeDecodingMixin(HistoryEncodingMixin):
         exclude_history: bool = False,
         max_batch_tokens: int | None = None,
         encoded: EncodedHistory | None = None,
+        rerank: float = 0.0,
     ) -> tuple[torch.LongTensor, torch.FloatTensor]:
         """The `top_k` items of each user by batched code beam search.
 
-        The items and scores are those that `generate` finds with as many beams. What is excluded or not allowed is
-        left out of the search, so that `top_k` items come back whenever they exist.
+        The items and scores are those that `generate` finds with as many beams, unless they are ranked again. What is
+        excluded or not allowed is left out of the search, so that `top_k` items come back whenever they exist.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, items * code_length)`): token ids of histories.
@@ -143,23 +147,28 @@ class CodeDecodingMixin(HistoryEncodingMixin):
                 history and one a beam for each user, stay within this number; by default 4096 on a CPU and 131072 on a
                 GPU. It bounds memory and changes no result.
             encoded ([`EncodedHistory`], *optional*): what `encode_history` returned, instead of `input_ids`.
+            rerank (`float`, *optional*, defaults to 0.0): the weight w by which all items that the beam found are
+                ranked again, by `log p(codes) + w * cos(preference_latents, semantic embedding)`. Choose it on
+                validation users. Preference latents mean something where the recommender was trained with PSA.
 
         Returns:
-            item indices `[batch, top_k]` and log-probabilities `[batch, top_k]`, best first. A user for whom fewer
-            items exist gets index 0 and minus infinity in the remaining places.
+            item indices `[batch, top_k]` and scores `[batch, top_k]`, best first: log-probabilities, to which `rerank`
+            adds its part. A user for whom fewer items exist gets index 0 and minus infinity in the remaining places.
 
         Raises:
             ValueError: `num_beams` below `top_k`, a history of only padding or broken items, item indices that don't
-                exist or of the wrong shape, no allowed item, weights that give NaN, or histories that a model of other
-                sizes encoded.
+                exist or of the wrong shape, no allowed item, weights that give NaN, histories that a model of other
+                sizes encoded, a negative `rerank`, or one with a model that holds no item tokenizer or no semantic
+                embeddings.
         """
         if top_k < 1 or num_beams < top_k:
             raise ValueError(
                 f"`num_beams` is {num_beams} and `top_k` {top_k}; a beam must be at least as wide as the list, "
                 "and the list at least 1 long."
             )
+        self._check_rerank(rerank)
         constraints = (exclude, allowed, exclude_history, max_batch_tokens)
-        return self._search(input_ids, attention_mask, encoded, top_k, num_beams, *constraints)
+        return self._search(input_ids, attention_mask, encoded, top_k, num_beams, *constraints, rerank)
 
     @torch.no_grad()
     def sample_items(
@@ -204,6 +213,11 @@ class CodeDecodingMixin(HistoryEncodingMixin):
         sampling = {"temperature": temperature, "generator": generator}
         return self._search(input_ids, attention_mask, encoded, num_samples, num_samples, *constraints, **sampling)
 
+    @property
+    def _normalized_over(self) -> CodeTrie | None:
+        """The catalogue whose items share all probability, where the configuration says so."""
+        return self.code_trie if self.config.constrained_softmax else None
+
     def _search(
         self,
         input_ids,
@@ -215,6 +229,7 @@ class CodeDecodingMixin(HistoryEncodingMixin):
         allowed,
         exclude_history,
         max_batch_tokens,
+        rerank=0.0,
         **sampling,
     ) -> tuple[torch.LongTensor, torch.FloatTensor]:
         """The first `top_k` items of [`code_beam_search`] for all users, in batches of like length."""
@@ -226,6 +241,7 @@ class CodeDecodingMixin(HistoryEncodingMixin):
             self._check_encoded("encoded", encoded)
             input_ids, attention_mask = encoded.input_ids, encoded.states_mask
         trie, leaves = self._constraints(input_ids, exclude, allowed, exclude_history)
+        catalogue = self._normalized_over
         if encoded is None:
             input_ids, attention_mask = self._last_items(input_ids, attention_mask)
         users = len(input_ids)
@@ -239,12 +255,35 @@ class CodeDecodingMixin(HistoryEncodingMixin):
                 states = encoded.states[rows, columns]
             decoder = BeamDecoder(self.decoder, states, mask)
             excluded = None if leaves is None else ExcludedItems(trie, leaves[rows])
-            found, log_p = code_beam_search(decoder, self._level_logits, trie, num_beams, excluded, **sampling)
+            found, log_p = code_beam_search(
+                decoder, self._level_logits, trie, num_beams, excluded, catalogue, **sampling
+            )
+            if rerank:
+                log_p = log_p + rerank * self._preference(decoder.start_states[:, 0], found)
+                log_p, order = log_p.sort(dim=1, descending=True, stable=True)
+                found = found.gather(1, order)
             width = min(top_k, found.shape[1])
             items[rows, :width], scores[rows, :width] = found[:, :width], log_p[:, :width]
         if scores.isnan().any():
             raise ValueError("the scores are NaN; the model's weights are damaged: load an earlier checkpoint.")
         return items, scores
+
+    def _check_rerank(self, rerank: float) -> None:
+        """That `rerank` is a weight, and the model has what to rank again by."""
+        if not 0 <= rerank < math.inf:
+            raise ValueError(f"`rerank` is {rerank}; give a weight of 0 or more.")
+        if rerank and (self.item_tokenizer is None or self.semantic_embedding is None):
+            lacking = "has_item_tokenizer" if self.item_tokenizer is None else "has_semantic_embedding"
+            raise ValueError(
+                f"`rerank` is {rerank} and the model's `{lacking}` is False, so that there are no preference latents "
+                "and embeddings to rank by; leave it out."
+            )
+
+    def _preference(self, start_states: torch.Tensor, items: torch.LongTensor) -> torch.Tensor:
+        """Cosines `[users, n]` of preference latents, by states `[users, d_model]`, and of items `[users, n]`."""
+        preference = F.normalize(self.preference_adapter(start_states).float(), dim=-1)
+        embeddings = F.normalize(self.semantic_embedding[items].float(), dim=-1)  # [users, n, input_size]
+        return (embeddings @ preference.unsqueeze(2)).squeeze(2)
 
     def _constraints(self, input_ids, exclude, allowed, exclude_history) -> tuple[CodeTrie, torch.LongTensor | None]:
         """The trie of allowed items, and the leaves `[batch, n]` that each user must not reach (-1: none)."""

@@ -3,7 +3,7 @@
 import torch
 from transformers import LogitsProcessor
 
-from .code_trie import CodeTrie, ExcludedItems
+from .code_trie import CodeTrie, ExcludedItems, log_probabilities
 
 
 class CodeTrieLogitsProcessor(LogitsProcessor):
@@ -12,12 +12,14 @@ class CodeTrieLogitsProcessor(LogitsProcessor):
     Scores become log-probabilities over the level's codes (the slice `1 + level*K : 1 + (level+1)*K` of the
     vocabulary), everything else minus infinity. With a trie, codes that lead to no item are minus infinity too;
     the remaining ones are not normalised again, so that a beam's score is the model's log-probability of the item.
+    A model whose `constrained_softmax` is on shares probability among its items alone: give its `catalogue` too.
 
     Args:
         code_length (`int`): L, codes an item.
         codebook_size (`int`): K, codes a level.
         trie ([`CodeTrie`], *optional*): the catalogue; without it any code of the level may follow.
         excluded ([`ExcludedItems`], *optional*): items that single users must not get.
+        catalogue ([`CodeTrie`], *optional*): whose items' probabilities sum to 1, of which `trie` may hold a part.
 
     Raises:
         ValueError: a trie of other codes.
@@ -29,6 +31,7 @@ class CodeTrieLogitsProcessor(LogitsProcessor):
         codebook_size: int,
         trie: CodeTrie | None = None,
         excluded: ExcludedItems | None = None,
+        catalogue: CodeTrie | None = None,
     ):
         if trie is not None and (trie.code_length, trie.codebook_size) != (code_length, codebook_size):
             raise ValueError(
@@ -39,6 +42,7 @@ class CodeTrieLogitsProcessor(LogitsProcessor):
         self.codebook_size = codebook_size
         self.trie = trie
         self.excluded = excluded
+        self.catalogue = catalogue
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """Masks `scores` `[rows, vocab_size]` given decoder ids `[rows, 1 + codes so far]`."""
@@ -49,12 +53,14 @@ class CodeTrieLogitsProcessor(LogitsProcessor):
                 f"keep `max_new_tokens` at {self.code_length}."
             )
         start = 1 + level * self.codebook_size
-        log_probs = scores[:, start : start + self.codebook_size].log_softmax(-1)
+        offsets = 1 + torch.arange(level, device=input_ids.device) * self.codebook_size
+        before = input_ids[:, 1:] - offsets
+        known = before.new_zeros(len(before)) if self.catalogue is None else self.catalogue.walk(before)
+        log_probs = log_probabilities(scores[:, start : start + self.codebook_size], self.catalogue, known, level)
         if log_probs.isnan().any():
             raise ValueError("the scores are NaN; the model's weights are damaged: load an earlier checkpoint.")
         if self.trie is not None:
-            offsets = 1 + torch.arange(level, device=input_ids.device) * self.codebook_size
-            codes, child = self.trie.successors(self.trie.walk(input_ids[:, 1:] - offsets), level)  # [rows, m]
+            codes, child = self.trie.successors(self.trie.walk(before), level)  # [rows, m]
             if self.excluded is not None:  # each user's rows are neighbours
                 users = len(self.excluded.remaining)
                 child = self.excluded.without(child.view(users, -1), level).view(child.shape)

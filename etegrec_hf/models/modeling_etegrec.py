@@ -210,6 +210,8 @@ class ETEGRecForConditionalGeneration(CodeDecodingMixin, ModelCardMixin, PreTrai
             else:
                 logits = self._logits_by_level(decoder_states)
         if labels is not None and logits is not None:
+            if self.config.constrained_softmax:
+                logits = self._of_items_only(logits, labels)
             codes = (labels - self._level_offsets()).masked_fill(labels == self.config.pad_token_id, -100)
             loss = F.cross_entropy(logits.flatten(0, -2).float(), codes.flatten())
 
@@ -271,6 +273,21 @@ class ETEGRecForConditionalGeneration(CodeDecodingMixin, ModelCardMixin, PreTrai
         """Decoder states `[..., L, d]`, each against the K codes of its level: `[..., L, K]`."""
         levels = range(self.config.code_length)
         return torch.stack([self._level_logits(decoder_states[..., level, :], level) for level in levels], dim=-2)
+
+    def _of_items_only(self, logits: torch.Tensor, labels: torch.LongTensor) -> torch.Tensor:
+        """Logits `[..., L, K]` along the paths of `labels` `[..., L]`, the lowest where no item goes on.
+
+        Items that can't be recommended (removed ones, padding) keep all of theirs.
+        """
+        trie, codes = self.code_trie, labels - self._level_offsets()
+        node = torch.zeros_like(codes[..., 0])
+        goes_on = []
+        for level in range(self.config.code_length):
+            goes_on.append(trie.children(node, level))
+            node = trie.advance(node, codes[..., level])
+        is_item = (node >= 0)[..., None, None]
+        goes_on = torch.stack(goes_on, dim=-2)
+        return logits.masked_fill(is_item & ~goes_on, torch.finfo(logits.dtype).min)
 
     def _scaled(self, decoder_states: torch.Tensor) -> torch.Tensor:
         return decoder_states * self.config.d_model**-0.5 if self.config.scale_logits else decoder_states

@@ -139,7 +139,10 @@ class CodePolicy:
         if kind == "sample":
             return self._sample(trie, decoder, level_logits, group)
         temperature = self.temperature if kind == "without_replacement" else None
-        paths, log_p = code_beam_search(decoder, level_logits, trie, group, temperature=temperature)
+        catalogue = trie if self.constrained and self.model.config.constrained_softmax else None
+        paths, log_p = code_beam_search(
+            decoder, level_logits, trie, group, catalogue=catalogue, temperature=temperature
+        )
         paths, log_p = paths[:, :group], log_p[:, :group]
         return self.model.item_codes[paths - 1] if self.constrained else trie.codes(paths), log_p
 

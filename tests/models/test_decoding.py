@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GenerationConfig
 
-from etegrec_hf import CodeTrieLogitsProcessor
+from etegrec_hf import CodeTrieLogitsProcessor, ETEGRecConfig, ETEGRecForConditionalGeneration
 from etegrec_hf.models.beam_search_etegrec import BeamDecoder
 from etegrec_hf.models.configuration_etegrec import ENCODER_ATTENTION
 
@@ -38,11 +38,15 @@ def assert_same_ranking(items, scores, expected_items, expected_scores):
     lengths=st.lists(st.integers(1, 5), min_size=1, max_size=4),
     seed=st.integers(0, 99),
     encoder=st.sampled_from(ENCODER_ATTENTION),
+    constrained=st.booleans(),
 )
-def test_a_beam_as_wide_as_the_catalogue_is_brute_force(n_items, shape, lengths, seed, encoder):
-    model = make_model(random_codes(n_items, *shape, seed=seed), shape[1], seed=seed, encoder_attention=encoder)
+def test_a_beam_as_wide_as_the_catalogue_is_brute_force(n_items, shape, lengths, seed, encoder, constrained):
+    kinds = {"encoder_attention": encoder, "constrained_softmax": constrained}
+    model = make_model(random_codes(n_items, *shape, seed=seed), shape[1], seed=seed, **kinds)
     history = random_histories(model, lengths, seed)
     expected_scores, order = all_scores(model, history).sort(descending=True, dim=1)
+    if constrained:
+        torch.testing.assert_close(expected_scores.exp().sum(1), torch.ones(len(lengths)))
     items, scores = model.recommend(**model.inputs_from_items(history), top_k=n_items, num_beams=n_items)
     assert_same_ranking(items, scores, order + 1, expected_scores)
 
@@ -54,9 +58,14 @@ def test_a_beam_as_wide_as_the_catalogue_is_brute_force(n_items, shape, lengths,
     seed=st.integers(0, 99),
     attention=st.sampled_from(["sdpa", "eager"]),
     encoder=st.sampled_from(ENCODER_ATTENTION),
+    constrained=st.booleans(),
 )
-def test_generate_and_recommend_agree(lengths, beams, seed, attention, encoder):
-    kinds = {"attn_implementation": attention, "encoder_attention": encoder}
+def test_generate_and_recommend_agree(lengths, beams, seed, attention, encoder, constrained):
+    kinds = {
+        "attn_implementation": attention,
+        "encoder_attention": encoder,
+        "constrained_softmax": constrained,
+    }
     model = make_model(random_codes(50, 3, 8, seed=seed), 8, seed=seed, **kinds)
     history = random_histories(model, lengths, seed)
     items, scores = model.recommend(**model.inputs_from_items(history), top_k=beams, num_beams=beams)
@@ -105,10 +114,41 @@ def test_sampling_follows_the_models_distribution(model, tokenizer):
     torch.testing.assert_close(first.bincount(minlength=8) / 4000, expected, atol=0.03, rtol=0)
 
 
+def test_constrained_softmax_leaves_out_codes_that_no_item_has():
+    model = make_model(torch.tensor([[0, 1, 0], [0, 1, 2], [0, 2, 1], [3, 0, 0]]), 4, constrained_softmax=True)
+    inputs = model.inputs_from_items(torch.tensor([[1, 2]]))
+    plain = make_model(model.item_codes, 4)
+    plain.load_state_dict(model.state_dict())
+    logits = plain(**inputs, labels=model.item_tokens[[2]]).logits[0]
+    first, second, third = logits[0, [0, 3]], logits[1, [1, 2]], logits[2, [0, 2]]
+    expected = first.log_softmax(0)[0] + second.log_softmax(0)[0] + third.log_softmax(0)[1]
+    output = model(**inputs, labels=model.item_tokens[[2]])
+    torch.testing.assert_close(-3 * output.loss, expected)
+    items, scores = model.recommend(**inputs, top_k=4)
+    torch.testing.assert_close(scores[items == 2], expected.unsqueeze(0))
+
+
+def test_a_removed_item_can_still_be_a_label_of_constrained_softmax():
+    kinds = {"constrained_softmax": True}
+    model = make_model(random_codes(20, 3, 4), 4, **kinds)
+    inputs = model.inputs_from_items(torch.tensor([[1, 2], [3, 4]]))
+    labels = model.item_tokens[[5, 6]]
+    before = model(**inputs, labels=labels).logits
+    model.remove_items(torch.tensor([5]))
+    output = model(**inputs, labels=labels)
+    assert output.loss.isfinite()
+    plain = make_model(model.item_codes, 4)
+    plain.load_state_dict(model.state_dict())
+    unlimited = plain(**inputs, labels=labels).logits
+    assert torch.equal(output.logits[0], unlimited[0])
+    assert not torch.equal(before[0], unlimited[0])
+
+
+@pytest.mark.parametrize("constrained", [False, True])
 @settings(max_examples=25)
 @given(data=st.data(), seed=st.integers(0, 99))
-def test_excluded_items_and_all_but_allowed_ones_stay_out(data, seed):
-    model = make_model(random_codes(20, 3, 4, seed=seed), 4, seed=seed)
+def test_excluded_items_and_all_but_allowed_ones_stay_out(constrained, data, seed):
+    model = make_model(random_codes(20, 3, 4, seed=seed), 4, seed=seed, constrained_softmax=constrained)
     history = random_histories(model, [2, 3], seed)
     index = st.integers(0, 20)
     exclude = torch.tensor([data.draw(st.lists(index, min_size=6, max_size=6)) for _ in range(2)])
@@ -230,7 +270,8 @@ def test_more_wanted_than_there_are(model):
 @settings(max_examples=20)
 @given(data=st.data(), seed=st.integers(0, 99))
 def test_generate_obeys_what_recommend_obeys(data, seed):
-    model = make_model(random_codes(30, 3, 5, seed=seed), 5, seed=seed)
+    constrained = data.draw(st.booleans())
+    model = make_model(random_codes(30, 3, 5, seed=seed), 5, seed=seed, constrained_softmax=constrained)
     inputs = model.inputs_from_items(random_histories(model, [2, 4], seed))
     exclude = torch.tensor([data.draw(st.lists(st.integers(0, 30), min_size=4, max_size=4)) for _ in range(2)])
     allowed = data.draw(st.one_of(st.none(), st.sets(st.integers(1, 30), min_size=15)))
@@ -476,3 +517,52 @@ def test_damaged_weights_are_an_error(model):
         model.recommend(model.item_tokens[[1]])
     with pytest.raises(ValueError, match="the scores are NaN; the model's weights are damaged"):
         model.generate(model.item_tokens[[1]])
+
+
+def test_reranking_adds_the_cosine_of_preference_and_embedding(model):
+    history = random_histories(model, [3, 5, 1])
+    inputs = model.inputs_from_items(history)
+    items, scores = model.recommend(**inputs, top_k=40, num_beams=40)
+    preference = model(**inputs).preference_latents
+    cosine = torch.cosine_similarity(preference.unsqueeze(1), model.semantic_embedding[items], dim=-1)
+    expected, order = (scores + 2.5 * cosine).sort(dim=1, descending=True)
+    again = model.recommend(**inputs, top_k=40, num_beams=40, rerank=2.5)
+    assert_same_ranking(*again, items.gather(1, order), expected)
+    assert not torch.equal(again[0], items)
+    torch.testing.assert_close(again[1], expected, atol=1e-5, rtol=0)
+
+
+def test_all_that_the_beam_found_is_ranked_again_before_the_list_is_cut(model):
+    inputs = model.inputs_from_items(random_histories(model, [3, 5]))
+    all_of_it = model.recommend(**inputs, top_k=12, num_beams=12, rerank=9.0)
+    first = model.recommend(**inputs, top_k=3, num_beams=12, rerank=9.0)
+    for part, whole in zip(first, all_of_it):
+        assert torch.equal(part, whole[:, :3])
+
+
+def test_reranking_keeps_what_is_left_out_out(model):
+    inputs = model.inputs_from_items(random_histories(model, [3]))
+    items, scores = model.recommend(**inputs, top_k=5, allowed=torch.tensor([4, 7]), rerank=1.0)
+    assert sorted(items[0].tolist()) == [0, 0, 0, 4, 7]
+    assert (scores[0, 2:] == -torch.inf).all()
+
+
+def test_what_reranking_needs():
+    codes = random_codes(20, 3, 4)
+    inputs = {"input_ids": torch.tensor([[1, 5, 9]])}
+    with pytest.raises(ValueError, match="`rerank` is -1.0; give a weight of 0 or more"):
+        make_model(codes, 4).recommend(**inputs, rerank=-1.0)
+    with pytest.raises(ValueError, match="`rerank` is nan"):
+        make_model(codes, 4).recommend(**inputs, rerank=math.nan)
+    bare = ETEGRecForConditionalGeneration(
+        ETEGRecConfig(n_items=20, codebook_size=4, code_length=3, has_item_tokenizer=False)
+    )
+    bare.set_item_codes(codes)
+    with pytest.raises(ValueError, match="the model's `has_item_tokenizer` is False"):
+        bare.recommend(**inputs, rerank=1.0)
+    light = ETEGRecForConditionalGeneration(
+        ETEGRecConfig(n_items=20, codebook_size=4, code_length=3, has_semantic_embedding=False)
+    )
+    light.set_item_codes(codes)
+    with pytest.raises(ValueError, match="the model's `has_semantic_embedding` is False"):
+        light.recommend(**inputs, rerank=1.0)
