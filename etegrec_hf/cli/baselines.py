@@ -11,6 +11,7 @@ from ..data.prepared import PreparedDataset
 from ..data.splits import SPLIT_NAMES
 from ..evaluation.baselines import baselines
 from ..evaluation.collaborative import load_collaborative_model
+from ..evaluation.protocol import protocol_of
 from ..hub.dataset_folder import local_dataset
 from .output_file import check_output_file, write_results
 from .parsing import parse
@@ -44,7 +45,7 @@ def run(argv: list[str]) -> None:
         output = check_output_file(arguments.output)
         results = measure_baselines(arguments)
         write_results(output, results)
-    title = f"{arguments.data}, {arguments.split}, seen items {results['seen_items']}"
+    title = f"{arguments.data}, {arguments.split}, seen items {results['protocol']['seen_items']}"
     printed.show(results, lambda: print_metrics(title, results["baselines"]))
     if arguments.collaborative_model is None:
         print(
@@ -66,8 +67,6 @@ def measure_baselines(arguments: BaselineArguments) -> dict:
     model = arguments.collaborative_model and load_collaborative_model(arguments.collaborative_model, data)
     split = getattr(data, arguments.split)
     return {
-        "data": arguments.data,
-        "split": arguments.split,
-        "seen_items": "left out" if arguments.exclude_seen else "kept",
         "baselines": baselines(data, split, embeddings, model or None, arguments.exclude_seen),
+        "protocol": protocol_of(data, arguments.split, arguments.exclude_seen),
     }

@@ -1,22 +1,27 @@
 """`etegrec evaluate`: Recall and NDCG of a recommender and of the baselines on a split."""
 
+import os
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import torch
 
+from ..data.folders import replace_file
 from ..data.prepared import PreparedDataset
 from ..data.progress import WorkProgress
 from ..data.splits import SPLIT_NAMES
 from ..evaluation.baselines import baselines
 from ..evaluation.evaluate import recommend_split
-from ..evaluation.metrics import KS, confidence_intervals, ranking_metrics, spread_metrics
+from ..evaluation.metrics import KS, confidence_intervals, ranking_metrics, spread_metrics, target_ranks
+from ..evaluation.protocol import protocol_of
 from ..evaluation.seen import seen_items
 from ..hub.dataset_folder import local_dataset
 from ..hub.model_card import write_model_card
-from ..hub.model_folder import load_recommender
+from ..hub.model_folder import load_recommender, local_folder
 from ..hub.training_record import TrainingRecord
 from .finetune import of_catalogue
 from .output_file import check_output_file, write_results
@@ -39,7 +44,14 @@ class EvaluateArguments:
     split: str = field(default="test", metadata={"help": "validation or test."})
     output: str | None = field(default=None, metadata={"help": "JSON file to write."})
     num_beams: int = field(default=50, metadata={"help": "Beams; metrics at longer lists are left out."})
+    rerank: float = field(
+        default=0.0, metadata={"help": "Weight of preference re-ranking; choose it on the validation split."}
+    )
     batch_size: int = field(default=64, metadata={"help": "Users at a time."})
+    ranks: str | None = field(
+        default=None,
+        metadata={"help": "Parquet file to write, of each user's id and the rank of the target (0: not listed)."},
+    )
     exclude_seen: bool = field(
         default=False, metadata={"help": "Leave items that the user had before out of the lists."}
     )
@@ -53,7 +65,10 @@ def run(argv: list[str]) -> None:
     arguments, printed = parse("evaluate", argv, EvaluateArguments, PrintArguments, examples=EXAMPLES)
     with printed.apart():
         output = check_output_file(arguments.output)
+        check_output_file(arguments.ranks, "ranks")
         results = evaluate(arguments)
+        if arguments.ranks is not None:  # from where the results are to be read
+            results["ranks"] = os.path.relpath(arguments.ranks, output.parent if output else ".")
         write_results(output, results)
     title = f"{arguments.data}, {arguments.split}, seen items {results['protocol']['seen_items']}"
     rows = {"this model": results[arguments.split] | results["spread"], **results["baselines"]}
@@ -76,21 +91,28 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     top_k = min(max(KS), arguments.num_beams)
     with WorkProgress() as progress, torch.autocast(model.device.type, torch.bfloat16, enabled=arguments.bf16):
         advance = partial(progress.work_done, progress.begin("evaluating", len(split), "users"))
-        ranked = recommend_split(model, split, top_k, arguments.num_beams, arguments.batch_size, seen, advance)
+        ranked = recommend_split(
+            model, split, top_k, arguments.num_beams, arguments.batch_size, seen, advance, arguments.rerank
+        )
     metrics = ranking_metrics(ranked, split.targets)
     item_counts = np.bincount(data.train.sequences, minlength=data.n_items + 1)
     measured = {
         "spread": spread_metrics(ranked, item_counts),
         "intervals": confidence_intervals(ranked, split.targets),
         "baselines": baselines(data, split, exclude_seen=arguments.exclude_seen),
-        "protocol": {
-            "candidates": "all items",
-            "seen_items": "left out" if arguments.exclude_seen else "kept",
-            "users": len(split),
-            "num_beams": arguments.num_beams,
-            "dtype": "bfloat16 autocast" if arguments.bf16 else "float32",
-        },
+        "protocol": protocol_of(
+            data,
+            arguments.split,
+            arguments.exclude_seen,
+            num_beams=arguments.num_beams,
+            rerank=arguments.rerank,
+            dtype="bfloat16 autocast" if arguments.bf16 else "float32",
+        ),
+        "seeds": TrainingRecord.read(local_folder(arguments.model)).seeds(),
     }
+    if arguments.ranks is not None:
+        ranks = pa.table({"user_id": split.user_ids, "rank": target_ranks(ranked, split.targets)})
+        replace_file(Path(arguments.ranks), lambda beside: pa.parquet.write_table(ranks, beside))
     if arguments.update_card:
         record = TrainingRecord.read(arguments.model)
         record.add_evaluation({"split": arguments.split, "metrics": metrics, **measured})

@@ -18,6 +18,7 @@ COMMANDS = {
     "grpo": "train a recommender by rewards of what it recommends",
     "baselines": "measure simpler systems on a split",
     "evaluate": "measure a recommender on a split",
+    "compare": "put results of several runs into one table",
     "recommend": "recommend items for one history, or for all users of a dataset",
     "add-items": "add items to a trained recommender, without training",
     "demo": "try a recommender on a page in the browser",

@@ -6,7 +6,7 @@ from pathlib import Path
 from ..data.folders import replace_file
 
 
-def check_output_file(name: str | None) -> Path | None:
+def check_output_file(name: str | None, option: str = "output") -> Path | None:
     """The file of that name, whose folder exists then; before anything is measured.
 
     Raises:
@@ -16,7 +16,7 @@ def check_output_file(name: str | None) -> Path | None:
         return None
     path = Path(name)
     if path.is_dir():
-        raise ValueError(f"`output` {name!r} is a folder; name a file in it.")
+        raise ValueError(f"`{option}` {name!r} is a folder; name a file in it.")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 

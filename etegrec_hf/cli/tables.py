@@ -8,6 +8,7 @@ from rich.text import Text
 SHOWN = {
     f"{name}@{k}": f"{name[0].upper()}@{k}" for name, ks in (("recall", (1, 5, 10, 50)), ("ndcg", (5, 10))) for k in ks
 }
+COMPARED = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")  # columns of a comparison
 SPREAD = {"coverage@10": "cov@10", "popularity@10": "pop@10"}  # shown where they were measured
 SPREAD_CAPTION = "; cov: listed share of the catalogue, pop: mean training count of what is listed"
 
@@ -29,6 +30,26 @@ def print_metrics(title: str, rows: dict[str, dict[str, float]]) -> None:
     for name, metrics in rows.items():
         table.add_row(Text(name), *(_figure(metrics[column]) if column in metrics else "-" for column in columns))
     Console().print(table)
+
+
+def print_systems(results: dict) -> None:
+    """Prints what `etegrec compare` found, and how all of it was measured."""
+    protocol = dict(results["protocol"])
+    data = protocol.pop("data")
+    told = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in protocol.items())
+    differences = results["differences"]
+    table = Table(Column("system", no_wrap=True), "runs", *(SHOWN[name] for name in COMPARED), title=Text(told))
+    for name, system in results["systems"].items():
+        cells = (f"{system['mean'][metric]:.4f} ± {system['std'][metric]:.4f}" for metric in COMPARED)
+        table.add_row(Text(name), str(system["runs"]), *cells)
+    for name, metrics in results["baselines"].items():
+        table.add_row(Text(name), "-", *(_figure(metrics[metric]) for metric in COMPARED))
+    Console().print(table)
+    for name, metrics in differences["systems"].items():
+        for metric, found in metrics.items():
+            interval = f"{found['difference']:+.4f} (95%: {found['low']:+.4f} to {found['high']:+.4f})"
+            print(f"{name} less {differences['from']}, {metric}: {interval}")
+    print(f"data: {', '.join(f'{name} {value}' for name, value in data.items())}")
 
 
 def print_figures(title: str, figures: dict) -> None:

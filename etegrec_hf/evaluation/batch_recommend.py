@@ -46,6 +46,7 @@ class RecommendOptions:
     top_k: int = field(default=10, metadata={"help": "Items to recommend."})
     num_beams: int = field(default=20, metadata={"help": "Beams; `top_k` where that is more."})
     exclude_history: bool = field(default=False, metadata={"help": "Recommend no item of the history."})
+    rerank: float = field(default=0.0, metadata={"help": "Weight of preference re-ranking, see `recommend`."})
     unknown: str = field(default="error", metadata={"help": "'skip' leaves out items that the model doesn't know."})
     split: str = field(default="test", metadata={"help": "With --data: whose rows are read."})
     include_target: bool = field(
@@ -89,7 +90,7 @@ def batch_recommend(
         tokenizer ([`ETEGRecTokenizer`]): of the model.
         data (`str` or `Path`): a prepared dataset's folder, which is read shard by shard.
         output (`str` or `Path`): the file, complete or absent: `user_id: string`, `items: list<string>` best first,
-            and `scores: list<float32>`, their log-probabilities, in the order of the split's rows.
+            and `scores: list<float32>`, as `model.recommend` gives them, in the order of the split's rows.
         options ([`RecommendOptions`], *optional*): by default all of its defaults.
         resume (`bool`, *optional*, defaults to `False`): whether to go on with what an earlier call left, if anything.
 
@@ -163,7 +164,13 @@ def recommend_rows(
     if empty < len(split):
         with torch.autocast(model.device.type, torch.bfloat16, enabled=options.bf16):
             for chosen, *found in recommendations(
-                model, split, options.top_k, beams, options.batch_size, exclude_history=options.exclude_history
+                model,
+                split,
+                options.top_k,
+                beams,
+                options.batch_size,
+                exclude_history=options.exclude_history,
+                rerank=options.rerank,
             ):
                 items[chosen], scores[chosen] = found
                 advance(len(chosen))

@@ -69,13 +69,26 @@ def confidence_intervals(
     return intervals
 
 
-def _by_user(item_index: np.ndarray, target: np.ndarray, ks: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Each user's `recall@k` and `ndcg@k`."""
-    hits = item_index == target[:, None]  # [users, listed]
-    gains = hits / np.log2(np.arange(2, item_index.shape[1] + 2))
+def target_ranks(item_index: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The rank of each user's target in their list, from 1; 0 where it isn't listed: `[users]`.
+
+    >>> target_ranks(np.array([[3, 1], [4, 5]]), np.array([1, 9]))
+    array([2, 0])
+    """
+    hits = item_index == target[:, None]
+    return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, 0)
+
+
+def metrics_of_ranks(ranks: np.ndarray, ks: tuple[int, ...] = KS) -> dict[str, np.ndarray]:
+    """Each user's `recall@k` and `ndcg@k`, by the ranks `[users]` that [`target_ranks`] gives."""
+    gains = np.where(ranks > 0, 1 / np.log2(np.maximum(ranks, 1) + 1), 0)
     return {
-        f"{name}@{k}": values[:, :k].sum(axis=1)
+        f"{name}@{k}": np.where((ranks > 0) & (ranks <= k), values, 0.0)
         for k in ks
-        if k <= item_index.shape[1]
-        for name, values in (("recall", hits), ("ndcg", gains))
+        for name, values in (("recall", 1.0), ("ndcg", gains))
     }
+
+
+def _by_user(item_index: np.ndarray, target: np.ndarray, ks: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Each user's `recall@k` and `ndcg@k`, for lists that are long enough."""
+    return metrics_of_ranks(target_ranks(item_index, target), tuple(k for k in ks if k <= item_index.shape[1]))

@@ -65,6 +65,10 @@ class TrainingRecord:
         """Writes `training_record.json` into a folder."""
         Path(folder, FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
+    def seeds(self) -> dict[str, int]:
+        """The seed of each stage that names one, by the stage's name."""
+        return {stage["stage"]: stage["seed"] for stage in self.stages if "seed" in stage}
+
     def add_evaluation(self, results: dict) -> None:
         """Adds the results of a split, in the place of earlier ones of that split."""
         self.evaluations = [known for known in self.evaluations if known["split"] != results["split"]] + [results]

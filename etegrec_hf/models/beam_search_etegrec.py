@@ -36,7 +36,7 @@ class BeamDecoder:
         self.self_cache: list = [([], []) for _ in decoder.block]  # a layer: chunks of keys and of values
         self.ancestors: list[torch.Tensor] = []  # a step so far: which of its beams is each beam's own [users, beams]
         self.widths: list[int] = []  # a step so far: its beams
-        self.start_states: torch.Tensor | None = None  # [users, 1, d_model] of the first step, the decoder start
+        self.start_states = states[:, :0]  # [users, 1, d_model] of the first step, the decoder start, once it was made
 
     def step(self, tokens: torch.Tensor, parent: torch.Tensor | None = None) -> torch.Tensor:
         """Decoder states after one more code.
@@ -62,7 +62,7 @@ class BeamDecoder:
             hidden = cross.attend(hidden, query, cross_keys, cross_values, [cross_bias])
             hidden = feed_forward(block, hidden)
         states = norm(self.decoder.final_layer_norm, hidden)
-        if self.start_states is None:
+        if parent is None:
             self.start_states = states
         return states
 

@@ -27,6 +27,7 @@ class CodeDecodingMixin(HistoryEncodingMixin):
 
     decoder: Any  # T5Stack
     generation_config: Any  # GenerationConfig
+    semantic_embedding: Any
     _level_logits: Any  # decoder states and a level to logits
     preference_adapter: Any  # decoder states to the space of semantic embeddings
 
@@ -259,7 +260,7 @@ class CodeDecodingMixin(HistoryEncodingMixin):
                 decoder, self._level_logits, trie, num_beams, excluded, catalogue, **sampling
             )
             if rerank:
-                log_p = log_p + rerank * self._preference(decoder.start_states[:, 0], found)
+                log_p = log_p + rerank * self._preference(decoder.start_states, found)
                 log_p, order = log_p.sort(dim=1, descending=True, stable=True)
                 found = found.gather(1, order)
             width = min(top_k, found.shape[1])
@@ -280,10 +281,10 @@ class CodeDecodingMixin(HistoryEncodingMixin):
             )
 
     def _preference(self, start_states: torch.Tensor, items: torch.LongTensor) -> torch.Tensor:
-        """Cosines `[users, n]` of preference latents, by states `[users, d_model]`, and of items `[users, n]`."""
+        """Cosines `[users, n]` of preference latents, by states `[users, 1, d_model]`, and of items `[users, n]`."""
         preference = F.normalize(self.preference_adapter(start_states).float(), dim=-1)
         embeddings = F.normalize(self.semantic_embedding[items].float(), dim=-1)  # [users, n, input_size]
-        return (embeddings @ preference.unsqueeze(2)).squeeze(2)
+        return (embeddings @ preference.transpose(1, 2)).squeeze(2)
 
     def _constraints(self, input_ids, exclude, allowed, exclude_history) -> tuple[CodeTrie, torch.LongTensor | None]:
         """The trie of allowed items, and the leaves `[batch, n]` that each user must not reach (-1: none)."""

@@ -41,12 +41,13 @@ class SequentialRecommendationPipeline(Pipeline):
                 history of a list.
             allowed (`list[str]`, *optional*): item ids to choose from.
             exclude_history (`bool`, *optional*, defaults to `False`): whether nobody gets an item of their history.
+            rerank (`float`, *optional*, defaults to 0.0): weight of preference re-ranking, as in `model.recommend`.
             unknown (`str`, *optional*, defaults to `"error"`): `"skip"` passes over ids that are not in the catalogue.
             batch_size, num_workers (`int`, *optional*): as in every pipeline.
 
         Returns:
             for each history, in order, a list of at most `top_k` dictionaries, best first: `item_id`, `title` (where
-            it is known), `score` (log-probability) and `codes` (token strings).
+            it is known), `score` (log-probability, to which `rerank` adds its part) and `codes` (token strings).
 
         Raises:
             ValueError: an unknown item, a history without items, or what `recommend` raises.
@@ -92,7 +93,7 @@ class SequentialRecommendationPipeline(Pipeline):
             unknown = {**defaults, **preprocess}.get("unknown", "error")
             allowed = self.tokenizer.index_of(_ids("allowed", kwargs["allowed"]), unknown)
             kwargs["allowed"] = torch.tensor(allowed, dtype=torch.long)
-        unknown_names = kwargs.keys() - {"top_k", "num_beams", "allowed", "max_batch_tokens"}
+        unknown_names = kwargs.keys() - {"top_k", "num_beams", "allowed", "max_batch_tokens", "rerank"}
         if unknown_names:
             raise TypeError(f"unknown arguments {sorted(unknown_names)}; see {type(self).__name__}.__call__.")
         return preprocess, kwargs, {}

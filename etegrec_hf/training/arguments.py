@@ -169,6 +169,9 @@ class FinetuningArguments(ETEGRecTrainingArguments):
     num_train_epochs: float = 50
     early_stopping_patience: int | None = 5
     freeze_tokenizer: bool = True
+    warm_epochs: int = 0
+    sia_weight: float = 0.0
+    psa_weight: float = 0.0
 
     def __post_init__(self):
         if not self.freeze_tokenizer:

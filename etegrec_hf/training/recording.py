@@ -146,6 +146,7 @@ class RecordedTraining(SafeCheckpoints):
             "seconds": round(clock.seconds),
             "device": describe_device(self.args.device),
             "processes": self.args.world_size,
+            "seed": self.args.seed,
             "losses": losses,
             "validation": validation,
             "arguments": self._arguments(),

@@ -137,7 +137,7 @@ class ETEGRecTrainer(BatchesOfLikeLength, MeanGradients, RecordedTraining):
 
     def enter_phase(self, phase: str, aligned: bool) -> None:
         """Thaws the side that `phase` trains and freezes the other; `aligned` says whether SIA and PSA count."""
-        self.phase, self.aligned = phase, aligned and phase != "finetune"
+        self.phase, self.aligned = phase, aligned
         self.model.requires_grad_(phase != "tokenizer")
         if self.model.item_tokenizer is not None:
             self.model.item_tokenizer.requires_grad_(phase == "tokenizer")

@@ -1,0 +1,99 @@
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from calling import call, failure
+from conftest import make_model, random_codes
+
+from etegrec_hf import ETEGRecTokenizer
+from etegrec_hf.evaluation.comparison import paired_bootstrap
+from etegrec_hf.hub.model_folder import save_model_folder
+from etegrec_hf.hub.training_record import TrainingRecord
+
+
+@pytest.fixture(scope="module")
+def results(prepared, prepared_folder, tmp_path_factory):
+    """Results of two untrained models of two seeds each, with ranks."""
+    folder = tmp_path_factory.mktemp("results")
+    for system in ("mine", "theirs"):
+        for seed in (0, 1):
+            codes = random_codes(prepared.n_items, 3, 8, seed=seed)
+            model = make_model(codes, 8, seed=seed + 10 * (system == "mine"))
+            tokenizer = ETEGRecTokenizer.from_item_codes(prepared.item_ids, codes, 8)
+            name = f"{system}{seed}"
+            record = TrainingRecord(stages=[{"stage": "finetuning", "seed": seed}])
+            save_model_folder(folder / name, model, tokenizer, record)
+            call("evaluate", "--model", folder / name, "--data", prepared_folder, "--num-beams", 10, "--output",
+                 folder / f"{name}.json", "--ranks", folder / "ranks" / f"{name}.parquet")  # fmt: skip
+    return folder
+
+
+def named(folder, *systems: str) -> list[str]:
+    return [f"{system}={folder / f'{system}{seed}.json'}" for system in systems for seed in (0, 1)]
+
+
+def test_evaluate_keeps_ranks_and_how_it_measured(results, prepared):
+    result = json.loads((results / "mine0.json").read_text())
+    ranks = pq.read_table(results / result["ranks"])
+    assert ranks["user_id"].to_pylist() == list(prepared.test.user_ids)
+    rank = ranks["rank"].to_numpy()
+    assert np.mean((rank > 0) & (rank <= 5)) == pytest.approx(result["test"]["recall@5"])
+    assert result["seeds"] == {"finetuning": 0}
+    assert result["protocol"]["rerank"] == 0.0
+    assert set(result["protocol"]["data"]) == {"items", "train", "test"}
+
+
+def test_a_table_of_means_deviations_and_paired_differences(results, capsys):
+    call("compare", "--results", *named(results, "mine", "theirs"), "--output", results / "table.json")
+    shown = capsys.readouterr().out
+    table = json.loads((results / "table.json").read_text())
+    runs = [json.loads((results / f"mine{seed}.json").read_text())["test"]["ndcg@10"] for seed in (0, 1)]
+    assert table["systems"]["mine"]["mean"]["ndcg@10"] == pytest.approx(np.mean(runs))
+    assert table["systems"]["mine"]["std"]["ndcg@10"] == pytest.approx(np.std(runs, ddof=1))
+    assert table["systems"]["theirs"]["seeds"] == [{"finetuning": 0}, {"finetuning": 1}]
+    ranks = {
+        system: [pq.read_table(results / f"ranks/{system}{seed}.parquet")["rank"].to_numpy() for seed in (0, 1)]
+        for system in ("mine", "theirs")
+    }
+    expected = paired_bootstrap(ranks["theirs"], ranks["mine"])
+    assert table["differences"]["from"] == "mine"
+    found = table["differences"]["systems"]["theirs"]
+    assert found["ndcg@10"]["difference"] == pytest.approx(expected["ndcg@10"]["difference"])
+    assert "num beams: 10" in shown.replace("\n", " ")
+    assert "theirs less mine, ndcg@10" in shown
+    assert table["protocol"]["data"]["test"] in shown
+
+
+def test_a_table_of_two_protocols_is_refused(results, prepared_folder, capsys):
+    call("evaluate", "--model", results / "mine0", "--data", prepared_folder, "--num-beams", 10, "--output",
+         results / "masked.json", "--exclude-seen", "true")  # fmt: skip
+    capsys.readouterr()
+    message = failure(capsys, "compare", "--results", *named(results, "mine"), f"masked={results / 'masked.json'}")
+    assert "were measured differently, `seen_items` 'kept' and 'left out'" in message
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("mine", "write SYSTEM=FILE"),
+        ("=x.json", "write SYSTEM=FILE"),
+        ("mine=gone.json", "'gone.json' in `results` is no file"),
+    ],
+)
+def test_entries_that_name_no_result(entry, message, capsys):
+    assert message in failure(capsys, "compare", "--results", entry)
+
+
+def test_files_that_are_no_results(results, capsys, tmp_path):
+    (tmp_path / "text.json").write_text("[")
+    assert "is no JSON" in failure(capsys, "compare", "--results", f"a={tmp_path / 'text.json'}")
+    (tmp_path / "other.json").write_text("{}")
+    assert "is no result of `etegrec evaluate`" in failure(
+        capsys, "compare", "--results", f"a={tmp_path / 'other.json'}"
+    )
+    twice = f"mine={results / 'mine0.json'}"
+    assert "names" in failure(capsys, "compare", "--results", twice, twice)
+    moved = tmp_path / "moved.json"
+    moved.write_text((results / "mine0.json").read_text())
+    assert "move both together" in failure(capsys, "compare", "--results", f"a={moved}")
