@@ -5,7 +5,11 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: quickstart test test-fast test-minimum test-newest wheel-check lint docs clean
+RAW ?= data/raw/instruments
+OUTPUT ?= runs/instruments
+RECIPE := $(BIN)/python examples/recipes/run.py examples/recipes/instruments --raw $(RAW) --output-dir $(OUTPUT)
+
+.PHONY: quickstart reproduce-instruments ablate-instruments test test-fast test-minimum test-newest wheel-check lint docs clean
 
 $(VENV)/installed: pyproject.toml setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -14,6 +18,13 @@ $(VENV)/installed: pyproject.toml setup.cfg constraints.txt
 
 quickstart: $(VENV)/installed
 	$(BIN)/etegrec quickstart --output-dir runs/quickstart
+
+# The table of README.md, and that of docs/experiments.md: RAW names the folder of Instruments.inter.json
+reproduce-instruments: $(VENV)/installed
+	$(RECIPE)
+
+ablate-instruments: $(VENV)/installed
+	$(RECIPE) --variants all
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -59,6 +59,16 @@ class RecommenderSizes:
         default=ETEGRecConfig.encoder_attention,
         metadata={"help": "'bidirectional', or 'causal': one pass over a sequence trains all its prefixes."},
     )
+    reads_items: bool = field(
+        default=ETEGRecConfig.reads_items,
+        metadata={
+            "help": "The encoder reads each item's semantic embedding and a vector of its own beside its codes."
+        },
+    )
+    constrained_softmax: bool = field(
+        default=ETEGRecConfig.constrained_softmax,
+        metadata={"help": "Share probability among the codes that continue an item, instead of all of a level."},
+    )
     max_history: int = field(
         default=ETEGRecConfig.max_history, metadata={"help": "Items of a history that are read, the last ones."}
     )

@@ -47,6 +47,8 @@ class ETEGRecConfig(PreTrainedConfig):
         encoder_attention (`str`, *optional*, defaults to `"bidirectional"`): which items of a history an item sees in
             the encoder: all of them, or with `"causal"` itself and earlier ones. A causal encoder reads a user's whole
             sequence once for all its prefixes, in training, and goes on from where it was when an item is added.
+        reads_items (`bool`, *optional*, defaults to `False`): whether the encoder reads, beside an item's codes, a
+            vector of the item's own and its semantic embedding, see [`ItemInputs`].
         max_history (`int`, *optional*, defaults to 50): items of a history that are read, the last ones.
         has_semantic_embedding (`bool`, *optional*, defaults to `True`): whether the checkpoint holds the items'
             semantic embeddings, which training needs and recommending doesn't.
@@ -56,7 +58,8 @@ class ETEGRecConfig(PreTrainedConfig):
             from `code_length` and `codebook_size`.
 
     Raises:
-        ValueError: `code_length` below 2, another size below 1, an unknown attention, or an RQ-VAE whose levels or
+        ValueError: `code_length` below 2, another size below 1, an unknown attention, `reads_items` without semantic
+            embeddings, or an RQ-VAE whose levels or
             codebooks don't fit.
 
     Source: seed sections 2.1 and 6.
@@ -89,6 +92,7 @@ class ETEGRecConfig(PreTrainedConfig):
     scale_logits: bool = True
     constrained_softmax: bool = False
     encoder_attention: str = "bidirectional"
+    reads_items: bool = False
     max_history: int = 50
     has_semantic_embedding: bool = True
     has_item_tokenizer: bool = True
@@ -111,6 +115,11 @@ class ETEGRecConfig(PreTrainedConfig):
         if self.encoder_attention not in ENCODER_ATTENTION:
             raise ValueError(
                 f"`encoder_attention` is {self.encoder_attention!r}; choose one of {', '.join(ENCODER_ATTENTION)}."
+            )
+        if self.reads_items and not self.has_semantic_embedding:
+            raise ValueError(
+                "`reads_items` is True and `has_semantic_embedding` False, but the encoder would read semantic "
+                "embeddings; keep them in the model, or let it read codes alone."
             )
         if self.rqvae_config is None:
             self.rqvae_config = RQVAEConfig(num_levels=self.code_length - 1, codebook_size=self.codebook_size)

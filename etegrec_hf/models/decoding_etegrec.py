@@ -98,6 +98,11 @@ class CodeDecodingMixin(HistoryEncodingMixin):
             raise ValueError("`exclude`, `allowed` and `exclude_history` need `constrained=True`.")
         if input_ids is not None:
             input_ids, kwargs["attention_mask"] = self._last_items(input_ids, attention_mask)
+            if self.item_inputs is not None and "encoder_outputs" not in kwargs:  # transformers would give codes alone
+                with torch.no_grad():
+                    kwargs["encoder_outputs"] = self.encoder(
+                        input_ids, kwargs["attention_mask"], item_vectors=self.item_vectors(input_ids)
+                    )
         catalogue = self._normalized_over if constrained else None
         levels = CodeTrieLogitsProcessor(self.config.code_length, self.config.codebook_size, trie, excluded, catalogue)
         output = super().generate(  # type: ignore[misc]  # GenerationMixin stands behind in the model's bases
@@ -251,7 +256,8 @@ class CodeDecodingMixin(HistoryEncodingMixin):
         for rows, columns in _batches(attention_mask, num_beams, max_batch_tokens):
             mask = attention_mask[rows, columns]
             if encoded is None:
-                states = encode(self.encoder, input_ids[rows, columns], mask)
+                read = input_ids[rows, columns]
+                states = encode(self.encoder, read, mask, self.item_vectors(read))
             else:
                 states = encoded.states[rows, columns]
             decoder = BeamDecoder(self.decoder, states, mask)

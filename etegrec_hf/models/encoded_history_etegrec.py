@@ -127,7 +127,9 @@ class HistoryEncodingMixin(ItemCatalogueMixin):
         if past is None:
             input_ids, attention_mask = _pad_right(*self._check_history(input_ids, attention_mask))
             read = _pad_right(*self._last_items(input_ids, attention_mask))
-            return EncodedHistory(input_ids, attention_mask, *_encode_items(self.encoder, *read))
+            return EncodedHistory(
+                input_ids, attention_mask, *_encode_items(self.encoder, *read, self.item_vectors(read[0]))
+            )
         self._check_past(past, input_ids)
         input_ids, attention_mask = _pad_right(*self._check_tokens(input_ids, attention_mask))
         added = attention_mask.sum(1)
@@ -141,7 +143,9 @@ class HistoryEncodingMixin(ItemCatalogueMixin):
             if len(extended):
                 parts.append(self.encode_history(input_ids[extended], attention_mask[extended], past[extended]))
             return EncodedHistory.join(parts)[torch.cat([again, extended]).argsort()]
-        states, keys, values = _encode_items(self.encoder, input_ids, attention_mask, past)
+        states, keys, values = _encode_items(
+            self.encoder, input_ids, attention_mask, self.item_vectors(input_ids), past
+        )
         return EncodedHistory(**whole, **_append(past, attention_mask, states=states, keys=keys, values=values))
 
     def _check_past(self, past: EncodedHistory, input_ids: torch.LongTensor) -> None:
@@ -231,10 +235,14 @@ class HistoryEncodingMixin(ItemCatalogueMixin):
 
 
 def _encode_items(
-    encoder, input_ids: torch.Tensor, attention_mask: torch.Tensor, past: EncodedHistory | None = None
+    encoder,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    item_vectors: torch.Tensor | None,
+    past: EncodedHistory | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """States, keys and values of items `[batch, tokens]` behind those of `past`, shaped as in [`EncodedHistory`]."""
-    hidden = encoder.embed_tokens(input_ids)
+    hidden = encoder.embed(input_ids, item_vectors)
     biases = [encoder_bias(encoder, attention_mask, hidden.dtype)]
     before: list = [((), ())] * len(encoder.block)
     if past is not None:

@@ -59,14 +59,17 @@ class HeadwiseAttention:
         return torch.addmm(rows, by_row, self.output).view(residual.shape)
 
 
-def encode(encoder, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+def encode(
+    encoder, input_ids: torch.Tensor, attention_mask: torch.Tensor, item_vectors: torch.Tensor | None = None
+) -> torch.Tensor:
     """What a T5 encoder in eval mode returns, whatever its mode: states `[batch, tokens, d_model]`.
 
     Args:
         encoder ([`HistoryEncoder`]): the encoder.
         input_ids, attention_mask (`torch.LongTensor` of shape `(batch, tokens)`): histories; 0 in the mask on padding.
+        item_vectors (`torch.FloatTensor` of shape `(batch, items, d_model)`, *optional*): see [`ItemInputs`].
     """
-    hidden = encoder.embed_tokens(input_ids)
+    hidden = encoder.embed(input_ids, item_vectors)
     bias = encoder_bias(encoder, attention_mask, hidden.dtype)
     for block in encoder.block:
         hidden = encoder_block(block, hidden, [bias])[0]

@@ -23,8 +23,22 @@ class HistoryEncoder(T5Stack):
         """Says no: weights are T5's, whose initialisation transformers would take for done in custom code."""
         return False
 
-    def forward(self, input_ids=None, attention_mask=None, inputs_embeds=None, **kwargs):
-        """As T5's, with masks `[batch, tokens]`."""
+    def embed(self, input_ids: torch.Tensor, item_vectors: torch.Tensor | None = None) -> torch.Tensor:
+        """What the first block reads `[batch, tokens, d_model]`: each code, and its item's vector if there are any.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, tokens)`): whole items' codes.
+            item_vectors (`torch.FloatTensor` of shape `(batch, items, d_model)`, *optional*): see [`ItemInputs`].
+        """
+        embedded = self.embed_tokens(input_ids)
+        if item_vectors is None:
+            return embedded
+        return embedded + item_vectors.repeat_interleave(self.code_length, dim=1)
+
+    def forward(self, input_ids=None, attention_mask=None, inputs_embeds=None, item_vectors=None, **kwargs):
+        """As T5's, with masks `[batch, tokens]`, and `item_vectors` as in `embed`."""
+        if item_vectors is not None:
+            input_ids, inputs_embeds = None, self.embed(input_ids, item_vectors)
         if self.is_causal:
             inputs = input_ids if inputs_embeds is None else inputs_embeds
             if attention_mask is None:

@@ -18,9 +18,10 @@ class ItemCatalogueMixin:
     config: Any  # ETEGRecConfig
     item_tokens: torch.Tensor  # [n_items + 1, code_length] token ids, row 0 padding
     is_removed: torch.Tensor  # [n_items + 1] bool, items that are read in histories but not recommended
-    semantic_embedding: torch.Tensor | None  # [n_items + 1, input_size], row 0 padding
+    semantic_embedding: Any  # tensor or None: [n_items + 1, input_size], row 0 padding
+    item_inputs: Any  # ItemInputs, or None where codes alone are read
     item_tokenizer: Any  # RQVAEModel, or None where codes were made elsewhere
-    _code_trie: Any = None  # the tables it was built from, whose they were and in which version, and the trie
+    _known_tries: Any = None  # the tables they were built from, whose these were and in which version, and the tries
 
     @property
     def item_codes(self) -> torch.LongTensor:
@@ -34,17 +35,47 @@ class ItemCatalogueMixin:
         Raises:
             ValueError: the model has no codes yet, or a checkpoint holds codes that are no codes or not unique.
         """
+        return self._tries()[0]
+
+    def _tries(self) -> tuple[CodeTrie, CodeTrie]:
+        """The trie of the items that can be recommended, and that of all items, which histories may hold."""
         tables = (self.item_tokens, self.is_removed)
         countable = not any(table.is_inference() for table in tables)  # whose changes torch counts
         state = (id(self), *(table._version for table in tables)) if countable else None
-        known = self._code_trie is not None and all(mine is theirs for mine, theirs in zip(tables, self._code_trie[0]))
-        if not known or state is None or self._code_trie[1] != state:
+        known = self._known_tries is not None and all(
+            mine is theirs for mine, theirs in zip(tables, self._known_tries[0])
+        )
+        if not known or state is None or self._known_tries[1] != state:
             if not self.item_tokens.any():
                 raise ValueError("`item_tokens` is empty; give the model its catalogue with `set_item_codes`.")
-            kept = (~self.is_removed[1:]).nonzero().squeeze(1)
-            trie = CodeTrie.from_item_codes(self.item_codes[kept], self.config.codebook_size, kept + 1)
-            self._code_trie = (tables, state, trie)
-        return self._code_trie[2]
+            everything = CodeTrie.from_item_codes(self.item_codes, self.config.codebook_size)
+            trie = everything
+            if self.is_removed.any():
+                kept = (~self.is_removed[1:]).nonzero().squeeze(1)
+                trie = CodeTrie.from_item_codes(self.item_codes[kept], self.config.codebook_size, kept + 1)
+            self._known_tries = (tables, state, (trie, everything))
+        return self._known_tries[2]
+
+    def _items_read(self, input_ids: torch.LongTensor) -> torch.LongTensor:
+        """Item indices `[batch, items]` of token ids `[batch, items * code_length]`; 0 where they are no item's."""
+        everything = self._tries()[1]
+        codes = input_ids.unflatten(1, (-1, self.config.code_length)) - self._level_offsets()
+        return everything.item(everything.walk(codes))
+
+    def item_vectors(self, input_ids: torch.LongTensor | None) -> torch.FloatTensor | None:
+        """What the encoder reads beside codes: vectors `[batch, items, d_model]` of the items of token ids.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, items * code_length)`): token ids of whole items, 0 on
+                padding.
+
+        Returns:
+            none for a model that reads codes alone.
+        """
+        if self.item_inputs is None or input_ids is None:
+            return None
+        items = self._items_read(input_ids)
+        return self.item_inputs(items, self.semantic_embedding[items])
 
     def set_item_codes(self, codes: torch.LongTensor) -> None:
         """Makes `codes` the catalogue's.
@@ -118,6 +149,8 @@ class ItemCatalogueMixin:
         )
         tokenizer.add_items(ids, codes)
         self.config.n_items += len(ids)
+        if self.item_inputs is not None:
+            self.item_inputs.add_items(len(ids))
         with torch.inference_mode(False):  # tables that can be changed afterwards
             self.item_tokens = torch.cat([self.item_tokens, codes + self._level_offsets()])
             self.is_removed = torch.cat([self.is_removed, self.is_removed.new_zeros(len(ids))])

@@ -15,6 +15,7 @@ from .beam_search_etegrec import BeamDecoder, candidate_states
 from .configuration_etegrec import ETEGRecConfig
 from .decoding_etegrec import CodeDecodingMixin
 from .history_encoder_etegrec import HistoryEncoder, additive
+from .item_inputs_etegrec import ItemInputs
 from .model_card_etegrec import ModelCardMixin
 from .modeling_rqvae import RQVAEModel
 from .target_decoder_etegrec import TargetDecoder
@@ -86,6 +87,7 @@ class ETEGRecForConditionalGeneration(CodeDecodingMixin, ModelCardMixin, PreTrai
             self.item_tokenizer = RQVAEModel(config.rqvae_config)
             self.sequence_adapter = nn.Linear(config.d_model, config.rqvae_config.latent_size)
             self.preference_adapter = nn.Linear(config.d_model, config.rqvae_config.input_size)
+        self.item_inputs = ItemInputs(config) if config.reads_items else None
         for module in self.modules():
             if isinstance(module, nn.ReLU):
                 module.inplace = True  # its input is a linear layer's output, which nobody else needs
@@ -110,7 +112,9 @@ class ETEGRecForConditionalGeneration(CodeDecodingMixin, ModelCardMixin, PreTrai
             init.zeros_(module.is_removed)
             if module.semantic_embedding is not None:
                 init.zeros_(module.semantic_embedding)
-        elif isinstance(module, nn.Linear):
+        elif isinstance(module, ItemInputs):
+            module.init_weights(self.config.initializer_factor)
+        elif isinstance(module, nn.Linear) and (self.item_inputs is None or module is not self.item_inputs.projection):
             init.xavier_normal_(module.weight)
             init.zeros_(module.bias)
 
@@ -165,7 +169,9 @@ class ETEGRecForConditionalGeneration(CodeDecodingMixin, ModelCardMixin, PreTrai
         if attention_mask is None and input_ids is not None:
             attention_mask = (input_ids != self.config.pad_token_id).long()
         if encoder_outputs is None:
-            encoder_outputs = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
+            encoder_outputs = self.encoder(
+                input_ids=input_ids, attention_mask=attention_mask, item_vectors=self.item_vectors(input_ids)
+            )
         encoder_states = encoder_outputs[0]  # [B, T*L, d]
         if attention_mask is None:
             attention_mask = torch.ones(encoder_states.shape[:2], dtype=torch.long, device=encoder_states.device)

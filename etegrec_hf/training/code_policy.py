@@ -172,13 +172,11 @@ class CodePolicy:
         return steps.masked_fill(steps < steps.topk(self.top_k).values[..., -1:], -torch.inf)
 
 
-def encode_distinct(
-    encoder, input_ids: torch.Tensor, attention_mask: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def encode_distinct(model, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Encodes each distinct history once, without dropout.
 
     Args:
-        encoder (`T5Stack`): the encoder.
+        model ([`ETEGRecForConditionalGeneration`]): whose encoder reads them.
         input_ids, attention_mask (`torch.LongTensor` of shape `(histories, tokens)`): padded on one and the same side.
 
     Returns:
@@ -187,4 +185,4 @@ def encode_distinct(
     used = attention_mask.any(0)
     distinct, place = torch.unique((input_ids * attention_mask)[:, used], dim=0, return_inverse=True)
     mask = (distinct > 0).long()
-    return encode(encoder, distinct, mask)[place], mask[place]
+    return encode(model.encoder, distinct, mask, model.item_vectors(distinct))[place], mask[place]

@@ -160,7 +160,7 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
         ids = pad_sequence([torch.tensor(ids) for ids in prompt_ids[::num_generations]], batch_first=True)
         ids = ids.to(self.accelerator.device)  # [groups, tokens]
         with torch.no_grad(), self.accelerator.autocast():
-            decoder = BeamDecoder(core.decoder, *encode_distinct(core.encoder, ids, (ids > 0).long()))
+            decoder = BeamDecoder(core.decoder, *encode_distinct(core, ids, (ids > 0).long()))
             codes, log_p = self.policy.roll_out(decoder, core._level_logits, self.args.rollout, num_generations)
         self._log_probability = log_p.flatten().tolist()
         return (codes + core._level_offsets()).flatten(0, 1).tolist(), None
@@ -199,7 +199,7 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
             learned[0] = True  # all devices run forward and backward, whether or not they have something to learn
         histories, mask = (tensor[::group, :-code_length][learned] for tensor in (input_ids, attention_mask))
         with self.accelerator.autocast():
-            states, mask = encode_distinct(core.encoder, histories, mask)
+            states, mask = encode_distinct(core, histories, mask)
             logits = model(encoder_outputs=(states,), attention_mask=mask, labels=labels[learned]).logits
         scored = self.policy.log_probs(logits, labels[learned] - core._level_offsets())
         log_probs, entropies = (part.new_zeros(labels.shape).index_put((learned,), part) for part in scored)

@@ -80,5 +80,5 @@ def test_results_of_another_protocol_are_not_merged(prepared, name, value):
 
 def test_results_without_a_protocol_are_refused(prepared):
     protocol = protocol_of(prepared, "test", False)
-    with pytest.raises(ValueError, match="b.json says nothing of the `protocol`"):
+    with pytest.raises(ValueError, match=r"b\.json says nothing of the `protocol`"):
         common_protocol({"a.json": {"protocol": protocol}, "b.json": {}})

@@ -39,9 +39,12 @@ def assert_same_ranking(items, scores, expected_items, expected_scores):
     seed=st.integers(0, 99),
     encoder=st.sampled_from(ENCODER_ATTENTION),
     constrained=st.booleans(),
+    reads_items=st.booleans(),
 )
-def test_a_beam_as_wide_as_the_catalogue_is_brute_force(n_items, shape, lengths, seed, encoder, constrained):
-    kinds = {"encoder_attention": encoder, "constrained_softmax": constrained}
+def test_a_beam_as_wide_as_the_catalogue_is_brute_force(
+    n_items, shape, lengths, seed, encoder, constrained, reads_items
+):
+    kinds = {"encoder_attention": encoder, "constrained_softmax": constrained, "reads_items": reads_items}
     model = make_model(random_codes(n_items, *shape, seed=seed), shape[1], seed=seed, **kinds)
     history = random_histories(model, lengths, seed)
     expected_scores, order = all_scores(model, history).sort(descending=True, dim=1)
@@ -59,12 +62,14 @@ def test_a_beam_as_wide_as_the_catalogue_is_brute_force(n_items, shape, lengths,
     attention=st.sampled_from(["sdpa", "eager"]),
     encoder=st.sampled_from(ENCODER_ATTENTION),
     constrained=st.booleans(),
+    reads_items=st.booleans(),
 )
-def test_generate_and_recommend_agree(lengths, beams, seed, attention, encoder, constrained):
+def test_generate_and_recommend_agree(lengths, beams, seed, attention, encoder, constrained, reads_items):
     kinds = {
         "attn_implementation": attention,
         "encoder_attention": encoder,
         "constrained_softmax": constrained,
+        "reads_items": reads_items,
     }
     model = make_model(random_codes(50, 3, 8, seed=seed), 8, seed=seed, **kinds)
     history = random_histories(model, lengths, seed)
@@ -550,9 +555,9 @@ def test_reranking_keeps_what_is_left_out_out(model):
 def test_what_reranking_needs():
     codes = random_codes(20, 3, 4)
     inputs = {"input_ids": torch.tensor([[1, 5, 9]])}
-    with pytest.raises(ValueError, match="`rerank` is -1.0; give a weight of 0 or more"):
+    with pytest.raises(ValueError, match=r"`rerank` is -1\.0; give a weight of 0 or more"):
         make_model(codes, 4).recommend(**inputs, rerank=-1.0)
-    with pytest.raises(ValueError, match="`rerank` is nan"):
+    with pytest.raises(ValueError, match=r"`rerank` is nan"):
         make_model(codes, 4).recommend(**inputs, rerank=math.nan)
     bare = ETEGRecForConditionalGeneration(
         ETEGRecConfig(n_items=20, codebook_size=4, code_length=3, has_item_tokenizer=False)

@@ -151,7 +151,7 @@ def test_embeddings_that_do_not_fit_are_an_error(model):
 def test_a_model_without_codes_says_so():
     model = make_model(random_codes(4, 2, 4), 4)
     model.item_tokens.zero_()
-    model._code_trie = None
+    model._known_tries = None
     with pytest.raises(ValueError, match="give the model its catalogue with `set_item_codes`"):
         model.recommend(torch.ones(1, 2, dtype=torch.long), top_k=1)
 

@@ -31,9 +31,10 @@ def prefix_by_prefix(model):
     return model(**model.inputs_from_items(prefixes), labels=model.item_tokens[targets[rows, columns]])
 
 
+@pytest.mark.parametrize("reads_items", [False, True])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_one_pass_equals_prefix_by_prefix(attention):
-    model = causal()
+def test_one_pass_equals_prefix_by_prefix(attention, reads_items):
+    model = causal(reads_items=reads_items, constrained_softmax=reads_items)
     model.set_attn_implementation(attention)
     together, is_target = one_pass(model)
     apart = prefix_by_prefix(model)

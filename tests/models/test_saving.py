@@ -27,8 +27,9 @@ def test_round_trip_is_exact(model, tmp_path):
             )  # where weights lie in memory moves the last bit
 
 
-def test_a_causal_encoder_stays_one(tmp_path):
-    model = make_model(random_codes(40, 3, 8), 8, encoder_attention="causal")
+@pytest.mark.parametrize("kind", [{"encoder_attention": "causal"}, {"reads_items": True, "constrained_softmax": True}])
+def test_a_model_stays_of_its_kind(kind, tmp_path):
+    model = make_model(random_codes(40, 3, 8), 8, **kind)
     model.save_pretrained(tmp_path)
     history = model.item_tokens[[1, 2, 3]].flatten().unsqueeze(0)
     items, scores = model.recommend(history)

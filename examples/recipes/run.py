@@ -1,0 +1,156 @@
+"""Runs a recipe from a raw interaction log to a table of its results, for several seeds and variants.
+
+    python examples/recipes/run.py examples/recipes/instruments --raw FOLDER --output-dir runs/instruments
+
+A recipe is a folder of YAML files, one for each command of `etegrec`, and `variants.yaml`, which says what each
+variant changes. What has ended is not run again: called once more, the script goes on where it stopped, within a
+training at its newest checkpoint.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import yaml
+
+TRAININGS = {
+    "train-tokenizer": "diagnostics.json",
+    "train": "report.html",
+    "finetune": "report.html",
+}  # what each writes last
+TABLES = {"test": {}, "test_seen_left_out": {"exclude_seen": True}}
+FULL = "full"  # the variant that changes nothing, which others are compared with
+
+
+class Recipe:
+    """A recipe's stages, run by `etegrec` in processes of their own.
+
+    Args:
+        folder (`Path`): the YAML files.
+        raw (`Path`): the folder that holds the log which `prepare.yaml` names.
+        output (`Path`): where everything is written.
+        threads (`int`): of each process.
+    """
+
+    def __init__(self, folder: Path, raw: Path, output: Path, threads: int):
+        self.folder, self.raw, self.output = folder, raw, output
+        self.environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        self.variants = yaml.safe_load((folder / "variants.yaml").read_text(encoding="utf-8"))
+        self.data = output / "data"
+
+    def run(self, command: str, changes: dict, **options) -> None:
+        """Calls a command with its YAML file, what a variant changes in it, and these options."""
+        arguments = [sys.executable, "-m", "etegrec_hf", command, "--config", self.folder / f"{command}.yaml"]
+        for name, value in (changes | options).items():
+            arguments += [f"--{name}", str(value)]
+        told = " ".join(f"{name}={value}" for name, value in (changes | options).items())
+        print(f"{time.strftime('%H:%M:%S')} {command} {told}", flush=True)
+        log = Path(options.get("output_dir", options.get("output"))).with_suffix(".log")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        start = time.perf_counter()
+        with log.open("a", encoding="utf-8") as lines:
+            ended = subprocess.run(list(map(str, arguments)), env=self.environment, stdout=lines, stderr=lines)
+        if ended.returncode:
+            raise SystemExit(f"etegrec {command} failed; see the end of {log}")
+        with (self.output / "commands.jsonl").open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps({"command": command, "told": told, "seconds": time.perf_counter() - start}) + "\n")
+
+    def prepare(self) -> None:
+        """The prepared dataset, which all seeds and variants share."""
+        if not (self.data / "README.md").exists():
+            shutil.rmtree(self.data, ignore_errors=True)
+            log = self.raw / yaml.safe_load((self.folder / "prepare.yaml").read_text(encoding="utf-8"))["path"]
+            self.run("prepare", {}, path=log, output_dir=self.data)
+
+    def train(self, command: str, changes: dict, folder: Path, **options) -> None:
+        """One training, from its newest checkpoint if there is one."""
+        if (folder / TRAININGS[command]).exists():
+            return
+        if any(folder.glob("checkpoint-*")):
+            options["resume"] = True
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+        self.run(command, changes, data=self.data, output_dir=folder, **options)
+
+    def measure(self, variant: str, seed: int) -> None:
+        """Trains and evaluates a variant; stages in which it is like the full recipe are that one's."""
+        changes = self.variants[variant]
+        own = self.output / f"seed-{seed}" / variant
+        earlier, folder = None, self.output / f"seed-{seed}" / FULL
+        for command in TRAININGS:
+            changed = changes.get(command, {})
+            if changed is None:  # the variant ends before
+                break
+            folder = own if changed or folder == own else folder
+            options = {"seed": seed} if earlier is None else {"seed": seed, SOURCE[command]: earlier}
+            self.train(command, changed, folder / command, **options)
+            earlier = folder / command
+        for table, options in TABLES.items():
+            output = own / f"{table}.json"
+            if not output.exists():
+                ranks = output.with_suffix(".parquet")
+                changed = changes.get("evaluate", {})
+                self.run("evaluate", changed | options, model=earlier, data=self.data, output=output, ranks=ranks)
+
+    def table(self, variants: list[str], seeds: list[int]) -> None:
+        """Compares what was measured, and gathers it in `results.json`."""
+        results: dict = {"runs": {}, "tables": {}}
+        for table in TABLES:
+            files = {
+                (name, seed): self.output / f"seed-{seed}" / name / f"{table}.json"
+                for name in variants
+                for seed in seeds
+            }
+            output = self.output / f"{table}.json"
+            named = [f"{name}={file}" for (name, _), file in files.items()]
+            compared = [sys.executable, "-m", "etegrec_hf", "compare", "--output", str(output), "--results", *named]
+            subprocess.run(compared, check=True, env=self.environment)
+            results["tables"][table] = json.loads(output.read_text(encoding="utf-8"))
+            for (name, seed), file in files.items():
+                of_run = results["runs"].setdefault(name, {}).setdefault(f"seed {seed}", {})
+                of_run[table] = json.loads(file.read_text(encoding="utf-8"))
+        lines = (self.output / "commands.jsonl").read_text(encoding="utf-8").splitlines()
+        results["commands"] = [json.loads(line) for line in lines]
+        (self.output / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        spent = sum(command["seconds"] for command in results["commands"])
+        print(f"{spent / 3600:.1f} hours of commands in all; everything is in {self.output / 'results.json'}")
+
+
+SOURCE = {"train": "tokenizer", "finetune": "model"}  # the option by which a training takes the one before
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path, help="folder of the recipe")
+    parser.add_argument("--raw", type=Path, required=True, help="folder of the raw log")
+    parser.add_argument("--output-dir", type=Path, required=True, help="where everything is written")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--variants", nargs="+", default=[FULL], help="of variants.yaml, or all")
+    parser.add_argument("--jobs", type=int, default=2, help="seeds that are trained at a time")
+    arguments = parser.parse_args()
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
+    threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
+    recipe = Recipe(arguments.recipe, arguments.raw, arguments.output_dir, threads)
+    variants = list(recipe.variants) if arguments.variants == ["all"] else arguments.variants
+    unknown = sorted(set(variants) - set(recipe.variants))
+    if unknown:
+        parser.error(f"no variant {unknown[0]!r}; variants.yaml has {', '.join(recipe.variants)}")
+    recipe.prepare()
+
+    def measure_all(seed: int) -> None:
+        for variant in variants:
+            recipe.measure(variant, seed)
+
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        list(pool.map(measure_all, arguments.seeds))
+    recipe.table(variants, arguments.seeds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""What the encoder reads of items beside their codes."""
+
+import copy
+
+import pytest
+import torch
+from conftest import make_model, random_codes
+
+from etegrec_hf import ETEGRecConfig, ETEGRecTokenizer
+
+
+@pytest.fixture
+def model(codes):
+    return make_model(codes, 8, reads_items=True)
+
+
+def logits(model, items: list[int], **options) -> torch.Tensor:
+    return model(**model.inputs_from_items(torch.tensor([items])), **options).logits
+
+
+def test_all_codes_of_an_item_carry_its_vector(model):
+    items = torch.tensor([[7, 3, 0]])
+    inputs = model.inputs_from_items(items)
+    vectors = model.item_vectors(inputs["input_ids"])
+    embedding = model.semantic_embedding[[7, 3]]
+    unit = embedding / embedding.norm(dim=1, keepdim=True) * 12**0.5
+    expected = model.item_inputs.own.weight[[7, 3]] + unit @ model.item_inputs.projection.weight.T
+    torch.testing.assert_close(vectors[0, :2], expected)
+    assert torch.equal(vectors[0, 2], torch.zeros(16))
+    embedded = model.encoder.embed(inputs["input_ids"], vectors)
+    torch.testing.assert_close(embedded - model.shared(inputs["input_ids"]), vectors.repeat_interleave(3, dim=1))
+
+
+@pytest.mark.parametrize("part", ["own", "semantic"])
+def test_each_part_matters(model, part):
+    before, others = logits(model, [4, 9]), logits(model, [5, 9])
+    with torch.no_grad():
+        if part == "own":
+            model.item_inputs.own.weight[4] += 1
+        else:
+            model.semantic_embedding[4] = model.semantic_embedding[4].flip(0)
+    assert (logits(model, [4, 9]) - before).abs().max() > 1e-4
+    assert torch.equal(logits(model, [5, 9]), others)
+
+
+def test_only_the_direction_of_an_embedding_counts(model):
+    before = logits(model, [4, 9])
+    model.semantic_embedding[4] *= 30
+    torch.testing.assert_close(logits(model, [4, 9]), before)
+
+
+def test_vectors_belong_to_items_whatever_their_codes(model, codes):
+    vectors = model.item_vectors(model.item_tokens[[2]])
+    model.set_item_codes(codes.roll(1, dims=0))
+    torch.testing.assert_close(model.item_vectors(model.item_tokens[[2]]), vectors)
+
+
+def test_removed_items_are_read_as_before(model):
+    before = logits(model, [4, 9])
+    model.remove_items(torch.tensor([4]))
+    assert torch.equal(logits(model, [4, 9]), before)
+    assert 4 not in model.recommend(model.item_tokens[[4]], top_k=39, num_beams=39)[0]
+
+
+def test_items_that_join_are_known_by_their_embeddings(model, codes):
+    tokenizer = ETEGRecTokenizer.from_item_codes([f"i{row}" for row in range(1, 41)], codes, 8)
+    before = logits(model, [4, 9])
+    twin = model.semantic_embedding[4:5].clone()
+    model.add_items(["new", "other"], torch.cat([twin, torch.randn(1, 12)]), tokenizer)
+    assert torch.equal(logits(model, [4, 9]), before)
+    assert model.item_inputs.own.weight.shape == (43, 16)
+    assert model.item_inputs.own.weight.requires_grad
+    own = model.item_inputs.own.weight[4]
+    torch.testing.assert_close(
+        model.item_vectors(model.item_tokens[[41]]), model.item_vectors(model.item_tokens[[4]]) - own
+    )
+
+
+def test_both_parts_learn(model):
+    inputs = model.inputs_from_items(torch.tensor([[4, 9]]))
+    model(**inputs, labels=model.item_tokens[[2]]).loss.backward()
+    assert model.item_inputs.projection.weight.grad.abs().max() > 0
+    gradient = model.item_inputs.own.weight.grad
+    assert gradient[[4, 9]].abs().amax(1).min() > 0
+    assert not gradient[[0, 1, 2, 3]].any()
+
+
+def test_a_copy_reads_its_own_catalogue(model):
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        twin.item_inputs.own.weight.zero_()
+    twin.set_item_codes(random_codes(40, 3, 8, seed=3))
+    assert not torch.equal(logits(twin, [4, 9]), logits(model, [4, 9]))
+
+
+def test_embeddings_must_be_kept():
+    with pytest.raises(ValueError, match="`reads_items` is True and `has_semantic_embedding` False"):
+        ETEGRecConfig(reads_items=True, has_semantic_embedding=False)

@@ -1,0 +1,111 @@
+"""The script behind `make reproduce-instruments`, on a tiny recipe, and the recipes of this repository."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from etegrec_hf.cli.evaluate import EvaluateArguments
+from etegrec_hf.cli.finetune import FinetuneArguments
+from etegrec_hf.cli.parsing import read_config
+from etegrec_hf.cli.prepare import PrepareArguments
+from etegrec_hf.cli.train import RecommenderSizes, TrainArguments
+from etegrec_hf.cli.train_tokenizer import TokenizerArguments
+from etegrec_hf.training.arguments import ETEGRecTrainingArguments, FinetuningArguments, RQVAETrainingArguments
+
+RECIPES = Path(__file__).parents[1] / "examples/recipes"
+CLASSES = {
+    "prepare": (PrepareArguments,),
+    "train-tokenizer": (TokenizerArguments, RQVAETrainingArguments),
+    "train": (TrainArguments, RecommenderSizes, ETEGRecTrainingArguments),
+    "finetune": (FinetuneArguments, FinetuningArguments),
+    "evaluate": (EvaluateArguments,),
+}
+COMMON = {"use_cpu": True, "per_device_train_batch_size": 16}
+TINY = {
+    "prepare": {"path": "log.inter.json", "format": "letter", "embedding": ["cooccurrence"], "min_count": 2},
+    "train-tokenizer": {"hidden_sizes": [16], "latent_size": 8, "num_levels": 2, "codebook_size": 8,
+                        "num_train_epochs": 2, **COMMON},
+    "train": {"d_model": 16, "d_ff": 16, "d_kv": 8, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 2,
+              "num_train_epochs": 2, "num_beams": 10, **COMMON},
+    "finetune": {"num_train_epochs": 1, "num_beams": 10, **COMMON},
+    "evaluate": {"num_beams": 10},
+    "variants": {"full": {}, "no finetuning": {"finetune": None}, "no SIA": {"train": {"sia_weight": 0}}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("folder", sorted(path.name for path in RECIPES.iterdir() if path.is_dir()))
+def test_recipes_hold_known_keys(folder):
+    for command, classes in CLASSES.items():
+        read_config(RECIPES / folder / f"{command}.yaml", classes)
+    variants = yaml.safe_load((RECIPES / folder / "variants.yaml").read_text())
+    assert variants["full"] == {}
+    for changes in variants.values():
+        for command, changed in changes.items():
+            known = {name for part in CLASSES[command] for name in part.__dataclass_fields__}
+            assert set(changed or {}) <= known
+
+
+@pytest.fixture
+def tiny(tmp_path) -> Path:
+    """A recipe and a log of 30 users."""
+    for name, values in TINY.items():
+        (tmp_path / "recipe").mkdir(exist_ok=True)
+        (tmp_path / f"recipe/{name}.yaml").write_text(yaml.safe_dump(values))
+    log = {str(user): [(user * 7 + step * (1 + user % 3)) % 23 for step in range(8)] for user in range(30)}
+    (tmp_path / "log.inter.json").write_text(json.dumps(log))
+    return tmp_path
+
+
+def run(folder: Path, *options: str) -> subprocess.CompletedProcess:
+    arguments = [folder / "recipe", "--raw", folder, "--output-dir", folder / "out", "--seeds", "3", *options]
+    return subprocess.run(
+        [sys.executable, RECIPES / "run.py", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.slow
+def test_a_recipe_runs_every_stage_once_and_ends_in_tables(tiny):
+    ended = run(tiny)
+    assert ended.returncode == 0, ended.stderr
+    out = tiny / "out"
+    results = json.loads((out / "results.json").read_text())
+    assert [command["command"] for command in results["commands"]] == [
+        "prepare", "train-tokenizer", "train", "finetune", "evaluate", "evaluate",
+    ]  # fmt: skip
+    assert results["runs"]["full"]["seed 3"]["test"]["seeds"] == {
+        "item tokenizer": 3,
+        "alternating training": 3,
+        "finetuning": 3,
+    }
+    kept, left_out = (results["tables"][name]["protocol"]["seen_items"] for name in ("test", "test_seen_left_out"))
+    assert (kept, left_out) == ("kept", "left out")
+
+    (out / "seed-3/full/finetune/report.html").unlink()  # as if it had been stopped before its end
+    (out / "seed-3/full/test.json").unlink()
+    ended = run(tiny, "--variants", "all")
+    assert ended.returncode == 0, ended.stderr
+    results = json.loads((out / "results.json").read_text())
+    again = [command["command"] for command in results["commands"][6:]]
+    # the full one's end, the model before finetuning (which is the full one's), and the variant's stages from train on
+    assert again == ["finetune", "evaluate", "evaluate", "evaluate", "train", "finetune", "evaluate", "evaluate"]
+    assert "resume=True" in results["commands"][6]["told"]
+    assert set(results["tables"]["test"]["systems"]) == {"full", "no finetuning", "no SIA"}
+    assert set(results["tables"]["test"]["differences"]["systems"]) == {"no finetuning", "no SIA"}
+    assert not (out / "seed-3/no finetuning/train").exists()
+
+
+def test_a_variant_that_does_not_exist(tiny):
+    ended = run(tiny, "--variants", "nothing")
+    assert ended.returncode == 2
+    assert "no variant 'nothing'; variants.yaml has full, no finetuning, no SIA" in ended.stderr
+
+
+def test_a_failing_command_names_its_log(tiny):
+    (tiny / "log.inter.json").write_text("[]")
+    ended = run(tiny)
+    assert ended.returncode == 1
+    assert "etegrec prepare failed; see the end of" in ended.stderr
