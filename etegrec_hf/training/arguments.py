@@ -89,7 +89,7 @@ class ETEGRecTrainingArguments(RankedTrainingArguments):
             instead of those of one, as a larger batch would give.
         code_strategy (`str`, *optional*, defaults to `"forge"`): how suffixes are assigned, see [`assign_item_codes`].
         freeze_tokenizer (`bool`, *optional*, defaults to `False`): train the recommender alone, on codes that stay as
-            they are and without alignment (TIGER), instead of both in turns.
+            they are, instead of both in turns. Without alignment (weights 0) that is TIGER.
         max_tokens_per_batch (`int`, *optional*): token ids of histories that a batch holds at most on each device,
             those of padding too, instead of `per_device_train_batch_size` samples.
         num_beams (`int`, *optional*, defaults to 50): beams at evaluation; metrics at longer lists are left out.
@@ -120,7 +120,7 @@ class ETEGRecTrainingArguments(RankedTrainingArguments):
     )
     code_strategy: str = field(default="forge", metadata={"help": "Suffixes by 'forge', 'count' or 'balance'."})
     freeze_tokenizer: bool = field(
-        default=False, metadata={"help": "Train the recommender alone, on codes that stay as they are (TIGER)."}
+        default=False, metadata={"help": "Train the recommender alone, on codes that stay as they are."}
     )
     max_tokens_per_batch: int | None = field(
         default=None, metadata={"help": "Tokens of a batch's histories at most, instead of a number of samples."}

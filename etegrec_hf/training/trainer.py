@@ -70,10 +70,11 @@ class ETEGRecTrainer(BatchesOfLikeLength, MeanGradients, RecordedTraining):
                 f"{model.config.n_items}; "
                 "use the dataset that the model was made for."
             )
-        if model.item_tokenizer is None and args.phase(0) == "tokenizer":
+        aligns = args.phase(0) == "tokenizer" or args.sia_weight > 0 or args.psa_weight > 0
+        if model.item_tokenizer is None and aligns:
             raise ValueError(
                 "the model holds no item tokenizer (`has_item_tokenizer` is False), so there is nothing to alternate "
-                "with; finetune it instead."
+                "with or align to; finetune it instead, with `sia_weight` and `psa_weight` 0."
             )
         if semantic_embedding is not None:
             if model.semantic_embedding is not None:
@@ -82,10 +83,10 @@ class ETEGRecTrainer(BatchesOfLikeLength, MeanGradients, RecordedTraining):
                     "`has_semantic_embedding=False`."
                 )
             model.check_semantic_embedding(semantic_embedding)
-        elif model.semantic_embedding is None and args.phase(0) == "tokenizer":
+        elif model.semantic_embedding is None and aligns:
             raise ValueError(
-                "the model holds no `semantic_embedding`, which alternating training needs; load one that does, or "
-                "give them to the trainer."
+                "the model holds no `semantic_embedding`, which alternating training and alignment need; load one "
+                "that does, or give them to the trainer."
             )
         self.item_ids, self.item_titles = item_ids, item_titles
         self.semantic_embedding = semantic_embedding

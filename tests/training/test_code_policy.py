@@ -40,14 +40,14 @@ def brute_force(model, history: list[int], codes: list[int], temperature: float,
 def score(model, policy, history, codes):
     """Log-probabilities and entropies of completions, as the trainer computes them."""
     inputs = model.inputs_from_items(history)
-    states, mask = encode_distinct(model.encoder, inputs["input_ids"], inputs["attention_mask"])
+    states, mask = encode_distinct(model, inputs["input_ids"], inputs["attention_mask"])
     labels = codes + model._level_offsets()
     return policy.log_probs(model(encoder_outputs=(states,), attention_mask=mask, labels=labels).logits, codes)
 
 
 def roll_out(model, policy, history, kind, group):
     inputs = model.inputs_from_items(history)
-    decoder = BeamDecoder(model.decoder, *encode_distinct(model.encoder, **inputs))
+    decoder = BeamDecoder(model.decoder, *encode_distinct(model, **inputs))
     return policy.roll_out(decoder, model._level_logits, kind, group)
 
 
@@ -144,7 +144,7 @@ def test_each_distinct_history_is_encoded_once():
     model = make_model(random_codes(40, 3, 8), 8)
     histories = random_histories(model, [3, 1, 3])[[0, 1, 2, 1, 1, 0]]
     inputs = model.inputs_from_items(histories)
-    states, mask = encode_distinct(model.encoder, **inputs)
+    states, mask = encode_distinct(model, **inputs)
     alone = encode(model.encoder, inputs["input_ids"], inputs["attention_mask"])
     kept = inputs["attention_mask"].unsqueeze(2)
     assert_near(states * mask.unsqueeze(2), alone * kept)

@@ -51,8 +51,7 @@ def test_losses_and_gradients_are_those_of_prefix_by_prefix(prepared, tmp_path, 
         gradients = {name: weight.grad for name, weight in trainer.model.named_parameters()}
         found.append((parts, {name: gradient for name, gradient in gradients.items() if gradient is not None}))
     (parts, gradients), (expected_parts, expected) = found
-    aligned = {"loss_sia", "loss_psa"} if phase != "finetune" else set()
-    assert parts.keys() == aligned | {"loss_vq" if phase == "tokenizer" else "loss_code"}
+    assert parts.keys() == {"loss_sia", "loss_psa"} | {"loss_vq" if phase == "tokenizer" else "loss_code"}
     assert parts == pytest.approx(expected_parts, rel=1e-5)
     assert gradients.keys() == expected.keys()
     assert any(gradient.abs().max() > 1e-4 for gradient in expected.values())
@@ -79,7 +78,8 @@ def test_losses_in_bfloat16_are_near_those_in_float32(prepared, tmp_path, phase)
 def test_accumulated_batches_of_unlike_sizes_equal_one_batch(prepared, tmp_path):
     weights = []
     options = {"num_train_epochs": 1, "save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False,
-               "optim": "sgd", "max_grad_norm": 0.0, "learning_rate": 0.1, "freeze_tokenizer": True}  # fmt: skip
+               "optim": "sgd", "max_grad_norm": 0.0, "learning_rate": 0.1, "freeze_tokenizer": True, "sia_weight": 0,
+               "psa_weight": 0}  # fmt: skip
     for size, accumulated in ((32, 1), (8, 4)):
         sizes = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulated}
         trainer = make_trainer(prepared, tmp_path / str(size), **options, **sizes)

@@ -88,9 +88,10 @@ def test_finetuning_moves_the_recommender_on_frozen_codes(prepared, tmp_path):
     assert seen == [("finetune", {"tokenizer": False, "recommender": True}, False)]
 
 
-def test_a_frozen_tokenizer_leaves_codes_alone_and_aligns_nothing(prepared, tmp_path):
+def test_a_frozen_tokenizer_leaves_codes_alone(prepared, tmp_path):
     """TIGER: the recommender alone, and the loss of its codes alone."""
-    trainer = make_trainer(prepared, tmp_path, freeze_tokenizer=True, warm_epochs=0, num_train_epochs=3)
+    options = {"freeze_tokenizer": True, "warm_epochs": 0, "num_train_epochs": 3}
+    trainer = make_trainer(prepared, tmp_path, **options, sia_weight=0, psa_weight=0)
     before, codes = sides(trainer.model), trainer.model.item_codes.clone()
     trainer.train()
     after = sides(trainer.model)
@@ -104,6 +105,17 @@ def test_a_frozen_tokenizer_leaves_codes_alone_and_aligns_nothing(prepared, tmp_
     )
     with pytest.raises(ValueError, match="`freeze_tokenizer` is False, but finetuning is training on frozen codes"):
         FinetuningArguments(str(tmp_path), freeze_tokenizer=False, use_cpu=True)
+
+
+def test_the_recommender_is_aligned_to_a_frozen_tokenizer_where_weights_say_so(prepared, tmp_path):
+    trainer = make_trainer(prepared, tmp_path, freeze_tokenizer=True, warm_epochs=1, num_train_epochs=2)
+    before = sides(trainer.model)
+    trainer.train()
+    assert unchanged(before["tokenizer"], sides(trainer.model)["tokenizer"])
+    logs = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert ["loss_sia" in entry and "loss_psa" in entry for entry in logs] == [False, True], "warm-up"
+    finetuning = FinetuningArguments(str(tmp_path), use_cpu=True)
+    assert (finetuning.sia_weight, finetuning.psa_weight, finetuning.warm_epochs) == (0, 0, 0)
 
 
 def test_a_finished_run_can_be_loaded_and_agrees_with_itself(prepared, tmp_path):
@@ -450,7 +462,7 @@ def test_data_of_another_catalogue_is_an_error(prepared, tmp_path):
 
 
 def test_alternating_needs_embeddings_and_finetuning_does_not(prepared, tmp_path):
-    with pytest.raises(ValueError, match="holds no `semantic_embedding`, which alternating training needs"):
+    with pytest.raises(ValueError, match="holds no `semantic_embedding`, which alternating training and alignment need"):
         make_trainer_without_embeddings(prepared, tmp_path, ETEGRecTrainingArguments)
     make_trainer_without_embeddings(prepared, tmp_path, FinetuningArguments).train()
 
