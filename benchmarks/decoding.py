@@ -164,6 +164,21 @@ def latency(model, histories: list[torch.Tensor]) -> None:
     print(f"one user, beam {BEAMS}: median {1000 * statistics.median(times[20:]):.1f} ms")
 
 
+def reranking(model, histories: list[torch.Tensor]) -> None:
+    """What ranking the beam again adds to a search."""
+    batches = [batch_of(model, sorted(histories, key=len)[start : start + 64]) for start in range(0, 512, 64)]
+    ratios = []
+    for batch in batches * 3:
+        seconds = {}
+        for weight in (0.0, 3.0):
+            start = time.perf_counter()
+            for _ in range(2):
+                model.recommend(**batch, top_k=TOP_K, num_beams=BEAMS, rerank=weight)
+            seconds[weight] = time.perf_counter() - start
+        ratios.append(seconds[3.0] / seconds[0.0])
+    print(f"re-ranking the beam adds {statistics.median(ratios) - 1:.1%} to a search (beam {BEAMS}, 64 users)")
+
+
 def profile(model, histories: list[torch.Tensor]) -> None:
     """Where the time of 64 users goes, by torch's profiler (self time)."""
     batch = batch_of(model, sorted(histories, key=len)[480:544])
@@ -238,7 +253,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=("speed", "latency", "profile", "size", "memory"))
+    parser.add_argument("--only", choices=("speed", "latency", "rerank", "profile", "size", "memory"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     dtype = getattr(torch, options.dtype)
@@ -247,6 +262,8 @@ def main() -> None:
         speed(model, histories, dtype, options.rounds)
     if options.only in (None, "latency"):
         latency(model, histories)
+    if options.only in (None, "rerank"):
+        reranking(model, histories)
     if options.only in (None, "profile"):
         profile(model, histories)
     if options.only in (None, "size"):

@@ -47,6 +47,9 @@ WRONG_INPUT = [
     ("evaluate", "--model", MISSING, "--data", "{prepared}"),
     ("evaluate", "--model", FILE, "--data", "{prepared}"),
     ("evaluate", "--model", FOLDER, "--data", "{prepared}"),
+    ("compare", "--results", f"mine={MISSING}"),
+    ("compare", "--results", f"mine={FILE}"),
+    ("compare", "--results", f"mine={FOLDER}"),
     ("recommend", "--model", MISSING, "--history", "a"),
     ("recommend", "--model", FILE, "--history", "a"),
     ("add-items", "--model", MISSING, "--items", "{prepared}", "--output-dir", NEW),
@@ -227,7 +230,7 @@ def test_measurements_as_a_document(prepared_folder, model_folder, tokenizer_fol
     assert set(printed["test"]) == {f"{name}@{k}" for name in ("recall", "ndcg") for k in (1, 5, 10)}
     assert printed == json.loads(output.read_text())
     printed = document(capsys, "baselines", "--data", prepared_folder, "--output", output)
-    assert printed["split"] == "test"
+    assert printed["protocol"]["split"] == "test"
     assert {"popularity", "transitions"} <= set(printed["baselines"])
     assert printed == json.loads(output.read_text())
     printed = document(capsys, "diagnose", "--tokenizer", tokenizer_folder, "--data", prepared_folder)
