@@ -105,9 +105,9 @@ def evaluate(arguments: EvaluateArguments) -> dict:
             arguments.split,
             arguments.exclude_seen,
             num_beams=arguments.num_beams,
-            rerank=arguments.rerank,
             dtype="bfloat16 autocast" if arguments.bf16 else "float32",
         ),
+        "rerank": arguments.rerank,
         "seeds": TrainingRecord.read(local_folder(arguments.model)).seeds(),
     }
     if arguments.ranks is not None:

@@ -114,7 +114,13 @@ def fit(
     max_history = model.config.max_history
     samples_of: partial[SequenceDataset | WholeSequenceDataset]
     if model.config.encoder_attention == "causal":
-        samples_of = partial(WholeSequenceDataset, max_history=max_history, context=max_history // 2)
+        noise = {"order_noise": training.order_noise, "seed": training.seed}
+        samples_of = partial(WholeSequenceDataset, max_history=max_history, context=max_history // 2, **noise)
+    elif training.order_noise:
+        raise ValueError(
+            f"`order_noise` is {training.order_noise} and `encoder_attention` {model.config.encoder_attention!r}, "
+            "with which each target has a history of its own; leave it out, or train with 'causal'."
+        )
     else:
         samples_of = partial(SequenceDataset, max_history=max_history, every_position=True)
     train_dataset: SequenceDataset | WholeSequenceDataset | StreamedSequences

@@ -78,6 +78,10 @@ class WholeSequenceDataset(Dataset):
         max_history (`int`): items that are read at most.
         context (`int`, *optional*, defaults to 0): items that a window repeats from the one before, so that each of
             its own targets comes after more than these.
+        order_noise (`float`, *optional*, defaults to 0.0): items change places as if each had stood that far from its
+            own (standard deviation, in places), another way in each batch. Logs often know the day and not the order.
+            A window that repeats the one before keeps its order.
+        seed (`int`, *optional*, defaults to 0): of that noise, which follows from seed and batch alone.
 
     Attributes:
         lengths (`np.ndarray` of shape `(windows,)`): items that are read in each window.
@@ -86,8 +90,9 @@ class WholeSequenceDataset(Dataset):
         ValueError: no sequence has two items.
     """
 
-    def __init__(self, split: Split, max_history: int, context: int = 0):
+    def __init__(self, split: Split, max_history: int, context: int = 0, order_noise: float = 0.0, seed: int = 0):
         self.sequences, self.context = split.sequences, context
+        self.order_noise, self.seed = order_noise, seed
         targets = np.diff(split.offsets) - 1  # of each sequence
         step = max_history - context
         windows = np.where(targets > 0, 1 + np.maximum(0, -(-(targets - max_history) // step)), 0)
@@ -119,13 +124,25 @@ class WholeSequenceDataset(Dataset):
         start, length = self.starts[indices], self.lengths[indices]
         column = np.arange(length.max())
         inside = column < length[:, None]
-        source = np.where(inside, start[:, None] + column, 0)  # [B, T]
+        source = start[:, None] + self._places(indices, length)  # [B, T + 1]
+        source = np.minimum(source, len(self.sequences) - 1)  # beyond a window, where nothing is read
         repeated = self.is_later[indices][:, None] & (column < self.context)
-        items, labels = self.sequences[source], self.sequences[source + 1]
+        items, labels = self.sequences[source[:, :-1]], self.sequences[source[:, 1:]]
         return {
             "input_ids": torch.from_numpy(np.where(inside, items, 0)),
             "labels": torch.from_numpy(np.where(inside & ~repeated, labels, 0)),
         }
+
+    def _places(self, indices: list[int], length: np.ndarray) -> np.ndarray:
+        """Which item of its window stands in each place: `[batch, longest + 1]`."""
+        place = np.arange(length.max() + 1)
+        if not self.order_noise:
+            return np.broadcast_to(place, (len(indices), len(place)))
+        random = np.random.default_rng((self.seed, *indices))
+        noise = self.order_noise * random.standard_normal((len(indices), len(place)))
+        moves = (place <= length[:, None]) & ~self.is_later[indices][:, None]
+        # what doesn't move is in order already, and behind what does
+        return np.where(moves, place + noise, place + 1e6 * (place > length[:, None])).argsort(axis=1, kind="stable")
 
 
 def as_batch(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

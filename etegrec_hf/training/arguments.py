@@ -90,12 +90,14 @@ class ETEGRecTrainingArguments(RankedTrainingArguments):
         code_strategy (`str`, *optional*, defaults to `"forge"`): how suffixes are assigned, see [`assign_item_codes`].
         freeze_tokenizer (`bool`, *optional*, defaults to `False`): train the recommender alone, on codes that stay as
             they are, instead of both in turns. Without alignment (weights 0) that is TIGER.
+        order_noise (`float`, *optional*, defaults to 0.0): how far items of whole training sequences change places,
+            see [`WholeSequenceDataset`]; for a causal encoder.
         max_tokens_per_batch (`int`, *optional*): token ids of histories that a batch holds at most on each device,
             those of padding too, instead of `per_device_train_batch_size` samples.
         num_beams (`int`, *optional*, defaults to 50): beams at evaluation; metrics at longer lists are left out.
 
     Raises:
-        ValueError: `cycle` below 2, a negative weight, a temperature that is not positive, fewer beams than
+        ValueError: `cycle` below 2, a negative weight or noise, a temperature that is not positive, fewer beams than
             `metric_for_best_model` looks at, a last epoch that would train the tokenizer, `torch_compile`, or early
             stopping without evaluation.
     """
@@ -122,6 +124,9 @@ class ETEGRecTrainingArguments(RankedTrainingArguments):
     freeze_tokenizer: bool = field(
         default=False, metadata={"help": "Train the recommender alone, on codes that stay as they are."}
     )
+    order_noise: float = field(
+        default=0.0, metadata={"help": "How far items of whole training sequences change places, in places."}
+    )
     max_tokens_per_batch: int | None = field(
         default=None, metadata={"help": "Tokens of a batch's histories at most, instead of a number of samples."}
     )
@@ -133,6 +138,8 @@ class ETEGRecTrainingArguments(RankedTrainingArguments):
         for name in ("code_weight", "vq_weight", "sia_weight", "psa_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; a loss weight can't be negative.")
+        if self.order_noise < 0:
+            raise ValueError(f"`order_noise` is {self.order_noise}; give a number of places, 0 or more.")
         if self.temperature <= 0:
             raise ValueError(f"`temperature` is {self.temperature}; it must be positive.")
         if self.torch_compile:

@@ -94,6 +94,14 @@ def test_a_causal_encoder_is_trained_by_whole_sequences(runs, tmp_path, monkeypa
     assert model.config.encoder_attention == "causal"
 
 
+def test_noise_in_the_order_of_items_needs_whole_sequences(runs, tmp_path, capsys):
+    wanted = ["train", "--data", runs / "data", "--tokenizer", runs / "tokenizer", "--output-dir", tmp_path / "model",
+              "--num-train-epochs", 2, *TINY]  # fmt: skip
+    message = failure(capsys, *wanted, "--order-noise", 1)
+    assert "`order_noise` is 1.0 and `encoder_attention` 'bidirectional'" in message
+    assert "`order_noise` is -1.0; give a number of places" in failure(capsys, *wanted, "--order-noise", -1)
+
+
 @pytest.fixture
 def determinism_of_before():
     """Sets back what `--full-determinism` sets for the whole process."""

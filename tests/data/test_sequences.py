@@ -101,6 +101,41 @@ def test_every_item_but_the_first_is_a_target_of_one_window(rows, max_history, d
         assert len(read) == len(before) or len(read) > context, "all that came before, or more than the context"
 
 
+@given(SEQUENCES, st.integers(1, 6), st.floats(0.1, 20), st.data())
+def test_noise_moves_items_within_their_window(rows, max_history, noise, data):
+    context = data.draw(st.integers(0, max_history - 1))
+    plain = WholeSequenceDataset(make_split(rows), max_history, context)
+    noisy = WholeSequenceDataset(make_split(rows), max_history, context, noise, seed=3)
+    every = list(range(len(plain)))
+    before, after = plain.__getitems__(every), noisy.__getitems__(every)
+    for row, length in enumerate(plain.lengths):
+        items, labels = after["input_ids"][row].tolist(), after["labels"][row].tolist()
+        if plain.is_later[row]:
+            assert items == before["input_ids"][row].tolist()
+            assert labels == before["labels"][row].tolist()
+        else:
+            assert items[1:length] == labels[: length - 1], "a label is the item that comes next"
+            window = [*before["input_ids"][row, :length].tolist(), before["labels"][row, length - 1].item()]
+            assert sorted([*items[:length], labels[length - 1]]) == sorted(window)
+        assert not any(items[length:])
+        assert not any(labels[length:])
+
+
+def test_noise_is_as_large_as_said_and_another_in_each_batch():
+    rows = [list(range(1, 42))] * 300
+    noisy = WholeSequenceDataset(make_split(rows), 50, order_noise=2.0)
+    first, again = noisy.__getitems__(list(range(300))), noisy.__getitems__(list(range(300)))
+    assert torch.equal(first["input_ids"], again["input_ids"]), "it follows from seed and batch alone"
+    middle = first["input_ids"][:, 10:30]
+    moved = (middle - torch.arange(11, 31)).float()
+    assert abs(moved.mean()) < 0.1
+    assert 1.5 < moved.std() < 2.5
+    other = noisy.__getitems__(list(range(299, -1, -1)))["input_ids"].flip(0)
+    assert not torch.equal(other, first["input_ids"])
+    seeded = WholeSequenceDataset(make_split(rows), 50, order_noise=2.0, seed=1)
+    assert not torch.equal(seeded.__getitems__(list(range(300)))["input_ids"], first["input_ids"])
+
+
 @given(
     st.lists(st.integers(1, 9), min_size=1, max_size=40),
     st.integers(9, 30),

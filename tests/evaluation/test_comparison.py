@@ -69,7 +69,7 @@ def test_a_protocol_tells_data_and_measurement(prepared):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("num_beams", 20), ("split", "validation"), ("data", {"items": "other"}), ("rerank", 1.0)]
+    ("name", "value"), [("num_beams", 20), ("split", "validation"), ("data", {"items": "other"}), ("dtype", "float16")]
 )
 def test_results_of_another_protocol_are_not_merged(prepared, name, value):
     protocol = protocol_of(prepared, "test", False, num_beams=50)

@@ -7,7 +7,6 @@ import torch
 from conftest import make_model, random_codes, random_histories
 
 from etegrec_hf.models.beam_search_etegrec import BeamDecoder
-from etegrec_hf.models.headwise_t5_etegrec import encode
 from etegrec_hf.training.code_policy import ROLLOUTS, AllCodes, CodePolicy, encode_distinct
 
 LENGTHS = [3, 1, 5]
@@ -140,12 +139,13 @@ def test_padding_changes_nothing():
         assert_near(alone, expected[row : row + 1])
 
 
-def test_each_distinct_history_is_encoded_once():
-    model = make_model(random_codes(40, 3, 8), 8)
+@pytest.mark.parametrize("reads_items", [False, True])
+def test_each_distinct_history_is_encoded_once(reads_items):
+    model = make_model(random_codes(40, 3, 8), 8, reads_items=reads_items)
     histories = random_histories(model, [3, 1, 3])[[0, 1, 2, 1, 1, 0]]
     inputs = model.inputs_from_items(histories)
     states, mask = encode_distinct(model, **inputs)
-    alone = encode(model.encoder, inputs["input_ids"], inputs["attention_mask"])
+    alone = model.encoder(**inputs, item_vectors=model.item_vectors(inputs["input_ids"])).last_hidden_state
     kept = inputs["attention_mask"].unsqueeze(2)
     assert_near(states * mask.unsqueeze(2), alone * kept)
 
