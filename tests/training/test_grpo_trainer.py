@@ -51,9 +51,9 @@ def test_without_old_log_probabilities_the_ratio_is_exactly_1(prepared, tmp_path
 def test_each_distinct_history_is_encoded_once_a_pass(prepared, tmp_path, monkeypatch):
     rows, encode = [], code_policy.encode
 
-    def counting(encoder, input_ids, attention_mask):
+    def counting(encoder, input_ids, attention_mask, item_vectors):
         rows.append([tuple(row[row > 0].tolist()) for row in input_ids])
-        return encode(encoder, input_ids, attention_mask)
+        return encode(encoder, input_ids, attention_mask, item_vectors)
 
     monkeypatch.setattr(code_policy, "encode", counting)
     train = Dataset.from_dict({"prompt": [[1], [1, 2], [3], [4, 4, 4]] * 8, "target": list(range(1, 33))})
