@@ -33,7 +33,8 @@ TINY = {
               "num_train_epochs": 2, "num_beams": 10, **COMMON},
     "finetune": {"num_train_epochs": 1, "num_beams": 10, **COMMON},
     "evaluate": {"num_beams": 10},
-    "variants": {"full": {}, "no finetuning": {"finetune": None}, "no SIA": {"train": {"sia_weight": 0}, "finetune": None}},
+    "variants": {"full": {}, "no finetuning": {"finetune": None},
+                 "no SIA": {"train": {"sia_weight": 0}, "finetune": None}},
 }  # fmt: skip
 
 
