@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from etegrec_hf.cli.embed import EmbedArguments
 from etegrec_hf.cli.evaluate import EvaluateArguments
 from etegrec_hf.cli.finetune import FinetuneArguments
 from etegrec_hf.cli.parsing import read_config
@@ -15,10 +16,12 @@ from etegrec_hf.cli.prepare import PrepareArguments
 from etegrec_hf.cli.train import RecommenderSizes, TrainArguments
 from etegrec_hf.cli.train_tokenizer import TokenizerArguments
 from etegrec_hf.training.arguments import ETEGRecTrainingArguments, FinetuningArguments, RQVAETrainingArguments
+from etegrec_hf.training.collaborative import CollaborativeSizes, CollaborativeTrainingArguments
 
 RECIPES = Path(__file__).parents[1] / "examples/recipes"
 CLASSES = {
     "prepare": (PrepareArguments,),
+    "embed": (EmbedArguments, CollaborativeSizes, CollaborativeTrainingArguments),
     "train-tokenizer": (TokenizerArguments, RQVAETrainingArguments),
     "train": (TrainArguments, RecommenderSizes, ETEGRecTrainingArguments),
     "finetune": (FinetuneArguments, FinetuningArguments),
@@ -40,8 +43,10 @@ TINY = {
 
 @pytest.mark.parametrize("folder", sorted(path.name for path in RECIPES.iterdir() if path.is_dir()))
 def test_recipes_hold_known_keys(folder):
-    for command, classes in CLASSES.items():
-        read_config(RECIPES / folder / f"{command}.yaml", classes)
+    for path in (RECIPES / folder).glob("*.yaml"):
+        if path.stem != "variants":
+            read_config(path, CLASSES[path.stem])
+    assert {path.stem for path in (RECIPES / folder).iterdir()} | {"embed"} == {*CLASSES, "variants"}
     variants = yaml.safe_load((RECIPES / folder / "variants.yaml").read_text())
     assert variants["full"] == {}
     for changes in variants.values():

@@ -59,8 +59,7 @@ class ETEGRecConfig(PreTrainedConfig):
 
     Raises:
         ValueError: `code_length` below 2, another size below 1, an unknown attention, `reads_items` without semantic
-            embeddings, or an RQ-VAE whose levels or
-            codebooks don't fit.
+            embeddings, or an RQ-VAE whose levels or codebooks don't fit.
 
     Source: seed sections 2.1 and 6.
     """

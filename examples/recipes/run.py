@@ -62,11 +62,21 @@ class Recipe:
             lines.write(json.dumps({"command": command, "told": told, "seconds": time.perf_counter() - start}) + "\n")
 
     def prepare(self) -> None:
-        """The prepared dataset, which all seeds and variants share."""
+        """The prepared dataset, which all seeds and variants share, embedded as `embed.yaml` says if there is one."""
         if not (self.data / "README.md").exists():
             shutil.rmtree(self.data, ignore_errors=True)
             log = self.raw / yaml.safe_load((self.folder / "prepare.yaml").read_text(encoding="utf-8"))["path"]
             self.run("prepare", {}, path=log, output_dir=self.data)
+        if (self.folder / "embed.yaml").exists() and "embed" not in self.ended():
+            collaborative = self.output / "embed"
+            resume = {"resume": True} if any(collaborative.glob("checkpoint-*")) else {}
+            self.run("embed", {}, data=self.data, output_dir=collaborative, **resume)
+
+    def ended(self) -> list[str]:
+        """The commands that have ended so far."""
+        path = self.output / "commands.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return [json.loads(line)["command"] for line in lines]
 
     def train(self, command: str, changes: dict, folder: Path, **options) -> None:
         """One training, from its newest checkpoint if there is one."""
