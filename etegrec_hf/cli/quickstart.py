@@ -100,6 +100,8 @@ def quickstart(arguments: QuickstartArguments) -> dict:
         "test": results["test"],
         "baselines": results["baselines"],
         "optimum": optimum,
+        "protocol": results["protocol"],
+        "seeds": results["seeds"],
         "seconds": time.perf_counter() - start,
     }
     Path(folder, "metrics.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

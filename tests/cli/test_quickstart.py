@@ -17,6 +17,8 @@ def test_quickstart_reaches_most_of_the_known_optimum(tmp_path):
     assert reached > metrics["baselines"]["transitions"]["recall@10"]
     assert reached > metrics["baselines"]["popularity"]["recall@10"]
     assert metrics["seconds"] > 0
+    assert metrics["protocol"]["split"] == "test"
+    assert set(metrics["seeds"].values()) == {0}
     for name in ("data", "tokenizer", "alternating", "model"):
         assert (tmp_path / "run" / name).is_dir()
     page = Page((tmp_path / "run/report.html").read_text(encoding="utf-8"))
