@@ -65,6 +65,10 @@ class RecommenderSizes:
             "help": "The encoder reads each item's semantic embedding and a vector of its own beside its codes."
         },
     )
+    has_repeat_bias: bool = field(
+        default=ETEGRecConfig.has_repeat_bias,
+        metadata={"help": "Learn how likely items of the history are to come again; with --constrained-softmax."},
+    )
     constrained_softmax: bool = field(
         default=ETEGRecConfig.constrained_softmax,
         metadata={"help": "Share probability among the codes that continue an item, instead of all of a level."},

@@ -10,6 +10,7 @@ import torch
 from .code_trie import CodeTrie, ExcludedItems, log_probabilities
 from .headwise_t5_etegrec import HeadwiseAttention, feed_forward, norm
 from .history_encoder_etegrec import additive
+from .repeat_bias_etegrec import RepeatBias
 
 
 class BeamDecoder:
@@ -118,6 +119,7 @@ def code_beam_search(
     num_beams: int,
     excluded: ExcludedItems | None = None,
     catalogue: CodeTrie | None = None,
+    repeats: RepeatBias | None = None,
     temperature: float | None = None,
     generator: torch.Generator | None = None,
     kept: list | None = None,
@@ -132,6 +134,7 @@ def code_beam_search(
         excluded ([`ExcludedItems`], *optional*): items that single users must not get.
         catalogue ([`CodeTrie`], *optional*): whose items' probabilities sum to 1, of which `trie` may hold a part. By
             default each level's codes have probabilities that do.
+        repeats ([`RepeatBias`], *optional*): over `catalogue`.
         temperature (`float`, *optional*): by default the search is deterministic. A number makes it a stochastic beam
             search: a sample without replacement from the distribution whose steps are the softmax of
             `logits / temperature` over the codes that may follow.
@@ -153,6 +156,8 @@ def code_beam_search(
     for level in range(trie.code_length):
         states = decoder.step(tokens, parent)  # [users, beams, d]
         logits = level_logits(states, level).float()  # [users, beams, K]
+        if repeats is not None:
+            logits = repeats.biased(logits, known, level)
         codes, child = trie.successors(node, level)  # [users, beams, m]
         if excluded is not None:
             child = excluded.without(child, level)

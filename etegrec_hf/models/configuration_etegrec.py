@@ -47,6 +47,8 @@ class ETEGRecConfig(PreTrainedConfig):
         encoder_attention (`str`, *optional*, defaults to `"bidirectional"`): which items of a history an item sees in
             the encoder: all of them, or with `"causal"` itself and earlier ones. A causal encoder reads a user's whole
             sequence once for all its prefixes, in training, and goes on from where it was when an item is added.
+        has_repeat_bias (`bool`, *optional*, defaults to `False`): whether the model learns, a number a level, how
+            likely codes are that lead only to items of the history, see [`RepeatBias`]; with `constrained_softmax`.
         reads_items (`bool`, *optional*, defaults to `False`): whether the encoder reads, beside an item's codes, a
             vector of the item's own and its semantic embedding, see [`ItemInputs`].
         max_history (`int`, *optional*, defaults to 50): items of a history that are read, the last ones.
@@ -59,7 +61,8 @@ class ETEGRecConfig(PreTrainedConfig):
 
     Raises:
         ValueError: `code_length` below 2, another size below 1, an unknown attention, `reads_items` without semantic
-            embeddings, or an RQ-VAE whose levels or codebooks don't fit.
+            embeddings, `has_repeat_bias` without `constrained_softmax`, or an RQ-VAE whose levels or codebooks don't
+            fit.
 
     Source: seed sections 2.1 and 6.
     """
@@ -90,6 +93,7 @@ class ETEGRecConfig(PreTrainedConfig):
     feed_forward_proj: str = "relu"
     scale_logits: bool = True
     constrained_softmax: bool = False
+    has_repeat_bias: bool = False
     encoder_attention: str = "bidirectional"
     reads_items: bool = False
     max_history: int = 50
@@ -114,6 +118,11 @@ class ETEGRecConfig(PreTrainedConfig):
         if self.encoder_attention not in ENCODER_ATTENTION:
             raise ValueError(
                 f"`encoder_attention` is {self.encoder_attention!r}; choose one of {', '.join(ENCODER_ATTENTION)}."
+            )
+        if self.has_repeat_bias and not self.constrained_softmax:
+            raise ValueError(
+                "`has_repeat_bias` is True and `constrained_softmax` False, but only among codes of items it is known "
+                "which of them repeat; turn both on, or neither."
             )
         if self.reads_items and not self.has_semantic_embedding:
             raise ValueError(

@@ -13,6 +13,7 @@ from .code_trie import CodeTrie, ExcludedItems
 from .encoded_history_etegrec import EncodedHistory, HistoryEncodingMixin
 from .headwise_t5_etegrec import encode
 from .logits_process_etegrec import CodeTrieLogitsProcessor
+from .repeat_bias_etegrec import RepeatBias
 
 # Tokens that `recommend` holds at a time: on a CPU as many as caches like, on a GPU enough to keep it busy
 MAX_BATCH_TOKENS = {"cpu": 4096, "cuda": 131072}
@@ -28,6 +29,7 @@ class CodeDecodingMixin(HistoryEncodingMixin):
     decoder: Any  # T5Stack
     generation_config: Any  # GenerationConfig
     semantic_embedding: Any
+    repeat_bias: Any  # one number a level, or None
     _level_logits: Any  # decoder states and a level to logits
     preference_adapter: Any  # decoder states to the space of semantic embeddings
 
@@ -69,8 +71,10 @@ class CodeDecodingMixin(HistoryEncodingMixin):
         input_ids = kwargs.pop("input_ids", None) if inputs is None else inputs
         if input_ids is not None:
             input_ids, attention_mask = self._check_history(input_ids, kwargs.get("attention_mask"))
-        elif exclude is not None or exclude_history:
-            raise ValueError("`exclude` and `exclude_history` need the histories; pass `input_ids` too.")
+        elif exclude is not None or exclude_history or self.repeat_bias is not None:
+            raise ValueError(
+                "`exclude`, `exclude_history` and models with a repeat bias need the histories; pass `input_ids` too."
+            )
         settings = self.generation_config if generation_config is None else generation_config
         num_beams, returned, do_sample = (
             kwargs.get(name) or getattr(settings, name, None) or 1
@@ -96,6 +100,7 @@ class CodeDecodingMixin(HistoryEncodingMixin):
                 )
         elif exclude is not None or allowed is not None or exclude_history:
             raise ValueError("`exclude`, `allowed` and `exclude_history` need `constrained=True`.")
+        repeats = self.repeats_of(input_ids) if constrained and input_ids is not None else None
         if input_ids is not None:
             input_ids, kwargs["attention_mask"] = self._last_items(input_ids, attention_mask)
             if self.item_inputs is not None and "encoder_outputs" not in kwargs:  # transformers would give codes alone
@@ -104,7 +109,9 @@ class CodeDecodingMixin(HistoryEncodingMixin):
                         input_ids, kwargs["attention_mask"], item_vectors=self.item_vectors(input_ids)
                     )
         catalogue = self._normalized_over if constrained else None
-        levels = CodeTrieLogitsProcessor(self.config.code_length, self.config.codebook_size, trie, excluded, catalogue)
+        levels = CodeTrieLogitsProcessor(
+            self.config.code_length, self.config.codebook_size, trie, excluded, catalogue, repeats
+        )
         output = super().generate(  # type: ignore[misc]  # GenerationMixin stands behind in the model's bases
             input_ids,
             generation_config=generation_config,
@@ -219,6 +226,12 @@ class CodeDecodingMixin(HistoryEncodingMixin):
         sampling = {"temperature": temperature, "generator": generator}
         return self._search(input_ids, attention_mask, encoded, num_samples, num_samples, *constraints, **sampling)
 
+    def repeats_of(self, input_ids: torch.LongTensor) -> RepeatBias | None:
+        """The repeat bias of histories `[batch, items * code_length]`, for a model that has one."""
+        if self.repeat_bias is None:
+            return None
+        return RepeatBias(self.code_trie, self._leaves_of(input_ids), self.repeat_bias)
+
     @property
     def _normalized_over(self) -> CodeTrie | None:
         """The catalogue whose items share all probability, where the configuration says so."""
@@ -248,6 +261,7 @@ class CodeDecodingMixin(HistoryEncodingMixin):
             input_ids, attention_mask = encoded.input_ids, encoded.states_mask
         trie, leaves = self._constraints(input_ids, exclude, allowed, exclude_history)
         catalogue = self._normalized_over
+        whole = input_ids
         if encoded is None:
             input_ids, attention_mask = self._last_items(input_ids, attention_mask)
         users = len(input_ids)
@@ -262,8 +276,9 @@ class CodeDecodingMixin(HistoryEncodingMixin):
                 states = encoded.states[rows, columns]
             decoder = BeamDecoder(self.decoder, states, mask)
             excluded = None if leaves is None else ExcludedItems(trie, leaves[rows])
+            repeats = self.repeats_of(whole[rows])
             found, log_p = code_beam_search(
-                decoder, self._level_logits, trie, num_beams, excluded, catalogue, **sampling
+                decoder, self._level_logits, trie, num_beams, excluded, catalogue, repeats, **sampling
             )
             if rerank:
                 log_p = log_p + rerank * self._preference(decoder.start_states, found)

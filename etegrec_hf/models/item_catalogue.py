@@ -56,6 +56,10 @@ class ItemCatalogueMixin:
             self._known_tries = (tables, state, (trie, everything))
         return self._known_tries[2]
 
+    def _leaves_of(self, input_ids: torch.LongTensor) -> torch.LongTensor:
+        """Nodes `[batch, items]` of the items of token ids, -1 for those that can't be recommended, and padding."""
+        return self.code_trie.walk(input_ids.unflatten(1, (-1, self.config.code_length)) - self._level_offsets())
+
     def _items_read(self, input_ids: torch.LongTensor) -> torch.LongTensor:
         """Item indices `[batch, items]` of token ids `[batch, items * code_length]`; 0 where they are no item's."""
         everything = self._tries()[1]

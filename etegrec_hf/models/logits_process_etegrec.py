@@ -4,6 +4,7 @@ import torch
 from transformers import LogitsProcessor
 
 from .code_trie import CodeTrie, ExcludedItems, log_probabilities
+from .repeat_bias_etegrec import RepeatBias
 
 
 class CodeTrieLogitsProcessor(LogitsProcessor):
@@ -20,6 +21,7 @@ class CodeTrieLogitsProcessor(LogitsProcessor):
         trie ([`CodeTrie`], *optional*): the catalogue; without it any code of the level may follow.
         excluded ([`ExcludedItems`], *optional*): items that single users must not get.
         catalogue ([`CodeTrie`], *optional*): whose items' probabilities sum to 1, of which `trie` may hold a part.
+        repeats ([`RepeatBias`], *optional*): over `catalogue`, of each user.
 
     Raises:
         ValueError: a trie of other codes.
@@ -32,6 +34,7 @@ class CodeTrieLogitsProcessor(LogitsProcessor):
         trie: CodeTrie | None = None,
         excluded: ExcludedItems | None = None,
         catalogue: CodeTrie | None = None,
+        repeats: RepeatBias | None = None,
     ):
         if trie is not None and (trie.code_length, trie.codebook_size) != (code_length, codebook_size):
             raise ValueError(
@@ -43,6 +46,7 @@ class CodeTrieLogitsProcessor(LogitsProcessor):
         self.trie = trie
         self.excluded = excluded
         self.catalogue = catalogue
+        self.repeats = repeats
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """Masks `scores` `[rows, vocab_size]` given decoder ids `[rows, 1 + codes so far]`."""
@@ -56,7 +60,12 @@ class CodeTrieLogitsProcessor(LogitsProcessor):
         offsets = 1 + torch.arange(level, device=input_ids.device) * self.codebook_size
         before = input_ids[:, 1:] - offsets
         known = before.new_zeros(len(before)) if self.catalogue is None else self.catalogue.walk(before)
-        log_probs = log_probabilities(scores[:, start : start + self.codebook_size], self.catalogue, known, level)
+        logits = scores[:, start : start + self.codebook_size]
+        if self.repeats is not None:  # each user's rows are neighbours
+            users = len(self.repeats.had.remaining)
+            by_user = self.repeats.biased(logits.view(users, -1, self.codebook_size), known.view(users, -1), level)
+            logits = by_user.flatten(0, 1)
+        log_probs = log_probabilities(logits, self.catalogue, known, level)
         if log_probs.isnan().any():
             raise ValueError("the scores are NaN; the model's weights are damaged: load an earlier checkpoint.")
         if self.trie is not None:

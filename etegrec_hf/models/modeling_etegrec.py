@@ -18,6 +18,7 @@ from .history_encoder_etegrec import HistoryEncoder, additive
 from .item_inputs_etegrec import ItemInputs
 from .model_card_etegrec import ModelCardMixin
 from .modeling_rqvae import RQVAEModel
+from .repeat_bias_etegrec import RepeatBias
 from .target_decoder_etegrec import TargetDecoder
 
 if TYPE_CHECKING:  # never run: saving a model copies the files that it imports, and the pipeline belongs to it
@@ -88,6 +89,7 @@ class ETEGRecForConditionalGeneration(CodeDecodingMixin, ModelCardMixin, PreTrai
             self.sequence_adapter = nn.Linear(config.d_model, config.rqvae_config.latent_size)
             self.preference_adapter = nn.Linear(config.d_model, config.rqvae_config.input_size)
         self.item_inputs = ItemInputs(config) if config.reads_items else None
+        self.repeat_bias = nn.Parameter(torch.zeros(config.code_length)) if config.has_repeat_bias else None
         for module in self.modules():
             if isinstance(module, nn.ReLU):
                 module.inplace = True  # its input is a linear layer's output, which nobody else needs
@@ -110,6 +112,8 @@ class ETEGRecForConditionalGeneration(CodeDecodingMixin, ModelCardMixin, PreTrai
             init.normal_(module.shared.weight, std=self.config.initializer_factor)
             init.zeros_(module.item_tokens)
             init.zeros_(module.is_removed)
+            if module.repeat_bias is not None:
+                init.zeros_(module.repeat_bias)
             if module.semantic_embedding is not None:
                 init.zeros_(module.semantic_embedding)
         elif isinstance(module, ItemInputs):
@@ -217,7 +221,7 @@ class ETEGRecForConditionalGeneration(CodeDecodingMixin, ModelCardMixin, PreTrai
                 logits = self._logits_by_level(decoder_states)
         if labels is not None and logits is not None:
             if self.config.constrained_softmax:
-                logits = self._of_items_only(logits, labels)
+                logits = self._of_items_only(logits, labels, self._repeats(input_ids, history_lengths))
             codes = (labels - self._level_offsets()).masked_fill(labels == self.config.pad_token_id, -100)
             loss = F.cross_entropy(logits.flatten(0, -2).float(), codes.flatten())
 
@@ -280,20 +284,45 @@ class ETEGRecForConditionalGeneration(CodeDecodingMixin, ModelCardMixin, PreTrai
         levels = range(self.config.code_length)
         return torch.stack([self._level_logits(decoder_states[..., level, :], level) for level in levels], dim=-2)
 
-    def _of_items_only(self, logits: torch.Tensor, labels: torch.LongTensor) -> torch.Tensor:
+    def _repeats(
+        self, input_ids: torch.LongTensor | None, history_lengths: torch.LongTensor | None
+    ) -> RepeatBias | None:
+        """The repeat bias of histories, or where those are several to a row, of what stands before each target."""
+        if self.repeat_bias is None:
+            return None
+        if input_ids is None:
+            raise ValueError(
+                "`input_ids` is missing, by which a model with a repeat bias knows what a user had; give it beside "
+                "`encoder_outputs`."
+            )
+        if history_lengths is None:
+            return self.repeats_of(input_ids)
+        leaves = self._leaves_of(input_ids)
+        before = torch.arange(leaves.shape[1], device=leaves.device) < history_lengths.unsqueeze(2)
+        of_targets = leaves.unsqueeze(1).masked_fill(~before, -1)  # [batch, targets, items]
+        return RepeatBias(self.code_trie, of_targets.flatten(0, 1), self.repeat_bias)
+
+    def _of_items_only(
+        self, logits: torch.Tensor, labels: torch.LongTensor, repeats: RepeatBias | None
+    ) -> torch.Tensor:
         """Logits `[..., L, K]` along the paths of `labels` `[..., L]`, the lowest where no item goes on.
 
         Items that can't be recommended (removed ones, padding) keep all of theirs.
         """
         trie, codes = self.code_trie, labels - self._level_offsets()
+        rows = -1 if repeats is None else len(repeats.had.remaining)
         node = torch.zeros_like(codes[..., 0])
-        goes_on = []
-        for level in range(self.config.code_length):
-            goes_on.append(trie.children(node, level))
+        levels = []
+        for level, of_level in enumerate(logits.unbind(-2)):
+            goes_on = trie.children(node, level)
+            if repeats is not None:
+                by_row = of_level.reshape(rows, -1, of_level.shape[-1])
+                of_level = repeats.biased(by_row, node.reshape(rows, -1), level).view_as(of_level)
+            levels.append((of_level, goes_on))
             node = trie.advance(node, codes[..., level])
-        is_item = (node >= 0)[..., None, None]
-        goes_on = torch.stack(goes_on, dim=-2)
-        return logits.masked_fill(is_item & ~goes_on, torch.finfo(logits.dtype).min)
+        is_item = (node >= 0).unsqueeze(-1)
+        lowest = torch.finfo(logits.dtype).min
+        return torch.stack([of_level.masked_fill(is_item & ~goes_on, lowest) for of_level, goes_on in levels], dim=-2)
 
     def _scaled(self, decoder_states: torch.Tensor) -> torch.Tensor:
         return decoder_states * self.config.d_model**-0.5 if self.config.scale_logits else decoder_states

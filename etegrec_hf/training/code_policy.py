@@ -6,6 +6,7 @@ import torch
 
 from ..models.beam_search_etegrec import BeamDecoder, code_beam_search
 from ..models.headwise_t5_etegrec import encode
+from ..models.repeat_bias_etegrec import RepeatBias
 
 ROLLOUTS = ("sample", "without_replacement", "beam")
 
@@ -120,7 +121,7 @@ class CodePolicy:
 
     @torch.no_grad()
     def roll_out(
-        self, decoder: BeamDecoder, level_logits, kind: str, group: int
+        self, decoder: BeamDecoder, level_logits, kind: str, group: int, repeats: RepeatBias | None = None
     ) -> tuple[torch.LongTensor, torch.FloatTensor]:
         """Completions of each history.
 
@@ -130,6 +131,7 @@ class CodePolicy:
             kind (`str`): `"sample"` draws each completion by itself, code by code; `"without_replacement"` draws
                 distinct ones by stochastic beam search; `"beam"` takes those that a beam search finds.
             group (`int`): completions a history.
+            repeats ([`RepeatBias`], *optional*): the model's, of these histories.
 
         Returns:
             raw codes `[histories, group, code_length]`, and log-probabilities `[histories, group]` of whole
@@ -137,22 +139,22 @@ class CodePolicy:
         """
         trie = self.trie
         if kind == "sample":
-            return self._sample(trie, decoder, level_logits, group)
+            return self._sample(trie, decoder, level_logits, group, repeats)
         temperature = self.temperature if kind == "without_replacement" else None
         catalogue = trie if self.constrained and self.model.config.constrained_softmax else None
-        paths, log_p = code_beam_search(
-            decoder, level_logits, trie, group, catalogue=catalogue, temperature=temperature
-        )
+        paths, log_p = code_beam_search(decoder, level_logits, trie, group, None, catalogue, repeats, temperature)
         paths, log_p = paths[:, :group], log_p[:, :group]
         return self.model.item_codes[paths - 1] if self.constrained else trie.codes(paths), log_p
 
-    def _sample(self, trie, decoder, level_logits, group) -> tuple[torch.LongTensor, torch.FloatTensor]:
+    def _sample(self, trie, decoder, level_logits, group, repeats) -> tuple[torch.LongTensor, torch.FloatTensor]:
         tokens = torch.zeros((decoder.users, 1), dtype=torch.long, device=trie.device)  # the decoder start
         node, parent = tokens, None
         log_p = torch.zeros((decoder.users, group), device=trie.device)
         drawn = []
         for level in range(trie.code_length):
             logits = level_logits(decoder.step(tokens, parent), level)  # [histories, 1 or group, K]
+            if repeats is not None:
+                logits = repeats.biased(logits, node, level)
             steps, codes, child = self.steps(trie, logits, node, level)
             # all of a group's first codes come from one distribution, later ones from one of their own each
             draws = group if level == 0 else 1

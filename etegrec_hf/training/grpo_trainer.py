@@ -93,6 +93,11 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
                 f"{code_length}: a completion is the codes of one item; leave it out."
             )
         args.max_completion_length = code_length
+        if model.config.constrained_softmax and not args.constrained:
+            raise ValueError(
+                "`constrained` is False and the model's `constrained_softmax` True: its probabilities are shared "
+                "among items alone; leave `constrained` at True."
+            )
         distinct = model.code_trie.n_items if args.constrained else model.config.codebook_size**code_length
         if args.rollout != "sample" and distinct < args.num_generations:
             raise ValueError(
@@ -161,7 +166,9 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
         ids = ids.to(self.accelerator.device)  # [groups, tokens]
         with torch.no_grad(), self.accelerator.autocast():
             decoder = BeamDecoder(core.decoder, *encode_distinct(core, ids, (ids > 0).long()))
-            codes, log_p = self.policy.roll_out(decoder, core._level_logits, self.args.rollout, num_generations)
+            codes, log_p = self.policy.roll_out(
+                decoder, core._level_logits, self.args.rollout, num_generations, core.repeats_of(ids)
+            )
         self._log_probability = log_p.flatten().tolist()
         return (codes + core._level_offsets()).flatten(0, 1).tolist(), None
 
@@ -200,7 +207,7 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
         histories, mask = (tensor[::group, :-code_length][learned] for tensor in (input_ids, attention_mask))
         with self.accelerator.autocast():
             states, mask = encode_distinct(core, histories, mask)
-            logits = model(encoder_outputs=(states,), attention_mask=mask, labels=labels[learned]).logits
+            logits = model(histories, mask, labels[learned], encoder_outputs=(states,)).logits
         scored = self.policy.log_probs(logits, labels[learned] - core._level_offsets())
         log_probs, entropies = (part.new_zeros(labels.shape).index_put((learned,), part) for part in scored)
         return log_probs.flatten(0, 1), entropies.flatten(0, 1)

@@ -12,6 +12,8 @@ from etegrec_hf import CodeTrieLogitsProcessor, ETEGRecConfig, ETEGRecForConditi
 from etegrec_hf.models.beam_search_etegrec import BeamDecoder
 from etegrec_hf.models.configuration_etegrec import ENCODER_ATTENTION
 
+SOFTMAX = [{}, {"constrained_softmax": True}, {"constrained_softmax": True, "has_repeat_bias": True}]
+
 
 def all_scores(model, history: torch.Tensor) -> torch.Tensor:
     """Log-probability of every item `[batch, n_items]` by scoring each with the forward pass."""
@@ -38,17 +40,15 @@ def assert_same_ranking(items, scores, expected_items, expected_scores):
     lengths=st.lists(st.integers(1, 5), min_size=1, max_size=4),
     seed=st.integers(0, 99),
     encoder=st.sampled_from(ENCODER_ATTENTION),
-    constrained=st.booleans(),
+    softmax=st.sampled_from(SOFTMAX),
     reads_items=st.booleans(),
 )
-def test_a_beam_as_wide_as_the_catalogue_is_brute_force(
-    n_items, shape, lengths, seed, encoder, constrained, reads_items
-):
-    kinds = {"encoder_attention": encoder, "constrained_softmax": constrained, "reads_items": reads_items}
+def test_a_beam_as_wide_as_the_catalogue_is_brute_force(n_items, shape, lengths, seed, encoder, softmax, reads_items):
+    kinds = {"encoder_attention": encoder, "reads_items": reads_items, **softmax}
     model = make_model(random_codes(n_items, *shape, seed=seed), shape[1], seed=seed, **kinds)
     history = random_histories(model, lengths, seed)
     expected_scores, order = all_scores(model, history).sort(descending=True, dim=1)
-    if constrained:
+    if softmax:
         torch.testing.assert_close(expected_scores.exp().sum(1), torch.ones(len(lengths)))
     items, scores = model.recommend(**model.inputs_from_items(history), top_k=n_items, num_beams=n_items)
     assert_same_ranking(items, scores, order + 1, expected_scores)
@@ -61,15 +61,15 @@ def test_a_beam_as_wide_as_the_catalogue_is_brute_force(
     seed=st.integers(0, 99),
     attention=st.sampled_from(["sdpa", "eager"]),
     encoder=st.sampled_from(ENCODER_ATTENTION),
-    constrained=st.booleans(),
+    softmax=st.sampled_from(SOFTMAX),
     reads_items=st.booleans(),
 )
-def test_generate_and_recommend_agree(lengths, beams, seed, attention, encoder, constrained, reads_items):
+def test_generate_and_recommend_agree(lengths, beams, seed, attention, encoder, softmax, reads_items):
     kinds = {
         "attn_implementation": attention,
         "encoder_attention": encoder,
-        "constrained_softmax": constrained,
         "reads_items": reads_items,
+        **softmax,
     }
     model = make_model(random_codes(50, 3, 8, seed=seed), 8, seed=seed, **kinds)
     history = random_histories(model, lengths, seed)
@@ -149,11 +149,11 @@ def test_a_removed_item_can_still_be_a_label_of_constrained_softmax():
     assert not torch.equal(before[0], unlimited[0])
 
 
-@pytest.mark.parametrize("constrained", [False, True])
+@pytest.mark.parametrize("softmax", SOFTMAX)
 @settings(max_examples=25)
 @given(data=st.data(), seed=st.integers(0, 99))
-def test_excluded_items_and_all_but_allowed_ones_stay_out(constrained, data, seed):
-    model = make_model(random_codes(20, 3, 4, seed=seed), 4, seed=seed, constrained_softmax=constrained)
+def test_excluded_items_and_all_but_allowed_ones_stay_out(softmax, data, seed):
+    model = make_model(random_codes(20, 3, 4, seed=seed), 4, seed=seed, **softmax)
     history = random_histories(model, [2, 3], seed)
     index = st.integers(0, 20)
     exclude = torch.tensor([data.draw(st.lists(index, min_size=6, max_size=6)) for _ in range(2)])
@@ -275,8 +275,7 @@ def test_more_wanted_than_there_are(model):
 @settings(max_examples=20)
 @given(data=st.data(), seed=st.integers(0, 99))
 def test_generate_obeys_what_recommend_obeys(data, seed):
-    constrained = data.draw(st.booleans())
-    model = make_model(random_codes(30, 3, 5, seed=seed), 5, seed=seed, constrained_softmax=constrained)
+    model = make_model(random_codes(30, 3, 5, seed=seed), 5, seed=seed, **data.draw(st.sampled_from(SOFTMAX)))
     inputs = model.inputs_from_items(random_histories(model, [2, 4], seed))
     exclude = torch.tensor([data.draw(st.lists(st.integers(0, 30), min_size=4, max_size=4)) for _ in range(2)])
     allowed = data.draw(st.one_of(st.none(), st.sets(st.integers(1, 30), min_size=15)))

@@ -12,6 +12,7 @@ from etegrec_hf.models.encoded_history_etegrec import BATCH_DIM
 from etegrec_hf.models.headwise_t5_etegrec import HeadwiseAttention
 
 FIELDS = list(BATCH_DIM)
+KINDS = st.sampled_from([{}, {"reads_items": True}, {"constrained_softmax": True, "has_repeat_bias": True}])
 
 
 def causal(seed: int = 0, **config):
@@ -56,7 +57,7 @@ def items_of(lengths: list[int], seed: int) -> list[list[int]]:
 @settings(max_examples=40)
 @given(data=st.data(), users=st.integers(1, 4), seed=st.integers(0, 99), max_history=st.sampled_from([4, 50]))
 def test_extended_equals_encoded_in_one_piece(data, users, seed, max_history):
-    model = causal(seed, max_history=max_history, reads_items=data.draw(st.booleans()))
+    model = causal(seed, max_history=max_history, **data.draw(KINDS))
     padding = st.fixed_dictionaries({"left": st.booleans(), "more": st.integers(0, 2)})
     rows = items_of(data.draw(st.lists(st.integers(1, 6), min_size=users, max_size=users)), seed)
     encoded = encode(model, rows, **data.draw(padding))

@@ -34,7 +34,7 @@ def prefix_by_prefix(model):
 @pytest.mark.parametrize("reads_items", [False, True])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_one_pass_equals_prefix_by_prefix(attention, reads_items):
-    model = causal(reads_items=reads_items, constrained_softmax=reads_items)
+    model = causal(reads_items=reads_items, constrained_softmax=reads_items, has_repeat_bias=reads_items)
     model.set_attn_implementation(attention)
     together, is_target = one_pass(model)
     apart = prefix_by_prefix(model)

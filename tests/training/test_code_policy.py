@@ -41,13 +41,14 @@ def score(model, policy, history, codes):
     inputs = model.inputs_from_items(history)
     states, mask = encode_distinct(model, inputs["input_ids"], inputs["attention_mask"])
     labels = codes + model._level_offsets()
-    return policy.log_probs(model(encoder_outputs=(states,), attention_mask=mask, labels=labels).logits, codes)
+    outputs = model(inputs["input_ids"], mask, labels, encoder_outputs=(states,))
+    return policy.log_probs(outputs.logits, codes)
 
 
 def roll_out(model, policy, history, kind, group):
     inputs = model.inputs_from_items(history)
     decoder = BeamDecoder(model.decoder, *encode_distinct(model, **inputs))
-    return policy.roll_out(decoder, model._level_logits, kind, group)
+    return policy.roll_out(decoder, model._level_logits, kind, group, model.repeats_of(inputs["input_ids"]))
 
 
 @pytest.mark.parametrize("constrained", [True, False])
@@ -83,7 +84,17 @@ def test_all_items_have_probabilities_that_sum_to_1_and_an_entropy():
 @pytest.mark.parametrize("constrained", [True, False])
 @pytest.mark.parametrize("kind", ROLLOUTS)
 def test_what_is_rolled_out_is_scored_alike(kind, constrained):
-    model = make_model(random_codes(40, 3, 8), 8)
+    check_rollouts(make_model(random_codes(40, 3, 8), 8), kind, constrained)
+
+
+@pytest.mark.parametrize("kind", ROLLOUTS)
+def test_with_probabilities_of_items_alone_and_a_repeat_bias_too(kind):
+    biased = {"constrained_softmax": True, "has_repeat_bias": True, "reads_items": True}
+    check_rollouts(make_model(random_codes(40, 3, 8), 8, **biased), kind, True)
+
+
+def check_rollouts(model, kind, constrained):
+    """Completions of each kind have the log-probabilities that scoring them gives."""
     policy = CodePolicy(model, temperature=0.8 if kind != "beam" else 1.0, top_k=0, constrained=constrained)
     history = random_histories(model, LENGTHS)
     torch.manual_seed(0)

@@ -124,6 +124,9 @@ def test_data_and_models_of_no_use_are_errors(prepared, tmp_path):
     with pytest.raises(ValueError, match="there are 64: take a smaller group, or 'sample'"):
         make_trainer(prepared, tmp_path, HitReward(), model, num_generations=128, rollout="beam",
                      per_device_train_batch_size=128, constrained=False)  # fmt: skip
+    model = tiny_model(prepared, constrained_softmax=True)
+    with pytest.raises(ValueError, match="`constrained` is False and the model's `constrained_softmax` True"):
+        make_trainer(prepared, tmp_path, HitReward(), model, constrained=False)
     with pytest.raises(ValueError, match="a reward is a str; models that score text can't read items"):
         make_trainer(prepared, tmp_path, ["some/reward-model"])
 

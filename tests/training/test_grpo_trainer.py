@@ -22,12 +22,16 @@ from etegrec_hf.training.rewards import REWARDS, make_reward
 # The ratio
 
 
-@pytest.mark.parametrize("constrained", [True, False])
+BIASED = {"constrained_softmax": True, "has_repeat_bias": True, "reads_items": True}
+
+
+@pytest.mark.parametrize(("constrained", "sizes"), [(True, {}), (False, {}), (True, BIASED)])
 @pytest.mark.parametrize("kind", ROLLOUTS)
-def test_the_ratio_is_1_before_the_first_update(prepared, tmp_path, kind, constrained):
+def test_the_ratio_is_1_before_the_first_update(prepared, tmp_path, kind, constrained, sizes):
     """In training mode, on a model with dropout, with top-k, by a pass of its own over shuffled groups."""
     options = {"rollout": kind, "constrained": constrained, "num_iterations": 2, "top_k": 3, "temperature": 0.8}
-    run = make_trainer(prepared, tmp_path, by_place, trainer=Spy, **options, **WITHOUT_EVALUATION)
+    model = tiny_model(prepared, **sizes)
+    run = make_trainer(prepared, tmp_path, by_place, model, trainer=Spy, **options, **WITHOUT_EVALUATION)
     run.train()
     old, reference, first = run.scores[:3]  # two without gradients, of all groups in order
     ratio = (first - run.losses[0]["old_per_token_logps"].flatten(0, 1)).exp()
