@@ -27,6 +27,8 @@ CODE = {
     "free_codes_etegrec.py",
     "headwise_t5_etegrec.py",
     "history_encoder_etegrec.py",
+    "item_inputs_etegrec.py",
+    "repeat_bias_etegrec.py",
     "target_decoder_etegrec.py",
     "item_catalogue.py",
     "logits_process_etegrec.py",
