@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 2
 
 RAW ?= data/raw/instruments
 OUTPUT ?= runs/instruments
-RECIPE := $(BIN)/python examples/recipes/run.py examples/recipes/instruments --raw $(RAW) --output-dir $(OUTPUT)
+RECIPE := $(BIN)/python examples/recipes/run.py examples/recipes
 
 .PHONY: quickstart reproduce-instruments ablate-instruments test test-fast test-minimum test-newest wheel-check lint docs clean
 
@@ -21,10 +21,10 @@ quickstart: $(VENV)/installed
 
 # The table of README.md, and that of docs/experiments.md: RAW names the folder of Instruments.inter.json
 reproduce-instruments: $(VENV)/installed
-	$(RECIPE)
+	$(RECIPE)/instruments --raw $(RAW) --output-dir $(OUTPUT) --variants full "no transition votes"
 
 ablate-instruments: $(VENV)/installed
-	$(RECIPE) --variants all
+	$(RECIPE)/instruments-ablations --raw $(RAW) --output-dir $(OUTPUT)-ablations --variants all --tables test
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -47,6 +47,9 @@ class EvaluateArguments:
     rerank: float = field(
         default=0.0, metadata={"help": "Weight of preference re-ranking; choose it on the validation split."}
     )
+    transitions: float = field(
+        default=0.0, metadata={"help": "Share of transition votes; choose it on the validation split."}
+    )
     batch_size: int = field(default=64, metadata={"help": "Users at a time."})
     ranks: str | None = field(
         default=None,
@@ -92,7 +95,15 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     with WorkProgress() as progress, torch.autocast(model.device.type, torch.bfloat16, enabled=arguments.bf16):
         advance = partial(progress.work_done, progress.begin("evaluating", len(split), "users"))
         ranked = recommend_split(
-            model, split, top_k, arguments.num_beams, arguments.batch_size, seen, advance, arguments.rerank
+            model,
+            split,
+            top_k,
+            arguments.num_beams,
+            arguments.batch_size,
+            seen,
+            advance,
+            arguments.rerank,
+            arguments.transitions,
         )
     metrics = ranking_metrics(ranked, split.targets)
     item_counts = np.bincount(data.train.sequences, minlength=data.n_items + 1)
@@ -108,6 +119,7 @@ def evaluate(arguments: EvaluateArguments) -> dict:
             dtype="bfloat16 autocast" if arguments.bf16 else "float32",
         ),
         "rerank": arguments.rerank,
+        "transitions": arguments.transitions,
         "seeds": TrainingRecord.read(local_folder(arguments.model)).seeds(),
     }
     if arguments.ranks is not None:

@@ -9,6 +9,7 @@ from transformers import set_seed
 from ..data.prepared import PreparedDataset
 from ..data.sequences import SequenceDataset, WholeSequenceDataset
 from ..data.streamed_sequences import StreamedSequences
+from ..data.transitions import largest_of_rows, transition_weights
 from ..hub.dataset_folder import training_files
 from ..hub.model_folder import load_model
 from ..hub.training_record import TrainingRecord
@@ -73,6 +74,10 @@ class RecommenderSizes:
         default=ETEGRecConfig.constrained_softmax,
         metadata={"help": "Share probability among the codes that continue an item, instead of all of a level."},
     )
+    num_transitions: int = field(
+        default=ETEGRecConfig.num_transitions,
+        metadata={"help": "Items kept that came next to each item, for --transitions of recommend and evaluate."},
+    )
     max_history: int = field(
         default=ETEGRecConfig.max_history, metadata={"help": "Items of a history that are read, the last ones."}
     )
@@ -84,6 +89,11 @@ def run(argv: list[str]) -> None:
 
 def train(arguments: TrainArguments, sizes: RecommenderSizes, training: ETEGRecTrainingArguments) -> ETEGRecTrainer:
     """Builds a recommender around the item tokenizer, trains both, and saves the best."""
+    if sizes.num_transitions and arguments.stream:
+        raise ValueError(
+            f"`num_transitions` is {sizes.num_transitions} and `stream` True, but all training sequences are counted "
+            "before training; hold them in memory, or keep no transitions."
+        )
     checkpoint = checkpoint_of(training, arguments.resume)
     data, embeddings = load_with_embeddings(arguments.data, arguments.stream, arguments.map_embeddings)
     item_tokenizer = load_model(RQVAEModel, arguments.tokenizer)
@@ -93,6 +103,9 @@ def train(arguments: TrainArguments, sizes: RecommenderSizes, training: ETEGRecT
     model = build_recommender(
         item_tokenizer.cpu(), embeddings, training.code_strategy, has_semantic_embedding=kept, **asdict(sizes)
     )
+    if sizes.num_transitions:
+        weights = transition_weights(data.train.sequences, data.train.offsets, data.n_items)
+        model.set_transitions(*map(torch.from_numpy, largest_of_rows(weights, sizes.num_transitions)))
     record = record_of(data, arguments.tokenizer)
     files = training_files(arguments.data) if arguments.stream else None
     mapped = None if kept else embeddings

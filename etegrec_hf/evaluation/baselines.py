@@ -7,8 +7,9 @@ import scipy.sparse
 import torch
 from transformers import GPT2LMHeadModel
 
-from ..data.embeddings import cooccurrence_counts
 from ..data.prepared import PreparedDataset, Split
+from ..data.transitions import largest_of_rows, transition_weights
+from ..models.transition_votes_etegrec import DECAY, RECENT
 from .collaborative import rank_split
 from .metrics import KS, ranking_metrics
 from .seen import seen_items
@@ -16,7 +17,6 @@ from .seen import seen_items
 LISTED = max(KS)  # items of a list; where there are fewer, 0 fills up
 CHUNK = 1024  # rows whose votes are held at a time
 SCORES = 2**25  # scores that are held at a time
-RECENT, DECAY = 10, 0.7  # items of a history that vote, and what each vote weighs beside the next newer one
 
 
 def popularity(data: PreparedDataset, split: Split, seen: scipy.sparse.csr_matrix | None = None) -> np.ndarray:
@@ -37,25 +37,13 @@ def popularity(data: PreparedDataset, split: Split, seen: scipy.sparse.csr_matri
     return np.where(best > 0, ranked[best - 1] + 1, 0)
 
 
-def transition_weights(data: PreparedDataset) -> scipy.sparse.csr_array:
-    """How strongly each item (row) makes each other (column) come next: `[n_items, n_items]`, items from 0.
-
-    For items i, j at distance d = 1..3 in a training sequence, `C[i, j] += 1/d` and `C[j, i] += 0.3/d`;
-    the weights are `N[i, j] = C[i, j] / sqrt(sum_j C[i, j])`.
-    """
-    forward = cooccurrence_counts(data.train.sequences - 1, data.train.offsets, data.n_items, window=3)
-    counts = forward + 0.3 * forward.T
-    totals = np.asarray(counts.sum(axis=1)).ravel()
-    return (scipy.sparse.diags_array(1 / np.sqrt(np.maximum(totals, 1e-12))) @ counts).tocsr()
-
-
 def transitions(data: PreparedDataset, split: Split, seen: scipy.sparse.csr_matrix | None = None) -> np.ndarray:
     """Items that followed or preceded the recent ones in training: `[rows, listed]` of item indices.
 
     A user's last 10 items, newest first, vote with `N[i, :] * 0.7**k`, N being [`transition_weights`]. Items are
     ranked by votes, ties by item index; where fewer have votes, 0 fills up.
     """
-    weights = transition_weights(data)
+    weights = transition_weights(data.train.sequences, data.train.offsets, data.n_items)
     recent = _recent(split, data.n_items)
     ranked = []
     for start in range(0, len(split), CHUNK):
@@ -63,7 +51,7 @@ def transitions(data: PreparedDataset, split: Split, seen: scipy.sparse.csr_matr
         if seen is not None:
             votes = votes - votes.multiply(seen[start : start + CHUNK])
         votes.eliminate_zeros()
-        ranked.append(_rank_votes(votes, LISTED))
+        ranked.append(largest_of_rows(votes, LISTED)[0])
     return np.concatenate(ranked)
 
 
@@ -128,17 +116,6 @@ def _recent(split: Split, n_items: int) -> scipy.sparse.csr_matrix:
     rows = np.broadcast_to(np.arange(len(split))[:, None], position.shape)[exists]
     weights = np.broadcast_to(DECAY**age, position.shape)[exists]
     return scipy.sparse.csr_matrix((weights, (rows, split.sequences[position[exists]] - 1)), (len(split), n_items))
-
-
-def _rank_votes(votes: scipy.sparse.csr_matrix, listed: int) -> np.ndarray:
-    """The `listed` columns with most votes of each row as item indices, ties by lower column, 0 where no votes are."""
-    rows = np.repeat(np.arange(votes.shape[0]), np.diff(votes.indptr))
-    order = np.lexsort((votes.indices, -votes.data, rows))
-    place = np.arange(len(order)) - votes.indptr[rows]  # rows stay together, so that a row's places start at its first
-    best = order[place < listed]
-    ranked = np.zeros((votes.shape[0], listed), dtype=np.int64)
-    ranked[rows[best], place[place < listed]] = votes.indices[best] + 1
-    return ranked
 
 
 def _rank_rows(

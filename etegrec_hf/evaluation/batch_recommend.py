@@ -47,6 +47,7 @@ class RecommendOptions:
     num_beams: int = field(default=20, metadata={"help": "Beams; `top_k` where that is more."})
     exclude_history: bool = field(default=False, metadata={"help": "Recommend no item of the history."})
     rerank: float = field(default=0.0, metadata={"help": "Weight of preference re-ranking, see `recommend`."})
+    transitions: float = field(default=0.0, metadata={"help": "Share of transition votes, see `recommend`."})
     unknown: str = field(default="error", metadata={"help": "'skip' leaves out items that the model doesn't know."})
     split: str = field(default="test", metadata={"help": "With --data: whose rows are read."})
     include_target: bool = field(
@@ -171,6 +172,7 @@ def recommend_rows(
                 options.batch_size,
                 exclude_history=options.exclude_history,
                 rerank=options.rerank,
+                transitions=options.transitions,
             ):
                 items[chosen], scores[chosen] = found
                 advance(len(chosen))

@@ -21,6 +21,7 @@ def recommend_split(
     seen: scipy.sparse.csr_matrix | None = None,
     advance: Callable[[int], object] = lambda users: None,
     rerank: float = 0.0,
+    transitions: float = 0.0,
 ) -> np.ndarray:
     """Recommends for each row of a split, batched by length.
 
@@ -31,13 +32,14 @@ def recommend_split(
         batch_size (`int`, *optional*, defaults to 64): users at a time.
         seen (`scipy.sparse.csr_matrix`, *optional*): items to leave out, see [`seen_items`].
         advance (`Callable`, *optional*): is told a number of users whenever so many more are done.
-        rerank (`float`, *optional*, defaults to 0.0): as in `model.recommend`.
+        rerank, transitions (`float`, *optional*, default to 0.0): as in `model.recommend`.
 
     Returns:
         `np.ndarray` `[rows, top_k]` of item indices in the order of the split's rows. A row without a history keeps 0.
     """
     ranked = np.zeros((len(split), top_k), dtype=np.int64)
-    for rows, items, _ in recommendations(model, split, top_k, num_beams, batch_size, seen, rerank=rerank):
+    weights = {"rerank": rerank, "transitions": transitions}
+    for rows, items, _ in recommendations(model, split, top_k, num_beams, batch_size, seen, **weights):
         ranked[rows] = items
         advance(len(rows))
     return ranked
@@ -52,12 +54,13 @@ def recommendations(
     seen: scipy.sparse.csr_matrix | None = None,
     exclude_history: bool = False,
     rerank: float = 0.0,
+    transitions: float = 0.0,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Recommends for a split batch by batch, in the order of the histories' lengths.
 
     Args:
         model, split, top_k, num_beams, batch_size, seen: as in [`recommend_split`].
-        exclude_history, rerank: as in `model.recommend`.
+        exclude_history, rerank, transitions: as in `model.recommend`.
 
     Yields:
         rows of the split `[batch]`, their item indices `[batch, top_k]` and scores `[batch, top_k]`. Rows
@@ -81,5 +84,6 @@ def recommendations(
             exclude=exclude,
             exclude_history=exclude_history,
             rerank=rerank,
+            transitions=transitions,
         )
         yield rows, items.cpu().numpy(), scores.cpu().numpy()

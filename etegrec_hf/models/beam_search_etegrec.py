@@ -11,6 +11,7 @@ from .code_trie import CodeTrie, ExcludedItems, log_probabilities
 from .headwise_t5_etegrec import HeadwiseAttention, feed_forward, norm
 from .history_encoder_etegrec import additive
 from .repeat_bias_etegrec import RepeatBias
+from .transition_votes_etegrec import TransitionVotes
 
 
 class BeamDecoder:
@@ -120,6 +121,7 @@ def code_beam_search(
     excluded: ExcludedItems | None = None,
     catalogue: CodeTrie | None = None,
     repeats: RepeatBias | None = None,
+    votes: TransitionVotes | None = None,
     temperature: float | None = None,
     generator: torch.Generator | None = None,
     kept: list | None = None,
@@ -135,6 +137,7 @@ def code_beam_search(
         catalogue ([`CodeTrie`], *optional*): whose items' probabilities sum to 1, of which `trie` may hold a part. By
             default each level's codes have probabilities that do.
         repeats ([`RepeatBias`], *optional*): over `catalogue`.
+        votes ([`TransitionVotes`], *optional*): over `trie`, which the model is mixed with. Not in a sample.
         temperature (`float`, *optional*): by default the search is deterministic. A number makes it a stochastic beam
             search: a sample without replacement from the distribution whose steps are the softmax of
             `logits / temperature` over the codes that may follow.
@@ -145,7 +148,7 @@ def code_beam_search(
     Returns:
         item indices `[users, found]` and log-probabilities `[users, found]` in float32, best (or first drawn) first,
         where `found` is at most `num_beams`; index 0 and minus infinity where a user has fewer. Log-probabilities are
-        the model's, or those of the distribution sampled from.
+        the model's, those of its mixture with `votes`, or those of the distribution sampled from.
 
     Source: Kool, van Hoof and Welling, Stochastic Beams and Where to Find Them (2019), for the sample.
     """
@@ -166,7 +169,11 @@ def code_beam_search(
         else:
             steps = (logits / temperature).gather(2, codes).masked_fill(child < 0, -torch.inf).log_softmax(-1)
         candidates = (score.unsqueeze(2) + steps).masked_fill(child < 0, -torch.inf)
-        ranks = candidates if temperature is None else _perturbed(candidates, rank, generator)
+        ranks = candidates
+        if temperature is not None:
+            ranks = _perturbed(candidates, rank, generator)
+        elif votes is not None:
+            ranks = votes.mixed(candidates, child, level).masked_fill(child < 0, -torch.inf)
         rank, best = ranks.flatten(1).topk(min(num_beams, ranks[0].numel()), dim=1)
         parent = best // codes.shape[2]
         score, codes, node = (tensor.flatten(1).gather(1, best) for tensor in (candidates, codes, child))
@@ -174,7 +181,7 @@ def code_beam_search(
             kept.append((node, parent, score))
         known = node if catalogue is None or catalogue is trie else catalogue.advance(known.gather(1, parent), codes)
         tokens = 1 + level * trie.codebook_size + codes
-    return trie.item(node), score
+    return trie.item(node), score if votes is None else rank
 
 
 def _perturbed(candidates: torch.Tensor, rank: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:

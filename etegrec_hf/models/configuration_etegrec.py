@@ -51,6 +51,8 @@ class ETEGRecConfig(PreTrainedConfig):
             likely codes are that lead only to items of the history, see [`RepeatBias`]; with `constrained_softmax`.
         reads_items (`bool`, *optional*, defaults to `False`): whether the encoder reads, beside an item's codes, a
             vector of the item's own and its semantic embedding, see [`ItemInputs`].
+        num_transitions (`int`, *optional*, defaults to 0): how many of the items that came next to each item in
+            training are kept, for `recommend(transitions=)`, see [`ItemTransitions`]; 0 keeps none.
         max_history (`int`, *optional*, defaults to 50): items of a history that are read, the last ones.
         has_semantic_embedding (`bool`, *optional*, defaults to `True`): whether the checkpoint holds the items'
             semantic embeddings, which training needs and recommending doesn't.
@@ -60,9 +62,9 @@ class ETEGRecConfig(PreTrainedConfig):
             from `code_length` and `codebook_size`.
 
     Raises:
-        ValueError: `code_length` below 2, another size below 1, an unknown attention, `reads_items` without semantic
-            embeddings, `has_repeat_bias` without `constrained_softmax`, or an RQ-VAE whose levels or codebooks don't
-            fit.
+        ValueError: `code_length` below 2, `num_transitions` below 0, another size below 1, an unknown attention,
+            `reads_items` without semantic embeddings, `has_repeat_bias` without `constrained_softmax`, or an RQ-VAE
+            whose levels or codebooks don't fit.
 
     Source: seed sections 2.1 and 6.
     """
@@ -96,6 +98,7 @@ class ETEGRecConfig(PreTrainedConfig):
     has_repeat_bias: bool = False
     encoder_attention: str = "bidirectional"
     reads_items: bool = False
+    num_transitions: int = 0
     max_history: int = 50
     has_semantic_embedding: bool = True
     has_item_tokenizer: bool = True
@@ -115,6 +118,10 @@ class ETEGRecConfig(PreTrainedConfig):
         for name in POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must be at least 1.")
+        if self.num_transitions < 0:
+            raise ValueError(
+                f"`num_transitions` is {self.num_transitions}; give 0 for none, or how many items to keep."
+            )
         if self.encoder_attention not in ENCODER_ATTENTION:
             raise ValueError(
                 f"`encoder_attention` is {self.encoder_attention!r}; choose one of {', '.join(ENCODER_ATTENTION)}."

@@ -14,6 +14,7 @@ from .encoded_history_etegrec import EncodedHistory, HistoryEncodingMixin
 from .headwise_t5_etegrec import encode
 from .logits_process_etegrec import CodeTrieLogitsProcessor
 from .repeat_bias_etegrec import RepeatBias
+from .transition_votes_etegrec import TransitionVotes
 
 # Tokens that `recommend` holds at a time: on a CPU as many as caches like, on a GPU enough to keep it busy
 MAX_BATCH_TOKENS = {"cpu": 4096, "cuda": 131072}
@@ -140,6 +141,7 @@ class CodeDecodingMixin(HistoryEncodingMixin):
         max_batch_tokens: int | None = None,
         encoded: EncodedHistory | None = None,
         rerank: float = 0.0,
+        transitions: float = 0.0,
     ) -> tuple[torch.LongTensor, torch.FloatTensor]:
         """The `top_k` items of each user by batched code beam search.
 
@@ -163,6 +165,10 @@ class CodeDecodingMixin(HistoryEncodingMixin):
             rerank (`float`, *optional*, defaults to 0.0): the weight w by which all items that the beam found are
                 ranked again, by `log p(codes) + w * cos(preference_latents, semantic embedding)`. Choose it on
                 validation users. Preference latents mean something where the recommender was trained with PSA.
+            transitions (`float`, *optional*, defaults to 0.0): the share w in `(1 - w) * p(codes) + w * votes`, by
+                which the beam is then chosen and scored. The votes, which sum to 1, are those of the history's last
+                items for what came next to them in training (see `num_transitions` of the configuration). Choose
+                it on validation users.
 
         Returns:
             item indices `[batch, top_k]` and scores `[batch, top_k]`, best first: log-probabilities, to which `rerank`
@@ -180,8 +186,9 @@ class CodeDecodingMixin(HistoryEncodingMixin):
                 "and the list at least 1 long."
             )
         self._check_rerank(rerank)
+        self._check_transitions(transitions)
         constraints = (exclude, allowed, exclude_history, max_batch_tokens)
-        return self._search(input_ids, attention_mask, encoded, top_k, num_beams, *constraints, rerank)
+        return self._search(input_ids, attention_mask, encoded, top_k, num_beams, *constraints, rerank, transitions)
 
     @torch.no_grad()
     def sample_items(
@@ -249,6 +256,7 @@ class CodeDecodingMixin(HistoryEncodingMixin):
         exclude_history,
         max_batch_tokens,
         rerank=0.0,
+        transitions=0.0,
         **sampling,
     ) -> tuple[torch.LongTensor, torch.FloatTensor]:
         """The first `top_k` items of [`code_beam_search`] for all users, in batches of like length."""
@@ -277,8 +285,9 @@ class CodeDecodingMixin(HistoryEncodingMixin):
             decoder = BeamDecoder(self.decoder, states, mask)
             excluded = None if leaves is None else ExcludedItems(trie, leaves[rows])
             repeats = self.repeats_of(whole[rows])
+            votes = self._votes_of(whole[rows], trie, transitions, excluded) if transitions else None
             found, log_p = code_beam_search(
-                decoder, self._level_logits, trie, num_beams, excluded, catalogue, repeats, **sampling
+                decoder, self._level_logits, trie, num_beams, excluded, catalogue, repeats, votes, **sampling
             )
             if rerank:
                 log_p = log_p + rerank * self._preference(decoder.start_states, found)
@@ -300,6 +309,28 @@ class CodeDecodingMixin(HistoryEncodingMixin):
                 f"`rerank` is {rerank} and the model's `{lacking}` is False, so that there are no preference latents "
                 "and embeddings to rank by; leave it out."
             )
+
+    def _check_transitions(self, transitions: float) -> None:
+        """That `transitions` is a share, and the model knows some."""
+        if not 0 <= transitions < 1:
+            raise ValueError(f"`transitions` is {transitions}; give a share from 0 on and below 1.")
+        if transitions and (self.transitions is None or not self.transitions.weights.any()):
+            raise ValueError(
+                f"`transitions` is {transitions} and the model knows none; train it with `num_transitions`, or give "
+                "them to `set_transitions`, or leave it out."
+            )
+
+    def _votes_of(
+        self, input_ids: torch.LongTensor, trie: CodeTrie, weight: float, excluded: ExcludedItems | None
+    ) -> TransitionVotes:
+        """Votes of histories, which count as little for an item of the history as the repeat bias, if any, says."""
+        history = self._items_read(input_ids)
+        items, votes = self.transitions(history)
+        if self.repeat_bias is not None:
+            again = (items.unsqueeze(2) == history.unsqueeze(1)).any(2)
+            votes = torch.where(again, votes * (10 * self.repeat_bias.sum()).exp(), votes)
+        leaves = trie.walk(self.item_tokens[items] - self._level_offsets())  # of padding -1
+        return TransitionVotes(trie, leaves, votes, weight, excluded)
 
     def _preference(self, start_states: torch.Tensor, items: torch.LongTensor) -> torch.Tensor:
         """Cosines `[users, n]` of preference latents, by states `[users, 1, d_model]`, and of items `[users, n]`."""

@@ -20,6 +20,7 @@ class ItemCatalogueMixin:
     is_removed: torch.Tensor  # [n_items + 1] bool, items that are read in histories but not recommended
     semantic_embedding: Any  # tensor or None: [n_items + 1, input_size], row 0 padding
     item_inputs: Any  # ItemInputs, or None where codes alone are read
+    transitions: Any  # ItemTransitions, or None where the model keeps none
     item_tokenizer: Any  # RQVAEModel, or None where codes were made elsewhere
     _known_tries: Any = None  # the tables they were built from, whose these were and in which version, and the tries
 
@@ -110,6 +111,30 @@ class ItemCatalogueMixin:
         self.check_semantic_embedding(embeddings)
         self.semantic_embedding[1:] = embeddings.to(self.semantic_embedding)
 
+    def set_transitions(self, items: torch.LongTensor, weights: torch.FloatTensor) -> None:
+        """Stores which items came next to each item, for `recommend(transitions=)`.
+
+        Args:
+            items (`torch.LongTensor` of shape `(n_items, num_transitions)`): item indices, row i for item index i + 1;
+                0 where there are fewer.
+            weights (`torch.FloatTensor` of the same shape): how strongly each came next.
+
+        Raises:
+            ValueError: another shape, indices that don't exist, weights that are negative or not finite, or a model
+                made without `num_transitions`.
+        """
+        expected = (self.config.n_items, self.config.num_transitions)
+        if tuple(items.shape) != expected or tuple(weights.shape) != expected or self.transitions is None:
+            raise ValueError(
+                f"`items` has shape {tuple(items.shape)} and `weights` {tuple(weights.shape)}; `n_items` and "
+                f"`num_transitions` of the configuration say {expected}, without which a model keeps none."
+            )
+        items = self._check_items("items", items)
+        if not (weights.isfinite().all() and (weights >= 0).all()):
+            raise ValueError("`weights` holds negative numbers, NaN or infinity; give counts or shares of them.")
+        self.transitions.items[1:] = items.to(self.transitions.items)
+        self.transitions.weights[1:] = weights.to(self.transitions.weights)
+
     def check_semantic_embedding(self, embeddings: torch.FloatTensor) -> None:
         """Raises a `ValueError` unless `embeddings` are `[n_items, input_size]`, without NaN and infinity."""
         self._check_embeddings(embeddings, self.config.n_items, 1)
@@ -155,6 +180,8 @@ class ItemCatalogueMixin:
         self.config.n_items += len(ids)
         if self.item_inputs is not None:
             self.item_inputs.add_items(len(ids))
+        if self.transitions is not None:
+            self.transitions.add_items(len(ids))
         with torch.inference_mode(False):  # tables that can be changed afterwards
             self.item_tokens = torch.cat([self.item_tokens, codes + self._level_offsets()])
             self.is_removed = torch.cat([self.is_removed, self.is_removed.new_zeros(len(ids))])

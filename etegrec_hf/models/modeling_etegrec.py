@@ -20,6 +20,7 @@ from .model_card_etegrec import ModelCardMixin
 from .modeling_rqvae import RQVAEModel
 from .repeat_bias_etegrec import RepeatBias
 from .target_decoder_etegrec import TargetDecoder
+from .transition_votes_etegrec import ItemTransitions
 
 if TYPE_CHECKING:  # never run: saving a model copies the files that it imports, and the pipeline belongs to it
     from .pipeline_etegrec import SequentialRecommendationPipeline  # noqa: F401
@@ -90,6 +91,7 @@ class ETEGRecForConditionalGeneration(CodeDecodingMixin, ModelCardMixin, PreTrai
             self.preference_adapter = nn.Linear(config.d_model, config.rqvae_config.input_size)
         self.item_inputs = ItemInputs(config) if config.reads_items else None
         self.repeat_bias = nn.Parameter(torch.zeros(config.code_length)) if config.has_repeat_bias else None
+        self.transitions = ItemTransitions(config) if config.num_transitions else None
         for module in self.modules():
             if isinstance(module, nn.ReLU):
                 module.inplace = True  # its input is a linear layer's output, which nobody else needs
@@ -116,6 +118,9 @@ class ETEGRecForConditionalGeneration(CodeDecodingMixin, ModelCardMixin, PreTrai
                 init.zeros_(module.repeat_bias)
             if module.semantic_embedding is not None:
                 init.zeros_(module.semantic_embedding)
+        elif isinstance(module, ItemTransitions):
+            init.zeros_(module.items)
+            init.zeros_(module.weights)
         elif isinstance(module, ItemInputs):
             module.init_weights(self.config.initializer_factor)
         elif isinstance(module, nn.Linear) and (self.item_inputs is None or module is not self.item_inputs.projection):

@@ -41,7 +41,8 @@ class SequentialRecommendationPipeline(Pipeline):
                 history of a list.
             allowed (`list[str]`, *optional*): item ids to choose from.
             exclude_history (`bool`, *optional*, defaults to `False`): whether nobody gets an item of their history.
-            rerank (`float`, *optional*, defaults to 0.0): weight of preference re-ranking, as in `model.recommend`.
+            rerank, transitions (`float`, *optional*, default to 0.0): weight of preference re-ranking and share of
+                transition votes, as in `model.recommend`.
             unknown (`str`, *optional*, defaults to `"error"`): `"skip"` passes over ids that are not in the catalogue.
             batch_size, num_workers (`int`, *optional*): as in every pipeline.
 
@@ -93,7 +94,7 @@ class SequentialRecommendationPipeline(Pipeline):
             unknown = {**defaults, **preprocess}.get("unknown", "error")
             allowed = self.tokenizer.index_of(_ids("allowed", kwargs["allowed"]), unknown)
             kwargs["allowed"] = torch.tensor(allowed, dtype=torch.long)
-        unknown_names = kwargs.keys() - {"top_k", "num_beams", "allowed", "max_batch_tokens", "rerank"}
+        unknown_names = kwargs.keys() - {"top_k", "num_beams", "allowed", "max_batch_tokens", "rerank", "transitions"}
         if unknown_names:
             raise TypeError(f"unknown arguments {sorted(unknown_names)}; see {type(self).__name__}.__call__.")
         return preprocess, kwargs, {}

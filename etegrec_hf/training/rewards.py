@@ -20,8 +20,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GPT2LMHeadModel
 
 from ..data.prepared import PreparedDataset
-from ..evaluation.baselines import DECAY, RECENT, transition_weights
+from ..data.transitions import transition_weights
 from ..evaluation.collaborative import next_item_scores
+from ..models.transition_votes_etegrec import DECAY, RECENT
 
 
 class HitReward:
@@ -171,7 +172,8 @@ class TransitionReward:
     __name__ = "transitions"
 
     def __init__(self, data: PreparedDataset, floor: float = 0.01):
-        self.weights, self.floor = transition_weights(data), floor
+        self.weights = transition_weights(data.train.sequences, data.train.offsets, data.n_items)
+        self.floor = floor
 
     def __call__(self, prompts: list, completions: list[int], **columns) -> list[float]:
         newest_first = [torch.tensor(prompt[: -RECENT - 1 : -1]) for prompt in prompts]

@@ -36,10 +36,11 @@ class Recipe:
         raw (`Path`): the folder that holds the log which `prepare.yaml` names.
         output (`Path`): where everything is written.
         threads (`int`): of each process.
+        tables (`list[str]`): of TABLES, those that are measured.
     """
 
-    def __init__(self, folder: Path, raw: Path, output: Path, threads: int):
-        self.folder, self.raw, self.output = folder, raw, output
+    def __init__(self, folder: Path, raw: Path, output: Path, threads: int, tables: list[str]):
+        self.folder, self.raw, self.output, self.tables = folder, raw, output, tables
         self.environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         self.variants = yaml.safe_load((folder / "variants.yaml").read_text(encoding="utf-8"))
         self.data = output / "data"
@@ -101,8 +102,8 @@ class Recipe:
             options = {"seed": seed} if earlier is None else {"seed": seed, SOURCE[command]: earlier}
             self.train(command, changed, folder / command, **options)
             earlier = folder / command
-        for table, options in TABLES.items():
-            output = own / f"{table}.json"
+        for table in self.tables:
+            options, output = TABLES[table], own / f"{table}.json"
             if not output.exists():
                 ranks = output.with_suffix(".parquet")
                 changed = changes.get("evaluate", {})
@@ -111,7 +112,7 @@ class Recipe:
     def table(self, variants: list[str], seeds: list[int]) -> None:
         """Compares what was measured, and gathers it in `results.json`."""
         results: dict = {"runs": {}, "tables": {}}
-        for table in TABLES:
+        for table in self.tables:
             files = {
                 (name, seed): self.output / f"seed-{seed}" / name / f"{table}.json"
                 for name in variants
@@ -142,11 +143,12 @@ def main() -> None:
     parser.add_argument("--output-dir", type=Path, required=True, help="where everything is written")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variants", nargs="+", default=[FULL], help="of variants.yaml, or all")
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES), help="that are measured")
     parser.add_argument("--jobs", type=int, default=2, help="seeds that are trained at a time")
     arguments = parser.parse_args()
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
-    recipe = Recipe(arguments.recipe, arguments.raw, arguments.output_dir, threads)
+    recipe = Recipe(arguments.recipe, arguments.raw, arguments.output_dir, threads, arguments.tables)
     variants = list(recipe.variants) if arguments.variants == ["all"] else arguments.variants
     unknown = sorted(set(variants) - set(recipe.variants))
     if unknown:

@@ -30,6 +30,7 @@ CODE = {
     "item_inputs_etegrec.py",
     "repeat_bias_etegrec.py",
     "target_decoder_etegrec.py",
+    "transition_votes_etegrec.py",
     "item_catalogue.py",
     "logits_process_etegrec.py",
     "model_card_etegrec.py",

@@ -1,0 +1,90 @@
+"""What a recommender remembers of its training log as it was: which items came next to which."""
+
+import math
+
+import torch
+from torch import nn
+
+from .code_trie import CodeTrie, ExcludedItems
+from .configuration_etegrec import ETEGRecConfig
+
+RECENT, DECAY = 10, 0.7  # items of a history that vote, and what each vote weighs beside the next newer one
+
+
+class ItemTransitions(nn.Module):
+    """A table of the items that came next to each item, by which a history's items vote for others.
+
+    A model of codes learns what follows items like those of a history; what followed these very items, maybe a few
+    times in all of a log, is known exactly only to counts.
+
+    Args:
+        config ([`ETEGRecConfig`]): sizes.
+    """
+
+    def __init__(self, config: ETEGRecConfig):
+        super().__init__()
+        shape = (config.n_items + 1, config.num_transitions)
+        self.register_buffer("items", torch.zeros(shape, dtype=torch.int32))
+        self.register_buffer("weights", torch.zeros(shape))
+
+    def forward(self, history: torch.LongTensor) -> tuple[torch.LongTensor, torch.FloatTensor]:
+        """Item indices and votes `[batch, n]` of the last 10 items of `history` `[batch, items]`, 0 on padding.
+
+        The newest item's votes are its weights, those of each one before it 0.7 times as much.
+        """
+        is_item = history > 0
+        newer = is_item.flip(1).cumsum(1).flip(1) - is_item.long()  # items behind each
+        newer, place = newer.masked_fill(~is_item, history.shape[1]).topk(
+            min(RECENT, history.shape[1]), dim=1, largest=False
+        )
+        voting = history.gather(1, place)  # padding votes for nothing
+        return self.items[voting].flatten(1).long(), (self.weights[voting] * DECAY ** newer.unsqueeze(2)).flatten(1)
+
+    def add_items(self, count: int) -> None:
+        """Makes room for items that join, which came next to none."""
+        with torch.inference_mode(False):
+            self.items = torch.cat([self.items, self.items.new_zeros(count, self.items.shape[1])])
+            self.weights = torch.cat([self.weights, self.weights.new_zeros(count, self.weights.shape[1])])
+
+
+class TransitionVotes:
+    """A batch's distributions over items by votes, to be mixed into those of a model, level by level.
+
+    Args:
+        trie ([`CodeTrie`]): the items that may be returned.
+        leaves (`torch.LongTensor` of shape `(users, n)`): nodes of the items voted for, maybe repeated; -1 is none.
+        votes (`torch.FloatTensor` of the same shape): how much each counts. A user's votes are divided by their sum.
+        weight (`float`): share of the votes in the mixture; the model keeps the rest.
+        excluded ([`ExcludedItems`], *optional*): items whose votes are lost.
+    """
+
+    def __init__(
+        self,
+        trie: CodeTrie,
+        leaves: torch.LongTensor,
+        votes: torch.FloatTensor,
+        weight: float,
+        excluded: ExcludedItems | None = None,
+    ):
+        self.weight = weight
+        votes = votes.float() / votes.float().sum(1, keepdim=True).clamp(min=1e-30)
+        lost = leaves < 0
+        if excluded is not None:
+            lost |= excluded.contain(leaves, trie.code_length - 1)
+        none = len(trie.keys) + 1  # sorts behind all nodes
+        node, order = leaves.masked_fill(lost, none).sort(dim=1)
+        votes = votes.masked_fill(lost, 0).gather(1, order)
+        self.below = torch.cat([votes.new_zeros(len(votes), 1), votes.cumsum(1)], dim=1)  # [users, n + 1]
+        self.nodes: list[torch.Tensor] = []  # a level: nodes [users, n] that the votes lie below, ascending
+        for _ in range(trie.code_length):
+            self.nodes.insert(0, node)
+            exists = node < none
+            node = trie.parent(node.masked_fill(~exists, 1)).masked_fill(~exists, none)
+
+    def mixed(self, log_p: torch.FloatTensor, child: torch.LongTensor, level: int) -> torch.FloatTensor:
+        """Log-probabilities in the mixture of nodes `[users, *]`, children of nodes of `level`, given the model's."""
+        flat = child.flatten(1).contiguous()
+        nodes = self.nodes[level]
+        first, end = torch.searchsorted(nodes, flat), torch.searchsorted(nodes, flat, right=True)
+        share = (self.below.gather(1, end) - self.below.gather(1, first)).view(child.shape)
+        return torch.logaddexp(log_p + math.log1p(-self.weight), (self.weight * share).log())

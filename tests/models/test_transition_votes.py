@@ -1,0 +1,172 @@
+"""Transition counts that are kept in the model and mixed into its beam search."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+from conftest import make_model, random_codes, random_histories
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from etegrec_hf.data.prepared import Split
+from etegrec_hf.data.transitions import largest_of_rows, transition_weights
+from etegrec_hf.evaluation.baselines import transitions
+
+KINDS = [{}, {"constrained_softmax": True}, {"constrained_softmax": True, "has_repeat_bias": True}]
+
+
+class Log:
+    """What [`transitions`] asks of a prepared dataset."""
+
+    def __init__(self, sequences: list[list[int]], n_items: int):
+        self.train = split_of(sequences)
+        self.n_items = n_items
+
+
+def split_of(sequences: list[list[int]]) -> Split:
+    offsets = np.cumsum([0, *map(len, sequences)])
+    users = [str(user) for user in range(len(sequences))]
+    return Split(users, np.concatenate([np.array(sequence) for sequence in sequences]), offsets)
+
+
+def make_log(n_items: int, seed: int = 0) -> Log:
+    random = np.random.default_rng(seed)
+    return Log([list(random.integers(1, n_items + 1, random.integers(2, 9))) for _ in range(40)], n_items)
+
+
+def with_transitions(codes, log: Log, count: int = 40, **kind):
+    model = make_model(codes, 8, num_transitions=count, **kind)
+    weights = transition_weights(log.train.sequences, log.train.offsets, log.n_items)
+    model.set_transitions(*map(torch.from_numpy, largest_of_rows(weights, count)))
+    return model
+
+
+def all_scores(model, inputs, **options) -> torch.Tensor:
+    """Scores `[batch, n_items + 1]` of all items, minus infinity where they weren't returned."""
+    n_items = model.config.n_items
+    items, scores = model.recommend(**inputs, top_k=n_items, num_beams=n_items, **options)
+    return torch.full((len(items), n_items + 1), -torch.inf).scatter(1, items, scores)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_are_the_mixture_of_model_and_votes(codes, kind):
+    """Votes by hand: weights as in the log, 0.7 for each newer item, less for items had before, and a sum of 1."""
+    log = make_log(40)
+    model = with_transitions(codes, log, **kind)
+    histories = [[3, 17, 5, 3], [22], list(range(1, 14))]
+    weights = transition_weights(log.train.sequences, log.train.offsets, 40).toarray()
+    expected = []
+    for history in histories:
+        votes = sum(0.7**age * weights[item - 1] for age, item in enumerate(history[::-1][:10]))
+        if model.repeat_bias is not None:
+            again = np.isin(np.arange(1, 41), history)
+            votes = np.where(again, votes * np.exp(10 * model.repeat_bias.detach().sum().item()), votes)
+        expected.append(votes / votes.sum())
+    padded = torch.tensor([history + [0] * (13 - len(history)) for history in histories])
+    inputs = model.inputs_from_items(padded)
+    own = all_scores(model, inputs)[:, 1:].exp()
+    mixed = all_scores(model, inputs, transitions=0.3)[:, 1:].exp()
+    torch.testing.assert_close(mixed, 0.7 * own + 0.3 * torch.tensor(np.array(expected)).float(), atol=1e-5, rtol=1e-4)
+
+
+def test_a_share_of_almost_1_ranks_as_the_baseline_does(codes):
+    """Which counts votes by sparse matrices; scores of the model only decide where there are no votes."""
+    log = make_log(40)
+    model = with_transitions(codes, log)
+    histories = [[7, 3, 9], [12, 30], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]]
+    ranked = transitions(log, split_of([[*history, 1] for history in histories]))
+    for history, expected in zip(histories, ranked):
+        inputs = model.inputs_from_items(torch.tensor([history]))
+        scores = all_scores(model, inputs, transitions=1 - 1e-9)[0]
+        listed = torch.from_numpy(expected[:10].copy())
+        assert (listed > 0).all()
+        torch.testing.assert_close(scores[listed], scores.topk(10).values, atol=1e-4, rtol=1e-4)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 12), min_size=1, max_size=5),
+    share=st.floats(0.01, 0.95),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=25, deadline=None)
+def test_a_wide_beam_finds_what_all_items_scored_one_by_one_would(lengths, share, seed):
+    model = with_transitions(random_codes(40, 3, 8), make_log(40, seed), count=12, constrained_softmax=True)
+    torch.manual_seed(seed)
+    inputs = model.inputs_from_items(random_histories(model, lengths))
+    everything = all_scores(model, inputs, transitions=share)
+    excluded = torch.randint(1, 41, (len(lengths), 6))
+    items, scores = model.recommend(**inputs, top_k=10, num_beams=40, transitions=share, exclude=excluded)
+    best = everything.scatter(1, excluded, -torch.inf).topk(10, dim=1)
+    torch.testing.assert_close(scores, best.values, atol=1e-4, rtol=1e-4)
+    assert not (items.unsqueeze(2) == excluded.unsqueeze(1)).any()
+    allowed = torch.randperm(40)[:15] + 1
+    _, scores = model.recommend(**inputs, top_k=10, num_beams=40, transitions=share, allowed=allowed)
+    torch.testing.assert_close(scores, everything[:, allowed].topk(10, dim=1).values, atol=1e-4, rtol=1e-4)
+
+
+def test_votes_of_excluded_items_take_no_place_on_the_beam(codes):
+    """The one item that has votes is excluded; a beam of 1 must not be led into its branch by them."""
+    model = make_model(codes, 8, num_transitions=1)
+    items, weights = torch.zeros(40, 1, dtype=torch.long), torch.zeros(40, 1)
+    inputs = model.inputs_from_items(torch.tensor([[4]]))
+    first, _ = model.recommend(**inputs, top_k=1, num_beams=1)
+    other = next(item for item in range(1, 41) if codes[item - 1, 0] != codes[first.item() - 1, 0])
+    items[3], weights[3] = other, 1.0
+    model.set_transitions(items, weights)
+    assert model.recommend(**inputs, top_k=1, num_beams=1, transitions=0.9)[0].item() == other
+    excluded = {"exclude": torch.tensor([[other]]), "transitions": 0.9}
+    assert torch.equal(model.recommend(**inputs, top_k=1, num_beams=1, **excluded)[0], first)
+
+
+def test_padding_and_encoded_histories_vote_alike(codes):
+    model = with_transitions(codes, make_log(40), encoder_attention="causal", max_history=4)
+    history = torch.tensor([[5, 9, 2, 8, 31, 7, 1], [6, 3, 0, 0, 0, 0, 0]])
+    left = torch.tensor([[5, 9, 2, 8, 31, 7, 1], [0, 0, 0, 0, 0, 6, 3]])
+    options = {"top_k": 10, "num_beams": 40, "transitions": 0.5}
+    inputs = model.inputs_from_items(history)
+    expected = model.recommend(**inputs, **options)
+    for found in (
+        model.recommend(**model.inputs_from_items(left), **options),
+        model.recommend(encoded=model.encode_history(**inputs), **options),
+    ):
+        assert torch.equal(found[0], expected[0])
+        torch.testing.assert_close(found[1], expected[1], atol=1e-5, rtol=1e-5)
+
+
+def test_they_are_saved_and_items_can_join_and_leave(codes, tmp_path):
+    model = with_transitions(codes, make_log(40))
+    inputs = model.inputs_from_items(torch.tensor([[5, 9, 2]]))
+    options = {"top_k": 10, "num_beams": 40, "transitions": 0.8}
+    expected = model.recommend(**inputs, **options)
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path)
+    found = loaded.recommend(**inputs, **options)
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])
+    loaded.remove_items(expected[0][0, :1])
+    assert torch.equal(loaded.recommend(**inputs, **options)[0][:, :9], expected[0][:, 1:])
+
+
+def test_what_it_needs(codes):
+    model = make_model(codes, 8, num_transitions=3)
+    inputs = model.inputs_from_items(torch.tensor([[1, 2]]))
+    with pytest.raises(ValueError, match=r"`transitions` is 1\.0; give a share from 0 on and below 1"):
+        model.recommend(**inputs, transitions=1.0)
+    with pytest.raises(ValueError, match=r"`transitions` is 0\.5 and the model knows none; train it with `num_trans"):
+        model.recommend(**inputs, transitions=0.5)
+    with pytest.raises(ValueError, match=r"`transitions` is 0\.5 and the model knows none"):
+        make_model(codes, 8).recommend(**inputs, transitions=0.5)
+    items, weights = torch.ones(40, 3, dtype=torch.long), torch.ones(40, 3)
+    with pytest.raises(ValueError, match=r"`items` has shape \(40, 2\) and `weights` \(40, 3\).*\(40, 3\)"):
+        model.set_transitions(items[:, :2], weights)
+    with pytest.raises(ValueError, match="`items` holds item indices from 1 to 41"):
+        model.set_transitions(items.masked_fill(torch.eye(40, 3) > 0, 41), weights)
+    with pytest.raises(ValueError, match="`weights` holds negative numbers, NaN or infinity"):
+        model.set_transitions(items, -weights)
+
+
+def test_largest_of_rows_by_hand():
+    weights = scipy.sparse.csr_array(np.array([[0, 2.0, 5, 2], [0, 0, 0, 0], [1, 0, 0, 3]]))
+    items, kept = largest_of_rows(weights, 2)
+    assert items.tolist() == [[3, 2], [0, 0], [4, 1]]
+    assert kept.tolist() == [[5, 2], [0, 0], [3, 1]]
