@@ -20,6 +20,7 @@ from transformers import GenerationMixin
 from etegrec_hf import ETEGRecForConditionalGeneration, RQVAEConfig, RQVAEModel
 from etegrec_hf.data.prepare import prepare
 from etegrec_hf.data.prepared import PreparedDataset
+from etegrec_hf.data.transitions import strongest_transitions
 from etegrec_hf.models.beam_search_etegrec import BeamDecoder, code_beam_search
 from etegrec_hf.models.code_trie import CodeTrie
 from etegrec_hf.models.headwise_t5_etegrec import encode
@@ -37,7 +38,8 @@ def load(folder: Path, dtype: torch.dtype, users: int) -> tuple[ETEGRecForCondit
     torch.manual_seed(0)
     rqvae = RQVAEModel(RQVAEConfig(input_size=data.embeddings.shape[1]))
     initialize_codebooks(rqvae, torch.from_numpy(data.embeddings))
-    model = build_recommender(rqvae, torch.from_numpy(data.embeddings)).eval().to(dtype)
+    model = build_recommender(rqvae, torch.from_numpy(data.embeddings), num_transitions=64).eval().to(dtype)
+    model.set_transitions(*strongest_transitions(data, 64))
     test = data.test
     rows = np.random.default_rng(0).choice(len(test), users, replace=False)
     starts, ends = test.offsets[rows], test.offsets[rows + 1] - 1
@@ -164,19 +166,22 @@ def latency(model, histories: list[torch.Tensor]) -> None:
     print(f"one user, beam {BEAMS}: median {1000 * statistics.median(times[20:]):.1f} ms")
 
 
-def reranking(model, histories: list[torch.Tensor]) -> None:
-    """What ranking the beam again adds to a search."""
+def options_of_a_search(model, histories: list[torch.Tensor]) -> None:
+    """What ranking the beam again and mixing transition votes in add to a search."""
     batches = [batch_of(model, sorted(histories, key=len)[start : start + 64]) for start in range(0, 512, 64)]
-    ratios = []
+    added: dict[str, list[float]] = {"rerank": [], "transitions": []}
     for batch in batches * 3:
         seconds = {}
-        for weight in (0.0, 3.0):
+        for option in (None, *added):
+            weight = {option: 0.5} if option else {}
             start = time.perf_counter()
             for _ in range(2):
-                model.recommend(**batch, top_k=TOP_K, num_beams=BEAMS, rerank=weight)
-            seconds[weight] = time.perf_counter() - start
-        ratios.append(seconds[3.0] / seconds[0.0])
-    print(f"re-ranking the beam adds {statistics.median(ratios) - 1:.1%} to a search (beam {BEAMS}, 64 users)")
+                model.recommend(**batch, top_k=TOP_K, num_beams=BEAMS, **weight)
+            seconds[option] = time.perf_counter() - start
+        for option, ratios in added.items():
+            ratios.append(seconds[option] / seconds[None])
+    for option, ratios in added.items():
+        print(f"`{option}` adds {statistics.median(ratios) - 1:.1%} to a search (beam {BEAMS}, 64 users)")
 
 
 def profile(model, histories: list[torch.Tensor]) -> None:
@@ -253,7 +258,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=("speed", "latency", "rerank", "profile", "size", "memory"))
+    parser.add_argument("--only", choices=("speed", "latency", "options", "profile", "size", "memory"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     dtype = getattr(torch, options.dtype)
@@ -262,8 +267,8 @@ def main() -> None:
         speed(model, histories, dtype, options.rounds)
     if options.only in (None, "latency"):
         latency(model, histories)
-    if options.only in (None, "rerank"):
-        reranking(model, histories)
+    if options.only in (None, "options"):
+        options_of_a_search(model, histories)
     if options.only in (None, "profile"):
         profile(model, histories)
     if options.only in (None, "size"):

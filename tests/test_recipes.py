@@ -33,11 +33,12 @@ TINY = {
     "train-tokenizer": {"hidden_sizes": [16], "latent_size": 8, "num_levels": 2, "codebook_size": 8,
                         "num_train_epochs": 2, **COMMON},
     "train": {"d_model": 16, "d_ff": 16, "d_kv": 8, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 2,
-              "num_train_epochs": 2, "num_beams": 10, **COMMON},
+              "num_train_epochs": 2, "num_beams": 10, "num_transitions": 5, **COMMON},
     "finetune": {"num_train_epochs": 1, "num_beams": 10, **COMMON},
-    "evaluate": {"num_beams": 10},
+    "evaluate": {"num_beams": 10, "transitions": 0.2},
     "variants": {"full": {}, "no finetuning": {"finetune": None},
-                 "no SIA": {"train": {"sia_weight": 0}, "finetune": None}},
+                 "no SIA": {"train": {"sia_weight": 0}, "finetune": None},
+                 "no votes": {"evaluate": {"transitions": 0}}},
 }  # fmt: skip
 
 
@@ -97,17 +98,22 @@ def test_a_recipe_runs_every_stage_once_and_ends_in_tables(tiny):
     results = json.loads((out / "results.json").read_text())
     again = [command["command"] for command in results["commands"][6:]]
     # the full one's end, the model before finetuning (which is the full one's), and the variant's stages from train on
-    assert again == ["finetune", "evaluate", "evaluate", "evaluate", "train", "evaluate", "evaluate"]
+    assert again == [
+        "finetune", "evaluate", "evaluate", "evaluate", "train", "evaluate", "evaluate", "evaluate", "evaluate",
+    ]  # fmt: skip
     assert "resume=True" in results["commands"][6]["told"]
-    assert set(results["tables"]["test"]["systems"]) == {"full", "no finetuning", "no SIA"}
-    assert set(results["tables"]["test"]["differences"]["systems"]) == {"no finetuning", "no SIA"}
+    assert set(results["tables"]["test"]["systems"]) == {"full", "no finetuning", "no SIA", "no votes"}
+    assert set(results["tables"]["test"]["differences"]["systems"]) == {"no finetuning", "no SIA", "no votes"}
     assert not (out / "seed-3/no finetuning/train").exists()
+    full, without = (results["runs"][name]["seed 3"]["test"] for name in ("full", "no votes"))
+    assert (full["transitions"], without["transitions"]) == (0.2, 0.0)
+    assert full["test"] != without["test"]
 
 
 def test_a_variant_that_does_not_exist(tiny):
     ended = run(tiny, "--variants", "nothing")
     assert ended.returncode == 2
-    assert "no variant 'nothing'; variants.yaml has full, no finetuning, no SIA" in ended.stderr
+    assert "no variant 'nothing'; variants.yaml has full, no finetuning, no SIA, no votes" in ended.stderr
 
 
 def test_a_failing_command_names_its_log(tiny):

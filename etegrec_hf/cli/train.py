@@ -9,7 +9,7 @@ from transformers import set_seed
 from ..data.prepared import PreparedDataset
 from ..data.sequences import SequenceDataset, WholeSequenceDataset
 from ..data.streamed_sequences import StreamedSequences
-from ..data.transitions import largest_of_rows, transition_weights
+from ..data.transitions import strongest_transitions
 from ..hub.dataset_folder import training_files
 from ..hub.model_folder import load_model
 from ..hub.training_record import TrainingRecord
@@ -104,8 +104,7 @@ def train(arguments: TrainArguments, sizes: RecommenderSizes, training: ETEGRecT
         item_tokenizer.cpu(), embeddings, training.code_strategy, has_semantic_embedding=kept, **asdict(sizes)
     )
     if sizes.num_transitions:
-        weights = transition_weights(data.train.sequences, data.train.offsets, data.n_items)
-        model.set_transitions(*map(torch.from_numpy, largest_of_rows(weights, sizes.num_transitions)))
+        model.set_transitions(*strongest_transitions(data, sizes.num_transitions))
     record = record_of(data, arguments.tokenizer)
     files = training_files(arguments.data) if arguments.stream else None
     mapped = None if kept else embeddings

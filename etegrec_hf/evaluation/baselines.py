@@ -43,7 +43,7 @@ def transitions(data: PreparedDataset, split: Split, seen: scipy.sparse.csr_matr
     A user's last 10 items, newest first, vote with `N[i, :] * 0.7**k`, N being [`transition_weights`]. Items are
     ranked by votes, ties by item index; where fewer have votes, 0 fills up.
     """
-    weights = transition_weights(data.train.sequences, data.train.offsets, data.n_items)
+    weights = transition_weights(data)
     recent = _recent(split, data.n_items)
     ranked = []
     for start in range(0, len(split), CHUNK):

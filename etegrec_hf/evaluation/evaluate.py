@@ -38,8 +38,9 @@ def recommend_split(
         `np.ndarray` `[rows, top_k]` of item indices in the order of the split's rows. A row without a history keeps 0.
     """
     ranked = np.zeros((len(split), top_k), dtype=np.int64)
-    weights = {"rerank": rerank, "transitions": transitions}
-    for rows, items, _ in recommendations(model, split, top_k, num_beams, batch_size, seen, **weights):
+    for rows, items, _ in recommendations(
+        model, split, top_k, num_beams, batch_size, seen, rerank=rerank, transitions=transitions
+    ):
         ranked[rows] = items
         advance(len(rows))
     return ranked

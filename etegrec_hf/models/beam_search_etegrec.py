@@ -121,10 +121,10 @@ def code_beam_search(
     excluded: ExcludedItems | None = None,
     catalogue: CodeTrie | None = None,
     repeats: RepeatBias | None = None,
-    votes: TransitionVotes | None = None,
     temperature: float | None = None,
     generator: torch.Generator | None = None,
     kept: list | None = None,
+    votes: TransitionVotes | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Finds each user's most probable items, or samples distinct ones, level by level.
 
@@ -137,13 +137,13 @@ def code_beam_search(
         catalogue ([`CodeTrie`], *optional*): whose items' probabilities sum to 1, of which `trie` may hold a part. By
             default each level's codes have probabilities that do.
         repeats ([`RepeatBias`], *optional*): over `catalogue`.
-        votes ([`TransitionVotes`], *optional*): over `trie`, which the model is mixed with. Not in a sample.
         temperature (`float`, *optional*): by default the search is deterministic. A number makes it a stochastic beam
             search: a sample without replacement from the distribution whose steps are the softmax of
             `logits / temperature` over the codes that may follow.
         generator (`torch.Generator`, *optional*): of that sample.
         kept (`list`, *optional*): to which each level's beam is appended, to be shown: trie nodes (-1: none), the
             beam of the level before that each goes on from, and log-probabilities, all `[users, beams]`.
+        votes ([`TransitionVotes`], *optional*): over `trie`, which the model is mixed with. Not in a sample.
 
     Returns:
         item indices `[users, found]` and log-probabilities `[users, found]` in float32, best (or first drawn) first,

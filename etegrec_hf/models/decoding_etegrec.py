@@ -287,7 +287,7 @@ class CodeDecodingMixin(HistoryEncodingMixin):
             repeats = self.repeats_of(whole[rows])
             votes = self._votes_of(whole[rows], trie, transitions, excluded) if transitions else None
             found, log_p = code_beam_search(
-                decoder, self._level_logits, trie, num_beams, excluded, catalogue, repeats, votes, **sampling
+                decoder, self._level_logits, trie, num_beams, excluded, catalogue, repeats, votes=votes, **sampling
             )
             if rerank:
                 log_p = log_p + rerank * self._preference(decoder.start_states, found)

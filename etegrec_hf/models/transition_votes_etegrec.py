@@ -21,6 +21,9 @@ class ItemTransitions(nn.Module):
         config ([`ETEGRecConfig`]): sizes.
     """
 
+    items: torch.Tensor  # [n_items + 1, num_transitions] int32, 0 on padding and in unused places
+    weights: torch.Tensor  # of the same shape
+
     def __init__(self, config: ETEGRecConfig):
         super().__init__()
         shape = (config.n_items + 1, config.num_transitions)

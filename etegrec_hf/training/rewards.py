@@ -172,8 +172,7 @@ class TransitionReward:
     __name__ = "transitions"
 
     def __init__(self, data: PreparedDataset, floor: float = 0.01):
-        self.weights = transition_weights(data.train.sequences, data.train.offsets, data.n_items)
-        self.floor = floor
+        self.weights, self.floor = transition_weights(data), floor
 
     def __call__(self, prompts: list, completions: list[int], **columns) -> list[float]:
         newest_first = [torch.tensor(prompt[: -RECENT - 1 : -1]) for prompt in prompts]

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etegrec_hf.data.prepared import Split
-from etegrec_hf.data.transitions import largest_of_rows, transition_weights
+from etegrec_hf.data.transitions import largest_of_rows, strongest_transitions, transition_weights
 from etegrec_hf.evaluation.baselines import transitions
 
 KINDS = [{}, {"constrained_softmax": True}, {"constrained_softmax": True, "has_repeat_bias": True}]
 
 
 class Log:
-    """What [`transitions`] asks of a prepared dataset."""
+    """What counting transitions asks of a prepared dataset."""
 
     def __init__(self, sequences: list[list[int]], n_items: int):
         self.train = split_of(sequences)
@@ -36,8 +36,7 @@ def make_log(n_items: int, seed: int = 0) -> Log:
 
 def with_transitions(codes, log: Log, count: int = 40, **kind):
     model = make_model(codes, 8, num_transitions=count, **kind)
-    weights = transition_weights(log.train.sequences, log.train.offsets, log.n_items)
-    model.set_transitions(*map(torch.from_numpy, largest_of_rows(weights, count)))
+    model.set_transitions(*strongest_transitions(log, count))
     return model
 
 
@@ -54,7 +53,7 @@ def test_scores_are_the_mixture_of_model_and_votes(codes, kind):
     log = make_log(40)
     model = with_transitions(codes, log, **kind)
     histories = [[3, 17, 5, 3], [22], list(range(1, 14))]
-    weights = transition_weights(log.train.sequences, log.train.offsets, 40).toarray()
+    weights = transition_weights(log).toarray()
     expected = []
     for history in histories:
         votes = sum(0.7**age * weights[item - 1] for age, item in enumerate(history[::-1][:10]))
@@ -145,6 +144,17 @@ def test_they_are_saved_and_items_can_join_and_leave(codes, tmp_path):
     assert torch.equal(found[1], expected[1])
     loaded.remove_items(expected[0][0, :1])
     assert torch.equal(loaded.recommend(**inputs, **options)[0][:, :9], expected[0][:, 1:])
+
+
+def test_a_history_without_votes_leaves_the_models_order(codes, tokenizer):
+    """An item that joined has come next to none."""
+    model = with_transitions(codes, make_log(40))
+    (new,) = model.add_items(["new"], torch.randn(1, 12), tokenizer)
+    inputs = model.inputs_from_items(torch.tensor([[new]]))
+    own, mixed = (all_scores(model, inputs, transitions=share) for share in (0.0, 0.5))
+    torch.testing.assert_close(mixed.exp(), own.exp() / 2)
+    known = model.inputs_from_items(torch.tensor([[new, 5]]))
+    assert not torch.allclose(all_scores(model, known, transitions=0.5).exp(), all_scores(model, known).exp() / 2)
 
 
 def test_what_it_needs(codes):
