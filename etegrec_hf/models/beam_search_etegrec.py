@@ -173,7 +173,7 @@ def code_beam_search(
         if temperature is not None:
             ranks = _perturbed(candidates, rank, generator)
         elif votes is not None:
-            ranks = votes.mixed(candidates, child, level).masked_fill(child < 0, -torch.inf)
+            ranks = votes.mixed(candidates, node, level).masked_fill(child < 0, -torch.inf)
         rank, best = ranks.flatten(1).topk(min(num_beams, ranks[0].numel()), dim=1)
         parent = best // codes.shape[2]
         score, codes, node = (tensor.flatten(1).gather(1, best) for tensor in (candidates, codes, child))

@@ -9,6 +9,7 @@ from .code_trie import CodeTrie, ExcludedItems
 from .configuration_etegrec import ETEGRecConfig
 
 RECENT, DECAY = 10, 0.7  # items of a history that vote, and what each vote weighs beside the next newer one
+NOWHERE = -2  # in the place of a node: on no beam, whose unused places are -1
 
 
 class ItemTransitions(nn.Module):
@@ -74,20 +75,29 @@ class TransitionVotes:
         lost = leaves < 0
         if excluded is not None:
             lost |= excluded.contain(leaves, trie.code_length - 1)
-        none = len(trie.keys) + 1  # sorts behind all nodes
-        node, order = leaves.masked_fill(lost, none).sort(dim=1)
-        votes = votes.masked_fill(lost, 0).gather(1, order)
-        self.below = torch.cat([votes.new_zeros(len(votes), 1), votes.cumsum(1)], dim=1)  # [users, n + 1]
-        self.nodes: list[torch.Tensor] = []  # a level: nodes [users, n] that the votes lie below, ascending
+        self.votes = votes.masked_fill(lost, 0)
+        self.steps: list[tuple[torch.Tensor, torch.Tensor]] = []  # a level: where each vote's way to its leaf goes on
+        node = leaves
         for _ in range(trie.code_length):
-            self.nodes.insert(0, node)
-            exists = node < none
-            node = trie.parent(node.masked_fill(~exists, 1)).masked_fill(~exists, none)
+            known = node.masked_fill(lost, 1)
+            node = trie.parent(known)  # [users, n]
+            child = known - trie.child_start[node]  # which one of its parent's children, counted from 0
+            self.steps.insert(0, (node.masked_fill(lost, NOWHERE), child))
 
-    def mixed(self, log_p: torch.FloatTensor, child: torch.LongTensor, level: int) -> torch.FloatTensor:
-        """Log-probabilities in the mixture of nodes `[users, *]`, children of nodes of `level`, given the model's."""
-        flat = child.flatten(1).contiguous()
-        nodes = self.nodes[level]
-        first, end = torch.searchsorted(nodes, flat), torch.searchsorted(nodes, flat, right=True)
-        share = (self.below.gather(1, end) - self.below.gather(1, first)).view(child.shape)
-        return torch.logaddexp(log_p + math.log1p(-self.weight), (self.weight * share).log())
+    def mixed(self, log_p: torch.FloatTensor, node: torch.LongTensor, level: int) -> torch.FloatTensor:
+        """Log-probabilities in the mixture `[users, beams, m]` of the children of nodes of `level`.
+
+        Args:
+            log_p (`torch.FloatTensor` of shape `(users, beams, m)`): the model's, of whole prefixes, in the order of
+                `trie.successors`.
+            node (`torch.LongTensor` of shape `(users, beams)`): their parents, distinct, or -1.
+            level (`int`): how many codes lead to these.
+        """
+        parent, child = self.steps[level]
+        on_beam, order = node.sort(dim=1)
+        place = torch.searchsorted(on_beam, parent).clamp(max=node.shape[1] - 1)
+        is_on_beam = on_beam.gather(1, place) == parent
+        slot = order.gather(1, place) * log_p.shape[2] + child
+        share = torch.zeros_like(log_p).flatten(1)
+        share.scatter_add_(1, slot.masked_fill(~is_on_beam, 0), self.votes.masked_fill(~is_on_beam, 0))
+        return torch.logaddexp(log_p + math.log1p(-self.weight), (self.weight * share.view_as(log_p)).log())
