@@ -102,8 +102,8 @@ def evaluate(arguments: EvaluateArguments) -> dict:
             arguments.batch_size,
             seen,
             advance,
-            arguments.rerank,
-            arguments.transitions,
+            rerank=arguments.rerank,
+            transitions=arguments.transitions,
         )
     metrics = ranking_metrics(ranked, split.targets)
     item_counts = np.bincount(data.train.sequences, minlength=data.n_items + 1)

@@ -103,8 +103,6 @@ def train(arguments: TrainArguments, sizes: RecommenderSizes, training: ETEGRecT
     model = build_recommender(
         item_tokenizer.cpu(), embeddings, training.code_strategy, has_semantic_embedding=kept, **asdict(sizes)
     )
-    if sizes.num_transitions:
-        model.set_transitions(*strongest_transitions(data, sizes.num_transitions))
     record = record_of(data, arguments.tokenizer)
     files = training_files(arguments.data) if arguments.stream else None
     mapped = None if kept else embeddings
@@ -125,8 +123,11 @@ def fit(
     """Trains a recommender on a prepared dataset, from `checkpoint` if there is one, and saves it.
 
     The training sequences are those of the dataset, or those in `files`, which are read as they are needed. Semantic
-    embeddings `[n_items, width]` are given for a model that holds none.
+    embeddings `[n_items, width]` are given for a model that holds none. Transitions that a model keeps are
+    counted anew, unless the sequences are streamed.
     """
+    if model.transitions is not None and files is None:
+        model.set_transitions(*strongest_transitions(data, model.config.num_transitions))
     max_history = model.config.max_history
     samples_of: partial[SequenceDataset | WholeSequenceDataset]
     if model.config.encoder_attention == "causal":

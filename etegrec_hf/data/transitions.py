@@ -30,7 +30,9 @@ def strongest_transitions(data: PreparedDataset, count: int) -> tuple[torch.Long
     return torch.from_numpy(items), torch.from_numpy(weights)
 
 
-def largest_of_rows(weights: scipy.sparse.csr_array, count: int) -> tuple[np.ndarray, np.ndarray]:
+def largest_of_rows(
+    weights: scipy.sparse.csr_array | scipy.sparse.csr_matrix, count: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The `count` columns with the largest weights of each row, ties by lower column.
 
     Returns:

@@ -143,7 +143,7 @@ def code_beam_search(
         generator (`torch.Generator`, *optional*): of that sample.
         kept (`list`, *optional*): to which each level's beam is appended, to be shown: trie nodes (-1: none), the
             beam of the level before that each goes on from, and log-probabilities, all `[users, beams]`.
-        votes ([`TransitionVotes`], *optional*): over `trie`, which the model is mixed with. Not in a sample.
+        votes ([`TransitionVotes`], *optional*): over `trie`, which the model is mixed with, but in a sample.
 
     Returns:
         item indices `[users, found]` and log-probabilities `[users, found]` in float32, best (or first drawn) first,
@@ -173,7 +173,7 @@ def code_beam_search(
         if temperature is not None:
             ranks = _perturbed(candidates, rank, generator)
         elif votes is not None:
-            ranks = votes.mixed(candidates, node, level).masked_fill(child < 0, -torch.inf)
+            ranks = votes.mixed(candidates, node, level)
         rank, best = ranks.flatten(1).topk(min(num_beams, ranks[0].numel()), dim=1)
         parent = best // codes.shape[2]
         score, codes, node = (tensor.flatten(1).gather(1, best) for tensor in (candidates, codes, child))
@@ -181,7 +181,7 @@ def code_beam_search(
             kept.append((node, parent, score))
         known = node if catalogue is None or catalogue is trie else catalogue.advance(known.gather(1, parent), codes)
         tokens = 1 + level * trie.codebook_size + codes
-    return trie.item(node), score if votes is None else rank
+    return trie.item(node), score if temperature is not None or votes is None else rank
 
 
 def _perturbed(candidates: torch.Tensor, rank: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:

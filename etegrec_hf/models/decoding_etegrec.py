@@ -145,8 +145,9 @@ class CodeDecodingMixin(HistoryEncodingMixin):
     ) -> tuple[torch.LongTensor, torch.FloatTensor]:
         """The `top_k` items of each user by batched code beam search.
 
-        The items and scores are those that `generate` finds with as many beams, unless they are ranked again. What is
-        excluded or not allowed is left out of the search, so that `top_k` items come back whenever they exist.
+        The items and scores are those that `generate` finds with as many beams, unless `rerank` or `transitions` say
+        otherwise. What is excluded or not allowed is left out of the search, so that `top_k` items come back whenever
+        they exist.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, items * code_length)`): token ids of histories.
@@ -163,22 +164,24 @@ class CodeDecodingMixin(HistoryEncodingMixin):
                 GPU. It bounds memory and changes no result.
             encoded ([`EncodedHistory`], *optional*): what `encode_history` returned, instead of `input_ids`.
             rerank (`float`, *optional*, defaults to 0.0): the weight w by which all items that the beam found are
-                ranked again, by `log p(codes) + w * cos(preference_latents, semantic embedding)`. Choose it on
-                validation users. Preference latents mean something where the recommender was trained with PSA.
+                ranked again, by `log p(codes) + w * cos(preference_latents, semantic embedding)`, p being the mixture
+                where `transitions` are mixed in. Choose it on validation users. Preference latents mean something
+                where the recommender was trained with PSA.
             transitions (`float`, *optional*, defaults to 0.0): the share w in `(1 - w) * p(codes) + w * votes`, by
-                which the beam is then chosen and scored. The votes, which sum to 1, are those of the history's last
-                items for what came next to them in training (see `num_transitions` of the configuration). Choose
-                it on validation users.
+                which the beam is then chosen and scored. The votes are those of the history's last items for what came
+                next to them in training (see [`ItemTransitions`]); they sum to 1, less what goes to items that can't
+                be returned or that the repeat bias makes unlikely. Choose it on validation users.
 
         Returns:
-            item indices `[batch, top_k]` and scores `[batch, top_k]`, best first: log-probabilities, to which `rerank`
-            adds its part. A user for whom fewer items exist gets index 0 and minus infinity in the remaining places.
+            item indices `[batch, top_k]` and scores `[batch, top_k]`, best first: log-probabilities, those of the
+            mixture with `transitions`, to which `rerank` adds its part. A user for whom fewer items exist gets index 0
+            and minus infinity in the remaining places.
 
         Raises:
             ValueError: `num_beams` below `top_k`, a history of only padding or broken items, item indices that don't
                 exist or of the wrong shape, no allowed item, weights that give NaN, histories that a model of other
                 sizes encoded, a negative `rerank`, or one with a model that holds no item tokenizer or no semantic
-                embeddings.
+                embeddings, or `transitions` outside 0 to 1 or with a model that keeps none.
         """
         if top_k < 1 or num_beams < top_k:
             raise ValueError(
@@ -285,7 +288,9 @@ class CodeDecodingMixin(HistoryEncodingMixin):
             decoder = BeamDecoder(self.decoder, states, mask)
             excluded = None if leaves is None else ExcludedItems(trie, leaves[rows])
             repeats = self.repeats_of(whole[rows])
-            votes = self._votes_of(whole[rows], trie, transitions, excluded) if transitions else None
+            votes = None
+            if transitions:
+                votes = self._votes_of(whole[rows], trie, transitions, excluded, repeats)
             found, log_p = code_beam_search(
                 decoder, self._level_logits, trie, num_beams, excluded, catalogue, repeats, votes=votes, **sampling
             )
@@ -314,22 +319,26 @@ class CodeDecodingMixin(HistoryEncodingMixin):
         """That `transitions` is a share, and the model knows some."""
         if not 0 <= transitions < 1:
             raise ValueError(f"`transitions` is {transitions}; give a share from 0 on and below 1.")
-        if transitions and (self.transitions is None or not self.transitions.weights.any()):
+        if transitions and (self.transitions is None or not self.transitions.are_known):
             raise ValueError(
                 f"`transitions` is {transitions} and the model knows none; train it with `num_transitions`, or give "
                 "them to `set_transitions`, or leave it out."
             )
 
     def _votes_of(
-        self, input_ids: torch.LongTensor, trie: CodeTrie, weight: float, excluded: ExcludedItems | None
+        self,
+        input_ids: torch.LongTensor,
+        trie: CodeTrie,
+        weight: float,
+        excluded: ExcludedItems | None,
+        repeats: RepeatBias | None,
     ) -> TransitionVotes:
-        """Votes of histories, which count as little for an item of the history as the repeat bias, if any, says."""
-        history = self._items_read(input_ids)
-        items, votes = self.transitions(history)
-        if self.repeat_bias is not None:
-            again = (items.unsqueeze(2) == history.unsqueeze(1)).any(2)
-            votes = torch.where(again, votes * (10 * self.repeat_bias.sum()).exp(), votes)
-        leaves = trie.walk(self.item_tokens[items] - self._level_offsets())  # of padding -1
+        """Votes of histories `[batch, items * code_length]`, as much less for their own items as `repeats` says."""
+        items, votes = self.transitions(self._items_read(input_ids))
+        codes = self.item_tokens[items] - self._level_offsets()
+        leaves = trie.walk(codes)  # of padding -1
+        if repeats is not None:
+            votes = votes * repeats.of_items(self.code_trie.walk(codes)).exp().clamp(max=1)
         return TransitionVotes(trie, leaves, votes, weight, excluded)
 
     def _preference(self, start_states: torch.Tensor, items: torch.LongTensor) -> torch.Tensor:

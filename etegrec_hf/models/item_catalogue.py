@@ -12,7 +12,7 @@ from .modeling_rqvae import first_not_finite
 class ItemCatalogueMixin:
     """What a model knows of its items.
 
-    The tables `item_tokens`, `is_removed` and `semantic_embedding` are saved with its weights.
+    The tables `item_tokens`, `is_removed`, `semantic_embedding` and `transitions` are saved with its weights.
     """
 
     config: Any  # ETEGRecConfig
@@ -120,20 +120,25 @@ class ItemCatalogueMixin:
             weights (`torch.FloatTensor` of the same shape): how strongly each came next.
 
         Raises:
-            ValueError: another shape, indices that don't exist, weights that are negative or not finite, or a model
-                made without `num_transitions`.
+            ValueError: another shape, indices that don't exist, weights that are negative, not finite or of no item,
+                or a model made without `num_transitions`.
         """
+        if self.transitions is None:
+            raise ValueError("`num_transitions` is 0; make or load the model with the number of items to keep.")
         expected = (self.config.n_items, self.config.num_transitions)
-        if tuple(items.shape) != expected or tuple(weights.shape) != expected or self.transitions is None:
+        if tuple(items.shape) != expected or tuple(weights.shape) != expected:
             raise ValueError(
                 f"`items` has shape {tuple(items.shape)} and `weights` {tuple(weights.shape)}; `n_items` and "
-                f"`num_transitions` of the configuration say {expected}, without which a model keeps none."
+                f"`num_transitions` of the configuration say {expected}."
             )
-        items = self._check_items("items", items)
-        if not (weights.isfinite().all() and (weights >= 0).all()):
-            raise ValueError("`weights` holds negative numbers, NaN or infinity; give counts or shares of them.")
+        items, weights = self._check_items("items", items), weights.to(self.transitions.weights)
+        if not (weights.isfinite().all() and (weights >= 0).all()) or weights[items == 0].any():
+            raise ValueError(
+                "`weights` holds negative numbers, NaN or infinity, or weights where `items` is 0; give counts, or "
+                "shares of them, and 0 where there is no item."
+            )
         self.transitions.items[1:] = items.to(self.transitions.items)
-        self.transitions.weights[1:] = weights.to(self.transitions.weights)
+        self.transitions.weights[1:] = weights
 
     def check_semantic_embedding(self, embeddings: torch.FloatTensor) -> None:
         """Raises a `ValueError` unless `embeddings` are `[n_items, input_size]`, without NaN and infinity."""

@@ -78,7 +78,8 @@ LIMITS = """## Limits
 
 - It ranks the items of the catalogue that it was trained on, and serves popular items and frequent users best: it
   repeats the biases of its log.
-- Scores are the model's log-probabilities, not calibrated chances that somebody takes an item.
+- Scores are log-probabilities, to which options of `recommend` add their part, and not calibrated chances that
+  somebody takes an item.
 - A model remembers which items were taken together. User ids are not stored.
 """
 

@@ -26,3 +26,15 @@ class RepeatBias:
         codes, child = self.catalogue.successors(node, level)
         again = self.had.contain(child, level)
         return logits.scatter_add(-1, codes, (again * self.bias[level]).to(logits.dtype))
+
+    def of_items(self, leaves: torch.LongTensor) -> torch.FloatTensor:
+        """By how much the bias changes the log-odds of items, `[rows, n]`, given their nodes in `catalogue`.
+
+        Below a code that leads to nothing but a history's items all codes do, and what they gain alike changes
+        nothing: one level's bias counts, the first one's at which an item parts from items that the user hasn't had.
+        """
+        gained, node = torch.zeros_like(leaves, dtype=self.bias.dtype), leaves
+        for level in reversed(range(self.catalogue.code_length)):
+            gained = torch.where(self.had.contain(node, level), self.bias[level], gained)
+            node = self.catalogue.parent(node.clamp(min=1))
+        return gained

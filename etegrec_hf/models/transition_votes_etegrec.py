@@ -9,7 +9,6 @@ from .code_trie import CodeTrie, ExcludedItems
 from .configuration_etegrec import ETEGRecConfig
 
 RECENT, DECAY = 10, 0.7  # items of a history that vote, and what each vote weighs beside the next newer one
-NOWHERE = -2  # in the place of a node: on no beam, whose unused places are -1
 
 
 class ItemTransitions(nn.Module):
@@ -30,11 +29,20 @@ class ItemTransitions(nn.Module):
         shape = (config.n_items + 1, config.num_transitions)
         self.register_buffer("items", torch.zeros(shape, dtype=torch.int32))
         self.register_buffer("weights", torch.zeros(shape))
+        self._are_known = False
 
     def forward(self, history: torch.LongTensor) -> tuple[torch.LongTensor, torch.FloatTensor]:
-        """Item indices and votes `[batch, n]` of the last 10 items of `history` `[batch, items]`, 0 on padding.
+        """What the last 10 items of histories vote for, and how much.
 
-        The newest item's votes are its weights, those of each one before it 0.7 times as much.
+        The newest item's votes are its weights, those of each one before it 0.7 times as much, and all are divided by
+        their sum.
+
+        Args:
+            history (`torch.LongTensor` of shape `(batch, items)`): item indices, 0 on padding, wherever it stands.
+
+        Returns:
+            item indices, maybe repeated, and their votes, both `[batch, min(10, items) * num_transitions]`; all votes
+            of a history whose items came next to none are 0.
         """
         is_item = history > 0
         newer = is_item.flip(1).cumsum(1).flip(1) - is_item.long()  # items behind each
@@ -42,7 +50,14 @@ class ItemTransitions(nn.Module):
             min(RECENT, history.shape[1]), dim=1, largest=False
         )
         voting = history.gather(1, place)  # padding votes for nothing
-        return self.items[voting].flatten(1).long(), (self.weights[voting] * DECAY ** newer.unsqueeze(2)).flatten(1)
+        votes = (self.weights[voting].float() * DECAY ** newer.unsqueeze(2)).flatten(1)
+        return self.items[voting].flatten(1).long(), votes / votes.sum(1, keepdim=True).clamp(min=1e-30)
+
+    @property
+    def are_known(self) -> bool:
+        """Whether the table holds any; looked at again at each call only as long as it doesn't."""
+        self._are_known = self._are_known or bool(self.weights.any())
+        return self._are_known
 
     def add_items(self, count: int) -> None:
         """Makes room for items that join, which came next to none."""
@@ -57,9 +72,10 @@ class TransitionVotes:
     Args:
         trie ([`CodeTrie`]): the items that may be returned.
         leaves (`torch.LongTensor` of shape `(users, n)`): nodes of the items voted for, maybe repeated; -1 is none.
-        votes (`torch.FloatTensor` of the same shape): how much each counts. A user's votes are divided by their sum.
+        votes (`torch.FloatTensor` of the same shape): the share of each; a user's sum to 1 at most. Those for -1 and
+            for excluded items are lost.
         weight (`float`): share of the votes in the mixture; the model keeps the rest.
-        excluded ([`ExcludedItems`], *optional*): items whose votes are lost.
+        excluded ([`ExcludedItems`], *optional*): items that single users must not get.
     """
 
     def __init__(
@@ -71,21 +87,19 @@ class TransitionVotes:
         excluded: ExcludedItems | None = None,
     ):
         self.weight = weight
-        votes = votes.float() / votes.float().sum(1, keepdim=True).clamp(min=1e-30)
         lost = leaves < 0
         if excluded is not None:
-            lost |= excluded.contain(leaves, trie.code_length - 1)
-        self.votes = votes.masked_fill(lost, 0)
-        self.steps: list[tuple[torch.Tensor, torch.Tensor]] = []  # a level: where each vote's way to its leaf goes on
-        node = leaves
+            lost = lost | excluded.contain(leaves, trie.code_length - 1)
+        self.votes = votes.float().masked_fill(lost, 0)  # [users, n]
+        self.steps: list[tuple[torch.Tensor, torch.Tensor]] = []  # a level: a node on each vote's way [users, n], and
+        node = leaves  # which one of its children, counted from 0, the way goes on to [users, n]
         for _ in range(trie.code_length):
-            known = node.masked_fill(lost, 1)
-            node = trie.parent(known)  # [users, n]
-            child = known - trie.child_start[node]  # which one of its parent's children, counted from 0
-            self.steps.insert(0, (node.masked_fill(lost, NOWHERE), child))
+            child = node.masked_fill(lost, 1)
+            node = trie.parent(child)
+            self.steps.insert(0, (node, child - trie.child_start[node]))
 
     def mixed(self, log_p: torch.FloatTensor, node: torch.LongTensor, level: int) -> torch.FloatTensor:
-        """Log-probabilities in the mixture `[users, beams, m]` of the children of nodes of `level`.
+        """Log-probabilities `[users, beams, m]` in the mixture of the children of nodes of `level`.
 
         Args:
             log_p (`torch.FloatTensor` of shape `(users, beams, m)`): the model's, of whole prefixes, in the order of
@@ -96,8 +110,7 @@ class TransitionVotes:
         parent, child = self.steps[level]
         on_beam, order = node.sort(dim=1)
         place = torch.searchsorted(on_beam, parent).clamp(max=node.shape[1] - 1)
-        is_on_beam = on_beam.gather(1, place) == parent
+        votes = self.votes * (on_beam.gather(1, place) == parent)
         slot = order.gather(1, place) * log_p.shape[2] + child
-        share = torch.zeros_like(log_p).flatten(1)
-        share.scatter_add_(1, slot.masked_fill(~is_on_beam, 0), self.votes.masked_fill(~is_on_beam, 0))
-        return torch.logaddexp(log_p + math.log1p(-self.weight), (self.weight * share.view_as(log_p)).log())
+        share = torch.zeros_like(log_p).flatten(1).scatter_add_(1, slot, votes).view_as(log_p)
+        return torch.logaddexp(log_p + math.log1p(-self.weight), (self.weight * share).log())

@@ -39,7 +39,7 @@ def record() -> TrainingRecord:
                 "baselines": {"popularity": dict.fromkeys(METRICS, 0.01)},
                 "protocol": {"candidates": "all items", "num_beams": 50},
                 "rerank": 4.0,
-                "transitions": 0.0,
+                "transitions": 0.35,
             }
         ],
     )
@@ -71,7 +71,7 @@ def test_everything_that_is_known_is_told(model, record, tmp_path):
         "| its 95% interval | 0.1150 to 0.1350 | 0.4900 to 0.5100 | 0.7400 to 0.7600 | 0.2400 to 0.2600 |",
         "| popularity | 0.0100 | 0.0100 | 0.0100 | 0.0100 |",
         "Protocol: candidates: all items, num beams: 50.",
-        "The lists are those of `recommend(rerank=4.0)`.",
+        "The lists are those of `recommend(rerank=4.0, transitions=0.35)`.",
         "| users | 12 |",
         "| usage 0 | 0.75 |",
         "### 1. finetuning",

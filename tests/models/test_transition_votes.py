@@ -8,6 +8,7 @@ from conftest import make_model, random_codes, random_histories
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from etegrec_hf import ETEGRecConfig
 from etegrec_hf.data.prepared import Split
 from etegrec_hf.data.transitions import largest_of_rows, strongest_transitions, transition_weights
 from etegrec_hf.evaluation.baselines import transitions
@@ -47,9 +48,42 @@ def all_scores(model, inputs, **options) -> torch.Tensor:
     return torch.full((len(items), n_items + 1), -torch.inf).scatter(1, items, scores)
 
 
+def bias_of_items(model, history: list[int]) -> torch.Tensor:
+    """`[n_items]`: the bias of the first level at which all items of an item's prefix were had, or 0."""
+    codes = model.item_codes.tolist()
+    gained = torch.zeros(len(codes))
+    for index, path in enumerate(codes):
+        for level in range(len(path)):
+            family = [other for other, theirs in enumerate(codes, 1) if theirs[: level + 1] == path[: level + 1]]
+            if set(family) <= set(history):
+                gained[index] = 10 * model.repeat_bias[level].detach()
+                break
+    return gained
+
+
+def test_the_bias_changes_an_items_odds_by_that_of_one_level():
+    """All items, scored with and without the bias, beside an item that wasn't had."""
+    codes = torch.tensor([[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0], [2, 0, 0], [2, 0, 1], [3, 3, 3]])
+    model = make_model(codes, 4, constrained_softmax=True, has_repeat_bias=True)
+    history = [1, 4, 5, 6]  # item 1 shares its prefix with 2, item 4 is alone, and 5 and 6 are all under code 2
+    inputs = model.inputs_from_items(torch.tensor([history]))
+    with_bias = all_scores(model, inputs)[0]
+    expected = bias_of_items(model, history)
+    assert expected[[0, 3, 4, 5]].tolist() == (10 * model.repeat_bias[[2, 0, 0, 0]]).tolist()
+    leaves = model.code_trie.walk(codes).unsqueeze(0)
+    torch.testing.assert_close(model.repeats_of(inputs["input_ids"]).of_items(leaves)[0], expected)
+    torch.nn.init.zeros_(model.repeat_bias)
+    gained = (with_bias - all_scores(model, inputs)[0])[1:]
+    torch.testing.assert_close(gained[3:6] - gained[6], expected[3:6], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(gained[0] - gained[1], expected[0], atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_are_the_mixture_of_model_and_votes(codes, kind):
-    """Votes by hand: weights as in the log, 0.7 for each newer item, less for items had before, and a sum of 1."""
+    """Votes by hand: weights as in the log, 0.7 for each newer item, a sum of 1, and less for items had before.
+
+    By how much less the model itself says: by what the bias changes an item's odds beside one that wasn't had.
+    """
     log = make_log(40)
     model = with_transitions(codes, log, **kind)
     histories = [[3, 17, 5, 3], [22], list(range(1, 14))]
@@ -57,15 +91,16 @@ def test_scores_are_the_mixture_of_model_and_votes(codes, kind):
     expected = []
     for history in histories:
         votes = sum(0.7**age * weights[item - 1] for age, item in enumerate(history[::-1][:10]))
-        if model.repeat_bias is not None:
-            again = np.isin(np.arange(1, 41), history)
-            votes = np.where(again, votes * np.exp(10 * model.repeat_bias.detach().sum().item()), votes)
         expected.append(votes / votes.sum())
     padded = torch.tensor([history + [0] * (13 - len(history)) for history in histories])
     inputs = model.inputs_from_items(padded)
+    expected = torch.tensor(np.array(expected)).float()
     own = all_scores(model, inputs)[:, 1:].exp()
+    if model.repeat_bias is not None:
+        expected *= torch.stack([bias_of_items(model, history) for history in histories]).exp().clamp(max=1)
+        assert (expected.sum(1) < 1).all()
     mixed = all_scores(model, inputs, transitions=0.3)[:, 1:].exp()
-    torch.testing.assert_close(mixed, 0.7 * own + 0.3 * torch.tensor(np.array(expected)).float(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(mixed, 0.7 * own + 0.3 * expected, atol=1e-5, rtol=1e-4)
 
 
 def test_a_share_of_almost_1_ranks_as_the_baseline_does(codes):
@@ -146,6 +181,35 @@ def test_they_are_saved_and_items_can_join_and_leave(codes, tmp_path):
     assert torch.equal(loaded.recommend(**inputs, **options)[0][:, :9], expected[0][:, 1:])
 
 
+def test_reranking_goes_over_the_mixture(codes):
+    model = with_transitions(codes, make_log(40))
+    inputs = model.inputs_from_items(torch.tensor([[5, 9, 2]]))
+    mixed, own = all_scores(model, inputs, transitions=0.5), all_scores(model, inputs)
+    cosines = all_scores(model, inputs, rerank=2.0) - own
+    both = all_scores(model, inputs, rerank=2.0, transitions=0.5)
+    torch.testing.assert_close(both[:, 1:], (mixed + cosines)[:, 1:], atol=1e-5, rtol=1e-5)
+
+
+def test_two_items_that_only_came_next_to_each_other_are_not_voted_back(codes):
+    """Nothing is left of such votes, and not all of them for what the user has."""
+    model = with_transitions(codes, Log([[1, 2], [3, 4, 5]], 40), constrained_softmax=True, has_repeat_bias=True)
+    with torch.no_grad():
+        model.repeat_bias.fill_(-2)
+    inputs = model.inputs_from_items(torch.tensor([[1, 2]]))
+    items, _ = model.recommend(**inputs, top_k=38, num_beams=40, transitions=0.5)
+    assert not {1, 2} & set(items[0].tolist())
+
+
+def test_a_removed_item_still_votes(codes):
+    model = make_model(codes, 8, num_transitions=1)
+    items, weights = torch.zeros(40, 1, dtype=torch.long), torch.zeros(40, 1)
+    items[3], weights[3] = 20, 1.0
+    model.set_transitions(items, weights)
+    model.remove_items(torch.tensor([4]))
+    inputs = model.inputs_from_items(torch.tensor([[4]]))
+    assert model.recommend(**inputs, top_k=1, num_beams=1, transitions=0.9)[0].item() == 20
+
+
 def test_a_history_without_votes_leaves_the_models_order(codes, tokenizer):
     """An item that joined has come next to none."""
     model = with_transitions(codes, make_log(40))
@@ -164,15 +228,26 @@ def test_what_it_needs(codes):
         model.recommend(**inputs, transitions=1.0)
     with pytest.raises(ValueError, match=r"`transitions` is 0\.5 and the model knows none; train it with `num_trans"):
         model.recommend(**inputs, transitions=0.5)
+    for share in (-0.1, float("nan")):
+        with pytest.raises(ValueError, match=f"`transitions` is {share}; give a share"):
+            model.recommend(**inputs, transitions=share)
+    bare = make_model(codes, 8)
     with pytest.raises(ValueError, match=r"`transitions` is 0\.5 and the model knows none"):
-        make_model(codes, 8).recommend(**inputs, transitions=0.5)
+        bare.recommend(**inputs, transitions=0.5)
     items, weights = torch.ones(40, 3, dtype=torch.long), torch.ones(40, 3)
     with pytest.raises(ValueError, match=r"`items` has shape \(40, 2\) and `weights` \(40, 3\).*\(40, 3\)"):
         model.set_transitions(items[:, :2], weights)
     with pytest.raises(ValueError, match="`items` holds item indices from 1 to 41"):
         model.set_transitions(items.masked_fill(torch.eye(40, 3) > 0, 41), weights)
-    with pytest.raises(ValueError, match="`weights` holds negative numbers, NaN or infinity"):
-        model.set_transitions(items, -weights)
+    with pytest.raises(ValueError, match="`num_transitions` is 0; make or load the model with"):
+        bare.set_transitions(items, weights)
+    for broken in (-weights, weights * float("nan"), weights * float("inf")):
+        with pytest.raises(ValueError, match="`weights` holds negative numbers, NaN or infinity"):
+            model.set_transitions(items, broken)
+    with pytest.raises(ValueError, match="or weights where `items` is 0"):
+        model.set_transitions(items * 0, weights)
+    with pytest.raises(ValueError, match="`num_transitions` is -1; give 0 for none"):
+        ETEGRecConfig(num_transitions=-1)
 
 
 def test_largest_of_rows_by_hand():
