@@ -12,6 +12,7 @@ import torch
 from etegrec_hf import ETEGRecForConditionalGeneration, ETEGRecTokenizer
 from etegrec_hf.cli.main import main
 from etegrec_hf.data.prepared import PreparedDataset
+from etegrec_hf.data.transitions import strongest_transitions
 from etegrec_hf.hub.model_folder import save_model_folder
 from etegrec_hf.hub.training_record import TrainingRecord
 
@@ -82,6 +83,31 @@ def test_codes_from_elsewhere_are_trained_on(index, tmp_path):
     assert sorted(tokenizer.ids_of(items[0])) == list("abcdefghij")
     with pytest.raises(ValueError, match="`has_item_tokenizer` is False"):
         model.add_items(["new"], torch.zeros(1, 4), tokenizer)
+
+
+def test_transitions_are_those_of_the_data_that_was_trained_on(index, tmp_path, capsys):
+    data = prepare(tmp_path, "data", list("abcdefghij"))
+    call("import-codes", index, "--data", data, "--output-dir", tmp_path / "start", "--num-transitions", 3, *SIZES)
+    start = ETEGRecForConditionalGeneration.from_pretrained(tmp_path / "start")
+    with pytest.raises(ValueError, match="the model knows none"):
+        start.recommend(**start.inputs_from_items(torch.tensor([[1]])), transitions=0.5)
+    call("finetune", "--model", tmp_path / "start", "--data", data, "--output-dir", tmp_path / "model", *TINY)
+    model = ETEGRecForConditionalGeneration.from_pretrained(tmp_path / "model").eval()
+    items, weights = strongest_transitions(PreparedDataset.load(data), 3)
+    assert torch.equal(model.transitions.items[1:], items.int())
+    assert torch.equal(model.transitions.weights[1:], weights)
+
+    newer = prepare(tmp_path, "newer", list("jihgfedcba")[:6])  # other items come next to each other in it
+    call("finetune", "--model", tmp_path / "model", "--data", newer, "--output-dir", tmp_path / "newest", *TINY)
+    newest = ETEGRecForConditionalGeneration.from_pretrained(tmp_path / "newest")
+    tokenizer = ETEGRecTokenizer.from_pretrained(tmp_path / "newest")
+    items, _ = strongest_transitions(PreparedDataset.load(newer).with_items(tokenizer.item_ids), 3)
+    assert torch.equal(newest.transitions.items[1:], items.int())
+    assert not newest.transitions.weights[tokenizer.index_of(["a"])].any(), "which the newer log hasn't"
+
+    streamed = ["--tokenizer", "any", "--stream", "true", "--num-transitions", 3]
+    message = failure(capsys, "train", "--data", data, "--output-dir", tmp_path / "no", *streamed)
+    assert "`num_transitions` is 3 and `stream` True" in message
 
 
 def test_without_data_all_of_the_index_is_the_catalogue(index, tmp_path):

@@ -68,6 +68,12 @@ def test_one_way_to_say_whom_to_recommend_to(model_folder, prepared_folder, tmp_
     assert "is a folder; name a file in it" in failure(capsys, *wanted, *data, "--output", tmp_path)
 
 
+def test_weights_reach_the_search_for_one_history(model_folder, prepared, capsys):
+    one = ["recommend", "--model", model_folder, "--history", prepared.item_ids[0]]
+    assert "`transitions` is 0.5 and the model knows none" in failure(capsys, *one, "--transitions", 0.5)
+    assert "`rerank` is -1.0; give a weight" in failure(capsys, *one, "--rerank", -1)
+
+
 def test_errors_reach_the_command_line(wanted, tmp_path, capsys):
     out = tmp_path / "out.parquet"
     wanted = [*wanted, "--output", out]

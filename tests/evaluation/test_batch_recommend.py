@@ -11,6 +11,7 @@ import torch
 from conftest import make_model, random_codes
 
 from etegrec_hf import ETEGRecTokenizer, RecommendOptions, batch_recommend, recommend_rows
+from etegrec_hf.data.transitions import strongest_transitions
 from etegrec_hf.evaluation import batch_recommend as module
 from etegrec_hf.evaluation.evaluate import recommend_split
 
@@ -44,6 +45,21 @@ def test_every_user_gets_what_they_get_alone(prepared, prepared_folder, recommen
         index, score = model.recommend(**tokenizer([history], return_tensors="pt"), top_k=5, num_beams=20)
         assert items == tokenizer.ids_of(index[0])
         torch.testing.assert_close(torch.tensor(scores), score[0], atol=1e-5, rtol=0)
+
+
+def test_options_reach_the_search(prepared, prepared_folder, output):
+    codes = random_codes(prepared.n_items, 3, 8)
+    model = make_model(codes, 8, num_transitions=10)
+    model.set_transitions(*strongest_transitions(prepared, 10))
+    tokenizer = ETEGRecTokenizer.from_item_codes(prepared.item_ids, codes, 8)
+    weights = {"rerank": 0.5, "transitions": 0.4}
+    options = RecommendOptions(top_k=5, include_target=False, **weights, **SIZES)
+    batch_recommend(model, tokenizer, prepared_folder, output, options)
+    ranked, plain = (
+        recommend_split(model, prepared.test, top_k=5, num_beams=20, **some) for some in (weights, {"rerank": 0.5})
+    )
+    assert pq.read_table(output)["items"].to_pylist() == tokenizer.ids_of(ranked)
+    assert (ranked != plain).any()
 
 
 def test_without_the_target_it_is_what_evaluation_ranks(prepared, prepared_folder, recommender, output):
