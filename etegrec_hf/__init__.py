@@ -52,6 +52,7 @@ _LAZY = {
     "WholeSequenceDataset": "data.sequences",
     "SequenceDataset": "data.sequences",
     "StreamedSequences": "data.streamed_sequences",
+    "strongest_transitions": "data.transitions",
     "tokenizer_diagnostics": "evaluation.code_diagnostics",
     "RecommendOptions": "evaluation.batch_recommend",
     "batch_recommend": "evaluation.batch_recommend",
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from .data.sequences import SequenceDataset as SequenceDataset, WholeSequenceDataset as WholeSequenceDataset
     from .data.sources import SourceOptions as SourceOptions
     from .data.streamed_sequences import StreamedSequences as StreamedSequences
+    from .data.transitions import strongest_transitions as strongest_transitions
     from .evaluation.batch_recommend import (
         RecommendOptions as RecommendOptions,
         batch_recommend as batch_recommend,
