@@ -9,7 +9,7 @@ RAW ?= data/raw/instruments
 OUTPUT ?= runs/instruments
 RECIPE := $(BIN)/python examples/recipes/run.py examples/recipes
 
-.PHONY: quickstart reproduce-instruments ablate-instruments test test-fast test-minimum test-newest wheel-check lint docs clean
+.PHONY: quickstart reproduce-instruments reproduce-microlens ablate-instruments test test-fast test-minimum test-newest wheel-check lint docs clean
 
 $(VENV)/installed: pyproject.toml setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -19,9 +19,15 @@ $(VENV)/installed: pyproject.toml setup.cfg constraints.txt
 quickstart: $(VENV)/installed
 	$(BIN)/etegrec quickstart --output-dir runs/quickstart
 
-# The table of README.md, and that of docs/experiments.md: RAW names the folder of Instruments.inter.json
+# The tables of README.md, docs/quality.md and docs/experiments.md: RAW names the folder of Instruments.inter.json, or of
+# Microlens.inter.json and Microlens.item.json
 reproduce-instruments: $(VENV)/installed
 	$(RECIPE)/instruments --raw $(RAW) --output-dir $(OUTPUT) --variants full "no transition votes"
+
+reproduce-microlens: RAW = data/raw/microlens
+reproduce-microlens: OUTPUT = runs/microlens
+reproduce-microlens: $(VENV)/installed
+	$(RECIPE)/microlens --raw $(RAW) --output-dir $(OUTPUT) --variants full "no transition votes"
 
 ablate-instruments: $(VENV)/installed
 	$(RECIPE)/instruments-ablations --raw $(RAW) --output-dir $(OUTPUT)-ablations --variants all --tables test
