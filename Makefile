@@ -26,6 +26,7 @@ reproduce-instruments: $(VENV)/installed
 
 reproduce-microlens: RAW = data/raw/microlens
 reproduce-microlens: OUTPUT = runs/microlens
+reproduce-microlens: export HF_HUB_OFFLINE = 0
 reproduce-microlens: $(VENV)/installed
 	$(RECIPE)/microlens --raw $(RAW) --output-dir $(OUTPUT) --variants full "no transition votes"
 

@@ -23,7 +23,8 @@ class PushArguments:
     private: bool | None = field(default=None, metadata={"help": "Whether a new repository is private."})
     revision: str | None = field(default=None, metadata={"help": "A branch, made if needed."})
     without_embeddings: bool = field(
-        default=False, metadata={"help": "Leave out the items' embeddings, which only alternating training needs."}
+        default=False,
+        metadata={"help": "Leave out the items' embeddings, which training and re-ranking need."},
     )
     license: str | None = field(default=None, metadata={"help": "Of the model or data, as the Hub abbreviates it."})
     dataset_id: str | None = field(default=None, metadata={"help": "The training data's id on the Hub."})

@@ -38,7 +38,7 @@ def publish(
         private (`bool`, *optional*): whether a new repository is private.
         revision (`str`, *optional*): a branch, made if needed.
         without_embeddings (`bool`, *optional*, defaults to `False`): whether to leave the items' semantic embeddings
-            out, which only alternating training needs.
+            out, which only alternating training, alignment, re-ranking and the reward `semantic` need.
         license (`str`, *optional*): of the model, as the Hub abbreviates it (`"apache-2.0"`).
         dataset_id (`str`, *optional*): the training data's id on the Hub.
 
@@ -46,8 +46,8 @@ def publish(
         the commit's address.
 
     Raises:
-        FileNotFoundError, ValueError: the folder isn't whole, its codes collide, tokenizer and model disagree, or the
-            repository is public where a private one is asked for.
+        FileNotFoundError, ValueError: the folder isn't whole, its codes collide, tokenizer and model disagree, the
+            embeddings are to be left out and are needed, or the repository is public where a private one is asked for.
         PermissionError, ConnectionError: see [`hub_errors`].
     """
     folder = Path(folder)
@@ -58,6 +58,9 @@ def publish(
         model, tokenizer = load_model(RQVAEModel, str(folder)), None
     record = TrainingRecord.read(folder)
     if without_embeddings and tokenizer is not None:
+        if model.config.reads_items or any(result.get("rerank") for result in record.evaluations):
+            use = "its encoder reads" if model.config.reads_items else "its results were re-ranked by"
+            raise ValueError(f"`without_embeddings` is True, and {use} the embeddings; publish them with the model.")
         model.config.has_semantic_embedding, model.semantic_embedding = False, None
     with tempfile.TemporaryDirectory() as temporary, hub_errors(repo_id, f" {str(folder)!r} is as it was."):
         client = HfApi()

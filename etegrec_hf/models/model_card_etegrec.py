@@ -102,7 +102,9 @@ def card_text(config: Any, name: str, metadata: str = "", sections: str = "", ex
         known["item_tokenizer"] = f"RQ-VAE from {sizes.input_size} to {sizes.latent_size} dimensions"
         if not config.has_item_tokenizer:
             known["item_tokenizer"] = "none: its codes were made elsewhere"
-        known["embeddings"] = "included" if config.has_semantic_embedding else "left out: recommending needs none"
+        known["embeddings"] = (
+            "included" if config.has_semantic_embedding else "left out: training and re-ranking need them"
+        )
     parts = [
         f"---\n{(metadata or METADATA.format(model_type=config.model_type)).strip()}\n---\n",
         f"# {name.rstrip('/').split('/')[-1]}\n",

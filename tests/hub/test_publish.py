@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import make_model
 from safetensors.torch import load_file, save_file
 from two_sides import etegrec, run, several, start
 
@@ -268,3 +269,18 @@ def test_a_folder_that_is_not_whole_is_not_sent(folder, tmp_path, name, message)
     damage(name, broken)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         publish(broken, "tester/mine")
+
+
+@pytest.mark.parametrize(
+    ("reads_items", "rerank", "message"),
+    [(True, 0, "its encoder reads"), (False, 4.0, "its results were re-ranked by")],
+)
+def test_embeddings_that_are_needed_are_not_left_out(codes, tokenizer, tmp_path, reads_items, rerank, message):
+    model = make_model(codes, 8, reads_items=reads_items)
+    record = TrainingRecord()
+    record.add_evaluation({"split": "test", "metrics": {"recall@10": 0.1}, "rerank": rerank})
+    save_model_folder(tmp_path / "mine", model, tokenizer, record)
+    with pytest.raises(ValueError, match=f"`without_embeddings` is True, and {message}"):
+        publish(tmp_path / "mine", "tester/mine", without_embeddings=True)
+    with pytest.raises(ConnectionError):  # with them it goes on to the Hub, which is offline here
+        publish(tmp_path / "mine", "tester/mine")
