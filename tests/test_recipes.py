@@ -1,6 +1,8 @@
 """The script behind `make reproduce-instruments`, on a tiny recipe, and the recipes of this repository."""
 
 import json
+import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -121,3 +123,44 @@ def test_a_failing_command_names_its_log(tiny):
     ended = run(tiny)
     assert ended.returncode == 1
     assert "etegrec prepare failed; see the end of" in ended.stderr
+
+
+def test_nothing_of_others_is_touched(tiny):
+    mine = tiny / "out/data/mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("precious")
+    ended = run(tiny)
+    assert ended.returncode == 1
+    assert f"{str(tiny / 'out')!r} holds files of something else" in ended.stderr
+    assert [path for path in (tiny / "out").rglob("*") if path.is_file()] == [mine]
+
+
+@pytest.mark.slow
+def test_embeddings_are_made_once_for_each_prepared_dataset(tiny):
+    embed = {
+        "collaborative": True,
+        "width": 8,
+        "num_layers": 1,
+        "num_heads": 1,
+        "num_train_epochs": 1,
+        "use_cpu": True,
+    }
+    (tiny / "recipe/embed.yaml").write_text(yaml.safe_dump(embed))
+    (tiny / "out").mkdir()
+    recipe = runpy.run_path(str(RECIPES / "run.py"))["Recipe"](tiny / "recipe", tiny, tiny / "out", 1, [])
+
+    def commands() -> list[str]:
+        return [json.loads(line)["command"] for line in recipe.commands.read_text().splitlines()]
+
+    recipe.prepare()
+    recipe.prepare()
+    assert commands() == ["prepare", "embed"]
+    shutil.rmtree(recipe.data)  # prepared anew, it needs its embeddings anew
+    recipe.prepare()
+    assert commands() == ["prepare", "embed"] * 2
+    first_line = recipe.commands.read_text().splitlines()[0]
+    recipe.commands.write_text(first_line + "\n")  # as if `embed` had been killed before its first checkpoint
+    shutil.rmtree(tiny / "out/embed")
+    (tiny / "out/embed/.incomplete").mkdir(parents=True)
+    recipe.prepare()
+    assert commands() == ["prepare", "embed"]

@@ -106,7 +106,9 @@ def read_result(name: str) -> dict:
 
 
 def read_ranks(results: dict[str, dict]) -> list[np.ndarray]:
-    """The ranks `[users]` of each of these results, users in the order of their ids; none if one didn't keep them.
+    """The ranks `[users]` of each of these results, none if one didn't keep them.
+
+    Results of one protocol rank the same sequences in the same order.
 
     Args:
         results (`dict[str, dict]`): by their files.
@@ -121,6 +123,5 @@ def read_ranks(results: dict[str, dict]) -> list[np.ndarray]:
         path = Path(name).parent / result["ranks"]
         if not path.is_file():
             raise FileNotFoundError(f"{name} names its ranks {str(path)!r}, which is no file; move both together.")
-        table = pq.read_table(path).sort_by("user_id")
-        ranks.append(table["rank"].to_numpy())
+        ranks.append(pq.read_table(path, columns=["rank"])["rank"].to_numpy())
     return ranks

@@ -116,7 +116,7 @@ def evaluate(arguments: EvaluateArguments) -> dict:
             arguments.split,
             arguments.exclude_seen,
             num_beams=arguments.num_beams,
-            dtype="bfloat16 autocast" if arguments.bf16 else "float32",
+            dtype="bfloat16 autocast" if arguments.bf16 else str(model.dtype).removeprefix("torch."),
         ),
         "rerank": arguments.rerank,
         "transitions": arguments.transitions,

@@ -1,5 +1,7 @@
 """The index of all prefixes of all items' codes, and excluded items as dead ends of it."""
 
+from functools import cached_property
+
 import torch
 
 
@@ -165,6 +167,18 @@ class CodeTrie:
         """Item index of each leaf, 0 for -1 and for inner nodes."""
         leaf = node - len(self.inner_counts)
         return torch.where(leaf >= 0, self.leaf_items[leaf.clamp(min=0)].long(), 0)
+
+    def leaf(self, items: torch.Tensor) -> torch.Tensor:
+        """The leaf of each item index, -1 for those that the trie doesn't hold; undoes [`~CodeTrie.item`]."""
+        node = self._leaves[items.clamp(max=len(self._leaves) - 1)].long()
+        return torch.where(items < len(self._leaves), node, -1)
+
+    @cached_property
+    def _leaves(self) -> torch.Tensor:  # [largest item index + 1] int32, made when it is first asked for
+        leaves = torch.full((self.leaf_items.max().item() + 1,), -1, dtype=torch.int32, device=self.device)
+        first = len(self.inner_counts)
+        nodes = torch.arange(first, first + self.n_items, dtype=torch.int32, device=self.device)
+        return leaves.index_copy_(0, self.leaf_items.long(), nodes)
 
     def restrict(self, items: torch.Tensor) -> "CodeTrie":
         """A trie of the given item indices alone (those of `items` that this trie holds)."""

@@ -101,9 +101,10 @@ class CodeDecodingMixin(HistoryEncodingMixin):
                 )
         elif exclude is not None or allowed is not None or exclude_history:
             raise ValueError("`exclude`, `allowed` and `exclude_history` need `constrained=True`.")
-        repeats = self.repeats_of(input_ids) if constrained and input_ids is not None else None
+        repeats = None
         if input_ids is not None:
             input_ids, kwargs["attention_mask"] = self._last_items(input_ids, attention_mask)
+            repeats = self.repeats_of(input_ids) if constrained else None
             if self.item_inputs is not None and "encoder_outputs" not in kwargs:  # transformers would give codes alone
                 with torch.no_grad():
                     kwargs["encoder_outputs"] = self.encoder(
@@ -269,12 +270,12 @@ class CodeDecodingMixin(HistoryEncodingMixin):
             input_ids, attention_mask = self._check_history(input_ids, attention_mask)
         else:
             self._check_encoded("encoded", encoded)
-            input_ids, attention_mask = encoded.input_ids, encoded.states_mask
+            input_ids, attention_mask = encoded.input_ids, encoded.attention_mask
         trie, leaves = self._constraints(input_ids, exclude, allowed, exclude_history)
         catalogue = self._normalized_over
-        whole = input_ids
-        if encoded is None:
-            input_ids, attention_mask = self._last_items(input_ids, attention_mask)
+        input_ids, attention_mask = self._last_items(input_ids, attention_mask)
+        if encoded is not None:
+            attention_mask = encoded.states_mask
         users = len(input_ids)
         items = torch.zeros((users, top_k), dtype=torch.long, device=input_ids.device)
         scores = torch.full((users, top_k), -torch.inf, device=input_ids.device)
@@ -287,10 +288,10 @@ class CodeDecodingMixin(HistoryEncodingMixin):
                 states = encoded.states[rows, columns]
             decoder = BeamDecoder(self.decoder, states, mask)
             excluded = None if leaves is None else ExcludedItems(trie, leaves[rows])
-            repeats = self.repeats_of(whole[rows])
+            repeats = self.repeats_of(input_ids[rows])
             votes = None
             if transitions:
-                votes = self._votes_of(whole[rows], trie, transitions, excluded, repeats)
+                votes = self._votes_of(input_ids[rows], trie, transitions, excluded, repeats)
             found, log_p = code_beam_search(
                 decoder, self._level_logits, trie, num_beams, excluded, catalogue, repeats, votes=votes, **sampling
             )
@@ -335,17 +336,15 @@ class CodeDecodingMixin(HistoryEncodingMixin):
     ) -> TransitionVotes:
         """Votes of histories `[batch, items * code_length]`, as much less for their own items as `repeats` says."""
         items, votes = self.transitions(self._items_read(input_ids))
-        codes = self.item_tokens[items] - self._level_offsets()
-        leaves = trie.walk(codes)  # of padding -1
         if repeats is not None:
-            votes = votes * repeats.of_items(self.code_trie.walk(codes)).exp().clamp(max=1)
-        return TransitionVotes(trie, leaves, votes, weight, excluded)
+            votes = votes * repeats.of_items(self.code_trie.leaf(items)).exp().clamp(max=1)
+        return TransitionVotes(trie, trie.leaf(items), votes, weight, excluded)
 
     def _preference(self, start_states: torch.Tensor, items: torch.LongTensor) -> torch.Tensor:
         """Cosines `[users, n]` of preference latents, by states `[users, 1, d_model]`, and of items `[users, n]`."""
-        preference = F.normalize(self.preference_adapter(start_states).float(), dim=-1)
-        embeddings = F.normalize(self.semantic_embedding[items].float(), dim=-1)  # [users, n, input_size]
-        return (embeddings @ preference.transpose(1, 2)).squeeze(2)
+        preference = self.preference_adapter(start_states)  # [users, 1, input_size]
+        # no matrix product: autocast would round it
+        return F.cosine_similarity(self.semantic_embedding[items].float(), preference.float(), dim=-1)
 
     def _constraints(self, input_ids, exclude, allowed, exclude_history) -> tuple[CodeTrie, torch.LongTensor | None]:
         """The trie of allowed items, and the leaves `[batch, n]` that each user must not reach (-1: none)."""

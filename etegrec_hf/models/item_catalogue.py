@@ -131,14 +131,13 @@ class ItemCatalogueMixin:
                 f"`items` has shape {tuple(items.shape)} and `weights` {tuple(weights.shape)}; `n_items` and "
                 f"`num_transitions` of the configuration say {expected}."
             )
-        items, weights = self._check_items("items", items), weights.to(self.transitions.weights)
+        items, weights = self._check_items("items", items), torch.as_tensor(weights).to(self.transitions.weights)
         if not (weights.isfinite().all() and (weights >= 0).all()) or weights[items == 0].any():
             raise ValueError(
-                "`weights` holds negative numbers, NaN or infinity, or weights where `items` is 0; give counts, or "
-                "shares of them, and 0 where there is no item."
+                f"`weights` holds negative numbers, NaN, infinity or more than {weights.dtype} can, or weights where "
+                "`items` is 0; give counts, or shares of them, and 0 where there is no item."
             )
-        self.transitions.items[1:] = items.to(self.transitions.items)
-        self.transitions.weights[1:] = weights
+        self.transitions.store(items, weights)
 
     def check_semantic_embedding(self, embeddings: torch.FloatTensor) -> None:
         """Raises a `ValueError` unless `embeddings` are `[n_items, input_size]`, without NaN and infinity."""

@@ -59,6 +59,11 @@ class ItemTransitions(nn.Module):
         self._are_known = self._are_known or bool(self.weights.any())
         return self._are_known
 
+    def store(self, items: torch.LongTensor, weights: torch.FloatTensor) -> None:
+        """Writes the rows of all items, `[n_items, num_transitions]`."""
+        self.items[1:], self.weights[1:] = items.to(self.items), weights
+        self._are_known = False
+
     def add_items(self, count: int) -> None:
         """Makes room for items that join, which came next to none."""
         with torch.inference_mode(False):

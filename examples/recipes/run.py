@@ -43,7 +43,10 @@ class Recipe:
         self.folder, self.raw, self.output, self.tables = folder, raw, output, tables
         self.environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         self.variants = yaml.safe_load((folder / "variants.yaml").read_text(encoding="utf-8"))
-        self.data = output / "data"
+        self.data, self.commands = output / "data", output / "commands.jsonl"
+        if not self.commands.exists() and any(output.iterdir()):
+            raise SystemExit(f"{str(output)!r} holds files of something else; name an empty or new folder.")
+        self.commands.touch()
 
     def run(self, command: str, changes: dict, **options) -> None:
         """Calls a command with its YAML file, what a variant changes in it, and these options."""
@@ -59,25 +62,26 @@ class Recipe:
             ended = subprocess.run(list(map(str, arguments)), env=self.environment, stdout=lines, stderr=lines)
         if ended.returncode:
             raise SystemExit(f"etegrec {command} failed; see the end of {log}")
-        with (self.output / "commands.jsonl").open("a", encoding="utf-8") as lines:
+        with self.commands.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps({"command": command, "told": told, "seconds": time.perf_counter() - start}) + "\n")
 
     def prepare(self) -> None:
         """The prepared dataset, which all seeds and variants share, embedded as `embed.yaml` says if there is one."""
         if not (self.data / "README.md").exists():
-            shutil.rmtree(self.data, ignore_errors=True)
             log = self.raw / yaml.safe_load((self.folder / "prepare.yaml").read_text(encoding="utf-8"))["path"]
             self.run("prepare", {}, path=log, output_dir=self.data)
-        if (self.folder / "embed.yaml").exists() and "embed" not in self.ended():
+            shutil.rmtree(self.output / "embed", ignore_errors=True)  # of what was prepared before
+        if (self.folder / "embed.yaml").exists() and not self.embedded():
             collaborative = self.output / "embed"
             resume = {"resume": True} if any(collaborative.glob("checkpoint-*")) else {}
+            if not resume:
+                shutil.rmtree(collaborative, ignore_errors=True)
             self.run("embed", {}, data=self.data, output_dir=collaborative, **resume)
 
-    def ended(self) -> list[str]:
-        """The commands that have ended so far."""
-        path = self.output / "commands.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        return [json.loads(line)["command"] for line in lines]
+    def embedded(self) -> bool:
+        """Whether `embed` has ended since the dataset was prepared."""
+        ended = [json.loads(line)["command"] for line in self.commands.read_text(encoding="utf-8").splitlines()]
+        return [command for command in ended if command in ("prepare", "embed")][-1:] == ["embed"]
 
     def train(self, command: str, changes: dict, folder: Path, **options) -> None:
         """One training, from its newest checkpoint if there is one."""
@@ -126,7 +130,7 @@ class Recipe:
             for (name, seed), file in files.items():
                 of_run = results["runs"].setdefault(name, {}).setdefault(f"seed {seed}", {})
                 of_run[table] = json.loads(file.read_text(encoding="utf-8"))
-        lines = (self.output / "commands.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = self.commands.read_text(encoding="utf-8").splitlines()
         results["commands"] = [json.loads(line) for line in lines]
         (self.output / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         spent = sum(command["seconds"] for command in results["commands"])

@@ -8,7 +8,7 @@ from conftest import make_model, random_codes
 
 from etegrec_hf import ETEGRecTokenizer
 from etegrec_hf.evaluation.comparison import paired_bootstrap
-from etegrec_hf.hub.model_folder import save_model_folder
+from etegrec_hf.hub.model_folder import load_recommender, save_model_folder
 from etegrec_hf.hub.training_record import TrainingRecord
 
 
@@ -63,6 +63,16 @@ def test_a_table_of_means_deviations_and_paired_differences(results, capsys):
     assert "num beams: 10" in shown.replace("\n", " ")
     assert "theirs less mine, ndcg@10" in shown
     assert table["protocol"]["data"]["test"] in shown
+
+
+def test_the_protocol_names_the_precision_of_the_weights(results, prepared_folder, tmp_path):
+    model, tokenizer = load_recommender(str(results / "mine0"))
+    save_model_folder(tmp_path / "half", model.bfloat16(), tokenizer, TrainingRecord())
+    for name, folder in (("float32", results / "mine0"), ("bfloat16", tmp_path / "half")):
+        call(
+            "evaluate", "--model", folder, "--data", prepared_folder, "--num-beams", 2, "--output", tmp_path / "r.json"
+        )
+        assert json.loads((tmp_path / "r.json").read_text())["protocol"]["dtype"] == name
 
 
 def test_a_table_of_two_protocols_is_refused(results, prepared_folder, capsys):

@@ -42,6 +42,8 @@ def test_restricting_keeps_exactly_the_chosen_items(catalogue, data):
     trie = CodeTrie.from_item_codes(codes, codebook_size).restrict(torch.tensor(sorted(chosen)))
     items = trie.item(trie.walk(codes)).tolist()
     assert items == [index if index in chosen else 0 for index in range(1, len(codes) + 1)]
+    leaves = trie.leaf(torch.arange(len(codes) + 3))  # of padding, of all items and of two that never were
+    assert leaves.tolist() == [-1, *trie.walk(codes).tolist(), -1, -1]
 
 
 @given(catalogues(), st.data())

@@ -536,6 +536,16 @@ def test_reranking_adds_the_cosine_of_preference_and_embedding(model):
     torch.testing.assert_close(again[1], expected, atol=1e-5, rtol=0)
 
 
+def test_autocast_doesnt_round_the_cosines(model):
+    states, items = torch.randn(2, 1, model.config.d_model), torch.arange(1, 9).view(2, 4)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        preference = model.preference_adapter(states)  # which it does round
+        rounded = model._preference(states, items)
+    expected = torch.cosine_similarity(preference.float(), model.semantic_embedding[items], dim=-1)
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(rounded, expected, atol=1e-6, rtol=0)
+
+
 def test_all_that_the_beam_found_is_ranked_again_before_the_list_is_cut(model):
     inputs = model.inputs_from_items(random_histories(model, [3, 5]))
     all_of_it = model.recommend(**inputs, top_k=12, num_beams=12, rerank=9.0)

@@ -66,17 +66,34 @@ def test_it_learns_that_items_come_once(model):
     assert model.repeat_bias[1] < -0.1
 
 
-def test_a_history_beyond_what_is_read_was_had_too(codes):
+def test_what_is_read_is_what_was_had(codes):
     model = make_model(codes, 8, max_history=3, encoder_attention="causal", **KIND)
     with torch.no_grad():
         model.repeat_bias.fill_(-5)
     history = torch.arange(1, 11).unsqueeze(0)
-    inputs = model.inputs_from_items(history)
-    for items in (
-        model.recommend(**inputs, top_k=30, num_beams=40)[0],
-        model.recommend(encoded=model.encode_history(**inputs), top_k=30, num_beams=40)[0],
+    last, whole = model.inputs_from_items(history[:, -3:]), model.inputs_from_items(history)
+    items, scores = model.recommend(**last, top_k=30, num_beams=40)
+    assert not set(items[0].tolist()) & {8, 9, 10}
+    assert set(items[0].tolist()) & set(range(1, 8)), "as the training knows them, and the tokenizer's inputs"
+    for other in (
+        model.recommend(**whole, top_k=30, num_beams=40),
+        model.recommend(encoded=model.encode_history(**whole), top_k=30, num_beams=40),
     ):
-        assert not set(items[0].tolist()) & set(range(1, 11))
+        assert other[0].equal(items)
+        torch.testing.assert_close(other[1], scores)
+    generated = model.generate(**whole, num_beams=5)
+    assert generated.equal(model.generate(**last, num_beams=5))
+
+
+def test_masked_items_were_not_had(model):
+    inputs, labels = model.inputs_from_items(torch.tensor([[5, 9, 2]])), model.item_tokens[[5]]
+    masked = inputs["attention_mask"].clone()
+    masked[:, : model.config.code_length] = 0
+    ids = inputs["input_ids"]
+    with torch.no_grad():
+        of_ids, of_zeros = (model(ids, masked, labels).loss, model(ids * masked, masked, labels).loss)
+    assert of_ids == of_zeros
+    assert of_ids != model(**inputs, labels=labels).loss
 
 
 def test_what_it_needs(model):

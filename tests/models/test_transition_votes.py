@@ -242,10 +242,17 @@ def test_what_it_needs(codes):
     with pytest.raises(ValueError, match="`num_transitions` is 0; make or load the model with"):
         bare.set_transitions(items, weights)
     for broken in (-weights, weights * float("nan"), weights * float("inf")):
-        with pytest.raises(ValueError, match="`weights` holds negative numbers, NaN or infinity"):
+        with pytest.raises(ValueError, match="`weights` holds negative numbers, NaN, infinity or more"):
             model.set_transitions(items, broken)
     with pytest.raises(ValueError, match="or weights where `items` is 0"):
         model.set_transitions(items * 0, weights)
+    model.set_transitions(items, weights)
+    model.recommend(**inputs, transitions=0.5)
+    model.set_transitions(items * 0, weights * 0)
+    with pytest.raises(ValueError, match=r"`transitions` is 0\.5 and the model knows none"):
+        model.recommend(**inputs, transitions=0.5)
+    with pytest.raises(ValueError, match=r"NaN, infinity or more than torch\.float16 can"):
+        model.half().set_transitions(items, weights * 70000)
     with pytest.raises(ValueError, match="`num_transitions` is -1; give 0 for none"):
         ETEGRecConfig(num_transitions=-1)
 
