@@ -28,9 +28,19 @@ from etegrec_hf.training.codebooks import initialize_codebooks
 from etegrec_hf.training.item_codes import build_recommender
 
 BEAMS, TOP_K = 20, 10
+RECIPE = {  # what examples/recipes/instruments changes in a model
+    "encoder_attention": "causal",
+    "reads_items": True,
+    "constrained_softmax": True,
+    "has_repeat_bias": True,
+    "num_layers": 2,
+    "num_decoder_layers": 2,
+}
 
 
-def load(folder: Path, dtype: torch.dtype, users: int) -> tuple[ETEGRecForConditionalGeneration, list[torch.Tensor]]:
+def load(
+    folder: Path, dtype: torch.dtype, users: int, **sizes
+) -> tuple[ETEGRecForConditionalGeneration, list[torch.Tensor]]:
     """A recommender of random weights, and the histories `[items]` of random test users."""
     with tempfile.TemporaryDirectory() as scratch:
         prepare(folder, "letter", f"{scratch}/data", embedding="cooccurrence")
@@ -38,7 +48,7 @@ def load(folder: Path, dtype: torch.dtype, users: int) -> tuple[ETEGRecForCondit
     torch.manual_seed(0)
     rqvae = RQVAEModel(RQVAEConfig(input_size=data.embeddings.shape[1]))
     initialize_codebooks(rqvae, torch.from_numpy(data.embeddings))
-    model = build_recommender(rqvae, torch.from_numpy(data.embeddings), num_transitions=64).eval().to(dtype)
+    model = build_recommender(rqvae, torch.from_numpy(data.embeddings), num_transitions=64, **sizes).eval().to(dtype)
     model.set_transitions(*strongest_transitions(data, 64))
     test = data.test
     rows = np.random.default_rng(0).choice(len(test), users, replace=False)
@@ -166,7 +176,7 @@ def latency(model, histories: list[torch.Tensor]) -> None:
     print(f"one user, beam {BEAMS}: median {1000 * statistics.median(times[20:]):.1f} ms")
 
 
-def options_of_a_search(model, histories: list[torch.Tensor]) -> None:
+def options_of_a_search(name: str, model, histories: list[torch.Tensor]) -> None:
     """What ranking the beam again and mixing transition votes in add to a search."""
     batches = [batch_of(model, sorted(histories, key=len)[start : start + 64]) for start in range(0, 512, 64)]
     added: dict[str, list[float]] = {"rerank": [], "transitions": []}
@@ -181,7 +191,7 @@ def options_of_a_search(model, histories: list[torch.Tensor]) -> None:
         for option, ratios in added.items():
             ratios.append(seconds[option] / seconds[None])
     for option, ratios in added.items():
-        print(f"`{option}` adds {statistics.median(ratios) - 1:.1%} to a search (beam {BEAMS}, 64 users)")
+        print(f"`{option}` adds {statistics.median(ratios) - 1:.1%} to a search of {name} (beam {BEAMS}, 64 users)")
 
 
 def profile(model, histories: list[torch.Tensor]) -> None:
@@ -268,7 +278,8 @@ def main() -> None:
     if options.only in (None, "latency"):
         latency(model, histories)
     if options.only in (None, "options"):
-        options_of_a_search(model, histories)
+        options_of_a_search("the default model", model, histories)
+        options_of_a_search("the recipe's", *load(options.folder, dtype, 1024, **RECIPE))
     if options.only in (None, "profile"):
         profile(model, histories)
     if options.only in (None, "size"):
