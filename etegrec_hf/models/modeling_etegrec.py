@@ -177,7 +177,7 @@ class ETEGRecForConditionalGeneration(CodeDecodingMixin, ModelCardMixin, PreTrai
         """
         if attention_mask is None and input_ids is not None:
             attention_mask = (input_ids != self.config.pad_token_id).long()
-        elif input_ids is not None:  # what is masked wasn't had either
+        elif input_ids is not None and encoder_outputs is None:  # what is masked wasn't had either
             input_ids = input_ids.masked_fill(attention_mask == 0, self.config.pad_token_id)
         if encoder_outputs is None:
             encoder_outputs = self.encoder(
