@@ -3,16 +3,21 @@
 import json
 from pathlib import Path
 
+import torch
+from conftest import make_model
 from transformers import pipeline
 from two_sides import etegrec, run
+
+from etegrec_hf.hub.model_folder import save_model_folder
+from etegrec_hf.hub.training_record import TrainingRecord
 
 STRANGER = Path(__file__).with_name("stranger.py")
 
 
-def expected(model, tokenizer) -> dict:
+def expected(model, tokenizer, **options) -> dict:
     """What the publisher's own process gives."""
     batch = tokenizer([["i1", "i2"], ["i3"]], padding=True, return_tensors="pt")
-    items = model.recommend(**batch, top_k=5)[0]
+    items = model.recommend(**batch, top_k=5, **options)[0]
     recommend = pipeline("sequential-recommendation", model=model, tokenizer=tokenizer)
     return {
         "absent": ["etegrec_hf", "datasets", "trl"],
@@ -20,10 +25,10 @@ def expected(model, tokenizer) -> dict:
         "decoded": ["i1", "i2"],
         "items": items.tolist(),
         "again": items.tolist(),
-        "generated": [[tokenizer.ids_of(row)[0]] for row in items],
+        "generated": tokenizer.decode(model.generate(**batch, num_beams=5)),
         "modules": ["transformers_modules"] * 4,
         "new": [["new"], ["new"]],
-        "pipeline": recommend([["i1", "i2"], ["i3"]], top_k=5),
+        "pipeline": recommend([["i1", "i2"], ["i3"]], top_k=5, **options),
     }
 
 
@@ -62,3 +67,15 @@ def test_published_here_and_used_there(model, tokenizer, folder, hub, stranger, 
 def test_a_local_folder_used_there(model, tokenizer, folder, stranger, tmp_path):
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
     check(run(stranger, STRANGER, folder, tmp_path / "copy", "", **offline), expected(model, tokenizer))
+
+
+def test_a_model_with_all_options_used_there(codes, tokenizer, stranger, tmp_path):
+    options = {"transitions": 0.5, "rerank": 4.0}
+    kind = {"reads_items": True, "constrained_softmax": True, "has_repeat_bias": True, "num_transitions": 3}
+    model = make_model(codes, 8, encoder_attention="causal", **kind)
+    model.set_transitions(torch.randint(1, 41, (40, 3)), torch.rand(40, 3))
+    save_model_folder(tmp_path / "mine", model, tokenizer, TrainingRecord())
+    wanted = expected(model, tokenizer, **options)
+    assert wanted["items"] != expected(model, tokenizer)["items"]
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+    check(run(stranger, STRANGER, tmp_path / "mine", tmp_path / "copy", "", json.dumps(options), **offline), wanted)
