@@ -27,8 +27,8 @@ from etegrec_hf.data.prepared import PreparedDataset
 from etegrec_hf.evaluation.batch_recommend import processes
 from etegrec_hf.hub.model_folder import load_recommender, save_model_folder
 from etegrec_hf.models.modeling_etegrec import ETEGRecForConditionalGeneration
-from etegrec_hf.training.codebooks import initialize_codebooks
-from etegrec_hf.training.item_codes import build_recommender
+from etegrec_hf.training.item_tokenizer.codebooks import initialize_codebooks
+from etegrec_hf.training.item_tokenizer.item_codes import build_recommender
 
 OPTIONS = RecommendOptions(top_k=10, num_beams=20, shard_size=512)
 ACCELERATE = Path(__file__).parents[1] / "examples/accelerate/cpu.yaml"

@@ -21,11 +21,11 @@ from etegrec_hf import ETEGRecForConditionalGeneration, RQVAEConfig, RQVAEModel
 from etegrec_hf.data.prepare import prepare
 from etegrec_hf.data.prepared import PreparedDataset
 from etegrec_hf.data.transitions import strongest_transitions
-from etegrec_hf.models.beam_search_etegrec import BeamDecoder, code_beam_search
+from etegrec_hf.models.beam_search import BeamDecoder, code_beam_search
 from etegrec_hf.models.code_trie import CodeTrie
-from etegrec_hf.models.headwise_t5_etegrec import encode
-from etegrec_hf.training.codebooks import initialize_codebooks
-from etegrec_hf.training.item_codes import build_recommender
+from etegrec_hf.models.headwise_t5 import encode
+from etegrec_hf.training.item_tokenizer.codebooks import initialize_codebooks
+from etegrec_hf.training.item_tokenizer.item_codes import build_recommender
 
 BEAMS, TOP_K = 20, 10
 RECIPE = {  # what examples/recipes/instruments changes in a model

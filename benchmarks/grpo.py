@@ -26,11 +26,12 @@ from etegrec_hf import (
 )
 from etegrec_hf.data.prepare import prepare
 from etegrec_hf.data.prepared import PreparedDataset
-from etegrec_hf.models.beam_search_etegrec import BeamDecoder
-from etegrec_hf.models.headwise_t5_etegrec import encode
-from etegrec_hf.training.codebooks import initialize_codebooks
-from etegrec_hf.training.collaborative import CollaborativeSizes, build_collaborative_model
-from etegrec_hf.training.rewards import REWARDS, make_reward
+from etegrec_hf.models.beam_search import BeamDecoder
+from etegrec_hf.models.headwise_t5 import encode
+from etegrec_hf.training.collaborative.arguments import CollaborativeSizes
+from etegrec_hf.training.collaborative.model import build_collaborative_model
+from etegrec_hf.training.grpo.rewards import REWARDS, make_reward
+from etegrec_hf.training.item_tokenizer.codebooks import initialize_codebooks
 
 
 class PlainRepetition(ETEGRecGRPOTrainer):

@@ -14,7 +14,7 @@ import time
 import torch
 
 from etegrec_hf import ETEGRecConfig, ETEGRecForConditionalGeneration
-from etegrec_hf.models.headwise_t5_etegrec import encode
+from etegrec_hf.models.headwise_t5 import encode
 
 N_ITEMS, BEAMS, TOP_K = 10_000, 20, 10
 

@@ -21,9 +21,9 @@ from etegrec_hf import ETEGRecTrainer, ETEGRecTrainingArguments, RQVAEConfig, RQ
 from etegrec_hf.data.prepare import prepare
 from etegrec_hf.data.prepared import PreparedDataset
 from etegrec_hf.data.sequences import LengthGroupedSampler, SequenceDataset, WholeSequenceDataset
-from etegrec_hf.training.codebooks import initialize_codebooks
-from etegrec_hf.training.item_codes import build_recommender, refresh_item_codes
-from etegrec_hf.training.trainer import targets_of
+from etegrec_hf.training.item_tokenizer.codebooks import initialize_codebooks
+from etegrec_hf.training.item_tokenizer.item_codes import build_recommender, refresh_item_codes
+from etegrec_hf.training.recommender.trainer import targets_of
 
 BATCH = 256
 BUDGET = 8192  # tokens of a batch of whole sequences

@@ -24,7 +24,7 @@ from transformers import TrainerCallback
 from etegrec_hf import FinetuningArguments, RQVAEConfig, RQVAEModel
 from etegrec_hf.data.prepare import prepare
 from etegrec_hf.data.prepared import PreparedDataset
-from etegrec_hf.training.codebooks import initialize_codebooks
+from etegrec_hf.training.item_tokenizer.codebooks import initialize_codebooks
 
 WARM_UP = 2
 ACCELERATE = Path(__file__).parents[1] / "examples/accelerate/cpu.yaml"

@@ -19,30 +19,30 @@ _LAZY = {
     "RQVAEModel": "models.modeling_rqvae",
     "SequentialRecommendationPipeline": "models.pipeline_etegrec",
     "CodeTrie": "models.code_trie",
-    "CodeTrieLogitsProcessor": "models.logits_process_etegrec",
-    "EncodedHistory": "models.encoded_history_etegrec",
-    "ETEGRecTrainer": "training.trainer",
-    "ETEGRecTrainingArguments": "training.arguments",
-    "FinetuningArguments": "training.arguments",
-    "RQVAETrainer": "training.rqvae_trainer",
-    "RQVAETrainingArguments": "training.arguments",
-    "ETEGRecGRPOConfig": "training.grpo_arguments",
-    "ETEGRecGRPOTrainer": "training.grpo_trainer",
-    "prompt_dataset": "training.grpo_data",
-    "HitReward": "training.rewards",
-    "SemanticReward": "training.rewards",
-    "PrefixReward": "training.rewards",
-    "RankReward": "training.rewards",
-    "TransitionReward": "training.rewards",
-    "CollaborativeReward": "training.rewards",
-    "PopularityPenalty": "training.rewards",
-    "write_run_report": "training.run_report",
-    "AlternatingPhaseCallback": "training.callbacks",
-    "CodeRefreshCallback": "training.callbacks",
-    "assign_item_codes": "training.item_codes",
-    "build_recommender": "training.item_codes",
-    "CollaborativeTrainer": "training.collaborative",
-    "CollaborativeTrainingArguments": "training.collaborative",
+    "CodeTrieLogitsProcessor": "models.logits_process",
+    "EncodedHistory": "models.encoded_history",
+    "ETEGRecTrainer": "training.recommender.trainer",
+    "ETEGRecTrainingArguments": "training.recommender.arguments",
+    "FinetuningArguments": "training.recommender.arguments",
+    "RQVAETrainer": "training.item_tokenizer.trainer",
+    "RQVAETrainingArguments": "training.item_tokenizer.arguments",
+    "ETEGRecGRPOConfig": "training.grpo.arguments",
+    "ETEGRecGRPOTrainer": "training.grpo.trainer",
+    "prompt_dataset": "training.grpo.prompts",
+    "HitReward": "training.grpo.rewards",
+    "SemanticReward": "training.grpo.rewards",
+    "PrefixReward": "training.grpo.rewards",
+    "RankReward": "training.grpo.rewards",
+    "TransitionReward": "training.grpo.rewards",
+    "CollaborativeReward": "training.grpo.rewards",
+    "PopularityPenalty": "training.grpo.rewards",
+    "write_run_report": "training.base.run_report",
+    "AlternatingPhaseCallback": "training.recommender.callbacks",
+    "CodeRefreshCallback": "training.recommender.callbacks",
+    "assign_item_codes": "training.item_tokenizer.item_codes",
+    "build_recommender": "training.item_tokenizer.item_codes",
+    "CollaborativeTrainer": "training.collaborative.trainer",
+    "CollaborativeTrainingArguments": "training.collaborative.arguments",
     "PreparedDataset": "data.prepared",
     "SourceOptions": "data.sources",
     "prepare": "data.prepare",
@@ -79,30 +79,31 @@ if TYPE_CHECKING:
     from .models.code_trie import CodeTrie as CodeTrie
     from .models.configuration_etegrec import ETEGRecConfig as ETEGRecConfig
     from .models.configuration_rqvae import RQVAEConfig as RQVAEConfig
-    from .models.encoded_history_etegrec import EncodedHistory as EncodedHistory
-    from .models.logits_process_etegrec import CodeTrieLogitsProcessor as CodeTrieLogitsProcessor
+    from .models.encoded_history import EncodedHistory as EncodedHistory
+    from .models.logits_process import CodeTrieLogitsProcessor as CodeTrieLogitsProcessor
     from .models.modeling_etegrec import ETEGRecForConditionalGeneration as ETEGRecForConditionalGeneration
     from .models.modeling_rqvae import RQVAEModel as RQVAEModel
     from .models.pipeline_etegrec import SequentialRecommendationPipeline as SequentialRecommendationPipeline
     from .models.tokenization_etegrec import ETEGRecTokenizer as ETEGRecTokenizer
-    from .training.arguments import (
+    from .training.recommender.arguments import (
         ETEGRecTrainingArguments as ETEGRecTrainingArguments,
         FinetuningArguments as FinetuningArguments,
-        RQVAETrainingArguments as RQVAETrainingArguments,
     )
-    from .training.callbacks import (
+    from .training.item_tokenizer.arguments import RQVAETrainingArguments as RQVAETrainingArguments
+    from .training.recommender.callbacks import (
         AlternatingPhaseCallback as AlternatingPhaseCallback,
         CodeRefreshCallback as CodeRefreshCallback,
     )
-    from .training.collaborative import (
-        CollaborativeTrainer as CollaborativeTrainer,
-        CollaborativeTrainingArguments as CollaborativeTrainingArguments,
+    from .training.collaborative.trainer import CollaborativeTrainer as CollaborativeTrainer
+    from .training.collaborative.arguments import CollaborativeTrainingArguments as CollaborativeTrainingArguments
+    from .training.grpo.arguments import ETEGRecGRPOConfig as ETEGRecGRPOConfig
+    from .training.grpo.prompts import prompt_dataset as prompt_dataset
+    from .training.grpo.trainer import ETEGRecGRPOTrainer as ETEGRecGRPOTrainer
+    from .training.item_tokenizer.item_codes import (
+        assign_item_codes as assign_item_codes,
+        build_recommender as build_recommender,
     )
-    from .training.grpo_arguments import ETEGRecGRPOConfig as ETEGRecGRPOConfig
-    from .training.grpo_data import prompt_dataset as prompt_dataset
-    from .training.grpo_trainer import ETEGRecGRPOTrainer as ETEGRecGRPOTrainer
-    from .training.item_codes import assign_item_codes as assign_item_codes, build_recommender as build_recommender
-    from .training.rewards import (
+    from .training.grpo.rewards import (
         CollaborativeReward as CollaborativeReward,
         HitReward as HitReward,
         PopularityPenalty as PopularityPenalty,
@@ -111,9 +112,9 @@ if TYPE_CHECKING:
         SemanticReward as SemanticReward,
         TransitionReward as TransitionReward,
     )
-    from .training.rqvae_trainer import RQVAETrainer as RQVAETrainer
-    from .training.run_report import write_run_report as write_run_report
-    from .training.trainer import ETEGRecTrainer as ETEGRecTrainer
+    from .training.item_tokenizer.trainer import RQVAETrainer as RQVAETrainer
+    from .training.base.run_report import write_run_report as write_run_report
+    from .training.recommender.trainer import ETEGRecTrainer as ETEGRecTrainer
 # isort: on
 
 __all__ = [*_LAZY]

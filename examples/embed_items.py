@@ -10,16 +10,13 @@ import sys
 from pathlib import Path
 
 from etegrec_hf import CollaborativeTrainer, CollaborativeTrainingArguments, PreparedDataset, prepare
-from etegrec_hf.data.item_embeddings import NamedEmbedding, write_embedding
+from etegrec_hf.data.named_embeddings import NamedEmbedding, write_embedding
 from etegrec_hf.data.prepared import set_semantic_embedding
 from etegrec_hf.data.text_embeddings import embed_texts
 from etegrec_hf.evaluation.baselines import baselines
-from etegrec_hf.training.collaborative import (
-    CollaborativeSizes,
-    build_collaborative_model,
-    collaborative_embedding,
-    describe_training,
-)
+from etegrec_hf.training.collaborative.arguments import CollaborativeSizes
+from etegrec_hf.training.collaborative.model import build_collaborative_model, collaborative_embedding
+from etegrec_hf.training.collaborative.trainer import describe_training
 
 
 def main(log: str, folder: str, run: str, text_model: str, epochs: str = "15") -> None:

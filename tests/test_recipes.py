@@ -17,8 +17,9 @@ from etegrec_hf.cli.parsing import read_config
 from etegrec_hf.cli.prepare import PrepareArguments
 from etegrec_hf.cli.train import RecommenderSizes, TrainArguments
 from etegrec_hf.cli.train_tokenizer import TokenizerArguments
-from etegrec_hf.training.arguments import ETEGRecTrainingArguments, FinetuningArguments, RQVAETrainingArguments
-from etegrec_hf.training.collaborative import CollaborativeSizes, CollaborativeTrainingArguments
+from etegrec_hf.training.collaborative.arguments import CollaborativeSizes, CollaborativeTrainingArguments
+from etegrec_hf.training.item_tokenizer.arguments import RQVAETrainingArguments
+from etegrec_hf.training.recommender.arguments import ETEGRecTrainingArguments, FinetuningArguments
 
 RECIPES = Path(__file__).parents[1] / "examples/recipes"
 CLASSES = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.item_embeddings import embedding_names, read_embedding
+from ..data.named_embeddings import embedding_names, read_embedding
 from ..data.prepared import PreparedDataset
 from ..data.splits import SPLIT_NAMES
 from ..evaluation.baselines import baselines

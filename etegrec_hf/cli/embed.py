@@ -5,7 +5,7 @@ from pathlib import Path
 
 from transformers import set_seed
 
-from ..data.item_embeddings import (
+from ..data.named_embeddings import (
     NamedEmbedding,
     check_fusion,
     check_name,
@@ -15,14 +15,9 @@ from ..data.item_embeddings import (
 )
 from ..data.prepared import PreparedDataset, read_items, set_semantic_embedding
 from ..data.text_embeddings import embed_texts, item_texts
-from ..training.collaborative import (
-    CollaborativeSizes,
-    CollaborativeTrainer,
-    CollaborativeTrainingArguments,
-    build_collaborative_model,
-    collaborative_embedding,
-    describe_training,
-)
+from ..training.collaborative.arguments import CollaborativeSizes, CollaborativeTrainingArguments
+from ..training.collaborative.model import build_collaborative_model, collaborative_embedding
+from ..training.collaborative.trainer import CollaborativeTrainer, describe_training
 from .parsing import parse
 from .printing import PrintArguments
 from .run_folder import DEFAULT_OUTPUT_DIR, checkpoint_of

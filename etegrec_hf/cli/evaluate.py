@@ -15,9 +15,9 @@ from ..data.prepared import PreparedDataset
 from ..data.progress import WorkProgress
 from ..data.splits import SPLIT_NAMES
 from ..evaluation.baselines import baselines
-from ..evaluation.evaluate import recommend_split
 from ..evaluation.metrics import KS, confidence_intervals, ranking_metrics, spread_metrics, target_ranks
 from ..evaluation.protocol import protocol_of
+from ..evaluation.recommend_split import recommend_split
 from ..evaluation.seen import seen_items
 from ..hub.dataset_folder import local_dataset
 from ..hub.model_card import write_model_card

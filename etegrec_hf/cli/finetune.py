@@ -10,8 +10,8 @@ from ..hub.dataset_folder import training_files
 from ..hub.model_folder import load_recommender
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.tokenization_etegrec import ETEGRecTokenizer
-from ..training.arguments import FinetuningArguments
-from ..training.trainer import ETEGRecTrainer
+from ..training.recommender.arguments import FinetuningArguments
+from ..training.recommender.trainer import ETEGRecTrainer
 from .parsing import parse
 from .run_folder import checkpoint_of, load_prepared, record_of
 from .train import fit

@@ -9,9 +9,9 @@ from ..data.sequences import SequenceDataset
 from ..evaluation.collaborative import load_collaborative_model
 from ..hub.dataset_folder import local_dataset
 from ..hub.model_folder import load_recommender
-from ..training.grpo_arguments import ETEGRecGRPOConfig
-from ..training.grpo_trainer import ETEGRecGRPOTrainer
-from ..training.rewards import REWARDS, WEIGHTS, make_reward
+from ..training.grpo.arguments import ETEGRecGRPOConfig
+from ..training.grpo.rewards import REWARDS, WEIGHTS, make_reward
+from ..training.grpo.trainer import ETEGRecGRPOTrainer
 from .finetune import of_catalogue
 from .parsing import parse
 from .printing import PrintArguments

@@ -14,7 +14,7 @@ from ..hub.training_record import TrainingRecord
 from ..models.configuration_etegrec import ETEGRecConfig
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.tokenization_etegrec import ETEGRecTokenizer
-from ..training.item_codes import assign_item_codes
+from ..training.item_tokenizer.item_codes import assign_item_codes
 from .parsing import parse
 from .train import RecommenderSizes
 

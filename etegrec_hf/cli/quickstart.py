@@ -12,7 +12,8 @@ from transformers import AutoModel, AutoTokenizer
 from ..data.folders import check_output_dir
 from ..data.prepared import PreparedDataset
 from ..data.synthetic import SyntheticProcess
-from ..training.arguments import ETEGRecTrainingArguments, FinetuningArguments, RQVAETrainingArguments
+from ..training.item_tokenizer.arguments import RQVAETrainingArguments
+from ..training.recommender.arguments import ETEGRecTrainingArguments, FinetuningArguments
 from .evaluate import EvaluateArguments, evaluate
 from .finetune import FinetuneArguments, finetune
 from .parsing import parse

@@ -12,9 +12,9 @@ from ..data.splits import SPLIT_NAMES
 from ..hub.dataset_folder import local_dataset
 from ..hub.model_folder import local_folder
 from ..hub.training_record import TrainingRecord
-from ..training.checkpoints import last_checkpoint
-from ..training.recording import RecordedTraining
-from ..training.run_report import write_run_report
+from ..training.base.checkpoints import last_checkpoint
+from ..training.base.recording import RecordedTraining
+from ..training.base.run_report import write_run_report
 
 DEFAULT_OUTPUT_DIR = TrainingArguments().output_dir  # which transformers takes where none is named
 

@@ -15,9 +15,9 @@ from ..hub.model_folder import load_model
 from ..hub.training_record import TrainingRecord
 from ..models.configuration_etegrec import ETEGRecConfig
 from ..models.modeling_rqvae import RQVAEModel
-from ..training.arguments import ETEGRecTrainingArguments
-from ..training.item_codes import build_recommender
-from ..training.trainer import ETEGRecTrainer
+from ..training.item_tokenizer.item_codes import build_recommender
+from ..training.recommender.arguments import ETEGRecTrainingArguments
+from ..training.recommender.trainer import ETEGRecTrainer
 from .parsing import parse
 from .run_folder import checkpoint_of, load_with_embeddings, note_other_embedding, record_of, report
 

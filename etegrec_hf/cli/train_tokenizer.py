@@ -9,8 +9,8 @@ from transformers import set_seed
 from ..evaluation.code_diagnostics import tokenizer_diagnostics
 from ..models.configuration_rqvae import RQVAEConfig
 from ..models.modeling_rqvae import RQVAEModel
-from ..training.arguments import RQVAETrainingArguments
-from ..training.rqvae_trainer import RQVAETrainer
+from ..training.item_tokenizer.arguments import RQVAETrainingArguments
+from ..training.item_tokenizer.trainer import RQVAETrainer
 from .parsing import parse
 from .printing import PrintArguments
 from .run_folder import checkpoint_of, load_with_embeddings, record_of, report

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from .item_embeddings import embedding_names
+from .named_embeddings import embedding_names
 from .splits import SPLIT_NAMES
 
 UNKNOWN = "unknown"

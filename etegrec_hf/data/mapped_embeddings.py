@@ -11,7 +11,7 @@ import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 
-from .embeddings import embeddings_of_column
+from .embedding_files import embeddings_of_column
 from .folders import replace_file
 
 ITEMS = "items/items.parquet"

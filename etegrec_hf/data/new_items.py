@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from .embeddings import embeddings_of_column
+from .embedding_files import embeddings_of_column
 from .sources.columns import ids_as_text
 
 

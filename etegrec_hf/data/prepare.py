@@ -7,10 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .embeddings import cooccurrence_embedding, read_embeddings
+from .cooccurrence import cooccurrence_embedding
+from .embedding_files import read_embeddings
 from .folders import check_output_dir
 from .interactions import Interactions, drop_repeated, k_core
-from .item_embeddings import NORMALIZATIONS, NamedEmbedding
+from .named_embeddings import NORMALIZATIONS, NamedEmbedding
 from .prepared import write_prepared
 from .sources import Source, SourceOptions, read_source
 from .splits import MIN_LENGTHS, SPLITTERS, SplitRows, positions_of

@@ -10,10 +10,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .dataset_card import UNKNOWN, dataset_card, license_of
-from .embeddings import embeddings_of_column
+from .embedding_files import embeddings_of_column
 from .folders import check_output_dir, complete_or_absent, replace_file
 from .interactions import Interactions
-from .item_embeddings import (
+from .mapped_embeddings import ITEMS, find_mapped_embeddings, mapped_embeddings
+from .named_embeddings import (
     NamedEmbedding,
     describe,
     embedding_column,
@@ -23,7 +24,6 @@ from .item_embeddings import (
     with_metadata,
     write_embedding,
 )
-from .mapped_embeddings import ITEMS, find_mapped_embeddings, mapped_embeddings
 from .sources.source import TEXT_FIELDS
 from .splits import SPLIT_NAMES, SplitRows, positions_of
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from .interactions import Interactions
-from .item_embeddings import NamedEmbedding
+from .named_embeddings import NamedEmbedding
 from .prepared import write_prepared
 from .splits import MIN_LENGTH, leave_one_out
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from .folders import replace_file
-from .item_embeddings import NamedEmbedding, check_name, embedding_file, write_embedding
+from .named_embeddings import NamedEmbedding, check_name, embedding_file, write_embedding
 from .prepared import read_items
 from .progress import WorkProgress
 

@@ -4,7 +4,7 @@ import numpy as np
 import scipy.sparse
 import torch
 
-from .embeddings import cooccurrence_counts
+from .cooccurrence import cooccurrence_counts
 from .prepared import PreparedDataset
 
 

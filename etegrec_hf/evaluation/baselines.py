@@ -9,7 +9,7 @@ from transformers import GPT2LMHeadModel
 
 from ..data.prepared import PreparedDataset, Split
 from ..data.transitions import largest_of_rows, transition_weights
-from ..models.transition_votes_etegrec import DECAY, RECENT
+from ..models.item_transitions import DECAY, RECENT
 from .collaborative import rank_split
 from .metrics import KS, ranking_metrics
 from .seen import seen_items

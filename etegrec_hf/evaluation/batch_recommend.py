@@ -22,7 +22,7 @@ from ..data.sharded_parquet import ShardedParquet
 from ..data.splits import SPLIT_NAMES
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.tokenization_etegrec import ETEGRecTokenizer
-from .evaluate import recommendations
+from .recommend_split import recommendations
 
 logger = logging.get_logger(__name__)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..data.prepared import Split
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
-from .evaluate import recommend_split
+from .recommend_split import recommend_split
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import datasets
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, snapshot_download
 
 from ..data.dataset_card import UNKNOWN, dataset_card, license_of
-from ..data.item_embeddings import embedding_names, read_embedding
+from ..data.named_embeddings import embedding_names, read_embedding
 from ..data.prepared import PreparedDataset
 from ..data.splits import SPLIT_NAMES
 from .client import HUB_ID, hub_errors

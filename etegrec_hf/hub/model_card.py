@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
-from ..models.model_card_etegrec import METADATA, card_text
+from ..models.model_card import METADATA, card_text
 from .training_record import TrainingRecord
 
 SHOWN = ("recall@1", "recall@5", "recall@10", "recall@50", "ndcg@5", "ndcg@10")

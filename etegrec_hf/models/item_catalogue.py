@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from .code_trie import CodeTrie
-from .free_codes_etegrec import free_codes
+from .codes_for_new_items import free_codes
 from .modeling_rqvae import first_not_finite
 
 

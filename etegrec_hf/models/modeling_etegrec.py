@@ -11,16 +11,16 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput
 
-from .beam_search_etegrec import BeamDecoder, candidate_states
+from .beam_search import BeamDecoder, candidate_states
 from .configuration_etegrec import ETEGRecConfig
-from .decoding_etegrec import CodeDecodingMixin
-from .history_encoder_etegrec import HistoryEncoder, additive
-from .item_inputs_etegrec import ItemInputs
-from .model_card_etegrec import ModelCardMixin
+from .decoding import CodeDecodingMixin
+from .history_encoder import HistoryEncoder, additive
+from .item_inputs import ItemInputs
+from .item_transitions import ItemTransitions
+from .model_card import ModelCardMixin
 from .modeling_rqvae import RQVAEModel
-from .repeat_bias_etegrec import RepeatBias
-from .target_decoder_etegrec import TargetDecoder
-from .transition_votes_etegrec import ItemTransitions
+from .repeat_bias import RepeatBias
+from .target_decoder import TargetDecoder
 
 if TYPE_CHECKING:  # never run: saving a model copies the files that it imports, and the pipeline belongs to it
     from .pipeline_etegrec import SequentialRecommendationPipeline  # noqa: F401

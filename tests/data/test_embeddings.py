@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from etegrec_hf.data.embeddings import cooccurrence_counts, cooccurrence_embedding
+from etegrec_hf.data.cooccurrence import cooccurrence_counts, cooccurrence_embedding
 
 
 def test_counts_by_hand():

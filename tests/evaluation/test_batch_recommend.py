@@ -13,7 +13,7 @@ from conftest import make_model, random_codes
 from etegrec_hf import ETEGRecTokenizer, RecommendOptions, batch_recommend, recommend_rows
 from etegrec_hf.data.transitions import strongest_transitions
 from etegrec_hf.evaluation import batch_recommend as module
-from etegrec_hf.evaluation.evaluate import recommend_split
+from etegrec_hf.evaluation.recommend_split import recommend_split
 
 SIZES = {"batch_size": 7, "shard_size": 50}  # of 120 users: three shards
 

@@ -6,8 +6,8 @@ import torch
 from conftest import make_model, random_codes
 
 from etegrec_hf.evaluation.code_diagnostics import code_diagnostics
-from etegrec_hf.evaluation.evaluate import recommend_split
 from etegrec_hf.evaluation.metrics import ranking_metrics
+from etegrec_hf.evaluation.recommend_split import recommend_split
 from etegrec_hf.evaluation.seen import seen_items
 
 

@@ -8,7 +8,7 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 from etegrec_hf import RQVAEConfig
 from etegrec_hf.hub.model_card import write_model_card
 from etegrec_hf.hub.training_record import TrainingRecord
-from etegrec_hf.models.model_card_etegrec import card_text
+from etegrec_hf.models.model_card import card_text
 
 METRICS = {"recall@1": 0.125, "recall@10": 0.5, "ndcg@10": 0.25, "recall@50": 0.75}
 

@@ -16,25 +16,25 @@ from etegrec_hf.hub.model_folder import save_model_folder
 from etegrec_hf.hub.publish import publish
 from etegrec_hf.hub.training_record import TrainingRecord
 
-RQVAE_CODE = {"configuration_rqvae.py", "modeling_rqvae.py", "model_card_etegrec.py"}
+RQVAE_CODE = {"configuration_rqvae.py", "modeling_rqvae.py", "model_card.py"}
 WRITER = {"HF_TOKEN": "hf_writer"}
 CODE = {
-    "beam_search_etegrec.py",
+    "beam_search.py",
     "code_trie.py",
     "configuration_etegrec.py",
     "configuration_rqvae.py",
-    "decoding_etegrec.py",
-    "encoded_history_etegrec.py",
-    "free_codes_etegrec.py",
-    "headwise_t5_etegrec.py",
-    "history_encoder_etegrec.py",
-    "item_inputs_etegrec.py",
-    "repeat_bias_etegrec.py",
-    "target_decoder_etegrec.py",
-    "transition_votes_etegrec.py",
+    "decoding.py",
+    "encoded_history.py",
+    "codes_for_new_items.py",
+    "headwise_t5.py",
+    "history_encoder.py",
+    "item_inputs.py",
+    "repeat_bias.py",
+    "target_decoder.py",
+    "item_transitions.py",
     "item_catalogue.py",
-    "logits_process_etegrec.py",
-    "model_card_etegrec.py",
+    "logits_process.py",
+    "model_card.py",
     "modeling_etegrec.py",
     "modeling_rqvae.py",
     "pipeline_etegrec.py",

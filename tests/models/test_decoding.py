@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from transformers import GenerationConfig
 
 from etegrec_hf import CodeTrieLogitsProcessor, ETEGRecConfig, ETEGRecForConditionalGeneration
-from etegrec_hf.models.beam_search_etegrec import BeamDecoder
+from etegrec_hf.models.beam_search import BeamDecoder
 from etegrec_hf.models.configuration_etegrec import ENCODER_ATTENTION
 
 SOFTMAX = [{}, {"constrained_softmax": True}, {"constrained_softmax": True, "has_repeat_bias": True}]

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from etegrec_hf import EncodedHistory
 from etegrec_hf.models.configuration_etegrec import ENCODER_ATTENTION
-from etegrec_hf.models.encoded_history_etegrec import BATCH_DIM
-from etegrec_hf.models.headwise_t5_etegrec import HeadwiseAttention
+from etegrec_hf.models.encoded_history import BATCH_DIM
+from etegrec_hf.models.headwise_t5 import HeadwiseAttention
 
 FIELDS = list(BATCH_DIM)
 KINDS = st.sampled_from([{}, {"reads_items": True}, {"constrained_softmax": True, "has_repeat_bias": True}])

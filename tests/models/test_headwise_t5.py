@@ -3,7 +3,7 @@ import torch
 from conftest import make_model, random_codes, random_histories
 from torch import nn
 
-from etegrec_hf.models.headwise_t5_etegrec import encode
+from etegrec_hf.models.headwise_t5 import encode
 
 
 @pytest.mark.parametrize("kind", ["relu", "gated-gelu"])

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from etegrec_hf import ETEGRecForConditionalGeneration, ETEGRecTokenizer, RQVAEConfig, RQVAEModel, build_recommender
 from etegrec_hf.data.synthetic import SyntheticProcess
 from etegrec_hf.models.code_trie import CodeTrie
-from etegrec_hf.models.free_codes_etegrec import free_codes
-from etegrec_hf.training.codebooks import initialize_codebooks
+from etegrec_hf.models.codes_for_new_items import free_codes
+from etegrec_hf.training.item_tokenizer.codebooks import initialize_codebooks
 
 
 def test_held_out_items_join_and_are_recommended(tmp_path):

@@ -17,7 +17,7 @@ from etegrec_hf.data.prepared import PreparedDataset
 from etegrec_hf.data.sequences import SequenceDataset
 from etegrec_hf.data.streamed_sequences import StreamedSequences
 from etegrec_hf.hub.dataset_folder import training_files
-from etegrec_hf.training.negatives import negatives_of_others
+from etegrec_hf.training.recommender.negatives import negatives_of_others
 
 TOGETHER = 16  # samples a step, over all processes
 USERS = 117  # that are evaluated: neither batches nor processes go round

@@ -3,7 +3,7 @@ import torch
 from conftest import make_model, random_codes, random_histories
 from torch import nn
 
-from etegrec_hf.training.cheap_dropout import CheapDropout, cheap_dropout, cheapen_dropout
+from etegrec_hf.training.recommender.cheap_dropout import CheapDropout, cheap_dropout, cheapen_dropout
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

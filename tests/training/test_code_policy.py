@@ -6,8 +6,8 @@ import pytest
 import torch
 from conftest import make_model, random_codes, random_histories
 
-from etegrec_hf.models.beam_search_etegrec import BeamDecoder
-from etegrec_hf.training.code_policy import ROLLOUTS, AllCodes, CodePolicy, encode_distinct
+from etegrec_hf.models.beam_search import BeamDecoder
+from etegrec_hf.training.grpo.policy import ROLLOUTS, AllCodes, CodePolicy, encode_distinct
 
 LENGTHS = [3, 1, 5]
 

@@ -1,7 +1,7 @@
 import torch
 
 from etegrec_hf import RQVAEConfig, RQVAEModel
-from etegrec_hf.training.codebooks import initialize_codebooks, revive_dead_codes
+from etegrec_hf.training.item_tokenizer.codebooks import initialize_codebooks, revive_dead_codes
 
 
 def clustered(clusters: int = 6, each: int = 20) -> torch.Tensor:

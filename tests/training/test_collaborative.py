@@ -14,14 +14,9 @@ from etegrec_hf.data.synthetic import SyntheticProcess
 from etegrec_hf.evaluation.baselines import popularity
 from etegrec_hf.evaluation.collaborative import load_collaborative_model, rank_split
 from etegrec_hf.evaluation.metrics import ranking_metrics
-from etegrec_hf.training.collaborative import (
-    CollaborativeSizes,
-    CollaborativeTrainer,
-    CollaborativeTrainingArguments,
-    build_collaborative_model,
-    collaborative_embedding,
-    describe_training,
-)
+from etegrec_hf.training.collaborative.arguments import CollaborativeSizes, CollaborativeTrainingArguments
+from etegrec_hf.training.collaborative.model import build_collaborative_model, collaborative_embedding
+from etegrec_hf.training.collaborative.trainer import CollaborativeTrainer, describe_training
 
 SIZES = CollaborativeSizes(width=16, num_layers=1, num_heads=2, dropout_rate=0.1, max_history=6)
 

@@ -10,7 +10,7 @@ import pytest
 from test_trainer import make_trainer, sides, unchanged
 from transformers import TrainerCallback
 
-from etegrec_hf.training.checkpoints import STAGING, last_checkpoint
+from etegrec_hf.training.base.checkpoints import STAGING, last_checkpoint
 
 OPTIONS = {"num_train_epochs": 6, "save_strategy": "steps", "save_steps": 3, "save_total_limit": 2,
            "eval_strategy": "no", "load_best_model_at_end": False}  # fmt: skip

@@ -9,9 +9,9 @@ from etegrec_hf import (
     SequenceDataset,
     TrainingRecord,
 )
-from etegrec_hf.evaluation.evaluate import recommend_split
 from etegrec_hf.evaluation.metrics import ranking_metrics
-from etegrec_hf.training.checkpoints import last_checkpoint
+from etegrec_hf.evaluation.recommend_split import recommend_split
+from etegrec_hf.training.base.checkpoints import last_checkpoint
 
 
 def test_the_starting_model_is_measured_and_may_be_the_best(prepared, tmp_path):

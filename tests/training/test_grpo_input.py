@@ -17,7 +17,7 @@ from etegrec_hf import (
     SequenceDataset,
     prompt_dataset,
 )
-from etegrec_hf.training.grpo_arguments import check_trl_version
+from etegrec_hf.training.grpo.arguments import check_trl_version
 
 
 def test_prompts_are_read_when_asked_for(prepared):

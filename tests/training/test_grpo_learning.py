@@ -16,7 +16,7 @@ from etegrec_hf import (
     build_recommender,
 )
 from etegrec_hf.data.synthetic import SyntheticProcess
-from etegrec_hf.training.codebooks import initialize_codebooks
+from etegrec_hf.training.item_tokenizer.codebooks import initialize_codebooks
 
 COMMON = {"num_beams": 20, "use_cpu": True, "disable_tqdm": True, "report_to": []}
 SIZES = {"d_model": 32, "d_ff": 64, "d_kv": 16, "num_heads": 2, "num_layers": 1, "num_decoder_layers": 1}

@@ -49,7 +49,7 @@ def test_left_out_groups_do_not_change_what_others_learn(prepared, tmp_path):
     for tolerance in (1e-6, -1.0):  # the latter leaves nothing out
         run = make_trainer(prepared, tmp_path, HitReward(), beta=0.0, max_steps=1, **WITHOUT_EVALUATION)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("etegrec_hf.training.grpo_trainer.SAME_REWARD", tolerance)
+            patch.setattr("etegrec_hf.training.grpo.trainer.SAME_REWARD", tolerance)
             run.train()
         gradients.append((logged(run, "grad_norm")[0], logged(run, "skipped_groups")[0], run.model.shared.weight))
     assert gradients[0][1] > 0 == gradients[1][1]

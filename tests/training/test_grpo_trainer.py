@@ -15,9 +15,10 @@ from etegrec_hf import (
     PrefixReward,
 )
 from etegrec_hf.training import code_policy
-from etegrec_hf.training.code_policy import ROLLOUTS
-from etegrec_hf.training.collaborative import CollaborativeSizes, build_collaborative_model
-from etegrec_hf.training.rewards import REWARDS, make_reward
+from etegrec_hf.training.collaborative.arguments import CollaborativeSizes
+from etegrec_hf.training.collaborative.model import build_collaborative_model
+from etegrec_hf.training.grpo.policy import ROLLOUTS
+from etegrec_hf.training.grpo.rewards import REWARDS, make_reward
 
 # The ratio
 

@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etegrec_hf import RQVAEConfig, RQVAEModel
-from etegrec_hf.training.item_codes import adler32, assign_item_codes, build_recommender, refresh_item_codes
+from etegrec_hf.training.item_tokenizer.item_codes import (
+    adler32,
+    assign_item_codes,
+    build_recommender,
+    refresh_item_codes,
+)
 
 STRATEGY = st.sampled_from(["forge", "count", "balance"])
 
@@ -82,7 +87,7 @@ def test_adler32_is_zlibs(rows):
 
 def test_another_process_assigns_the_same_codes():
     program = (
-        "import torch; from etegrec_hf.training.item_codes import assign_item_codes;"
+        "import torch; from etegrec_hf.training.item_tokenizer.item_codes import assign_item_codes;"
         "print(assign_item_codes(torch.tensor([[5, 9], [5, 9], [200, 3]]), 256).tolist())"
     )
     seen = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout

@@ -2,7 +2,11 @@ import math
 
 import torch
 
-from etegrec_hf.training.losses import first_of_each, preference_semantic_alignment, sequence_item_alignment
+from etegrec_hf.training.recommender.losses import (
+    first_of_each,
+    preference_semantic_alignment,
+    sequence_item_alignment,
+)
 
 
 def test_sia_by_hand():

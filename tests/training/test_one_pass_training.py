@@ -8,7 +8,7 @@ from transformers import TrainerCallback
 
 from etegrec_hf import ETEGRecTrainer, ETEGRecTrainingArguments
 from etegrec_hf.data.sequences import SequenceDataset, WholeSequenceDataset
-from etegrec_hf.training.checkpoints import last_checkpoint
+from etegrec_hf.training.base.checkpoints import last_checkpoint
 
 
 def make_trainer(prepared, folder, whole: bool = True, **options) -> ETEGRecTrainer:

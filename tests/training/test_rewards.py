@@ -9,8 +9,9 @@ from conftest import make_model
 
 from etegrec_hf.data.prepared import Split
 from etegrec_hf.evaluation.collaborative import next_item_scores
-from etegrec_hf.training.collaborative import CollaborativeSizes, build_collaborative_model
-from etegrec_hf.training.rewards import (
+from etegrec_hf.training.collaborative.arguments import CollaborativeSizes
+from etegrec_hf.training.collaborative.model import build_collaborative_model
+from etegrec_hf.training.grpo.rewards import (
     REWARDS,
     CollaborativeReward,
     HitReward,

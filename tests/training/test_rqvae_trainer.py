@@ -3,7 +3,7 @@ import torch
 
 from etegrec_hf import RQVAEConfig, RQVAEModel, RQVAETrainer, RQVAETrainingArguments
 from etegrec_hf.evaluation.code_diagnostics import code_diagnostics
-from etegrec_hf.training.checkpoints import last_checkpoint
+from etegrec_hf.training.base.checkpoints import last_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_a_run_of_so_many_steps_revives_no_code_at_its_end(embeddings, tmp_path)
 def test_codebooks_start_from_latents_only_if_asked(embeddings, tmp_path, kmeans, monkeypatch):
     started = []
     monkeypatch.setattr(
-        "etegrec_hf.training.rqvae_trainer.initialize_codebooks", lambda *arguments: started.append(arguments)
+        "etegrec_hf.training.item_tokenizer.trainer.initialize_codebooks", lambda *arguments: started.append(arguments)
     )
     make_trainer(embeddings, tmp_path, num_train_epochs=1, kmeans_init=kmeans).train()
     assert bool(started) is kmeans

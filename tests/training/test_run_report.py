@@ -30,7 +30,7 @@ from etegrec_hf.evaluation.code_diagnostics import code_diagnostics
 from etegrec_hf.evaluation.metrics import ranking_metrics
 from etegrec_hf.hub.html_page import text
 from etegrec_hf.hub.report import MOST_ROWS
-from etegrec_hf.training.arguments import FinetuningArguments
+from etegrec_hf.training.recommender.arguments import FinetuningArguments
 
 EVIL = "<script>alert('&amp;')</script><img src=https://example.org/x.png onerror=\"x\">"
 SAMPLED = 30  # users that are evaluated on

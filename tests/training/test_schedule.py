@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from etegrec_hf import ETEGRecTrainingArguments
-from etegrec_hf.training.arguments import FinetuningArguments
-from etegrec_hf.training.schedule import PhaseScheduler
+from etegrec_hf.training.recommender.arguments import FinetuningArguments
+from etegrec_hf.training.recommender.schedule import PhaseScheduler
 
 
 def two_groups():

@@ -14,7 +14,7 @@ from etegrec_hf import ETEGRecTrainer
 from etegrec_hf.data.sequences import SequenceDataset, WholeSequenceDataset
 from etegrec_hf.data.streamed_sequences import StreamedSequences
 from etegrec_hf.hub.dataset_folder import training_files
-from etegrec_hf.training.batches import stream_batches
+from etegrec_hf.training.recommender.batches import stream_batches
 
 
 def samples_in(batches: list[dict]) -> list[tuple]:

@@ -9,9 +9,9 @@ from conftest import make_model, random_codes, random_histories
 from etegrec_hf import ETEGRecForConditionalGeneration, ETEGRecTokenizer, ETEGRecTrainer, ETEGRecTrainingArguments
 from etegrec_hf.data.sequences import SequenceDataset
 from etegrec_hf.evaluation.metrics import ranking_metrics
-from etegrec_hf.training.arguments import FinetuningArguments
-from etegrec_hf.training.checkpoints import last_checkpoint
-from etegrec_hf.training.losses import preference_semantic_alignment, sequence_item_alignment
+from etegrec_hf.training.base.checkpoints import last_checkpoint
+from etegrec_hf.training.recommender.arguments import FinetuningArguments
+from etegrec_hf.training.recommender.losses import preference_semantic_alignment, sequence_item_alignment
 
 
 def make_trainer(
@@ -317,7 +317,7 @@ def test_each_part_can_be_switched_off(prepared, tmp_path, phase, off, monkeypat
     batch = {"history": random_histories(trainer.model, [2, 2]), "target": torch.tensor([5, 9])}
     computed = {"sia": "sequence_item_alignment", "psa": "preference_semantic_alignment"}
     if off in computed:
-        name = f"etegrec_hf.training.trainer.{computed[off]}"
+        name = f"etegrec_hf.training.recommender.trainer.{computed[off]}"
         monkeypatch.setattr(name, lambda *args: pytest.fail("this loss has weight 0"))
     trainer.enter_phase(phase, aligned=True)
     assert trainer.compute_loss(trainer.model, batch).requires_grad
@@ -339,7 +339,8 @@ def test_a_part_of_weight_zero_is_not_computed(prepared, tmp_path, phase, monkey
     calls = []
     monkeypatch.setattr(trainer.model.encoder, "forward", lambda *args, **kwargs: calls.append("encoder"))
     monkeypatch.setattr(
-        "etegrec_hf.training.trainer.sequence_item_alignment", lambda *args: pytest.fail("SIA has weight 0")
+        "etegrec_hf.training.recommender.trainer.sequence_item_alignment",
+        lambda *args: pytest.fail("SIA has weight 0"),
     )
     trainer.enter_phase(phase, aligned=False)
     if phase == "tokenizer":

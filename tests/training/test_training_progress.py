@@ -9,14 +9,11 @@ from conftest import make_model, random_codes
 
 from etegrec_hf import ETEGRecTrainer, ETEGRecTrainingArguments, RQVAEConfig, RQVAEModel
 from etegrec_hf.data.sequences import SequenceDataset, WholeSequenceDataset
-from etegrec_hf.training.arguments import RQVAETrainingArguments
-from etegrec_hf.training.collaborative import (
-    CollaborativeSizes,
-    CollaborativeTrainer,
-    CollaborativeTrainingArguments,
-    build_collaborative_model,
-)
-from etegrec_hf.training.rqvae_trainer import RQVAETrainer
+from etegrec_hf.training.collaborative.arguments import CollaborativeSizes, CollaborativeTrainingArguments
+from etegrec_hf.training.collaborative.model import build_collaborative_model
+from etegrec_hf.training.collaborative.trainer import CollaborativeTrainer
+from etegrec_hf.training.item_tokenizer.arguments import RQVAETrainingArguments
+from etegrec_hf.training.item_tokenizer.trainer import RQVAETrainer
 
 
 def trainer_of(prepared, output_dir, train_dataset=None, **arguments) -> ETEGRecTrainer:

@@ -1,0 +1,83 @@
+"""What a training run shows while it goes on."""
+
+from rich.progress import TaskID
+from transformers import TrainerCallback
+from transformers.trainer_utils import has_length
+
+from ...data.progress import WorkProgress
+
+# Of a log; the bar says it already, or nobody reads it there
+UNTOLD = ("total_flos", "epoch", "step", "grad_norm", "learning_rate")
+UNTOLD_PARTS = ("runtime", "_per_second", "train_loss", "num_tokens")
+
+
+class TrainingProgressCallback(TrainerCallback):
+    """Shows phase, step, samples a second, the time that is left and the last loss, in place of transformers' bar.
+
+    A line is printed whenever something is logged; on a terminal a bar stands below. Only the main process shows it.
+
+    Args:
+        trainer ([`SafeCheckpoints`]): its `progress_title` names the phase, and an epoch has `samples_an_epoch()`
+            samples, counted by the name `unit`.
+    """
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+        self.progress = WorkProgress(trainer.is_world_process_zero())
+        self.training: TaskID | None = None
+        self.evaluation: TaskID | None = None
+
+    def close(self) -> None:
+        """Ends what is shown, also in the middle; a terminal is then as it was."""
+        if self.progress.task_ids:
+            self.progress.stop()
+        for task in self.progress.task_ids:
+            self.progress.remove_task(task)
+        self.training = self.evaluation = None
+
+    def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        self.close()
+        steps = len(train_dataloader) / args.gradient_accumulation_steps  # of an epoch
+        samples = self.trainer.samples_an_epoch() / steps
+        self.progress.start()
+        self.training = self.progress.begin(
+            self.trainer.progress_title, state.max_steps, self.trainer.unit, samples, state.global_step
+        )
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.training is not None:
+            self.progress.update(self.training, description=self.trainer.progress_title)
+            self.progress.work_done(self.training)
+
+    def on_prediction_step(self, args, state, control, eval_dataloader=None, **kwargs):
+        if not has_length(eval_dataloader):
+            return
+        if self.evaluation is None:
+            batches = len(eval_dataloader)
+            self.progress.start()
+            self.evaluation = self.progress.begin(
+                "evaluation", batches, "users", samples=len(eval_dataloader.dataset) / batches
+            )
+        self.progress.work_done(self.evaluation)
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        if self.training is None:
+            self.close()
+        elif self.evaluation is not None:
+            self.progress.remove_task(self.evaluation)
+            self.evaluation = None
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        told = {name.removeprefix("eval_"): f"{value:.4g}" for name, value in logs.items() if is_told(name, value)}
+        if self.training is not None and told:
+            if "loss" in logs:
+                self.progress.update(self.training, note=f"loss {told['loss']}")
+            self.progress.tell(self.training, ", ".join(f"{name} {value}" for name, value in told.items()))
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.close()
+
+
+def is_told(name: str, value: object) -> bool:
+    """Whether a line tells this entry of a log."""
+    return isinstance(value, int | float) and name not in UNTOLD and not any(part in name for part in UNTOLD_PARTS)

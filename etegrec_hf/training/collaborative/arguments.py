@@ -1,0 +1,50 @@
+"""Arguments of the collaborative model and of its training."""
+
+from dataclasses import dataclass, field
+
+from ..base.arguments import RankedTrainingArguments
+
+
+@dataclass
+class CollaborativeSizes:
+    """Sizes of the collaborative model.
+
+    Args:
+        width (`int`, *optional*, defaults to 256): of the item embeddings and of the layers.
+        num_layers (`int`, *optional*, defaults to 2): transformer layers.
+        num_heads (`int`, *optional*, defaults to 4): attention heads.
+        dropout_rate (`float`, *optional*, defaults to 0.3): of embeddings, attention and layers.
+        max_history (`int`, *optional*, defaults to 50): items that are read, the last ones.
+
+    Raises:
+        ValueError: a size below 1, a width that the heads don't divide, or a dropout outside 0..1.
+    """
+
+    width: int = field(default=256, metadata={"help": "Width of the item embeddings and of the layers."})
+    num_layers: int = field(default=2, metadata={"help": "Transformer layers."})
+    num_heads: int = field(default=4, metadata={"help": "Attention heads."})
+    dropout_rate: float = field(default=0.3, metadata={"help": "Dropout of embeddings, attention and layers."})
+    max_history: int = field(default=50, metadata={"help": "Items that are read, the last ones."})
+
+    def __post_init__(self):
+        for name in ("width", "num_layers", "num_heads", "max_history"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; give 1 or more.")
+        if self.width % self.num_heads:
+            raise ValueError(f"`width` is {self.width} and `num_heads` {self.num_heads}; give heads of one width.")
+        if not 0 <= self.dropout_rate < 1:
+            raise ValueError(f"`dropout_rate` is {self.dropout_rate}; choose 0 to less than 1.")
+
+
+@dataclass
+class CollaborativeTrainingArguments(RankedTrainingArguments):
+    """Arguments of [`CollaborativeTrainer`], beside transformers'."""
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    lr_scheduler_type: str = "cosine"
+    warmup_steps: float = 200
+    num_train_epochs: float = 15
+    per_device_train_batch_size: int = 128
+    per_device_eval_batch_size: int = 256
+    early_stopping_patience: int | None = 3

@@ -1,0 +1,38 @@
+"""The causal model of item sequences, and the embeddings in it."""
+
+import numpy as np
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from ...data.prepared import PreparedDataset
+from .arguments import CollaborativeSizes
+
+
+def build_collaborative_model(n_items: int, sizes: CollaborativeSizes) -> GPT2LMHeadModel:
+    """GPT-2's decoder over item indices, with SASRec's narrow feed-forward layers and tied embeddings."""
+    dropout = sizes.dropout_rate
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=n_items + 1,
+            n_positions=sizes.max_history,
+            n_embd=sizes.width,
+            n_layer=sizes.num_layers,
+            n_head=sizes.num_heads,
+            n_inner=sizes.width,
+            resid_pdrop=dropout,
+            embd_pdrop=dropout,
+            attn_pdrop=dropout,
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+    )
+
+
+def collaborative_embedding(model: GPT2LMHeadModel, data: PreparedDataset) -> np.ndarray:
+    """The item embeddings of a trained model, `[n_items, width]` of `float32`.
+
+    Items that training sequences don't hold are 0: nothing is known of them.
+    """
+    values = model.get_input_embeddings().weight.detach().float().cpu().numpy()[1:].copy()
+    known = np.bincount(data.train.sequences, minlength=data.n_items + 1)[1:] > 0
+    values[~known] = 0
+    return values

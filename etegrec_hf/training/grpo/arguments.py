@@ -1,0 +1,145 @@
+"""Arguments of reinforcement learning."""
+
+from dataclasses import dataclass, field
+
+from packaging.version import Version
+from trl import GRPOConfig
+from trl import __version__ as trl_version
+
+from ..base.arguments import check_patience, check_ranked_metric
+from .policy import ROLLOUTS
+
+TESTED = ("1.16", "1.17")  # TRL from the first version to before the second
+
+# Options of TRL that mean nothing here, and what they must be
+UNUSED = {
+    "use_vllm": False,
+    "use_transformers_continuous_batching": False,
+    "generation_kwargs": None,
+    "top_p": 1.0,
+    "min_p": None,
+    "repetition_penalty": 1.0,
+    "pad_to_multiple_of": None,
+    "mask_truncated_completions": False,
+    "cast_lm_head_to_fp32": False,
+    "activation_checkpointing": False,
+    "use_liger_kernel": False,
+    "sync_ref_model": False,
+    "model_init_kwargs": None,
+}
+
+
+def check_trl_version(installed: str) -> None:
+    """Raises an `ImportError` for a TRL whose private methods weren't tested with this package."""
+    first, beyond = (Version(bound).release for bound in TESTED)
+    if not first <= Version(installed).release[:2] < beyond:  # a release candidate is of the version that it becomes
+        raise ImportError(
+            f"TRL {installed} is installed, and reinforcement learning is tested with {TESTED[0]} up to before "
+            f"{TESTED[1]}: pip install 'trl>={TESTED[0]},<{TESTED[1]}'"
+        )
+
+
+check_trl_version(trl_version)
+
+
+@dataclass
+class ETEGRecGRPOConfig(GRPOConfig):
+    """Arguments of [`ETEGRecGRPOTrainer`], beside TRL's.
+
+    Group, `beta`, temperature, top-k, learning rate and `epsilon` are the seed's. A step sees
+    `per_device_train_batch_size / num_generations` histories on each device. TRL's options for text (vLLM, nucleus
+    sampling, truncated completions, ...) have no meaning here, and setting one is an error.
+
+    Args:
+        num_generations (`int`, *optional*, defaults to 16): completions a history, the group.
+        beta (`float`, *optional*, defaults to 0.05): weight of the KL divergence from the starting model.
+        temperature (`float`, *optional*, defaults to 1.0): of the policy.
+        top_k (`int`, *optional*, defaults to 50): codes a level that `rollout="sample"` draws from; 0 for all.
+        learning_rate (`float`, *optional*, defaults to 1e-5): of the recommender.
+        epsilon (`float`, *optional*, defaults to 0.2): ratios are clipped to `1 - epsilon .. 1 + epsilon`.
+        max_completion_length (`int`, *optional*): the model's `code_length`, which it is by default.
+        rollout (`str`, *optional*, defaults to `"sample"`): how completions are found: `"sample"`,
+            `"without_replacement"` or `"beam"`, see [`CodePolicy.roll_out`].
+        constrained (`bool`, *optional*, defaults to `True`): whether every completion is an item.
+        num_beams (`int`, *optional*, defaults to 50): beams at evaluation; metrics at longer lists are left out.
+        early_stopping_patience (`int`, *optional*, defaults to 5): evaluations without a better
+            `metric_for_best_model` before stopping; 0 is the same as none: it never stops early.
+
+    Raises:
+        ValueError: an unknown rollout, a group of 1, batches that hold parts of groups, a temperature that is not
+            positive, a negative top-k, fewer beams than `metric_for_best_model` looks at, updates that mix rounds of
+            completions, early stopping without evaluation, or an option of TRL that means nothing here.
+    """
+
+    num_generations: int = 16
+    num_generations_eval: int | None = 1  # evaluation ranks the catalogue and generates nothing
+    beta: float = 0.05
+    temperature: float = 1.0
+    top_k: int = 50
+    learning_rate: float = 1e-5
+    epsilon: float = 0.2
+    max_completion_length: int | None = None
+    max_grad_norm: float = 1.0
+    num_train_epochs: float = 1
+    per_device_train_batch_size: int = 512
+    per_device_eval_batch_size: int = 64
+    lr_scheduler_type: str = "cosine"
+    logging_steps: float = 10
+    eval_strategy: str = "steps"
+    eval_steps: float | None = 100
+    save_strategy: str = "steps"
+    save_steps: float = 100
+    save_total_limit: int | None = 1
+    load_best_model_at_end: bool = True
+    metric_for_best_model: str | None = "ndcg@10"
+    greater_is_better: bool | None = True
+    dataloader_pin_memory: bool = False
+    restore_callback_states_from_checkpoint: bool = True
+    hub_strategy: str = "end"
+    activation_checkpointing: bool | None = False
+    gradient_checkpointing: bool | None = None  # the older name of the same
+    bf16: bool | None = False
+    rollout: str = field(default="sample", metadata={"help": f"How completions are found: {', '.join(ROLLOUTS)}."})
+    constrained: bool = field(default=True, metadata={"help": "Whether every completion is an item."})
+    num_beams: int = field(default=50, metadata={"help": "Beams at evaluation."})
+    early_stopping_patience: int | None = field(
+        default=5, metadata={"help": "Evaluations without a better score before training stops; 0: it never does."}
+    )
+
+    def __post_init__(self):
+        if self.rollout not in ROLLOUTS:
+            raise ValueError(f"`rollout` is {self.rollout!r}; choose one of {', '.join(ROLLOUTS)}.")
+        if self.num_generations < 2:
+            raise ValueError(
+                f"`num_generations` is {self.num_generations}; a completion's advantage is how much better it is than "
+                "its group, which needs at least 2."
+            )
+        if self.per_device_train_batch_size % self.num_generations:
+            raise ValueError(
+                f"`per_device_train_batch_size` is {self.per_device_train_batch_size} and `num_generations` "
+                f"{self.num_generations}; a batch must hold whole groups: take a multiple."
+            )
+        if not self.temperature > 0:
+            raise ValueError(f"`temperature` is {self.temperature}; it must be positive.")
+        if self.top_k < 0:
+            raise ValueError(f"`top_k` is {self.top_k}; give 0 for all codes, or how many to sample from.")
+        check_ranked_metric(self.metric_for_best_model, self.num_beams)
+        super().__post_init__()
+        for name, value in UNUSED.items():
+            if getattr(self, name) != value:
+                raise ValueError(
+                    f"`{name}` is {getattr(self, name)!r}, an option of TRL that has no meaning for a recommender; "
+                    f"leave it at {value!r}."
+                )
+        if self.steps_a_generation % self.gradient_accumulation_steps:
+            raise ValueError(
+                f"a round of completions is {self.steps_a_generation} batches (`steps_per_generation` times "
+                f"`num_iterations`) and `gradient_accumulation_steps` {self.gradient_accumulation_steps}; an update "
+                "must not mix rounds: make the first a multiple of the second."
+            )
+        self.early_stopping_patience = check_patience(self.early_stopping_patience, self.eval_strategy)
+
+    @property
+    def steps_a_generation(self) -> int:
+        """Batches that one round of completions is trained on, over all its iterations."""
+        return self.steps_per_generation * self.num_iterations

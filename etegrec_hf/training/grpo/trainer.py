@@ -1,0 +1,369 @@
+"""Reinforcement learning of the recommender, on TRL's GRPO."""
+
+import copy
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Sampler, SequentialSampler
+from transformers import EarlyStoppingCallback, EvalPrediction
+from transformers.utils import logging
+from trl import GRPOTrainer
+
+from ...data.sequences import SequenceDataset
+from ...evaluation.metrics import KS, ranking_metrics, spread_metrics
+from ...hub.training_record import TrainingRecord
+from ...models.beam_search import BeamDecoder
+from ...models.modeling_etegrec import ETEGRecForConditionalGeneration
+from ...models.tokenization_etegrec import ETEGRecTokenizer
+from ..base.recording import RecordedTraining
+from .arguments import ETEGRecGRPOConfig
+from .callbacks import GenerationBorderCallback, StartingPointCallback
+from .policy import CodePolicy, encode_distinct
+from .prompts import GroupSampler, check_prompts, prompt_dataset
+
+logger = logging.get_logger(__name__)
+
+SAME_REWARD = 1e-6  # a group whose rewards lie within this is one whose rewards are equal
+
+
+class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
+    """Trains a recommender by rewards of what it recommends.
+
+    What differs from TRL's trainer:
+
+    - `_tokenize_prompts`, `_generate_single_turn`, `_generate`: a history becomes its codes, a group of completions is
+      found with one pass over its history, and a completion is an item index.
+    - `_get_per_token_logps_and_entropies`: those of the [`CodePolicy`], from which completions are sampled (`top_k`
+      narrows what is drawn and not its score), by one pass over each distinct history of a batch, with gradients.
+    - `_calculate_rewards`, `_generate_and_score_completions`, `compute_loss`: groups whose rewards are all equal are
+      left out and counted, and groups stay whole when TRL shuffles completions.
+    - `_get_train_sampler`: histories of like length, in an order that a resumed run finds again.
+    - `prediction_step`, `_get_eval_sampler`: ranked items of each user instead of completions and their rewards.
+
+    Codes stand still, and so do the item tokenizer and the adapters that align with it.
+
+    Args:
+        model ([`ETEGRecForConditionalGeneration`]): a trained recommender.
+        reward_funcs (`Callable` or `list[Callable]`): rewards, see [`~etegrec_hf.training.grpo.rewards`]; weighted by
+            `args.reward_weights`.
+        args ([`ETEGRecGRPOConfig`]): arguments.
+        train_dataset ([`SequenceDataset`] or `datasets.Dataset`): histories and targets; a `Dataset` has a `prompt`
+            (item indices, oldest first), a `target` (an item index) and whatever else rewards read.
+        eval_dataset ([`SequenceDataset`] or `datasets.Dataset`, *optional*): users to rank the catalogue for.
+        processing_class ([`ETEGRecTokenizer`]): the model's.
+        record ([`TrainingRecord`], *optional*): what is known of data and earlier stages.
+        **kwargs: further arguments of TRL's trainer.
+
+    Raises:
+        ValueError: a tokenizer of another model, a dataset without `prompt` or `target`, `max_completion_length` other
+            than the code length, or a group larger than the catalogue.
+
+    Source: Shao et al., DeepSeekMath (2024), for GRPO.
+    """
+
+    stage = "reinforcement learning"
+    unit = "prompts"
+    args: ETEGRecGRPOConfig
+
+    def __init__(
+        self,
+        model: ETEGRecForConditionalGeneration,
+        reward_funcs: Callable | list[Callable],
+        args: ETEGRecGRPOConfig,
+        train_dataset: SequenceDataset | Dataset,
+        eval_dataset: SequenceDataset | Dataset | None = None,
+        processing_class: ETEGRecTokenizer | None = None,
+        record: TrainingRecord | None = None,
+        **kwargs,
+    ):
+        if processing_class is None:
+            raise ValueError(
+                "`processing_class` is None; give the model's `ETEGRecTokenizer`, which is saved with it."
+            )
+        model.check_item_ids(processing_class)
+        code_length = model.config.code_length
+        if args.max_completion_length not in (None, code_length):
+            raise ValueError(
+                f"`max_completion_length` is {args.max_completion_length} and the model's `code_length` "
+                f"{code_length}: a completion is the codes of one item; leave it out."
+            )
+        args.max_completion_length = code_length
+        if model.config.constrained_softmax and not args.constrained:
+            raise ValueError(
+                "`constrained` is False and the model's `constrained_softmax` True: its probabilities are shared "
+                "among items alone; leave `constrained` at True."
+            )
+        distinct = model.code_trie.n_items if args.constrained else model.config.codebook_size**code_length
+        if args.rollout != "sample" and distinct < args.num_generations:
+            raise ValueError(
+                f"`num_generations` is {args.num_generations} and `rollout` {args.rollout!r}, which needs as many "
+                f"distinct completions; there are {distinct}: take a smaller group, or 'sample'."
+            )
+        datasets = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
+        for name, dataset in datasets.items():
+            if isinstance(dataset, SequenceDataset):
+                datasets[name] = prompt_dataset(dataset)
+            elif dataset is not None:
+                check_prompts(name, dataset, model.config.n_items)
+        self.item_counts = np.bincount(trained_items(train_dataset), minlength=model.config.n_items + 1)
+        self.lengths = np.minimum(lengths_of(train_dataset), model.config.max_history)
+        model.__dict__.pop("forward", None)  # what an earlier trainer put in front of it
+        for name in ("item_tokenizer", "sequence_adapter", "preference_adapter"):
+            if getattr(model, name, None) is not None:
+                getattr(model, name).requires_grad_(False)
+        reference = copy.deepcopy(model).requires_grad_(False) if args.beta else None
+        rewards = list(reward_funcs) if isinstance(reward_funcs, (list, tuple)) else [reward_funcs]
+        for reward in rewards:
+            made_for = getattr(reward, "num_generations", args.num_generations)
+            if made_for != args.num_generations:
+                raise ValueError(
+                    f"the reward {name_of(reward)!r} was made for groups of {made_for} and "
+                    f"`num_generations` is {args.num_generations}; make it for the same."
+                )
+        beta, args.beta = args.beta, 0.0  # with one above 0, TRL would load a reference as a causal language model
+        try:
+            super().__init__(
+                model,
+                args,
+                record=record,
+                reward_funcs=[checked(reward) for reward in rewards],
+                processing_class=processing_class,
+                **datasets,
+                **kwargs,
+            )
+        finally:
+            args.beta = beta
+        model.__dict__.pop("forward", None)  # TRL's head for causal language models
+        self.beta = beta
+        if reference is not None:
+            self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
+        self.policy = CodePolicy(model, args.temperature, args.top_k, args.constrained)
+        self.compute_metrics = self.rank
+        self._log_probability: list[float] = []  # of the newest completions
+        self._is_learned: torch.Tensor  # [groups of the newest completions on this device] whose rewards differ
+        self.add_callback(GenerationBorderCallback(args.steps_a_generation))
+        self.add_callback(StartingPointCallback(self))
+        if args.early_stopping_patience is not None:
+            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+
+    # Completions
+
+    def _tokenize_prompts(self, prompts: list):
+        """Token ids of the last `max_history` items of each history."""
+        item_tokens, read = self.processing_class.item_tokens, self.model.config.max_history
+        heads = [item_tokens[list(prompt[-read:])].flatten().tolist() for prompt in prompts[:: self.num_generations]]
+        return [ids for ids in heads for _ in range(self.num_generations)], None, {}
+
+    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
+        """Token ids of each group's completions; their log-probabilities are kept for rewards that rank."""
+        core = self.accelerator.unwrap_model(self.model_wrapped)
+        ids = pad_sequence([torch.tensor(ids) for ids in prompt_ids[::num_generations]], batch_first=True)
+        ids = ids.to(self.accelerator.device)  # [groups, tokens]
+        with torch.no_grad(), self.accelerator.autocast():
+            decoder = BeamDecoder(core.decoder, *encode_distinct(core, ids, (ids > 0).long()))
+            codes, log_p = self.policy.roll_out(
+                decoder, core._level_logits, self.args.rollout, num_generations, core.repeats_of(ids)
+            )
+        self._log_probability = log_p.flatten().tolist()
+        return (codes + core._level_offsets()).flatten(0, 1).tolist(), None
+
+    def _generate(self, prompts: list):
+        """Completions as item indices, 0 for codes that are nobody's."""
+        prompt_ids, completion_ids, tool_mask, _, *rest = super()._generate(prompts)
+        core = self.accelerator.unwrap_model(self.model_wrapped)
+        codes = torch.tensor(completion_ids, device=core.device) - core._level_offsets()
+        trie = core.code_trie
+        return prompt_ids, completion_ids, tool_mask, trie.item(trie.walk(codes)).tolist(), *rest
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model,
+        input_ids,
+        attention_mask,
+        logits_to_keep,
+        batch_size=None,
+        compute_entropy=False,
+        compute_aux_loss=False,
+        **multimodal,
+    ):
+        """Log-probabilities and entropies `[completions, code_length]` of whole groups; 0 for groups left out."""
+        batch_size = batch_size or len(input_ids)
+        batches = zip(input_ids.split(batch_size), attention_mask.split(batch_size))
+        scored = [self._score(model, ids, mask, logits_to_keep) for ids, mask in batches]
+        log_probs, entropies = (torch.cat(parts) for parts in zip(*scored))
+        return log_probs, entropies if compute_entropy else None, None
+
+    def _score(self, model, input_ids, attention_mask, code_length) -> tuple[torch.Tensor, torch.Tensor]:
+        group, core = self.num_generations, self.accelerator.unwrap_model(model)
+        labels = input_ids[:, -code_length:].unflatten(0, (-1, group))  # [groups, G, L]
+        learned = attention_mask[::group, -1] > 0
+        if not learned.any():
+            learned[0] = True  # all devices run forward and backward, whether or not they have something to learn
+        histories, mask = (tensor[::group, :-code_length][learned] for tensor in (input_ids, attention_mask))
+        with self.accelerator.autocast():
+            states, mask = encode_distinct(core, histories, mask)
+            logits = model(histories, mask, labels[learned], encoder_outputs=(states,)).logits
+        scored = self.policy.log_probs(logits, labels[learned] - core._level_offsets())
+        log_probs, entropies = (part.new_zeros(labels.shape).index_put((learned,), part) for part in scored)
+        return log_probs.flatten(0, 1), entropies.flatten(0, 1)
+
+    # Rewards and loss
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        """Rewards `[completions of all devices, functions]`; finds the groups in which they differ."""
+        rows = [row | {"log_probability": value} for row, value in zip(inputs, self._log_probability)]
+        rewards = super()._calculate_rewards(rows, prompts, completions, completion_ids_list)
+        for name, column in zip(self.reward_func_names, rewards.T):
+            if column.isinf().any():
+                raise ValueError(f"the reward {name!r} returned infinity; return numbers, or None for no reward.")
+        metrics = self._metrics["train"]
+        metrics["missing_rewards"].append(rewards.isnan().sum().item())
+        total = (rewards * self.reward_weights.to(rewards.device)).nansum(1)
+        unknown = rewards.isnan().all(1)
+        highest, lowest = (
+            total.masked_fill(unknown, bound).unflatten(0, (-1, self.num_generations))
+            for bound in (-torch.inf, torch.inf)
+        )
+        differ = highest.amax(1) - lowest.amin(1) > SAME_REWARD  # [groups of all devices]
+        metrics["skipped_groups"].append((~differ).sum().item())
+        groups = len(inputs) // self.num_generations
+        self._is_learned = differ[self.accelerator.process_index * groups :][:groups]
+        return rewards
+
+    def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, torch.Tensor]:
+        """Tensors `[groups, G, ...]`, so that TRL shuffles and splits whole groups; masked where rewards are equal."""
+        # tuples, as TRL takes lists for conversations
+        output = super()._generate_and_score_completions([row | {"prompt": tuple(row["prompt"])} for row in inputs])
+        left_out = ~self._is_learned.repeat_interleave(self.num_generations).unsqueeze(1)
+        for name in ("completion_mask", "old_per_token_logps", "ref_per_token_logps"):
+            if name in output:
+                output[name] = output[name].masked_fill(left_out, 0)
+        return {
+            name: tensor.unflatten(0, (-1, self.num_generations)) if tensor.ndim else tensor
+            for name, tensor in output.items()
+        }
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        inputs = {name: tensor.flatten(0, 1) if tensor.ndim else tensor for name, tensor in inputs.items()}
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Logs, without figures of completions' lengths, and says so when nothing was learned."""
+        metrics = self._metrics["train"]
+        for name in [name for name in metrics if name.startswith("completions/")]:
+            del metrics[name]
+        groups = self.args.generation_batch_size // self.num_generations
+        if "skipped_groups" in metrics and min(metrics["skipped_groups"]) == groups:
+            logger.warning(
+                f"step {self.state.global_step}: nothing was learned since the last log, as the rewards were equal in "
+                "each of the groups; raise `num_generations` or `temperature`, or add a reward that differs more."
+            )
+        super().log(logs, start_time)
+
+    # Data, evaluation and resuming
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
+        if not self.shuffle_dataset:
+            return super()._get_train_sampler(dataset)
+        histories = self.args.generation_batch_size // self.num_generations
+        return GroupSampler(
+            self.lengths, histories, self.num_generations, self.args.steps_a_generation, self.args.seed
+        )
+
+    def _get_eval_sampler(self, eval_dataset) -> Sampler:
+        return SequentialSampler(eval_dataset)
+
+    def prediction_step(self, model, inputs: list[dict], prediction_loss_only, ignore_keys=None):
+        """Ranked item indices `[batch, listed]` and targets `[batch]`, by constrained beam search."""
+        core = self.accelerator.unwrap_model(model)
+        histories = [torch.tensor(row["prompt"][-core.config.max_history :]) for row in inputs]
+        targets = torch.tensor([row["target"] for row in inputs], device=core.device)
+        with self.accelerator.autocast():
+            items, _ = core.recommend(
+                **core.inputs_from_items(pad_sequence(histories, batch_first=True).to(core.device)),
+                top_k=min(max(KS), self.args.num_beams),
+                num_beams=self.args.num_beams,
+            )
+        return None, items, targets
+
+    def rank(self, prediction: EvalPrediction) -> dict[str, float]:
+        """Ranking metrics, and how widely the lists spread over the catalogue."""
+        items = prediction.predictions
+        return ranking_metrics(items, prediction.label_ids) | spread_metrics(items, self.item_counts)
+
+    def _init_training_state(self, *args, **kwargs) -> tuple[int, int]:
+        position = super()._init_training_state(*args, **kwargs)
+        self._step = self.state.global_step * self.args.gradient_accumulation_steps  # where new completions are due
+        self._buffered_inputs = None
+        return position
+
+    # Records
+
+    def prefixes(self) -> torch.LongTensor:
+        return self.model.item_codes[:, :-1]
+
+    def validation_rows(self) -> list[dict[str, float]]:
+        """Validation metrics by step, the starting model's (step 0) first."""
+        return [
+            {"step": entry["step"]}
+            | {name.removeprefix("eval_"): value for name, value in entry.items() if "@" in name}
+            for entry in self.state.log_history
+            if any("@" in name for name in entry)
+        ]
+
+    def _stage(self) -> dict:
+        stage, rows = super()._stage(), self.validation_rows()
+        weighted = zip(self.reward_weights.tolist(), self.reward_func_names)
+        stage["rewards"] = " + ".join(f"{weight:g} {name}" for weight, name in weighted)
+        if rows and rows[0]["step"] == 0:
+            stage["validation_before"] = {name: value for name, value in rows[0].items() if name != "step"}
+        return stage
+
+
+def name_of(reward: Callable) -> str:
+    """What a reward is called in logs: its own name, or its class's."""
+    return getattr(reward, "__name__", type(reward).__name__)
+
+
+def checked(reward: Callable) -> Callable:
+    """A reward, a coroutine too, whose result must be a list, whose length TRL then checks."""
+    if isinstance(reward, (str, torch.nn.Module)):
+        raise ValueError(
+            f"a reward is a {type(reward).__name__}; models that score text can't read items: give a function."
+        )
+
+    def check(rewards, columns: dict) -> list:
+        if not hasattr(rewards, "__len__"):
+            raise ValueError(
+                f"the reward {name_of(reward)!r} returned {rewards!r}; return a list with a number (or None) for each "
+                f"of the {len(columns['completions'])} completions."
+            )
+        return rewards
+
+    async def awaited(**columns):
+        return check(await reward(**columns), columns)
+
+    def call(**columns):
+        return check(reward(**columns), columns)
+
+    is_coroutine = inspect.iscoroutinefunction(reward) or inspect.iscoroutinefunction(type(reward).__call__)
+    found: Any = awaited if is_coroutine else call
+    found.__name__, found.__wrapped__ = name_of(reward), reward
+    return found
+
+
+def trained_items(dataset: SequenceDataset | Dataset) -> np.ndarray:
+    """Items of the training sequences, as often as they stand there; of a `Dataset`, its targets."""
+    return dataset.sequences if isinstance(dataset, SequenceDataset) else np.array(dataset["target"])
+
+
+def lengths_of(dataset: SequenceDataset | Dataset) -> np.ndarray:
+    """The items of each row's history."""
+    if isinstance(dataset, SequenceDataset):
+        return dataset.lengths
+    return np.array([len(prompt) for prompt in dataset["prompt"]])

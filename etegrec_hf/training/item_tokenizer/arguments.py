@@ -1,0 +1,32 @@
+"""Training arguments of the item tokenizer."""
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+
+@dataclass
+class RQVAETrainingArguments(TrainingArguments):
+    """Arguments of [`RQVAETrainer`], beside transformers'.
+
+    Args:
+        kmeans_init (`bool`, *optional*, defaults to `True`): start codebooks from k-means over latents.
+        revive_dead_codes (`bool`, *optional*, defaults to `True`): after each epoch but the last, move codes that no
+            item uses onto random items.
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    lr_scheduler_type: str = "cosine"
+    num_train_epochs: float = 200
+    per_device_train_batch_size: int = 1024
+    logging_strategy: str = "epoch"
+    logging_nan_inf_filter: bool = False  # training stops there
+    save_strategy: str = "epoch"
+    save_total_limit: int | None = 1
+    remove_unused_columns: bool = False
+    dataloader_pin_memory: bool = False
+    restore_callback_states_from_checkpoint: bool = True
+    hub_strategy: str = "end"
+    kmeans_init: bool = field(default=True, metadata={"help": "Start codebooks from k-means over latents."})
+    revive_dead_codes: bool = field(default=True, metadata={"help": "Move unused codes onto random items each epoch."})

@@ -1,0 +1,29 @@
+"""The codebooks between epochs of RQ-VAE training."""
+
+from transformers import TrainerCallback
+
+from ...evaluation.code_diagnostics import code_diagnostics
+from .codebooks import revive_dead_codes
+
+
+class CodeUsageCallback(TrainerCallback):
+    """Revives dead codes after each epoch of RQ-VAE training but the last, and logs usage and collisions.
+
+    The figures are those before the revival, logged with the loss where that is logged by epochs.
+
+    Args:
+        trainer ([`RQVAETrainer`]): its training items are all items.
+    """
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def on_epoch_end(self, args, state, control, model=None, **kwargs):
+        embeddings = self.trainer.train_dataset.embeddings
+        is_due = control.should_log
+        figures = code_diagnostics(model.encode(embeddings), model.config.codebook_size) if is_due else {}
+        if args.revive_dead_codes and state.global_step < state.max_steps:
+            figures["revived_codes"] = revive_dead_codes(model, embeddings)
+        if is_due:
+            self.trainer.log(figures)
+            control.should_log = True  # which every log takes back; the loss is still to come

@@ -1,0 +1,120 @@
+"""Training arguments of the recommender."""
+
+import math
+from dataclasses import dataclass, field
+
+from ..base.arguments import RankedTrainingArguments, check_ranked_metric
+
+
+@dataclass
+class ETEGRecTrainingArguments(RankedTrainingArguments):
+    """Arguments of [`ETEGRecTrainer`], beside transformers'. The defaults are the seed's section 6.
+
+    Args:
+        learning_rate (`float`, *optional*, defaults to 5e-3): of the recommender (the seed's `lr_rec`).
+        tokenizer_learning_rate (`float`, *optional*, defaults to 1e-4): of the item tokenizer (`lr_id`).
+        cycle (`int`, *optional*, defaults to 2): epochs of a cycle: the first trains the tokenizer, the others the
+            recommender.
+        warm_epochs (`int`, *optional*, defaults to 10): epochs without alignment losses.
+        code_weight, vq_weight, sia_weight, psa_weight (`float`, *optional*, default to 1, 1, 1e-4, 3e-4): weights of
+            the loss parts; a part of weight 0 is not computed.
+        temperature (`float`, *optional*, defaults to 0.07): of PSA.
+        gather_negatives (`bool`, *optional*, defaults to `False`): PSA's negatives are the targets of all processes
+            instead of those of one, as a larger batch would give.
+        code_strategy (`str`, *optional*, defaults to `"forge"`): how suffixes are assigned, see [`assign_item_codes`].
+        freeze_tokenizer (`bool`, *optional*, defaults to `False`): train the recommender alone, on codes that stay as
+            they are, instead of both in turns. Without alignment (weights 0) that is TIGER.
+        order_noise (`float`, *optional*, defaults to 0.0): how far items of whole training sequences change places,
+            see [`WholeSequenceDataset`]; for a causal encoder.
+        max_tokens_per_batch (`int`, *optional*): token ids of histories that a batch holds at most on each device,
+            those of padding too, instead of `per_device_train_batch_size` samples.
+        num_beams (`int`, *optional*, defaults to 50): beams at evaluation; metrics at longer lists are left out.
+
+    Raises:
+        ValueError: `cycle` below 2, a negative weight or noise, a temperature that is not positive, fewer beams than
+            `metric_for_best_model` looks at, a last epoch that would train the tokenizer, `torch_compile`, or early
+            stopping without evaluation.
+    """
+
+    learning_rate: float = 5e-3
+    weight_decay: float = 0.05
+    max_grad_norm: float = 1.0
+    lr_scheduler_type: str = "cosine"
+    num_train_epochs: float = 400
+    per_device_train_batch_size: int = 512
+    per_device_eval_batch_size: int = 64
+    tokenizer_learning_rate: float = field(default=1e-4, metadata={"help": "Learning rate of the item tokenizer."})
+    cycle: int = field(default=2, metadata={"help": "Epochs of a cycle; the first trains the item tokenizer."})
+    warm_epochs: int = field(default=10, metadata={"help": "Epochs without alignment losses."})
+    code_weight: float = field(default=1.0, metadata={"help": "Weight of the code loss."})
+    vq_weight: float = field(default=1.0, metadata={"help": "Weight of the RQ-VAE's own loss."})
+    sia_weight: float = field(default=1e-4, metadata={"help": "Weight of the sequence-item alignment."})
+    psa_weight: float = field(default=3e-4, metadata={"help": "Weight of the preference-semantic alignment."})
+    temperature: float = field(default=0.07, metadata={"help": "Temperature of the preference-semantic alignment."})
+    gather_negatives: bool = field(
+        default=False, metadata={"help": "PSA's negatives come from the batches of all processes."}
+    )
+    code_strategy: str = field(default="forge", metadata={"help": "Suffixes by 'forge', 'count' or 'balance'."})
+    freeze_tokenizer: bool = field(
+        default=False, metadata={"help": "Train the recommender alone, on codes that stay as they are."}
+    )
+    order_noise: float = field(
+        default=0.0, metadata={"help": "How far items of whole training sequences change places, in places."}
+    )
+    max_tokens_per_batch: int | None = field(
+        default=None, metadata={"help": "Tokens of a batch's histories at most, instead of a number of samples."}
+    )
+    num_beams: int = field(default=50, metadata={"help": "Beams at evaluation."})
+
+    def __post_init__(self):
+        if self.cycle < 2:
+            raise ValueError(f"`cycle` is {self.cycle}; a cycle needs at least 2 epochs, one for each side.")
+        for name in ("code_weight", "vq_weight", "sia_weight", "psa_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; a loss weight can't be negative.")
+        if self.order_noise < 0:
+            raise ValueError(f"`order_noise` is {self.order_noise}; give a number of places, 0 or more.")
+        if self.temperature <= 0:
+            raise ValueError(f"`temperature` is {self.temperature}; it must be positive.")
+        if self.torch_compile:
+            raise ValueError(
+                "`torch_compile` is True, which isn't supported: batches have many shapes, and compiled training took "
+                "longer where it was measured; leave it out."
+            )
+        check_ranked_metric(self.metric_for_best_model, self.num_beams)
+        epochs = math.ceil(self.num_train_epochs)
+        if self.max_steps <= 0 and epochs > 0 and self.phase(epochs - 1) == "tokenizer":
+            raise ValueError(
+                f"`num_train_epochs` is {self.num_train_epochs} and `cycle` {self.cycle}: the last epoch would train "
+                f"the tokenizer, and no recommender would learn the codes it ends with; choose {epochs + 1}."
+            )
+        super().__post_init__()
+
+    def phase(self, epoch: int) -> str:
+        """`"tokenizer"`, `"recommender"` or (frozen for good) `"finetune"`: what epoch `epoch` (from 0) trains."""
+        if self.freeze_tokenizer:
+            return "finetune"
+        return "tokenizer" if epoch % self.cycle == 0 else "recommender"
+
+    def tokenizer_spans(self, epochs: float) -> list[tuple[float, float]]:
+        """Where the first `epochs` train the item tokenizer, from epoch to epoch."""
+        trained = (epoch for epoch in range(math.ceil(epochs)) if self.phase(epoch) == "tokenizer")
+        return [(float(epoch), min(epoch + 1.0, epochs)) for epoch in trained]
+
+
+@dataclass
+class FinetuningArguments(ETEGRecTrainingArguments):
+    """[`ETEGRecTrainingArguments`] with the finetune stage's defaults: the recommender alone, on frozen codes."""
+
+    learning_rate: float = 5e-4
+    num_train_epochs: float = 50
+    early_stopping_patience: int | None = 5
+    freeze_tokenizer: bool = True
+    warm_epochs: int = 0
+    sia_weight: float = 0.0
+    psa_weight: float = 0.0
+
+    def __post_init__(self):
+        if not self.freeze_tokenizer:
+            raise ValueError("`freeze_tokenizer` is False, but finetuning is training on frozen codes; leave it out.")
+        super().__post_init__()

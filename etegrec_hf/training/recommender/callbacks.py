@@ -1,0 +1,50 @@
+"""The phases of alternating training."""
+
+from accelerate.utils import broadcast
+from transformers import TrainerCallback
+
+from ...evaluation.code_diagnostics import code_diagnostics
+from ..item_tokenizer.item_codes import refresh_item_codes
+
+
+class AlternatingPhaseCallback(TrainerCallback):
+    """Freezes and thaws the two sides as the arguments' `phase(epoch)` says.
+
+    Evaluation is left out in tokenizer epochs: the recommender stands still, and at their end it has not seen the new
+    codes yet.
+
+    Args:
+        trainer ([`ETEGRecTrainer`]): told about each phase by `enter_phase`.
+    """
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        epoch = int(state.epoch + 1e-6)  # a mid-epoch resume begins inside an epoch
+        self.trainer.enter_phase(args.phase(epoch), aligned=epoch >= args.warm_epochs)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.trainer.phase == "tokenizer":
+            control.should_evaluate = False
+
+    on_epoch_end = on_step_end
+
+    def on_train_end(self, args, state, control, model=None, **kwargs):
+        model.requires_grad_(True)
+
+
+class CodeRefreshCallback(TrainerCallback):
+    """Computes all item codes again at the end of each tokenizer epoch; logs what changed and how they are used."""
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def on_epoch_end(self, args, state, control, model=None, **kwargs):
+        if self.trainer.phase == "tokenizer":
+            changed = refresh_item_codes(model, args.code_strategy, self.trainer.semantic_embedding)
+            model.set_item_codes(broadcast(model.item_codes.contiguous()))  # the first process's, on all devices
+            for name, figure in (
+                changed | code_diagnostics(self.trainer.prefixes(), model.config.codebook_size)
+            ).items():
+                self.trainer.log_part(name, figure)
