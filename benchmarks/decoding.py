@@ -49,7 +49,7 @@ def load(
     rqvae = RQVAEModel(RQVAEConfig(input_size=data.embeddings.shape[1]))
     initialize_codebooks(rqvae, torch.from_numpy(data.embeddings))
     model = build_recommender(rqvae, torch.from_numpy(data.embeddings), num_transitions=64, **sizes).eval().to(dtype)
-    model.set_transitions(*strongest_transitions(data, 64))
+    model.catalogue.set_transitions(*strongest_transitions(data, 64))
     test = data.test
     rows = np.random.default_rng(0).choice(len(test), users, replace=False)
     starts, ends = test.offsets[rows], test.offsets[rows + 1] - 1
@@ -57,7 +57,7 @@ def load(
 
 
 def batch_of(model, histories: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-    return model.inputs_from_items(torch.nn.utils.rnn.pad_sequence(histories, batch_first=True))
+    return model.catalogue.inputs_from_items(torch.nn.utils.rnn.pad_sequence(histories, batch_first=True))
 
 
 def model_flops(model, histories: list[torch.Tensor]) -> float:
@@ -93,7 +93,7 @@ def matmul_rate(dtype: torch.dtype, seconds: float = 0.3) -> float:
 def dict_trie(model) -> dict[tuple[int, ...], list[int]]:
     """Prefixes of token ids to the token ids that may follow, the usual way."""
     following: dict[tuple[int, ...], set[int]] = {}
-    for tokens in model.item_tokens[1:].tolist():
+    for tokens in model.catalogue.item_tokens[1:].tolist():
         for level, token in enumerate(tokens):
             following.setdefault(tuple(tokens[:level]), set()).add(token)
     return {prefix: sorted(tokens) for prefix, tokens in following.items()}
@@ -233,7 +233,7 @@ def search_with(trie: CodeTrie, model, batch: dict[str, torch.Tensor]) -> float:
     with torch.inference_mode():
         states = encode(model.encoder, batch["input_ids"], batch["attention_mask"])
         decoder = BeamDecoder(model.decoder, states, batch["attention_mask"])
-        code_beam_search(decoder, model._level_logits, trie, BEAMS)
+        code_beam_search(decoder, model.level_logits, trie, BEAMS)
     return time.perf_counter() - start
 
 

@@ -43,7 +43,7 @@ class PlainRepetition(ETEGRecGRPOTrainer):
         mask = (ids > 0).long()
         with torch.no_grad():
             decoder = BeamDecoder(model.decoder, encode(model.encoder, ids, mask), mask)
-            codes, log_p = self.policy.roll_out(decoder, model._level_logits, self.args.rollout, 1)
+            codes, log_p = self.policy.roll_out(decoder, model.level_logits, self.args.rollout, 1)
         self._log_probability = log_p.flatten().tolist()
         return (codes + model._level_offsets()).flatten(0, 1).tolist(), None
 
@@ -86,7 +86,7 @@ def make_trainer(cls, data: PreparedDataset, folder: str, rewards: list[str], op
     )
     train = SequenceDataset(data.train, model.config.max_history, every_position=True)
     collaborative = build_collaborative_model(data.n_items, CollaborativeSizes())
-    tokenizer = ETEGRecTokenizer.from_item_codes(data.item_ids, model.item_codes, model.config.codebook_size)
+    tokenizer = ETEGRecTokenizer.from_item_codes(data.item_ids, model.catalogue.item_codes, model.config.codebook_size)
     trainer = cls(
         model,
         [Timed(make_reward(name, model, data, options.group, collaborative)) for name in rewards],

@@ -64,8 +64,8 @@ def recommend_one(name: str, given: str, options: RecommendOptions) -> list[dict
         top_k=options.top_k,
         num_beams=max(options.num_beams, options.top_k),
         exclude_history=options.exclude_history,
-        rerank=options.rerank,
-        transitions=options.transitions,
+        rerank_weight=options.rerank,
+        transition_weight=options.transitions,
     )
     return [
         {"rank": rank, "item_id": item_id, "title": titles.get(item_id, ""), "score": score}

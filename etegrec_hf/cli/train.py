@@ -126,8 +126,8 @@ def fit(
     embeddings `[n_items, width]` are given for a model that holds none. Transitions that a model keeps are
     counted anew, unless the sequences are streamed.
     """
-    if model.transitions is not None and files is None:
-        model.set_transitions(*strongest_transitions(data, model.config.num_transitions))
+    if model.catalogue.transitions is not None and files is None:
+        model.catalogue.set_transitions(*strongest_transitions(data, model.config.num_transitions))
     max_history = model.config.max_history
     samples_of: partial[SequenceDataset | WholeSequenceDataset]
     if model.config.encoder_attention == "causal":

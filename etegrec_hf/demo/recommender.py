@@ -228,7 +228,7 @@ class DemoRecommender:
 
     def _read_beam(self, kept: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> list[list[KeptPrefix]]:
         """The kept nodes of one user in words, without places that no prefix took."""
-        trie, beam = self.model.code_trie, []
+        trie, beam = self.model.catalogue.trie, []
         places: dict[int, int] = {0: 0}  # beam of the level before to its place among those that are shown
         for level, (nodes, parents, scores) in enumerate(kept):
             exists = (nodes[0] >= 0).nonzero().squeeze(1)
@@ -262,7 +262,7 @@ class DemoRecommender:
         """
         tokens, index = self.tokenizer.item_tokens, self._indices[item_id]
         shared = (tokens == tokens[index]).long().cumprod(1).sum(1)  # [n_items + 1] codes from the first on
-        shared[self.model.is_removed.cpu()] = 0
+        shared[self.model.catalogue.is_removed.cpu()] = 0
         shared[[0, index]] = 0
         length = int(shared.max())
         rows = (shared == length).nonzero().squeeze(1) if length else shared[:0]

@@ -79,12 +79,12 @@ def recommendations(
         history = dataset.__getitems__(chosen)["history"].to(model.device)
         exclude = None if seen is None else torch.from_numpy(padded_rows(seen[rows])).to(model.device)
         items, scores = model.recommend(
-            **model.inputs_from_items(history),
+            **model.catalogue.inputs_from_items(history),
             top_k=top_k,
             num_beams=num_beams,
             exclude=exclude,
             exclude_history=exclude_history,
-            rerank=rerank,
-            transitions=transitions,
+            rerank_weight=rerank,
+            transition_weight=transitions,
         )
         yield rows, items.cpu().numpy(), scores.cpu().numpy()

@@ -218,7 +218,7 @@ def convert_recommender(
     model = _with_weights(ETEGRecForConditionalGeneration(config), new, left)
     model.set_item_codes(codes)
     if embeddings is not None:
-        model.set_semantic_embedding(embeddings)
+        model.catalogue.set_semantic_embedding(embeddings)
     return model
 
 

@@ -120,7 +120,7 @@ def load_recommender(name: str) -> tuple[ETEGRecForConditionalGeneration, ETEGRe
         if not (folder / file).exists():
             raise FileNotFoundError(f"{name!r} holds no {file}; save the tokenizer beside the model again.")
     tokenizer = ETEGRecTokenizer.from_pretrained(folder)
-    model.check_item_ids(tokenizer)
+    model.catalogue.check_tokenizer(tokenizer)
     return model, tokenizer
 
 

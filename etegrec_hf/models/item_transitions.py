@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from .code_trie import CodeTrie, ExcludedItems
+from .code_trie import CodeTrie, ItemSets
 from .configuration_etegrec import ETEGRecConfig
 
 RECENT, DECAY = 10, 0.7  # items of a history that vote, and what each vote weighs beside the next newer one
@@ -80,7 +80,7 @@ class TransitionVotes:
         votes (`torch.FloatTensor` of the same shape): the share of each; a user's sum to 1 at most. Those for -1 and
             for excluded items are lost.
         weight (`float`): share of the votes in the mixture; the model keeps the rest.
-        excluded ([`ExcludedItems`], *optional*): items that single users must not get.
+        excluded ([`ItemSets`], *optional*): items that single users must not get.
     """
 
     def __init__(
@@ -89,16 +89,16 @@ class TransitionVotes:
         leaves: torch.LongTensor,
         votes: torch.FloatTensor,
         weight: float,
-        excluded: ExcludedItems | None = None,
+        excluded: ItemSets | None = None,
     ):
         self.weight = weight
         lost = leaves < 0
         if excluded is not None:
-            lost = lost | excluded.contain(leaves, trie.code_length - 1)
+            lost = lost | excluded.contain(leaves, trie.layout.code_length - 1)
         self.votes = votes.float().masked_fill(lost, 0)  # [users, n]
         self.steps: list[tuple[torch.Tensor, torch.Tensor]] = []  # a level: a node on each vote's way [users, n], and
         node = leaves  # which one of its children, counted from 0, the way goes on to [users, n]
-        for _ in range(trie.code_length):
+        for _ in range(trie.layout.code_length):
             child = node.masked_fill(lost, 1)
             node = trie.parent(child)
             self.steps.insert(0, (node, child - trie.child_start[node]))

@@ -50,7 +50,7 @@ def test_every_user_gets_what_they_get_alone(prepared, prepared_folder, recommen
 def test_options_reach_the_search(prepared, prepared_folder, output):
     codes = random_codes(prepared.n_items, 3, 8)
     model = make_model(codes, 8, num_transitions=10)
-    model.set_transitions(*strongest_transitions(prepared, 10))
+    model.catalogue.set_transitions(*strongest_transitions(prepared, 10))
     tokenizer = ETEGRecTokenizer.from_item_codes(prepared.item_ids, codes, 8)
     weights = {"rerank": 0.5, "transitions": 0.4}
     options = RecommendOptions(top_k=5, include_target=False, **weights, **SIZES)
@@ -239,7 +239,7 @@ def test_shards_of_another_run_are_an_error(interrupted, recommender, prepared, 
     with torch.no_grad():
         model.shared.weight[3, 3] = weight
     ids = [prepared.item_ids[1], prepared.item_ids[0], *prepared.item_ids[2:]]
-    renamed = ETEGRecTokenizer.from_item_codes(ids, model.item_codes, 8)
+    renamed = ETEGRecTokenizer.from_item_codes(ids, model.catalogue.item_codes, 8)
     with pytest.raises(ValueError, match="its `items` is"):
         interrupted(tokenizer=renamed)
     shutil.copytree(prepared_folder, tmp_path / "data")

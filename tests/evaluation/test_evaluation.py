@@ -36,7 +36,7 @@ def test_a_split_is_ranked_in_its_own_order(prepared):
     for row in (0, 57, 119):
         start, end = prepared.test.offsets[row : row + 2]
         history = torch.from_numpy(prepared.test.sequences[start : end - 1])
-        alone, _ = model.recommend(model.item_tokens[history].flatten().unsqueeze(0), top_k=5, num_beams=8)
+        alone, _ = model.recommend(model.catalogue.item_tokens[history].flatten().unsqueeze(0), top_k=5, num_beams=8)
         assert ranked[row].tolist() == alone[0].tolist()
 
 

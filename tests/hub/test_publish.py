@@ -160,7 +160,7 @@ def test_an_item_tokenizer_alone(hub, stranger, tmp_path):
         "import torch; from etegrec_hf import RQVAEModel, build_recommender\n"
         "published = RQVAEModel.from_pretrained('tester/rqvae')\n"
         "model = build_recommender(published, torch.randn(9, 6), d_model=16, num_layers=1)\n"
-        "print(model.item_codes.shape)"
+        "print(model.catalogue.item_codes.shape)"
     )
     built = run(sys.executable, "-c", build, **here)
     assert built.stdout.strip() == "torch.Size([9, 3])", built.stderr

@@ -17,7 +17,7 @@ WITHOUT_EVALUATION = {
 def tiny_model(prepared, codebook_size: int = 8, **sizes):
     codes = random_codes(prepared.n_items, 3, codebook_size)
     model = make_model(codes, codebook_size, **({"dropout_rate": 0.3} | sizes))
-    model.set_semantic_embedding(torch.from_numpy(prepared.embeddings))
+    model.catalogue.set_semantic_embedding(torch.from_numpy(prepared.embeddings))
     return model
 
 
@@ -41,7 +41,7 @@ def make_trainer(
         "report_to": [],
         "seed": 1,
     }
-    codes, size = model.item_codes, model.config.codebook_size
+    codes, size = model.catalogue.item_codes, model.config.codebook_size
     return trainer(
         model,
         [HitReward(), SemanticReward(model)] if rewards is None else rewards,

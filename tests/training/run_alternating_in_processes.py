@@ -51,7 +51,7 @@ def alternating(prepared: PreparedDataset, folder: str, batch: int, **options) -
     # another seed in each process: all must start from the first one's weights
     process = ETEGRecTrainingArguments(folder, use_cpu=True, **options).process_index
     model = make_model(random_codes(prepared.n_items, 3, 8), 8, seed=process, dropout_rate=0.0)
-    model.set_semantic_embedding(torch.from_numpy(prepared.embeddings))
+    model.catalogue.set_semantic_embedding(torch.from_numpy(prepared.embeddings))
     arguments = ETEGRecTrainingArguments(
         folder,
         num_train_epochs=4,
@@ -114,7 +114,7 @@ def main(data_folder: str, folder: str, batch: str) -> None:
     run = alternating(prepared, folder, int(batch), ddp_backend="gloo")
     ranked = run.predict(run.eval_dataset)
     memory, stream = streamed_or_not(prepared, data_folder, f"{folder}/more", ddp_backend="gloo")
-    tensors = dict(run.model.named_parameters()) | {"item_tokens": run.model.item_tokens}
+    tensors = dict(run.model.named_parameters()) | {"item_tokens": run.model.catalogue.item_tokens}
     tensors |= {"items": torch.from_numpy(ranked.predictions), "targets": torch.from_numpy(ranked.label_ids)}
     tensors |= {f"memory.{name}": tensor for name, tensor in memory.items()}
     tensors |= {f"stream.{name}": tensor for name, tensor in stream.items()}

@@ -49,7 +49,7 @@ def test_refreshed_codes_are_told_of(prepared, tmp_path):
 
     class Watch(TrainerCallback):
         def on_epoch_begin(self, args, state, control, model=None, **kwargs):
-            codes.append(model.item_codes.clone())
+            codes.append(model.catalogue.item_codes.clone())
 
     trainer = make_trainer(prepared, tmp_path, tokenizer_learning_rate=0.05)
     trainer.add_callback(Watch())

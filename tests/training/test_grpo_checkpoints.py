@@ -126,7 +126,7 @@ def test_the_folder_loads_anywhere_and_tells_of_its_training(prepared, tmp_path)
     run.train()
     run.save_model()
     model, tokenizer = (auto.from_pretrained(tmp_path) for auto in (AutoModel, AutoTokenizer))
-    model.check_item_ids(tokenizer)
+    model.catalogue.check_tokenizer(tokenizer)
     assert same(weights_of(run), model.state_dict())
     recommend = pipeline("sequential-recommendation", model=str(tmp_path), trust_remote_code=True)
     assert len(recommend(prepared.item_ids[:2], top_k=3)) == 3

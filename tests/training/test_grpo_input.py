@@ -62,7 +62,7 @@ def test_own_prompts_are_cut_to_the_last_items(prepared, tmp_path):
         **WITHOUT_EVALUATION,
     )
     run.train()
-    assert (run.losses[0]["prompt_ids"] == run.model.item_tokens[26:31].flatten()).all()
+    assert (run.losses[0]["prompt_ids"] == run.model.catalogue.item_tokens[26:31].flatten()).all()
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_data_and_models_of_no_use_are_errors(prepared, tmp_path):
     with pytest.raises(ValueError, match="`processing_class` is None; give the model's `ETEGRecTokenizer`"):
         ETEGRecGRPOTrainer(run.model, HitReward(), arguments, run.train_dataset)
     other = tiny_model(prepared)
-    other.set_item_codes(other.item_codes.flip(0))
+    other.set_item_codes(other.catalogue.item_codes.flip(0))
     with pytest.raises(ValueError, match="tokenizer and model disagree about item"):
         ETEGRecGRPOTrainer(other, HitReward(), arguments, run.train_dataset, processing_class=run.processing_class)
     with pytest.raises(

@@ -73,7 +73,7 @@ def test_a_function_of_ones_own_gets_histories_items_and_columns(prepared, tmp_p
     assert len(seen["completions"]) == 32
     assert seen["price"] == [float(target) for target in seen["target"]]
     assert all(1 <= item <= prepared.n_items for item in seen["completions"])
-    assert model.item_tokens[seen["completions"]].tolist() == seen["ids"]
+    assert model.catalogue.item_tokens[seen["completions"]].tolist() == seen["ids"]
     known = {(tuple(prompt), target) for prompt, target in zip(rows["prompt"], rows["target"])}
     assert {(tuple(prompt), target) for prompt, target in zip(seen["prompts"], seen["target"])} <= known
     assert logged(run, "dear") == [pytest.approx(sum(seen["price"]) / 32)]

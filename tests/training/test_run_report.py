@@ -43,7 +43,7 @@ def evaluated_of(prepared) -> SequenceDataset:
 def make_trainer(prepared, folder, titles=True, arguments=ETEGRecTrainingArguments, **options) -> ETEGRecTrainer:
     """A trainer of a tiny recommender, one of whose items has an evil title."""
     model = make_model(random_codes(prepared.n_items, 3, 8), 8)
-    model.set_semantic_embedding(torch.from_numpy(prepared.embeddings))
+    model.catalogue.set_semantic_embedding(torch.from_numpy(prepared.embeddings))
     settings = {"num_train_epochs": 4, "warm_epochs": 2, "num_beams": 10, "use_cpu": True, "disable_tqdm": True}
     return ETEGRecTrainer(
         model,
@@ -154,7 +154,7 @@ def test_metrics_stand_beside_baselines_of_the_same_users(run, prepared):
 
 def test_codes_and_prefixes_are_counted(run):
     trainer, page = run
-    prefixes = trainer.model.item_codes[:, :-1]
+    prefixes = trainer.model.catalogue.item_codes[:, :-1]
     figures = code_diagnostics(prefixes, 8)
     usage = columns(page.sections["codes"][0])
     assert [row["level"] for row in usage] == ["0", "1"]
@@ -175,7 +175,7 @@ def test_samples_are_what_the_model_recommends(run, prepared, tmp_path):
 
     def recommended(row: int) -> list[int]:
         history = split.sequences[split.offsets[row] : split.offsets[row + 1] - 1]
-        inputs = model.inputs_from_items(torch.from_numpy(history[None, -20:]))
+        inputs = model.catalogue.inputs_from_items(torch.from_numpy(history[None, -20:]))
         return model.recommend(**inputs, top_k=10, num_beams=10)[0][0].tolist()
 
     lucky = split.user_ids.index(re.findall(r"User <i>(.*?)</i>", page.words["samples"])[2])

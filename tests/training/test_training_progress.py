@@ -20,7 +20,7 @@ def trainer_of(prepared, output_dir, train_dataset=None, **arguments) -> ETEGRec
     codes = random_codes(prepared.n_items, 3, 8)
     causal = isinstance(train_dataset, WholeSequenceDataset)
     model = make_model(codes, 8, encoder_attention="causal" if causal else "bidirectional", max_history=10)
-    model.set_semantic_embedding(torch.from_numpy(prepared.embeddings))
+    model.catalogue.set_semantic_embedding(torch.from_numpy(prepared.embeddings))
     settings = {"num_train_epochs": 2, "per_device_train_batch_size": 128, "num_beams": 10, "use_cpu": True}
     return ETEGRecTrainer(
         model,

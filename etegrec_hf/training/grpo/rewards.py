@@ -59,12 +59,14 @@ class SemanticReward:
     __name__ = "semantic"
 
     def __init__(self, model):
-        if model.semantic_embedding is None or not model.semantic_embedding.any():
+        if model.catalogue.semantic_embedding is None or not model.catalogue.semantic_embedding.any():
             raise ValueError(
                 "the reward 'semantic' compares items by `semantic_embedding`, and the model holds none "
                 "(`has_semantic_embedding` is False, or none were set); load one that does, or leave the reward out."
             )
-        self.directions = torch.nn.functional.normalize(model.semantic_embedding.detach().float().cpu(), dim=1)
+        self.directions = torch.nn.functional.normalize(
+            model.catalogue.semantic_embedding.detach().float().cpu(), dim=1
+        )
 
     def __call__(self, completions: list[int], target: list[int], **columns) -> list[float]:
         return (self.directions[completions] * self.directions[target]).sum(1).tolist()
@@ -80,7 +82,7 @@ class PrefixReward:
     __name__ = "prefix"
 
     def __init__(self, model):
-        self.item_tokens = model.item_tokens.cpu()
+        self.item_tokens = model.catalogue.item_tokens.cpu()
 
     def __call__(self, completion_ids: list[list[int]], target: list[int], **columns) -> list[float]:
         right = torch.tensor(completion_ids) == self.item_tokens[target]  # [completions, L]

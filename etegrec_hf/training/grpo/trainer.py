@@ -17,7 +17,6 @@ from trl import GRPOTrainer
 from ...data.sequences import SequenceDataset
 from ...evaluation.metrics import KS, ranking_metrics, spread_metrics
 from ...hub.training_record import TrainingRecord
-from ...models.beam_search import BeamDecoder
 from ...models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ...models.tokenization_etegrec import ETEGRecTokenizer
 from ..base.recording import RecordedTraining
@@ -85,7 +84,7 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
             raise ValueError(
                 "`processing_class` is None; give the model's `ETEGRecTokenizer`, which is saved with it."
             )
-        model.check_item_ids(processing_class)
+        model.catalogue.check_tokenizer(processing_class)
         code_length = model.config.code_length
         if args.max_completion_length not in (None, code_length):
             raise ValueError(
@@ -98,7 +97,7 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
                 "`constrained` is False and the model's `constrained_softmax` True: its probabilities are shared "
                 "among items alone; leave `constrained` at True."
             )
-        distinct = model.code_trie.n_items if args.constrained else model.config.codebook_size**code_length
+        distinct = model.catalogue.trie.n_items if args.constrained else model.config.codebook_size**code_length
         if args.rollout != "sample" and distinct < args.num_generations:
             raise ValueError(
                 f"`num_generations` is {args.num_generations} and `rollout` {args.rollout!r}, which needs as many "
@@ -165,19 +164,16 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
         ids = pad_sequence([torch.tensor(ids) for ids in prompt_ids[::num_generations]], batch_first=True)
         ids = ids.to(self.accelerator.device)  # [groups, tokens]
         with torch.no_grad(), self.accelerator.autocast():
-            decoder = BeamDecoder(core.decoder, *encode_distinct(core, ids, (ids > 0).long()))
-            codes, log_p = self.policy.roll_out(
-                decoder, core._level_logits, self.args.rollout, num_generations, core.repeats_of(ids)
-            )
+            encoded = encode_distinct(core, ids, (ids > 0).long())
+            codes, log_p = self.policy.roll_out(encoded, self.args.rollout, num_generations)
         self._log_probability = log_p.flatten().tolist()
-        return (codes + core._level_offsets()).flatten(0, 1).tolist(), None
+        return core.config.layout.token_ids(codes).flatten(0, 1).tolist(), None
 
     def _generate(self, prompts: list):
         """Completions as item indices, 0 for codes that are nobody's."""
         prompt_ids, completion_ids, tool_mask, _, *rest = super()._generate(prompts)
         core = self.accelerator.unwrap_model(self.model_wrapped)
-        codes = torch.tensor(completion_ids, device=core.device) - core._level_offsets()
-        trie = core.code_trie
+        codes, trie = core.config.layout.codes(torch.tensor(completion_ids, device=core.device)), core.catalogue.trie
         return prompt_ids, completion_ids, tool_mask, trie.item(trie.walk(codes)).tolist(), *rest
 
     def _get_per_token_logps_and_entropies(
@@ -206,9 +202,14 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
             learned[0] = True  # all devices run forward and backward, whether or not they have something to learn
         histories, mask = (tensor[::group, :-code_length][learned] for tensor in (input_ids, attention_mask))
         with self.accelerator.autocast():
-            states, mask = encode_distinct(core, histories, mask)
-            logits = model(histories, mask, labels[learned], encoder_outputs=(states,)).logits
-        scored = self.policy.log_probs(logits, labels[learned] - core._level_offsets())
+            encoded = encode_distinct(core, histories, mask)
+            logits = model(
+                encoded.input_ids,
+                encoded.attention_mask,
+                candidates=labels[learned],
+                encoder_outputs=(encoded.states,),
+            ).logits
+        scored = self.policy.log_probs(logits, core.config.layout.codes(labels[learned]))
         log_probs, entropies = (part.new_zeros(labels.shape).index_put((learned,), part) for part in scored)
         return log_probs.flatten(0, 1), entropies.flatten(0, 1)
 
@@ -285,7 +286,7 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
         targets = torch.tensor([row["target"] for row in inputs], device=core.device)
         with self.accelerator.autocast():
             items, _ = core.recommend(
-                **core.inputs_from_items(pad_sequence(histories, batch_first=True).to(core.device)),
+                **core.catalogue.inputs_from_items(pad_sequence(histories, batch_first=True).to(core.device)),
                 top_k=min(max(KS), self.args.num_beams),
                 num_beams=self.args.num_beams,
             )
@@ -305,7 +306,7 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
     # Records
 
     def prefixes(self) -> torch.LongTensor:
-        return self.model.item_codes[:, :-1]
+        return self.model.catalogue.item_codes[:, :-1]
 
     def validation_rows(self) -> list[dict[str, float]]:
         """Validation metrics by step, the starting model's (step 0) first."""

@@ -78,13 +78,13 @@ class ETEGRecTrainer(BatchesOfLikeLength, MeanGradients, RecordedTraining):
                 "with or align to; finetune it instead, with `sia_weight` and `psa_weight` 0."
             )
         if semantic_embedding is not None:
-            if model.semantic_embedding is not None:
+            if model.catalogue.semantic_embedding is not None:
                 raise ValueError(
                     "`semantic_embedding` is given and the model holds some too; leave it out, or make the model with "
                     "`has_semantic_embedding=False`."
                 )
             model.check_semantic_embedding(semantic_embedding)
-        elif model.semantic_embedding is None and aligns:
+        elif model.catalogue.semantic_embedding is None and aligns:
             raise ValueError(
                 "the model holds no `semantic_embedding`, which alternating training and alignment need; load one "
                 "that does, or give them to the trainer."
@@ -120,7 +120,7 @@ class ETEGRecTrainer(BatchesOfLikeLength, MeanGradients, RecordedTraining):
         config = model.config
         return ETEGRecTokenizer.from_item_codes(
             self.item_ids,
-            model.item_codes,
+            model.catalogue.item_codes,
             config.codebook_size,
             max_history=config.max_history,
             item_titles=self.item_titles,
@@ -197,7 +197,7 @@ class ETEGRecTrainer(BatchesOfLikeLength, MeanGradients, RecordedTraining):
     def _recommender_losses(self, model, core, inputs, weights) -> tuple[dict[str, torch.Tensor], object]:
         """Code loss of a batch, and alignment of its distinct targets to an RQ-VAE that stands still."""
         targets = inputs["target"] if "history" in inputs else inputs["labels"]
-        labels = core.item_tokens[targets] if "code" in weights else None
+        labels = core.catalogue.item_tokens[targets] if "code" in weights else None
         outputs = model(**model_inputs(core, inputs), labels=labels)
         parts = {"code": outputs.loss} if "code" in weights else {}
         if weights.keys() & {"sia", "psa"}:
@@ -211,7 +211,7 @@ class ETEGRecTrainer(BatchesOfLikeLength, MeanGradients, RecordedTraining):
     def _embeddings_of(self, core, targets: torch.LongTensor) -> torch.FloatTensor:
         """Semantic embeddings `[n, input_size]` of item indices `[n]`."""
         if self.semantic_embedding is None:
-            return core.semantic_embedding[targets]
+            return core.catalogue.semantic_embedding[targets]
         return self.semantic_embedding[targets.to(self.semantic_embedding.device) - 1].to(targets.device)
 
     def _alignment(self, core, latents, is_target, rows, targets, item, weights) -> dict[str, torch.Tensor]:
@@ -307,14 +307,14 @@ class ETEGRecTrainer(BatchesOfLikeLength, MeanGradients, RecordedTraining):
         core = self.accelerator.unwrap_model(model)
         with self.accelerator.autocast():
             items, _ = core.recommend(
-                **core.inputs_from_items(inputs["history"]),
+                **core.catalogue.inputs_from_items(inputs["history"]),
                 top_k=min(max(KS), self.args.num_beams),
                 num_beams=self.args.num_beams,
             )
         return None, items, inputs["target"]
 
     def prefixes(self) -> torch.LongTensor:
-        return self.model.item_codes[:, :-1]
+        return self.model.catalogue.item_codes[:, :-1]
 
     def tokenizer_spans(self) -> list[tuple[float, float]]:
         return self.args.tokenizer_spans(self.state.epoch or 0.0)
@@ -334,10 +334,10 @@ def targets_of(inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Ten
 def model_inputs(model: ETEGRecForConditionalGeneration, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """What the model reads before a batch's targets: a history each, or whole sequences once."""
     if "history" in inputs:
-        return model.inputs_from_items(inputs["history"])
+        return model.catalogue.inputs_from_items(inputs["history"])
     is_target = inputs["labels"] > 0
     before = torch.arange(1, is_target.shape[1] + 1, device=is_target.device) * is_target  # items before each target
-    return model.inputs_from_items(inputs["input_ids"]) | {"history_lengths": before}
+    return model.catalogue.inputs_from_items(inputs["input_ids"]) | {"history_lengths": before}
 
 
 def rank(prediction: EvalPrediction) -> dict[str, float]:
