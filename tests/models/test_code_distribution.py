@@ -178,7 +178,7 @@ def test_a_term_is_added_to_the_logits_of_its_nodes():
 
     logits = torch.tensor([[[1.0, 7.0, 2.0]], [[1.0, 7.0, 2.0]]])
     distribution = CodeDistribution(trie, trie, [Gain()])
-    log_p, codes, child = distribution.steps(logits, torch.zeros(2, 1, dtype=torch.long), 0)
+    log_p, codes, _ = distribution.steps(logits, torch.zeros(2, 1, dtype=torch.long), 0)
     assert codes.tolist() == [[[0, 2]], [[0, 2]]]
     expected = torch.stack([torch.tensor([1.0, 2.0]).log_softmax(0), torch.tensor([1.0, 5.0]).log_softmax(0)])
     torch.testing.assert_close(log_p[:, 0], expected)
