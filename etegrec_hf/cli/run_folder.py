@@ -13,8 +13,8 @@ from ..hub.dataset_folder import local_dataset
 from ..hub.model_folder import local_folder
 from ..hub.training_record import TrainingRecord
 from ..training.base.checkpoints import last_checkpoint
-from ..training.base.recording import RecordedTraining
 from ..training.base.run_report import write_run_report
+from ..training.base.trainer import BaseTrainer
 
 DEFAULT_OUTPUT_DIR = TrainingArguments().output_dir  # which transformers takes where none is named
 
@@ -78,7 +78,7 @@ def record_of(data: PreparedDataset, earlier: str | None = None) -> TrainingReco
     return TrainingRecord(data.statistics, stages, fingerprint=fingerprint(data))
 
 
-def report(trainer: RecordedTraining, *known, **options) -> None:
+def report(trainer: BaseTrainer, *known, **options) -> None:
     """Writes the report of a run that has ended, see [`write_run_report`], in one process, and says where."""
     if trainer.is_world_process_zero():
         print(f"report: {write_run_report(trainer, *known, **options)}")

@@ -104,9 +104,14 @@ def unequal_negatives(process: int) -> dict[str, torch.Tensor]:
     """What two processes with 2 and 3 targets, one of them common, give each other, and gradients that flow back."""
     targets = torch.tensor([[5, 6], [6, 7, 8]][process])
     preference = targets.float().unsqueeze(1).repeat(1, 4).requires_grad_()
-    theirs, reconstructions, same = negatives_of_others(targets, preference, -preference.detach())
-    (theirs.sum() * (process + 1)).backward()
-    return {"theirs": theirs, "reconstructions": reconstructions, "same": same, "gradient": preference.grad}
+    others = negatives_of_others(targets, preference, -preference.detach())
+    (others.preference.sum() * (process + 1)).backward()
+    return {
+        "theirs": others.preference,
+        "reconstructions": others.reconstruction,
+        "same": others.is_same,
+        "gradient": preference.grad,
+    }
 
 
 def main(data_folder: str, folder: str, batch: str) -> None:

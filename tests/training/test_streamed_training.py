@@ -14,7 +14,7 @@ from etegrec_hf import ETEGRecTrainer
 from etegrec_hf.data.sequences import SequenceDataset, WholeSequenceDataset
 from etegrec_hf.data.streamed_sequences import StreamedSequences
 from etegrec_hf.hub.dataset_folder import training_files
-from etegrec_hf.training.recommender.batches import stream_batches
+from etegrec_hf.training.recommender.batches import own_batches
 
 
 def samples_in(batches: list[dict]) -> list[tuple]:
@@ -79,7 +79,7 @@ def test_resuming_within_an_epoch_equals_no_interruption(prepared, files, tmp_pa
     options = OPTIONS | {"num_train_epochs": 2, "save_total_limit": None} | options
     whole = streamed(prepared, tmp_path / "whole", files, **options)
     whole.train()
-    steps = len(whole.streamed)
+    steps = len(whole.own_batches)
     assert whole.state.global_step == 2 * steps
     at = epoch * steps + steps // 2
     parts = streamed(prepared, tmp_path / "parts", files, **options | {"save_steps": at})
@@ -114,7 +114,7 @@ def test_processes_take_other_batches_and_equally_many(prepared, files, tokens):
     sequences = StreamedSequences(files, prepared.item_ids, PREFIXES, 50)
     arguments = {"max_tokens_per_batch": tokens, "train_batch_size": 7, "seed": 1, "dataloader_drop_last": False}
     parts = [
-        stream_batches(sequences, SimpleNamespace(**arguments, world_size=3, process_index=process), code_length=3)
+        own_batches(sequences, SimpleNamespace(**arguments, world_size=3, process_index=process), code_length=3)
         for process in range(3)
     ]
     batches = [list(part) for part in parts]
