@@ -96,20 +96,25 @@ class PreparedDataset:
         return {item_id: title for item_id, title in zip(self.item_ids, self.titles) if title}
 
     def with_items(self, item_ids: list[str]) -> "PreparedDataset":
-        """The same sequences over a larger catalogue, or one in another order; without embeddings.
+        """Returns this dataset over a model's catalogue.
+
+        Where that is larger or in another order, the sequences are the same and embeddings are left out.
 
         Args:
             item_ids (`list[str]`): the catalogue, in the order of its item indices.
 
         Raises:
-            ValueError: it lacks an item of this dataset.
+            ValueError: the catalogue lacks an item of this dataset.
         """
+        if item_ids == self.item_ids:
+            return self
         index_of = {item_id: index for index, item_id in enumerate(item_ids, start=1)}
         absent = [item_id for item_id in self.item_ids if item_id not in index_of]
         if absent:
             raise ValueError(
                 f"{len(absent)} of the dataset's {self.n_items} items are not in the catalogue of {len(item_ids)}, "
-                f"among them {absent[0]!r}."
+                f"among them {absent[0]!r}; use the dataset that the model was trained on, or `etegrec finetune "
+                "--add-items true`."
             )
         new_index = np.array([0] + [index_of[item_id] for item_id in self.item_ids])
         title_of = self.title_of

@@ -206,6 +206,11 @@ WEIGHTS = {"semantic": 0.5}  # by default, the seed's; 1 for others
 REWARDS = ("hit", "semantic", "prefix", "rank", "transitions", "collaborative", "popularity_penalty")
 
 
+def default_weights(names: list[str]) -> list[float]:
+    """Returns the weights of rewards that are given none."""
+    return [WEIGHTS.get(name, 1.0) for name in names]
+
+
 def make_reward(
     name: str,
     model,
