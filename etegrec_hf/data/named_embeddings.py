@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .checks import check_choice
 from .embedding_files import check_embeddings, rows_by_id
 from .folders import replace_file
 
@@ -72,8 +73,7 @@ def fuse(parts: list[NamedEmbedding], normalize: str) -> NamedEmbedding:
 
 def check_fusion(names: list[str], normalize: str) -> None:
     """Raises a `ValueError` for no part, one named twice, or another normalisation."""
-    if normalize not in NORMALIZATIONS:
-        raise ValueError(f"`normalize` is {normalize!r}; choose one of {', '.join(NORMALIZATIONS)}.")
+    check_choice("normalize", normalize, NORMALIZATIONS)
     if not names or len(set(names)) != len(names):
         raise ValueError(f"the semantic embedding is to be made of {names}; name one or more, each once.")
 

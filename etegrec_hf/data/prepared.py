@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from .checks import check_choice
 from .dataset_card import UNKNOWN, dataset_card, license_of
 from .embedding_files import embeddings_of_column
 from .folders import check_output_dir, complete_or_absent, replace_file
@@ -48,6 +49,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.user_ids)
 
+    def row(self, number: int) -> np.ndarray:
+        """Item indices of one row: its history, oldest first, and then its target."""
+        return self.sequences[self.offsets[number] : self.offsets[number + 1]]
+
     @property
     def targets(self) -> np.ndarray:
         """Item index of each row's target."""
@@ -60,7 +65,7 @@ class Split:
         >>> split.take(np.array([1])).sequences.tolist()
         [3, 4, 5]
         """
-        parts = [self.sequences[self.offsets[row] : self.offsets[row + 1]] for row in rows]
+        parts = [self.row(row) for row in rows]
         offsets = np.cumsum([0, *map(len, parts)])
         sequences = np.concatenate([np.zeros(0, np.int64), *parts])
         return Split([self.user_ids[row] for row in rows], sequences, offsets)
@@ -95,8 +100,24 @@ class PreparedDataset:
         """Item id to title, where one is known."""
         return {item_id: title for item_id, title in zip(self.item_ids, self.titles) if title}
 
+    @property
+    def item_counts(self) -> np.ndarray:
+        """How often each item occurs in training: `[n_items + 1]`, by item index; 0 for padding."""
+        return np.bincount(self.train.sequences, minlength=self.n_items + 1)
+
+    def split(self, name: str) -> Split:
+        """Returns the split of that name.
+
+        Raises:
+            ValueError: none of `SPLIT_NAMES`.
+        """
+        check_choice("split", name, SPLIT_NAMES)
+        return {"train": self.train, "validation": self.validation, "test": self.test}[name]
+
     def with_items(self, item_ids: list[str]) -> "PreparedDataset":
-        """The same sequences over a larger catalogue, or one in another order; without embeddings.
+        """Returns the same sequences over a model's catalogue, which may be larger or in another order.
+
+        Embeddings are left out, unless the catalogue is this dataset's own.
 
         Args:
             item_ids (`list[str]`): the catalogue, in the order of its item indices.
@@ -104,21 +125,23 @@ class PreparedDataset:
         Raises:
             ValueError: it lacks an item of this dataset.
         """
+        if item_ids == self.item_ids:
+            return self
         index_of = {item_id: index for index, item_id in enumerate(item_ids, start=1)}
         absent = [item_id for item_id in self.item_ids if item_id not in index_of]
         if absent:
             raise ValueError(
                 f"{len(absent)} of the dataset's {self.n_items} items are not in the catalogue of {len(item_ids)}, "
-                f"among them {absent[0]!r}."
+                f"among them {absent[0]!r}; use the dataset that the model was trained on, or `etegrec finetune "
+                "--add-items true`."
             )
         new_index = np.array([0] + [index_of[item_id] for item_id in self.item_ids])
         title_of = self.title_of
-        splits = {
-            name: replace(split, sequences=new_index[split.sequences])
-            for name, split in ((name, getattr(self, name)) for name in SPLIT_NAMES)
-        }
         titles = [title_of.get(item_id, "") for item_id in item_ids]
-        return replace(self, item_ids=item_ids, titles=titles, embeddings=None, **splits)
+        train, validation, test = (
+            replace(split, sequences=new_index[split.sequences]) for split in map(self.split, SPLIT_NAMES)
+        )
+        return PreparedDataset(item_ids, titles, None, train, validation, test, self.statistics)
 
     @classmethod
     def load(

@@ -15,6 +15,7 @@ import torch
 from accelerate import PartialState
 from transformers.utils import logging
 
+from ..data.checks import check_choice, check_positive
 from ..data.fingerprint import hash_of
 from ..data.prepared import Split, read_items, split_file
 from ..data.progress import WorkProgress
@@ -59,11 +60,9 @@ class RecommendOptions:
 
     def __post_init__(self):
         for name in ("top_k", "num_beams", "batch_size", "shard_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; give 1 or more.")
-        for name, choices in (("split", SPLIT_NAMES), ("unknown", ("error", "skip"))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"`{name}` is {getattr(self, name)!r}; choose one of {', '.join(choices)}.")
+            check_positive(name, getattr(self, name))
+        check_choice("split", self.split, SPLIT_NAMES)
+        check_choice("unknown", self.unknown, ("error", "skip"))
 
 
 def processes() -> PartialState:
