@@ -70,12 +70,12 @@ def grpo(arguments: GrpoArguments, training: ETEGRecGRPOConfig) -> ETEGRecGRPOTr
         training.reward_weights = [WEIGHTS.get(name, 1.0) for name in arguments.rewards]
     set_seed(training.seed)
     max_history = model.config.max_history
-    evaluated = SequenceDataset(data.validation, max_history, every_position=False, limit=arguments.eval_samples)
+    evaluated = SequenceDataset.for_evaluation(data.validation, max_history, limit=arguments.eval_samples)
     trainer = ETEGRecGRPOTrainer(
         model,
         rewards,
         training,
-        SequenceDataset(data.train, max_history, every_position=True),
+        SequenceDataset.for_training(data.train, max_history),
         evaluated,
         processing_class=tokenizer,
         record=record_of(data, arguments.model),

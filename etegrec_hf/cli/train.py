@@ -139,14 +139,14 @@ def fit(
             "with which each target has a history of its own; leave it out, or train with 'causal'."
         )
     else:
-        samples_of = partial(SequenceDataset, max_history=max_history, every_position=True)
+        samples_of = partial(SequenceDataset.for_training, max_history=max_history)
     train_dataset: SequenceDataset | WholeSequenceDataset | StreamedSequences
     if files is None:
         train_dataset = samples_of(data.train)
     else:
         train_dataset = StreamedSequences(files, data.item_ids, samples_of)
         record.fingerprint["train"] = train_dataset.fingerprint
-    evaluated = SequenceDataset(data.validation, max_history, every_position=False, limit=eval_samples)
+    evaluated = SequenceDataset.for_evaluation(data.validation, max_history, limit=eval_samples)
     trainer = ETEGRecTrainer(
         model,
         training,
