@@ -13,7 +13,7 @@ from .embedding_files import read_embeddings
 from .folders import check_output_dir
 from .interactions import Interactions, drop_repeated, k_core
 from .named_embeddings import NORMALIZATIONS, NamedEmbedding
-from .prepared import write_prepared
+from .prepared import ItemFeatures, write_prepared
 from .sources import Source, SourceOptions, read_source
 from .splits import MIN_LENGTHS, SPLITTERS, SplitRows, positions_of
 
@@ -108,9 +108,8 @@ def prepare(
         "embedding": "none",
         **{f"{name}_rows": len(split_rows.start) for name, split_rows in rows.items()},
     }
-    write_prepared(
-        output_dir, interactions, rows, texts, embeddings, statistics, max_history, source.item_tokens, normalize
-    )
+    features = ItemFeatures(texts, embeddings, normalize, source.item_tokens)
+    statistics = write_prepared(output_dir, interactions, rows, features, statistics, max_history)
     return statistics | {"malformed": [str(malformed) for malformed in source.malformed if malformed.count]}
 
 

@@ -181,7 +181,7 @@ class PreparedDataset:
             sequences[name] = split_of(_read_table(path), items["item_id"], path)
         statistics = _read_statistics(folder)
         if embeddings is not None and metadata_of(items):  # which knows better, if writing both was interrupted
-            statistics |= _figures_of(embeddings, metadata_of(items))
+            statistics |= _figures_of(NamedEmbedding("embedding", embeddings, metadata_of(items)))
         titles = items["title"].to_pylist() if "title" in items.column_names else [""] * len(item_ids)
         return cls(item_ids, titles, embeddings, **sequences, statistics=statistics)
 
@@ -219,29 +219,43 @@ def split_of(table: pa.Table, item_ids: pa.Array | pa.ChunkedArray, source: str 
     return Split(table["user_id"].to_pylist(), sequences, offsets)
 
 
+@dataclass(frozen=True)
+class ItemFeatures:
+    """What a prepared dataset holds of its items besides their ids.
+
+    Args:
+        texts (`dict[str, dict[str, str]]`): item id to `title` and other texts, where known.
+        embeddings (`list[NamedEmbedding]`): of all items; their fusion is the semantic embedding.
+        normalize (`str`, *optional*, defaults to `"none"`): as in [`fuse`].
+        tokens (`dict[str, list[str]]`, *optional*): item id to token strings that came with the log, where known.
+    """
+
+    texts: dict[str, dict[str, str]]
+    embeddings: list[NamedEmbedding]
+    normalize: str = "none"
+    tokens: dict[str, list[str]] | None = None
+
+
 def write_prepared(
     output_dir: str | Path,
     interactions: Interactions,
     splits: dict[str, SplitRows],
-    texts: dict[str, dict[str, str]],
-    embeddings: list[NamedEmbedding],
+    features: ItemFeatures,
     statistics: dict,
     max_history: int = 50,
-    item_tokens: dict[str, list[str]] | None = None,
-    normalize: str = "none",
-) -> None:
+) -> dict:
     """Writes a prepared dataset, whole or not at all.
 
     Args:
         output_dir (`str` or `Path`): a new folder.
         interactions ([`Interactions`]): the log; its items are the catalogue, in this order.
         splits (`dict[str, SplitRows]`): rows of `train`, `validation` and `test`.
-        texts (`dict[str, dict[str, str]]`): item id to `title` and other texts, where known.
-        embeddings (`list[NamedEmbedding]`): of `interactions.item_ids`; their fusion is the semantic embedding.
-        statistics (`dict`): what the card shows; figures of the semantic embedding are added.
+        features ([`ItemFeatures`]): of these items.
+        statistics (`dict`): what the card shows.
         max_history (`int`, *optional*, defaults to 50): items that validation and test histories keep, the last ones.
-        item_tokens (`dict[str, list[str]]`, *optional*): item id to token strings that came with the log, where known.
-        normalize (`str`, *optional*, defaults to `"none"`): as in [`fuse`].
+
+    Returns:
+        `dict` of the statistics, and of figures of the semantic embedding.
 
     Raises:
         FileExistsError: the folder holds something.
@@ -249,26 +263,27 @@ def write_prepared(
     item_ids = interactions.item_ids.tolist()
     columns: dict[str, pa.Array] = {"item_id": pa.array(item_ids, pa.string())}
     for name in TEXT_FIELDS:
-        values = [str(texts.get(item_id, {}).get(name) or "") for item_id in item_ids]
+        values = [str(features.texts.get(item_id, {}).get(name) or "") for item_id in item_ids]
         if any(values):
             columns[name] = pa.array(values, pa.string())
-    if item_tokens:
-        columns["codes"] = pa.array([item_tokens.get(item_id) for item_id in item_ids], pa.list_(pa.string()))
+    if features.tokens:
+        columns["codes"] = pa.array([features.tokens.get(item_id) for item_id in item_ids], pa.list_(pa.string()))
     with complete_or_absent(check_output_dir(output_dir)) as folder:
         (folder / "items").mkdir()
         (folder / "sequences").mkdir()
         _write_items(pa.table(columns), folder / ITEMS)
         for name in SPLIT_NAMES:
-            kept = None if name == "train" else max_history
-            table = _split_table(interactions, splits[name], kept)
+            longest = None if name == "train" else max_history
+            table = _split_table(interactions, splits[name], longest)
             pq.write_table(table, folder / f"sequences/{name}.parquet", row_group_size=ROW_GROUP)
-        for part in embeddings:
+        for part in features.embeddings:
             write_embedding(folder, part, item_ids)
-        if embeddings:
-            semantic = fuse(embeddings, normalize)
+        if features.embeddings:
+            semantic = fuse(features.embeddings, features.normalize)
             _write_semantic_embedding(folder, semantic)
-            statistics |= _figures_of(semantic.values, semantic.made)
+            statistics = statistics | _figures_of(semantic)
         _write_statistics(folder, str(output_dir), statistics)
+    return statistics
 
 
 def set_semantic_embedding(folder: str | Path, names: list[str], normalize: str) -> dict:
@@ -295,7 +310,7 @@ def set_semantic_embedding(folder: str | Path, names: list[str], normalize: str)
         write_embedding(folder, NamedEmbedding("earlier", earlier), item_ids)
     statistics = _read_statistics(folder)
     _write_semantic_embedding(folder, semantic)
-    _write_statistics(folder, str(folder), statistics | _figures_of(semantic.values, semantic.made))
+    _write_statistics(folder, str(folder), statistics | _figures_of(semantic))
     return semantic.made
 
 
@@ -365,12 +380,12 @@ def _write_items(items: pa.Table, path: Path) -> None:
     pq.write_table(items, path, ITEM_ROW_GROUP)
 
 
-def _figures_of(values: np.ndarray, made: dict) -> dict:
-    """What the statistics tell of the semantic embedding."""
+def _figures_of(semantic: NamedEmbedding) -> dict:
+    """Returns what the statistics tell of the semantic embedding."""
     return {
-        "embedding": describe(made),
-        "embedding_width": values.shape[1],
-        "items_with_zero_embedding": int((~values.any(axis=1)).sum()),
+        "embedding": describe(semantic.made),
+        "embedding_width": semantic.values.shape[1],
+        "items_with_zero_embedding": int((~semantic.values.any(axis=1)).sum()),
     }
 
 
