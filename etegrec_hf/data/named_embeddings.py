@@ -67,8 +67,8 @@ def fuse(parts: list[NamedEmbedding], normalize: str) -> NamedEmbedding:
     """
     check_fusion([part.name for part in parts], normalize)
     values = np.concatenate([_normalized(part.values, normalize) for part in parts], axis=1)
-    told = [{"name": part.name, "width": part.values.shape[1], **part.made} for part in parts]
-    return NamedEmbedding("embedding", values.astype(np.float32), {"parts": told, "normalize": normalize})
+    sources = [{"name": part.name, "width": part.values.shape[1], **part.made} for part in parts]
+    return NamedEmbedding("embedding", values.astype(np.float32), {"parts": sources, "normalize": normalize})
 
 
 def check_fusion(names: list[str], normalize: str) -> None:

@@ -67,7 +67,7 @@ class RecommendOptions:
 
 def processes() -> PartialState:
     """The processes of `accelerate launch`, or this one alone; each one's current GPU is its own from here on."""
-    # without a GPU, accelerate takes several processes for one unless it is told so
+    # without a GPU, accelerate takes several processes for one unless this says so
     return PartialState(cpu=not torch.cuda.is_available(), timeout=LONGEST_WAIT)
 
 
@@ -193,9 +193,9 @@ def known_histories(rows: pa.Table, tokenizer: ETEGRecTokenizer, options: Recomm
     if options.include_target:
         items = np.concatenate([items, _item_index(rows["target"], tokenizer, options.unknown)])
         row = np.concatenate([row, every_row])
-    known = items > 0
-    items = np.concatenate([items[known], np.zeros_like(every_row)])
-    row = np.concatenate([row[known], every_row])
+    is_known = items > 0
+    items = np.concatenate([items[is_known], np.zeros_like(every_row)])
+    row = np.concatenate([row[is_known], every_row])
     offsets = np.concatenate([[0], np.bincount(row, minlength=len(rows)).cumsum()])
     return Split(rows["user_id"].to_pylist(), items[np.argsort(row, kind="stable")], offsets)
 
