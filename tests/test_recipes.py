@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from etegrec_hf.cli.embed import EmbedArguments
-from etegrec_hf.cli.evaluate import EvaluateArguments
+from etegrec_hf.cli.evaluate import EvaluateArguments, EvaluateOptions
 from etegrec_hf.cli.finetune import FinetuneArguments
 from etegrec_hf.cli.parsing import read_config
 from etegrec_hf.cli.prepare import PrepareArguments
@@ -30,7 +30,7 @@ CLASSES = {
     "train-tokenizer": (TokenizerArguments, ItemTokenizerOptions, RQVAETrainingArguments),
     "train": (TrainArguments, RecommenderOptions, ETEGRecTrainingArguments),
     "finetune": (FinetuneArguments, FinetuningArguments),
-    "evaluate": (EvaluateArguments,),
+    "evaluate": (EvaluateArguments, EvaluateOptions),
 }
 COMMON = {"use_cpu": True, "per_device_train_batch_size": 16}
 TINY = {

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..data.checks import check_positive
 from ..data.named_embeddings import check_fusion, check_name, describe, find_embedding
 from ..data.prepared import PreparedDataset, read_items, set_semantic_embedding
 from ..data.text_embeddings import embed_texts, item_texts
@@ -99,8 +100,7 @@ def check_wishes(arguments: EmbedArguments, names: list[str]) -> None:
     if arguments.text_model and arguments.text_name == "collaborative":
         raise ValueError("`text_name` is 'collaborative', as the other embedding is called; choose another.")
     check_fusion(wanted, arguments.normalize)
-    if arguments.text_batch_size < 1:
-        raise ValueError(f"`text_batch_size` is {arguments.text_batch_size}; give 1 or more.")
+    check_positive("text_batch_size", arguments.text_batch_size)
     if arguments.text_model:
         item_texts(read_items(folder), arguments.text)
     for name in wanted:

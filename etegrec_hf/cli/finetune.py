@@ -3,10 +3,8 @@
 from dataclasses import dataclass, field
 
 from ..data.new_items import add_items_of
-from ..data.prepared import PreparedDataset
 from ..hub.dataset_folder import load_prepared, training_files
 from ..hub.model_folder import load_recommender
-from ..models.tokenization_etegrec import ETEGRecTokenizer
 from ..training.base.checkpoints import check_run_folder
 from ..training.base.recording import record_of
 from ..training.recommender.arguments import FinetuningArguments
@@ -50,8 +48,3 @@ def finetune(arguments: FinetuneArguments, training: FinetuningArguments) -> ETE
     trainer = finetune_recommender(model, tokenizer, data, training, record)
     print_report(trainer)
     return trainer
-
-
-def of_catalogue(data: PreparedDataset, tokenizer: ETEGRecTokenizer) -> PreparedDataset:
-    """Stands in for [`PreparedDataset.with_items`] until `evaluate.py` calls it."""
-    return data.with_items(tokenizer.item_ids)

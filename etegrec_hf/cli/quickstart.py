@@ -12,12 +12,13 @@ from transformers import AutoModel, AutoTokenizer
 from ..data.folders import check_output_dir
 from ..data.prepared import PreparedDataset
 from ..data.synthetic import SyntheticProcess
+from ..evaluation.evaluate import EvaluateOptions, evaluate
+from ..hub.model_folder import load_recommender, record_evaluation
 from ..training.base.run_report import write_run_report
 from ..training.item_tokenizer.arguments import RQVAETrainingArguments
 from ..training.item_tokenizer.options import ItemTokenizerOptions
 from ..training.recommender.arguments import ETEGRecTrainingArguments, FinetuningArguments
 from ..training.recommender.options import RecommenderOptions
-from .evaluate import EvaluateArguments, evaluate
 from .finetune import FinetuneArguments, finetune
 from .parsing import parse
 from .printing import PrintArguments
@@ -93,18 +94,20 @@ def quickstart(arguments: QuickstartArguments) -> dict:
         FinetuneArguments(model=alternating, data=data, eval_samples=500),
         FinetuningArguments(model, num_train_epochs=arguments.finetune_epochs, learning_rate=3e-3, **training),
     )
-    results = evaluate(EvaluateArguments(model=model, data=data, batch_size=256, update_card=True))
     prepared = PreparedDataset.load(data)
+    trained, item_id_tokenizer = load_recommender(model)
+    evaluation = evaluate(trained, item_id_tokenizer, prepared, EvaluateOptions(batch_size=256))
+    record = record_evaluation(model, trained.config, evaluation)
     show_three_users(model, prepared)
-    systems = {"this model": results["test"], **results["baselines"], "known optimum": optimum}
+    systems = {"this model": evaluation.metrics, **evaluation.baselines, "known optimum": optimum}
     report = write_run_report(finetuned, prepared, finetuned.eval_dataset, folder, (alternated,), systems)
     print(f"report: {report}")
     results = {
-        "test": results["test"],
-        "baselines": results["baselines"],
+        "test": evaluation.metrics,
+        "baselines": evaluation.baselines,
         "optimum": optimum,
-        "protocol": results["protocol"],
-        "seeds": results["seeds"],
+        "protocol": evaluation.protocol,
+        "seeds": record.seeds(),
         "seconds": time.perf_counter() - start,
     }
     Path(folder, "metrics.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

@@ -30,7 +30,7 @@ def ranking_metrics(item_index: np.ndarray, target: np.ndarray, ks: tuple[int, .
 
 
 def rank(prediction: "EvalPrediction") -> dict[str, float]:
-    """Returns [`ranking_metrics`] of a prediction that holds ranked items, and targets as labels."""
+    """Returns ranking metrics of what a Trainer predicted: ranked item indices, with targets as labels."""
     return ranking_metrics(prediction.predictions, prediction.label_ids)
 
 

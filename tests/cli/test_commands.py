@@ -230,7 +230,7 @@ def test_a_truncated_tokenizer_is_an_error(runs, capsys, tmp_path):
 
 def test_where_metrics_cannot_be_written_is_known_first(runs, capsys, tmp_path, monkeypatch):
     wanted = ["evaluate", "--model", runs / "finetuned", "--data", runs / "data", "--output"]
-    monkeypatch.setattr("etegrec_hf.cli.evaluate.evaluate", lambda arguments: pytest.fail("too late"))
+    monkeypatch.setattr("etegrec_hf.cli.evaluate.load_recommender", lambda name: pytest.fail("too late"))
     assert "is a folder; name a file in it" in failure(capsys, *wanted, tmp_path)
     monkeypatch.undo()
     call(*wanted, tmp_path / "new/metrics.json")

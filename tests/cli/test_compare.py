@@ -88,7 +88,7 @@ def test_a_table_of_two_protocols_is_refused(results, prepared_folder, capsys):
     [
         ("mine", "write SYSTEM=FILE"),
         ("=x.json", "write SYSTEM=FILE"),
-        ("mine=gone.json", "'gone.json' in `results` is no file"),
+        ("mine=gone.json", "'gone.json' isn't a file; name what `etegrec evaluate --output` wrote"),
     ],
 )
 def test_entries_that_name_no_result(entry, message, capsys):

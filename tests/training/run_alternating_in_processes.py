@@ -68,8 +68,8 @@ def alternating(prepared: PreparedDataset, folder: str, batch: int, **options) -
         disable_tqdm=True,
         **options,
     )
-    train = distinct_targets(SequenceDataset(prepared.train, 20, every_position=True))
-    users = SequenceDataset(prepared.validation, 20, every_position=False, limit=USERS)
+    train = distinct_targets(SequenceDataset.for_training(prepared.train, 20))
+    users = SequenceDataset.for_evaluation(prepared.validation, 20, limit=USERS)
     run = Ordered(model, arguments, prepared.item_ids, train, users)
     run.train()
     run.save_model()
@@ -78,7 +78,7 @@ def alternating(prepared: PreparedDataset, folder: str, batch: int, **options) -
 
 def streamed_or_not(prepared: PreparedDataset, data_folder: str, folder: str, **options) -> list[dict]:
     """Weights after training on sequences in memory, and on the same ones as they are read."""
-    make = partial(SequenceDataset, max_history=20, every_position=True)
+    make = partial(SequenceDataset.for_training, max_history=20)
     weights = []
     for train in (make(prepared.train), StreamedSequences(training_files(data_folder), prepared.item_ids, make)):
         model = make_model(random_codes(prepared.n_items, 3, 8), 8)

@@ -21,7 +21,7 @@ from etegrec_hf.training.grpo.arguments import check_trl_version
 
 
 def test_prompts_are_read_when_asked_for(prepared):
-    samples = SequenceDataset(prepared.train, 3, every_position=True)
+    samples = SequenceDataset.for_training(prepared.train, 3)
     prompts = prompt_dataset(samples)
     assert len(prompts) == len(samples)
     for index in (0, 7, len(samples) - 1):

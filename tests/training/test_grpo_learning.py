@@ -40,9 +40,8 @@ def under_trained(data: PreparedDataset, folder, seed: int) -> ETEGRecTrainer:
         **options,
         **COMMON,
     )
-    train, validation = (
-        SequenceDataset(split, 20, every_position=split is data.train) for split in (data.train, data.validation)
-    )
+    train = SequenceDataset.for_training(data.train, 20)
+    validation = SequenceDataset.for_evaluation(data.validation, 20)
     trainer = ETEGRecTrainer(model, arguments, data.item_ids, train, validation)
     trainer.train()
     return trainer

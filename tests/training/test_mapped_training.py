@@ -58,9 +58,9 @@ def make_trainer(prepared, folder, mapped=None, attention="bidirectional", callb
     train = (
         WholeSequenceDataset(prepared.train, 20)
         if attention == "causal"
-        else SequenceDataset(prepared.train, 20, every_position=True)
+        else SequenceDataset.for_training(prepared.train, 20)
     )
-    validation = SequenceDataset(prepared.validation, 20, every_position=False)
+    validation = SequenceDataset.for_evaluation(prepared.validation, 20)
     return ETEGRecTrainer(
         model,
         arguments,

@@ -23,7 +23,7 @@ def samples_in(batches: list[dict]) -> list[tuple]:
     return [(*filter(None, history), target) for history, target in rows]
 
 
-PREFIXES = partial(SequenceDataset, max_history=20, every_position=True)
+PREFIXES = partial(SequenceDataset.for_training, max_history=20)
 WINDOWS = partial(WholeSequenceDataset, max_history=6, context=3)
 CAUSAL = {"encoder_attention": "causal"}
 NOTHING_SAVED = {"num_train_epochs": 4, "save_strategy": "no", "load_best_model_at_end": False}
@@ -119,7 +119,7 @@ def test_processes_take_other_batches_and_equally_many(prepared, files, tokens):
     ]
     batches = [list(part) for part in parts]
     assert {len(part) for part in parts} == {len(found) for found in batches} == {len(parts[0])}
-    whole = SequenceDataset(prepared.train, 20, every_position=True)
+    whole = SequenceDataset.for_training(prepared.train, 20)
     samples = Counter(samples_in([whole.__getitems__(list(range(len(whole))))]))
     found = Counter(samples_in([batch for step in zip(*batches) for batch in step]))
     assert not samples - found, "all samples"

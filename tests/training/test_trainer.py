@@ -35,8 +35,8 @@ def make_trainer(
         model,
         arguments(str(folder), **(defaults | options)),
         prepared.item_ids,
-        SequenceDataset(prepared.train, 20, every_position=True),
-        SequenceDataset(prepared.validation, 20, every_position=False),
+        SequenceDataset.for_training(prepared.train, 20),
+        SequenceDataset.for_evaluation(prepared.validation, 20),
     )
     for callback in callbacks:
         trainer.add_callback(callback(trainer))
@@ -471,10 +471,8 @@ def test_alternating_needs_embeddings_and_finetuning_does_not(prepared, tmp_path
 def make_trainer_without_embeddings(prepared, folder, arguments):
     model = make_model(random_codes(prepared.n_items, 3, 8), 8)
     model.semantic_embedding = None
-    train, validation = (
-        SequenceDataset(split, 20, every_position=name == "train")
-        for name, split in (("train", prepared.train), ("validation", prepared.validation))
-    )
+    train = SequenceDataset.for_training(prepared.train, 20)
+    validation = SequenceDataset.for_evaluation(prepared.validation, 20)
     options = {"num_train_epochs": 2, "num_beams": 10, "use_cpu": True, "save_strategy": "no"}
     options |= {"load_best_model_at_end": False, "disable_tqdm": True, "early_stopping_patience": None}
     return ETEGRecTrainer(model, arguments(str(folder), **options), prepared.item_ids, train, validation)

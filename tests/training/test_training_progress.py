@@ -26,8 +26,8 @@ def trainer_of(prepared, output_dir, train_dataset=None, **arguments) -> ETEGRec
         model,
         ETEGRecTrainingArguments(str(output_dir), **(settings | arguments)),
         prepared.item_ids,
-        train_dataset or SequenceDataset(prepared.train, 10, every_position=True),
-        SequenceDataset(prepared.validation, 10, every_position=False),
+        train_dataset or SequenceDataset.for_training(prepared.train, 10),
+        SequenceDataset.for_evaluation(prepared.validation, 10),
     )
 
 
@@ -57,7 +57,7 @@ def test_the_speed_counts_targets(prepared, tmp_path):
     trainer = trainer_of(prepared, tmp_path, whole)
     targets = sum(int((whole[index]["labels"] > 0).sum()) for index in range(len(whole)))
     assert trainer.samples_per_epoch() == whole.n_targets == targets > len(whole)
-    dataset = SequenceDataset(prepared.train, 10, every_position=True)
+    dataset = SequenceDataset.for_training(prepared.train, 10)
     assert trainer_of(prepared, tmp_path, dataset).samples_per_epoch() == len(dataset) == targets
 
 

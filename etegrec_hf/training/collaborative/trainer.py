@@ -49,7 +49,7 @@ class CollaborativeTrainer(BaseTrainer):
             model=model,
             args=args,
             train_dataset=WholeSequenceDataset(data.train, model.config.n_positions),
-            eval_dataset=SequenceDataset(data.validation, model.config.n_positions, every_position=False),
+            eval_dataset=SequenceDataset.for_evaluation(data.validation, model.config.n_positions),
             data_collator=as_batch,
             compute_metrics=rank,
             **kwargs,

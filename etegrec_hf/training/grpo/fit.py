@@ -43,7 +43,7 @@ def train_by_rewards(
         model,
         rewards,
         args,
-        SequenceDataset(data.prepared.train, max_history, every_position=True),
+        SequenceDataset.for_training(data.prepared.train, max_history),
         evaluated,
         processing_class=tokenizer,
         record=record,

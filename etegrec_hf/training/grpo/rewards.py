@@ -249,5 +249,5 @@ def make_reward(
                 )
             return CollaborativeReward(collaborative_model)
         case "popularity_penalty":
-            return PopularityPenalty(np.bincount(data.train.sequences, minlength=data.n_items + 1))
+            return PopularityPenalty(data.item_counts)
     raise ValueError(f"there is no reward {name!r}; choose among {', '.join(REWARDS)}.")

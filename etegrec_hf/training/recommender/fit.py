@@ -42,7 +42,7 @@ class RecommenderData:
 
     def evaluated(self, max_history: int) -> SequenceDataset:
         """Returns the validation samples that are evaluated on while training."""
-        return SequenceDataset(self.prepared.validation, max_history, every_position=False, limit=self.eval_samples)
+        return SequenceDataset.for_evaluation(self.prepared.validation, max_history, self.eval_samples)
 
 
 def train_recommender(
@@ -169,7 +169,7 @@ def training_samples(
             "each target has a history of its own; leave it out, or train with 'causal'."
         )
     else:
-        samples_of = partial(SequenceDataset, max_history=max_history, every_position=True)
+        samples_of = partial(SequenceDataset.for_training, max_history=max_history)
     if data.streamed_files is None:
         return samples_of(data.prepared.train)
     return StreamedSequences(data.streamed_files, data.prepared.item_ids, samples_of)
