@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 from calling import call, failure
-from conftest import make_model, random_codes
+from tiny_models import make_model, random_codes
 from transformers import pipeline
 
 from etegrec_hf import ETEGRecGRPOConfig, ETEGRecTokenizer, TrainingRecord

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import make_model, random_codes
+from tiny_models import make_model, random_codes
 
 from etegrec_hf import ETEGRecTokenizer, RecommendOptions, batch_recommend, recommend_rows
 from etegrec_hf.data.transitions import strongest_transitions

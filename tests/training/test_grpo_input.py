@@ -4,9 +4,9 @@ import inspect
 
 import numpy as np
 import pytest
-from conftest import make_model, random_codes
 from datasets import Dataset
 from grpo_runs import WITHOUT_EVALUATION, Spy, make_trainer, tiny_model
+from tiny_models import make_model, random_codes
 from trl import GRPOTrainer
 
 from etegrec_hf import (

@@ -4,9 +4,9 @@ import zlib
 
 import pytest
 import torch
-from conftest import make_model, random_codes
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_models import make_model, random_codes
 
 from etegrec_hf import RQVAEConfig, RQVAEModel
 from etegrec_hf.training.item_tokenizer.item_codes import (

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_model, random_codes, random_histories
+from tiny_models import make_model, random_codes, random_histories
 
 from etegrec_hf import ETEGRecForConditionalGeneration, ETEGRecTokenizer, ETEGRecTrainer, ETEGRecTrainingArguments
 from etegrec_hf.data.sequences import SequenceDataset
