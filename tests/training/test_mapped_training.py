@@ -16,8 +16,8 @@ from etegrec_hf import (
 )
 from etegrec_hf.data.mapped_embeddings import mapped_embeddings
 from etegrec_hf.data.sequences import SequenceDataset, WholeSequenceDataset
-from etegrec_hf.training import codebooks
 from etegrec_hf.training.base.checkpoints import last_checkpoint
+from etegrec_hf.training.item_tokenizer import codebooks
 from etegrec_hf.training.item_tokenizer.item_codes import build_recommender, refresh_item_codes
 
 SIZES = {"d_model": 16, "d_ff": 32, "d_kv": 8, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 2}
