@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_trainer import sides, unchanged
+from recommender_runs import sides, unchanged
 from tiny_models import make_model, random_codes
 from transformers import TrainerCallback
 
