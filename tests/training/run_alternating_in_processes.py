@@ -8,8 +8,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import torch
-from conftest import make_model, random_codes
 from safetensors.torch import save_file
+from tiny_models import make_model, random_codes
 from torch.utils.data import SequentialSampler
 
 from etegrec_hf import ETEGRecTrainer, ETEGRecTrainingArguments, FinetuningArguments

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_trainer import make_trainer
+from recommender_runs import make_trainer
 
 
 @pytest.mark.parametrize(

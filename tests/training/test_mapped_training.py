@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from test_rqvae_trainer import make_trainer as make_rqvae_trainer
+from item_tokenizer_runs import make_trainer as make_rqvae_trainer
 from transformers import TrainerCallback
 
 from etegrec_hf import (

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import make_model, random_codes
-from test_trainer import sides, unchanged
+from recommender_runs import sides, unchanged
+from tiny_models import make_model, random_codes
 from transformers import TrainerCallback
 
 from etegrec_hf import ETEGRecTrainer, ETEGRecTrainingArguments

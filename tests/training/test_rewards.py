@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import make_model
+from tiny_models import make_model
 
 from etegrec_hf.data.prepared import Split
 from etegrec_hf.evaluation.collaborative import next_item_scores

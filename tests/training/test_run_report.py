@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_model, random_codes
 from grpo_runs import make_trainer as make_grpo_trainer
 from html_reader import Page, columns
+from tiny_models import make_model, random_codes
 
 from etegrec_hf import (
     ETEGRecTrainer,

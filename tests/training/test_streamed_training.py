@@ -6,9 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_faults import OPTIONS, Stop
-from test_run_checks import of
-from test_trainer import make_trainer
+from recommender_runs import SAVED_OFTEN, Stop, make_trainer, record_of
 
 from etegrec_hf import ETEGRecTrainer
 from etegrec_hf.data.sequences import SequenceDataset, WholeSequenceDataset
@@ -76,7 +74,7 @@ def test_one_buffer_trains_as_memory_does(prepared, files, tmp_path, samples_of,
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_resuming_within_an_epoch_equals_no_interruption(prepared, files, tmp_path, options, epoch):
     """In the second of three buffers of an epoch of either phase."""
-    options = OPTIONS | {"num_train_epochs": 2, "save_total_limit": None} | options
+    options = SAVED_OFTEN | {"num_train_epochs": 2, "save_total_limit": None} | options
     whole = streamed(prepared, tmp_path / "whole", files, **options)
     whole.train()
     steps = len(whole.own_batches)
@@ -91,13 +89,13 @@ def test_resuming_within_an_epoch_equals_no_interruption(prepared, files, tmp_pa
 
 
 def test_a_checkpoint_of_another_order_is_not_resumed(prepared, files, tmp_path):
-    options = OPTIONS | {"save_steps": 1}
+    options = SAVED_OFTEN | {"save_steps": 1}
     stream = streamed(prepared, tmp_path, files, callbacks=[lambda _: Stop()], **options)
-    stream.record = of(prepared)
+    stream.record = record_of(prepared)
     stream.record.fingerprint["train"] = stream.train_dataset.fingerprint
     stream.train()
     memory = make_trainer(prepared, tmp_path, **options)
-    memory.record = of(prepared)
+    memory.record = record_of(prepared)
     with pytest.raises(ValueError, match=r"another dataset: the fingerprint of its `train` is .* streamed or not as"):
         memory.train(resume_from_checkpoint=True)
 

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 import torch
-from conftest import make_model, random_codes
+from tiny_models import make_model, random_codes
 
 from etegrec_hf import ETEGRecTrainer, ETEGRecTrainingArguments, RQVAEConfig, RQVAEModel
 from etegrec_hf.data.sequences import SequenceDataset, WholeSequenceDataset
