@@ -36,7 +36,7 @@ def make_trainer(
         arguments(str(folder), **(defaults | options)),
         prepared.item_ids,
         SequenceDataset.for_training(prepared.train, 20),
-        SequenceDataset.for_evaluation(prepared.validation, 20),
+        eval_dataset=SequenceDataset.for_evaluation(prepared.validation, 20),
     )
     for callback in callbacks:
         trainer.add_callback(callback(trainer))

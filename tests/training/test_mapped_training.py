@@ -66,7 +66,7 @@ def make_trainer(prepared, folder, mapped=None, attention="bidirectional", callb
         arguments,
         prepared.item_ids,
         train,
-        validation,
+        eval_dataset=validation,
         semantic_embedding=mapped,
         callbacks=list(callbacks),
     )

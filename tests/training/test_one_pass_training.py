@@ -32,7 +32,7 @@ def make_trainer(prepared, folder, whole: bool = True, **options) -> ETEGRecTrai
         ETEGRecTrainingArguments(str(folder), **(defaults | options)),
         prepared.item_ids,
         train,
-        SequenceDataset.for_evaluation(prepared.validation, 20),
+        eval_dataset=SequenceDataset.for_evaluation(prepared.validation, 20),
     )
 
 

@@ -50,7 +50,7 @@ def make_trainer(prepared, folder, titles=True, arguments=ETEGRecTrainingArgumen
         arguments(str(folder), **(settings | {"learning_rate": 1e-2} | options)),
         prepared.item_ids,
         SequenceDataset.for_training(prepared.train, 20),
-        evaluated_of(prepared),
+        eval_dataset=evaluated_of(prepared),
         item_titles={item_id: f"{item_id} {EVIL}" for item_id in prepared.item_ids[::2]} if titles else None,
     )
 

@@ -436,7 +436,7 @@ def make_trainer_without_embeddings(prepared, folder, arguments):
     validation = SequenceDataset.for_evaluation(prepared.validation, 20)
     options = {"num_train_epochs": 2, "num_beams": 10, "use_cpu": True, "save_strategy": "no"}
     options |= {"load_best_model_at_end": False, "disable_tqdm": True, "early_stopping_patience": None}
-    return ETEGRecTrainer(model, arguments(str(folder), **options), prepared.item_ids, train, validation)
+    return ETEGRecTrainer(model, arguments(str(folder), **options), prepared.item_ids, train, eval_dataset=validation)
 
 
 def test_bf16_evaluates_under_autocast(prepared, tmp_path, monkeypatch):

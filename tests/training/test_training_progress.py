@@ -27,7 +27,7 @@ def trainer_of(prepared, output_dir, train_dataset=None, **arguments) -> ETEGRec
         ETEGRecTrainingArguments(str(output_dir), **(settings | arguments)),
         prepared.item_ids,
         train_dataset or SequenceDataset.for_training(prepared.train, 10),
-        SequenceDataset.for_evaluation(prepared.validation, 10),
+        eval_dataset=SequenceDataset.for_evaluation(prepared.validation, 10),
     )
 
 

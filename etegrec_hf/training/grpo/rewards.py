@@ -150,8 +150,8 @@ class CollaborativeReward:
     @torch.no_grad()
     def __call__(self, prompts: list, completions: list[int], **columns) -> list[float]:
         read = self.model.config.n_positions
-        kept = [torch.tensor(prompt[-read:]) for prompt in prompts]
-        histories, row = torch.unique(pad_sequence(kept, batch_first=True), dim=0, return_inverse=True)
+        recent = [torch.tensor(prompt[-read:]) for prompt in prompts]
+        histories, row = torch.unique(pad_sequence(recent, batch_first=True), dim=0, return_inverse=True)
         scores = next_item_scores(self.model, histories.to(self.model.device)).cpu()  # [histories, n_items + 1]
         scores[:, 0] = scores[:, 1:].amin(1)  # a non-item's
         return (scores[row, completions] - scores[:, 1:].logsumexp(1)[row]).tolist()

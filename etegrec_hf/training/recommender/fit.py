@@ -137,7 +137,7 @@ def fit(
         args,
         prepared.item_ids,
         train_dataset,
-        evaluated,
+        eval_dataset=evaluated,
         item_titles=prepared.title_of if item_titles is None else item_titles,
         semantic_embedding=torch.from_numpy(prepared.embeddings) if data.embeddings_are_mapped else None,
         record=record,

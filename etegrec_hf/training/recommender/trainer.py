@@ -71,17 +71,17 @@ class ETEGRecTrainer(BaseTrainer):
         train_dataset ([`SequenceDataset`] or [`WholeSequenceDataset`]): every position is a target, by a pass over its
             own history, or by one pass over the sequence that it stands in, for which the encoder must be causal. Or
             [`StreamedSequences`] that make these.
-        eval_dataset ([`SequenceDataset`], *optional*): the last positions are targets.
         item_titles (`dict[str, str]`, *optional*): titles of items, saved with the tokenizer.
         semantic_embedding (`torch.FloatTensor` of shape `(n_items, input_size)`, *optional*): for a model that holds
             none. They stay where they are, on disk if they are mapped: only rows of a batch's targets are read, and
             no checkpoint holds them.
-        record ([`TrainingRecord`], *optional*): what is known of data and earlier stages.
-        **kwargs: further arguments of `Trainer`.
+        **kwargs: further arguments of [`BaseTrainer`]: `record`, `eval_dataset` (a [`SequenceDataset`] of last
+            positions), `callbacks`, ...
 
     Raises:
-        ValueError: another number of ids than the model has items, no embeddings to train the tokenizer with, or
-            `semantic_embedding` beside those of the model, of another shape or with NaN.
+        ValueError: another number of ids than the model has items.
+        ValueError: no embeddings to train the tokenizer with.
+        ValueError: `semantic_embedding` beside those of the model, of another shape or with NaN.
     """
 
     loss_is_scaled_for_ga = True  # by each batch's share of the targets
@@ -93,7 +93,6 @@ class ETEGRecTrainer(BaseTrainer):
         args: ETEGRecTrainingArguments,
         item_ids: list[str],
         train_dataset: SequenceDataset | WholeSequenceDataset | StreamedSequences,
-        eval_dataset: SequenceDataset | None = None,
         item_titles: dict[str, str] | None = None,
         semantic_embedding: torch.FloatTensor | None = None,
         **kwargs,
@@ -119,7 +118,6 @@ class ETEGRecTrainer(BaseTrainer):
             model=model,
             args=args,
             train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
             data_collator=as_batch,
             compute_metrics=rank,
             processing_class=self.item_id_tokenizer(model),
