@@ -12,7 +12,7 @@ from etegrec_hf import ETEGRecTrainer
 from etegrec_hf.data.sequences import SequenceDataset, WholeSequenceDataset
 from etegrec_hf.data.streamed_sequences import StreamedSequences
 from etegrec_hf.hub.dataset_folder import training_files
-from etegrec_hf.training.recommender.batches import own_batches
+from etegrec_hf.training.recommender.batches import make_own_batches
 
 
 def samples_in(batches: list[dict]) -> list[tuple]:
@@ -112,7 +112,7 @@ def test_processes_take_other_batches_and_equally_many(prepared, files, tokens):
     sequences = StreamedSequences(files, prepared.item_ids, PREFIXES, 50)
     arguments = {"max_tokens_per_batch": tokens, "train_batch_size": 7, "seed": 1, "dataloader_drop_last": False}
     parts = [
-        own_batches(sequences, SimpleNamespace(**arguments, world_size=3, process_index=process), code_length=3)
+        make_own_batches(sequences, SimpleNamespace(**arguments, world_size=3, process_index=process), code_length=3)
         for process in range(3)
     ]
     batches = [list(part) for part in parts]

@@ -17,7 +17,7 @@ from ...data.streamed_sequences import StreamedBatches, StreamedSequences
 from .arguments import ETEGRecTrainingArguments
 
 
-def own_batches(
+def make_own_batches(
     dataset: SequenceDataset | WholeSequenceDataset | StreamedSequences,
     args: ETEGRecTrainingArguments,
     code_length: int,
@@ -72,7 +72,7 @@ def loader_of(
     batches: StreamedBatches | TokenBudgetBatches,
     args: ETEGRecTrainingArguments,
 ) -> DataLoader:
-    """Returns a loader that hands on the batches of [`own_batches`], which are this process's already."""
+    """Returns a loader that hands on the batches of [`make_own_batches`], which are this process's already."""
     streamed = isinstance(batches, StreamedBatches)
     loader = DataLoader(
         batches if streamed else dataset,

@@ -18,7 +18,7 @@ from ...models.tokenization_etegrec import ETEGRecTokenizer
 from ..base.callbacks import EpochBorderCallback
 from ..base.trainer import BaseTrainer
 from .arguments import ETEGRecTrainingArguments
-from .batches import loader_of, own_batches
+from .batches import loader_of, make_own_batches
 from .callbacks import AlternatingPhaseCallback, CodeRefreshCallback
 from .cheap_dropout import cheapen_dropout
 from .losses import first_of_each, preference_semantic_alignment, sequence_item_alignment
@@ -158,7 +158,7 @@ class ETEGRecTrainer(BaseTrainer):
     @cached_property
     def own_batches(self) -> StreamedBatches | TokenBudgetBatches | None:
         """The training batches, where Trainer doesn't know their kind."""
-        return own_batches(self.train_dataset, self.args, self.model.config.code_length)
+        return make_own_batches(self.train_dataset, self.args, self.model.config.code_length)
 
     def get_train_dataloader(self) -> DataLoader:
         """Returns batches of a number of samples, or of `max_tokens_per_batch`, from memory or as they are read."""
