@@ -93,6 +93,7 @@ class ETEGRecTrainer(BaseTrainer):
         args: ETEGRecTrainingArguments,
         item_ids: list[str],
         train_dataset: SequenceDataset | WholeSequenceDataset | StreamedSequences,
+        *,
         item_titles: dict[str, str] | None = None,
         semantic_embedding: torch.FloatTensor | None = None,
         **kwargs,
