@@ -75,7 +75,9 @@ def make_trainer(
         **options,
     )
     read = model.config.max_history
-    dataset = WholeSequenceDataset(data.train, read, read // 2) if whole else SequenceDataset(data.train, read, True)
+    dataset = (
+        WholeSequenceDataset(data.train, read, read // 2) if whole else SequenceDataset.for_training(data.train, read)
+    )
     return ETEGRecTrainer(model, arguments, data.item_ids, dataset)
 
 

@@ -8,7 +8,7 @@ from ..models.modeling_rqvae import RQVAEModel
 from ..training.base.checkpoints import check_run_folder
 from ..training.base.recording import record_of
 from ..training.recommender.arguments import ETEGRecTrainingArguments
-from ..training.recommender.fit import RecommenderData, train_recommender
+from ..training.recommender.fit import RecommenderData, check_transitions, train_recommender
 from ..training.recommender.options import RecommenderOptions
 from ..training.recommender.trainer import ETEGRecTrainer
 from .parsing import parse
@@ -40,6 +40,7 @@ def train(
     arguments: TrainArguments, options: RecommenderOptions, training: ETEGRecTrainingArguments
 ) -> ETEGRecTrainer:
     """Loads what is to be trained, trains it, and prints where the report is."""
+    check_transitions(options, arguments.stream)
     check_run_folder(training, arguments.resume)
     prepared, _ = load_with_embeddings(arguments.data, arguments.stream, arguments.map_embeddings)
     note_other_embedding(arguments.tokenizer, prepared)

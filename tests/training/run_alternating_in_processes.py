@@ -70,7 +70,7 @@ def alternating(prepared: PreparedDataset, folder: str, batch: int, **options) -
     )
     train = distinct_targets(SequenceDataset.for_training(prepared.train, 20))
     users = SequenceDataset.for_evaluation(prepared.validation, 20, limit=USERS)
-    run = Ordered(model, arguments, prepared.item_ids, train, users)
+    run = Ordered(model, arguments, prepared.item_ids, train, eval_dataset=users)
     run.train()
     run.save_model()
     return run

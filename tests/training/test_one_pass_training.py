@@ -26,7 +26,11 @@ def make_trainer(prepared, folder, whole: bool = True, **options) -> ETEGRecTrai
         "seed": 1,
     }
     longest = int(max(prepared.train.offsets[1:] - prepared.train.offsets[:-1]))
-    train = WholeSequenceDataset(prepared.train, longest) if whole else SequenceDataset(prepared.train, longest, True)
+    train = (
+        WholeSequenceDataset(prepared.train, longest)
+        if whole
+        else SequenceDataset.for_training(prepared.train, longest)
+    )
     return ETEGRecTrainer(
         model,
         ETEGRecTrainingArguments(str(folder), **(defaults | options)),

@@ -65,16 +65,21 @@ def train_recommender(
         ValueError: transitions are to be kept, and the training sequences are streamed.
         ValueError: what [`build_recommender`], [`ETEGRecTrainer`] and [`fit`] raise.
     """
-    if options.num_transitions and data.streamed_files is not None:
-        raise ValueError(
-            f"`num_transitions` is {options.num_transitions} and `stream` True, but all training sequences are "
-            "counted before training; hold them in memory, or keep no transitions."
-        )
+    check_transitions(options, data.streamed_files is not None)
     set_seed(args.seed)
     embeddings = torch.from_numpy(data.prepared.embeddings)
     config = asdict(options) | {"has_semantic_embedding": not data.embeddings_are_mapped}
     model = build_recommender(item_tokenizer.cpu(), embeddings, args.code_strategy, **config)
     return fit(model, args, data, record)
+
+
+def check_transitions(options: RecommenderOptions, stream: bool) -> None:
+    """Raises a `ValueError` if transitions are to be kept of training sequences that are streamed."""
+    if options.num_transitions and stream:
+        raise ValueError(
+            f"`num_transitions` is {options.num_transitions} and `stream` True, but all training sequences are "
+            "counted before training; hold them in memory, or keep no transitions."
+        )
 
 
 def finetune_recommender(
