@@ -84,7 +84,7 @@ def make_trainer(cls, data: PreparedDataset, folder: str, rewards: list[str], op
         load_best_model_at_end=False,
         early_stopping_patience=None,
     )
-    train = SequenceDataset(data.train, model.config.max_history, every_position=True)
+    train = SequenceDataset.for_training(data.train, model.config.max_history)
     collaborative = build_collaborative_model(data.n_items, CollaborativeSizes())
     tokenizer = ETEGRecTokenizer.from_item_codes(data.item_ids, model.catalogue.item_codes, model.config.codebook_size)
     trainer = cls(

@@ -43,8 +43,8 @@ def run(argv: list[str]) -> None:
         with printed.apart():
             counts = recommend_all(arguments.model, data, output, options, arguments.resume)
         if processes().is_main_process:
-            told = f"{counts['users']} users in {output}; {counts['empty']} of them have an empty list"
-            printed.show(counts | {"output": output}, lambda: print(told))
+            summary = f"{counts['users']} users in {output}; {counts['empty']} of them have an empty list"
+            printed.show(counts | {"output": output}, lambda: print(summary))
     else:
         given = [name for name in ("history", "data", "output") if getattr(arguments, name) is not None]
         raise ValueError(

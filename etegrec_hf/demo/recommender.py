@@ -154,8 +154,7 @@ class DemoRecommender:
         """A user of the test split with what came next, or random items where there is no dataset."""
         if self.data is not None and len(self.data.test):
             row = random.randrange(len(self.data.test))
-            start, end = self.data.test.offsets[row : row + 2]
-            item_ids = self.tokenizer.ids_of(self.data.test.sequences[start:end])
+            item_ids = self.tokenizer.ids_of(self.data.test.row(row))
             return RandomHistory(item_ids[:-1], self.data.test.user_ids[row], item_ids[-1])
         known = self.tokenizer.item_ids
         return RandomHistory(random.sample(known, min(len(known), random.randint(*RANDOM_LENGTHS))))
@@ -171,7 +170,7 @@ class DemoRecommender:
                 "The history is empty: add an item to it. (Popular items could be shown with `--data`; a model's "
                 "folder doesn't hold how popular items are.)"
             )
-        counts = np.bincount(self.data.train.sequences, minlength=self.data.n_items + 1)
+        counts = self.data.item_counts
         counts[[0, *self.tokenizer.index_of(exclude)]] = 0
         best = np.argsort(-counts, kind="stable")[:limit]
         best = best[counts[best] > 0]

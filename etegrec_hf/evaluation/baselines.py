@@ -21,8 +21,7 @@ SCORES = 2**25  # scores that are held at a time
 
 def popularity(data: PreparedDataset, split: Split, seen: scipy.sparse.csr_matrix | None = None) -> np.ndarray:
     """The items most frequent in training, ties by item index, for everybody: `[rows, listed]` of item indices."""
-    counts = np.bincount(data.train.sequences, minlength=data.n_items + 1)[1:]
-    ranked = np.argsort(-counts, kind="stable")
+    ranked = np.argsort(-data.item_counts[1:], kind="stable")
     if seen is None:
         listed = np.zeros(LISTED, dtype=np.int64)
         listed[: data.n_items] = ranked[:LISTED] + 1

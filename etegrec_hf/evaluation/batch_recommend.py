@@ -15,6 +15,7 @@ import torch
 from accelerate import PartialState
 from transformers.utils import logging
 
+from ..data.checks import check_choice, check_positive
 from ..data.fingerprint import hash_of
 from ..data.prepared import Split, read_items, split_file
 from ..data.progress import WorkProgress
@@ -59,16 +60,14 @@ class RecommendOptions:
 
     def __post_init__(self):
         for name in ("top_k", "num_beams", "batch_size", "shard_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; give 1 or more.")
-        for name, choices in (("split", SPLIT_NAMES), ("unknown", ("error", "skip"))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"`{name}` is {getattr(self, name)!r}; choose one of {', '.join(choices)}.")
+            check_positive(name, getattr(self, name))
+        check_choice("split", self.split, SPLIT_NAMES)
+        check_choice("unknown", self.unknown, ("error", "skip"))
 
 
 def processes() -> PartialState:
     """The processes of `accelerate launch`, or this one alone; each one's current GPU is its own from here on."""
-    # without a GPU, accelerate takes several processes for one unless it is told so
+    # without a GPU, accelerate takes several processes for one unless this says so
     return PartialState(cpu=not torch.cuda.is_available(), timeout=LONGEST_WAIT)
 
 
@@ -194,9 +193,9 @@ def known_histories(rows: pa.Table, tokenizer: ETEGRecTokenizer, options: Recomm
     if options.include_target:
         items = np.concatenate([items, _item_index(rows["target"], tokenizer, options.unknown)])
         row = np.concatenate([row, every_row])
-    known = items > 0
-    items = np.concatenate([items[known], np.zeros_like(every_row)])
-    row = np.concatenate([row[known], every_row])
+    is_known = items > 0
+    items = np.concatenate([items[is_known], np.zeros_like(every_row)])
+    row = np.concatenate([row[is_known], every_row])
     offsets = np.concatenate([[0], np.bincount(row, minlength=len(rows)).cumsum()])
     return Split(rows["user_id"].to_pylist(), items[np.argsort(row, kind="stable")], offsets)
 

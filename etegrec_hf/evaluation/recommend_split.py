@@ -72,7 +72,7 @@ def recommendations(
     """
     # all of a history is handed over where all of it is excluded, and not only what is read
     longest = int(np.diff(split.offsets).max()) if exclude_history else model.config.max_history
-    dataset = SequenceDataset(split, longest, every_position=False)
+    dataset = SequenceDataset.for_evaluation(split, longest)
     for start in range(0, len(dataset), batch_size):
         chosen = list(range(start, min(start + batch_size, len(dataset))))
         rows = dataset.rows[chosen]

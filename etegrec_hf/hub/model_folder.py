@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..data.folders import check_output_dir, complete_or_absent
+from ..evaluation.evaluate import Evaluation
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.tokenization_etegrec import ETEGRecTokenizer
 from .client import HUB_ID, hub_errors
@@ -145,3 +146,21 @@ def save_model_folder(
             tokenizer.save_pretrained(staging)
         record.write(staging)
         write_model_card(staging, model.config, record, name or str(folder), license)
+
+
+def record_evaluation(folder: str, config: PreTrainedConfig, evaluation: Evaluation) -> TrainingRecord:
+    """Adds an evaluation to the training record and the card of a model's folder.
+
+    Args:
+        folder (`str`): the model's.
+        config ([`ETEGRecConfig`]): of the model.
+        evaluation ([`Evaluation`]): takes the place of an earlier one of its split.
+
+    Returns:
+        [`TrainingRecord`] with the evaluation.
+    """
+    record = TrainingRecord.read(folder)
+    record.add_evaluation(evaluation.figures() | {"seeds": record.seeds()})
+    write_model_card(folder, config, record, folder)
+    record.write(folder)
+    return record

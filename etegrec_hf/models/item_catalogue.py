@@ -213,7 +213,7 @@ class ItemCatalogue(nn.Module):
         """
         if self.semantic_embedding is None:
             raise ValueError("`has_semantic_embedding` is False; make the model with True to store embeddings.")
-        self.check_embeddings(embeddings, self.n_items)
+        self.check_embeddings(embeddings)
         self.semantic_embedding[1:] = embeddings.to(self.semantic_embedding)
 
     def set_transitions(self, items: torch.LongTensor, weights: torch.FloatTensor) -> None:
@@ -300,13 +300,20 @@ class ItemCatalogue(nn.Module):
                 "from one folder."
             )
 
-    def check_embeddings(self, embeddings: torch.FloatTensor, n_items: int, first: int = 1) -> None:
-        """Looks whether embeddings of `n_items` items, from item index `first` on, are whole.
+    def check_embeddings(self, embeddings: torch.FloatTensor) -> None:
+        """Looks whether these are embeddings of all items.
 
         Raises:
             ValueError: a shape other than `[n_items, input_size]`, NaN or infinity.
         """
-        expected = (n_items, self.width)
+        self._check_embeddings(embeddings, self.n_items, 1)
+
+    def check_new_embeddings(self, embeddings: torch.FloatTensor, count: int) -> None:
+        """Looks whether these are embeddings of `count` items that join; errors as in `check_embeddings`."""
+        self._check_embeddings(embeddings, count, self.n_items + 1)
+
+    def _check_embeddings(self, embeddings: torch.FloatTensor, count: int, first: int) -> None:
+        expected = (count, self.width)
         if tuple(embeddings.shape) != expected:
             raise ValueError(f"`embeddings` has shape {tuple(embeddings.shape)}; expected {expected}.")
         row = first_not_finite(embeddings)

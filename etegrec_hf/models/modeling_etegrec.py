@@ -76,6 +76,8 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
     place of the seed's table a level, and `sequence_latents` leave padding out.
     """
 
+    item_tokenizer: RQVAEModel  # None without `has_item_tokenizer`
+
     config_class = ETEGRecConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
@@ -96,7 +98,7 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
         self.decoder = TargetDecoder(config)
         self.encoder.set_input_embeddings(self.shared)
         self.decoder.set_input_embeddings(self.shared)
-        self.item_tokenizer = None
+        self.item_tokenizer = None  # type: ignore[assignment]
         if config.has_item_tokenizer:
             self.item_tokenizer = RQVAEModel(config.rqvae_config)
             self.sequence_adapter = nn.Linear(config.d_model, config.rqvae_config.latent_size)
@@ -428,20 +430,19 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
         """
         if isinstance(ids, str):
             raise ValueError(f"`ids` is {ids!r}; give a list of item ids, also for a single item.")
-        item_tokenizer = self.item_tokenizer
-        if item_tokenizer is None:
+        if self.item_tokenizer is None:
             raise ValueError(
                 "`has_item_tokenizer` is False: the codes were made elsewhere; make those of new items there too, and "
                 "give all of them to `set_item_codes` of a model with more `n_items`."
             )
         self.catalogue.check_tokenizer(tokenizer)
         embeddings = torch.as_tensor(embeddings)
-        self.catalogue.check_embeddings(embeddings, len(ids), self.config.n_items + 1)
-        embeddings = embeddings.to(self.device, item_tokenizer.dtype)
+        self.catalogue.check_new_embeddings(embeddings, len(ids))
+        embeddings = embeddings.to(self.device, self.item_tokenizer.dtype)
         codes = free_codes(
             self.catalogue.trie_of_all,
-            item_tokenizer.encode(embeddings),
-            lambda row: item_tokenizer(embeddings[row : row + 1]).code_logits[0, -1],
+            self.item_tokenizer.encode(embeddings),
+            lambda row: self.item_tokenizer(embeddings[row : row + 1]).code_logits[0, -1],
         )
         tokenizer.add_items(ids, codes)
         self.config.n_items += len(ids)

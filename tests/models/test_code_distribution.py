@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import make_model, random_codes, random_histories
+from tiny_models import make_model, random_codes, random_histories
 
 from etegrec_hf.models.code_distribution import CodeDistribution, code_distribution
 from etegrec_hf.models.code_trie import AllCodes, CodeTrie

@@ -1,7 +1,7 @@
 """Tiny runs of reinforcement learning, for the tests beside and for the processes that they start."""
 
 import torch
-from conftest import make_model, random_codes
+from tiny_models import make_model, random_codes
 
 from etegrec_hf import ETEGRecGRPOConfig, ETEGRecGRPOTrainer, ETEGRecTokenizer, HitReward, SemanticReward
 from etegrec_hf.data.sequences import SequenceDataset
@@ -46,8 +46,8 @@ def make_trainer(
         model,
         [HitReward(), SemanticReward(model)] if rewards is None else rewards,
         ETEGRecGRPOConfig(str(folder), **(defaults | options)),
-        SequenceDataset(prepared.train, 20, every_position=True) if train is None else train,
-        SequenceDataset(prepared.validation, 20, every_position=False),
+        SequenceDataset.for_training(prepared.train, 20) if train is None else train,
+        SequenceDataset.for_evaluation(prepared.validation, 20),
         processing_class=ETEGRecTokenizer.from_item_codes(prepared.item_ids, codes, size, max_history=20),
     )
 

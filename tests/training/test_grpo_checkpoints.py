@@ -90,7 +90,7 @@ def test_resuming_equals_no_interruption(prepared, tmp_path, kind, evaluated):
 
 
 def test_resuming_in_a_later_epoch_equals_no_interruption(prepared, tmp_path):
-    train = SequenceDataset(prepared.train, 20, every_position=True, limit=40)
+    train = SequenceDataset.for_training(prepared.train.take(np.arange(5)), 20)  # 40 samples
     options = {"train": train, "max_steps": 13, "save_steps": 8, "save_total_limit": None}
     options |= {**WITHOUT_EVALUATION, "save_strategy": "steps"}
     whole = make_trainer(prepared, tmp_path / "whole", **options)

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from conftest import make_model, random_codes
 from datasets import Dataset
 from grpo_runs import WITHOUT_EVALUATION, Spy, by_place, logged, make_trainer, tiny_model, weights_of
+from tiny_models import make_model, random_codes
 
 from etegrec_hf import (
     ETEGRecGRPOConfig,

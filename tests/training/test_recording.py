@@ -36,8 +36,8 @@ def trainer(item_tokenizer, prepared, folder, record, **arguments) -> ETEGRecTra
         model,
         ETEGRecTrainingArguments(str(folder), **(settings | arguments)),
         prepared.item_ids,
-        SequenceDataset(prepared.train, 50, every_position=True),
-        SequenceDataset(prepared.validation, 50, every_position=False),
+        SequenceDataset.for_training(prepared.train, 50),
+        eval_dataset=SequenceDataset.for_evaluation(prepared.validation, 50),
         item_titles=prepared.title_of,
         record=record,
     )

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_model, random_codes
 from grpo_runs import make_trainer as make_grpo_trainer
 from html_reader import Page, columns
+from tiny_models import make_model, random_codes
 
 from etegrec_hf import (
     ETEGRecTrainer,
@@ -37,7 +37,7 @@ SAMPLED = 30  # users that are evaluated on
 
 
 def evaluated_of(prepared) -> SequenceDataset:
-    return SequenceDataset(prepared.validation, 20, every_position=False, limit=SAMPLED)
+    return SequenceDataset.for_evaluation(prepared.validation, 20, limit=SAMPLED)
 
 
 def make_trainer(prepared, folder, titles=True, arguments=ETEGRecTrainingArguments, **options) -> ETEGRecTrainer:
@@ -49,8 +49,8 @@ def make_trainer(prepared, folder, titles=True, arguments=ETEGRecTrainingArgumen
         model,
         arguments(str(folder), **(settings | {"learning_rate": 1e-2} | options)),
         prepared.item_ids,
-        SequenceDataset(prepared.train, 20, every_position=True),
-        evaluated_of(prepared),
+        SequenceDataset.for_training(prepared.train, 20),
+        eval_dataset=evaluated_of(prepared),
         item_titles={item_id: f"{item_id} {EVIL}" for item_id in prepared.item_ids[::2]} if titles else None,
     )
 
@@ -295,7 +295,7 @@ def test_an_item_tokenizer_has_a_report_too(prepared, tmp_path):
 def test_reinforcement_learning_stands_beside_where_it_started(prepared, tmp_path):
     trainer = make_grpo_trainer(prepared, tmp_path, max_steps=2, eval_strategy="steps", eval_steps=2)
     trainer.train()
-    evaluated = SequenceDataset(prepared.validation, 20, every_position=False)
+    evaluated = SequenceDataset.for_evaluation(prepared.validation, 20)
     page = read(write_run_report(trainer, prepared, evaluated))
     systems = [row["system"] for row in columns(page.sections["results"][0])]
     assert systems == ["this model", "before this run", "popularity", "transitions"]

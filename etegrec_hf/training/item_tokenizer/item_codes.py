@@ -203,6 +203,6 @@ def build_recommender(
     if model.config.has_semantic_embedding:
         model.catalogue.set_semantic_embedding(embeddings)
     else:
-        model.check_semantic_embedding(embeddings)
+        model.catalogue.check_embeddings(embeddings)
     refresh_item_codes(model, strategy, embeddings)
     return model
