@@ -40,7 +40,7 @@ TINY = {
     "train": {"d_model": 16, "d_ff": 16, "d_kv": 8, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 2,
               "num_train_epochs": 2, "num_beams": 10, "num_transitions": 5, **COMMON},
     "finetune": {"num_train_epochs": 1, "num_beams": 10, **COMMON},
-    "evaluate": {"num_beams": 10, "transitions": 0.2},
+    "evaluate": {"num_beams": 10, "transition_weight": 0.2},
     "variants": {"full": {}, "no finetuning": {"finetune": None},
                  "no SIA": {"train": {"sia_weight": 0}, "finetune": None},
                  "no votes": {"evaluate": {"transitions": 0}}},

@@ -22,6 +22,7 @@ from ..data.progress import WorkProgress
 from ..data.sharded_parquet import ShardedParquet
 from ..data.splits import SPLIT_NAMES
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
+from ..models.search import SearchOptions
 from ..models.tokenization_etegrec import ETEGRecTokenizer
 from .recommend_split import recommendations
 
@@ -37,18 +38,15 @@ READ_SIZE = 1 << 20  # bytes that are hashed together
 
 
 @dataclass(frozen=True)
-class RecommendOptions:
-    """What is recommended, and how.
+class RecommendOptions(SearchOptions):
+    """[`SearchOptions`], and for whom.
 
     Raises:
-        ValueError: a number below 1, or a `split` or `unknown` that doesn't exist.
+        ValueError: what [`SearchOptions`] refuses.
+        ValueError: `batch_size` or `shard_size` below 1.
+        ValueError: a `split` or `unknown` that doesn't exist.
     """
 
-    top_k: int = field(default=10, metadata={"help": "Items to recommend."})
-    num_beams: int = field(default=20, metadata={"help": "Beams; `top_k` where that is more."})
-    exclude_history: bool = field(default=False, metadata={"help": "Recommend no item of the history."})
-    rerank: float = field(default=0.0, metadata={"help": "Weight of preference re-ranking, see `recommend`."})
-    transitions: float = field(default=0.0, metadata={"help": "Share of transition votes, see `recommend`."})
     unknown: str = field(default="error", metadata={"help": "'skip' leaves out items that the model doesn't know."})
     split: str = field(default="test", metadata={"help": "With --data: whose rows are read."})
     include_target: bool = field(
@@ -59,7 +57,8 @@ class RecommendOptions:
     shard_size: int = field(default=8192, metadata={"help": "With --data: users that are done or not done together."})
 
     def __post_init__(self):
-        for name in ("top_k", "num_beams", "batch_size", "shard_size"):
+        super().__post_init__()
+        for name in ("batch_size", "shard_size"):
             check_positive(name, getattr(self, name))
         check_choice("split", self.split, SPLIT_NAMES)
         check_choice("unknown", self.unknown, ("error", "skip"))
@@ -158,23 +157,13 @@ def recommend_rows(
     split = known_histories(rows, tokenizer, options)
     items = np.zeros((len(split), options.top_k), dtype=np.int64)
     scores = np.zeros((len(split), options.top_k), dtype=np.float32)
-    beams = max(options.num_beams, options.top_k)
     empty = int((np.diff(split.offsets) == 1).sum())
     advance(empty)
     if empty < len(split):
         with torch.autocast(model.device.type, torch.bfloat16, enabled=options.bf16):
-            for chosen, *found in recommendations(
-                model,
-                split,
-                options.top_k,
-                beams,
-                options.batch_size,
-                exclude_history=options.exclude_history,
-                rerank=options.rerank,
-                transitions=options.transitions,
-            ):
-                items[chosen], scores[chosen] = found
-                advance(len(chosen))
+            for batch in recommendations(model, split, options, options.batch_size):
+                items[batch.rows], scores[batch.rows] = batch.items, batch.scores
+                advance(len(batch.rows))
     listed = items > 0  # [rows, top_k]
     offsets = pa.array(np.concatenate([[0], listed.sum(axis=1).cumsum()]), pa.int32())
     ids = pa.array(tokenizer.item_ids, pa.string()).take(pa.array(items[listed] - 1))

@@ -12,6 +12,7 @@ from ..data.prepared import PreparedDataset
 from ..data.progress import WorkProgress
 from ..data.splits import SPLIT_NAMES
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
+from ..models.search import SearchOptions
 from ..models.tokenization_etegrec import ETEGRecTokenizer
 from .baselines import baselines
 from .metrics import KS, confidence_intervals, ranking_metrics, spread_metrics, target_ranks
@@ -25,15 +26,17 @@ class EvaluateOptions:
     """Options of [`evaluate`].
 
     Raises:
-        ValueError: a number below 1, or a `split` that is neither validation nor test.
+        ValueError: a number below 1.
+        ValueError: a `split` that is neither validation nor test.
+        ValueError: weights that [`SearchOptions`] refuses.
     """
 
     split: str = field(default="test", metadata={"help": "validation or test."})
     num_beams: int = field(default=50, metadata={"help": "Beams; metrics at longer lists are left out."})
-    rerank: float = field(
+    rerank_weight: float = field(
         default=0.0, metadata={"help": "Weight of preference re-ranking; choose it on the validation split."}
     )
-    transitions: float = field(
+    transition_weight: float = field(
         default=0.0, metadata={"help": "Share of transition votes; choose it on the validation split."}
     )
     batch_size: int = field(default=64, metadata={"help": "Users at a time."})
@@ -46,6 +49,17 @@ class EvaluateOptions:
         check_choice("split", self.split, SPLIT_NAMES[1:])
         check_positive("num_beams", self.num_beams)
         check_positive("batch_size", self.batch_size)
+        _ = self.search  # raises what is wrong with it
+
+    @property
+    def search(self) -> SearchOptions:
+        """How items are searched for."""
+        return SearchOptions(
+            top_k=min(max(KS), self.num_beams),
+            num_beams=self.num_beams,
+            rerank_weight=self.rerank_weight,
+            transition_weight=self.transition_weight,
+        )
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,7 @@ class Evaluation:
         intervals (`dict[str, tuple[float, float]]`): of the metrics, see [`confidence_intervals`].
         baselines (`dict[str, dict[str, float]]`): metrics of each baseline.
         protocol (`dict`): how all of it was measured, see [`protocol_of`].
-        rerank, transitions (`float`): weights of the search.
+        rerank_weight, transition_weight (`float`): of the search.
         ranks (`np.ndarray` of shape `(users,)`): rank of each user's target, from 1; 0 where it isn't listed.
     """
 
@@ -69,8 +83,8 @@ class Evaluation:
     intervals: dict[str, tuple[float, float]]
     baselines: dict[str, dict[str, float]]
     protocol: dict[str, Any]
-    rerank: float
-    transitions: float
+    rerank_weight: float
+    transition_weight: float
     ranks: np.ndarray
 
     def figures(self) -> dict[str, Any]:
@@ -103,13 +117,10 @@ def evaluate(
         ranked = recommend_split(
             model,
             split,
-            min(max(KS), options.num_beams),
-            options.num_beams,
+            options.search,
             options.batch_size,
             seen,
             partial(progress.work_done, progress.begin("evaluating", len(split), "users")),
-            rerank=options.rerank,
-            transitions=options.transitions,
         )
     dtype = "bfloat16 autocast" if options.bf16 else str(model.dtype).removeprefix("torch.")
     return Evaluation(
@@ -119,7 +130,7 @@ def evaluate(
         intervals=confidence_intervals(ranked, split.targets),
         baselines=baselines(data, split, exclude_seen=options.exclude_seen),
         protocol=protocol_of(data, options.split, options.exclude_seen, num_beams=options.num_beams, dtype=dtype),
-        rerank=options.rerank,
-        transitions=options.transitions,
+        rerank_weight=options.rerank_weight,
+        transition_weight=options.transition_weight,
         ranks=target_ranks(ranked, split.targets),
     )

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..data.prepared import Split
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
+from ..models.search import SearchOptions
 from .recommend_split import recommend_split
 
 
@@ -38,7 +39,7 @@ def sample_recommendations(
         top_k, num_beams (`int`, *optional*): as in `model.recommend`.
     """
     chosen = np.unique(np.linspace(0, len(split) - 1, users).round().astype(np.int64))
-    ranked = recommend_split(model, split.take(chosen), top_k, num_beams)
+    ranked = recommend_split(model, split.take(chosen), SearchOptions(top_k, num_beams))
     samples = []
     for row, listed in zip(chosen, ranked):
         *history, target = split.row(row).tolist()

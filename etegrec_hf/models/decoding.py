@@ -10,7 +10,7 @@ from .code_trie import AllCodes
 from .encoded_history import EncodedHistory, encode_history
 from .histories import EncodedBatch, Histories
 from .logits_process import CodeTrieLogitsProcessor
-from .search import EncodedReading, Reading, SamplingOptions, SearchOptions, sample, search
+from .search import Reading, SamplingOptions, SearchOptions, reading_of, sample, search
 
 if TYPE_CHECKING:
     from .modeling_etegrec import ETEGRecForConditionalGeneration
@@ -119,13 +119,12 @@ class ItemDecoding(GenerationMixin):
             )
         return output
 
-    @torch.no_grad()
     def recommend(
         self: "ETEGRecForConditionalGeneration",
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.LongTensor | None = None,
         top_k: int = 10,
-        num_beams: int = 20,
+        num_beams: int | None = None,
         exclude: torch.LongTensor | None = None,
         allowed: torch.LongTensor | None = None,
         exclude_history: bool = False,
@@ -144,7 +143,8 @@ class ItemDecoding(GenerationMixin):
             input_ids (`torch.LongTensor` of shape `(batch, items * code_length)`): token ids of histories.
             attention_mask (`torch.LongTensor` of the same shape, *optional*): 0 on padding; by default on pad tokens.
             top_k (`int`, *optional*, defaults to 10): items per user.
-            num_beams (`int`, *optional*, defaults to 20): prefixes that each level keeps; at least `top_k`.
+            num_beams (`int`, *optional*): prefixes that each level keeps, at least `top_k`; by default 20, or `top_k`
+                where that is more.
             exclude (`torch.LongTensor` of shape `(batch, n)`, *optional*): item indices that each user must not get,
                 padded with 0.
             allowed (`torch.LongTensor` of shape `(n,)`, *optional*): item indices that all users must choose from.
@@ -175,10 +175,9 @@ class ItemDecoding(GenerationMixin):
             ValueError: weights that give NaN.
         """
         options = SearchOptions(top_k, num_beams, exclude_history, rerank_weight, transition_weight, max_batch_tokens)
-        beam = search(_reading(self, input_ids, attention_mask, encoded), options, exclude, allowed)
+        beam = search(reading_of(self, input_ids, attention_mask, encoded), options, exclude, allowed)
         return beam.items, beam.scores
 
-    @torch.no_grad()
     def sample_items(
         self: "ETEGRecForConditionalGeneration",
         input_ids: torch.LongTensor | None = None,
@@ -213,7 +212,7 @@ class ItemDecoding(GenerationMixin):
         Source: Kool, van Hoof and Welling, Stochastic Beams and Where to Find Them (2019).
         """
         options = SamplingOptions(num_samples, temperature, exclude_history, max_batch_tokens)
-        beam = sample(_reading(self, input_ids, attention_mask, encoded), options, exclude, allowed, generator)
+        beam = sample(reading_of(self, input_ids, attention_mask, encoded), options, exclude, allowed, generator)
         return beam.items, beam.scores
 
     def encode_history(
@@ -244,17 +243,3 @@ class ItemDecoding(GenerationMixin):
             ValueError: `past` with a bidirectional encoder.
         """
         return encode_history(self, Histories.checked(self.config, input_ids, attention_mask), past)
-
-
-def _reading(
-    model: "ETEGRecForConditionalGeneration",
-    input_ids: torch.LongTensor | None,
-    attention_mask: torch.LongTensor | None,
-    encoded: EncodedHistory | None,
-) -> Reading | EncodedReading:
-    """The histories that a caller gave, in one of two ways."""
-    if encoded is not None and input_ids is None and attention_mask is None:
-        return EncodedReading(model, encoded)
-    if input_ids is None or encoded is not None:
-        raise ValueError("give histories either as `input_ids`, with their `attention_mask`, or as `encoded`.")
-    return Reading(model, Histories.checked(model.config, input_ids, attention_mask))

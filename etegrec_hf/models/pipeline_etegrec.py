@@ -109,11 +109,10 @@ class SequentialRecommendationPipeline(Pipeline):
         encoded = self.tokenizer([request["history"]], unknown=unknown)
         return {name: torch.tensor(rows) for name, rows in {**encoded, "exclude": [items]}.items()}
 
-    def _forward(self, model_inputs, top_k=10, num_beams=None, **kwargs):
-        beams = max(20, top_k) if num_beams is None else num_beams
+    def _forward(self, model_inputs, **kwargs):
         if not model_inputs["exclude"].any():
             model_inputs = {**model_inputs, "exclude": None}
-        items, scores = self.model.recommend(**model_inputs, top_k=top_k, num_beams=beams, **kwargs)
+        items, scores = self.model.recommend(**model_inputs, **kwargs)
         return {"items": items, "scores": scores}  # [batch, top_k], which the pipeline takes apart by row
 
     def postprocess(self, model_outputs):

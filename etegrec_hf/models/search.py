@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # Tokens that a search holds at a time: on a CPU as many as caches like, on a GPU enough to keep it busy
 MAX_BATCH_TOKENS = {"cpu": 4096, "cuda": 131072}
 
+NUM_BEAMS = 20  # where nobody says how many
+
 
 @dataclass(frozen=True)
 class SearchOptions:
@@ -27,7 +29,8 @@ class SearchOptions:
 
     Args:
         top_k (`int`, *optional*, defaults to 10): items per user.
-        num_beams (`int`, *optional*, defaults to 20): prefixes that each level keeps; at least `top_k`.
+        num_beams (`int`, *optional*): prefixes that each level keeps, at least `top_k`; by default 20, or `top_k`
+            where that is more.
         exclude_history (`bool`, *optional*, defaults to `False`): whether no user gets an item of their history.
         rerank_weight (`float`, *optional*, defaults to 0.0): weight of preference re-ranking, see `recommend`.
         transition_weight (`float`, *optional*, defaults to 0.0): share of transition votes, see `recommend`.
@@ -42,16 +45,18 @@ class SearchOptions:
     """
 
     top_k: int = field(default=10, metadata={"help": "Items to recommend."})
-    num_beams: int = field(default=20, metadata={"help": "Beams, at least `top_k`."})
+    num_beams: int | None = field(
+        default=None, metadata={"help": "Beams; by default 20, or `top_k` where that is more."}
+    )
     exclude_history: bool = field(default=False, metadata={"help": "Recommend no item of the history."})
     rerank_weight: float = field(default=0.0, metadata={"help": "Weight of preference re-ranking, see `recommend`."})
     transition_weight: float = field(default=0.0, metadata={"help": "Share of transition votes, see `recommend`."})
     max_batch_tokens: int | None = field(default=None, metadata={"help": "Tokens that are decoded together at most."})
 
     def __post_init__(self):
-        if self.top_k < 1 or self.num_beams < self.top_k:
+        if self.top_k < 1 or self.beams < self.top_k:
             raise ValueError(
-                f"`num_beams` is {self.num_beams} and `top_k` {self.top_k}; a beam must be at least as wide as the "
+                f"`num_beams` is {self.beams} and `top_k` {self.top_k}; a beam must be at least as wide as the "
                 "list, and the list at least 1 long."
             )
         if not 0 <= self.rerank_weight < math.inf:
@@ -59,6 +64,11 @@ class SearchOptions:
         if not 0 <= self.transition_weight < 1:
             raise ValueError(f"`transition_weight` is {self.transition_weight}; give a share from 0 on and below 1.")
         check_batch_tokens(self.max_batch_tokens)
+
+    @property
+    def beams(self) -> int:
+        """Prefixes that each level keeps."""
+        return max(NUM_BEAMS, self.top_k) if self.num_beams is None else self.num_beams
 
     def check_model(self, model: "ETEGRecForConditionalGeneration") -> None:
         """Looks whether a model has what the weights need.
@@ -156,6 +166,26 @@ class EncodedReading:
         return EncodedBatch(items.input_ids, items.attention_mask, self.read.states[rows, columns])
 
 
+def reading_of(
+    model: "ETEGRecForConditionalGeneration",
+    input_ids: torch.LongTensor | None = None,
+    attention_mask: torch.LongTensor | None = None,
+    encoded: EncodedHistory | None = None,
+) -> Reading | EncodedReading:
+    """Returns histories as [`search`] and [`sample`] take them; arguments as in `recommend`.
+
+    Raises:
+        ValueError: histories in both ways or in none.
+        ValueError: a history of only padding or broken items, or one that a model of other sizes encoded.
+    """
+    if encoded is not None and input_ids is None and attention_mask is None:
+        return EncodedReading(model, encoded)
+    if input_ids is None or encoded is not None:
+        raise ValueError("give histories either as `input_ids`, with their `attention_mask`, or as `encoded`.")
+    return Reading(model, Histories.checked(model.config, input_ids, attention_mask))
+
+
+@torch.no_grad()
 def search(
     reading: Reading | EncodedReading,
     options: SearchOptions,
@@ -186,12 +216,13 @@ def search(
             model, encoded, constraints.of_users(rows), transition_weight=options.transition_weight
         )
         decoder = BeamDecoder(model, encoded)
-        beam = beam_search(decoder, distribution, options.num_beams)
+        beam = beam_search(decoder, distribution, options.beams)
         return _reranked(beam, decoder, options.rerank_weight) if options.rerank_weight else beam
 
-    return _in_batches(reading, options.top_k, options.num_beams, options.max_batch_tokens, find)
+    return _in_batches(reading, options.top_k, options.beams, options.max_batch_tokens, find)
 
 
+@torch.no_grad()
 def sample(
     reading: Reading | EncodedReading,
     options: SamplingOptions,

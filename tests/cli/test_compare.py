@@ -40,7 +40,7 @@ def test_evaluate_keeps_ranks_and_how_it_measured(results, prepared):
     rank = ranks["rank"].to_numpy()
     assert np.mean((rank > 0) & (rank <= 5)) == pytest.approx(result["test"]["recall@5"])
     assert result["seeds"] == {"finetuning": 0}
-    assert result["rerank"] == 0.0
+    assert result["rerank_weight"] == 0.0
     assert set(result["protocol"]["data"]) == {"items", "train", "test"}
 
 

@@ -70,7 +70,7 @@ def test_a_local_folder_used_there(model, tokenizer, folder, stranger, tmp_path)
 
 
 def test_a_model_with_all_options_used_there(codes, tokenizer, stranger, tmp_path):
-    options = {"transition_weight": 0.5, "rerank": 4.0}
+    options = {"transition_weight": 0.5, "rerank_weight": 4.0}
     kind = {"reads_items": True, "constrained_softmax": True, "has_repeat_bias": True, "num_transitions": 3}
     model = make_model(codes, 8, encoder_attention="causal", **kind)
     model.catalogue.set_transitions(torch.randint(1, 41, (40, 3)), torch.rand(40, 3))

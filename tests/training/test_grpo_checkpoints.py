@@ -11,6 +11,7 @@ from etegrec_hf import (
 )
 from etegrec_hf.evaluation.metrics import ranking_metrics
 from etegrec_hf.evaluation.recommend_split import recommend_split
+from etegrec_hf.models.search import SearchOptions
 from etegrec_hf.training.base.checkpoints import last_checkpoint
 
 
@@ -32,7 +33,7 @@ def test_the_starting_model_is_measured_and_may_be_the_best(prepared, tmp_path):
 def test_evaluation_ranks_and_tells_how_lists_spread(prepared, tmp_path):
     run = make_trainer(prepared, tmp_path, max_steps=2)
     model = run.model.eval()
-    ranked = recommend_split(model, prepared.validation, 20, num_beams=20)
+    ranked = recommend_split(model, prepared.validation, SearchOptions(20, 20))
     expected = ranking_metrics(ranked, prepared.validation.targets)
     frequency = np.bincount(prepared.train.sequences, minlength=prepared.n_items + 1)
     expected["coverage@10"] = len(np.unique(ranked[:, :10])) / prepared.n_items

@@ -36,7 +36,7 @@ class RecommenderOptions:
     )
     num_transitions: int = field(
         default=ETEGRecConfig.num_transitions,
-        metadata={"help": "Items kept that came next to each item, for --transitions of recommend and evaluate."},
+        metadata={"help": "Items kept that came next to each item, which --transition-weight asks for."},
     )
     max_history: int = field(
         default=ETEGRecConfig.max_history, metadata={"help": "Items of a history that are read, the last ones."}
