@@ -1,6 +1,7 @@
 """Ranked items for a whole split."""
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -10,6 +11,20 @@ from ..data.prepared import Split
 from ..data.sequences import SequenceDataset
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from .seen import padded_rows
+
+
+class RankedBatch(NamedTuple):
+    """What is recommended for some rows of a split.
+
+    Args:
+        rows (`np.ndarray` of shape `(batch,)`): of the split.
+        items (`np.ndarray` of shape `(batch, top_k)`): item indices, best first.
+        scores (`np.ndarray` of shape `(batch, top_k)`): of these items.
+    """
+
+    rows: np.ndarray
+    items: np.ndarray
+    scores: np.ndarray
 
 
 def recommend_split(
@@ -56,7 +71,7 @@ def recommendations(
     exclude_history: bool = False,
     rerank: float = 0.0,
     transitions: float = 0.0,
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+) -> Iterator[RankedBatch]:
     """Recommends for a split batch by batch, in the order of the histories' lengths.
 
     Args:
@@ -64,8 +79,7 @@ def recommendations(
         exclude_history, rerank, transitions: as in `model.recommend`.
 
     Yields:
-        rows of the split `[batch]`, their item indices `[batch, top_k]` and scores `[batch, top_k]`. Rows
-        without a history are passed over.
+        [`RankedBatch`] of rows with a history.
 
     Raises:
         ValueError: no row has a history.
@@ -87,4 +101,4 @@ def recommendations(
             rerank=rerank,
             transitions=transitions,
         )
-        yield rows, items.cpu().numpy(), scores.cpu().numpy()
+        yield RankedBatch(rows, items.cpu().numpy(), scores.cpu().numpy())
