@@ -1,64 +1,14 @@
 """End-to-end generative recommendation with learnable item tokenization, for the Hugging Face ecosystem."""
 
+import ast
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
-
-from .registration import register
 
 __version__ = "0.1.0"
 
-register()
-
-# Public names and where they live: imported when first asked for, so that `import etegrec_hf` needs neither torch nor
-# transformers. Type checkers and editors read the same from the imports below.
-_LAZY = {
-    "ETEGRecConfig": "models.configuration_etegrec",
-    "ETEGRecForConditionalGeneration": "models.modeling_etegrec",
-    "ETEGRecTokenizer": "models.tokenization_etegrec",
-    "RQVAEConfig": "models.configuration_rqvae",
-    "RQVAEModel": "models.modeling_rqvae",
-    "SequentialRecommendationPipeline": "models.pipeline_etegrec",
-    "CodeTrie": "models.code_trie",
-    "CodeTrieLogitsProcessor": "models.logits_process",
-    "EncodedHistory": "models.encoded_history",
-    "ETEGRecTrainer": "training.recommender.trainer",
-    "ETEGRecTrainingArguments": "training.recommender.arguments",
-    "FinetuningArguments": "training.recommender.arguments",
-    "RQVAETrainer": "training.item_tokenizer.trainer",
-    "RQVAETrainingArguments": "training.item_tokenizer.arguments",
-    "ETEGRecGRPOConfig": "training.grpo.arguments",
-    "ETEGRecGRPOTrainer": "training.grpo.trainer",
-    "prompt_dataset": "training.grpo.prompts",
-    "HitReward": "training.grpo.rewards",
-    "SemanticReward": "training.grpo.rewards",
-    "PrefixReward": "training.grpo.rewards",
-    "RankReward": "training.grpo.rewards",
-    "TransitionReward": "training.grpo.rewards",
-    "CollaborativeReward": "training.grpo.rewards",
-    "PopularityPenalty": "training.grpo.rewards",
-    "write_run_report": "training.base.run_report",
-    "AlternatingPhaseCallback": "training.recommender.callbacks",
-    "CodeRefreshCallback": "training.recommender.callbacks",
-    "assign_item_codes": "training.item_tokenizer.item_codes",
-    "build_recommender": "training.item_tokenizer.item_codes",
-    "CollaborativeTrainer": "training.collaborative.trainer",
-    "CollaborativeTrainingArguments": "training.collaborative.arguments",
-    "PreparedDataset": "data.prepared",
-    "SourceOptions": "data.sources",
-    "prepare": "data.prepare",
-    "TrainingRecord": "hub.training_record",
-    "publish": "hub.publish",
-    "publish_dataset": "hub.dataset_folder",
-    "WholeSequenceDataset": "data.sequences",
-    "SequenceDataset": "data.sequences",
-    "StreamedSequences": "data.streamed_sequences",
-    "strongest_transitions": "data.transitions",
-    "tokenizer_diagnostics": "evaluation.code_diagnostics",
-    "RecommendOptions": "evaluation.batch_recommend",
-    "batch_recommend": "evaluation.batch_recommend",
-    "recommend_rows": "evaluation.batch_recommend",
-}
-
+# The public names. Type checkers and editors read these imports, and so does this module: it imports a name's module
+# when the name is first asked for, so that `import etegrec_hf` needs neither torch nor transformers.
 # isort: off
 if TYPE_CHECKING:
     from .data.prepare import prepare as prepare
@@ -71,6 +21,12 @@ if TYPE_CHECKING:
         RecommendOptions as RecommendOptions,
         batch_recommend as batch_recommend,
         recommend_rows as recommend_rows,
+    )
+    from .evaluation.comparison import compare as compare
+    from .evaluation.evaluate import (
+        EvaluateOptions as EvaluateOptions,
+        Evaluation as Evaluation,
+        evaluate as evaluate,
     )
     from .evaluation.code_diagnostics import tokenizer_diagnostics as tokenizer_diagnostics
     from .hub.dataset_folder import publish_dataset as publish_dataset
@@ -117,13 +73,22 @@ if TYPE_CHECKING:
     from .training.recommender.trainer import ETEGRecTrainer as ETEGRecTrainer
 # isort: on
 
-__all__ = [*_LAZY]
+
+def _modules_of_names() -> dict[str, str]:
+    """Returns the module of each public name, as the imports above say."""
+    (public,) = (node for node in ast.parse(Path(__file__).read_text("utf-8")).body if isinstance(node, ast.If))
+    imports = (line for line in public.body if isinstance(line, ast.ImportFrom))
+    return {name.name: f".{line.module}" for line in imports for name in line.names}
+
+
+_MODULES = _modules_of_names()
+__all__ = [*_MODULES]
 
 
 def __getattr__(name: str):
-    if name not in _LAZY:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    return getattr(import_module(_MODULES[name], __name__), name)
 
 
 def __dir__() -> list[str]:

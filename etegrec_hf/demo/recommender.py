@@ -67,6 +67,21 @@ class RandomHistory:
     next_id: str | None = None
 
 
+@dataclass(frozen=True)
+class SimilarItems:
+    """Items that share the longest prefix of codes with an item.
+
+    Args:
+        item_ids (`list[str]`): the first ones.
+        shared_codes (`int`): length of the prefix; 0 if no item shares even the first code.
+        total (`int`): how many such items there are in all.
+    """
+
+    item_ids: list[str]
+    shared_codes: int
+    total: int
+
+
 class DemoRecommender:
     """A model, its tokenizer, and maybe the data it was trained on.
 
@@ -245,17 +260,12 @@ class DemoRecommender:
             places = {beam_place: place for place, beam_place in enumerate(exists.tolist())}
         return beam
 
-    def similar(self, item_id: str, limit: int) -> tuple[list[str], int, int]:
-        """Items that share the longest prefix of codes with an item, without those that were removed.
-
-        Returns:
-            the first `limit` item ids, how many codes they share (0 if no item shares even the first), and how many
-            such items there are in all.
-        """
+    def similar(self, item_id: str, limit: int) -> SimilarItems:
+        """Returns the first `limit` items that share the longest prefix of codes with an item, but no removed ones."""
         tokens, index = self.tokenizer.item_tokens, self._indices[item_id]
         shared = (tokens == tokens[index]).long().cumprod(1).sum(1)  # [n_items + 1] codes from the first on
         shared[self.model.catalogue.is_removed.cpu()] = 0
         shared[[0, index]] = 0
         length = int(shared.max())
         rows = (shared == length).nonzero().squeeze(1) if length else shared[:0]
-        return self.tokenizer.ids_of(rows[:limit]), length, len(rows)
+        return SimilarItems(self.tokenizer.ids_of(rows[:limit]), length, len(rows))

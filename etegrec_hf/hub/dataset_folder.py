@@ -8,13 +8,13 @@ from pathlib import Path
 
 import datasets
 import torch
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, snapshot_download
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 from ..data.dataset_card import UNKNOWN, dataset_card, license_of
 from ..data.named_embeddings import embedding_names, read_embedding
 from ..data.prepared import PreparedDataset
 from ..data.splits import SPLIT_NAMES
-from .client import HUB_ID, hub_errors
+from .client import HUB_ID, cached_repository, hub_errors
 from .repository import open_repository
 
 
@@ -31,16 +31,9 @@ def local_dataset(name: str, splits: tuple[str, ...] = SPLIT_NAMES) -> str:
     """
     if Path(name).exists() or not re.fullmatch(HUB_ID, name):
         return name  # whose errors its reader knows best
-    with hub_errors(name):
-        try:
-            patterns = [f"sequences/{split}.parquet" for split in splits]
-            patterns += ["items/*.parquet", "embeddings/*.parquet", "statistics.json"]
-            return snapshot_download(name, repo_type="dataset", allow_patterns=patterns)
-        except FileNotFoundError as error:  # nothing in the cache, and no way to the Hub
-            raise FileNotFoundError(
-                f"{name!r} is no folder, and the cache doesn't hold a dataset of that name while the Hub can't be "
-                "reached; check the name or the connection, or make one with `etegrec prepare`."
-            ) from error
+    patterns = [f"sequences/{split}.parquet" for split in splits]
+    patterns += ["items/*.parquet", "embeddings/*.parquet", "statistics.json"]
+    return cached_repository(name, "dataset", patterns)
 
 
 def load_prepared(name: str, stream: bool = False, map_embeddings: bool = False) -> PreparedDataset:

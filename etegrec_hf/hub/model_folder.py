@@ -6,7 +6,6 @@ import zipfile
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -14,7 +13,7 @@ from ..data.folders import check_output_dir, complete_or_absent
 from ..evaluation.evaluate import Evaluation
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.tokenization_etegrec import ETEGRecTokenizer
-from .client import HUB_ID, hub_errors
+from .client import HUB_ID, cached_repository
 from .model_card import write_model_card
 from .training_record import TrainingRecord
 
@@ -33,14 +32,7 @@ def local_folder(name: str) -> Path:
         return Path(name)
     if not re.fullmatch(HUB_ID, name):
         raise FileNotFoundError(f"{name!r} is no folder; give a model's folder, or its id on the Hub (user/name).")
-    with hub_errors(name):
-        try:
-            return Path(snapshot_download(name, allow_patterns=SHIPPED))
-        except FileNotFoundError as error:  # nothing in the cache, and no way to the Hub
-            raise FileNotFoundError(
-                f"{name!r} is no folder, and the cache doesn't hold a repository of that name while the Hub can't be "
-                "reached; check the name or the connection."
-            ) from error
+    return Path(cached_repository(name, "model", SHIPPED))
 
 
 def check_files(folder: str | Path, required: tuple[str, ...] = MODEL_FILES) -> None:

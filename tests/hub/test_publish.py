@@ -20,6 +20,7 @@ RQVAE_CODE = {"configuration_rqvae.py", "modeling_rqvae.py", "model_card.py"}
 WRITER = {"HF_TOKEN": "hf_writer"}
 CODE = {
     "beam_search.py",
+    "code_distribution.py",
     "code_trie.py",
     "configuration_etegrec.py",
     "configuration_rqvae.py",
@@ -27,9 +28,11 @@ CODE = {
     "encoded_history.py",
     "codes_for_new_items.py",
     "headwise_t5.py",
+    "histories.py",
     "history_encoder.py",
     "item_inputs.py",
     "repeat_bias.py",
+    "search.py",
     "target_decoder.py",
     "item_transitions.py",
     "item_catalogue.py",
@@ -38,6 +41,7 @@ CODE = {
     "modeling_etegrec.py",
     "modeling_rqvae.py",
     "pipeline_etegrec.py",
+    "token_layout.py",
     "tokenization_etegrec.py",
 }
 DATA = {
