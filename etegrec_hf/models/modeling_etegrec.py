@@ -242,10 +242,10 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
 
     def _encoded(self, input_ids, attention_mask, encoder_outputs) -> EncodedBatch:
         """Histories and what the encoder makes of them, unless that is given."""
-        if input_ids is not None:
-            if attention_mask is None:
-                attention_mask = (input_ids != self.config.pad_token_id).long()
-            input_ids = input_ids.masked_fill(attention_mask == 0, self.config.pad_token_id)  # wasn't had either
+        if attention_mask is None and input_ids is not None:
+            attention_mask = (input_ids != self.config.pad_token_id).long()
+        elif encoder_outputs is None:  # what is masked wasn't had either
+            input_ids = input_ids.masked_fill(attention_mask == 0, self.config.pad_token_id)
         if encoder_outputs is None:
             encoder_outputs = self.encoder(
                 input_ids=input_ids, attention_mask=attention_mask, item_vectors=self.item_vectors(input_ids)
@@ -273,23 +273,16 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
         ).last_hidden_state  # [B, L, d]
         logits = self._logits_by_level(states).unsqueeze(1)
         logits = self._along(logits, labels.unsqueeze(1), terms_of(self, encoded)).squeeze(1)  # [B, L, K]
-        latents = self._latents(encoded.mean_states(), states[:, 0])
-        return ETEGRecOutput(
-            loss=self._code_loss(logits, labels), logits=logits, **latents, encoder_last_hidden_state=encoded.states
-        )
+        others = self._other_outputs(encoded, encoded.mean_states(), states[:, 0])
+        return ETEGRecOutput(loss=self._code_loss(logits, labels), logits=logits, **others)
 
     def _score_candidates(self, encoded: EncodedBatch, candidates: torch.LongTensor) -> ETEGRecOutput:
         """Scores several items per history: `candidates` `[B, C, L]`."""
         decoder = BeamDecoder(self, encoded)
         logits = candidate_logits(decoder, candidates)
         logits = self._along(logits, candidates, terms_of(self, encoded))  # [B, C, L, K]
-        latents = self._latents(encoded.mean_states(), decoder.start_states[:, 0])
-        return ETEGRecOutput(
-            loss=self._code_loss(logits, candidates),
-            logits=logits,
-            **latents,
-            encoder_last_hidden_state=encoded.states,
-        )
+        others = self._other_outputs(encoded, encoded.mean_states(), decoder.start_states[:, 0])
+        return ETEGRecOutput(loss=self._code_loss(logits, candidates), logits=logits, **others)
 
     def _score_sequences(
         self,
