@@ -13,7 +13,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .data.prepare import prepare as prepare
     from .data.prepared import PreparedDataset as PreparedDataset
-    from .data.sequences import SequenceDataset as SequenceDataset, WholeSequenceDataset as WholeSequenceDataset
+    from .data.sequences import (
+        SequenceDataset as SequenceDataset,
+        WholeSequenceDataset as WholeSequenceDataset,
+    )
     from .data.sources import SourceOptions as SourceOptions
     from .data.streamed_sequences import StreamedSequences as StreamedSequences
     from .data.transitions import strongest_transitions as strongest_transitions
@@ -22,43 +25,39 @@ if TYPE_CHECKING:
         batch_recommend as batch_recommend,
         recommend_rows as recommend_rows,
     )
+    from .evaluation.code_diagnostics import tokenizer_diagnostics as tokenizer_diagnostics
     from .evaluation.comparison import compare as compare
     from .evaluation.evaluate import (
         EvaluateOptions as EvaluateOptions,
         Evaluation as Evaluation,
         evaluate as evaluate,
     )
-    from .evaluation.code_diagnostics import tokenizer_diagnostics as tokenizer_diagnostics
     from .hub.dataset_folder import publish_dataset as publish_dataset
     from .hub.publish import publish as publish
     from .hub.training_record import TrainingRecord as TrainingRecord
+    from .models.beam_search import Beam as Beam
+    from .models.code_distribution import CodeDistribution as CodeDistribution
     from .models.code_trie import CodeTrie as CodeTrie
     from .models.configuration_etegrec import ETEGRecConfig as ETEGRecConfig
     from .models.configuration_rqvae import RQVAEConfig as RQVAEConfig
     from .models.encoded_history import EncodedHistory as EncodedHistory
+    from .models.item_catalogue import ItemCatalogue as ItemCatalogue
     from .models.logits_process import CodeTrieLogitsProcessor as CodeTrieLogitsProcessor
     from .models.modeling_etegrec import ETEGRecForConditionalGeneration as ETEGRecForConditionalGeneration
     from .models.modeling_rqvae import RQVAEModel as RQVAEModel
     from .models.pipeline_etegrec import SequentialRecommendationPipeline as SequentialRecommendationPipeline
+    from .models.search import SearchOptions as SearchOptions
     from .models.tokenization_etegrec import ETEGRecTokenizer as ETEGRecTokenizer
-    from .training.recommender.arguments import (
-        ETEGRecTrainingArguments as ETEGRecTrainingArguments,
-        FinetuningArguments as FinetuningArguments,
+    from .training.base.run_report import write_run_report as write_run_report
+    from .training.collaborative.arguments import (
+        CollaborativeSizes as CollaborativeSizes,
+        CollaborativeTrainingArguments as CollaborativeTrainingArguments,
     )
-    from .training.item_tokenizer.arguments import RQVAETrainingArguments as RQVAETrainingArguments
-    from .training.recommender.callbacks import (
-        AlternatingPhaseCallback as AlternatingPhaseCallback,
-        CodeRefreshCallback as CodeRefreshCallback,
-    )
+    from .training.collaborative.fit import embed_collaborative as embed_collaborative
     from .training.collaborative.trainer import CollaborativeTrainer as CollaborativeTrainer
-    from .training.collaborative.arguments import CollaborativeTrainingArguments as CollaborativeTrainingArguments
     from .training.grpo.arguments import ETEGRecGRPOConfig as ETEGRecGRPOConfig
+    from .training.grpo.fit import train_by_rewards as train_by_rewards
     from .training.grpo.prompts import prompt_dataset as prompt_dataset
-    from .training.grpo.trainer import ETEGRecGRPOTrainer as ETEGRecGRPOTrainer
-    from .training.item_tokenizer.item_codes import (
-        assign_item_codes as assign_item_codes,
-        build_recommender as build_recommender,
-    )
     from .training.grpo.rewards import (
         CollaborativeReward as CollaborativeReward,
         HitReward as HitReward,
@@ -68,8 +67,29 @@ if TYPE_CHECKING:
         SemanticReward as SemanticReward,
         TransitionReward as TransitionReward,
     )
+    from .training.grpo.trainer import ETEGRecGRPOTrainer as ETEGRecGRPOTrainer
+    from .training.item_tokenizer.arguments import RQVAETrainingArguments as RQVAETrainingArguments
+    from .training.item_tokenizer.fit import train_item_tokenizer as train_item_tokenizer
+    from .training.item_tokenizer.item_codes import (
+        assign_item_codes as assign_item_codes,
+        build_recommender as build_recommender,
+    )
+    from .training.item_tokenizer.options import ItemTokenizerOptions as ItemTokenizerOptions
     from .training.item_tokenizer.trainer import RQVAETrainer as RQVAETrainer
-    from .training.base.run_report import write_run_report as write_run_report
+    from .training.recommender.arguments import (
+        ETEGRecTrainingArguments as ETEGRecTrainingArguments,
+        FinetuningArguments as FinetuningArguments,
+    )
+    from .training.recommender.callbacks import (
+        AlternatingPhaseCallback as AlternatingPhaseCallback,
+        CodeRefreshCallback as CodeRefreshCallback,
+    )
+    from .training.recommender.fit import (
+        RecommenderData as RecommenderData,
+        finetune_recommender as finetune_recommender,
+        train_recommender as train_recommender,
+    )
+    from .training.recommender.options import RecommenderOptions as RecommenderOptions
     from .training.recommender.trainer import ETEGRecTrainer as ETEGRecTrainer
 # isort: on
 
