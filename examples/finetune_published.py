@@ -37,7 +37,7 @@ def main(name: str, data_folder: str, output_dir: str, epochs: str = "10") -> No
         FinetuningArguments(output_dir, num_train_epochs=int(epochs)),
         data.item_ids,
         SequenceDataset.for_training(data.train, model.config.max_history),
-        SequenceDataset.for_evaluation(data.validation, model.config.max_history),
+        eval_dataset=SequenceDataset.for_evaluation(data.validation, model.config.max_history),
         item_titles=titles,
         record=TrainingRecord(data.statistics),
     )

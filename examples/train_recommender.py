@@ -38,7 +38,13 @@ def main(
     record = TrainingRecord.read(tokenizer_folder)
     for arguments in stages:
         trainer = ETEGRecTrainer(
-            model, arguments, data.item_ids, train, validation, item_titles=data.title_of, record=record
+            model,
+            arguments,
+            data.item_ids,
+            train,
+            eval_dataset=validation,
+            item_titles=data.title_of,
+            record=record,
         )
         trainer.train()
         trainer.save_model()

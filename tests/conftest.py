@@ -1,4 +1,4 @@
-"""Tiny models and data that every test may use."""
+"""Fixtures that every test may use."""
 
 import os
 
@@ -8,9 +8,10 @@ import pytest
 import torch
 from hypothesis import settings
 from loopback_hub import LoopbackHub
+from tiny_models import make_model, random_codes
 from two_sides import make_stranger
 
-from etegrec_hf import ETEGRecConfig, ETEGRecForConditionalGeneration, ETEGRecTokenizer
+from etegrec_hf import ETEGRecForConditionalGeneration, ETEGRecTokenizer
 from etegrec_hf.data.prepared import PreparedDataset
 from etegrec_hf.data.synthetic import SyntheticProcess
 from etegrec_hf.hub.model_folder import save_model_folder
@@ -18,42 +19,6 @@ from etegrec_hf.hub.training_record import TrainingRecord
 
 settings.register_profile("repository", deadline=None, derandomize=True)
 settings.load_profile("repository")
-
-
-def make_model(codes: torch.Tensor, codebook_size: int, seed: int = 0, **config) -> ETEGRecForConditionalGeneration:
-    """A tiny recommender in eval mode with the given codes `[n_items, code_length]`."""
-    torch.manual_seed(seed)
-    n_items, code_length = codes.shape
-    sizes = {"d_model": 16, "d_ff": 32, "d_kv": 8, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 2}
-    tokenizer_sizes = {"input_size": 12, "hidden_sizes": [16], "latent_size": 8}
-    model = ETEGRecForConditionalGeneration(
-        ETEGRecConfig(
-            n_items=n_items,
-            code_length=code_length,
-            codebook_size=codebook_size,
-            rqvae_config=tokenizer_sizes | {"num_levels": code_length - 1, "codebook_size": codebook_size},
-            **(sizes | config),
-        )
-    ).eval()
-    model.set_item_codes(codes)
-    model.set_semantic_embedding(torch.randn(n_items, 12))
-    if model.repeat_bias is not None:
-        torch.nn.init.normal_(model.repeat_bias, std=0.2)
-    return model
-
-
-def random_codes(n_items: int, code_length: int, codebook_size: int, seed: int = 0) -> torch.Tensor:
-    """Distinct random codes."""
-    generator = torch.Generator().manual_seed(seed)
-    numbers = torch.randperm(codebook_size**code_length, generator=generator)[:n_items]
-    return torch.stack([numbers // codebook_size**level % codebook_size for level in range(code_length)], dim=1)
-
-
-def random_histories(model, lengths: list[int], seed: int = 0) -> torch.Tensor:
-    """Item indices `[len(lengths), longest]`, padded right with 0."""
-    generator = torch.Generator().manual_seed(seed)
-    history = torch.randint(1, model.config.n_items + 1, (len(lengths), max(lengths)), generator=generator)
-    return history * (torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1))
 
 
 @pytest.fixture

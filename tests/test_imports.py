@@ -1,4 +1,4 @@
-"""The two import rules of the design: what may ship, and the one way."""
+"""Import rules: what may ship, the one way through the package, and tests that import no tests."""
 
 import ast
 import importlib
@@ -48,6 +48,13 @@ def test_imports_go_one_way(path):
         if level == len(parts):  # as many dots lead up to the package
             other = module.split(".")[0]
             assert ROOMS.index(other) <= ROOMS.index(room), f"{room} imports {other}"
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parent.rglob("*.py")), ids=lambda path: path.name)
+def test_nothing_is_imported_from_a_test_file(path):
+    """What two test files share stands in a module of helpers; conftest.py is imported by pytest alone."""
+    parts = {part for _, module in imports(path) for part in module.split(".")}
+    assert not {part for part in parts if part.startswith("test_") or part == "conftest"}
 
 
 def test_every_public_name_exists_and_is_documented():

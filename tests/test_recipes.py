@@ -15,18 +15,20 @@ from etegrec_hf.cli.evaluate import EvaluateArguments, EvaluateOptions
 from etegrec_hf.cli.finetune import FinetuneArguments
 from etegrec_hf.cli.parsing import read_config
 from etegrec_hf.cli.prepare import PrepareArguments
-from etegrec_hf.cli.train import RecommenderSizes, TrainArguments
+from etegrec_hf.cli.train import TrainArguments
 from etegrec_hf.cli.train_tokenizer import TokenizerArguments
 from etegrec_hf.training.collaborative.arguments import CollaborativeSizes, CollaborativeTrainingArguments
 from etegrec_hf.training.item_tokenizer.arguments import RQVAETrainingArguments
+from etegrec_hf.training.item_tokenizer.options import ItemTokenizerOptions
 from etegrec_hf.training.recommender.arguments import ETEGRecTrainingArguments, FinetuningArguments
+from etegrec_hf.training.recommender.options import RecommenderOptions
 
 RECIPES = Path(__file__).parents[1] / "examples/recipes"
 CLASSES = {
     "prepare": (PrepareArguments,),
     "embed": (EmbedArguments, CollaborativeSizes, CollaborativeTrainingArguments),
-    "train-tokenizer": (TokenizerArguments, RQVAETrainingArguments),
-    "train": (TrainArguments, RecommenderSizes, ETEGRecTrainingArguments),
+    "train-tokenizer": (TokenizerArguments, ItemTokenizerOptions, RQVAETrainingArguments),
+    "train": (TrainArguments, RecommenderOptions, ETEGRecTrainingArguments),
     "finetune": (FinetuneArguments, FinetuningArguments),
     "evaluate": (EvaluateArguments, EvaluateOptions),
 }

@@ -15,8 +15,8 @@ from ..models.configuration_etegrec import ETEGRecConfig
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.tokenization_etegrec import ETEGRecTokenizer
 from ..training.item_tokenizer.item_codes import assign_item_codes
+from ..training.recommender.options import RecommenderOptions
 from .parsing import parse
-from .train import RecommenderSizes
 
 EXAMPLES = """examples:
   etegrec import-codes Instruments.index.json --data data/instruments --output-dir runs/start
@@ -41,12 +41,12 @@ class ImportArguments:
 def run(argv: list[str]) -> None:
     if argv and not argv[0].startswith("-"):
         argv = ["--index", *argv]
-    arguments, sizes = parse("import-codes", argv, ImportArguments, RecommenderSizes, examples=EXAMPLES)
+    arguments, sizes = parse("import-codes", argv, ImportArguments, RecommenderOptions, examples=EXAMPLES)
     model = import_codes(arguments, sizes)
     print(f"{model.config.n_items} items, codes of length {model.config.code_length}: {arguments.output_dir}")
 
 
-def import_codes(arguments: ImportArguments, sizes: RecommenderSizes) -> ETEGRecForConditionalGeneration:
+def import_codes(arguments: ImportArguments, sizes: RecommenderOptions) -> ETEGRecForConditionalGeneration:
     """Makes and saves an untrained recommender with the index's codes, without an item tokenizer of its own."""
     check_output_dir(arguments.output_dir)
     data = PreparedDataset.load(local_dataset(arguments.data)) if arguments.data else None

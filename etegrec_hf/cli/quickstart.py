@@ -14,14 +14,16 @@ from ..data.prepared import PreparedDataset
 from ..data.synthetic import SyntheticProcess
 from ..evaluation.evaluate import EvaluateOptions, evaluate
 from ..hub.model_folder import load_recommender, record_evaluation
+from ..training.base.run_report import write_run_report
 from ..training.item_tokenizer.arguments import RQVAETrainingArguments
+from ..training.item_tokenizer.options import ItemTokenizerOptions
 from ..training.recommender.arguments import ETEGRecTrainingArguments, FinetuningArguments
+from ..training.recommender.options import RecommenderOptions
 from .finetune import FinetuneArguments, finetune
 from .parsing import parse
 from .printing import PrintArguments
-from .run_folder import report
 from .tables import print_metrics
-from .train import RecommenderSizes, TrainArguments, train
+from .train import TrainArguments, train
 from .train_tokenizer import TokenizerArguments, train_tokenizer
 
 EXAMPLES = """examples:
@@ -63,9 +65,9 @@ def quickstart(arguments: QuickstartArguments) -> dict:
     optimum = process.write(data)
 
     common: dict[str, Any] = {"seed": arguments.seed, "use_cpu": True}
-    sizes: dict[str, Any] = {"hidden_sizes": [64], "latent_size": 32, "num_levels": 2, "codebook_size": 32}
     train_tokenizer(
-        TokenizerArguments(data=data, **sizes),
+        TokenizerArguments(data=data),
+        ItemTokenizerOptions(hidden_sizes=[64], latent_size=32, num_levels=2, codebook_size=32),
         RQVAETrainingArguments(
             tokenizer,
             num_train_epochs=60,
@@ -75,7 +77,6 @@ def quickstart(arguments: QuickstartArguments) -> dict:
             **common,
         ),
     )
-    recommender: dict[str, Any] = {"d_model": 64, "d_ff": 128, "d_kv": 16, "num_layers": 2, "num_decoder_layers": 2}
     training: dict[str, Any] = {
         "per_device_train_batch_size": 128,
         "per_device_eval_batch_size": 256,
@@ -84,7 +85,7 @@ def quickstart(arguments: QuickstartArguments) -> dict:
     }
     alternated = train(
         TrainArguments(data=data, tokenizer=tokenizer, eval_samples=500),
-        RecommenderSizes(**recommender),
+        RecommenderOptions(d_model=64, d_ff=128, d_kv=16, num_layers=2, num_decoder_layers=2),
         ETEGRecTrainingArguments(
             alternating, num_train_epochs=arguments.epochs, warm_epochs=2, learning_rate=5e-3, **training
         ),
@@ -99,7 +100,8 @@ def quickstart(arguments: QuickstartArguments) -> dict:
     record = record_evaluation(model, trained.config, evaluation)
     show_three_users(model, prepared)
     systems = {"this model": evaluation.metrics, **evaluation.baselines, "known optimum": optimum}
-    report(finetuned, prepared, finetuned.eval_dataset, folder=folder, earlier=(alternated,), test=systems)
+    report = write_run_report(finetuned, prepared, finetuned.eval_dataset, folder, (alternated,), systems)
+    print(f"report: {report}")
     results = {
         "test": evaluation.metrics,
         "baselines": evaluation.baselines,

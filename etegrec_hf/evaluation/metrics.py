@@ -1,7 +1,11 @@
 """Ranking metrics on items."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from transformers import EvalPrediction
+
+if TYPE_CHECKING:
+    from transformers import EvalPrediction
 
 KS = (1, 5, 10, 50)
 
@@ -25,7 +29,7 @@ def ranking_metrics(item_index: np.ndarray, target: np.ndarray, ks: tuple[int, .
     return {name: float(values.mean()) for name, values in _by_user(item_index, target, ks).items()}
 
 
-def rank(prediction: EvalPrediction) -> dict[str, float]:
+def rank(prediction: "EvalPrediction") -> dict[str, float]:
     """Returns ranking metrics of what a Trainer predicted: ranked item indices, with targets as labels."""
     return ranking_metrics(prediction.predictions, prediction.label_ids)
 

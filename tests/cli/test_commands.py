@@ -17,13 +17,14 @@ from safetensors.torch import load_file
 
 from etegrec_hf.cli.grpo import GrpoArguments
 from etegrec_hf.cli.parsing import check_keys
-from etegrec_hf.cli.train import RecommenderSizes, TrainArguments
+from etegrec_hf.cli.train import TrainArguments
 from etegrec_hf.data.prepared import PreparedDataset
 from etegrec_hf.data.sequences import WholeSequenceDataset
 from etegrec_hf.hub.model_folder import load_recommender
 from etegrec_hf.hub.training_record import TrainingRecord
 from etegrec_hf.training.grpo.arguments import ETEGRecGRPOConfig
 from etegrec_hf.training.recommender.arguments import ETEGRecTrainingArguments, FinetuningArguments
+from etegrec_hf.training.recommender.options import RecommenderOptions
 from etegrec_hf.training.recommender.trainer import ETEGRecTrainer
 
 TINY = ["--use-cpu", "true", "--disable-tqdm", "true", "--per-device-train-batch-size", "32"]
@@ -314,7 +315,7 @@ def test_the_example_that_recommends(runs, capsys):
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("configs/*.yaml")), ids=lambda path: path.name)
 def test_the_example_configurations_name_fields_that_exist(path):
     values = yaml.safe_load(path.read_text())
-    classes: tuple = (RecommenderSizes, ETEGRecTrainingArguments, TrainArguments)
+    classes: tuple = (RecommenderOptions, ETEGRecTrainingArguments, TrainArguments)
     if "finetune" in path.name:
         classes = (FinetuningArguments, TrainArguments)
     elif "grpo" in path.name:
@@ -325,6 +326,6 @@ def test_the_example_configurations_name_fields_that_exist(path):
 def test_the_seeds_configuration_is_the_default(tmp_path):
     values = yaml.safe_load((EXAMPLES / "configs/instrument2018.yaml").read_text())
     training = ETEGRecTrainingArguments(str(tmp_path), use_cpu=True)
-    sizes = RecommenderSizes()
+    sizes = RecommenderOptions()
     for name, value in values.items():
         assert getattr(sizes if hasattr(sizes, name) else training, name) == value, name

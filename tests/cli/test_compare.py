@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from calling import call, failure
-from conftest import make_model, random_codes
+from tiny_models import make_model, random_codes
 
 from etegrec_hf import ETEGRecTokenizer
 from etegrec_hf.evaluation.comparison import paired_bootstrap
@@ -95,15 +95,18 @@ def test_entries_that_name_no_result(entry, message, capsys):
     assert message in failure(capsys, "compare", "--results", entry)
 
 
-def test_files_that_are_no_results(results, capsys, tmp_path):
-    (tmp_path / "text.json").write_text("[")
-    assert "is no JSON" in failure(capsys, "compare", "--results", f"a={tmp_path / 'text.json'}")
-    (tmp_path / "other.json").write_text("{}")
-    assert "is no result of `etegrec evaluate`" in failure(
-        capsys, "compare", "--results", f"a={tmp_path / 'other.json'}"
-    )
+@pytest.mark.parametrize(("content", "message"), [("[", "is no JSON"), ("{}", "is no result of `etegrec evaluate`")])
+def test_files_that_are_no_results(capsys, tmp_path, content, message):
+    (tmp_path / "other.json").write_text(content)
+    assert message in failure(capsys, "compare", "--results", f"a={tmp_path / 'other.json'}")
+
+
+def test_a_file_that_is_named_twice(results, capsys):
     twice = f"mine={results / 'mine0.json'}"
     assert "names" in failure(capsys, "compare", "--results", twice, twice)
+
+
+def test_a_result_that_was_moved_without_its_users(results, capsys, tmp_path):
     moved = tmp_path / "moved.json"
     moved.write_text((results / "mine0.json").read_text())
     assert "move both together" in failure(capsys, "compare", "--results", f"a={moved}")

@@ -62,7 +62,7 @@ def test_a_training_that_breaks_off_is_resumed_and_leaves_the_dataset_alone(fold
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     command = ["embed", "--data", folder, "--collaborative", "--output-dir", tmp_path / "run", *SMALL]
     with monkeypatch.context() as patch:
-        patch.setattr("etegrec_hf.cli.embed.collaborative_embedding", lambda *args: 1 / 0)
+        patch.setattr("etegrec_hf.training.collaborative.fit.collaborative_embedding", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             main([str(argument) for argument in [*command, "--debug"]])
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
@@ -126,25 +126,25 @@ def test_an_interruption_is_one_line(folder, capsys, monkeypatch):
     assert capsys.readouterr().err == "etegrec embed: interrupted\n"
 
 
-def test_wrong_wishes_are_an_error(folder, tmp_path, capsys):
-    message = failure(capsys, "embed", "--data", folder, "--fuse", "clusters", "--output-dir", tmp_path / "x")
-    assert "mean nothing without --collaborative" in message
-    assert "nothing to do: give --collaborative, --text-model or --fuse" in failure(capsys, "embed", "--data", folder)
-    message = failure(capsys, "embed", "--data", folder, "--collaborative", *SMALL)
-    assert "`output_dir` isn't given; name a new folder with --output-dir" in message
-    message = failure(capsys, "embed", "--data", folder, "--text-model", MODEL, "--text", "{titel}")
-    assert "did you mean 'title'?" in message
-    assert "'nope' is no sentence-transformers model" in failure(
-        capsys, "embed", "--data", folder, "--text-model", "nope"
-    )
-    assert "no embedding 'nope', only ['clusters']" in failure(capsys, "embed", "--data", folder, "--fuse", "nope")
-    message = failure(capsys, "embed", "--data", folder, "--fuse", "clusters", "--normalize", "l3")
-    assert "`normalize` is 'l3'; choose one of none, l2, standardize" in message
-    assert "`split` is 'train'; choose one of validation, test" in failure(
-        capsys, "baselines", "--data", folder, "--split", "train"
-    )
-    assert "holds no collaborative model" in failure(
-        capsys, "baselines", "--data", folder, "--collaborative-model", tmp_path
-    )
-    assert "is no prepared dataset" in failure(capsys, "baselines", "--data", tmp_path)
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("embed --data {data} --fuse clusters --output-dir {new}", "mean nothing without --collaborative"),
+        ("embed --data {data}", "nothing to do: give --collaborative, --text-model or --fuse"),
+        ("embed --data {data} --collaborative", "`output_dir` isn't given; name a new folder with --output-dir"),
+        ("embed --data {data} --text-model {model} --text {{titel}}", "did you mean 'title'?"),
+        ("embed --data {data} --text-model nope", "'nope' is no sentence-transformers model"),
+        ("embed --data {data} --fuse nope", "no embedding 'nope', only ['clusters']"),
+        (
+            "embed --data {data} --fuse clusters --normalize l3",
+            "`normalize` is 'l3'; choose one of none, l2, standardize",
+        ),
+        ("baselines --data {data} --split train", "`split` is 'train'; choose one of validation, test"),
+        ("baselines --data {data} --collaborative-model {empty}", "holds no collaborative model"),
+        ("baselines --data {empty}", "is no prepared dataset"),
+    ],
+)
+def test_wrong_wishes_are_an_error(folder, tmp_path, capsys, command, message):
+    places = {"data": folder, "empty": tmp_path, "new": tmp_path / "x", "model": MODEL}
+    assert message in failure(capsys, *(part.format(**places) for part in command.split()))
     assert PreparedDataset.load(folder).statistics["embedding"] == "clusters (12)"

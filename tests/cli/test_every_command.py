@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from calling import call
-from conftest import make_model, random_codes
+from tiny_models import make_model, random_codes
 
 from etegrec_hf import ETEGRecTokenizer, RQVAEConfig, RQVAEModel
 from etegrec_hf.cli.completion import options, script

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 from calling import call, failure
-from conftest import make_model, random_codes
+from tiny_models import make_model, random_codes
 from transformers import pipeline
 
 from etegrec_hf import ETEGRecGRPOConfig, ETEGRecTokenizer, TrainingRecord
@@ -73,17 +73,26 @@ def test_collaborative_rewards_need_their_model(model_folder, prepared_folder, t
     call(*run, "--collaborative-model", tmp_path / "collaborative")
 
 
-def test_wrong_calls_name_the_field(model_folder, prepared_folder, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--rewards", "joy", "there is no reward 'joy'"),
+        ("--num-generations", 1, "`num_generations` is 1"),
+        ("--max-completion-length", 7, "`max_completion_length` is 7"),
+    ],
+)
+def test_wrong_calls_name_the_field(model_folder, prepared_folder, tmp_path, capsys, option, value, message):
     run = ["grpo", "--model", model_folder, "--data", prepared_folder, "--output-dir", tmp_path / "run"]
-    assert "there is no reward 'joy'" in failure(capsys, *run, "--rewards", "joy", *TINY)
-    assert "`num_generations` is 1" in failure(capsys, *run, "--num-generations", 1)
-    assert "`max_completion_length` is 7" in failure(capsys, *run, *TINY, "--max-completion-length", 7)
+    assert message in failure(capsys, *run, *TINY, option, value)
+
+
+def test_semantic_rewards_need_embeddings(model_folder, prepared_folder, tmp_path, capsys):
     without = tmp_path / "without"
     model, tokenizer = load_recommender(str(model_folder))
     model.config.has_semantic_embedding, model.semantic_embedding = False, None
     save_model_folder(without, model, tokenizer, TrainingRecord())
-    run[2] = without
-    assert "the reward 'semantic' compares items by `semantic_embedding`" in failure(capsys, *run, *TINY)
+    run = ["grpo", "--model", without, "--data", prepared_folder, "--output-dir", tmp_path / "run", *TINY]
+    assert "the reward 'semantic' compares items by `semantic_embedding`" in failure(capsys, *run)
 
 
 def test_the_configuration_has_the_seeds_values(tmp_path):

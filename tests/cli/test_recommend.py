@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from calling import call, failure
-from conftest import make_model, random_codes
+from tiny_models import make_model, random_codes
 
 from etegrec_hf import ETEGRecTokenizer, recommend_rows
 from etegrec_hf.evaluation import batch_recommend as module
@@ -57,21 +57,24 @@ def test_the_command_tells_what_it_made(wanted, prepared, tmp_path, capsys):
     assert {len(items) for items in table["items"].to_pylist()} == {3}
 
 
-def test_one_way_to_say_whom_to_recommend_to(model_folder, prepared_folder, tmp_path, capsys):
-    wanted = ["recommend", "--model", model_folder]
-    remedy = "give either `history`, for a list on the screen, or `data` and `output`"
-    assert f"neither `history` nor `data` given; {remedy}" in failure(capsys, *wanted)
-    history, data, output = ["--history", "a"], ["--data", prepared_folder], ["--output", tmp_path / "out.parquet"]
-    assert f"`history` and `data` given; {remedy}" in failure(capsys, *wanted, *history, *data)
-    assert f"`data` given; {remedy}" in failure(capsys, *wanted, *data)
-    assert f"`history` and `output` given; {remedy}" in failure(capsys, *wanted, *history, *output)
-    assert "is a folder; name a file in it" in failure(capsys, *wanted, *data, "--output", tmp_path)
+REMEDY = "give either `history`, for a list on the screen, or `data` and `output`"
 
 
-def test_weights_reach_the_search_for_one_history(model_folder, prepared, capsys):
-    one = ["recommend", "--model", model_folder, "--history", prepared.item_ids[0]]
-    assert "`transitions` is 0.5 and the model knows none" in failure(capsys, *one, "--transitions", 0.5)
-    assert "`rerank` is -1.0; give a weight" in failure(capsys, *one, "--rerank", -1)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("", f"neither `history` nor `data` given; {REMEDY}"),
+        ("--history a --data {data}", f"`history` and `data` given; {REMEDY}"),
+        ("--data {data}", f"`data` given; {REMEDY}"),
+        ("--history a --output {folder}/out.parquet", f"`history` and `output` given; {REMEDY}"),
+        ("--data {data} --output {folder}", "is a folder; name a file in it"),
+        ("--history item00000 --transitions 0.5", "`transitions` is 0.5 and the model knows none"),
+        ("--history item00000 --rerank -1", "`rerank` is -1.0; give a weight"),
+    ],
+)
+def test_wrong_calls_are_an_error(model_folder, prepared_folder, tmp_path, capsys, options, message):
+    options = [part.format(data=prepared_folder, folder=tmp_path) for part in options.split()]
+    assert message in failure(capsys, "recommend", "--model", model_folder, *options)
 
 
 def test_errors_reach_the_command_line(wanted, tmp_path, capsys):

@@ -233,13 +233,19 @@ def test_given_split_by_hand():
     assert splits["test"].start.tolist() == [0, 8, 8, 11, 11]
 
 
-def test_given_splits_that_go_backwards_or_are_empty_or_missing_are_an_error():
+def test_given_splits_that_go_backwards_are_an_error():
     message = "2 times a user's splits go backwards, first user '1', who has train after test; repair the split or"
     with pytest.raises(ValueError, match=message):
         given_split(with_splits([[0, 1, 2], [0, 2, 0], [0, 2, 1]]))
-    for sequences, name in (([[0, 1, 1]], "test"), ([[0, 2, 2]], "validation"), ([[1, 1, 2]], "train")):
-        with pytest.raises(ValueError, match=f"the {name} split is empty: check the split column"):
-            given_split(with_splits(sequences))
+
+
+@pytest.mark.parametrize(("numbers", "name"), [([0, 1, 1], "test"), ([0, 2, 2], "validation"), ([1, 1, 2], "train")])
+def test_a_given_split_that_is_empty_is_an_error(numbers, name):
+    with pytest.raises(ValueError, match=f"the {name} split is empty: check the split column"):
+        given_split(with_splits([numbers]))
+
+
+def test_given_splits_that_are_not_given_are_an_error():
     with pytest.raises(ValueError, match="`split` 'given' needs a column that says it; name it with --split-column"):
         given_split(build([(0, 1, 0)]))
 

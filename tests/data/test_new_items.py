@@ -55,15 +55,22 @@ def test_what_is_no_table_of_items_is_an_error(tmp_path, text, message):
         read_new_items(path)
 
 
-def test_other_files_are_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"new.parquet' is no file; check the path"):
-        read_new_items(tmp_path / "new.parquet")
-    (tmp_path / "new.parquet").write_text("nothing")
-    with pytest.raises(ValueError, match=r"can't be read: .*; copy it again"):
-        read_new_items(tmp_path / "new.parquet")
-    (tmp_path / "new.npy").write_text("nothing")
-    with pytest.raises(ValueError, match=r"is no .parquet or .csv file and no prepared dataset; convert it"):
-        read_new_items(tmp_path / "new.npy")
+@pytest.mark.parametrize(
+    ("name", "content", "error", "message"),
+    [
+        ("new.parquet", None, FileNotFoundError, "new.parquet' is no file; check the path"),
+        ("new.parquet", "nothing", ValueError, "can't be read: .*; copy it again"),
+        ("new.npy", "nothing", ValueError, "is no .parquet or .csv file and no prepared dataset; convert it"),
+    ],
+)
+def test_other_files_are_an_error(tmp_path, name, content, error, message):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(error, match=message):
+        read_new_items(tmp_path / name)
+
+
+def test_a_table_of_numbers_is_an_error(tmp_path):
     pq.write_table(pa.table({"item_id": ["a"], "embedding": [1.5]}), tmp_path / "new.parquet")
-    with pytest.raises(ValueError, match=r"holds double; it needs lists of numbers"):
+    with pytest.raises(ValueError, match="holds double; it needs lists of numbers"):
         read_new_items(tmp_path / "new.parquet")

@@ -273,17 +273,21 @@ def test_broken_embeddings_are_an_error_and_nothing_is_written(table, tmp_path, 
     assert not (tmp_path / "data").exists()
 
 
-def test_items_without_or_with_two_embeddings_are_an_error(table, tmp_path):
-    path = write(table, tmp_path, "csv")
-    ids = [f"i{item}" for item in range(6)]
-    for name, kept in (("missing", ids[:4]), ("twice", [*ids, "i1"])):
-        pq.write_table(pa.table({"item_id": kept, "embedding": [[1.0]] * len(kept)}), tmp_path / f"{name}.parquet")
-    with pytest.raises(ValueError, match=r"2 items have no embedding in .*, first 'i4'; add them"):
-        prepare(path, "csv", tmp_path / "data", min_count=1, embedding=str(tmp_path / "missing.parquet"))
-    with pytest.raises(ValueError, match="holds 1 duplicate item ids; keep one row an item"):
-        prepare(path, "csv", tmp_path / "data", min_count=1, embedding=str(tmp_path / "twice.parquet"))
-    with pytest.raises(ValueError, match=r"is no .npy, .safetensors or .parquet file; convert it"):
-        prepare(path, "csv", tmp_path / "data", min_count=1, embedding="e.txt")
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        ([0, 1, 2, 3], r"2 items have no embedding in .*, first 'i4'; add them"),
+        ([0, 1, 2, 3, 4, 5, 1], "holds 1 duplicate item ids; keep one row an item"),
+    ],
+    ids=["without", "two"],
+)
+def test_items_without_or_with_two_embeddings_are_an_error(table, tmp_path, kept, message):
+    rows = {"item_id": [f"i{item}" for item in kept], "embedding": [[1.0]] * len(kept)}
+    pq.write_table(pa.table(rows), tmp_path / "e.parquet")
+    with pytest.raises(ValueError, match=message):
+        prepare(
+            write(table, tmp_path, "csv"), "csv", tmp_path / "data", min_count=1, embedding=str(tmp_path / "e.parquet")
+        )
 
 
 def test_empty_ids_are_an_error_in_every_table(table, tmp_path):
@@ -295,17 +299,29 @@ def test_empty_ids_are_an_error_in_every_table(table, tmp_path):
             prepare(path, kind, tmp_path / "data", min_count=1)
 
 
-def test_broken_letter_files_are_an_error(tmp_path):
-    inter = tmp_path / "Tiny.inter.json"
-    inter.write_text('{"9": [4, 0')
-    with pytest.raises(ValueError, match=r"Tiny.inter.json is no JSON: .*; copy it again or repair it"):
-        prepare(tmp_path, "letter", tmp_path / "data", min_count=1)
-    inter.write_text(json.dumps({"9": [4, 0, 2]}))
-    with pytest.raises(ValueError, match=r"`user_column` is 'who' and means nothing to the format 'letter'"):
-        prepare(tmp_path, "letter", tmp_path / "data", min_count=1, options=SourceOptions("who"))
-    (tmp_path / "Tiny.index.json").write_text(json.dumps({"4": [1, 2]}))
-    with pytest.raises(ValueError, match=r"item '4' in .*Tiny.index.json has \[1, 2\]; expected token strings"):
-        prepare(tmp_path, "letter", tmp_path / "data", min_count=1)
+@pytest.mark.parametrize(
+    ("name", "content", "options", "message"),
+    [
+        ("inter", '{"9": [4, 0', SourceOptions(), r"Tiny.inter.json is no JSON: .*; copy it again or repair it"),
+        (
+            "index",
+            '{"4": [1, 2]}',
+            SourceOptions(),
+            r"item '4' in .*Tiny.index.json has \[1, 2\]; expected token strings",
+        ),
+        (
+            "inter",
+            '{"9": [4, 0, 2]}',
+            SourceOptions("who"),
+            "`user_column` is 'who' and means nothing to the format 'letter'",
+        ),
+    ],
+)
+def test_broken_letter_files_are_an_error(tmp_path, name, content, options, message):
+    (tmp_path / "Tiny.inter.json").write_text('{"9": [4, 0, 2]}')
+    (tmp_path / f"Tiny.{name}.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        prepare(tmp_path, "letter", tmp_path / "data", min_count=1, options=options)
 
 
 def test_an_embedding_table_with_other_columns_is_an_error(table, tmp_path):
@@ -316,18 +332,33 @@ def test_an_embedding_table_with_other_columns_is_an_error(table, tmp_path):
         )
 
 
-def test_wrong_wishes_are_an_error(table, tmp_path):
-    path = write(table, tmp_path, "csv")
-    with pytest.raises(ValueError, match=r"`format` is 'xml'; choose one of amazon2014, .*, csv, jsonl, parquet, hub"):
-        prepare(path, "xml", tmp_path / "data")
-    with pytest.raises(ValueError, match="`split` is 'random'; choose one of leave-one-out, time, ratio, given"):
-        prepare(path, "csv", tmp_path / "data", split="random")
+@pytest.mark.parametrize(
+    ("kind", "wishes", "message"),
+    [
+        ("xml", {}, r"`format` is 'xml'; choose one of amazon2014, .*, csv, jsonl, parquet, hub"),
+        ("csv", {"split": "random"}, "`split` is 'random'; choose one of leave-one-out, time, ratio, given"),
+        ("csv", {"normalize": "l2"}, "`normalize` is 'l2', and there is no `embedding` to normalize"),
+        ("csv", {"embedding": "e.txt"}, r"is no .npy, .safetensors or .parquet file; convert it"),
+        (
+            "csv",
+            {"options": SourceOptions(user_column="item_id")},
+            "users and items both are column 'item_id'; name one with --item-column",
+        ),
+    ],
+)
+def test_wrong_wishes_are_an_error(table, tmp_path, kind, wishes, message):
+    with pytest.raises(ValueError, match=message):
+        prepare(write(table, tmp_path, "csv"), kind, tmp_path / "data", min_count=1, **wishes)
+
+
+def test_a_folder_that_holds_files_is_left_alone(table, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
-    with pytest.raises(
-        FileExistsError, match=r"`output_dir` '.*full' already holds another run; choose another folder"
-    ):
-        prepare(path, "csv", tmp_path / "full")
+    with pytest.raises(FileExistsError, match=r"`output_dir` '.*full' already holds another run; choose another fol"):
+        prepare(write(table, tmp_path, "csv"), "csv", tmp_path / "full")
+
+
+def test_a_folder_that_is_no_prepared_dataset_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="is no prepared dataset; make one with `etegrec prepare`"):
         PreparedDataset.load(tmp_path)
 
@@ -408,14 +439,6 @@ def test_splits_by_time_keep_users_of_one_interaction(tmp_path):
     assert (left_out["users"], left_out["users_below_3_interactions_dropped"]) == (1, 1)
 
 
-def test_what_makes_no_sense_together_is_an_error(table, tmp_path):
-    path = write(table, tmp_path, "csv")
-    with pytest.raises(ValueError, match="`normalize` is 'l2', and there is no `embedding` to normalize"):
-        prepare(path, "csv", tmp_path / "data", normalize="l2")
-    with pytest.raises(ValueError, match="users and items both are column 'item_id'; name one with --item-column"):
-        prepare(path, "csv", tmp_path / "data", options=SourceOptions(user_column="item_id"))
-
-
 def test_brackets_in_names_are_no_markup(table, tmp_path, capsys):
     (tmp_path / "raw[bold]").mkdir()
     path = write(table, tmp_path / "raw[bold]", "csv").rename(tmp_path / "raw[bold]/log[b].csv")
@@ -432,18 +455,21 @@ def test_an_interrupted_write_leaves_nothing(table, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
 
 
-def test_empty_cells_are_an_error(tmp_path):
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("a,y,", r"1 malformed rows in .*\(row 2: 'timestamp' is .*\), that is 50.00%"),
+        ("a,y,nan", r"1 malformed rows in .*\(row 2: 'timestamp' is .*\), that is 50.00%"),
+        ("a,y,soon", r"row 2: 'timestamp' is 'soon', no number and no date"),
+        (",x,1", r"\(row 2: 'user_id' is empty or missing\), that is 50"),
+        ("a,,1", r"\(row 2: 'item_id' is empty or missing\), that is 50"),
+        ('a,"",1', r"\(row 2: 'item_id' is empty or missing\), that is 50"),
+    ],
+)
+def test_broken_cells_are_an_error(tmp_path, row, message):
     path = tmp_path / "log.csv"
-    for empty in ("", "nan"):
-        path.write_text(f"user_id,item_id,timestamp\na,x,1\na,y,{empty}\n")
-        with pytest.raises(ValueError, match=r"1 malformed rows in .*\(row 2: 'timestamp' is .*\), that is 50.00%"):
-            prepare(path, "csv", tmp_path / "data")
-    for row, column in ((",x,1", "user_id"), ("a,,1", "item_id"), ('a,"",1', "item_id")):
-        path.write_text(f"user_id,item_id,timestamp\na,x,1\n{row}\n")
-        with pytest.raises(ValueError, match=rf"\(row 2: '{column}' is empty or missing\), that is 50"):
-            prepare(path, "csv", tmp_path / "data")
-    path.write_text("user_id,item_id,timestamp\na,x,soon\n")
-    with pytest.raises(ValueError, match=r"row 1: 'timestamp' is 'soon', no number and no date"):
+    path.write_text(f"user_id,item_id,timestamp\na,x,1\n{row}\n")
+    with pytest.raises(ValueError, match=message):
         prepare(path, "csv", tmp_path / "data")
 
 

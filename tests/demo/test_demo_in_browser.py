@@ -15,8 +15,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import make_model, random_codes
 from playwright.sync_api import Page, expect, sync_playwright
+from tiny_models import make_model, random_codes
 
 from etegrec_hf import ETEGRecTokenizer
 from etegrec_hf.hub.model_folder import save_model_folder

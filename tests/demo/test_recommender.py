@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import make_model, random_codes
+from tiny_models import make_model, random_codes
 
 from etegrec_hf import ETEGRecTokenizer
 from etegrec_hf.demo.recommender import DemoRecommender, SimilarItems

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import make_model, random_codes
+from tiny_models import make_model, random_codes
 
 from etegrec_hf import ETEGRecTokenizer, RecommendOptions, batch_recommend, recommend_rows
 from etegrec_hf.data.transitions import strongest_transitions
@@ -269,9 +269,12 @@ def test_a_run_that_never_started_can_be_resumed(recommender, prepared_folder, o
     assert counts["users"] == len(pq.read_table(output)) == 120
 
 
-def test_data_that_is_none_is_an_error(recommender, prepared_folder, output, tmp_path):
+def test_data_that_is_not_there_is_an_error(recommender, output, tmp_path):
     with pytest.raises(FileNotFoundError, match="is no prepared dataset; make one with `etegrec prepare`"):
         batch_recommend(*recommender, tmp_path / "nothing", output)
+
+
+def test_data_that_is_damaged_is_an_error(recommender, prepared_folder, output, tmp_path):
     shutil.copytree(prepared_folder, tmp_path / "data")
     test = tmp_path / "data/sequences/test.parquet"
     test.write_bytes(test.read_bytes()[:-10])

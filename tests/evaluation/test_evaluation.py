@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import make_model, random_codes
+from tiny_models import make_model, random_codes
 
 from etegrec_hf.evaluation.code_diagnostics import code_diagnostics
 from etegrec_hf.evaluation.metrics import ranking_metrics

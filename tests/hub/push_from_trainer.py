@@ -44,7 +44,7 @@ def main(data_folder: str, output_dir: str) -> dict:
         arguments,
         data.item_ids,
         SequenceDataset.for_training(data.train, 50),
-        SequenceDataset.for_evaluation(data.validation, 50),
+        eval_dataset=SequenceDataset.for_evaluation(data.validation, 50),
         item_titles=data.title_of,
         record=TrainingRecord(data.statistics),
     )

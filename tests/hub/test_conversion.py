@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import random_codes
+from tiny_models import random_codes
 from transformers import T5Config, T5ForConditionalGeneration
 
 from etegrec_hf import ETEGRecForConditionalGeneration, ETEGRecTokenizer, RQVAEModel

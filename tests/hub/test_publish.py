@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_model
 from safetensors.torch import load_file, save_file
+from tiny_models import make_model
 from two_sides import etegrec, run, several, start
 
 from etegrec_hf import RQVAEConfig, RQVAEModel

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import torch
-from conftest import make_model
+from tiny_models import make_model
 from transformers import pipeline
 from two_sides import etegrec, run
 

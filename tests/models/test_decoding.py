@@ -3,9 +3,9 @@ import math
 
 import pytest
 import torch
-from conftest import make_model, random_codes, random_histories
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_models import make_model, random_codes, random_histories
 from transformers import GenerationConfig
 
 from etegrec_hf import CodeTrieLogitsProcessor, ETEGRecConfig, ETEGRecForConditionalGeneration

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from conftest import make_model, random_codes, random_histories
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_models import make_model, random_codes, random_histories
 
 from etegrec_hf import EncodedHistory
 from etegrec_hf.models.configuration_etegrec import ENCODER_ATTENTION

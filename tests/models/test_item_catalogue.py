@@ -2,9 +2,9 @@ import copy
 
 import pytest
 import torch
-from conftest import make_model, random_codes, random_histories
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_models import make_model, random_codes, random_histories
 
 from etegrec_hf import ETEGRecForConditionalGeneration, ETEGRecTokenizer, RQVAEConfig, RQVAEModel, build_recommender
 from etegrec_hf.data.synthetic import SyntheticProcess

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import make_model, random_codes
+from tiny_models import make_model, random_codes
 
 from etegrec_hf import ETEGRecConfig, ETEGRecTokenizer
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import make_model, random_codes, random_histories
+from tiny_models import make_model, random_codes, random_histories
 
 from etegrec_hf import ETEGRecConfig
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import make_model, random_codes, random_histories
+from tiny_models import make_model, random_codes, random_histories
 
 LENGTHS = [5, 1, 3]  # items of each history; each is a target too, but the first
 

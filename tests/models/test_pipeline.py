@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import make_model, random_codes
 from datasets import Dataset
+from tiny_models import make_model, random_codes
 from transformers import pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import make_model, random_histories
+from tiny_models import make_model, random_histories
 
 from etegrec_hf import ETEGRecConfig
 

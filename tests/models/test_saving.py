@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_model, random_codes
+from tiny_models import make_model, random_codes
 from transformers import AutoModel, AutoModelForSeq2SeqLM, pipeline
 
 from etegrec_hf import ETEGRecForConditionalGeneration

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from conftest import make_model, random_codes, random_histories
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_models import make_model, random_codes, random_histories
 
 from etegrec_hf import ETEGRecConfig
 from etegrec_hf.data.prepared import Split

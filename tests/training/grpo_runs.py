@@ -1,7 +1,7 @@
 """Tiny runs of reinforcement learning, for the tests beside and for the processes that they start."""
 
 import torch
-from conftest import make_model, random_codes
+from tiny_models import make_model, random_codes
 
 from etegrec_hf import ETEGRecGRPOConfig, ETEGRecGRPOTrainer, ETEGRecTokenizer, HitReward, SemanticReward
 from etegrec_hf.data.sequences import SequenceDataset

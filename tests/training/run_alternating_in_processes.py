@@ -8,8 +8,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import torch
-from conftest import make_model, random_codes
 from safetensors.torch import save_file
+from tiny_models import make_model, random_codes
 from torch.utils.data import SequentialSampler
 
 from etegrec_hf import ETEGRecTrainer, ETEGRecTrainingArguments, FinetuningArguments
@@ -70,7 +70,7 @@ def alternating(prepared: PreparedDataset, folder: str, batch: int, **options) -
     )
     train = distinct_targets(SequenceDataset.for_training(prepared.train, 20))
     users = SequenceDataset.for_evaluation(prepared.validation, 20, limit=USERS)
-    run = Ordered(model, arguments, prepared.item_ids, train, users)
+    run = Ordered(model, arguments, prepared.item_ids, train, eval_dataset=users)
     run.train()
     run.save_model()
     return run
@@ -104,9 +104,14 @@ def unequal_negatives(process: int) -> dict[str, torch.Tensor]:
     """What two processes with 2 and 3 targets, one of them common, give each other, and gradients that flow back."""
     targets = torch.tensor([[5, 6], [6, 7, 8]][process])
     preference = targets.float().unsqueeze(1).repeat(1, 4).requires_grad_()
-    theirs, reconstructions, same = negatives_of_others(targets, preference, -preference.detach())
-    (theirs.sum() * (process + 1)).backward()
-    return {"theirs": theirs, "reconstructions": reconstructions, "same": same, "gradient": preference.grad}
+    others = negatives_of_others(targets, preference, -preference.detach())
+    (others.preference.sum() * (process + 1)).backward()
+    return {
+        "theirs": others.preference,
+        "reconstructions": others.reconstruction,
+        "same": others.is_same,
+        "gradient": preference.grad,
+    }
 
 
 def main(data_folder: str, folder: str, batch: str) -> None:

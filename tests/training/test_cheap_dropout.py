@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import make_model, random_codes, random_histories
+from tiny_models import make_model, random_codes, random_histories
 from torch import nn
 
 from etegrec_hf.training.recommender.cheap_dropout import CheapDropout, cheap_dropout, cheapen_dropout

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import make_model, random_codes, random_histories
+from tiny_models import make_model, random_codes, random_histories
 
 from etegrec_hf.models.beam_search import BeamDecoder
 from etegrec_hf.training.grpo.policy import ROLLOUTS, AllCodes, CodePolicy, encode_distinct

@@ -7,13 +7,10 @@ import signal
 import time
 
 import pytest
-from test_trainer import make_trainer, sides, unchanged
+from recommender_runs import SAVED_OFTEN, Stop, make_trainer, sides, unchanged
 from transformers import TrainerCallback
 
 from etegrec_hf.training.base.checkpoints import STAGING, last_checkpoint
-
-OPTIONS = {"num_train_epochs": 6, "save_strategy": "steps", "save_steps": 3, "save_total_limit": 2,
-           "eval_strategy": "no", "load_best_model_at_end": False}  # fmt: skip
 
 
 class Tell(TrainerCallback):
@@ -26,16 +23,9 @@ class Tell(TrainerCallback):
         self.pipe.send(state.global_step)
 
 
-class Stop(TrainerCallback):
-    """Ends training after one step."""
-
-    def on_step_end(self, args, state, control, **kwargs):
-        control.should_training_stop = True
-
-
 def live(prepared, folder, pipe) -> None:
     """Trains from the newest checkpoint, if there is one, to the end."""
-    trainer = make_trainer(prepared, folder, callbacks=[lambda _: Tell(pipe)], **OPTIONS)
+    trainer = make_trainer(prepared, folder, callbacks=[lambda _: Tell(pipe)], **SAVED_OFTEN)
     trainer.train(resume_from_checkpoint=True if list(folder.glob("checkpoint-*")) else None)
     trainer.save_model()
 
@@ -57,7 +47,7 @@ def wait_for(heard, steps: int) -> int:
 
 @pytest.mark.slow
 def test_ten_kills_at_random_moments_change_nothing(prepared, tmp_path):
-    undisturbed = make_trainer(prepared, tmp_path / "undisturbed", **OPTIONS)
+    undisturbed = make_trainer(prepared, tmp_path / "undisturbed", **SAVED_OFTEN)
     undisturbed.train()
     moments = random.Random(0)
     reached = []
@@ -69,7 +59,7 @@ def test_ten_kills_at_random_moments_change_nothing(prepared, tmp_path):
         process.join()
         assert process.exitcode == -signal.SIGKILL, "it was still training"
     assert reached[-1] > reached[0] + 10, "it got on meanwhile"
-    again = make_trainer(prepared, tmp_path / "killed", **OPTIONS)
+    again = make_trainer(prepared, tmp_path / "killed", **SAVED_OFTEN)
     again.train(resume_from_checkpoint=True)
     assert again.state.global_step == undisturbed.state.global_step > reached[-1]
     for side, weights in sides(undisturbed.model).items():
@@ -87,7 +77,7 @@ def test_sigterm_saves_where_it_is_and_ends(prepared, tmp_path):
     ended = int(last_checkpoint(tmp_path).rsplit("-", 1)[1])
     assert reached <= ended <= reached + 3
     assert not (tmp_path / "config.json").exists(), "what isn't finished isn't saved as a model"
-    trainer = make_trainer(prepared, tmp_path, callbacks=[lambda _: Stop()], **OPTIONS)
+    trainer = make_trainer(prepared, tmp_path, callbacks=[lambda _: Stop()], **SAVED_OFTEN)
     trainer.train(resume_from_checkpoint=True)
     assert trainer.state.global_step == ended + 1
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -95,7 +85,7 @@ def test_sigterm_saves_where_it_is_and_ends(prepared, tmp_path):
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "trainer_state.json"])
 def test_a_damaged_newest_checkpoint_is_left_for_the_one_before(prepared, tmp_path, caplog, name):
-    options = OPTIONS | {"num_train_epochs": 2, "save_steps": 7}
+    options = SAVED_OFTEN | {"num_train_epochs": 2, "save_steps": 7}
     whole = make_trainer(prepared, tmp_path, **options)
     whole.train()
     before, newest = sorted(tmp_path.glob("checkpoint-*"), key=lambda folder: int(folder.name.split("-")[1]))

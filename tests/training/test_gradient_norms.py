@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_trainer import make_trainer
+from recommender_runs import make_trainer
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_norms_are_those_before_clipping_of_the_side_in_training(prepared, tmp_p
         return clip(weights, max_norm)
 
     monkeypatch.setattr(trainer.accelerator, "clip_grad_norm_", noted)
-    steps_an_epoch = -(-trainer._batches_an_epoch() // trainer.args.gradient_accumulation_steps)
+    steps_an_epoch = -(-trainer.batches_per_epoch() // trainer.args.gradient_accumulation_steps)
     trainer.train()
     logs = [entry for entry in trainer.state.log_history if "loss" in entry]
     assert len(logs) == 4

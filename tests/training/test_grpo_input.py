@@ -1,12 +1,13 @@
 """Data and bad input of GRPO, and the TRL that it overrides."""
 
 import inspect
+import re
 
 import numpy as np
 import pytest
-from conftest import make_model, random_codes
 from datasets import Dataset
 from grpo_runs import WITHOUT_EVALUATION, Spy, make_trainer, tiny_model
+from tiny_models import make_model, random_codes
 from trl import GRPOTrainer
 
 from etegrec_hf import (
@@ -92,22 +93,27 @@ def test_arguments_of_no_use_are_errors(prepared, tmp_path, options, message):
         make_trainer(prepared, tmp_path, **options)
 
 
-def test_data_and_models_of_no_use_are_errors(prepared, tmp_path):
-    def message_for(train, **options) -> str:
-        with pytest.raises(ValueError) as error:  # noqa: PT011 - the message is looked at outside
-            make_trainer(prepared, tmp_path, train=Dataset.from_dict(train), **options).train()
-        return str(error.value)
+@pytest.mark.parametrize(
+    ("prompts", "targets", "message"),
+    [
+        ([[1]], None, "`train_dataset` has the columns ['prompt'] and no 'target'"),
+        (None, [1], "and no 'prompt'"),
+        ([[1], []], [1, 1], "row 1 of `train_dataset` is [] and 1"),
+        ([[1], [-1, 5]], [1, 1], "row 1 of `train_dataset` is [-1, 5] and 1"),
+        ([[1], [2]], [1, 99], "row 1 of `train_dataset` is [2] and 99"),
+        ([[61]], [1], "1..60"),
+        ([["item00001"]], ["item00002"], "both are item indices"),
+        ([], [], "`train_dataset` is empty"),
+        ([[1], [2]], [2, 3], "`train_dataset` has 2 histories, and a round of completions needs 8"),
+    ],
+)
+def test_data_of_no_use_is_an_error(prepared, tmp_path, prompts, targets, message):
+    columns = {name: values for name, values in (("prompt", prompts), ("target", targets)) if values is not None}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make_trainer(prepared, tmp_path, train=Dataset.from_dict(columns)).train()
 
-    assert "`train_dataset` has the columns ['prompt'] and no 'target'" in message_for({"prompt": [[1]]})
-    assert "and no 'prompt'" in message_for({"target": [1]})
-    for prompts, targets in (([[1], []], [1, 1]), ([[1], [-1, 5]], [1, 1]), ([[1], [2]], [1, 99])):
-        expected = f"row 1 of `train_dataset` is {prompts[1]} and {targets[1]}"
-        assert expected in message_for({"prompt": prompts, "target": targets})
-    assert "1..60" in message_for({"prompt": [[61]], "target": [1]})
-    assert "both are item indices" in message_for({"prompt": [["item00001"]], "target": ["item00002"]})
-    assert "`train_dataset` is empty" in message_for({"prompt": [], "target": []})
-    few = {"prompt": [[1], [2]], "target": [2, 3]}
-    assert "`train_dataset` has 2 histories, and a round of completions needs 8" in message_for(few)
+
+def test_a_tokenizer_that_is_not_the_models_is_an_error(prepared, tmp_path):
     run = make_trainer(prepared, tmp_path)
     arguments = ETEGRecGRPOConfig(str(tmp_path), use_cpu=True)
     with pytest.raises(ValueError, match="`processing_class` is None; give the model's `ETEGRecTokenizer`"):
@@ -116,10 +122,17 @@ def test_data_and_models_of_no_use_are_errors(prepared, tmp_path):
     other.set_item_codes(other.item_codes.flip(0))
     with pytest.raises(ValueError, match="tokenizer and model disagree about item"):
         ETEGRecGRPOTrainer(other, HitReward(), arguments, run.train_dataset, processing_class=run.processing_class)
-    with pytest.raises(
-        ValueError, match="the reward 'rank' was made for groups of 2 and `num_generations` is 4; make"
-    ):
+
+
+def test_rewards_that_do_not_fit_are_an_error(prepared, tmp_path):
+    message = "the reward 'rank' was made for groups of 2 and `num_generations` is 4; make"
+    with pytest.raises(ValueError, match=message):
         make_trainer(prepared, tmp_path, RankReward(2))
+    with pytest.raises(ValueError, match="a reward is a str; models that score text can't read items"):
+        make_trainer(prepared, tmp_path, ["some/reward-model"])
+
+
+def test_rollouts_that_a_model_does_not_allow_are_an_error(prepared, tmp_path):
     model = make_model(random_codes(prepared.n_items, 6, 2), 2)
     with pytest.raises(ValueError, match="there are 64: take a smaller group, or 'sample'"):
         make_trainer(prepared, tmp_path, HitReward(), model, num_generations=128, rollout="beam",
@@ -127,8 +140,6 @@ def test_data_and_models_of_no_use_are_errors(prepared, tmp_path):
     model = tiny_model(prepared, constrained_softmax=True)
     with pytest.raises(ValueError, match="`constrained` is False and the model's `constrained_softmax` True"):
         make_trainer(prepared, tmp_path, HitReward(), model, constrained=False)
-    with pytest.raises(ValueError, match="a reward is a str; models that score text can't read items"):
-        make_trainer(prepared, tmp_path, ["some/reward-model"])
 
 
 # TRL

@@ -42,7 +42,7 @@ def under_trained(data: PreparedDataset, folder, seed: int) -> ETEGRecTrainer:
     )
     train = SequenceDataset.for_training(data.train, 20)
     validation = SequenceDataset.for_evaluation(data.validation, 20)
-    trainer = ETEGRecTrainer(model, arguments, data.item_ids, train, validation)
+    trainer = ETEGRecTrainer(model, arguments, data.item_ids, train, eval_dataset=validation)
     trainer.train()
     return trainer
 

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from conftest import make_model, random_codes
 from datasets import Dataset
 from grpo_runs import WITHOUT_EVALUATION, Spy, by_place, logged, make_trainer, tiny_model, weights_of
+from tiny_models import make_model, random_codes
 
 from etegrec_hf import (
     ETEGRecGRPOConfig,
@@ -14,9 +14,9 @@ from etegrec_hf import (
     ETEGRecTokenizer,
     PrefixReward,
 )
-from etegrec_hf.training import code_policy
 from etegrec_hf.training.collaborative.arguments import CollaborativeSizes
 from etegrec_hf.training.collaborative.model import build_collaborative_model
+from etegrec_hf.training.grpo import policy as code_policy
 from etegrec_hf.training.grpo.policy import ROLLOUTS
 from etegrec_hf.training.grpo.rewards import REWARDS, make_reward
 

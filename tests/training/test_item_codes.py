@@ -4,9 +4,9 @@ import zlib
 
 import pytest
 import torch
-from conftest import make_model, random_codes
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_models import make_model, random_codes
 
 from etegrec_hf import RQVAEConfig, RQVAEModel
 from etegrec_hf.training.item_tokenizer.item_codes import (
@@ -94,20 +94,30 @@ def test_another_process_assigns_the_same_codes():
     assert seen.strip() == str(assign_item_codes(torch.tensor([[5, 9], [5, 9], [200, 3]]), 256).tolist())
 
 
-def test_what_cannot_fit_is_an_error():
+@pytest.mark.parametrize(
+    ("prefixes", "strategy", "message"),
+    [
+        ([[0, 0]] * 5, "forge", r"5 items share all codes .* room for 2\^2 = 4; raise `codebook_size`"),
+        ([[0]], "hash", "`code_strategy` is 'hash'; choose one of forge, count, balance"),
+        ([[2]], "forge", r"`prefixes` holds codes outside 0\.\.1"),
+    ],
+)
+def test_prefixes_that_get_no_suffix_are_an_error(prefixes, strategy, message):
+    with pytest.raises(ValueError, match=message):
+        assign_item_codes(torch.tensor(prefixes), 2, strategy)
+
+
+@pytest.mark.parametrize(
+    ("items", "options", "message"),
+    [
+        (5, {}, r"5 items don't fit into 2\^2 = 4 codes; raise `codebook_size` or `num_levels`"),
+        (4, {"d_modle": 64}, "ETEGRecConfig has no field 'd_modle'"),
+    ],
+)
+def test_a_recommender_that_cannot_be_built_is_an_error(items, options, message):
     small = RQVAEModel(RQVAEConfig(input_size=3, hidden_sizes=[4], latent_size=2, num_levels=1, codebook_size=2))
-    with pytest.raises(ValueError, match=r"5 items share all codes .* room for 2\^2 = 4; raise `codebook_size`"):
-        assign_item_codes(torch.zeros(5, 2, dtype=torch.long), 2)
-    with pytest.raises(
-        ValueError, match=r"5 items don't fit into 2\^2 = 4 codes; raise `codebook_size` or `num_levels`"
-    ):
-        build_recommender(small, torch.zeros(5, 3))
-    with pytest.raises(ValueError, match="`code_strategy` is 'hash'; choose one of forge, count, balance"):
-        assign_item_codes(torch.zeros(1, 1, dtype=torch.long), 2, "hash")
-    with pytest.raises(ValueError, match=r"`prefixes` holds codes outside 0\.\.1"):
-        assign_item_codes(torch.tensor([[2]]), 2)
-    with pytest.raises(ValueError, match="ETEGRecConfig has no field 'd_modle'"):
-        build_recommender(small, torch.zeros(4, 3), d_modle=64)
+    with pytest.raises(ValueError, match=message):
+        build_recommender(small, torch.zeros(items, 3), **options)
 
 
 def test_a_built_recommender_has_the_tokenizers_codes():

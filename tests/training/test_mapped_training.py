@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from test_rqvae_trainer import make_trainer as make_rqvae_trainer
+from item_tokenizer_runs import make_trainer as make_rqvae_trainer
 from transformers import TrainerCallback
 
 from etegrec_hf import (
@@ -16,8 +16,8 @@ from etegrec_hf import (
 )
 from etegrec_hf.data.mapped_embeddings import mapped_embeddings
 from etegrec_hf.data.sequences import SequenceDataset, WholeSequenceDataset
-from etegrec_hf.training import codebooks
 from etegrec_hf.training.base.checkpoints import last_checkpoint
+from etegrec_hf.training.item_tokenizer import codebooks
 from etegrec_hf.training.item_tokenizer.item_codes import build_recommender, refresh_item_codes
 
 SIZES = {"d_model": 16, "d_ff": 32, "d_kv": 8, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 2}
@@ -66,7 +66,7 @@ def make_trainer(prepared, folder, mapped=None, attention="bidirectional", callb
         arguments,
         prepared.item_ids,
         train,
-        validation,
+        eval_dataset=validation,
         semantic_embedding=mapped,
         callbacks=list(callbacks),
     )

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import make_model, random_codes
-from test_trainer import sides, unchanged
+from recommender_runs import sides, unchanged
+from tiny_models import make_model, random_codes
 from transformers import TrainerCallback
 
 from etegrec_hf import ETEGRecTrainer, ETEGRecTrainingArguments
@@ -26,13 +26,17 @@ def make_trainer(prepared, folder, whole: bool = True, **options) -> ETEGRecTrai
         "seed": 1,
     }
     longest = int(max(prepared.train.offsets[1:] - prepared.train.offsets[:-1]))
-    train = WholeSequenceDataset(prepared.train, longest) if whole else SequenceDataset(prepared.train, longest, True)
+    train = (
+        WholeSequenceDataset(prepared.train, longest)
+        if whole
+        else SequenceDataset.for_training(prepared.train, longest)
+    )
     return ETEGRecTrainer(
         model,
         ETEGRecTrainingArguments(str(folder), **(defaults | options)),
         prepared.item_ids,
         train,
-        SequenceDataset.for_evaluation(prepared.validation, 20),
+        eval_dataset=SequenceDataset.for_evaluation(prepared.validation, 20),
     )
 
 

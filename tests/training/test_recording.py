@@ -37,7 +37,7 @@ def trainer(item_tokenizer, prepared, folder, record, **arguments) -> ETEGRecTra
         ETEGRecTrainingArguments(str(folder), **(settings | arguments)),
         prepared.item_ids,
         SequenceDataset.for_training(prepared.train, 50),
-        SequenceDataset.for_evaluation(prepared.validation, 50),
+        eval_dataset=SequenceDataset.for_evaluation(prepared.validation, 50),
         item_titles=prepared.title_of,
         record=record,
     )

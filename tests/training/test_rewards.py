@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import make_model
+from tiny_models import make_model
 
 from etegrec_hf.data.prepared import Split
 from etegrec_hf.evaluation.collaborative import next_item_scores
@@ -133,6 +133,7 @@ class Training:
 
     n_items = 4
     train = Split(["a", "b"], np.array([1, 2, 3, 2, 1]), np.array([0, 3, 5]))
+    item_counts = np.array([0, 2, 2, 1, 0])
 
 
 def test_transitions_are_the_logarithm_of_votes():

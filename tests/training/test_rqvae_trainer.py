@@ -1,7 +1,7 @@
 import pytest
 import torch
+from item_tokenizer_runs import make_trainer
 
-from etegrec_hf import RQVAEConfig, RQVAEModel, RQVAETrainer, RQVAETrainingArguments
 from etegrec_hf.evaluation.code_diagnostics import code_diagnostics
 from etegrec_hf.training.base.checkpoints import last_checkpoint
 
@@ -10,14 +10,6 @@ from etegrec_hf.training.base.checkpoints import last_checkpoint
 def embeddings() -> torch.Tensor:
     torch.manual_seed(0)
     return torch.randn(12, 8).repeat_interleave(10, 0) + 0.3 * torch.randn(120, 8)
-
-
-def make_trainer(embeddings, folder, callbacks=(), **options) -> RQVAETrainer:
-    torch.manual_seed(0)
-    sizes = {"input_size": 8, "hidden_sizes": [16], "latent_size": 4, "num_levels": 2, "codebook_size": 8}
-    defaults = {"num_train_epochs": 6, "per_device_train_batch_size": 32, "use_cpu": True, "disable_tqdm": True}
-    arguments = RQVAETrainingArguments(str(folder), **(defaults | options))
-    return RQVAETrainer(RQVAEModel(RQVAEConfig(**sizes)), arguments, embeddings, callbacks=list(callbacks))
 
 
 def test_training_lowers_the_loss_and_uses_the_codes(embeddings, tmp_path):

@@ -8,13 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_faults import OPTIONS, Stop
-from test_trainer import make_trainer, sides, unchanged
+from recommender_runs import SAVED_OFTEN, Stop, make_trainer, record_of, sides, unchanged
 from transformers import TrainerCallback
 
 from etegrec_hf import RQVAEConfig, RQVAEModel, RQVAETrainer, RQVAETrainingArguments
-from etegrec_hf.data.fingerprint import fingerprint
-from etegrec_hf.hub.training_record import TrainingRecord
 
 STEP = 32  # of the first recommender epoch, whose first step is 27
 
@@ -50,7 +47,7 @@ def unlimited():
 
 
 def test_a_loss_that_is_nan_stops_with_its_batch_kept(prepared, tmp_path):
-    trainer = make_trainer(prepared, tmp_path, callbacks=[lambda _: Break(step=STEP)], **OPTIONS)
+    trainer = make_trainer(prepared, tmp_path, callbacks=[lambda _: Break(step=STEP)], **SAVED_OFTEN)
     with pytest.raises(FloatingPointError, match=f"the loss is nan at step {STEP}; its batch is kept in") as error:
         trainer.train()
     (kept,) = tmp_path.glob("*.json")
@@ -76,29 +73,25 @@ def test_the_item_tokenizer_stops_at_an_infinite_loss_too(tmp_path):
 
 @pytest.mark.usefixtures("unlimited")
 def test_a_full_disk_leaves_the_checkpoint_before(prepared, tmp_path):
-    undisturbed = make_trainer(prepared, tmp_path / "undisturbed", **OPTIONS)
+    undisturbed = make_trainer(prepared, tmp_path / "undisturbed", **SAVED_OFTEN)
     undisturbed.train()
     size = next((tmp_path / "undisturbed").glob("checkpoint-*/model.safetensors")).stat().st_size
     folder = tmp_path / "full"
-    trainer = make_trainer(prepared, folder, callbacks=[lambda _: FillDisk(step=9, size=size // 2)], **OPTIONS)
+    trainer = make_trainer(prepared, folder, callbacks=[lambda _: FillDisk(step=9, size=size // 2)], **SAVED_OFTEN)
     with pytest.raises(OSError, match=r"the checkpoint of step 9 can't be written .*File too large.*--resume true"):
         trainer.train()
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert sorted(path.name for path in folder.iterdir()) == ["checkpoint-3", "checkpoint-6"]
-    again = make_trainer(prepared, folder, **OPTIONS)
+    again = make_trainer(prepared, folder, **SAVED_OFTEN)
     again.train(resume_from_checkpoint=True)
     for side, weights in sides(undisturbed.model).items():
         assert unchanged(weights, sides(again.model)[side]), side
 
 
-def of(data) -> TrainingRecord:
-    return TrainingRecord(data.statistics, fingerprint=fingerprint(data))
-
-
 def stopped_run(prepared, folder) -> None:
     """Leaves a checkpoint of step 3."""
-    trainer = make_trainer(prepared, folder, callbacks=[lambda _: Stop()], **OPTIONS | {"save_steps": 1})
-    trainer.record = of(prepared)
+    trainer = make_trainer(prepared, folder, callbacks=[lambda _: Stop()], **SAVED_OFTEN | {"save_steps": 1})
+    trainer.record = record_of(prepared)
     trainer.train()
 
 
@@ -112,12 +105,12 @@ def test_a_checkpoint_of_another_dataset_is_not_resumed(prepared, tmp_path):
         "train": replace(prepared, train=replace(prepared.train, sequences=sequences)),
     }
     for name, other in others.items():
-        trainer = make_trainer(prepared, tmp_path, **OPTIONS)
-        trainer.record = of(other)
+        trainer = make_trainer(prepared, tmp_path, **SAVED_OFTEN)
+        trainer.record = record_of(other)
         with pytest.raises(ValueError, match=f"another dataset: the fingerprint of its `{name}` is"):
             trainer.train(resume_from_checkpoint=True)
-    trainer = make_trainer(prepared, tmp_path, callbacks=[lambda _: Stop()], **OPTIONS)
-    trainer.record = of(prepared)
+    trainer = make_trainer(prepared, tmp_path, callbacks=[lambda _: Stop()], **SAVED_OFTEN)
+    trainer.record = record_of(prepared)
     trainer.train(resume_from_checkpoint=True)
     assert trainer.state.global_step == 2
 
@@ -135,6 +128,6 @@ def test_a_checkpoint_of_another_dataset_is_not_resumed(prepared, tmp_path):
 )
 def test_a_checkpoint_whose_steps_read_other_samples_is_not_resumed(prepared, tmp_path, name, value):
     stopped_run(prepared, tmp_path)
-    trainer = make_trainer(prepared, tmp_path, **OPTIONS | {name: value})
+    trainer = make_trainer(prepared, tmp_path, **SAVED_OFTEN | {name: value})
     with pytest.raises(ValueError, match=f"`{name}` is {value} and in the checkpoint .* it is .* other samples"):
         trainer.train(resume_from_checkpoint=True)

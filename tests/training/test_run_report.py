@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_model, random_codes
 from grpo_runs import make_trainer as make_grpo_trainer
 from html_reader import Page, columns
+from tiny_models import make_model, random_codes
 
 from etegrec_hf import (
     ETEGRecTrainer,
@@ -50,7 +50,7 @@ def make_trainer(prepared, folder, titles=True, arguments=ETEGRecTrainingArgumen
         arguments(str(folder), **(settings | {"learning_rate": 1e-2} | options)),
         prepared.item_ids,
         SequenceDataset.for_training(prepared.train, 20),
-        evaluated_of(prepared),
+        eval_dataset=evaluated_of(prepared),
         item_titles={item_id: f"{item_id} {EVIL}" for item_id in prepared.item_ids[::2]} if titles else None,
     )
 

@@ -6,15 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_faults import OPTIONS, Stop
-from test_run_checks import of
-from test_trainer import make_trainer
+from recommender_runs import SAVED_OFTEN, Stop, make_trainer, record_of
 
 from etegrec_hf import ETEGRecTrainer
 from etegrec_hf.data.sequences import SequenceDataset, WholeSequenceDataset
 from etegrec_hf.data.streamed_sequences import StreamedSequences
 from etegrec_hf.hub.dataset_folder import training_files
-from etegrec_hf.training.recommender.batches import stream_batches
+from etegrec_hf.training.recommender.batches import make_own_batches
 
 
 def samples_in(batches: list[dict]) -> list[tuple]:
@@ -76,10 +74,10 @@ def test_one_buffer_trains_as_memory_does(prepared, files, tmp_path, samples_of,
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_resuming_within_an_epoch_equals_no_interruption(prepared, files, tmp_path, options, epoch):
     """In the second of three buffers of an epoch of either phase."""
-    options = OPTIONS | {"num_train_epochs": 2, "save_total_limit": None} | options
+    options = SAVED_OFTEN | {"num_train_epochs": 2, "save_total_limit": None} | options
     whole = streamed(prepared, tmp_path / "whole", files, **options)
     whole.train()
-    steps = len(whole.streamed)
+    steps = len(whole.own_batches)
     assert whole.state.global_step == 2 * steps
     at = epoch * steps + steps // 2
     parts = streamed(prepared, tmp_path / "parts", files, **options | {"save_steps": at})
@@ -91,13 +89,13 @@ def test_resuming_within_an_epoch_equals_no_interruption(prepared, files, tmp_pa
 
 
 def test_a_checkpoint_of_another_order_is_not_resumed(prepared, files, tmp_path):
-    options = OPTIONS | {"save_steps": 1}
+    options = SAVED_OFTEN | {"save_steps": 1}
     stream = streamed(prepared, tmp_path, files, callbacks=[lambda _: Stop()], **options)
-    stream.record = of(prepared)
+    stream.record = record_of(prepared)
     stream.record.fingerprint["train"] = stream.train_dataset.fingerprint
     stream.train()
     memory = make_trainer(prepared, tmp_path, **options)
-    memory.record = of(prepared)
+    memory.record = record_of(prepared)
     with pytest.raises(ValueError, match=r"another dataset: the fingerprint of its `train` is .* streamed or not as"):
         memory.train(resume_from_checkpoint=True)
 
@@ -114,7 +112,7 @@ def test_processes_take_other_batches_and_equally_many(prepared, files, tokens):
     sequences = StreamedSequences(files, prepared.item_ids, PREFIXES, 50)
     arguments = {"max_tokens_per_batch": tokens, "train_batch_size": 7, "seed": 1, "dataloader_drop_last": False}
     parts = [
-        stream_batches(sequences, SimpleNamespace(**arguments, world_size=3, process_index=process), code_length=3)
+        make_own_batches(sequences, SimpleNamespace(**arguments, world_size=3, process_index=process), code_length=3)
         for process in range(3)
     ]
     batches = [list(part) for part in parts]

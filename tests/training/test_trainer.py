@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_model, random_codes, random_histories
+from recommender_runs import make_trainer, sides, unchanged
+from tiny_models import make_model, random_codes, random_histories
 
 from etegrec_hf import ETEGRecForConditionalGeneration, ETEGRecTokenizer, ETEGRecTrainer, ETEGRecTrainingArguments
 from etegrec_hf.data.sequences import SequenceDataset
@@ -12,46 +13,6 @@ from etegrec_hf.evaluation.metrics import ranking_metrics
 from etegrec_hf.training.base.checkpoints import last_checkpoint
 from etegrec_hf.training.recommender.arguments import FinetuningArguments
 from etegrec_hf.training.recommender.losses import preference_semantic_alignment, sequence_item_alignment
-
-
-def make_trainer(
-    prepared, folder, arguments=ETEGRecTrainingArguments, callbacks=(), sizes=None, **options
-) -> ETEGRecTrainer:
-    """A trainer of a tiny recommender on the tiny data."""
-    model = make_model(random_codes(prepared.n_items, 3, 8), 8, **(sizes or {}))
-    model.set_semantic_embedding(torch.from_numpy(prepared.embeddings))
-    defaults = {
-        "num_train_epochs": 4,
-        "warm_epochs": 2,
-        "per_device_train_batch_size": 32,
-        "learning_rate": 1e-3,
-        "tokenizer_learning_rate": 1e-3,
-        "num_beams": 10,
-        "use_cpu": True,
-        "disable_tqdm": True,
-        "seed": 1,
-    }
-    trainer = ETEGRecTrainer(
-        model,
-        arguments(str(folder), **(defaults | options)),
-        prepared.item_ids,
-        SequenceDataset.for_training(prepared.train, 20),
-        SequenceDataset.for_evaluation(prepared.validation, 20),
-    )
-    for callback in callbacks:
-        trainer.add_callback(callback(trainer))
-    return trainer
-
-
-def sides(model) -> dict[str, dict[str, torch.Tensor]]:
-    """Copies of all weights, of the tokenizer and of the recommender."""
-    state = {name: tensor.clone() for name, tensor in model.named_parameters()}
-    own = {name: tensor for name, tensor in state.items() if name.startswith("item_tokenizer.")}
-    return {"tokenizer": own, "recommender": {name: state[name] for name in state.keys() - own.keys()}}
-
-
-def unchanged(before: dict, after: dict) -> bool:
-    return all(torch.equal(before[name], after[name]) for name in before)
 
 
 def recorder(seen: list):
@@ -475,7 +436,7 @@ def make_trainer_without_embeddings(prepared, folder, arguments):
     validation = SequenceDataset.for_evaluation(prepared.validation, 20)
     options = {"num_train_epochs": 2, "num_beams": 10, "use_cpu": True, "save_strategy": "no"}
     options |= {"load_best_model_at_end": False, "disable_tqdm": True, "early_stopping_patience": None}
-    return ETEGRecTrainer(model, arguments(str(folder), **options), prepared.item_ids, train, validation)
+    return ETEGRecTrainer(model, arguments(str(folder), **options), prepared.item_ids, train, eval_dataset=validation)
 
 
 def test_bf16_evaluates_under_autocast(prepared, tmp_path, monkeypatch):

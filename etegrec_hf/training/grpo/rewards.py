@@ -150,8 +150,8 @@ class CollaborativeReward:
     @torch.no_grad()
     def __call__(self, prompts: list, completions: list[int], **columns) -> list[float]:
         read = self.model.config.n_positions
-        kept = [torch.tensor(prompt[-read:]) for prompt in prompts]
-        histories, row = torch.unique(pad_sequence(kept, batch_first=True), dim=0, return_inverse=True)
+        recent = [torch.tensor(prompt[-read:]) for prompt in prompts]
+        histories, row = torch.unique(pad_sequence(recent, batch_first=True), dim=0, return_inverse=True)
         scores = next_item_scores(self.model, histories.to(self.model.device)).cpu()  # [histories, n_items + 1]
         scores[:, 0] = scores[:, 1:].amin(1)  # a non-item's
         return (scores[row, completions] - scores[:, 1:].logsumexp(1)[row]).tolist()
@@ -206,6 +206,11 @@ WEIGHTS = {"semantic": 0.5}  # by default, the seed's; 1 for others
 REWARDS = ("hit", "semantic", "prefix", "rank", "transitions", "collaborative", "popularity_penalty")
 
 
+def default_weights(names: list[str]) -> list[float]:
+    """Returns the weights of rewards that are given none."""
+    return [WEIGHTS.get(name, 1.0) for name in names]
+
+
 def make_reward(
     name: str,
     model,
@@ -244,5 +249,5 @@ def make_reward(
                 )
             return CollaborativeReward(collaborative_model)
         case "popularity_penalty":
-            return PopularityPenalty(np.bincount(data.train.sequences, minlength=data.n_items + 1))
+            return PopularityPenalty(data.item_counts)
     raise ValueError(f"there is no reward {name!r}; choose among {', '.join(REWARDS)}.")

@@ -15,12 +15,12 @@ from transformers.utils import logging
 from trl import GRPOTrainer
 
 from ...data.sequences import SequenceDataset
-from ...evaluation.metrics import KS, ranking_metrics, spread_metrics
-from ...hub.training_record import TrainingRecord
+from ...evaluation.metrics import KS, rank, spread_metrics
 from ...models.beam_search import BeamDecoder
 from ...models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ...models.tokenization_etegrec import ETEGRecTokenizer
-from ..base.recording import RecordedTraining
+from ..base.recording import validation_metrics
+from ..base.trainer import BaseTrainer
 from .arguments import ETEGRecGRPOConfig
 from .callbacks import GenerationBorderCallback, StartingPointCallback
 from .policy import CodePolicy, encode_distinct
@@ -31,10 +31,10 @@ logger = logging.get_logger(__name__)
 SAME_REWARD = 1e-6  # a group whose rewards lie within this is one whose rewards are equal
 
 
-class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
+class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
     """Trains a recommender by rewards of what it recommends.
 
-    What differs from TRL's trainer:
+    What it overrides of TRL's trainer besides what [`BaseTrainer`] does, and why:
 
     - `_tokenize_prompts`, `_generate_single_turn`, `_generate`: a history becomes its codes, a group of completions is
       found with one pass over its history, and a completion is an item index.
@@ -43,7 +43,9 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
     - `_calculate_rewards`, `_generate_and_score_completions`, `compute_loss`: groups whose rewards are all equal are
       left out and counted, and groups stay whole when TRL shuffles completions.
     - `_get_train_sampler`: histories of like length, in an order that a resumed run finds again.
-    - `prediction_step`, `_get_eval_sampler`: ranked items of each user instead of completions and their rewards.
+    - `prediction_step`, `_get_eval_sampler`: evaluation ranks items instead of rewarding completions.
+    - `_init_training_state`: a resumed run generates new completions where they are due.
+    - `log`: figures of completions' lengths are left out, and a run that learns nothing says so.
 
     Codes stand still, and so do the item tokenizer and the adapters that align with it.
 
@@ -78,7 +80,6 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
         train_dataset: SequenceDataset | Dataset,
         eval_dataset: SequenceDataset | Dataset | None = None,
         processing_class: ETEGRecTokenizer | None = None,
-        record: TrainingRecord | None = None,
         **kwargs,
     ):
         if processing_class is None:
@@ -119,10 +120,10 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
         reference = copy.deepcopy(model).requires_grad_(False) if args.beta else None
         rewards = list(reward_funcs) if isinstance(reward_funcs, (list, tuple)) else [reward_funcs]
         for reward in rewards:
-            made_for = getattr(reward, "num_generations", args.num_generations)
-            if made_for != args.num_generations:
+            group_size = getattr(reward, "num_generations", args.num_generations)
+            if group_size != args.num_generations:
                 raise ValueError(
-                    f"the reward {name_of(reward)!r} was made for groups of {made_for} and "
+                    f"the reward {name_of(reward)!r} was made for groups of {group_size} and "
                     f"`num_generations` is {args.num_generations}; make it for the same."
                 )
         beta, args.beta = args.beta, 0.0  # with one above 0, TRL would load a reference as a causal language model
@@ -130,7 +131,6 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
             super().__init__(
                 model,
                 args,
-                record=record,
                 reward_funcs=[checked(reward) for reward in rewards],
                 processing_class=processing_class,
                 **datasets,
@@ -143,10 +143,10 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
         if reference is not None:
             self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
         self.policy = CodePolicy(model, args.temperature, args.top_k, args.constrained)
-        self.compute_metrics = self.rank
+        self.compute_metrics = self.rank_and_spread
         self._log_probability: list[float] = []  # of the newest completions
         self._is_learned: torch.Tensor  # [groups of the newest completions on this device] whose rewards differ
-        self.add_callback(GenerationBorderCallback(args.steps_a_generation))
+        self.add_callback(GenerationBorderCallback(args.batches_per_round))
         self.add_callback(StartingPointCallback(self))
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
@@ -271,9 +271,7 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
         if not self.shuffle_dataset:
             return super()._get_train_sampler(dataset)
         histories = self.args.generation_batch_size // self.num_generations
-        return GroupSampler(
-            self.lengths, histories, self.num_generations, self.args.steps_a_generation, self.args.seed
-        )
+        return GroupSampler(self.lengths, histories, self.num_generations, self.args.batches_per_round, self.args.seed)
 
     def _get_eval_sampler(self, eval_dataset) -> Sampler:
         return SequentialSampler(eval_dataset)
@@ -291,10 +289,9 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
             )
         return None, items, targets
 
-    def rank(self, prediction: EvalPrediction) -> dict[str, float]:
-        """Ranking metrics, and how widely the lists spread over the catalogue."""
-        items = prediction.predictions
-        return ranking_metrics(items, prediction.label_ids) | spread_metrics(items, self.item_counts)
+    def rank_and_spread(self, prediction: EvalPrediction) -> dict[str, float]:
+        """Returns ranking metrics, and how widely the lists spread over the catalogue."""
+        return rank(prediction) | spread_metrics(prediction.predictions, self.item_counts)
 
     def _init_training_state(self, *args, **kwargs) -> tuple[int, int]:
         position = super()._init_training_state(*args, **kwargs)
@@ -305,24 +302,20 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
     # Records
 
     def prefixes(self) -> torch.LongTensor:
+        """Returns the items' codes without suffix, `[n_items, levels]`."""
         return self.model.item_codes[:, :-1]
 
     def validation_rows(self) -> list[dict[str, float]]:
-        """Validation metrics by step, the starting model's (step 0) first."""
-        return [
-            {"step": entry["step"]}
-            | {name.removeprefix("eval_"): value for name, value in entry.items() if "@" in name}
-            for entry in self.state.log_history
-            if any("@" in name for name in entry)
-        ]
+        """Returns validation metrics by step, the starting model's (step 0) first."""
+        by_step = validation_metrics(self.state.log_history)
+        return [{"step": step, **metrics} for step, metrics in by_step.items()]
 
-    def _stage(self) -> dict:
-        stage, rows = super()._stage(), self.validation_rows()
+    def stage_entry(self) -> dict:
+        """Returns this run's entry in a training record, with its rewards and the metrics before it."""
         weighted = zip(self.reward_weights.tolist(), self.reward_func_names)
-        stage["rewards"] = " + ".join(f"{weight:g} {name}" for weight, name in weighted)
-        if rows and rows[0]["step"] == 0:
-            stage["validation_before"] = {name: value for name, value in rows[0].items() if name != "step"}
-        return stage
+        entry = super().stage_entry() | {"rewards": " + ".join(f"{weight:g} {name}" for weight, name in weighted)}
+        before = validation_metrics(self.state.log_history).get(0)
+        return entry | ({} if before is None else {"validation_before": before})
 
 
 def name_of(reward: Callable) -> str:
@@ -352,9 +345,9 @@ def checked(reward: Callable) -> Callable:
         return check(reward(**columns), columns)
 
     is_coroutine = inspect.iscoroutinefunction(reward) or inspect.iscoroutinefunction(type(reward).__call__)
-    found: Any = awaited if is_coroutine else call
-    found.__name__, found.__wrapped__ = name_of(reward), reward
-    return found
+    wrapper: Any = awaited if is_coroutine else call
+    wrapper.__name__, wrapper.__wrapped__ = name_of(reward), reward
+    return wrapper
 
 
 def trained_items(dataset: SequenceDataset | Dataset) -> np.ndarray:

@@ -14,7 +14,7 @@ class AlternatingPhaseCallback(TrainerCallback):
     codes yet.
 
     Args:
-        trainer ([`ETEGRecTrainer`]): told about each phase by `enter_phase`.
+        trainer ([`ETEGRecTrainer`]): its `enter_phase` is called at the start of each epoch.
     """
 
     def __init__(self, trainer):

@@ -1,0 +1,41 @@
+"""Tiny recommenders, codes and histories."""
+
+import torch
+
+from etegrec_hf import ETEGRecConfig, ETEGRecForConditionalGeneration
+
+
+def make_model(codes: torch.Tensor, codebook_size: int, seed: int = 0, **config) -> ETEGRecForConditionalGeneration:
+    """A tiny recommender in eval mode with the given codes `[n_items, code_length]`."""
+    torch.manual_seed(seed)
+    n_items, code_length = codes.shape
+    sizes = {"d_model": 16, "d_ff": 32, "d_kv": 8, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 2}
+    tokenizer_sizes = {"input_size": 12, "hidden_sizes": [16], "latent_size": 8}
+    model = ETEGRecForConditionalGeneration(
+        ETEGRecConfig(
+            n_items=n_items,
+            code_length=code_length,
+            codebook_size=codebook_size,
+            rqvae_config=tokenizer_sizes | {"num_levels": code_length - 1, "codebook_size": codebook_size},
+            **(sizes | config),
+        )
+    ).eval()
+    model.set_item_codes(codes)
+    model.set_semantic_embedding(torch.randn(n_items, 12))
+    if model.repeat_bias is not None:
+        torch.nn.init.normal_(model.repeat_bias, std=0.2)
+    return model
+
+
+def random_codes(n_items: int, code_length: int, codebook_size: int, seed: int = 0) -> torch.Tensor:
+    """Distinct random codes."""
+    generator = torch.Generator().manual_seed(seed)
+    numbers = torch.randperm(codebook_size**code_length, generator=generator)[:n_items]
+    return torch.stack([numbers // codebook_size**level % codebook_size for level in range(code_length)], dim=1)
+
+
+def random_histories(model, lengths: list[int], seed: int = 0) -> torch.Tensor:
+    """Item indices `[len(lengths), longest]`, padded right with 0."""
+    generator = torch.Generator().manual_seed(seed)
+    history = torch.randint(1, model.config.n_items + 1, (len(lengths), max(lengths)), generator=generator)
+    return history * (torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1))
