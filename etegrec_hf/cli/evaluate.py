@@ -4,10 +4,9 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..data.prepared import PreparedDataset
 from ..evaluation.evaluate import EvaluateOptions, evaluate
 from ..evaluation.results import write_ranks
-from ..hub.dataset_folder import local_dataset
+from ..hub.dataset_folder import load_prepared
 from ..hub.model_folder import load_recommender, local_folder, record_evaluation
 from ..hub.training_record import TrainingRecord
 from .output_file import check_output_file, write_results
@@ -45,7 +44,7 @@ def run(argv: list[str]) -> None:
         if arguments.update_card and not Path(arguments.model).is_dir():
             raise ValueError(f"`update_card` needs a folder, and {arguments.model!r} isn't one; name a local copy.")
         model, tokenizer = load_recommender(arguments.model)
-        data = PreparedDataset.load(local_dataset(arguments.data))
+        data = load_prepared(arguments.data)
         evaluation = evaluate(model, tokenizer, data, options)
         if arguments.update_card:
             record_evaluation(arguments.model, model.config, evaluation)

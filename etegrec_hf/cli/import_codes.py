@@ -6,9 +6,8 @@ from pathlib import Path
 from transformers import set_seed
 
 from ..data.folders import check_output_dir
-from ..data.prepared import PreparedDataset
 from ..hub.code_index import read_code_index
-from ..hub.dataset_folder import local_dataset
+from ..hub.dataset_folder import load_prepared
 from ..hub.model_folder import save_model_folder
 from ..hub.training_record import TrainingRecord
 from ..models.configuration_etegrec import ETEGRecConfig
@@ -49,7 +48,7 @@ def run(argv: list[str]) -> None:
 def import_codes(arguments: ImportArguments, sizes: RecommenderOptions) -> ETEGRecForConditionalGeneration:
     """Makes and saves an untrained recommender with the index's codes, without an item tokenizer of its own."""
     check_output_dir(arguments.output_dir)
-    data = PreparedDataset.load(local_dataset(arguments.data)) if arguments.data else None
+    data = load_prepared(arguments.data) if arguments.data else None
     item_ids, codes = read_code_index(arguments.index, data.item_ids if data else None)
     codebook_size = arguments.codebook_size or int(codes.max()) + 1
     if arguments.add_suffix:

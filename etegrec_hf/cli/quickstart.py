@@ -120,8 +120,7 @@ def show_three_users(folder: str, data: PreparedDataset) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
     title = dict(zip(data.item_ids, data.titles))
     for row in range(3):
-        start, end = data.test.offsets[row : row + 2]
-        history = [data.item_ids[index - 1] for index in data.test.sequences[start : end - 1]]
+        history = [data.item_ids[index - 1] for index in data.test.row(row)[:-1]]
         items, _ = model.recommend(**tokenizer([history], return_tensors="pt"), top_k=3)
         print(f"\n{data.test.user_ids[row]} took: {', '.join(title[item_id] for item_id in history[-4:])}")
         print(f"  next may be: {', '.join(title[item_id] for item_id in tokenizer.ids_of(items[0]))}")

@@ -8,7 +8,25 @@ from torch import nn
 from .code_trie import CodeTrie, ItemSets
 from .configuration_etegrec import ETEGRecConfig
 
-RECENT, DECAY = 10, 0.7  # items of a history that vote, and what each vote weighs beside the next newer one
+RECENT, DECAY = 10, 0.7  # items of a history that vote, and what each vote weighs against the next newer one
+
+
+def recent_items(history: torch.LongTensor) -> tuple[torch.LongTensor, torch.DoubleTensor]:
+    """Returns the last 10 items of histories, newest first, and what each one's vote weighs.
+
+    Args:
+        history (`torch.LongTensor` of shape `(batch, items)`): item indices, oldest first, 0 on padding, wherever it is.
+
+    Returns:
+        item indices and weights, both `(batch, min(10, items))`: 1 for the newest item, 0.7 times as much for each one
+        before; 0 on padding.
+    """
+    is_item = history > 0
+    newer = is_item.flip(1).cumsum(1).flip(1) - is_item.long()  # items after each
+    count = min(RECENT, history.shape[1])
+    newer, place = newer.masked_fill(~is_item, history.shape[1]).topk(count, dim=1, largest=False)
+    items = history.gather(1, place)
+    return items, DECAY ** newer.double() * (items > 0)
 
 
 class ItemTransitions(nn.Module):
@@ -44,13 +62,8 @@ class ItemTransitions(nn.Module):
             item indices, maybe repeated, and their votes, both `[batch, min(10, items) * num_transitions]`; all votes
             of a history whose items came next to none are 0.
         """
-        is_item = history > 0
-        newer = is_item.flip(1).cumsum(1).flip(1) - is_item.long()  # items behind each
-        newer, place = newer.masked_fill(~is_item, history.shape[1]).topk(
-            min(RECENT, history.shape[1]), dim=1, largest=False
-        )
-        voting = history.gather(1, place)  # padding votes for nothing
-        votes = (self.weights[voting].float() * DECAY ** newer.unsqueeze(2)).flatten(1)
+        voting, decay = recent_items(history)  # padding votes for nothing
+        votes = (self.weights[voting].float() * decay.float().unsqueeze(2)).flatten(1)
         return self.items[voting].flatten(1).long(), votes / votes.sum(1, keepdim=True).clamp(min=1e-30)
 
     @property

@@ -181,7 +181,9 @@ def test_they_are_saved_and_items_can_join_and_leave(codes, tmp_path):
     assert torch.equal(found[0], expected[0])
     assert torch.equal(found[1], expected[1])
     loaded.remove_items(expected[0][0, :1])
-    assert torch.equal(loaded.recommend(**inputs, **options)[0][:, :9], expected[0][:, 1:])
+    items, scores = loaded.recommend(**inputs, **options)
+    torch.testing.assert_close(scores[:, :9], expected[1][:, 1:])
+    assert items[0, :9].sort().values.equal(expected[0][0, 1:].sort().values), "two of them are as good as equal"
 
 
 def test_reranking_goes_over_the_mixture(codes):

@@ -22,7 +22,7 @@ from transformers import GPT2LMHeadModel
 from ...data.prepared import PreparedDataset
 from ...data.transitions import transition_weights
 from ...evaluation.collaborative import next_item_scores
-from ...models.item_transitions import DECAY, RECENT
+from ...models.item_transitions import RECENT, recent_items
 
 
 class HitReward:
@@ -177,11 +177,11 @@ class TransitionReward:
         self.weights, self.floor = transition_weights(data), floor
 
     def __call__(self, prompts: list, completions: list[int], **columns) -> list[float]:
-        newest_first = [torch.tensor(prompt[: -RECENT - 1 : -1]) for prompt in prompts]
-        recent = pad_sequence(newest_first, batch_first=True).numpy()  # [completions, up to 10], 0 for none
+        last = pad_sequence([torch.tensor(prompt[-RECENT:]) for prompt in prompts], batch_first=True)
+        recent, decay = (part.numpy() for part in recent_items(last))  # [completions, up to 10], 0 for none
         items = np.broadcast_to(np.array(completions)[:, None], recent.shape)
-        votes = self.weights[recent - 1, items - 1] * ((recent > 0) & (items > 0))
-        return np.log(votes @ DECAY ** np.arange(recent.shape[1]) + self.floor).tolist()
+        votes = self.weights[recent - 1, items - 1] * (items > 0)
+        return np.log((votes * decay).sum(1) + self.floor).tolist()
 
 
 class PopularityPenalty:
