@@ -78,7 +78,7 @@ def script(folder: Path, *options: str) -> list[str]:
 
 
 @pytest.fixture
-def run(tiny, monkeypatch):
+def run(tiny, monkeypatch, undrawn_pictures):
     """Runs the script in this process, and its commands in copies of it."""
     monkeypatch.setattr(subprocess, "run", forks.run)
 
