@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import settings
 from loopback_hub import LoopbackHub
+from pictures import undrawn
 from tiny_models import make_model, random_codes
 from two_sides import make_stranger
 
@@ -42,6 +43,12 @@ def folder(model, tokenizer, tmp_path) -> str:
     tokenizer.item_titles = {"i3": "Third", "i14": "[red]<b>A & B</b>[/red]"}
     save_model_folder(tmp_path / "mine", model, tokenizer, TrainingRecord())
     return str(tmp_path / "mine")
+
+
+@pytest.fixture
+def undrawn_pictures():
+    with undrawn():
+        yield
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 import yaml
 
@@ -72,17 +73,27 @@ def tiny(tmp_path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, *options: str) -> subprocess.CompletedProcess:
+def script(folder: Path, *options: str) -> list[str]:
+    """The script's path and arguments."""
     arguments = [folder / "recipe", "--raw", folder, "--output-dir", folder / "out", "--seeds", "3", *options]
-    return subprocess.run(
-        [sys.executable, RECIPES / "run.py", *map(str, arguments)], capture_output=True, text=True, check=False
-    )
+    return [str(RECIPES / "run.py"), *map(str, arguments)]
+
+
+@pytest.fixture
+def run(tiny, monkeypatch, undrawn_pictures):
+    """Runs the script in this process, and its commands in copies of it."""
+    monkeypatch.setattr(subprocess, "run", forks.run)
+
+    def run(*options: str) -> None:
+        monkeypatch.setattr(sys, "argv", script(tiny, *options))
+        runpy.run_path(sys.argv[0], run_name="__main__")
+
+    return run
 
 
 @pytest.mark.slow
-def test_a_recipe_runs_every_stage_once_and_ends_in_tables(tiny):
-    ended = run(tiny)
-    assert ended.returncode == 0, ended.stderr
+def test_a_recipe_runs_every_stage_once_and_ends_in_tables(tiny, run):
+    run()
     out = tiny / "out"
     results = json.loads((out / "results.json").read_text())
     assert [command["command"] for command in results["commands"]] == [
@@ -98,8 +109,7 @@ def test_a_recipe_runs_every_stage_once_and_ends_in_tables(tiny):
 
     (out / "seed-3/full/finetune/report.html").unlink()  # as if it had been stopped before its end
     (out / "seed-3/full/test.json").unlink()
-    ended = run(tiny, "--variants", "all")
-    assert ended.returncode == 0, ended.stderr
+    run("--variants", "all")
     results = json.loads((out / "results.json").read_text())
     again = [command["command"] for command in results["commands"][6:]]
     # the full one's end, the model before finetuning (which is the full one's), and the variant's stages from train on
@@ -115,31 +125,34 @@ def test_a_recipe_runs_every_stage_once_and_ends_in_tables(tiny):
     assert full["test"] != without["test"]
 
 
-def test_a_variant_that_does_not_exist(tiny):
-    ended = run(tiny, "--variants", "nothing")
-    assert ended.returncode == 2
-    assert "no variant 'nothing'; variants.yaml has full, no finetuning, no SIA, no votes" in ended.stderr
+def test_a_variant_that_does_not_exist(run, capsys):
+    with pytest.raises(SystemExit) as end:
+        run("--variants", "nothing")
+    assert end.value.code == 2
+    assert "no variant 'nothing'; variants.yaml has full, no finetuning, no SIA, no votes" in capsys.readouterr().err
 
 
 def test_a_failing_command_names_its_log(tiny):
+    """Here all are processes of their own."""
     (tiny / "log.inter.json").write_text("[]")
-    ended = run(tiny)
+    ended = subprocess.run([sys.executable, *script(tiny)], capture_output=True, text=True, check=False)
     assert ended.returncode == 1
-    assert "etegrec prepare failed; see the end of" in ended.stderr
+    assert ended.stderr == f"etegrec prepare failed; see the end of {tiny / 'out/data.log'}\n"
+    assert (tiny / "out/data.log").read_text().startswith("etegrec prepare: ")
 
 
-def test_nothing_of_others_is_touched(tiny):
+def test_nothing_of_others_is_touched(tiny, run):
     mine = tiny / "out/data/mine.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("precious")
-    ended = run(tiny)
-    assert ended.returncode == 1
-    assert f"{str(tiny / 'out')!r} holds files of something else" in ended.stderr
+    with pytest.raises(SystemExit, match="out' holds files of something else"):
+        run()
     assert [path for path in (tiny / "out").rglob("*") if path.is_file()] == [mine]
 
 
 @pytest.mark.slow
-def test_embeddings_are_made_once_for_each_prepared_dataset(tiny):
+def test_embeddings_are_made_once_for_each_prepared_dataset(tiny, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", forks.run)
     embed = {
         "collaborative": True,
         "width": 8,

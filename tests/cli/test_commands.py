@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from calling import call, failure
+from pictures import undrawn
 from safetensors.torch import load_file
 
 from etegrec_hf.cli.grpo import GrpoArguments
@@ -27,7 +28,10 @@ from etegrec_hf.training.recommender.arguments import ETEGRecTrainingArguments, 
 from etegrec_hf.training.recommender.options import RecommenderOptions
 from etegrec_hf.training.recommender.trainer import ETEGRecTrainer
 
+pytestmark = pytest.mark.usefixtures("undrawn_pictures")
 TINY = ["--use-cpu", "true", "--disable-tqdm", "true", "--per-device-train-batch-size", "32"]
+SIZES = ["--d-model", 16, "--d-ff", 16, "--d-kv", 8, "--num-layers", 1, "--num-decoder-layers", 1, "--num-heads", 2]
+CODES = ["--hidden-sizes", 16, "--latent-size", 8, "--num-levels", 2, "--codebook-size", 8]
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -43,13 +47,13 @@ def runs(tmp_path_factory) -> Path:
     (folder / "log.csv").write_text("\n".join(lines))
     call("prepare", folder / "log.csv", "--format", "csv", "--output-dir", folder / "data", "--min-count", 2,
          "--embedding", "cooccurrence")  # fmt: skip
-    call("train-tokenizer", "--data", folder / "data", "--output-dir", folder / "tokenizer", "--hidden-sizes", 16,
-         "--latent-size", 8, "--num-levels", 2, "--codebook-size", 8, "--num-train-epochs", 3, *TINY)  # fmt: skip
-    call("train", "--data", folder / "data", "--tokenizer", folder / "tokenizer", "--output-dir", folder / "model",
-         "--d-model", 16, "--d-ff", 16, "--d-kv", 8, "--num-layers", 1, "--num-decoder-layers", 1, "--num-heads", 2,
-         "--num-train-epochs", 2, "--num-beams", 10, *TINY)  # fmt: skip
-    call("finetune", "--model", folder / "model", "--data", folder / "data", "--output-dir", folder / "finetuned",
-         "--num-train-epochs", 1, "--num-beams", 10, *TINY)  # fmt: skip
+    with undrawn():
+        call("train-tokenizer", "--data", folder / "data", "--output-dir", folder / "tokenizer", *CODES,
+             "--num-train-epochs", 3, *TINY)  # fmt: skip
+        call("train", "--data", folder / "data", "--tokenizer", folder / "tokenizer", "--output-dir", folder / "model",
+             *SIZES, "--num-train-epochs", 2, "--num-beams", 10, *TINY)  # fmt: skip
+        call("finetune", "--model", folder / "model", "--data", folder / "data", "--output-dir", folder / "finetuned",
+             "--num-train-epochs", 1, "--num-beams", 10, *TINY)  # fmt: skip
     return folder
 
 
@@ -85,8 +89,7 @@ def test_a_causal_encoder_is_trained_by_whole_sequences(runs, tmp_path, monkeypa
 
     monkeypatch.setattr(ETEGRecTrainer, "__init__", noted)
     call("train", "--data", runs / "data", "--tokenizer", runs / "tokenizer", "--output-dir", tmp_path / "model",
-         "--d-model", 16, "--d-ff", 16, "--d-kv", 8, "--num-layers", 1, "--num-decoder-layers", 1, "--num-heads", 2,
-         "--num-train-epochs", 2, "--num-beams", 10, "--warm-epochs", 0, "--encoder-attention", "causal",
+         *SIZES, "--num-train-epochs", 2, "--num-beams", 10, "--warm-epochs", 0, "--encoder-attention", "causal",
          "--max-tokens-per-batch", 300, *TINY)  # fmt: skip
     call("finetune", "--model", tmp_path / "model", "--data", runs / "data", "--output-dir", tmp_path / "finetuned",
          "--num-train-epochs", 1, "--num-beams", 10, "--max-tokens-per-batch", 300, *TINY)  # fmt: skip
@@ -115,6 +118,7 @@ def determinism_of_before():
         setattr(cudnn, name, value)
 
 
+@pytest.mark.slow
 def test_full_determinism_holds_while_training_and_gives_the_same_weights(
     runs, tmp_path, monkeypatch, determinism_of_before
 ):
@@ -128,8 +132,7 @@ def test_full_determinism_holds_while_training_and_gives_the_same_weights(
     monkeypatch.setattr(ETEGRecTrainer, "training_step", noted)
     for folder in (tmp_path / "one", tmp_path / "other"):
         call("train", "--data", runs / "data", "--tokenizer", runs / "tokenizer", "--output-dir", folder / "model",
-             "--d-model", 16, "--d-ff", 16, "--d-kv", 8, "--num-layers", 1, "--num-decoder-layers", 1,
-             "--num-heads", 2, "--num-train-epochs", 2, "--num-beams", 10, "--warm-epochs", 0,
+             *SIZES, "--num-train-epochs", 2, "--num-beams", 10, "--warm-epochs", 0,
              "--full-determinism", "true", *TINY)  # fmt: skip
         call("finetune", "--model", folder / "model", "--data", runs / "data", "--output-dir", folder / "finetuned",
              "--num-train-epochs", 1, "--num-beams", 10, "--full-determinism", "true", *TINY)  # fmt: skip
@@ -184,12 +187,11 @@ def test_mapped_embeddings_give_the_same_models(runs, tmp_path):
     """Without them in the model; a run that goes on from a checkpoint ends alike, and other commands need no flag."""
     data = Path(shutil.copytree(runs / "data", tmp_path / "data"))
     mapped = ["--data", data, "--map-embeddings", "true"]
-    call("train-tokenizer", *mapped, "--output-dir", tmp_path / "tokenizer", "--hidden-sizes", 16, "--latent-size", 8,
-         "--num-levels", 2, "--codebook-size", 8, "--num-train-epochs", 3, *TINY)  # fmt: skip
+    tokenizer = ["train-tokenizer", *mapped, "--output-dir", tmp_path / "tokenizer", *CODES]
+    call(*tokenizer, "--num-train-epochs", 3, *TINY)
     weights = [(folder / "tokenizer/model.safetensors").read_bytes() for folder in (tmp_path, runs)]
     assert weights[0] == weights[1]
-    train = ["train", *mapped, "--tokenizer", tmp_path / "tokenizer", "--d-model", 16, "--d-ff", 16, "--d-kv", 8,
-             "--num-layers", 1, "--num-decoder-layers", 1, "--num-heads", 2, "--num-train-epochs", 2,
+    train = ["train", *mapped, "--tokenizer", tmp_path / "tokenizer", *SIZES, "--num-train-epochs", 2,
              "--num-beams", 10, *TINY]  # fmt: skip
     call(*train, "--output-dir", tmp_path / "model", "--save-total-limit", 2)
     checkpoints = sorted((tmp_path / "model").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))

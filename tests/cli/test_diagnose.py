@@ -123,6 +123,7 @@ def test_where_nothing_can_be_written_is_known_first(prepared_folder, tmp_path, 
     assert not (tmp_path / "plots").exists()
 
 
+@pytest.mark.usefixtures("undrawn_pictures")
 def test_training_ends_with_the_same_figures(prepared_folder, tmp_path):
     arguments = ["--data", prepared_folder, "--output-dir", tmp_path / "run", "--hidden-sizes", 16, "--latent-size", 8,
                  "--num-levels", 2, "--codebook-size", 8, "--num-train-epochs", 1, "--use-cpu", "true",

@@ -259,6 +259,7 @@ def test_recommendations_as_a_document(prepared, prepared_folder, model_folder, 
     assert printed == {"users": 120, "empty": 0, "output": str(output)}
 
 
+@pytest.mark.usefixtures("undrawn_pictures")
 def test_training_tells_its_logs_elsewhere(prepared_folder, tmp_path, capsys):
     """With `--disable-tqdm`, transformers prints its logs on stdout."""
     train = ["train-tokenizer", "--data", prepared_folder, "--output-dir", tmp_path / "t", "--hidden-sizes", 8,

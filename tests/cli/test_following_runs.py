@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from calling import call
 from html_reader import Page
+from pictures import undrawn
 
 pytest.importorskip("tensorboard", reason="tensorboard is not installed")
 
@@ -23,10 +24,11 @@ def runs(prepared_folder, tmp_path_factory) -> dict[str, Path]:
     data = ["--data", prepared_folder]
     call("train-tokenizer", *data, "--output-dir", tokenizer, "--hidden-sizes", 16, "--latent-size", 8,
          "--num-levels", 2, "--codebook-size", 8, "--num-train-epochs", 2, *COMMON, 32)  # fmt: skip
-    call("train", *data, "--tokenizer", tokenizer, "--output-dir", model, "--num-train-epochs", 2, "--num-beams", 10,
-         *SIZES, *COMMON, 64)  # fmt: skip
-    call("finetune", *data, "--model", model, "--output-dir", finetuned, "--num-train-epochs", 1, "--num-beams", 10,
-         *COMMON, 64)  # fmt: skip
+    with undrawn():  # pictures of a recommender are drawn in test_run_report.py
+        call("train", *data, "--tokenizer", tokenizer, "--output-dir", model, "--num-train-epochs", 2,
+             "--num-beams", 10, *SIZES, *COMMON, 64)  # fmt: skip
+        call("finetune", *data, "--model", model, "--output-dir", finetuned, "--num-train-epochs", 1,
+             "--num-beams", 10, *COMMON, 64)  # fmt: skip
     call("grpo", *data, "--model", finetuned, "--output-dir", rewarded, "--num-generations", 4, "--max-steps", 2,
          "--eval-steps", 2, "--save-steps", 2, "--logging-steps", 1, "--num-beams", 10, *COMMON, 32)  # fmt: skip
     return {"train-tokenizer": tokenizer, "train": model, "finetune": finetuned, "grpo": rewarded}
@@ -79,6 +81,7 @@ def test_each_run_ends_in_a_report(runs, prepared, command):
     assert ("Shaded: 0 to 1." in page.words["curves-1"]) == (command == "train")
 
 
+@pytest.mark.usefixtures("undrawn_pictures")
 def test_the_command_says_where_the_report_is(runs, prepared_folder, tmp_path, capsys):
     call("finetune", "--data", prepared_folder, "--model", runs["train"], "--output-dir", tmp_path / "more",
          "--num-train-epochs", 1, "--num-beams", 10, *COMMON, 64)  # fmt: skip

@@ -57,6 +57,7 @@ def write_amazon(folder, process: SyntheticProcess) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn_pictures")
 def test_raw_files_become_a_recommender(tmp_path):
     process = SyntheticProcess(n_users=300, n_items=60, n_clusters=4, width=12, seed=3)
     (tmp_path / "raw").mkdir()

@@ -16,6 +16,7 @@ from etegrec_hf.cli.grpo import GrpoArguments
 from etegrec_hf.cli.parsing import check_keys, parse
 from etegrec_hf.hub.model_folder import load_recommender, save_model_folder
 
+pytestmark = pytest.mark.usefixtures("undrawn_pictures")
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TINY = ["--use-cpu", "true", "--disable-tqdm", "true", "--per-device-train-batch-size", 32, "--num-generations", 4,
         "--max-steps", 4, "--eval-steps", 2, "--save-steps", 2, "--logging-steps", 1, "--num-beams", 10,

@@ -16,6 +16,7 @@ from etegrec_hf.data.transitions import strongest_transitions
 from etegrec_hf.hub.model_folder import save_model_folder
 from etegrec_hf.hub.training_record import TrainingRecord
 
+pytestmark = pytest.mark.usefixtures("undrawn_pictures")
 SIZES = [
     "--d-model",
     "16",

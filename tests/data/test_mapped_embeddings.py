@@ -214,11 +214,11 @@ print(json.dumps([before, made, own(), mapped.nbytes / 1e6]))
 @pytest.mark.parametrize("row_group", [8192, 10**6])
 def test_neither_making_nor_reading_takes_memory(folder, row_group):
     """Also from a table of a single row group, as earlier versions wrote it."""
-    values = np.random.default_rng(0).standard_normal((100_000, 1024), dtype=np.float32)
+    values = np.random.default_rng(0).random((120_000, 1024), dtype=np.float32)
     ids = [f"i{row}" for row in range(len(values))]
     pq.write_table(pa.table({"item_id": ids, "embedding": embedding_column(values)}), folder / ITEMS, row_group)
     done = subprocess.run([sys.executable, "-c", MEASURE, str(folder)], capture_output=True, text=True, check=True)
     before, made, read, size = json.loads(done.stdout)
-    assert size > 400
+    assert size > 480
     assert made - before < 0.6 * size
     assert read - made < 10
