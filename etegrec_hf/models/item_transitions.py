@@ -15,7 +15,7 @@ def recent_items(history: torch.LongTensor) -> tuple[torch.LongTensor, torch.Dou
     """Returns the last 10 items of histories, newest first, and what each one's vote weighs.
 
     Args:
-        history (`torch.LongTensor` of shape `(batch, items)`): item indices, oldest first, 0 on padding, wherever it is.
+        history (`torch.LongTensor` of shape `(batch, items)`): item indices, oldest first; 0 is padding, anywhere.
 
     Returns:
         item indices and weights, both `(batch, min(10, items))`: 1 for the newest item, 0.7 times as much for each one
