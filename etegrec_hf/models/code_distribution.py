@@ -1,7 +1,7 @@
 """Which codes may follow a prefix, and with what probability: the one place that says so."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 
@@ -23,6 +23,20 @@ class NodeTerm(Protocol):
     def __call__(self, child: torch.LongTensor, level: int) -> torch.FloatTensor:
         """Returns the numbers of child nodes `[users, *]` of nodes of `level`; any for -1."""
         ...
+
+
+class CodeSteps(NamedTuple):
+    """The codes that may follow each prefix of a batch, all `(users, n, m)`.
+
+    Args:
+        log_p (`torch.FloatTensor`): their log-probabilities in float32; minus infinity in unused places.
+        codes (`torch.LongTensor`): raw codes; any in unused places.
+        child (`torch.LongTensor`): the nodes that they lead to; -1 in unused places.
+    """
+
+    log_p: torch.Tensor
+    codes: torch.Tensor
+    child: torch.Tensor
 
 
 class CodeDistribution:
@@ -56,12 +70,10 @@ class CodeDistribution:
         self.n_users = next((part.n_users for part in (excluded, *terms) if part is not None), 1)
         self._place = _same if self.catalogue is trie else _places(trie, self.catalogue)
         self._alive = _unchanged if excluded is None else excluded.without
-        self._shares = self._of_level if catalogue is None else self._of_items
+        self._log_total = self._of_all_codes if catalogue is None else self._of_catalogue
         self.mixed = _unmixed if votes is None else votes.mixed
 
-    def steps(
-        self, logits: torch.FloatTensor, node: torch.LongTensor, level: int
-    ) -> tuple[torch.FloatTensor, torch.LongTensor, torch.LongTensor]:
+    def steps(self, logits: torch.FloatTensor, node: torch.LongTensor, level: int) -> CodeSteps:
         """Returns the log-probability of each code that may follow.
 
         Args:
@@ -70,18 +82,17 @@ class CodeDistribution:
             level (`int`): how many codes those are.
 
         Returns:
-            log-probabilities in float32, codes and child nodes, each `(users, n, m)`, where m is the most children
-            that a node of this level has. Unused places hold minus infinity, any code and -1.
+            [`CodeSteps`] `(users, n, m)`, where m is the most children that a node of this level has.
         """
         logits = logits.float()
         codes, child = self.trie.successors(node, level)
         scores = self._with_terms(logits.gather(-1, codes), self._place(child), level)
         alive = self._alive(child, level)
         if self.temperature is None:
-            log_p = scores - self._shares(logits, scores, node, child, level)
+            log_p = scores - self._log_total(logits, scores, node, child, level)
         else:
             log_p = (scores / self.temperature).masked_fill(alive < 0, -torch.inf).log_softmax(-1)
-        return log_p.masked_fill(alive < 0, -torch.inf), codes, alive
+        return CodeSteps(log_p.masked_fill(alive < 0, -torch.inf), codes, alive)
 
     def along(self, logits: torch.FloatTensor, codes: torch.LongTensor) -> torch.FloatTensor:
         """Returns logits along paths, with terms, and the lowest number for codes that continue no item.
@@ -111,10 +122,12 @@ class CodeDistribution:
             scores = scores + term(child, level)
         return scores
 
-    def _of_level(self, logits, scores, node, child, level: int) -> torch.FloatTensor:
+    def _of_all_codes(self, logits, scores, node, child, level: int) -> torch.FloatTensor:
+        """The logarithm of what all codes of a level share, `[users, n, 1]`."""
         return logits.logsumexp(-1, keepdim=True)
 
-    def _of_items(self, logits, scores, node, child, level: int) -> torch.FloatTensor:
+    def _of_catalogue(self, logits, scores, node, child, level: int) -> torch.FloatTensor:
+        """The logarithm of what the codes share that continue an item of the catalogue, `[users, n, 1]`."""
         if self.catalogue is not self.trie:
             codes, child = self.catalogue.successors(self._place(node), level)
             scores = self._with_terms(logits.gather(-1, codes), child, level)
