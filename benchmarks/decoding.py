@@ -21,9 +21,11 @@ from etegrec_hf import ETEGRecForConditionalGeneration, RQVAEConfig, RQVAEModel
 from etegrec_hf.data.prepare import prepare
 from etegrec_hf.data.prepared import PreparedDataset
 from etegrec_hf.data.transitions import strongest_transitions
-from etegrec_hf.models.beam_search import BeamDecoder, code_beam_search
+from etegrec_hf.models.beam_search import BeamDecoder, beam_search
+from etegrec_hf.models.code_distribution import CodeDistribution
 from etegrec_hf.models.code_trie import CodeTrie
 from etegrec_hf.models.headwise_t5 import encode
+from etegrec_hf.models.histories import EncodedBatch
 from etegrec_hf.training.item_tokenizer.codebooks import initialize_codebooks
 from etegrec_hf.training.item_tokenizer.item_codes import build_recommender
 
@@ -179,7 +181,7 @@ def latency(model, histories: list[torch.Tensor]) -> None:
 def options_of_a_search(name: str, model, histories: list[torch.Tensor]) -> None:
     """What ranking the beam again and mixing transition votes in add to a search."""
     batches = [batch_of(model, sorted(histories, key=len)[start : start + 64]) for start in range(0, 512, 64)]
-    added: dict[str, list[float]] = {"rerank": [], "transitions": []}
+    added: dict[str, list[float]] = {"rerank_weight": [], "transition_weight": []}
     for batch in batches * 3:
         seconds = {}
         for option in (None, *added):
@@ -232,8 +234,7 @@ def search_with(trie: CodeTrie, model, batch: dict[str, torch.Tensor]) -> float:
     start = time.perf_counter()
     with torch.inference_mode():
         states = encode(model.encoder, batch["input_ids"], batch["attention_mask"])
-        decoder = BeamDecoder(model.decoder, states, batch["attention_mask"])
-        code_beam_search(decoder, model.level_logits, trie, BEAMS)
+        beam_search(BeamDecoder(model, EncodedBatch(**batch, states=states)), CodeDistribution(trie), BEAMS)
     return time.perf_counter() - start
 
 
