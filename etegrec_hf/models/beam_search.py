@@ -6,7 +6,6 @@ shows each beam its own ancestors. Nothing is expanded or reordered by beam.
 """
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +15,6 @@ from .code_trie import AllCodes, CodeTrie
 from .headwise_t5 import HeadwiseAttention, feed_forward, norm
 from .histories import EncodedBatch
 from .history_encoder import additive
-
-if TYPE_CHECKING:
-    from .modeling_etegrec import ETEGRecForConditionalGeneration
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +94,7 @@ class BeamDecoder:
         encoded ([`EncodedBatch`]): the users' histories.
     """
 
-    def __init__(self, model: "ETEGRecForConditionalGeneration", encoded: EncodedBatch):
+    def __init__(self, model, encoded: EncodedBatch):
         self.model, self.decoder, states = model, model.decoder, encoded.states
         self.users, heads = len(states), self.decoder.config.num_heads
         self.lowest = torch.finfo(states.dtype).min

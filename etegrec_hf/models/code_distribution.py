@@ -1,7 +1,7 @@
 """Which codes may follow a prefix, and with what probability: the one place that says so."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -10,9 +10,6 @@ from .histories import EncodedBatch
 from .item_catalogue import ItemConstraints
 from .item_transitions import TransitionVotes
 from .repeat_bias import RepeatBias
-
-if TYPE_CHECKING:
-    from .modeling_etegrec import ETEGRecForConditionalGeneration
 
 
 class NodeTerm(Protocol):
@@ -135,7 +132,7 @@ class CodeDistribution:
 
 
 def code_distribution(
-    model: "ETEGRecForConditionalGeneration",
+    model,
     encoded: EncodedBatch,
     constraints: ItemConstraints,
     temperature: float | None = None,
@@ -164,16 +161,14 @@ def code_distribution(
     return CodeDistribution(trie, catalogue, terms, excluded, votes, temperature)
 
 
-def terms_of(model: "ETEGRecForConditionalGeneration", encoded: EncodedBatch) -> list[NodeTerm]:
+def terms_of(model, encoded: EncodedBatch) -> list[NodeTerm]:
     """Returns what a model adds to the logits of codes, for each user of a batch."""
     if model.repeat_bias is None:
         return []
     return [RepeatBias(model.catalogue.trie, _had(model, encoded), model.repeat_bias)]
 
 
-def terms_before(
-    model: "ETEGRecForConditionalGeneration", encoded: EncodedBatch, history_lengths: torch.LongTensor
-) -> list[NodeTerm]:
+def terms_before(model, encoded: EncodedBatch, history_lengths: torch.LongTensor) -> list[NodeTerm]:
     """Returns the terms of each target `[batch * targets]`, which comes after `history_lengths` `[batch, targets]`."""
     if model.repeat_bias is None:
         return []
@@ -183,7 +178,7 @@ def terms_before(
     return [RepeatBias(model.catalogue.trie, of_targets.flatten(0, 1), model.repeat_bias)]
 
 
-def _had(model: "ETEGRecForConditionalGeneration", encoded: EncodedBatch) -> torch.LongTensor:
+def _had(model, encoded: EncodedBatch) -> torch.LongTensor:
     """Nodes `[batch, items]` of the items of histories."""
     if encoded.input_ids is None:
         raise ValueError(

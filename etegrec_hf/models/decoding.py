@@ -1,7 +1,5 @@
 """How a recommender decodes: transformers' `generate`, the batched `recommend`, and a sample of distinct items."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from transformers import GenerationMixin, LogitsProcessorList
 
@@ -12,9 +10,6 @@ from .histories import EncodedBatch, Histories
 from .logits_process import CodeTrieLogitsProcessor
 from .search import Reading, SamplingOptions, SearchOptions, reading_of, sample, search
 
-if TYPE_CHECKING:
-    from .modeling_etegrec import ETEGRecForConditionalGeneration
-
 
 class ItemDecoding(GenerationMixin):
     """transformers' `GenerationMixin` for items: overrides `generate`, and adds what it can't do well.
@@ -24,7 +19,7 @@ class ItemDecoding(GenerationMixin):
     """
 
     def generate(
-        self: "ETEGRecForConditionalGeneration",
+        self,
         inputs: torch.LongTensor | None = None,
         generation_config=None,
         logits_processor=None,
@@ -120,7 +115,7 @@ class ItemDecoding(GenerationMixin):
         return output
 
     def recommend(
-        self: "ETEGRecForConditionalGeneration",
+        self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.LongTensor | None = None,
         top_k: int = 10,
@@ -179,7 +174,7 @@ class ItemDecoding(GenerationMixin):
         return beam.items, beam.scores
 
     def sample_items(
-        self: "ETEGRecForConditionalGeneration",
+        self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.LongTensor | None = None,
         num_samples: int = 16,
@@ -216,7 +211,7 @@ class ItemDecoding(GenerationMixin):
         return beam.items, beam.scores
 
     def encode_history(
-        self: "ETEGRecForConditionalGeneration",
+        self,
         input_ids: torch.LongTensor,
         attention_mask: torch.LongTensor | None = None,
         past: EncodedHistory | None = None,

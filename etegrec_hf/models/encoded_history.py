@@ -6,16 +6,13 @@ item is added: only the new item is computed, with the keys and values of those 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from .headwise_t5 import encoder_bias, encoder_block, norm
 from .histories import EncodedBatch, Histories
 from .history_encoder import additive
-
-if TYPE_CHECKING:
-    from .modeling_etegrec import ETEGRecForConditionalGeneration
 
 BATCH_DIM = {"input_ids": 0, "attention_mask": 0, "states": 0, "keys": 2, "values": 2}  # tokens are the next one
 
@@ -65,7 +62,7 @@ class EncodedHistory:
         d_model, dtype = self.states.shape[-1], self.states.dtype
         return {"num_layers": num_layers, "num_heads": num_heads, "d_model": d_model, "d_kv": d_kv, "dtype": dtype}
 
-    def check_model(self, name: str, model: "ETEGRecForConditionalGeneration") -> None:
+    def check_model(self, name: str, model) -> None:
         """Looks whether a model of these sizes and this dtype encoded the histories; errors call them `name`.
 
         Raises:
@@ -122,9 +119,7 @@ class EncodedHistory:
 
 
 @torch.no_grad()
-def encode_history(
-    model: "ETEGRecForConditionalGeneration", histories: Histories, past: EncodedHistory | None = None
-) -> EncodedHistory:
+def encode_history(model, histories: Histories, past: EncodedHistory | None = None) -> EncodedHistory:
     """Encodes histories, or only the items after those of `past`; see `encode_history` of the model.
 
     Args:
@@ -161,7 +156,7 @@ def encode_history(
     return EncodedHistory(**whole, **_append(past, histories.attention_mask, states=states, keys=keys, values=values))
 
 
-def _check_past(past: EncodedHistory, histories: Histories, model: "ETEGRecForConditionalGeneration") -> None:
+def _check_past(past: EncodedHistory, histories: Histories, model) -> None:
     if model.config.encoder_attention != "causal":
         raise ValueError(
             f"`past` is given and `encoder_attention` is {model.config.encoder_attention!r}, in which a new item "
@@ -176,7 +171,7 @@ def _check_past(past: EncodedHistory, histories: Histories, model: "ETEGRecForCo
 
 
 def _encode_items(
-    model: "ETEGRecForConditionalGeneration", histories: Histories, past: EncodedHistory | None = None
+    model, histories: Histories, past: EncodedHistory | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """States, keys and values of items after those of `past`, in the order and shapes of [`EncodedHistory`]."""
     encoder, input_ids = model.encoder, histories.input_ids

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +12,6 @@ from .code_distribution import code_distribution
 from .encoded_history import EncodedHistory
 from .headwise_t5 import encode
 from .histories import EncodedBatch, Histories
-
-if TYPE_CHECKING:
-    from .modeling_etegrec import ETEGRecForConditionalGeneration
 
 # Tokens that a search holds at a time: on a CPU as many as caches like, on a GPU enough to keep it busy
 MAX_BATCH_TOKENS = {"cpu": 4096, "cuda": 131072}
@@ -70,7 +66,7 @@ class SearchOptions:
         """Prefixes that each level keeps."""
         return max(NUM_BEAMS, self.top_k) if self.num_beams is None else self.num_beams
 
-    def check_model(self, model: "ETEGRecForConditionalGeneration") -> None:
+    def check_model(self, model) -> None:
         """Looks whether a model has what the weights need.
 
         Raises:
@@ -134,7 +130,7 @@ class Reading:
         histories ([`Histories`]): each with at least one item.
     """
 
-    def __init__(self, model: "ETEGRecForConditionalGeneration", histories: Histories):
+    def __init__(self, model, histories: Histories):
         histories.check_not_empty()
         self.model, self.whole = model, histories
         self.read = histories.last(model.config.max_tokens)
@@ -155,7 +151,7 @@ class EncodedReading:
         encoded ([`EncodedHistory`]): histories.
     """
 
-    def __init__(self, model: "ETEGRecForConditionalGeneration", encoded: EncodedHistory):
+    def __init__(self, model, encoded: EncodedHistory):
         encoded.check_model("encoded", model)
         self.model, self.whole = model, encoded.histories
         self.read = encoded.read
@@ -167,7 +163,7 @@ class EncodedReading:
 
 
 def reading_of(
-    model: "ETEGRecForConditionalGeneration",
+    model,
     input_ids: torch.LongTensor | None = None,
     attention_mask: torch.LongTensor | None = None,
     encoded: EncodedHistory | None = None,
@@ -245,9 +241,7 @@ def sample(
     return _in_batches(reading, options.num_samples, options.num_samples, options.max_batch_tokens, find)
 
 
-def preference_cosines(
-    model: "ETEGRecForConditionalGeneration", start_states: torch.FloatTensor, items: torch.LongTensor
-) -> torch.FloatTensor:
+def preference_cosines(model, start_states: torch.FloatTensor, items: torch.LongTensor) -> torch.FloatTensor:
     """Returns how near items are to what users prefer.
 
     Args:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import platform
-from typing import TYPE_CHECKING
 
 import torch
 from transformers import TrainingArguments
@@ -12,9 +11,6 @@ from ...data.prepared import PreparedDataset
 from ...hub.model_folder import local_folder
 from ...hub.training_record import TrainingRecord, versions
 from .callbacks import StageClock
-
-if TYPE_CHECKING:
-    from .trainer import BaseTrainer
 
 # Where and how often things are written, which doesn't shape the model
 UNRECORDED = (
@@ -88,7 +84,7 @@ def check_same_run(saved: TrainingRecord, folder: str, record: TrainingRecord, a
             )
 
 
-def stage_of_run(trainer: "BaseTrainer") -> dict:
+def stage_of_run(trainer) -> dict:
     """Returns the entry of a run in a training record, as far as it has come."""
     args, state = trainer.args, trainer.state
     clock = next(callback for callback in trainer.callback_handler.callbacks if isinstance(callback, StageClock))
