@@ -284,7 +284,8 @@ def _with_weights(model: PreTrainedModel, weights: StateDict, left: StateDict):
         missing, unexpected = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:
         raise ValueError(f"sizes in the files don't fit together: {str(error).splitlines()[-1].strip()}") from error
-    own = {"item_tokens", "is_removed", "semantic_embedding", *(getattr(model, "_tied_weights_keys", None) or {})}
+    tables = {name for name in model.state_dict() if name.startswith("catalogue.")}
+    own = {*tables, *(getattr(model, "_tied_weights_keys", None) or {})}
     for name in [*unexpected, *sorted(set(missing) - own)]:
         raise ValueError(f"the state dict's weights are not the original's: {name!r} is missing or too many.")
     return model.eval()

@@ -116,10 +116,9 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
         config.custom_pipelines = {"sequential-recommendation": pipeline}
         self.post_init()
 
-    @classmethod
-    def is_custom_code(cls) -> bool:
-        """Says no: of custom code, transformers leaves out modules that hold no parameter of their own."""
-        return False
+    def _initialize_weights(self, module, is_custom_code: bool = False) -> None:
+        # transformers leaves out a module of custom code that holds no parameter of its own, as this one
+        super()._initialize_weights(module, is_custom_code and module is not self)
 
     @torch.no_grad()
     def _init_weights(self, module):
