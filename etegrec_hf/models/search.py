@@ -50,10 +50,12 @@ class SearchOptions:
     max_batch_tokens: int | None = field(default=None, metadata={"help": "Tokens that are decoded together at most."})
 
     def __post_init__(self):
-        if self.top_k < 1 or self.beams < self.top_k:
+        for name, number in (("top_k", self.top_k), ("num_beams", self.beams)):
+            if number < 1:
+                raise ValueError(f"`{name}` is {number}; give 1 or more.")
+        if self.beams < self.top_k:
             raise ValueError(
-                f"`num_beams` is {self.beams} and `top_k` {self.top_k}; a beam must be at least as wide as the "
-                "list, and the list at least 1 long."
+                f"`num_beams` is {self.beams} and `top_k` {self.top_k}; a beam must be at least as wide as the list."
             )
         if not 0 <= self.rerank_weight < math.inf:
             raise ValueError(f"`rerank_weight` is {self.rerank_weight}; give a weight of 0 or more.")

@@ -200,7 +200,7 @@ def test_mapped_embeddings_give_the_same_models(runs, tmp_path):
     expected = load_file(runs / "model/model.safetensors")
     for folder in ("model", "again"):
         found = load_file(tmp_path / folder / "model.safetensors")
-        assert expected.keys() - found.keys() == {"semantic_embedding"}
+        assert expected.keys() - found.keys() == {"catalogue.semantic_embedding"}
         assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
     call("finetune", "--model", tmp_path / "model", "--data", data, "--output-dir", tmp_path / "finetuned",
          "--num-train-epochs", 1, "--num-beams", 10, *TINY)  # fmt: skip

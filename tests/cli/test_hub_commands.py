@@ -90,7 +90,7 @@ def test_transitions_are_those_of_the_data_that_was_trained_on(index, tmp_path, 
     data = prepare(tmp_path, "data", list("abcdefghij"))
     call("import-codes", index, "--data", data, "--output-dir", tmp_path / "start", "--num-transitions", 3, *SIZES)
     start = ETEGRecForConditionalGeneration.from_pretrained(tmp_path / "start")
-    with pytest.raises(ValueError, match="the model knows none"):
+    with pytest.raises(ValueError, match="the model keeps no transitions"):
         start.recommend(**start.catalogue.inputs_from_items(torch.tensor([[1]])), transition_weight=0.5)
     call("finetune", "--model", tmp_path / "start", "--data", data, "--output-dir", tmp_path / "model", *TINY)
     model = ETEGRecForConditionalGeneration.from_pretrained(tmp_path / "model").eval()

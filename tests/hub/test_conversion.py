@@ -140,7 +140,7 @@ def test_embeddings_come_from_a_file_where_the_state_dict_has_none(original, fil
     _, recommender, _ = original
     torch.save({k: v for k, v in recommender.items() if k != "semantic_embedding.weight"}, files / "X.pt")
     assert convert(files, output="without") == 0
-    assert ETEGRecForConditionalGeneration.from_pretrained(files / "without").semantic_embedding is None
+    assert ETEGRecForConditionalGeneration.from_pretrained(files / "without").catalogue.semantic_embedding is None
     embeddings = np.random.default_rng(0).normal(size=(N_ITEMS + padding, INPUT)).astype(np.float32)
     np.save(files / "E.npy", embeddings)
     assert convert(files, "--embeddings", files / "E.npy", output="with") == 0

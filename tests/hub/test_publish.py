@@ -240,7 +240,7 @@ def test_without_a_network_the_folder_is_intact(folder, hub, tmp_path):
 def damage(name: str, folder: Path) -> None:
     if name == "codes":
         weights = load_file(folder / "model.safetensors")
-        weights["item_tokens"][2] = weights["item_tokens"][1]
+        weights["catalogue.item_tokens"][2] = weights["catalogue.item_tokens"][1]
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         index = json.loads((folder / "item_index.json").read_text())
         (folder / "item_index.json").write_text(json.dumps(index | {"i2": index["i1"]}))
@@ -276,7 +276,7 @@ def test_a_folder_that_is_not_whole_is_not_sent(folder, tmp_path, name, message)
 
 
 @pytest.mark.parametrize(
-    ("reads_items", "rerank_weight", "message"),
+    ("reads_items", "rerank", "message"),
     [(True, 0, "its encoder reads"), (False, 4.0, "its results were re-ranked by")],
 )
 def test_embeddings_that_are_needed_are_not_left_out(codes, tokenizer, tmp_path, reads_items, rerank, message):

@@ -82,7 +82,7 @@ def numbers_of(trainer) -> list[dict]:
 
 
 def weights_of(model) -> dict[str, torch.Tensor]:
-    return {name: tensor for name, tensor in model.state_dict().items() if name != "semantic_embedding"}
+    return {name: tensor for name, tensor in model.state_dict().items() if name != "catalogue.semantic_embedding"}
 
 
 def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
