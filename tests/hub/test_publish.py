@@ -203,6 +203,7 @@ def test_commands_take_ids_of_the_hub(folder, hub, tmp_path):
     assert "the cache doesn't hold" in unseen[2]
 
 
+@pytest.mark.slow
 def test_who_may_not_write_is_told_so(folder, hub, tmp_path):
     before = content(folder)
     cases = [
