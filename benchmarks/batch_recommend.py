@@ -45,7 +45,7 @@ def make(folder: Path, source: Path, users: int) -> None:
     rqvae = RQVAEModel(RQVAEConfig(input_size=embeddings.shape[1]))
     initialize_codebooks(rqvae, embeddings)
     model = build_recommender(rqvae, embeddings)
-    tokenizer = ETEGRecTokenizer.from_item_codes(data.item_ids, model.item_codes, model.config.codebook_size)
+    tokenizer = ETEGRecTokenizer.from_item_codes(data.item_ids, model.catalogue.item_codes, model.config.codebook_size)
     save_model_folder(folder / "model", model, tokenizer, TrainingRecord())
 
 

@@ -32,12 +32,13 @@ import pyarrow.parquet as pq
 import torch
 
 from etegrec_hf import ETEGRecTrainingArguments, RQVAEConfig, RQVAEModel, build_recommender
-from etegrec_hf.cli.train import RecommenderSizes, TrainArguments, train
+from etegrec_hf.cli.train import TrainArguments, train
 from etegrec_hf.data.mapped_embeddings import MAPPED, mapped_embeddings
 from etegrec_hf.data.named_embeddings import embedding_column
 from etegrec_hf.data.prepared import ITEM_ROW_GROUP
 from etegrec_hf.data.splits import SPLIT_NAMES
 from etegrec_hf.training.item_tokenizer.codebooks import initialize_codebooks
+from etegrec_hf.training.recommender.options import RecommenderOptions
 
 WIDTH, CLUSTERS = 1024, 1000
 USERS, BATCH = 300, 256
@@ -110,7 +111,7 @@ def tokenize(folder: Path) -> None:
 def alternate(folder: Path) -> None:
     train(
         TrainArguments(str(folder / "data"), str(folder / "tokenizer"), map_embeddings=True),
-        RecommenderSizes(),
+        RecommenderOptions(),
         ETEGRecTrainingArguments(
             str(folder / "model"),
             num_train_epochs=2,

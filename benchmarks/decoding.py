@@ -21,9 +21,11 @@ from etegrec_hf import ETEGRecForConditionalGeneration, RQVAEConfig, RQVAEModel
 from etegrec_hf.data.prepare import prepare
 from etegrec_hf.data.prepared import PreparedDataset
 from etegrec_hf.data.transitions import strongest_transitions
-from etegrec_hf.models.beam_search import BeamDecoder, code_beam_search
+from etegrec_hf.models.beam_search import BeamDecoder, beam_search
+from etegrec_hf.models.code_distribution import CodeDistribution
 from etegrec_hf.models.code_trie import CodeTrie
 from etegrec_hf.models.headwise_t5 import encode
+from etegrec_hf.models.histories import EncodedBatch
 from etegrec_hf.training.item_tokenizer.codebooks import initialize_codebooks
 from etegrec_hf.training.item_tokenizer.item_codes import build_recommender
 
@@ -49,7 +51,7 @@ def load(
     rqvae = RQVAEModel(RQVAEConfig(input_size=data.embeddings.shape[1]))
     initialize_codebooks(rqvae, torch.from_numpy(data.embeddings))
     model = build_recommender(rqvae, torch.from_numpy(data.embeddings), num_transitions=64, **sizes).eval().to(dtype)
-    model.set_transitions(*strongest_transitions(data, 64))
+    model.catalogue.set_transitions(*strongest_transitions(data, 64))
     test = data.test
     rows = np.random.default_rng(0).choice(len(test), users, replace=False)
     starts, ends = test.offsets[rows], test.offsets[rows + 1] - 1
@@ -57,7 +59,7 @@ def load(
 
 
 def batch_of(model, histories: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-    return model.inputs_from_items(torch.nn.utils.rnn.pad_sequence(histories, batch_first=True))
+    return model.catalogue.inputs_from_items(torch.nn.utils.rnn.pad_sequence(histories, batch_first=True))
 
 
 def model_flops(model, histories: list[torch.Tensor]) -> float:
@@ -93,7 +95,7 @@ def matmul_rate(dtype: torch.dtype, seconds: float = 0.3) -> float:
 def dict_trie(model) -> dict[tuple[int, ...], list[int]]:
     """Prefixes of token ids to the token ids that may follow, the usual way."""
     following: dict[tuple[int, ...], set[int]] = {}
-    for tokens in model.item_tokens[1:].tolist():
+    for tokens in model.catalogue.item_tokens[1:].tolist():
         for level, token in enumerate(tokens):
             following.setdefault(tuple(tokens[:level]), set()).add(token)
     return {prefix: sorted(tokens) for prefix, tokens in following.items()}
@@ -179,7 +181,7 @@ def latency(model, histories: list[torch.Tensor]) -> None:
 def options_of_a_search(name: str, model, histories: list[torch.Tensor]) -> None:
     """What ranking the beam again and mixing transition votes in add to a search."""
     batches = [batch_of(model, sorted(histories, key=len)[start : start + 64]) for start in range(0, 512, 64)]
-    added: dict[str, list[float]] = {"rerank": [], "transitions": []}
+    added: dict[str, list[float]] = {"rerank_weight": [], "transition_weight": []}
     for batch in batches * 3:
         seconds = {}
         for option in (None, *added):
@@ -232,8 +234,7 @@ def search_with(trie: CodeTrie, model, batch: dict[str, torch.Tensor]) -> float:
     start = time.perf_counter()
     with torch.inference_mode():
         states = encode(model.encoder, batch["input_ids"], batch["attention_mask"])
-        decoder = BeamDecoder(model.decoder, states, batch["attention_mask"])
-        code_beam_search(decoder, model._level_logits, trie, BEAMS)
+        beam_search(BeamDecoder(model, EncodedBatch(**batch, states=states)), CodeDistribution(trie), BEAMS)
     return time.perf_counter() - start
 
 

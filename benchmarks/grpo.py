@@ -26,8 +26,8 @@ from etegrec_hf import (
 )
 from etegrec_hf.data.prepare import prepare
 from etegrec_hf.data.prepared import PreparedDataset
-from etegrec_hf.models.beam_search import BeamDecoder
 from etegrec_hf.models.headwise_t5 import encode
+from etegrec_hf.models.histories import EncodedBatch
 from etegrec_hf.training.collaborative.arguments import CollaborativeSizes
 from etegrec_hf.training.collaborative.model import build_collaborative_model
 from etegrec_hf.training.grpo.rewards import REWARDS, make_reward
@@ -42,17 +42,17 @@ class PlainRepetition(ETEGRecGRPOTrainer):
         ids = pad_sequence([torch.tensor(ids) for ids in prompt_ids], batch_first=True)
         mask = (ids > 0).long()
         with torch.no_grad():
-            decoder = BeamDecoder(model.decoder, encode(model.encoder, ids, mask), mask)
-            codes, log_p = self.policy.roll_out(decoder, model._level_logits, self.args.rollout, 1)
+            encoded = EncodedBatch(ids, mask, encode(model.encoder, ids, mask))
+            codes, log_p = self.policy.roll_out(encoded, self.args.rollout, 1)
         self._log_probability = log_p.flatten().tolist()
-        return (codes + model._level_offsets()).flatten(0, 1).tolist(), None
+        return model.config.layout.token_ids(codes).flatten(0, 1).tolist(), None
 
     def _score(self, model, input_ids, attention_mask, code_length):
         labels = input_ids[:, None, -code_length:]  # [completions, 1, L]
         ids, mask = input_ids[:, :-code_length], attention_mask[:, :-code_length]
         states = encode(model.encoder, ids, mask)
-        logits = model(encoder_outputs=(states,), attention_mask=mask, labels=labels).logits
-        log_probs, entropies = self.policy.log_probs(logits, labels - model._level_offsets())
+        logits = model(encoder_outputs=(states,), attention_mask=mask, candidates=labels).logits
+        log_probs, entropies = self.policy.log_probs(logits, model.config.layout.codes(labels))
         return log_probs.squeeze(1), entropies.squeeze(1)
 
 
@@ -84,9 +84,9 @@ def make_trainer(cls, data: PreparedDataset, folder: str, rewards: list[str], op
         load_best_model_at_end=False,
         early_stopping_patience=None,
     )
-    train = SequenceDataset(data.train, model.config.max_history, every_position=True)
+    train = SequenceDataset.for_training(data.train, model.config.max_history)
     collaborative = build_collaborative_model(data.n_items, CollaborativeSizes())
-    tokenizer = ETEGRecTokenizer.from_item_codes(data.item_ids, model.item_codes, model.config.codebook_size)
+    tokenizer = ETEGRecTokenizer.from_item_codes(data.item_ids, model.catalogue.item_codes, model.config.codebook_size)
     trainer = cls(
         model,
         [Timed(make_reward(name, model, data, options.group, collaborative)) for name in rewards],

@@ -45,12 +45,12 @@ def published(folder: Path, n_items: int) -> dict[str, Path]:
     model = ETEGRecForConditionalGeneration(ETEGRecConfig(n_items=n_items))
     codes = assign_item_codes(torch.randint(0, 256, (n_items, 3)), 256)
     model.set_item_codes(codes)
-    model.set_semantic_embedding(torch.randn(n_items, 1024))
+    model.catalogue.set_semantic_embedding(torch.randn(n_items, 1024))
     ids = [f"i{number}" for number in range(1, n_items + 1)]
     titles = {item_id: f"The title of {item_id}, which is as long as titles are" for item_id in ids}
     tokenizer = ETEGRecTokenizer.from_item_codes(ids, codes, 256, item_titles=titles)
     save_model_folder(folder / "with", model, tokenizer, TrainingRecord())
-    model.config.has_semantic_embedding, model.semantic_embedding = False, None
+    model.config.has_semantic_embedding, model.catalogue.semantic_embedding = False, None
     save_model_folder(folder / "without", model, tokenizer, TrainingRecord())
     return {name: folder / name for name in ("with", "without")}
 

@@ -70,7 +70,7 @@ def main() -> None:
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e6
         print(f"loading the prepared folder {time.perf_counter() - start:6.1f} s  {grown:5.2f} GB")
 
-        dataset = SequenceDataset(data.train, 50, every_position=True)
+        dataset = SequenceDataset.for_training(data.train, 50)
         own = sum(column.nbytes for column in (dataset.sequences, dataset.position, dataset.lengths, dataset.rows))
         written_out = 8 * int(dataset.lengths.sum() + len(dataset))
         print(

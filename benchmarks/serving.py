@@ -39,8 +39,8 @@ def seconds(act) -> float:
 def measure(model, users: int, items: int, rounds: int) -> None:
     """Prints one row of the table."""
     histories = torch.randint(1, N_ITEMS + 1, (users, items))
-    whole, newest = model.inputs_from_items(histories), model.inputs_from_items(histories[:, -1:])
-    past = model.encode_history(**model.inputs_from_items(histories[:, :-1]))
+    whole, newest = model.catalogue.inputs_from_items(histories), model.catalogue.inputs_from_items(histories[:, -1:])
+    past = model.encode_history(**model.catalogue.inputs_from_items(histories[:, :-1]))
     options = {"top_k": TOP_K, "num_beams": BEAMS}
     acts = {
         "encode": lambda: encode(model.encoder, **whole),

@@ -23,7 +23,7 @@ from etegrec_hf.data.prepared import PreparedDataset
 from etegrec_hf.data.sequences import LengthGroupedSampler, SequenceDataset, WholeSequenceDataset
 from etegrec_hf.training.item_tokenizer.codebooks import initialize_codebooks
 from etegrec_hf.training.item_tokenizer.item_codes import build_recommender, refresh_item_codes
-from etegrec_hf.training.recommender.trainer import targets_of
+from etegrec_hf.training.recommender.target_batch import TargetBatch
 
 BATCH = 256
 BUDGET = 8192  # tokens of a batch of whole sequences
@@ -46,7 +46,7 @@ def targets_a_second(trainer: ETEGRecTrainer, batches: list[list[int]]) -> float
     targets, start = 0, time.perf_counter()
     for batch in batches:
         inputs = trainer.train_dataset.__getitems__(batch)
-        targets += len(targets_of(inputs)[0])
+        targets += len(TargetBatch.of(inputs).targets)
         trainer.training_step(trainer.model, inputs)
         torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0)
         optimizer.step()
@@ -75,7 +75,9 @@ def make_trainer(
         **options,
     )
     read = model.config.max_history
-    dataset = WholeSequenceDataset(data.train, read, read // 2) if whole else SequenceDataset(data.train, read, True)
+    dataset = (
+        WholeSequenceDataset(data.train, read, read // 2) if whole else SequenceDataset.for_training(data.train, read)
+    )
     return ETEGRecTrainer(model, arguments, data.item_ids, dataset)
 
 

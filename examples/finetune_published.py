@@ -36,8 +36,8 @@ def main(name: str, data_folder: str, output_dir: str, epochs: str = "10") -> No
         model,
         FinetuningArguments(output_dir, num_train_epochs=int(epochs)),
         data.item_ids,
-        SequenceDataset(data.train, model.config.max_history, every_position=True),
-        SequenceDataset(data.validation, model.config.max_history, every_position=False),
+        SequenceDataset.for_training(data.train, model.config.max_history),
+        eval_dataset=SequenceDataset.for_evaluation(data.validation, model.config.max_history),
         item_titles=titles,
         record=TrainingRecord(data.statistics),
     )

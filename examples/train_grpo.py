@@ -34,8 +34,8 @@ def main(name: str, data_folder: str, output_dir: str, steps: str = "1000") -> N
         model,
         [HitReward(), SemanticReward(model), novelty],
         ETEGRecGRPOConfig(output_dir, max_steps=int(steps), reward_weights=[1.0, 0.5, 1.0]),
-        SequenceDataset(data.train, max_history, every_position=True),
-        SequenceDataset(data.validation, max_history, every_position=False),
+        SequenceDataset.for_training(data.train, max_history),
+        SequenceDataset.for_evaluation(data.validation, max_history),
         processing_class=tokenizer,
         record=TrainingRecord.read(name),
     )

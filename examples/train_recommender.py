@@ -27,8 +27,8 @@ def main(
     data = PreparedDataset.load(data_folder)
     item_tokenizer = RQVAEModel.from_pretrained(tokenizer_folder)
     model = build_recommender(item_tokenizer, torch.from_numpy(data.embeddings))
-    train = SequenceDataset(data.train, model.config.max_history, every_position=True)
-    validation = SequenceDataset(data.validation, model.config.max_history, every_position=False)
+    train = SequenceDataset.for_training(data.train, model.config.max_history)
+    validation = SequenceDataset.for_evaluation(data.validation, model.config.max_history)
     stages = [
         ETEGRecTrainingArguments(
             f"{output_dir}/alternating", num_train_epochs=int(epochs), warm_epochs=4, learning_rate=1e-3
@@ -38,7 +38,13 @@ def main(
     record = TrainingRecord.read(tokenizer_folder)
     for arguments in stages:
         trainer = ETEGRecTrainer(
-            model, arguments, data.item_ids, train, validation, item_titles=data.title_of, record=record
+            model,
+            arguments,
+            data.item_ids,
+            train,
+            eval_dataset=validation,
+            item_titles=data.title_of,
+            record=record,
         )
         trainer.train()
         trainer.save_model()

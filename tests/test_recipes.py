@@ -12,24 +12,26 @@ import pytest
 import yaml
 
 from etegrec_hf.cli.embed import EmbedArguments
-from etegrec_hf.cli.evaluate import EvaluateArguments
+from etegrec_hf.cli.evaluate import EvaluateArguments, EvaluateOptions
 from etegrec_hf.cli.finetune import FinetuneArguments
 from etegrec_hf.cli.parsing import read_config
 from etegrec_hf.cli.prepare import PrepareArguments
-from etegrec_hf.cli.train import RecommenderSizes, TrainArguments
+from etegrec_hf.cli.train import TrainArguments
 from etegrec_hf.cli.train_tokenizer import TokenizerArguments
 from etegrec_hf.training.collaborative.arguments import CollaborativeSizes, CollaborativeTrainingArguments
 from etegrec_hf.training.item_tokenizer.arguments import RQVAETrainingArguments
+from etegrec_hf.training.item_tokenizer.options import ItemTokenizerOptions
 from etegrec_hf.training.recommender.arguments import ETEGRecTrainingArguments, FinetuningArguments
+from etegrec_hf.training.recommender.options import RecommenderOptions
 
 RECIPES = Path(__file__).parents[1] / "examples/recipes"
 CLASSES = {
     "prepare": (PrepareArguments,),
     "embed": (EmbedArguments, CollaborativeSizes, CollaborativeTrainingArguments),
-    "train-tokenizer": (TokenizerArguments, RQVAETrainingArguments),
-    "train": (TrainArguments, RecommenderSizes, ETEGRecTrainingArguments),
+    "train-tokenizer": (TokenizerArguments, ItemTokenizerOptions, RQVAETrainingArguments),
+    "train": (TrainArguments, RecommenderOptions, ETEGRecTrainingArguments),
     "finetune": (FinetuneArguments, FinetuningArguments),
-    "evaluate": (EvaluateArguments,),
+    "evaluate": (EvaluateArguments, EvaluateOptions),
 }
 COMMON = {"use_cpu": True, "per_device_train_batch_size": 16}
 TINY = {
@@ -39,7 +41,7 @@ TINY = {
     "train": {"d_model": 16, "d_ff": 16, "d_kv": 8, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 2,
               "num_train_epochs": 2, "num_beams": 10, "num_transitions": 5, **COMMON},
     "finetune": {"num_train_epochs": 1, "num_beams": 10, **COMMON},
-    "evaluate": {"num_beams": 10, "transitions": 0.2},
+    "evaluate": {"num_beams": 10, "transition_weight": 0.2},
     "variants": {"full": {}, "no finetuning": {"finetune": None},
                  "no SIA": {"train": {"sia_weight": 0}, "finetune": None},
                  "no votes": {"evaluate": {"transitions": 0}}},

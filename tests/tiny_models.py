@@ -21,7 +21,7 @@ def make_model(codes: torch.Tensor, codebook_size: int, seed: int = 0, **config)
         )
     ).eval()
     model.set_item_codes(codes)
-    model.set_semantic_embedding(torch.randn(n_items, 12))
+    model.catalogue.set_semantic_embedding(torch.randn(n_items, 12))
     if model.repeat_bias is not None:
         torch.nn.init.normal_(model.repeat_bias, std=0.2)
     return model

@@ -80,7 +80,7 @@ def add_items(arguments: AddItemsArguments) -> dict[str, int]:
     record = TrainingRecord.read(local_folder(arguments.model))
     added = {"stage": "items added", "data": f"{len(rows)} items of {Path(arguments.items).name}"}
     record.stages.append(added | {"versions": versions()})
-    record.codes = code_diagnostics(model.item_codes[:, :-1].cpu(), model.config.codebook_size)
+    record.codes = code_diagnostics(model.catalogue.item_codes[:, :-1].cpu(), model.config.codebook_size)
     record.evaluations = []
     save_model_folder(arguments.output_dir, model, tokenizer, record)
     return {"items_before": before, "items_added": len(rows), "items": model.config.n_items}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.checks import check_choice
 from ..data.named_embeddings import embedding_names, read_embedding
 from ..data.prepared import PreparedDataset
 from ..data.splits import SPLIT_NAMES
@@ -57,15 +58,14 @@ def run(argv: list[str]) -> None:
 
 def measure_baselines(arguments: BaselineArguments) -> dict:
     """Metrics of every baseline that the dataset allows."""
-    if arguments.split not in SPLIT_NAMES[1:]:
-        raise ValueError(f"`split` is {arguments.split!r}; choose one of {', '.join(SPLIT_NAMES[1:])}.")
+    check_choice("split", arguments.split, SPLIT_NAMES[1:])
     folder = Path(local_dataset(arguments.data))
     data = PreparedDataset.load(folder)
     embeddings: dict[str, np.ndarray] = {
         name: read_embedding(folder, name, data.item_ids).values for name in embedding_names(folder)
     }
     model = arguments.collaborative_model and load_collaborative_model(arguments.collaborative_model, data)
-    split = getattr(data, arguments.split)
+    split = data.split(arguments.split)
     return {
         "baselines": baselines(data, split, embeddings, model or None, arguments.exclude_seen),
         "protocol": protocol_of(data, arguments.split, arguments.exclude_seen),

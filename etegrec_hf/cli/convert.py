@@ -1,19 +1,11 @@
 """`etegrec convert`: the original ETEGRec's three files become a model of this package."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from ..data.folders import check_output_dir
-from ..hub.conversion import (
-    convert_recommender,
-    convert_rqvae,
-    read_codes,
-    read_embeddings,
-    read_item_ids,
-    read_state_dict,
-)
+from ..hub.conversion import convert_files
 from ..hub.model_folder import save_model_folder
 from ..hub.training_record import TrainingRecord
-from ..models.tokenization_etegrec import ETEGRecTokenizer
 from .parsing import parse
 
 EXAMPLES = """examples:
@@ -41,20 +33,9 @@ class ConvertArguments:
 
 def run(argv: list[str]) -> None:
     (arguments,) = parse("convert", argv, ConvertArguments, examples=EXAMPLES)
-    check_output_dir(arguments.output_dir)
-    codes = read_codes(arguments.codes)
-    n_items = len(codes)
-    model = convert_recommender(
-        read_state_dict(arguments.recommender),
-        convert_rqvae(read_state_dict(arguments.rqvae)),
-        codes,
-        read_embeddings(arguments.embeddings, n_items) if arguments.embeddings else None,
-        arguments.max_history,
-    )
-    ids = read_item_ids(arguments.item_ids, n_items) if arguments.item_ids else [str(i + 1) for i in range(n_items)]
-    tokenizer = ETEGRecTokenizer.from_item_codes(
-        ids, codes, model.config.codebook_size, max_history=arguments.max_history
-    )
+    wanted = asdict(arguments)
+    folder = check_output_dir(wanted.pop("output_dir"))
+    model, tokenizer = convert_files(**wanted)
     record = TrainingRecord(data={"source": "converted from the original ETEGRec's files"})
-    save_model_folder(arguments.output_dir, model, tokenizer, record)
-    print(f"{n_items} items, {model.num_parameters():,} weights: {arguments.output_dir}")
+    save_model_folder(folder, model, tokenizer, record)
+    print(f"{model.config.n_items} items, {model.num_parameters():,} weights: {folder}")

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from ..evaluation.code_diagnostics import tokenizer_diagnostics
 from ..evaluation.plots import check_matplotlib, plot_code_usage, plot_prefix_sizes
+from ..hub.dataset_folder import load_with_embeddings
 from ..hub.model_folder import load_model
 from ..models.modeling_rqvae import RQVAEModel
 from .output_file import check_output_file, write_results
 from .parsing import parse
 from .printing import PrintArguments
-from .run_folder import load_with_embeddings, note_other_embedding
+from .run_folder import note_other_embedding
 from .tables import print_comparison
 
 EXAMPLES = """examples:

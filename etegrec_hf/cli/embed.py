@@ -3,24 +3,16 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from transformers import set_seed
-
-from ..data.named_embeddings import (
-    NamedEmbedding,
-    check_fusion,
-    check_name,
-    describe,
-    find_embedding,
-    write_embedding,
-)
+from ..data.checks import check_positive
+from ..data.named_embeddings import check_fusion, check_name, describe, find_embedding
 from ..data.prepared import PreparedDataset, read_items, set_semantic_embedding
 from ..data.text_embeddings import embed_texts, item_texts
+from ..training.base.checkpoints import DEFAULT_OUTPUT_DIR, check_run_folder
 from ..training.collaborative.arguments import CollaborativeSizes, CollaborativeTrainingArguments
-from ..training.collaborative.model import build_collaborative_model, collaborative_embedding
-from ..training.collaborative.trainer import CollaborativeTrainer, describe_training
+from ..training.collaborative.fit import embed_collaborative
 from .parsing import parse
 from .printing import PrintArguments
-from .run_folder import DEFAULT_OUTPUT_DIR, checkpoint_of
+from .run_folder import RunArguments
 from .tables import print_figures
 
 EXAMPLES = """examples:
@@ -31,7 +23,7 @@ EXAMPLES = """examples:
 
 
 @dataclass
-class EmbedArguments:
+class EmbedArguments(RunArguments):
     """What is embedded, and how the semantic embedding is made of it."""
 
     data: str = field(metadata={"help": "Folder of a prepared dataset; the embeddings are written into it."})
@@ -52,7 +44,6 @@ class EmbedArguments:
         },
     )
     normalize: str = field(default="none", metadata={"help": "Of each embedding: none, l2 or standardize."})
-    resume: bool = field(default=False, metadata={"help": "Go on from the newest checkpoint in the output folder."})
 
 
 def run(argv: list[str]) -> None:
@@ -66,67 +57,52 @@ def run(argv: list[str]) -> None:
 def embed(
     arguments: EmbedArguments, sizes: CollaborativeSizes, training: CollaborativeTrainingArguments
 ) -> dict[str, object]:
-    """Makes the embeddings asked for, and the dataset's semantic embedding of them; returns figures of both."""
+    """Makes the embeddings that are asked for and a semantic embedding of them, and returns figures of both."""
     if not (arguments.collaborative or arguments.text_model or arguments.fuse):
         raise ValueError("nothing to do: give --collaborative, --text-model or --fuse.")
     if not arguments.collaborative and (arguments.resume or training.output_dir != DEFAULT_OUTPUT_DIR):
         raise ValueError("`output_dir` and `resume` mean nothing without --collaborative; leave them out.")
     data = PreparedDataset.load(arguments.data)
-    made = ["collaborative"] * arguments.collaborative + [arguments.text_name] * bool(arguments.text_model)
-    check_wishes(arguments, made)
-    checkpoint = checkpoint_of(training, arguments.resume) if arguments.collaborative else None
+    names = ["collaborative"] * arguments.collaborative + [arguments.text_name] * bool(arguments.text_model)
+    check_wishes(arguments, names)
+    if arguments.collaborative:
+        check_run_folder(training, arguments.resume)
     if arguments.text_model:
         embed_texts(
             arguments.data, arguments.text_model, arguments.text, arguments.text_name, arguments.text_batch_size
         )
     figures: dict[str, object] = {}
     if arguments.collaborative:
-        figures |= embed_collaborative(arguments, sizes, training, data, checkpoint)
-    semantic = set_semantic_embedding(arguments.data, arguments.fuse or made, arguments.normalize)
+        validation = embed_collaborative(data, arguments.data, sizes, training).made["validation"]
+        figures |= {f"validation_{name}": value for name, value in validation.items()}
+    semantic = set_semantic_embedding(arguments.data, arguments.fuse or names, arguments.normalize)
     zero = PreparedDataset.load(arguments.data).statistics["items_with_zero_embedding"]
     return figures | {"semantic_embedding": describe(semantic), "items_with_zero_embedding": zero}
 
 
-def check_wishes(arguments: EmbedArguments, made: list[str]) -> None:
-    """Looks for what would fail, before anything takes time.
+def check_wishes(arguments: EmbedArguments, names: list[str]) -> None:
+    """Raises the errors that would come later, before anything takes time.
 
     Args:
         arguments ([`EmbedArguments`]): what is asked for.
-        made (`list[str]`): the embeddings that will be made.
+        names (`list[str]`): of the embeddings that will be made.
 
     Raises:
-        ValueError: names that can't be or are there twice, another normalisation, or a template of missing columns.
+        ValueError: a name that can't be, or that is there twice.
+        ValueError: an unknown normalisation.
+        ValueError: a template of missing columns.
         FileNotFoundError: an embedding to fuse that neither exists nor will be made.
     """
     folder = Path(arguments.data)
-    wanted = arguments.fuse or made
-    for name in made:
+    wanted = arguments.fuse or names
+    for name in names:
         check_name(name)
     if arguments.text_model and arguments.text_name == "collaborative":
         raise ValueError("`text_name` is 'collaborative', as the other embedding is called; choose another.")
     check_fusion(wanted, arguments.normalize)
-    if arguments.text_batch_size < 1:
-        raise ValueError(f"`text_batch_size` is {arguments.text_batch_size}; give 1 or more.")
+    check_positive("text_batch_size", arguments.text_batch_size)
     if arguments.text_model:
         item_texts(read_items(folder), arguments.text)
     for name in wanted:
-        if name not in made:
+        if name not in names:
             find_embedding(folder, name)
-
-
-def embed_collaborative(
-    arguments: EmbedArguments,
-    sizes: CollaborativeSizes,
-    training: CollaborativeTrainingArguments,
-    data: PreparedDataset,
-    checkpoint: str | None,
-) -> dict[str, object]:
-    """Trains the collaborative model, keeps it and its embedding, and returns its validation metrics."""
-    set_seed(training.seed)
-    trainer = CollaborativeTrainer(build_collaborative_model(data.n_items, sizes), training, data)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
-    made = describe_training(trainer, sizes)
-    values = collaborative_embedding(trainer.model, data)
-    write_embedding(Path(arguments.data), NamedEmbedding("collaborative", values, made), data.item_ids)
-    return {f"validation_{name}": value for name, value in made["validation"].items()}

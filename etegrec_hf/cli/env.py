@@ -29,8 +29,8 @@ class EnvArguments:
 def run(argv: list[str]) -> None:
     _, printed = parse("env", argv, EnvArguments, PrintArguments, examples=EXAMPLES)
     with printed.apart():
-        told = environment()
-    printed.show(told, lambda: print("\n".join(f"- {name}: {value}" for name, value in told.items())))
+        values = environment()
+    printed.show(values, lambda: print("\n".join(f"- {name}: {value}" for name, value in values.items())))
 
 
 def environment() -> dict[str, str]:
@@ -57,7 +57,7 @@ def describe_cpu() -> tuple[str, list[str]]:
     """The processor's name, and which of the instructions it has that training's speed depends on."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    flags = (told.get("flags") or told.get("Features") or "").split()
-    name = told.get("model name") or platform.processor() or platform.machine()
+    entries = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    flags = (entries.get("flags") or entries.get("Features") or "").split()
+    name = entries.get("model name") or platform.processor() or platform.machine()
     return name, [flag for flag in MATRIX_FLAGS if flag in flags]

@@ -2,20 +2,19 @@
 
 from dataclasses import dataclass, field
 
-from transformers import set_seed
-
-from ..data.prepared import PreparedDataset
-from ..data.sequences import SequenceDataset
 from ..evaluation.collaborative import load_collaborative_model
-from ..hub.dataset_folder import local_dataset
+from ..hub.dataset_folder import load_prepared
 from ..hub.model_folder import load_recommender
+from ..training.base.checkpoints import check_run_folder
+from ..training.base.recording import record_of
 from ..training.grpo.arguments import ETEGRecGRPOConfig
-from ..training.grpo.rewards import REWARDS, WEIGHTS, make_reward
+from ..training.grpo.fit import train_by_rewards
+from ..training.grpo.rewards import REWARDS, default_weights, make_reward
 from ..training.grpo.trainer import ETEGRecGRPOTrainer
-from .finetune import of_catalogue
+from ..training.recommender.fit import RecommenderData
 from .parsing import parse
 from .printing import PrintArguments
-from .run_folder import checkpoint_of, record_of, report
+from .run_folder import RunArguments, print_report
 from .tables import print_metrics
 
 EXAMPLES = """examples:
@@ -26,7 +25,7 @@ EXAMPLES = """examples:
 
 
 @dataclass
-class GrpoArguments:
+class GrpoArguments(RunArguments):
     """What is trained on what, by which rewards."""
 
     model: str = field(metadata={"help": "A trained recommender: a folder or a Hub id."})
@@ -41,7 +40,6 @@ class GrpoArguments:
         default=None, metadata={"help": "Output folder of `etegrec embed --collaborative`, for its reward."}
     )
     eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on so many users while training."})
-    resume: bool = field(default=False, metadata={"help": "Go on from the newest checkpoint in the output folder."})
 
 
 def run(argv: list[str]) -> None:
@@ -52,35 +50,23 @@ def run(argv: list[str]) -> None:
     if trainer.is_world_process_zero():
         validation, best = trainer.validation_rows(), trainer.state.best_global_step if trainer.holds_best else None
         rows = {f"step {row['step']}" if row["step"] else "before": row for row in validation}
-        kept = "" if best is None else f", best at step {best}"
-        printed.show({"validation": validation, "best_step": best}, lambda: print_metrics(f"validation{kept}", rows))
+        title = "validation" if best is None else f"validation, best at step {best}"
+        printed.show({"validation": validation, "best_step": best}, lambda: print_metrics(title, rows))
 
 
 def grpo(arguments: GrpoArguments, training: ETEGRecGRPOConfig) -> ETEGRecGRPOTrainer:
-    """Trains a recommender by rewards, and saves the best."""
-    checkpoint = checkpoint_of(training, arguments.resume)
+    """Loads a recommender, trains it by rewards, and prints where the report is."""
+    check_run_folder(training, arguments.resume)
     model, tokenizer = load_recommender(arguments.model)
-    data = of_catalogue(PreparedDataset.load(local_dataset(arguments.data)), tokenizer)
-    tokenizer.item_titles |= data.title_of
-    collaborative = arguments.collaborative_model and load_collaborative_model(arguments.collaborative_model, data)
+    prepared = load_prepared(arguments.data).with_items(tokenizer.item_ids)
+    folder = arguments.collaborative_model
+    collaborative = load_collaborative_model(folder, prepared) if folder else None
     rewards = [
-        make_reward(name, model, data, training.num_generations, collaborative or None) for name in arguments.rewards
+        make_reward(name, model, prepared, training.num_generations, collaborative) for name in arguments.rewards
     ]
     if training.reward_weights is None:
-        training.reward_weights = [WEIGHTS.get(name, 1.0) for name in arguments.rewards]
-    set_seed(training.seed)
-    max_history = model.config.max_history
-    evaluated = SequenceDataset(data.validation, max_history, every_position=False, limit=arguments.eval_samples)
-    trainer = ETEGRecGRPOTrainer(
-        model,
-        rewards,
-        training,
-        SequenceDataset(data.train, max_history, every_position=True),
-        evaluated,
-        processing_class=tokenizer,
-        record=record_of(data, arguments.model),
-    )
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
-    report(trainer, data, evaluated)
+        training.reward_weights = default_weights(arguments.rewards)
+    data = RecommenderData(prepared, eval_samples=arguments.eval_samples)
+    trainer = train_by_rewards(model, tokenizer, data, rewards, training, record_of(prepared, arguments.model))
+    print_report(trainer)
     return trainer

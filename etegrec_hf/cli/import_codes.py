@@ -6,17 +6,16 @@ from pathlib import Path
 from transformers import set_seed
 
 from ..data.folders import check_output_dir
-from ..data.prepared import PreparedDataset
 from ..hub.code_index import read_code_index
-from ..hub.dataset_folder import local_dataset
+from ..hub.dataset_folder import load_prepared
 from ..hub.model_folder import save_model_folder
 from ..hub.training_record import TrainingRecord
 from ..models.configuration_etegrec import ETEGRecConfig
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.tokenization_etegrec import ETEGRecTokenizer
 from ..training.item_tokenizer.item_codes import assign_item_codes
+from ..training.recommender.options import RecommenderOptions
 from .parsing import parse
-from .train import RecommenderSizes
 
 EXAMPLES = """examples:
   etegrec import-codes Instruments.index.json --data data/instruments --output-dir runs/start
@@ -41,15 +40,15 @@ class ImportArguments:
 def run(argv: list[str]) -> None:
     if argv and not argv[0].startswith("-"):
         argv = ["--index", *argv]
-    arguments, sizes = parse("import-codes", argv, ImportArguments, RecommenderSizes, examples=EXAMPLES)
+    arguments, sizes = parse("import-codes", argv, ImportArguments, RecommenderOptions, examples=EXAMPLES)
     model = import_codes(arguments, sizes)
     print(f"{model.config.n_items} items, codes of length {model.config.code_length}: {arguments.output_dir}")
 
 
-def import_codes(arguments: ImportArguments, sizes: RecommenderSizes) -> ETEGRecForConditionalGeneration:
+def import_codes(arguments: ImportArguments, sizes: RecommenderOptions) -> ETEGRecForConditionalGeneration:
     """Makes and saves an untrained recommender with the index's codes, without an item tokenizer of its own."""
     check_output_dir(arguments.output_dir)
-    data = PreparedDataset.load(local_dataset(arguments.data)) if arguments.data else None
+    data = load_prepared(arguments.data) if arguments.data else None
     item_ids, codes = read_code_index(arguments.index, data.item_ids if data else None)
     codebook_size = arguments.codebook_size or int(codes.max()) + 1
     if arguments.add_suffix:

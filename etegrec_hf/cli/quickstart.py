@@ -12,15 +12,18 @@ from transformers import AutoModel, AutoTokenizer
 from ..data.folders import check_output_dir
 from ..data.prepared import PreparedDataset
 from ..data.synthetic import SyntheticProcess
+from ..evaluation.evaluate import EvaluateOptions, evaluate
+from ..hub.model_folder import load_recommender, record_evaluation
+from ..training.base.run_report import write_run_report
 from ..training.item_tokenizer.arguments import RQVAETrainingArguments
+from ..training.item_tokenizer.options import ItemTokenizerOptions
 from ..training.recommender.arguments import ETEGRecTrainingArguments, FinetuningArguments
-from .evaluate import EvaluateArguments, evaluate
+from ..training.recommender.options import RecommenderOptions
 from .finetune import FinetuneArguments, finetune
 from .parsing import parse
 from .printing import PrintArguments
-from .run_folder import report
 from .tables import print_metrics
-from .train import RecommenderSizes, TrainArguments, train
+from .train import TrainArguments, train
 from .train_tokenizer import TokenizerArguments, train_tokenizer
 
 EXAMPLES = """examples:
@@ -62,9 +65,9 @@ def quickstart(arguments: QuickstartArguments) -> dict:
     optimum = process.write(data)
 
     common: dict[str, Any] = {"seed": arguments.seed, "use_cpu": True}
-    sizes: dict[str, Any] = {"hidden_sizes": [64], "latent_size": 32, "num_levels": 2, "codebook_size": 32}
     train_tokenizer(
-        TokenizerArguments(data=data, **sizes),
+        TokenizerArguments(data=data),
+        ItemTokenizerOptions(hidden_sizes=[64], latent_size=32, num_levels=2, codebook_size=32),
         RQVAETrainingArguments(
             tokenizer,
             num_train_epochs=60,
@@ -74,7 +77,6 @@ def quickstart(arguments: QuickstartArguments) -> dict:
             **common,
         ),
     )
-    recommender: dict[str, Any] = {"d_model": 64, "d_ff": 128, "d_kv": 16, "num_layers": 2, "num_decoder_layers": 2}
     training: dict[str, Any] = {
         "per_device_train_batch_size": 128,
         "per_device_eval_batch_size": 256,
@@ -83,7 +85,7 @@ def quickstart(arguments: QuickstartArguments) -> dict:
     }
     alternated = train(
         TrainArguments(data=data, tokenizer=tokenizer, eval_samples=500),
-        RecommenderSizes(**recommender),
+        RecommenderOptions(d_model=64, d_ff=128, d_kv=16, num_layers=2, num_decoder_layers=2),
         ETEGRecTrainingArguments(
             alternating, num_train_epochs=arguments.epochs, warm_epochs=2, learning_rate=5e-3, **training
         ),
@@ -92,17 +94,20 @@ def quickstart(arguments: QuickstartArguments) -> dict:
         FinetuneArguments(model=alternating, data=data, eval_samples=500),
         FinetuningArguments(model, num_train_epochs=arguments.finetune_epochs, learning_rate=3e-3, **training),
     )
-    results = evaluate(EvaluateArguments(model=model, data=data, batch_size=256, update_card=True))
     prepared = PreparedDataset.load(data)
+    trained, item_id_tokenizer = load_recommender(model)
+    evaluation = evaluate(trained, item_id_tokenizer, prepared, EvaluateOptions(batch_size=256))
+    record = record_evaluation(model, trained.config, evaluation)
     show_three_users(model, prepared)
-    systems = {"this model": results["test"], **results["baselines"], "known optimum": optimum}
-    report(finetuned, prepared, finetuned.eval_dataset, folder=folder, earlier=(alternated,), test=systems)
+    systems = {"this model": evaluation.metrics, **evaluation.baselines, "known optimum": optimum}
+    report = write_run_report(finetuned, prepared, finetuned.eval_dataset, folder, (alternated,), systems)
+    print(f"report: {report}")
     results = {
-        "test": results["test"],
-        "baselines": results["baselines"],
+        "test": evaluation.metrics,
+        "baselines": evaluation.baselines,
         "optimum": optimum,
-        "protocol": results["protocol"],
-        "seeds": results["seeds"],
+        "protocol": evaluation.protocol,
+        "seeds": record.seeds(),
         "seconds": time.perf_counter() - start,
     }
     Path(folder, "metrics.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -115,8 +120,7 @@ def show_three_users(folder: str, data: PreparedDataset) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
     title = dict(zip(data.item_ids, data.titles))
     for row in range(3):
-        start, end = data.test.offsets[row : row + 2]
-        history = [data.item_ids[index - 1] for index in data.test.sequences[start : end - 1]]
+        history = [data.item_ids[index - 1] for index in data.test.row(row)[:-1]]
         items, _ = model.recommend(**tokenizer([history], return_tensors="pt"), top_k=3)
         print(f"\n{data.test.user_ids[row]} took: {', '.join(title[item_id] for item_id in history[-4:])}")
         print(f"  next may be: {', '.join(title[item_id] for item_id in tokenizer.ids_of(items[0]))}")

@@ -9,6 +9,7 @@ from rich.text import Text
 from ..evaluation.batch_recommend import RecommendOptions, batch_recommend, processes
 from ..hub.dataset_folder import local_dataset
 from ..hub.model_folder import load_recommender
+from ..models.search import reading_of, search
 from .output_file import check_output_file
 from .parsing import parse
 from .printing import PrintArguments
@@ -43,8 +44,8 @@ def run(argv: list[str]) -> None:
         with printed.apart():
             counts = recommend_all(arguments.model, data, output, options, arguments.resume)
         if processes().is_main_process:
-            told = f"{counts['users']} users in {output}; {counts['empty']} of them have an empty list"
-            printed.show(counts | {"output": output}, lambda: print(told))
+            summary = f"{counts['users']} users in {output}; {counts['empty']} of them have an empty list"
+            printed.show(counts | {"output": output}, lambda: print(summary))
     else:
         given = [name for name in ("history", "data", "output") if getattr(arguments, name) is not None]
         raise ValueError(
@@ -59,17 +60,11 @@ def recommend_one(name: str, given: str, options: RecommendOptions) -> list[dict
     model, tokenizer = load_recommender(name)
     titles = tokenizer.item_titles
     batch = tokenizer([history], return_tensors="pt", unknown=options.unknown).to(model.device)
-    items, scores = model.recommend(
-        **batch,
-        top_k=options.top_k,
-        num_beams=max(options.num_beams, options.top_k),
-        exclude_history=options.exclude_history,
-        rerank=options.rerank,
-        transitions=options.transitions,
-    )
+    beam = search(reading_of(model, **batch), options)
+    item_ids, scores = tokenizer.ids_of(beam.items[0]), beam.scores[0].tolist()
     return [
         {"rank": rank, "item_id": item_id, "title": titles.get(item_id, ""), "score": score}
-        for rank, (item_id, score) in enumerate(zip(tokenizer.ids_of(items[0]), scores[0].tolist()), start=1)
+        for rank, (item_id, score) in enumerate(zip(item_ids, scores), start=1)
     ]
 
 

@@ -1,84 +1,47 @@
-"""The folder of a training run, and what its command reads."""
+"""Arguments that training commands share, and what they print of a run."""
 
 import sys
+from dataclasses import dataclass, field
+from pathlib import Path
 
-import torch
-from transformers import TrainingArguments
-
-from ..data.fingerprint import fingerprint
-from ..data.folders import check_output_dir
 from ..data.prepared import PreparedDataset
-from ..data.splits import SPLIT_NAMES
-from ..hub.dataset_folder import local_dataset
 from ..hub.model_folder import local_folder
+from ..hub.report import FILE
 from ..hub.training_record import TrainingRecord
-from ..training.base.checkpoints import last_checkpoint
-from ..training.base.recording import RecordedTraining
-from ..training.base.run_report import write_run_report
-
-DEFAULT_OUTPUT_DIR = TrainingArguments().output_dir  # which transformers takes where none is named
+from ..training.base.trainer import BaseTrainer
 
 
-def checkpoint_of(training: TrainingArguments, resume: bool) -> str | None:
-    """The checkpoint to go on from: the newest with `resume`, else `resume_from_checkpoint`.
+@dataclass(kw_only=True)
+class RunArguments:
+    """Whether a run is a new one."""
 
-    Raises:
-        ValueError: no output folder is named.
-        FileExistsError: a new run, whose output folder holds another one.
-        FileNotFoundError: nothing to resume.
-    """
-    if training.output_dir == DEFAULT_OUTPUT_DIR:
-        raise ValueError("`output_dir` isn't given; name a new folder with --output-dir.")
-    if resume:
-        return last_checkpoint(training.output_dir)
-    if training.resume_from_checkpoint:
-        return training.resume_from_checkpoint
-    check_output_dir(training.output_dir, "choose another folder, remove it, or pass --resume true")
-    return None
+    resume: bool = field(default=False, metadata={"help": "Go on from the newest checkpoint in the output folder."})
 
 
-def load_prepared(name: str, stream: bool = False, map_embeddings: bool = False) -> PreparedDataset:
-    """A prepared dataset, a folder or an id of the Hub; with `stream`, without its training sequences."""
-    splits = SPLIT_NAMES[1:] if stream else SPLIT_NAMES
-    return PreparedDataset.load(local_dataset(name, splits), splits, map_embeddings)
+@dataclass(kw_only=True)
+class RecommenderRunArguments(RunArguments):
+    """How a recommender's run reads its data."""
 
-
-def load_with_embeddings(
-    folder: str, stream: bool = False, map_embeddings: bool = False
-) -> tuple[PreparedDataset, torch.FloatTensor]:
-    """A prepared dataset as [`load_prepared`] loads it, and its embeddings `[n_items, width]`, mapped or in memory.
-
-    Raises:
-        ValueError: it has none.
-    """
-    data = load_prepared(folder, stream, map_embeddings)
-    if data.embeddings is None:
-        raise ValueError(
-            f"{folder} holds no `embedding`; make one with `etegrec embed`, or prepare it again with --embedding."
-        )
-    return data, torch.from_numpy(data.embeddings)
+    stream: bool = field(
+        default=False,
+        metadata={"help": "Read training sequences as they are needed instead of holding them in memory."},
+    )
+    eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on so many users while training."})
 
 
 def note_other_embedding(tokenizer: str, data: PreparedDataset) -> None:
-    """Says so if the item tokenizer was trained on embeddings made otherwise than those of the dataset."""
-    trained, found = (
-        TrainingRecord.read(local_folder(tokenizer)).data.get("embedding"),
-        data.statistics.get("embedding"),
-    )
-    if trained is not None and trained != found:
+    """Prints a note if the item tokenizer was trained on embeddings made otherwise than those of the dataset."""
+    trained_on = TrainingRecord.read(local_folder(tokenizer)).data.get("embedding")
+    embedding = data.statistics.get("embedding")
+    if trained_on is not None and trained_on != embedding:
         print(
-            f"note: the item tokenizer in {tokenizer!r} was trained on {trained}, and this dataset holds {found}",
+            f"note: the item tokenizer in {tokenizer!r} was trained on {trained_on}, and this dataset holds "
+            f"{embedding}",
             file=sys.stderr,
         )
 
 
-def record_of(data: PreparedDataset, earlier: str | None = None) -> TrainingRecord:
-    """The record to go on with: this dataset, and the stages of the model `earlier` (a folder or a Hub id)."""
-    stages = TrainingRecord.read(local_folder(earlier)).stages if earlier else []
-    return TrainingRecord(data.statistics, stages, fingerprint=fingerprint(data))
-
-
-def report(trainer: RecordedTraining, *known, **options) -> None:
-    """Writes the report of a run that has ended, see [`write_run_report`], in one process, and says where."""
+def print_report(trainer: BaseTrainer) -> None:
+    """Prints, in one process, where the report of a run is."""
     if trainer.is_world_process_zero():
-        print(f"report: {write_run_report(trainer, *known, **options)}")
+        print(f"report: {Path(trainer.args.output_dir, FILE)}")

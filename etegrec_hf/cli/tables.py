@@ -36,9 +36,9 @@ def print_systems(results: dict) -> None:
     """Prints what `etegrec compare` found, and how all of it was measured."""
     protocol = dict(results["protocol"])
     data = protocol.pop("data")
-    told = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in protocol.items())
+    how = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in protocol.items())
     differences = results["differences"]
-    table = Table(Column("system", no_wrap=True), "runs", *(SHOWN[name] for name in COMPARED), title=Text(told))
+    table = Table(Column("system", no_wrap=True), "runs", *(SHOWN[name] for name in COMPARED), title=Text(how))
     for name, system in results["systems"].items():
         cells = (f"{system['mean'][metric]:.4f} ± {system['std'][metric]:.4f}" for metric in COMPARED)
         table.add_row(Text(name), str(system["runs"]), *cells)

@@ -20,7 +20,7 @@ def fingerprint(data: PreparedDataset) -> dict[str, str]:
             np.asarray(values[start : start + ROWS]) for start in range(0, len(values), ROWS)
         )
     for name in SPLIT_NAMES:
-        hashes[name] = splits_hash([getattr(data, name)])
+        hashes[name] = splits_hash([data.split(name)])
     return hashes
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .checks import check_choice
 from .embedding_files import check_embeddings, rows_by_id
 from .folders import replace_file
 
@@ -66,14 +67,13 @@ def fuse(parts: list[NamedEmbedding], normalize: str) -> NamedEmbedding:
     """
     check_fusion([part.name for part in parts], normalize)
     values = np.concatenate([_normalized(part.values, normalize) for part in parts], axis=1)
-    told = [{"name": part.name, "width": part.values.shape[1], **part.made} for part in parts]
-    return NamedEmbedding("embedding", values.astype(np.float32), {"parts": told, "normalize": normalize})
+    sources = [{"name": part.name, "width": part.values.shape[1], **part.made} for part in parts]
+    return NamedEmbedding("embedding", values.astype(np.float32), {"parts": sources, "normalize": normalize})
 
 
 def check_fusion(names: list[str], normalize: str) -> None:
     """Raises a `ValueError` for no part, one named twice, or another normalisation."""
-    if normalize not in NORMALIZATIONS:
-        raise ValueError(f"`normalize` is {normalize!r}; choose one of {', '.join(NORMALIZATIONS)}.")
+    check_choice("normalize", normalize, NORMALIZATIONS)
     if not names or len(set(names)) != len(names):
         raise ValueError(f"the semantic embedding is to be made of {names}; name one or more, each once.")
 

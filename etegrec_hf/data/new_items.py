@@ -1,4 +1,4 @@
-"""Items with embeddings from a file, for a catalogue that grows."""
+"""Items with embeddings from a file or a dataset, for a catalogue that grows."""
 
 import json
 from dataclasses import dataclass
@@ -8,8 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
+import torch
 
+from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
+from ..models.tokenization_etegrec import ETEGRecTokenizer
 from .embedding_files import embeddings_of_column
+from .prepared import PreparedDataset
 from .sources.columns import ids_as_text
 
 
@@ -98,3 +102,20 @@ def _as_lists(column: pa.ChunkedArray, path: Path) -> pa.ChunkedArray:
     if not (is_list and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))):
         raise ValueError(needed.format(kind))
     return column
+
+
+def add_items_of(data: PreparedDataset, model: ETEGRecForConditionalGeneration, tokenizer: ETEGRecTokenizer) -> None:
+    """Adds the items that only a dataset has to a model and its tokenizer.
+
+    Raises:
+        ValueError: the dataset has no embeddings.
+        ValueError: what `model.add_items` raises.
+    """
+    if data.embeddings is None:
+        raise ValueError(
+            "`add_items` needs the new items' embeddings, and the dataset has none; prepare it with some."
+        )
+    catalogue = set(tokenizer.item_ids)
+    rows = [row for row, item_id in enumerate(data.item_ids) if item_id not in catalogue]
+    if rows:
+        model.add_items([data.item_ids[row] for row in rows], torch.from_numpy(data.embeddings[rows]), tokenizer)

@@ -7,12 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .checks import check_choice, check_positive
 from .cooccurrence import cooccurrence_embedding
 from .embedding_files import read_embeddings
 from .folders import check_output_dir
 from .interactions import Interactions, drop_repeated, k_core
 from .named_embeddings import NORMALIZATIONS, NamedEmbedding
-from .prepared import write_prepared
+from .prepared import ItemFeatures, write_prepared
 from .sources import Source, SourceOptions, read_source
 from .splits import MIN_LENGTHS, SPLITTERS, SplitRows, positions_of
 
@@ -56,15 +57,12 @@ def prepare(
         FileNotFoundError: nothing at `path`.
         FileExistsError: `output_dir` holds something.
     """
-    if split not in SPLITTERS:
-        raise ValueError(f"`split` is {split!r}; choose one of {', '.join(SPLITTERS)}.")
-    if normalize not in NORMALIZATIONS:
-        raise ValueError(f"`normalize` is {normalize!r}; choose one of {', '.join(NORMALIZATIONS)}.")
+    check_choice("split", split, SPLITTERS)
+    check_choice("normalize", normalize, NORMALIZATIONS)
     if normalize != "none" and not embedding:
         raise ValueError(f"`normalize` is {normalize!r}, and there is no `embedding` to normalize; give one.")
     for name, number in (("min_count", min_count), ("max_history", max_history)):
-        if number < 1:
-            raise ValueError(f"`{name}` is {number}; give 1 or more.")
+        check_positive(name, number)
     named = _names_of([embedding] if isinstance(embedding, (str, Path)) else embedding or [])
     check_output_dir(output_dir)
     source = read_source(path, format, options)
@@ -110,9 +108,8 @@ def prepare(
         "embedding": "none",
         **{f"{name}_rows": len(split_rows.start) for name, split_rows in rows.items()},
     }
-    write_prepared(
-        output_dir, interactions, rows, texts, embeddings, statistics, max_history, source.item_tokens, normalize
-    )
+    features = ItemFeatures(texts, embeddings, normalize, source.item_tokens)
+    statistics = write_prepared(output_dir, interactions, rows, features, statistics, max_history)
     return statistics | {"malformed": [str(malformed) for malformed in source.malformed if malformed.count]}
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from .checks import check_choice
 from .dataset_card import UNKNOWN, dataset_card, license_of
 from .embedding_files import embeddings_of_column
 from .folders import check_output_dir, complete_or_absent, replace_file
@@ -48,6 +49,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.user_ids)
 
+    def row(self, number: int) -> np.ndarray:
+        """Item indices of one row: its history, oldest first, and then its target."""
+        return self.sequences[self.offsets[number] : self.offsets[number + 1]]
+
     @property
     def targets(self) -> np.ndarray:
         """Item index of each row's target."""
@@ -60,7 +65,7 @@ class Split:
         >>> split.take(np.array([1])).sequences.tolist()
         [3, 4, 5]
         """
-        parts = [self.sequences[self.offsets[row] : self.offsets[row + 1]] for row in rows]
+        parts = [self.row(row) for row in rows]
         offsets = np.cumsum([0, *map(len, parts)])
         sequences = np.concatenate([np.zeros(0, np.int64), *parts])
         return Split([self.user_ids[row] for row in rows], sequences, offsets)
@@ -95,8 +100,24 @@ class PreparedDataset:
         """Item id to title, where one is known."""
         return {item_id: title for item_id, title in zip(self.item_ids, self.titles) if title}
 
+    @property
+    def item_counts(self) -> np.ndarray:
+        """How often each item occurs in training: `[n_items + 1]`, by item index; 0 for padding."""
+        return np.bincount(self.train.sequences, minlength=self.n_items + 1)
+
+    def split(self, name: str) -> Split:
+        """Returns the split of that name.
+
+        Raises:
+            ValueError: none of `SPLIT_NAMES`.
+        """
+        check_choice("split", name, SPLIT_NAMES)
+        return {"train": self.train, "validation": self.validation, "test": self.test}[name]
+
     def with_items(self, item_ids: list[str]) -> "PreparedDataset":
-        """The same sequences over a larger catalogue, or one in another order; without embeddings.
+        """Returns the same sequences over a model's catalogue, which may be larger or in another order.
+
+        Embeddings are left out, unless the catalogue is this dataset's own.
 
         Args:
             item_ids (`list[str]`): the catalogue, in the order of its item indices.
@@ -104,21 +125,23 @@ class PreparedDataset:
         Raises:
             ValueError: it lacks an item of this dataset.
         """
+        if item_ids == self.item_ids:
+            return self
         index_of = {item_id: index for index, item_id in enumerate(item_ids, start=1)}
         absent = [item_id for item_id in self.item_ids if item_id not in index_of]
         if absent:
             raise ValueError(
                 f"{len(absent)} of the dataset's {self.n_items} items are not in the catalogue of {len(item_ids)}, "
-                f"among them {absent[0]!r}."
+                f"among them {absent[0]!r}; use the dataset that the model was trained on, or `etegrec finetune "
+                "--add-items true`."
             )
         new_index = np.array([0] + [index_of[item_id] for item_id in self.item_ids])
         title_of = self.title_of
-        splits = {
-            name: replace(split, sequences=new_index[split.sequences])
-            for name, split in ((name, getattr(self, name)) for name in SPLIT_NAMES)
-        }
         titles = [title_of.get(item_id, "") for item_id in item_ids]
-        return replace(self, item_ids=item_ids, titles=titles, embeddings=None, **splits)
+        train, validation, test = (
+            replace(split, sequences=new_index[split.sequences]) for split in map(self.split, SPLIT_NAMES)
+        )
+        return PreparedDataset(item_ids, titles, None, train, validation, test, self.statistics)
 
     @classmethod
     def load(
@@ -158,7 +181,7 @@ class PreparedDataset:
             sequences[name] = split_of(_read_table(path), items["item_id"], path)
         statistics = _read_statistics(folder)
         if embeddings is not None and metadata_of(items):  # which knows better, if writing both was interrupted
-            statistics |= _figures_of(embeddings, metadata_of(items))
+            statistics |= _figures_of(NamedEmbedding("embedding", embeddings, metadata_of(items)))
         titles = items["title"].to_pylist() if "title" in items.column_names else [""] * len(item_ids)
         return cls(item_ids, titles, embeddings, **sequences, statistics=statistics)
 
@@ -196,29 +219,43 @@ def split_of(table: pa.Table, item_ids: pa.Array | pa.ChunkedArray, source: str 
     return Split(table["user_id"].to_pylist(), sequences, offsets)
 
 
+@dataclass(frozen=True)
+class ItemFeatures:
+    """What a prepared dataset holds of its items besides their ids.
+
+    Args:
+        texts (`dict[str, dict[str, str]]`): item id to `title` and other texts, where known.
+        embeddings (`list[NamedEmbedding]`): of all items; their fusion is the semantic embedding.
+        normalize (`str`, *optional*, defaults to `"none"`): as in [`fuse`].
+        tokens (`dict[str, list[str]]`, *optional*): item id to token strings that came with the log, where known.
+    """
+
+    texts: dict[str, dict[str, str]]
+    embeddings: list[NamedEmbedding]
+    normalize: str = "none"
+    tokens: dict[str, list[str]] | None = None
+
+
 def write_prepared(
     output_dir: str | Path,
     interactions: Interactions,
     splits: dict[str, SplitRows],
-    texts: dict[str, dict[str, str]],
-    embeddings: list[NamedEmbedding],
+    features: ItemFeatures,
     statistics: dict,
     max_history: int = 50,
-    item_tokens: dict[str, list[str]] | None = None,
-    normalize: str = "none",
-) -> None:
+) -> dict:
     """Writes a prepared dataset, whole or not at all.
 
     Args:
         output_dir (`str` or `Path`): a new folder.
         interactions ([`Interactions`]): the log; its items are the catalogue, in this order.
         splits (`dict[str, SplitRows]`): rows of `train`, `validation` and `test`.
-        texts (`dict[str, dict[str, str]]`): item id to `title` and other texts, where known.
-        embeddings (`list[NamedEmbedding]`): of `interactions.item_ids`; their fusion is the semantic embedding.
-        statistics (`dict`): what the card shows; figures of the semantic embedding are added.
+        features ([`ItemFeatures`]): of these items.
+        statistics (`dict`): what the card shows.
         max_history (`int`, *optional*, defaults to 50): items that validation and test histories keep, the last ones.
-        item_tokens (`dict[str, list[str]]`, *optional*): item id to token strings that came with the log, where known.
-        normalize (`str`, *optional*, defaults to `"none"`): as in [`fuse`].
+
+    Returns:
+        `dict` of the statistics, and of figures of the semantic embedding.
 
     Raises:
         FileExistsError: the folder holds something.
@@ -226,26 +263,27 @@ def write_prepared(
     item_ids = interactions.item_ids.tolist()
     columns: dict[str, pa.Array] = {"item_id": pa.array(item_ids, pa.string())}
     for name in TEXT_FIELDS:
-        values = [str(texts.get(item_id, {}).get(name) or "") for item_id in item_ids]
+        values = [str(features.texts.get(item_id, {}).get(name) or "") for item_id in item_ids]
         if any(values):
             columns[name] = pa.array(values, pa.string())
-    if item_tokens:
-        columns["codes"] = pa.array([item_tokens.get(item_id) for item_id in item_ids], pa.list_(pa.string()))
+    if features.tokens:
+        columns["codes"] = pa.array([features.tokens.get(item_id) for item_id in item_ids], pa.list_(pa.string()))
     with complete_or_absent(check_output_dir(output_dir)) as folder:
         (folder / "items").mkdir()
         (folder / "sequences").mkdir()
         _write_items(pa.table(columns), folder / ITEMS)
         for name in SPLIT_NAMES:
-            kept = None if name == "train" else max_history
-            table = _split_table(interactions, splits[name], kept)
+            longest = None if name == "train" else max_history
+            table = _split_table(interactions, splits[name], longest)
             pq.write_table(table, folder / f"sequences/{name}.parquet", row_group_size=ROW_GROUP)
-        for part in embeddings:
+        for part in features.embeddings:
             write_embedding(folder, part, item_ids)
-        if embeddings:
-            semantic = fuse(embeddings, normalize)
+        if features.embeddings:
+            semantic = fuse(features.embeddings, features.normalize)
             _write_semantic_embedding(folder, semantic)
-            statistics |= _figures_of(semantic.values, semantic.made)
+            statistics = statistics | _figures_of(semantic)
         _write_statistics(folder, str(output_dir), statistics)
+    return statistics
 
 
 def set_semantic_embedding(folder: str | Path, names: list[str], normalize: str) -> dict:
@@ -272,7 +310,7 @@ def set_semantic_embedding(folder: str | Path, names: list[str], normalize: str)
         write_embedding(folder, NamedEmbedding("earlier", earlier), item_ids)
     statistics = _read_statistics(folder)
     _write_semantic_embedding(folder, semantic)
-    _write_statistics(folder, str(folder), statistics | _figures_of(semantic.values, semantic.made))
+    _write_statistics(folder, str(folder), statistics | _figures_of(semantic))
     return semantic.made
 
 
@@ -342,12 +380,12 @@ def _write_items(items: pa.Table, path: Path) -> None:
     pq.write_table(items, path, ITEM_ROW_GROUP)
 
 
-def _figures_of(values: np.ndarray, made: dict) -> dict:
-    """What the statistics tell of the semantic embedding."""
+def _figures_of(semantic: NamedEmbedding) -> dict:
+    """Returns what the statistics tell of the semantic embedding."""
     return {
-        "embedding": describe(made),
-        "embedding_width": values.shape[1],
-        "items_with_zero_embedding": int((~values.any(axis=1)).sum()),
+        "embedding": describe(semantic.made),
+        "embedding_width": semantic.values.shape[1],
+        "items_with_zero_embedding": int((~semantic.values.any(axis=1)).sum()),
     }
 
 

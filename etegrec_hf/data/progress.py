@@ -50,7 +50,7 @@ class WorkProgress(Progress):
     def begin(self, description: str, total: int, unit: str, samples: float = 1.0, completed: int = 0) -> TaskID:
         """Adds a task of `total` steps of `samples` samples each, which are counted by the name `unit`."""
         return self.add_task(
-            description, total=total, completed=completed, unit=unit, samples=samples, note="", told=None
+            description, total=total, completed=completed, unit=unit, samples=samples, note="", printed=None
         )
 
     def work_done(self, task_id: TaskID, steps: int = 1) -> None:
@@ -64,14 +64,14 @@ class WorkProgress(Progress):
         if self.shown:
             self.next_line = time.monotonic() + SECONDS_BETWEEN_LINES
             task = self._tasks[task_id]
-            self.update(task_id, told=task.completed)
+            self.update(task_id, printed=task.completed)
             self.console.print(described(task, note), markup=False, highlight=False, soft_wrap=True)
 
     def stop(self) -> None:
         super().stop()
         if self.as_lines:
             for task in self.tasks:
-                if task.fields["told"] != task.completed:
+                if task.fields["printed"] != task.completed:
                     self.tell(task.id)
 
 

@@ -13,46 +13,61 @@ class SequenceDataset(Dataset):
     """Histories and targets of a split, as item indices.
 
     Each user's sequence is kept once; a sample is a position in it, whose history is read when it is asked for.
+    [`SequenceDataset.for_training`] and [`SequenceDataset.for_evaluation`] choose the positions.
 
     Args:
         split ([`Split`]): sequences.
         max_history (`int`): items of a history that are read, the last ones.
-        every_position (`bool`): whether each position with a history is a target (training), or only each row's last
-            (evaluation). The latter samples stand in the order of their lengths, and `rows` `[samples]` says which
-            row of the split each is.
-        limit (`int`, *optional*): use a random choice of this many samples, the same at every call.
+        rows (`np.ndarray` of shape `(samples,)`): the row of the split that each sample is of.
+        position (`np.ndarray` of shape `(samples,)`): where each sample's target is in the split's sequences.
+
+    Attributes:
+        lengths (`np.ndarray` of shape `(samples,)`): items that are read of each history.
 
     Raises:
-        ValueError: no row has a history.
+        ValueError: no samples.
     """
 
-    def __init__(self, split: Split, max_history: int, every_position: bool, limit: int | None = None):
-        self.sequences = split.sequences
-        starts = np.repeat(split.offsets[:-1], np.diff(split.offsets))
-        position = np.arange(len(self.sequences))
-        is_target = position > starts
-        if not every_position:
-            last = np.zeros_like(is_target)
-            last[split.offsets[1:] - 1] = True
-            is_target &= last
-        self.position = position[is_target]  # [samples] where the target stands
-        self.lengths = np.minimum(self.position - starts[is_target], max_history)  # [samples] items of the history
-        self.rows = np.repeat(np.arange(len(split)), np.diff(split.offsets))[is_target]
-        chosen = np.arange(len(self.position))
-        if limit is not None and limit < len(chosen):
-            chosen = np.sort(np.random.default_rng(0).choice(len(chosen), limit, replace=False))
-        if not every_position:
-            chosen = chosen[np.argsort(self.lengths[chosen], kind="stable")]
-        self.position, self.lengths, self.rows = self.position[chosen], self.lengths[chosen], self.rows[chosen]
-        if not len(self.position):
+    def __init__(self, split: Split, max_history: int, rows: np.ndarray, position: np.ndarray):
+        if not len(rows):
             raise ValueError("the split is empty: no row has both a history and a target; check the prepared dataset.")
+        self.sequences, self.rows, self.position = split.sequences, rows, position
+        self.lengths = np.minimum(position - split.offsets[rows], max_history)
+
+    @classmethod
+    def for_training(cls, split: Split, max_history: int) -> "SequenceDataset":
+        """Makes each position with a history a target, row after row.
+
+        Raises:
+            ValueError: no row has a history.
+        """
+        rows = np.repeat(np.arange(len(split)), np.diff(split.offsets) - 1)
+        return cls(split, max_history, rows, np.delete(np.arange(len(split.sequences)), split.offsets[:-1]))
+
+    @classmethod
+    def for_evaluation(cls, split: Split, max_history: int, limit: int | None = None) -> "SequenceDataset":
+        """Makes the last item of each row with a history a target, in the order of the histories' lengths.
+
+        Args:
+            split, max_history: as in the constructor.
+            limit (`int`, *optional*): a random choice of this many samples at most, the same at every call.
+
+        Raises:
+            ValueError: no row has a history.
+        """
+        lengths = np.diff(split.offsets) - 1
+        rows = np.flatnonzero(lengths)
+        if limit is not None and limit < len(rows):
+            rows = np.sort(np.random.default_rng(0).choice(rows, limit, replace=False))
+        rows = rows[np.argsort(np.minimum(lengths[rows], max_history), kind="stable")]
+        return cls(split, max_history, rows, split.offsets[rows + 1] - 1)
 
     def __len__(self) -> int:
         return len(self.position)
 
     @property
     def n_targets(self) -> int:
-        """One a sample."""
+        """One per sample."""
         return len(self)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
@@ -150,34 +165,48 @@ def as_batch(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return batch
 
 
-class LengthGroupedSampler(Sampler[int]):
+class EpochSampler(Sampler):
+    """A sampler whose order follows from seed and epoch alone, which is what an exact resume needs.
+
+    Args:
+        seed (`int`): of the shuffling.
+    """
+
+    def __init__(self, seed: int):
+        self.seed, self.epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch whose order comes next."""
+        self.epoch = epoch
+
+    def random(self) -> np.random.Generator:
+        """Returns the random numbers of the epoch."""
+        return np.random.default_rng((self.seed, self.epoch))
+
+
+class LengthGroupedSampler(EpochSampler):
     """Random batches of samples of like length, so that work is proportional to real tokens.
 
     Each epoch shuffles all samples, sorts them by length within groups of `group` batches, and shuffles the batches.
-    The order follows from seed and epoch alone, which is what an exact resume needs.
 
     Args:
         lengths (`np.ndarray` of shape `(samples,)`): length of each sample.
-        batch_size (`int`): samples a batch.
+        batch_size (`int`): samples per batch.
         seed (`int`, *optional*, defaults to 0): of the shuffling.
         group (`int`, *optional*, defaults to 50): batches that are sorted together.
         drop_last (`bool`, *optional*, defaults to `False`): leave out what fills no batch, other samples each epoch.
     """
 
     def __init__(self, lengths: np.ndarray, batch_size: int, seed: int = 0, group: int = 50, drop_last: bool = False):
-        self.lengths, self.batch_size, self.seed, self.group = lengths, batch_size, seed, group
+        super().__init__(seed)
+        self.lengths, self.batch_size, self.group = lengths, batch_size, group
         self.kept = len(lengths) - len(lengths) % batch_size * drop_last  # samples of an epoch
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose order comes next."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
         return self.kept
 
     def __iter__(self) -> Iterator[int]:
-        random = np.random.default_rng((self.seed, self.epoch))
+        random = self.random()
         order = random.permutation(len(self.lengths))[: self.kept]
         groups = np.arange(len(order)) // (self.group * self.batch_size)
         order = order[np.lexsort((self.lengths[order], groups))]
@@ -186,13 +215,13 @@ class LengthGroupedSampler(Sampler[int]):
         return iter([*batches[random.permutation(len(batches))].ravel().tolist(), *order[full:].tolist()])
 
 
-class TokenBudgetBatches(Sampler[list[int]]):
+class TokenBudgetBatches(EpochSampler):
     """Batches of like length that hold as many samples as a budget of padded tokens allows.
 
     Samples are sorted by length, those of one length in random order, and cut into batches, which come in random
-    order. So an epoch has the same number of batches each time, and every batch about the same number of tokens. The
-    order follows from seed and epoch alone. Several processes get different batches of the same epoch, and equally
-    many: where they don't go round, the first ones come twice.
+    order. So an epoch has the same number of batches each time, and every batch about the same number of tokens.
+    Several processes get different batches of the same epoch, and equally many: where they don't go round, the first
+    ones come twice.
 
     Args:
         tokens (`np.ndarray` of shape `(samples,)`): tokens of each sample.
@@ -210,8 +239,8 @@ class TokenBudgetBatches(Sampler[list[int]]):
                 f"`max_tokens_per_batch` is {budget}, and the longest history has {tokens.max()} tokens; give that "
                 "many or more."
             )
-        self.tokens, self.seed, self.processes, self.process = tokens, seed, processes, process
-        self.epoch = 0
+        super().__init__(seed)
+        self.tokens, self.processes, self.process = tokens, processes, process
         ascending = np.sort(tokens)
         ends = [0]
         while ends[-1] < len(ascending):
@@ -220,15 +249,11 @@ class TokenBudgetBatches(Sampler[list[int]]):
             ends.append(ends[-1] + int(fits.sum()))
         self.ends = np.array(ends)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose order comes next."""
-        self.epoch = epoch
-
     def __len__(self) -> int:
         return -(-(len(self.ends) - 1) // self.processes)
 
     def __iter__(self) -> Iterator[list[int]]:
-        random = np.random.default_rng((self.seed, self.epoch))
+        random = self.random()
         order = random.permutation(len(self.tokens))
         order = order[np.argsort(self.tokens[order], kind="stable")]
         chosen = np.resize(random.permutation(len(self.ends) - 1), len(self) * self.processes)

@@ -7,7 +7,7 @@ import numpy as np
 
 from .interactions import Interactions
 from .named_embeddings import NamedEmbedding
-from .prepared import write_prepared
+from .prepared import ItemFeatures, write_prepared
 from .splits import MIN_LENGTH, leave_one_out
 
 KINDS = (
@@ -173,5 +173,5 @@ class SyntheticProcess:
         }
         made = {"method": "cluster centres with noise", "seed": self.seed}
         embedding = NamedEmbedding("clusters", self.embeddings(), made)
-        write_prepared(output_dir, interactions, rows, texts, [embedding], statistics)
+        write_prepared(output_dir, interactions, rows, ItemFeatures(texts, [embedding]), statistics)
         return self.optimum(interactions.items[rows["test"].target - 1])

@@ -21,7 +21,7 @@ def transition_weights(data: PreparedDataset) -> scipy.sparse.csr_array:
 
 
 def strongest_transitions(data: PreparedDataset, count: int) -> tuple[torch.LongTensor, torch.FloatTensor]:
-    """The `count` largest [`transition_weights`] of each item, as `model.set_transitions` takes them.
+    """The `count` largest [`transition_weights`] of each item, as `model.catalogue.set_transitions` takes them.
 
     Returns:
         item indices from 1 and weights, both `[n_items, count]`, the largest first; 0 where an item has fewer.

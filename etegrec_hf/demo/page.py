@@ -117,13 +117,14 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
     def similar(item_id: str | None) -> str:
         if item_id is None:
             return ""
-        item_ids, length, total = recommender.similar(item_id, SIMILAR)
-        if length == 0:
+        found = recommender.similar(item_id, SIMILAR)
+        if found.shared_codes == 0:
             return message(f"No other item has the first code of {recommender.label(item_id)}.")
-        prefix = " ".join(recommender.codes(item_id)[:length])
-        shown = f"{total}" if total == len(item_ids) else f"{len(item_ids)} of {total}"
+        prefix = " ".join(recommender.codes(item_id)[: found.shared_codes])
+        count = len(found.item_ids)
+        shown = f"{count}" if count == found.total else f"{count} of {found.total}"
         caption = f"Items that share {prefix} with {recommender.label(item_id)}: {shown}"
-        return item_table(recommender, item_ids, caption)
+        return item_table(recommender, found.item_ids, caption)
 
     with gr.Blocks(title="etegrec demo", analytics_enabled=False) as page:
         gr.Markdown(f"# What comes next?\nA recommender of {len(recommender.tokenizer.item_ids):,} items.")

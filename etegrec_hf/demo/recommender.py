@@ -10,7 +10,9 @@ import torch
 from ..data.prepared import PreparedDataset
 from ..hub.dataset_folder import local_dataset
 from ..hub.model_folder import load_recommender
+from ..models.beam_search import Beam
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
+from ..models.search import SamplingOptions, SearchOptions, reading_of, sample, search
 from ..models.tokenization_etegrec import ETEGRecTokenizer
 
 RANDOM_LENGTHS = (3, 8)  # of histories of random items
@@ -63,6 +65,21 @@ class RandomHistory:
     item_ids: list[str]
     user_id: str | None = None
     next_id: str | None = None
+
+
+@dataclass(frozen=True)
+class SimilarItems:
+    """Items that share the longest prefix of codes with an item.
+
+    Args:
+        item_ids (`list[str]`): the first ones.
+        shared_codes (`int`): length of the prefix; 0 if no item shares even the first code.
+        total (`int`): how many such items there are in all.
+    """
+
+    item_ids: list[str]
+    shared_codes: int
+    total: int
 
 
 class DemoRecommender:
@@ -154,8 +171,7 @@ class DemoRecommender:
         """A user of the test split with what came next, or random items where there is no dataset."""
         if self.data is not None and len(self.data.test):
             row = random.randrange(len(self.data.test))
-            start, end = self.data.test.offsets[row : row + 2]
-            item_ids = self.tokenizer.ids_of(self.data.test.sequences[start:end])
+            item_ids = self.tokenizer.ids_of(self.data.test.row(row))
             return RandomHistory(item_ids[:-1], self.data.test.user_ids[row], item_ids[-1])
         known = self.tokenizer.item_ids
         return RandomHistory(random.sample(known, min(len(known), random.randint(*RANDOM_LENGTHS))))
@@ -171,7 +187,7 @@ class DemoRecommender:
                 "The history is empty: add an item to it. (Popular items could be shown with `--data`; a model's "
                 "folder doesn't hold how popular items are.)"
             )
-        counts = np.bincount(self.data.train.sequences, minlength=self.data.n_items + 1)
+        counts = self.data.item_counts
         counts[[0, *self.tokenizer.index_of(exclude)]] = 0
         best = np.argsort(-counts, kind="stable")[:limit]
         best = best[counts[best] > 0]
@@ -191,7 +207,7 @@ class DemoRecommender:
         Args:
             history (`list[str]`): item ids, oldest first.
             top_k (`int`): items of the list.
-            num_beams (`int`): prefixes kept a level, at least `top_k`.
+            num_beams (`int`): prefixes that each level keeps, at least `top_k`.
             temperature (`float`, *optional*, defaults to 0): 0 for the most probable items, as `recommend` of the
                 model finds them; above 0 items are drawn without replacement as in `sample_items`, and probabilities
                 are those of the distribution drawn from.
@@ -201,41 +217,28 @@ class DemoRecommender:
         Raises:
             ValueError: an unknown item, an empty history, or a beam narrower than the list.
         """
-        if num_beams < top_k:
-            raise ValueError(f"`num_beams` is {num_beams} and `top_k` {top_k}; a beam must be as wide as the list.")
+        options = SearchOptions(top_k, num_beams)
         batch = self.tokenizer([history], return_tensors="pt").to(self.model.device)
         excluded = [0, *self.tokenizer.index_of([*(exclude or []), *(history if exclude_history else [])])]
-        rows = torch.tensor([excluded], device=self.model.device) if len(excluded) > 1 else None  # 0 is no item
-        kept: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-        sampling = {} if temperature == 0 else {"temperature": temperature}
-        with torch.no_grad():
-            items, scores = self.model._search(
-                **batch,
-                encoded=None,
-                top_k=top_k,
-                num_beams=num_beams,
-                exclude=rows,
-                allowed=None,
-                exclude_history=False,
-                max_batch_tokens=None,
-                kept=kept,
-                **sampling,
-            )
-        found = int((items[0] > 0).sum())
+        rows = torch.tensor([excluded], device=self.model.device) if len(excluded) > 1 else None  # 0 isn't an item
+        reading = reading_of(self.model, **batch)
+        if temperature == 0:
+            beam = search(reading, options, rows)
+        else:
+            beam = sample(reading, SamplingOptions(num_beams, temperature), rows).first(top_k)
+        found = int((beam.items[0] > 0).sum())
         return Recommendations(
-            self.tokenizer.ids_of(items[0, :found]), scores[0, :found].tolist(), self._read_beam(kept)
+            self.tokenizer.ids_of(beam.items[0, :found]), beam.scores[0, :found].tolist(), self._read_beam(beam)
         )
 
-    def _read_beam(self, kept: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> list[list[KeptPrefix]]:
-        """The kept nodes of one user in words, without places that no prefix took."""
-        trie, beam = self.model.code_trie, []
+    def _read_beam(self, found: Beam) -> list[list[KeptPrefix]]:
+        """The prefixes of one user in words, without places that no prefix took."""
+        trie, beam = self.model.catalogue.trie, []
         places: dict[int, int] = {0: 0}  # beam of the level before to its place among those that are shown
-        for level, (nodes, parents, scores) in enumerate(kept):
-            exists = (nodes[0] >= 0).nonzero().squeeze(1)
-            node = nodes[0, exists]
-            codes = (trie.keys[node - 1] % trie.codebook_size).tolist()
-            tokens = self.tokenizer.convert_ids_to_tokens([1 + level * trie.codebook_size + code for code in codes])
-            counts, items = trie.item_count(node).tolist(), trie.item(node).tolist()
+        for number, level in enumerate(found.levels):
+            exists = (level.node[0] >= 0).nonzero().squeeze(1)
+            node = level.node[0, exists]
+            token_ids = trie.layout.token_id(number, trie.last_code(node)).tolist()
             beam.append(
                 [
                     KeptPrefix(
@@ -246,24 +249,23 @@ class DemoRecommender:
                         self.tokenizer.item_ids[item - 1] if item else None,
                     )
                     for token, parent, score, count, item in zip(
-                        tokens, parents[0, exists].tolist(), scores[0, exists].tolist(), counts, items
+                        self.tokenizer.convert_ids_to_tokens(token_ids),
+                        level.parent[0, exists].tolist(),
+                        level.log_p[0, exists].tolist(),
+                        trie.item_count(node).tolist(),
+                        trie.item(node).tolist(),
                     )
                 ]
             )
             places = {beam_place: place for place, beam_place in enumerate(exists.tolist())}
         return beam
 
-    def similar(self, item_id: str, limit: int) -> tuple[list[str], int, int]:
-        """Items that share the longest prefix of codes with an item, without those that were removed.
-
-        Returns:
-            the first `limit` item ids, how many codes they share (0 if no item shares even the first), and how many
-            such items there are in all.
-        """
+    def similar(self, item_id: str, limit: int) -> SimilarItems:
+        """Returns the first `limit` items that share the longest prefix of codes with an item, but no removed ones."""
         tokens, index = self.tokenizer.item_tokens, self._indices[item_id]
         shared = (tokens == tokens[index]).long().cumprod(1).sum(1)  # [n_items + 1] codes from the first on
-        shared[self.model.is_removed.cpu()] = 0
+        shared[self.model.catalogue.is_removed.cpu()] = 0
         shared[[0, index]] = 0
         length = int(shared.max())
         rows = (shared == length).nonzero().squeeze(1) if length else shared[:0]
-        return self.tokenizer.ids_of(rows[:limit]), length, len(rows)
+        return SimilarItems(self.tokenizer.ids_of(rows[:limit]), length, len(rows))

@@ -9,7 +9,7 @@ from transformers import GPT2LMHeadModel
 
 from ..data.prepared import PreparedDataset, Split
 from ..data.transitions import largest_of_rows, transition_weights
-from ..models.item_transitions import DECAY, RECENT
+from ..models.item_transitions import RECENT, recent_items
 from .collaborative import rank_split
 from .metrics import KS, ranking_metrics
 from .seen import seen_items
@@ -21,8 +21,7 @@ SCORES = 2**25  # scores that are held at a time
 
 def popularity(data: PreparedDataset, split: Split, seen: scipy.sparse.csr_matrix | None = None) -> np.ndarray:
     """The items most frequent in training, ties by item index, for everybody: `[rows, listed]` of item indices."""
-    counts = np.bincount(data.train.sequences, minlength=data.n_items + 1)[1:]
-    ranked = np.argsort(-counts, kind="stable")
+    ranked = np.argsort(-data.item_counts[1:], kind="stable")
     if seen is None:
         listed = np.zeros(LISTED, dtype=np.int64)
         listed[: data.n_items] = ranked[:LISTED] + 1
@@ -109,13 +108,12 @@ def baselines(
 
 def _recent(split: Split, n_items: int) -> scipy.sparse.csr_matrix:
     """Weights of each row's last items, `[rows, n_items]`."""
-    newest = split.offsets[1:] - 2  # position of each row's newest item
-    age = np.arange(RECENT)
-    position = newest[:, None] - age
+    position = split.offsets[1:, None] - 1 - np.arange(RECENT, 0, -1)  # the last items before each target
     exists = position >= split.offsets[:-1, None]
-    rows = np.broadcast_to(np.arange(len(split))[:, None], position.shape)[exists]
-    weights = np.broadcast_to(DECAY**age, position.shape)[exists]
-    return scipy.sparse.csr_matrix((weights, (rows, split.sequences[position[exists]] - 1)), (len(split), n_items))
+    history = np.where(exists, split.sequences[np.where(exists, position, 0)], 0)  # [rows, 10], oldest first
+    items, weights = (part.numpy() for part in recent_items(torch.from_numpy(history)))
+    rows, places = items.nonzero()
+    return scipy.sparse.csr_matrix((weights[rows, places], (rows, items[rows, places] - 1)), (len(split), n_items))
 
 
 def _rank_rows(

@@ -15,12 +15,14 @@ import torch
 from accelerate import PartialState
 from transformers.utils import logging
 
+from ..data.checks import check_choice, check_positive
 from ..data.fingerprint import hash_of
 from ..data.prepared import Split, read_items, split_file
 from ..data.progress import WorkProgress
 from ..data.sharded_parquet import ShardedParquet
 from ..data.splits import SPLIT_NAMES
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
+from ..models.search import SearchOptions
 from ..models.tokenization_etegrec import ETEGRecTokenizer
 from .recommend_split import recommendations
 
@@ -36,18 +38,15 @@ READ_SIZE = 1 << 20  # bytes that are hashed together
 
 
 @dataclass(frozen=True)
-class RecommendOptions:
-    """What is recommended, and how.
+class RecommendOptions(SearchOptions):
+    """[`SearchOptions`], and for whom.
 
     Raises:
-        ValueError: a number below 1, or a `split` or `unknown` that doesn't exist.
+        ValueError: what [`SearchOptions`] refuses.
+        ValueError: `batch_size` or `shard_size` below 1.
+        ValueError: a `split` or `unknown` that doesn't exist.
     """
 
-    top_k: int = field(default=10, metadata={"help": "Items to recommend."})
-    num_beams: int = field(default=20, metadata={"help": "Beams; `top_k` where that is more."})
-    exclude_history: bool = field(default=False, metadata={"help": "Recommend no item of the history."})
-    rerank: float = field(default=0.0, metadata={"help": "Weight of preference re-ranking, see `recommend`."})
-    transitions: float = field(default=0.0, metadata={"help": "Share of transition votes, see `recommend`."})
     unknown: str = field(default="error", metadata={"help": "'skip' leaves out items that the model doesn't know."})
     split: str = field(default="test", metadata={"help": "With --data: whose rows are read."})
     include_target: bool = field(
@@ -58,17 +57,16 @@ class RecommendOptions:
     shard_size: int = field(default=8192, metadata={"help": "With --data: users that are done or not done together."})
 
     def __post_init__(self):
-        for name in ("top_k", "num_beams", "batch_size", "shard_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; give 1 or more.")
-        for name, choices in (("split", SPLIT_NAMES), ("unknown", ("error", "skip"))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"`{name}` is {getattr(self, name)!r}; choose one of {', '.join(choices)}.")
+        super().__post_init__()
+        for name in ("batch_size", "shard_size"):
+            check_positive(name, getattr(self, name))
+        check_choice("split", self.split, SPLIT_NAMES)
+        check_choice("unknown", self.unknown, ("error", "skip"))
 
 
 def processes() -> PartialState:
     """The processes of `accelerate launch`, or this one alone; each one's current GPU is its own from here on."""
-    # without a GPU, accelerate takes several processes for one unless it is told so
+    # without a GPU, accelerate takes several processes for one unless this says so
     return PartialState(cpu=not torch.cuda.is_available(), timeout=LONGEST_WAIT)
 
 
@@ -159,23 +157,13 @@ def recommend_rows(
     split = known_histories(rows, tokenizer, options)
     items = np.zeros((len(split), options.top_k), dtype=np.int64)
     scores = np.zeros((len(split), options.top_k), dtype=np.float32)
-    beams = max(options.num_beams, options.top_k)
     empty = int((np.diff(split.offsets) == 1).sum())
     advance(empty)
     if empty < len(split):
         with torch.autocast(model.device.type, torch.bfloat16, enabled=options.bf16):
-            for chosen, *found in recommendations(
-                model,
-                split,
-                options.top_k,
-                beams,
-                options.batch_size,
-                exclude_history=options.exclude_history,
-                rerank=options.rerank,
-                transitions=options.transitions,
-            ):
-                items[chosen], scores[chosen] = found
-                advance(len(chosen))
+            for batch in recommendations(model, split, options, options.batch_size):
+                items[batch.rows], scores[batch.rows] = batch.items, batch.scores
+                advance(len(batch.rows))
     listed = items > 0  # [rows, top_k]
     offsets = pa.array(np.concatenate([[0], listed.sum(axis=1).cumsum()]), pa.int32())
     ids = pa.array(tokenizer.item_ids, pa.string()).take(pa.array(items[listed] - 1))
@@ -194,9 +182,9 @@ def known_histories(rows: pa.Table, tokenizer: ETEGRecTokenizer, options: Recomm
     if options.include_target:
         items = np.concatenate([items, _item_index(rows["target"], tokenizer, options.unknown)])
         row = np.concatenate([row, every_row])
-    known = items > 0
-    items = np.concatenate([items[known], np.zeros_like(every_row)])
-    row = np.concatenate([row[known], every_row])
+    is_known = items > 0
+    items = np.concatenate([items[is_known], np.zeros_like(every_row)])
+    row = np.concatenate([row[is_known], every_row])
     offsets = np.concatenate([[0], np.bincount(row, minlength=len(rows)).cumsum()])
     return Split(rows["user_id"].to_pylist(), items[np.argsort(row, kind="stable")], offsets)
 

@@ -61,7 +61,7 @@ def rank_split(
     Returns:
         `np.ndarray` `[rows, listed]` of item indices; 0 fills up, and stands for rows without a history.
     """
-    dataset = SequenceDataset(split, model.config.n_positions, every_position=False)
+    dataset = SequenceDataset.for_evaluation(split, model.config.n_positions)
     ranked = np.zeros((len(split), listed), dtype=np.int64)
     for start in range(0, len(dataset), batch_size):
         chosen = list(range(start, min(start + batch_size, len(dataset))))

@@ -3,9 +3,52 @@
 import numpy as np
 
 from .metrics import metrics_of_ranks
+from .protocol import common_protocol
+from .results import read_ranks, read_result
 
 RESAMPLES = 2000
 CHUNK = 50  # resamples that are drawn together
+
+
+def compare(runs: dict[str, list[str]]) -> dict:
+    """Puts results of several systems side by side, if all of them were measured alike.
+
+    Args:
+        runs (`dict[str, list[str]]`): by system, the files that `etegrec evaluate` wrote, one per random seed.
+            Differences are those from the first system, and need the ranks that `--ranks` keeps.
+
+    Returns:
+        `dict` of `protocol`; `systems`, each with its number of `runs`, their `seeds`, and `mean` and `std` of the
+        metrics; `differences` `from` the first system of the other `systems`; and `baselines`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that isn't of `etegrec evaluate`, or runs that were measured differently.
+    """
+    results = {system: {name: read_result(name) for name in names} for system, names in runs.items()}
+    everything = {name: result for of_system in results.values() for name, result in of_system.items()}
+    protocol = common_protocol(everything)
+    systems = {
+        system: {
+            "runs": len(of_system),
+            "seeds": [result["seeds"] for result in of_system.values()],
+            **over_seeds([result[protocol["split"]] for result in of_system.values()]),
+        }
+        for system, of_system in results.items()
+    }
+    ranks = {system: read_ranks(of_system) for system, of_system in results.items()}
+    reference, *others = runs
+    differences = {
+        system: paired_bootstrap(ranks[system], ranks[reference])
+        for system in others
+        if ranks[system] and ranks[reference]
+    }
+    return {
+        "protocol": protocol,
+        "systems": systems,
+        "differences": {"from": reference, "systems": differences},
+        "baselines": next(iter(everything.values()))["baselines"],
+    }
 
 
 def over_seeds(metrics: list[dict[str, float]]) -> dict[str, dict[str, float]]:

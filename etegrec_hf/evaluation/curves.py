@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -55,15 +55,31 @@ def panels_of(log_history: list[dict]) -> dict[str, dict[str, Points]]:
     return dict(panels)
 
 
-def parts_of(name: str) -> tuple[str, str, int]:
-    """A logged name without its last number, what stands between, and the number, 0 where there is none.
+class LoggedName(NamedTuple):
+    """A logged name in its parts, in whose order names are sorted.
 
-    >>> parts_of("eval_ndcg@10"), parts_of("usage_2"), parts_of("loss")
-    (('eval_ndcg', '@', 10), ('usage', '_', 2), ('loss', '', 0))
+    Args:
+        panel (`str`): the name without its last number.
+        separator (`str`): `"_"` before a level, `"@"` before a list's length, else empty.
+        number (`int`): the number; 0 where there is none.
+    """
+
+    panel: str
+    separator: str
+    number: int
+
+
+def parts_of(name: str) -> LoggedName:
+    """Takes a logged name apart.
+
+    >>> parts_of("eval_ndcg@10")
+    LoggedName(panel='eval_ndcg', separator='@', number=10)
+    >>> tuple(parts_of("usage_2")), tuple(parts_of("loss"))
+    (('usage', '_', 2), ('loss', '', 0))
     """
     found = re.fullmatch(r"(.*?)(?:([_@])(\d+))?", name)
     assert found
-    return found[1], found[2] or "", int(found[3] or 0)
+    return LoggedName(found[1], found[2] or "", int(found[3] or 0))
 
 
 def is_shown(name: str) -> bool:

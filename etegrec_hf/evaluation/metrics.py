@@ -1,6 +1,11 @@
 """Ranking metrics on items."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from transformers import EvalPrediction
 
 KS = (1, 5, 10, 50)
 
@@ -22,6 +27,11 @@ def ranking_metrics(item_index: np.ndarray, target: np.ndarray, ks: tuple[int, .
     0.5
     """
     return {name: float(values.mean()) for name, values in _by_user(item_index, target, ks).items()}
+
+
+def rank(prediction: "EvalPrediction") -> dict[str, float]:
+    """Returns ranking metrics of what a Trainer predicted: ranked item indices, with targets as labels."""
+    return ranking_metrics(prediction.predictions, prediction.label_ids)
 
 
 def spread_metrics(item_index: np.ndarray, item_counts: np.ndarray, k: int = 10) -> dict[str, float]:

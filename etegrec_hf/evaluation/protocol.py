@@ -24,7 +24,7 @@ def protocol_of(data: PreparedDataset, split: str, exclude_seen: bool, **measure
         "split": split,
         "candidates": "all items",
         "seen_items": "left out" if exclude_seen else "kept",
-        "users": len(getattr(data, split)),
+        "users": len(data.split(split)),
         **measured,
         "data": {name: hashes[name] for name in ("items", "train", split)},
     }

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..data.prepared import Split
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
+from ..models.search import SearchOptions
 from .recommend_split import recommend_split
 
 
@@ -38,10 +39,9 @@ def sample_recommendations(
         top_k, num_beams (`int`, *optional*): as in `model.recommend`.
     """
     chosen = np.unique(np.linspace(0, len(split) - 1, users).round().astype(np.int64))
-    few = split.take(chosen)
-    ranked = recommend_split(model, few, top_k, num_beams)
+    ranked = recommend_split(model, split.take(chosen), SearchOptions(top_k, num_beams))
     samples = []
-    for user_id, start, end, listed in zip(few.user_ids, few.offsets[:-1], few.offsets[1:], ranked):
-        *history, target = few.sequences[start:end].tolist()
-        samples.append(SampleRecommendation(user_id, history, target, listed[listed > 0].tolist()))
+    for row, listed in zip(chosen, ranked):
+        *history, target = split.row(row).tolist()
+        samples.append(SampleRecommendation(split.user_ids[row], history, target, listed[listed > 0].tolist()))
     return samples

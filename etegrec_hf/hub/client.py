@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from huggingface_hub import constants
+from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HTTPError,  # of the client's HTTP library
@@ -33,6 +33,29 @@ def hub_errors(repo_id: str, intact: str = "") -> Iterator[None]:
         if not isinstance(cause, (HTTPError, ConnectionError, LocalTokenNotFoundError)):
             raise
         raise _explained(cause, repr(repo_id), intact) from error
+
+
+def cached_repository(repo_id: str, repo_type: str, patterns: list[str]) -> str:
+    """Returns the folder in the cache that holds a repository's files, downloaded if needed.
+
+    Args:
+        repo_id (`str`): `user/name`.
+        repo_type (`str`): `"model"` or `"dataset"`.
+        patterns (`list[str]`): of the files.
+
+    Raises:
+        FileNotFoundError: no such repository.
+        FileNotFoundError: nothing in the cache, and the Hub can't be reached.
+        ConnectionError: the Hub broke off.
+    """
+    with hub_errors(repo_id):
+        try:
+            return snapshot_download(repo_id, repo_type=repo_type, allow_patterns=patterns)
+        except FileNotFoundError as error:  # nothing in the cache, and no way to the Hub
+            raise FileNotFoundError(
+                f"{repo_id!r} isn't a folder, and the cache doesn't hold a {repo_type} of that name while the Hub "
+                "can't be reached; check the name or the connection."
+            ) from error
 
 
 def _explained(error: Exception, repository: str, intact: str) -> Exception:

@@ -13,12 +13,48 @@ from ..models.configuration_etegrec import ETEGRecConfig
 from ..models.configuration_rqvae import RQVAEConfig
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.modeling_rqvae import RQVAEModel
+from ..models.tokenization_etegrec import ETEGRecTokenizer
 
 StateDict = dict[str, torch.Tensor]
 # Names in the original's recommender that hold nothing of their own: copies of `shared`, and a head that is never used
 COPIES = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "model.lm_head.weight")
 FEED_FORWARD = "encoder.block.0.layer.1.DenseReluDense"
 ATTENTION = "encoder.block.0.layer.0.SelfAttention"
+
+
+def convert_files(
+    recommender: str | Path,
+    rqvae: str | Path,
+    codes: str | Path,
+    embeddings: str | Path | None = None,
+    item_ids: str | Path | None = None,
+    max_history: int = 50,
+) -> tuple[ETEGRecForConditionalGeneration, ETEGRecTokenizer]:
+    """Reads a run's files as a model and its tokenizer.
+
+    Args:
+        recommender, rqvae (`str` or `Path`): state dicts, see [`convert_recommender`] and [`convert_rqvae`].
+        codes (`str` or `Path`): see [`read_codes`].
+        embeddings (`str` or `Path`, *optional*): see [`read_embeddings`]; by default those in the recommender's file.
+        item_ids (`str` or `Path`, *optional*): see [`read_item_ids`]; by default items are called 1, 2, 3, ...
+        max_history (`int`, *optional*, defaults to 50): items of a history that are read, the last ones.
+
+    Raises:
+        FileNotFoundError: a file that doesn't exist.
+        ValueError: a file that holds something else, or files that don't fit together.
+    """
+    item_codes = read_codes(codes)
+    n_items = len(item_codes)
+    model = convert_recommender(
+        read_state_dict(recommender),
+        convert_rqvae(read_state_dict(rqvae)),
+        item_codes,
+        read_embeddings(embeddings, n_items) if embeddings else None,
+        max_history,
+    )
+    ids = read_item_ids(item_ids, n_items) if item_ids else [str(number) for number in range(1, n_items + 1)]
+    size = model.config.codebook_size
+    return model, ETEGRecTokenizer.from_item_codes(ids, item_codes, size, max_history=max_history)
 
 
 def check_file(path: str | Path, what: str) -> None:
@@ -218,7 +254,7 @@ def convert_recommender(
     model = _with_weights(ETEGRecForConditionalGeneration(config), new, left)
     model.set_item_codes(codes)
     if embeddings is not None:
-        model.set_semantic_embedding(embeddings)
+        model.catalogue.set_semantic_embedding(embeddings)
     return model
 
 
@@ -248,7 +284,8 @@ def _with_weights(model: PreTrainedModel, weights: StateDict, left: StateDict):
         missing, unexpected = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:
         raise ValueError(f"sizes in the files don't fit together: {str(error).splitlines()[-1].strip()}") from error
-    own = {"item_tokens", "is_removed", "semantic_embedding", *(getattr(model, "_tied_weights_keys", None) or {})}
+    tables = {name for name in model.state_dict() if name.startswith("catalogue.")}
+    own = {*tables, *(getattr(model, "_tied_weights_keys", None) or {})}
     for name in [*unexpected, *sorted(set(missing) - own)]:
         raise ValueError(f"the state dict's weights are not the original's: {name!r} is missing or too many.")
     return model.eval()

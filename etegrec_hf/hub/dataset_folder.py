@@ -7,13 +7,14 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import datasets
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, snapshot_download
+import torch
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 from ..data.dataset_card import UNKNOWN, dataset_card, license_of
 from ..data.named_embeddings import embedding_names, read_embedding
 from ..data.prepared import PreparedDataset
 from ..data.splits import SPLIT_NAMES
-from .client import HUB_ID, hub_errors
+from .client import HUB_ID, cached_repository, hub_errors
 from .repository import open_repository
 
 
@@ -30,16 +31,42 @@ def local_dataset(name: str, splits: tuple[str, ...] = SPLIT_NAMES) -> str:
     """
     if Path(name).exists() or not re.fullmatch(HUB_ID, name):
         return name  # whose errors its reader knows best
-    with hub_errors(name):
-        try:
-            patterns = [f"sequences/{split}.parquet" for split in splits]
-            patterns += ["items/*.parquet", "embeddings/*.parquet", "statistics.json"]
-            return snapshot_download(name, repo_type="dataset", allow_patterns=patterns)
-        except FileNotFoundError as error:  # nothing in the cache, and no way to the Hub
-            raise FileNotFoundError(
-                f"{name!r} is no folder, and the cache doesn't hold a dataset of that name while the Hub can't be "
-                "reached; check the name or the connection, or make one with `etegrec prepare`."
-            ) from error
+    patterns = [f"sequences/{split}.parquet" for split in splits]
+    patterns += ["items/*.parquet", "embeddings/*.parquet", "statistics.json"]
+    return cached_repository(name, "dataset", patterns)
+
+
+def load_prepared(name: str, stream: bool = False, map_embeddings: bool = False) -> PreparedDataset:
+    """Loads a prepared dataset, a folder or an id of the Hub.
+
+    Args:
+        name (`str`): a folder, or `user/name`.
+        stream (`bool`, *optional*, defaults to `False`): whether the training sequences are left out, as
+            [`training_files`] are read instead.
+        map_embeddings (`bool`, *optional*, defaults to `False`): see [`PreparedDataset.load`].
+
+    Raises:
+        FileNotFoundError, ConnectionError: as [`local_dataset`].
+        ValueError: as [`PreparedDataset.load`].
+    """
+    splits = SPLIT_NAMES[1:] if stream else SPLIT_NAMES
+    return PreparedDataset.load(local_dataset(name, splits), splits, map_embeddings)
+
+
+def load_with_embeddings(
+    name: str, stream: bool = False, map_embeddings: bool = False
+) -> tuple[PreparedDataset, torch.FloatTensor]:
+    """Loads a prepared dataset as [`load_prepared`] does, and its embeddings `[n_items, width]`.
+
+    Raises:
+        ValueError: it has no embeddings.
+    """
+    data = load_prepared(name, stream, map_embeddings)
+    if data.embeddings is None:
+        raise ValueError(
+            f"{name} holds no `embedding`; make one with `etegrec embed`, or prepare it again with --embedding."
+        )
+    return data, torch.from_numpy(data.embeddings)
 
 
 def training_files(name: str) -> list[str]:

@@ -113,7 +113,9 @@ def _results(record: TrainingRecord) -> str:
         how = ", ".join(f"{_words(name)}: {value}" for name, value in protocol.items())
         header = ["system", *(name.replace("recall", "Recall").replace("ndcg", "NDCG") for name in shown)]
         parts.append(f"### {evaluation['split'].capitalize()} split\n\n{table(header, rows)}\nProtocol: {how}.\n")
-        weights = [f"{name}={evaluation[name]}" for name in ("rerank", "transitions") if evaluation.get(name)]
+        weights = [
+            f"{name}={evaluation[name]}" for name in ("rerank_weight", "transition_weight") if evaluation.get(name)
+        ]
         if weights:
             parts.append(f"The lists are those of `recommend({', '.join(weights)})`.\n")
     if not parts:

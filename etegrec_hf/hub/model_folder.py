@@ -6,14 +6,14 @@ import zipfile
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..data.folders import check_output_dir, complete_or_absent
+from ..evaluation.evaluate import Evaluation
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.tokenization_etegrec import ETEGRecTokenizer
-from .client import HUB_ID, hub_errors
+from .client import HUB_ID, cached_repository
 from .model_card import write_model_card
 from .training_record import TrainingRecord
 
@@ -32,14 +32,7 @@ def local_folder(name: str) -> Path:
         return Path(name)
     if not re.fullmatch(HUB_ID, name):
         raise FileNotFoundError(f"{name!r} is no folder; give a model's folder, or its id on the Hub (user/name).")
-    with hub_errors(name):
-        try:
-            return Path(snapshot_download(name, allow_patterns=SHIPPED))
-        except FileNotFoundError as error:  # nothing in the cache, and no way to the Hub
-            raise FileNotFoundError(
-                f"{name!r} is no folder, and the cache doesn't hold a repository of that name while the Hub can't be "
-                "reached; check the name or the connection."
-            ) from error
+    return Path(cached_repository(name, "model", SHIPPED))
 
 
 def check_files(folder: str | Path, required: tuple[str, ...] = MODEL_FILES) -> None:
@@ -120,7 +113,7 @@ def load_recommender(name: str) -> tuple[ETEGRecForConditionalGeneration, ETEGRe
         if not (folder / file).exists():
             raise FileNotFoundError(f"{name!r} holds no {file}; save the tokenizer beside the model again.")
     tokenizer = ETEGRecTokenizer.from_pretrained(folder)
-    model.check_item_ids(tokenizer)
+    model.catalogue.check_tokenizer(tokenizer)
     return model, tokenizer
 
 
@@ -145,3 +138,21 @@ def save_model_folder(
             tokenizer.save_pretrained(staging)
         record.write(staging)
         write_model_card(staging, model.config, record, name or str(folder), license)
+
+
+def record_evaluation(folder: str, config: PreTrainedConfig, evaluation: Evaluation) -> TrainingRecord:
+    """Adds an evaluation to the training record and the card of a model's folder.
+
+    Args:
+        folder (`str`): the model's.
+        config ([`ETEGRecConfig`]): of the model.
+        evaluation ([`Evaluation`]): takes the place of an earlier one of its split.
+
+    Returns:
+        [`TrainingRecord`] with the evaluation.
+    """
+    record = TrainingRecord.read(folder)
+    record.add_evaluation(evaluation.figures() | {"seeds": record.seeds()})
+    write_model_card(folder, config, record, folder)
+    record.write(folder)
+    return record

@@ -53,15 +53,15 @@ def publish(
     folder = Path(folder)
     if model_type_of(folder) == "etegrec":
         model, tokenizer = load_recommender(str(folder))
-        _ = model.code_trie  # raises what is wrong with the codes
+        _ = model.catalogue.trie  # raises what is wrong with the codes
     else:
         model, tokenizer = load_model(RQVAEModel, str(folder)), None
     record = TrainingRecord.read(folder)
     if without_embeddings and tokenizer is not None:
-        if model.config.reads_items or any(result.get("rerank") for result in record.evaluations):
+        if model.config.reads_items or any(result.get("rerank_weight") for result in record.evaluations):
             use = "its encoder reads" if model.config.reads_items else "its results were re-ranked by"
             raise ValueError(f"`without_embeddings` is True, and {use} the embeddings; publish them with the model.")
-        model.config.has_semantic_embedding, model.semantic_embedding = False, None
+        model.config.has_semantic_embedding, model.catalogue.semantic_embedding = False, None
     with tempfile.TemporaryDirectory() as temporary, hub_errors(repo_id, f" {str(folder)!r} is as it was."):
         client = HfApi()
         repo_id, there = open_repository(client, repo_id, "model", private, revision)

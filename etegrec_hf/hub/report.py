@@ -103,8 +103,8 @@ def _results(report: Report) -> str:
     """Metrics of the model beside baselines, where it ranks items."""
     parts = []
     if report.systems:
-        told = f"{report.users} validation users, all items ranked, by the weights that were kept."
-        parts.append(subsection("Validation", paragraph(told)))
+        how = f"{report.users} validation users, all items ranked, by the weights that were kept."
+        parts.append(subsection("Validation", paragraph(how)))
         parts.append(_metrics(report.systems))
     if report.unmeasured:
         parts.append(note(report.unmeasured))
@@ -167,8 +167,8 @@ def _log_table(log_history: list[dict]) -> str:
     names = ["epoch", "step", *sorted({name for row in rows for name in row if is_shown(name)}, key=parts_of)]
     every = -(-len(rows) // MOST_ROWS)
     shown = [row for number, row in enumerate(rows, start=1) if (len(rows) - number) % every == 0]  # the last too
-    told = [note(f"Every {every}th of {len(rows)} logged steps.")] if every > 1 else []
-    return "\n".join([*told, table(names, [[row.get(name) for name in names] for row in shown])])
+    notes = [note(f"Every {every}th of {len(rows)} logged steps.")] if every > 1 else []
+    return "\n".join([*notes, table(names, [[row.get(name) for name in names] for row in shown])])
 
 
 def _codes(report: Report) -> str:
@@ -177,7 +177,7 @@ def _codes(report: Report) -> str:
     rows = [
         [level, *(figures[f"{name}_{level}"] for name in names)] for level in range(report.codes.shape[1])
     ]  # fmt: skip
-    told = (
+    intro = (
         f"{len(report.codes)} items, {report.codebook_size} codes a level. Codes in use: share of them that some item "
         "has; perplexity: how many are used evenly; Gini: 0 if all have equally many items, near 1 if one "
         "has them all; distinct prefixes: of all codes down to that level."
@@ -186,7 +186,7 @@ def _codes(report: Report) -> str:
         lambda: code_usage_figure(report.codes, report.codebook_size, "Items on each code"),
         "Items on each code, by level",
     )
-    return section("codes", "Codebook usage", paragraph(told), table(["level", *names.values()], rows), picture)
+    return section("codes", "Codebook usage", paragraph(intro), table(["level", *names.values()], rows), picture)
 
 
 def _prefix_tree(report: Report) -> str:
@@ -197,25 +197,28 @@ def _prefix_tree(report: Report) -> str:
         for depth in depths
     ]
     figures = code_diagnostics(report.codes, report.codebook_size)
-    told = (
+    intro = (
         "How many prefixes have how many items. A prefix is an item's first codes, as many as the depth; a suffix "
         f"tells the items of a whole prefix apart. {100 * figures['collision_rate']:.1f}% of items share their whole "
         f"prefix with another, at most {figures['largest_collision']:.0f} one prefix."
     )
     header = ["depth", "prefixes", *(f"{name} item{'s' * (name != '1')}" for name in counts)]
     picture = _picture(lambda: prefix_sizes_figure(report.codes, "Prefixes by their items"), "Prefixes by their items")
-    return section("prefix-tree", "Prefix tree", paragraph(told), table(header, rows), picture)
+    return section("prefix-tree", "Prefix tree", paragraph(intro), table(header, rows), picture)
 
 
 def _samples(report: Report) -> str:
     if not report.samples:
         return ""
-    told = (
+    intro = (
         "Validation users, spread evenly from short histories to long ones, each with the newest items of its history "
         "and the item that came next, which is marked where it is listed."
     )
     return section(
-        "samples", "Sample recommendations", paragraph(told), *(_sample(report, user) for user in report.samples)
+        "samples",
+        "Sample recommendations",
+        paragraph(intro),
+        *(_sample(report, user) for user in report.samples),
     )
 
 

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 FILE = "training_record.json"
+EARLIER_NAMES = {"rerank": "rerank_weight", "transitions": "transition_weight"}  # of weights in evaluations
 PACKAGES = ("etegrec_hf", "torch", "transformers", "trl", "accelerate", "datasets", "huggingface_hub")
 
 
@@ -41,11 +42,15 @@ class TrainingRecord:
         try:
             record = cls(**json.loads(path.read_text(encoding="utf-8")))
             record._check()
-            return record
         except (ValueError, TypeError) as error:
             raise ValueError(
                 f"{path} is damaged ({error}); remove it: the model needs it for its card only."
             ) from error
+        for evaluation in record.evaluations:
+            for earlier, name in EARLIER_NAMES.items():
+                if earlier in evaluation:
+                    evaluation[name] = evaluation.pop(earlier)
+        return record
 
     def _check(self) -> None:
         """Raises a `ValueError` if something isn't of the kind that it should be; the file may be a stranger's."""

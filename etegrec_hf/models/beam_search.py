@@ -5,40 +5,116 @@ computed once a user, and the self-attention keys of all beams of all levels so 
 shows each beam its own ancestors. Nothing is expanded or reordered by beam.
 """
 
-import torch
+from dataclasses import dataclass, replace
 
-from .code_trie import CodeTrie, ExcludedItems, log_probabilities
+import torch
+import torch.nn.functional as F
+
+from .code_distribution import CodeDistribution
+from .code_trie import AllCodes, CodeTrie
 from .headwise_t5 import HeadwiseAttention, feed_forward, norm
+from .histories import EncodedBatch
 from .history_encoder import additive
-from .item_transitions import TransitionVotes
-from .repeat_bias import RepeatBias
+
+
+@dataclass(frozen=True, eq=False)
+class BeamLevel:
+    """The prefixes that a beam search kept at one level.
+
+    Args:
+        node (`torch.LongTensor` of shape `(users, beams)`): their trie nodes; -1 where a user has fewer prefixes.
+        parent (`torch.LongTensor` of the same shape): the place of each one's parent in the level before.
+        log_p (`torch.FloatTensor` of the same shape): their log-probabilities.
+    """
+
+    node: torch.Tensor
+    parent: torch.Tensor
+    log_p: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Beam:
+    """The items that a search found, and the prefixes that led to them.
+
+    Args:
+        items (`torch.LongTensor` of shape `(users, found)`): item indices, best (or first drawn) first; 0 where a user
+            has fewer.
+        scores (`torch.FloatTensor` of the same shape): their scores; minus infinity where a user has fewer.
+        levels (`list[BeamLevel]`): the prefixes that each level kept, from the first code to the last.
+        trie ([`CodeTrie`] or [`AllCodes`]): that `levels` are nodes of.
+    """
+
+    items: torch.Tensor
+    scores: torch.Tensor
+    levels: list[BeamLevel]
+    trie: CodeTrie | AllCodes
+
+    def paths(self) -> torch.LongTensor:
+        """Returns raw codes `[users, beams, code_length]` of the last level's prefixes."""
+        last = self.levels[-1].node
+        place = torch.arange(last.shape[1], device=last.device).expand_as(last)
+        codes = []
+        for level in reversed(self.levels):
+            codes.append(self.trie.last_code(level.node.gather(1, place)))
+            place = level.parent.gather(1, place)
+        return torch.stack(codes[::-1], dim=-1)
+
+    def first(self, top_k: int) -> "Beam":
+        """Returns the first `top_k` items, filled up with index 0 and minus infinity where fewer were found."""
+        lacking = max(0, top_k - self.items.shape[1])
+        items, scores = F.pad(self.items, (0, lacking)), F.pad(self.scores, (0, lacking), value=-torch.inf)
+        return replace(self, items=items[:, :top_k], scores=scores[:, :top_k])
+
+    @classmethod
+    def join(cls, beams: "list[Beam]", rows: torch.LongTensor) -> "Beam":
+        """Returns one beam of several that a search of one width found.
+
+        Args:
+            beams (`list[Beam]`): one or more.
+            rows (`torch.LongTensor` of shape `(users,)`): the row that each of their users gets, in order.
+        """
+        place = rows.argsort()
+
+        def joined(parts: list[torch.Tensor]) -> torch.Tensor:
+            return torch.cat(parts)[place]
+
+        levels = [
+            BeamLevel(*(joined([getattr(level, name) for level in same]) for name in ("node", "parent", "log_p")))
+            for same in zip(*(beam.levels for beam in beams))
+        ]
+        items, scores = (joined([getattr(beam, name) for beam in beams]) for name in ("items", "scores"))
+        return cls(items, scores, levels, beams[0].trie)
 
 
 class BeamDecoder:
-    """Runs a T5 decoder one code at a time over the beams of a batch of users, without dropout, and differentiably.
+    """Runs a model's decoder one code at a time over the beams of a batch of users: without dropout, differentiably.
 
     Args:
-        decoder (`T5Stack`): the decoder.
-        states (`torch.FloatTensor` of shape `(users, tokens, d_model)`): encoder states of the users' histories.
-        attention_mask (`torch.LongTensor` of shape `(users, tokens)`): 0 on padding.
+        model ([`ETEGRecForConditionalGeneration`]): whose decoder and output vectors are used.
+        encoded ([`EncodedBatch`]): the users' histories.
     """
 
-    def __init__(self, decoder, states: torch.Tensor, attention_mask: torch.Tensor):
-        self.decoder = decoder
-        self.users, heads = len(states), decoder.config.num_heads
+    def __init__(self, model, encoded: EncodedBatch):
+        self.model, self.decoder, states = model, model.decoder, encoded.states
+        self.users, heads = len(states), self.decoder.config.num_heads
         self.lowest = torch.finfo(states.dtype).min
-        cross_bias = additive(attention_mask.unsqueeze(1) > 0, states.dtype)
+        cross_bias = additive(encoded.attention_mask.unsqueeze(1) > 0, states.dtype)
         self.cross_bias = cross_bias.repeat(heads, 1, 1)  # [heads * users, 1, tokens]
-        self.self_attention = [HeadwiseAttention(block.layer[0].SelfAttention) for block in decoder.block]
-        self.cross_attention = [HeadwiseAttention(block.layer[1].EncDecAttention) for block in decoder.block]
+        self.self_attention = [HeadwiseAttention(block.layer[0].SelfAttention) for block in self.decoder.block]
+        self.cross_attention = [HeadwiseAttention(block.layer[1].EncDecAttention) for block in self.decoder.block]
         self.cross_cache = [
             ([cross.project(states, cross.key)], [cross.project(states, cross.value)])
             for cross in self.cross_attention
         ]
-        self.self_cache: list = [([], []) for _ in decoder.block]  # a layer: chunks of keys and of values
-        self.ancestors: list[torch.Tensor] = []  # a step so far: which of its beams is each beam's own [users, beams]
-        self.widths: list[int] = []  # a step so far: its beams
+        self.self_cache: list = [([], []) for _ in self.decoder.block]  # per layer: chunks of keys and of values
+        self.ancestors: list[torch.Tensor] = []  # per step: which of its beams is each beam's own [users, beams]
+        self.widths: list[int] = []  # per step: its beams
         self.start_states = states[:, :0]  # [users, 1, d_model] of the first step, the decoder start, once it was made
+
+    def logits(self, tokens: torch.Tensor, parent: torch.Tensor | None = None) -> torch.Tensor:
+        """Returns logits `(users, beams, codebook_size)` of the codes that follow; arguments as in `step`."""
+        level = len(self.widths)
+        return self.model.level_logits(self.step(tokens, parent), level)
 
     def step(self, tokens: torch.Tensor, parent: torch.Tensor | None = None) -> torch.Tensor:
         """Decoder states after one more code.
@@ -93,103 +169,96 @@ def _append(chunks: list[torch.Tensor], chunk: torch.Tensor, dim: int = 1) -> No
         chunks.append(chunk)
 
 
-def candidate_states(decoder: BeamDecoder, tokens: torch.Tensor) -> list[torch.Tensor]:
-    """Decoder states that score each code of several candidates a user, given the codes before it.
+def candidate_logits(decoder: BeamDecoder, tokens: torch.Tensor) -> torch.Tensor:
+    """Scores each code of several candidates per user, given the codes before it.
 
     Args:
         decoder ([`BeamDecoder`]): over the users' encoded histories, not stepped yet.
         tokens (`torch.LongTensor` of shape `(users, candidates, code_length)`): the candidates' token ids.
 
     Returns:
-        a level: states `[users, candidates, d_model]`; of the first level `[users, 1, d_model]`, as nothing stands
-        before its code.
+        `torch.FloatTensor` `(users, candidates, code_length, codebook_size)` of logits.
     """
     users, candidates, code_length = tokens.shape
-    states = [decoder.step(torch.zeros_like(tokens[:, :1, 0]))]
+    first = decoder.logits(torch.zeros_like(tokens[:, :1, 0]))  # [users, 1, K], as no code comes before
+    levels = [first.expand(-1, candidates, -1)]
     parent = torch.zeros_like(tokens[..., 0])  # all candidates go on from the decoder start, then each from itself
     for level in range(code_length - 1):
-        states.append(decoder.step(tokens[..., level], parent))
+        levels.append(decoder.logits(tokens[..., level], parent))
         parent = torch.arange(candidates, device=tokens.device).expand(users, candidates)
-    return states
+    return torch.stack(levels, dim=2)
 
 
-def code_beam_search(
-    decoder: BeamDecoder,
-    level_logits,
-    trie: CodeTrie,
-    num_beams: int,
-    excluded: ExcludedItems | None = None,
-    catalogue: CodeTrie | None = None,
-    repeats: RepeatBias | None = None,
-    temperature: float | None = None,
-    generator: torch.Generator | None = None,
-    kept: list | None = None,
-    votes: TransitionVotes | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Finds each user's most probable items, or samples distinct ones, level by level.
+def beam_search(decoder: BeamDecoder, distribution: CodeDistribution, num_beams: int) -> Beam:
+    """Finds each user's most probable items, level by level.
 
     Args:
-        decoder ([`BeamDecoder`]): over the users' encoded histories.
-        level_logits (`Callable`): decoder states and a level to logits over that level's K codes.
-        trie ([`CodeTrie`]): the items that may be returned.
-        num_beams (`int`): prefixes kept a level.
-        excluded ([`ExcludedItems`], *optional*): items that single users must not get.
-        catalogue ([`CodeTrie`], *optional*): whose items' probabilities sum to 1, of which `trie` may hold a part. By
-            default each level's codes have probabilities that do.
-        repeats ([`RepeatBias`], *optional*): over `catalogue`.
-        temperature (`float`, *optional*): by default the search is deterministic. A number makes it a stochastic beam
-            search: a sample without replacement from the distribution whose steps are the softmax of
-            `logits / temperature` over the codes that may follow.
-        generator (`torch.Generator`, *optional*): of that sample.
-        kept (`list`, *optional*): to which each level's beam is appended, to be shown: trie nodes (-1: none), the
-            beam of the level before that each goes on from, and log-probabilities, all `[users, beams]`.
-        votes ([`TransitionVotes`], *optional*): over `trie`, which the model is mixed with, but in a sample.
+        decoder ([`BeamDecoder`]): over the users' encoded histories, not stepped yet.
+        distribution ([`CodeDistribution`]): of the codes.
+        num_beams (`int`): prefixes that each level keeps.
 
     Returns:
-        item indices `[users, found]` and log-probabilities `[users, found]` in float32, best (or first drawn) first,
-        where `found` is at most `num_beams`; index 0 and minus infinity where a user has fewer. Log-probabilities are
-        the model's, those of its mixture with `votes`, or those of the distribution sampled from.
-
-    Source: Kool, van Hoof and Welling, Stochastic Beams and Where to Find Them (2019), for the sample.
+        [`Beam`] of at most `num_beams` items per user. Its scores are log-probabilities in float32, those of the
+        mixture where the distribution has votes.
     """
+
+    def log_p_of_mixture(log_p, rank, node, level):
+        return distribution.mixed(log_p, node, level)
+
+    beam, rank = _search(decoder, distribution, num_beams, log_p_of_mixture)
+    return Beam(beam.items, rank, beam.levels, beam.trie)
+
+
+def stochastic_beam_search(
+    decoder: BeamDecoder, distribution: CodeDistribution, num_samples: int, generator: torch.Generator | None = None
+) -> Beam:
+    """Draws distinct items per user without replacement.
+
+    Args:
+        decoder, distribution: as in [`beam_search`].
+        num_samples (`int`): items that are drawn.
+        generator (`torch.Generator`, *optional*): of the random numbers.
+
+    Returns:
+        [`Beam`] in the order of the draw. Its scores are log-probabilities in float32.
+
+    Source: Kool, van Hoof and Welling, Stochastic Beams and Where to Find Them (2019).
+    """
+
+    def perturbed(log_p, rank, node, level):
+        return _perturbed(log_p, rank, generator)
+
+    return _search(decoder, distribution, num_samples, perturbed)[0]
+
+
+def _search(decoder: BeamDecoder, distribution: CodeDistribution, width: int, rank_by) -> tuple[Beam, torch.Tensor]:
+    """The `width` prefixes that rank highest at each level, and the last level's ranks.
+
+    `rank_by` takes log-probabilities of prefixes `[users, beams, m]`, ranks of their parents `[users, beams]`, these
+    parents and the level.
+    """
+    trie = distribution.trie
     tokens = torch.zeros((decoder.users, 1), dtype=torch.long, device=trie.device)  # the decoder start
-    node, parent = torch.zeros_like(tokens), None
-    known = node  # the same prefixes in `catalogue`
-    score = rank = torch.zeros((decoder.users, 1), device=trie.device)
-    for level in range(trie.code_length):
-        states = decoder.step(tokens, parent)  # [users, beams, d]
-        logits = level_logits(states, level).float()  # [users, beams, K]
-        if repeats is not None:
-            logits = repeats.biased(logits, known, level)
-        codes, child = trie.successors(node, level)  # [users, beams, m]
-        if excluded is not None:
-            child = excluded.without(child, level)
-        if temperature is None:
-            steps = log_probabilities(logits, catalogue, known, level).gather(2, codes)
-        else:
-            steps = (logits / temperature).gather(2, codes).masked_fill(child < 0, -torch.inf).log_softmax(-1)
-        candidates = (score.unsqueeze(2) + steps).masked_fill(child < 0, -torch.inf)
-        ranks = candidates
-        if temperature is not None:
-            ranks = _perturbed(candidates, rank, generator)
-        elif votes is not None:
-            ranks = votes.mixed(candidates, node, level)
-        rank, best = ranks.flatten(1).topk(min(num_beams, ranks[0].numel()), dim=1)
+    node, parent, levels = torch.zeros_like(tokens), None, []
+    log_p = rank = torch.zeros((decoder.users, 1), device=trie.device)
+    for level in range(trie.layout.code_length):
+        steps, codes, child = distribution.steps(decoder.logits(tokens, parent), node, level)  # [users, beams, m]
+        prefixes = log_p.unsqueeze(2) + steps
+        ranks = rank_by(prefixes, rank, node, level)
+        rank, best = ranks.flatten(1).topk(min(width, ranks[0].numel()), dim=1)
         parent = best // codes.shape[2]
-        score, codes, node = (tensor.flatten(1).gather(1, best) for tensor in (candidates, codes, child))
-        if kept is not None:
-            kept.append((node, parent, score))
-        known = node if catalogue is None or catalogue is trie else catalogue.advance(known.gather(1, parent), codes)
-        tokens = 1 + level * trie.codebook_size + codes
-    return trie.item(node), score if temperature is not None or votes is None else rank
+        log_p, codes, node = (tensor.flatten(1).gather(1, best) for tensor in (prefixes, codes, child))
+        levels.append(BeamLevel(node, parent, log_p))
+        tokens = trie.layout.token_id(level, codes)
+    return Beam(trie.item(node), log_p, levels, trie), rank
 
 
-def _perturbed(candidates: torch.Tensor, rank: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+def _perturbed(log_p: torch.Tensor, rank: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
     """Gumbel-perturbed log-probabilities of children `[users, beams, m]`, whose largest is their parent's `rank`."""
-    noise = torch.rand(candidates.shape, device=candidates.device, generator=generator)
-    perturbed = candidates - (-noise.clamp(min=1e-20).log()).log()
+    noise = torch.rand(log_p.shape, device=log_p.device, generator=generator)
+    perturbed = log_p - (-noise.clamp(min=1e-20).log()).log()
     top = perturbed.amax(2, keepdim=True)
     rank = rank.unsqueeze(2)
     gap = rank - perturbed + torch.log1p(-(perturbed - top).exp())
     shifted = rank - gap.clamp(min=0) - torch.log1p(-gap.abs().neg().exp().neg())
-    return shifted.masked_fill(candidates == -torch.inf, -torch.inf)
+    return shifted.masked_fill(log_p == -torch.inf, -torch.inf)

@@ -1,8 +1,10 @@
-"""The index of all prefixes of all items' codes, and excluded items as dead ends of it."""
+"""The index of all prefixes of all items' codes, and sets of items as nodes of it."""
 
 from functools import cached_property
 
 import torch
+
+from .token_layout import TokenLayout
 
 
 class CodeTrie:
@@ -23,16 +25,14 @@ class CodeTrie:
         leaf_items: torch.Tensor,
         inner_counts: torch.Tensor,
         max_children: list[int],
-        code_length: int,
-        codebook_size: int,
+        layout: TokenLayout,
     ):
         self.keys = keys  # [nodes - 1] int64: parent * K + code of nodes 1.., ascending
         self.child_start = child_start  # [inner nodes + 1] int32: first child of each inner node
         self.leaf_items = leaf_items  # [n_items] int32: item index of the last nodes
         self.inner_counts = inner_counts  # [inner nodes] int32: items below each inner node
-        self.max_children = max_children  # most children of one node, a number a level
-        self.code_length = code_length
-        self.codebook_size = codebook_size
+        self.max_children = max_children  # per level: most children of one node
+        self.layout = layout
 
     @classmethod
     def from_item_codes(cls, codes: torch.Tensor, codebook_size: int, items: torch.Tensor | None = None):
@@ -87,8 +87,7 @@ class CodeTrie:
             items[order].int(),
             torch.cat(counts).int(),
             max_children,
-            code_length,
-            codebook_size,
+            TokenLayout(code_length, codebook_size),
         )
 
     @property
@@ -107,8 +106,7 @@ class CodeTrie:
             self.leaf_items.to(device),
             self.inner_counts.to(device),
             self.max_children,
-            self.code_length,
-            self.codebook_size,
+            self.layout,
         )
 
     def successors(self, node: torch.Tensor, level: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -127,7 +125,7 @@ class CodeTrie:
         end = torch.where(node < 0, start, end)
         child = start.unsqueeze(-1) + torch.arange(self.max_children[level], device=node.device)
         exists = child < end.unsqueeze(-1)
-        code = self.keys[(child - 1).clamp(max=len(self.keys) - 1)] % self.codebook_size
+        code = self.last_code(child.clamp(max=len(self.keys)))
         return torch.where(exists, code, 0), torch.where(exists, child, -1)
 
     def children(self, node: torch.Tensor, level: int) -> torch.Tensor:
@@ -136,15 +134,17 @@ class CodeTrie:
 
     def as_mask(self, codes: torch.Tensor, child: torch.Tensor) -> torch.Tensor:
         """`successors` as a mask over all codes, `(*, codebook_size)`."""
-        mask = torch.zeros(*codes.shape[:-1], self.codebook_size + 1, dtype=torch.bool, device=codes.device)
-        mask.scatter_(-1, codes.masked_fill(child < 0, self.codebook_size), True)  # unused places: the spare column
+        mask = torch.zeros(*codes.shape[:-1], self.layout.codebook_size + 1, dtype=torch.bool, device=codes.device)
+        mask.scatter_(
+            -1, codes.masked_fill(child < 0, self.layout.codebook_size), True
+        )  # unused places: the spare column
         return mask[..., :-1]
 
     def advance(self, node: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
         """The child of each node under each code (tensors of one shape), or -1 where there is none."""
-        key = node * self.codebook_size + code
+        key = node * self.layout.codebook_size + code
         position = torch.searchsorted(self.keys, key).clamp(max=len(self.keys) - 1)
-        in_range = (code >= 0) & (code < self.codebook_size) & (node >= 0)
+        in_range = (code >= 0) & (code < self.layout.codebook_size) & (node >= 0)
         return torch.where(in_range & (self.keys[position] == key), position + 1, -1)
 
     def walk(self, codes: torch.Tensor) -> torch.Tensor:
@@ -156,7 +156,11 @@ class CodeTrie:
 
     def parent(self, node: torch.Tensor) -> torch.Tensor:
         """The parent of each node, none of which is the root or -1."""
-        return self.keys[node - 1] // self.codebook_size
+        return self.keys[node - 1] // self.layout.codebook_size
+
+    def last_code(self, node: torch.Tensor) -> torch.Tensor:
+        """Returns the code that leads to each node, none of which is the root or -1."""
+        return self.keys[node - 1] % self.layout.codebook_size
 
     def item_count(self, node: torch.Tensor) -> torch.Tensor:
         """Items below each node, none of which is -1; 1 for a leaf."""
@@ -184,70 +188,79 @@ class CodeTrie:
         """A trie of the given item indices alone (those of `items` that this trie holds)."""
         leaves = torch.isin(self.leaf_items, items).nonzero().squeeze(1)
         node, codes = leaves + len(self.inner_counts), []
-        for _ in range(self.code_length):
-            key = self.keys[node - 1]
-            codes.append(key % self.codebook_size)
-            node = key // self.codebook_size
+        for _ in range(self.layout.code_length):
+            codes.append(self.last_code(node))
+            node = self.parent(node)
         return CodeTrie.from_item_codes(
-            torch.stack(codes[::-1], dim=1), self.codebook_size, self.leaf_items[leaves].long()
+            torch.stack(codes[::-1], dim=1), self.layout.codebook_size, self.leaf_items[leaves].long()
         )
 
 
-def log_probabilities(
-    logits: torch.Tensor, catalogue: CodeTrie | None, node: torch.Tensor, level: int
-) -> torch.Tensor:
-    """Log-probabilities of one level's codes.
+class AllCodes:
+    """A trie of all paths, in which any code may follow any: its nodes are the codes themselves.
+
+    It has those methods of a [`CodeTrie`] that decoding asks for.
 
     Args:
-        logits (`torch.FloatTensor` of shape `(*, codebook_size)`): of the codes of `level`.
-        catalogue ([`CodeTrie`], *optional*): codes that continue an item of it share the probability; without it, all
-            codes of the level do.
-        node (`torch.LongTensor` of shape `(*)`): where the codes before lead in `catalogue`.
-        level (`int`): how many codes those are.
-
-    Returns:
-        `(*, codebook_size)`; with a catalogue only those of a node's children mean anything.
+        layout ([`TokenLayout`]): of the codes.
+        device (`torch.device`): of the nodes.
     """
-    shared = logits
-    if catalogue is not None:
-        codes, child = catalogue.successors(node, level)
-        shared = logits.gather(-1, codes).masked_fill(child < 0, -torch.inf)
-    return logits - shared.logsumexp(-1, keepdim=True)
+
+    def __init__(self, layout: TokenLayout, device: torch.device):
+        self.layout, self.device = layout, device
+
+    def successors(self, node: torch.Tensor, level: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns all K codes as in [`CodeTrie.successors`], and as nodes the same."""
+        codes = torch.arange(self.layout.codebook_size, device=node.device).expand(*node.shape, -1)
+        return codes, codes
+
+    def walk(self, codes: torch.Tensor) -> torch.Tensor:
+        """Returns the node that codes `[*, up to code_length]` lead to, wherever that may be."""
+        return torch.zeros(codes.shape[:-1], dtype=torch.long, device=codes.device)
+
+    def last_code(self, node: torch.Tensor) -> torch.Tensor:
+        """Returns the code that leads to each node."""
+        return node
+
+    def item(self, node: torch.Tensor) -> torch.Tensor:
+        """Returns 0 for each node: none is an item for certain."""
+        return torch.zeros_like(node)
 
 
-class ExcludedItems:
-    """Items that single users must not get, as dead nodes of a trie: a node whose items are all excluded is dead.
+class ItemSets:
+    """A set of items per user, as the nodes of a trie that lead to nothing but these items.
 
     Args:
         trie ([`CodeTrie`]): the catalogue.
-        leaves (`torch.LongTensor` of shape `(users, n)`): the nodes of each user's excluded items, in any order, maybe
+        leaves (`torch.LongTensor` of shape `(users, n)`): the nodes of each user's items, in any order, maybe
             repeated; -1 is none.
     """
 
     def __init__(self, trie: CodeTrie, leaves: torch.Tensor):
-        none = len(trie.keys) + 1  # sorts behind all nodes
+        none = len(trie.keys) + 1  # sorts after all nodes
         node = leaves.masked_fill(leaves < 0, none).sort(dim=1).values
         node[:, 1:] = node[:, 1:].masked_fill(node[:, 1:] == node[:, :-1], none)
         node = node.sort(dim=1).values
-        self.remaining = trie.n_items - (node < none).sum(1)  # [users] items left
-        self.dead: list[torch.Tensor] = []  # a level: its dead nodes [users, n], ascending, then `none`
-        for _ in range(trie.code_length):
-            # ancestors of sorted leaves are sorted: a run of equal ones is as long as many of its items are excluded
+        self.n_users = len(leaves)
+        self.n_others = trie.n_items - (node < none).sum(1)  # [users] items of the trie that aren't in the set
+        self.nodes: list[torch.Tensor] = []  # per level: nodes of nothing else [users, n], ascending, then `none`
+        for _ in range(trie.layout.code_length):
+            # ancestors of sorted leaves are sorted: a run of equal ones is as long as many of its items are in the set
             run = torch.searchsorted(node, node, right=True) - torch.searchsorted(node, node)
             exists = node < none
-            known = node.masked_fill(~exists, 1)
-            dead = exists & (run == trie.item_count(known))
-            self.dead.insert(0, node.masked_fill(~dead, none).sort(dim=1).values)
-            node = trie.parent(known).masked_fill(~exists, none)
+            ancestor = node.masked_fill(~exists, 1)
+            is_full = exists & (run == trie.item_count(ancestor))
+            self.nodes.insert(0, node.masked_fill(~is_full, none).sort(dim=1).values)
+            node = trie.parent(ancestor).masked_fill(~exists, none)
 
-    def contain(self, node: torch.Tensor, level: int) -> torch.Tensor:
-        """Which nodes `[users, *]`, children of nodes of `level`, are dead for their user."""
-        flat = node.flatten(1).contiguous()
-        place = torch.searchsorted(self.dead[level], flat).clamp(max=self.dead[level].shape[1] - 1)
-        return (self.dead[level].gather(1, place) == flat).view(node.shape)
+    def contain(self, child: torch.Tensor, level: int) -> torch.Tensor:
+        """Returns which nodes `[users, *]`, children of nodes of `level`, lead to nothing but their user's set."""
+        flat = child.flatten(1).contiguous()
+        place = torch.searchsorted(self.nodes[level], flat).clamp(max=self.nodes[level].shape[1] - 1)
+        return (self.nodes[level].gather(1, place) == flat).view(child.shape)
 
     def without(self, child: torch.Tensor, level: int) -> torch.Tensor:
-        """Child nodes `[users, *]` of nodes of `level`, -1 in the place of dead ones."""
+        """Returns child nodes `[users, *]` of nodes of `level`, -1 in the place of those that [`contain`] names."""
         return child.masked_fill(self.contain(child, level), -1)
 
 

@@ -25,7 +25,7 @@ def free_codes(trie: CodeTrie, prefixes: torch.Tensor, closeness: Callable[[int]
     Raises:
         ValueError: all codes below an item's parent are taken.
     """
-    size = trie.codebook_size
+    size = trie.layout.codebook_size
     taken: dict[tuple[int, ...], set[int]] = {}  # suffixes of each prefix that was looked at
 
     def suffixes(prefix: tuple[int, ...]) -> set[int]:
@@ -50,4 +50,4 @@ def free_codes(trie: CodeTrie, prefixes: torch.Tensor, closeness: Callable[[int]
         suffix = next((number for number in range(size) if number not in own and (number - 1) % size in own), 0)
         own.add(suffix)
         rows.append([*prefix, suffix])
-    return torch.tensor(rows, dtype=torch.long, device=trie.device).view(len(rows), trie.code_length)
+    return torch.tensor(rows, dtype=torch.long, device=trie.device).view(len(rows), trie.layout.code_length)

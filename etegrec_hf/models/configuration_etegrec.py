@@ -5,6 +5,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from .configuration_rqvae import RQVAEConfig
+from .token_layout import TokenLayout
 
 POSITIVE = (
     "n_items",
@@ -25,8 +26,8 @@ class ETEGRecConfig(PreTrainedConfig):
 
     Args:
         n_items (`int`, *optional*, defaults to 1): items in the catalogue, without padding.
-        code_length (`int`, *optional*, defaults to 4): L, codes an item: one a level of the RQ-VAE, and the suffix.
-        codebook_size (`int`, *optional*, defaults to 256): K, codes a level.
+        code_length (`int`, *optional*, defaults to 4): L, codes per item: one per level of the RQ-VAE, and the suffix.
+        codebook_size (`int`, *optional*, defaults to 256): K, codes per level.
         d_model (`int`, *optional*, defaults to 128): width of encoder and decoder.
         d_ff (`int`, *optional*, defaults to 512): width of the feed-forward layers.
         d_kv (`int`, *optional*, defaults to 64): width of one attention head.
@@ -47,12 +48,12 @@ class ETEGRecConfig(PreTrainedConfig):
         encoder_attention (`str`, *optional*, defaults to `"bidirectional"`): which items of a history an item sees in
             the encoder: all of them, or with `"causal"` itself and earlier ones. A causal encoder reads a user's whole
             sequence once for all its prefixes, in training, and goes on from where it was when an item is added.
-        has_repeat_bias (`bool`, *optional*, defaults to `False`): whether the model learns, a number a level, how
+        has_repeat_bias (`bool`, *optional*, defaults to `False`): whether the model learns, one number per level, how
             likely codes are that lead only to items of the history, see [`RepeatBias`]; with `constrained_softmax`.
-        reads_items (`bool`, *optional*, defaults to `False`): whether the encoder reads, beside an item's codes, a
+        reads_items (`bool`, *optional*, defaults to `False`): whether the encoder reads, besides an item's codes, a
             vector of the item's own and its semantic embedding, see [`ItemInputs`].
         num_transitions (`int`, *optional*, defaults to 0): how many of the items that came next to each item in
-            training are kept, for `recommend(transitions=)`, see [`ItemTransitions`]; 0 keeps none.
+            training are kept, for `recommend(transition_weight=)`, see [`ItemTransitions`]; 0 keeps none.
         max_history (`int`, *optional*, defaults to 50): items of a history that are read, the last ones.
         has_semantic_embedding (`bool`, *optional*, defaults to `True`): whether the checkpoint holds the items'
             semantic embeddings, which training needs and recommending doesn't.
@@ -151,8 +152,18 @@ class ETEGRecConfig(PreTrainedConfig):
 
     @property
     def vocab_size(self) -> int:
-        """Padding and K codes for each of the L levels."""
-        return 1 + self.code_length * self.codebook_size
+        """Token ids of padding and of K codes on each of L levels."""
+        return self.layout.vocab_size
+
+    @property
+    def layout(self) -> TokenLayout:
+        """Where the codes of each level are in the vocabulary."""
+        return TokenLayout(self.code_length, self.codebook_size)
+
+    @property
+    def max_tokens(self) -> int:
+        """Token ids of a history that are read, the last ones."""
+        return self.max_history * self.code_length
 
     def stack_config(self, is_decoder: bool) -> PreTrainedConfig:
         """The configuration of the T5 encoder or decoder stack."""

@@ -5,10 +5,28 @@ import math
 import torch
 from torch import nn
 
-from .code_trie import CodeTrie, ExcludedItems
+from .code_trie import CodeTrie, ItemSets
 from .configuration_etegrec import ETEGRecConfig
 
-RECENT, DECAY = 10, 0.7  # items of a history that vote, and what each vote weighs beside the next newer one
+RECENT, DECAY = 10, 0.7  # items of a history that vote, and what each vote weighs against the next newer one
+
+
+def recent_items(history: torch.LongTensor) -> tuple[torch.LongTensor, torch.DoubleTensor]:
+    """Returns the last 10 items of histories, newest first, and what each one's vote weighs.
+
+    Args:
+        history (`torch.LongTensor` of shape `(batch, items)`): item indices, oldest first; 0 is padding, anywhere.
+
+    Returns:
+        item indices and weights, both `(batch, min(10, items))`: 1 for the newest item, 0.7 times as much for each one
+        before; 0 on padding.
+    """
+    is_item = history > 0
+    newer = is_item.flip(1).cumsum(1).flip(1) - is_item.long()  # items after each
+    count = min(RECENT, history.shape[1])
+    newer, place = newer.masked_fill(~is_item, history.shape[1]).topk(count, dim=1, largest=False)
+    items = history.gather(1, place)
+    return items, DECAY ** newer.double() * (items > 0)
 
 
 class ItemTransitions(nn.Module):
@@ -44,13 +62,8 @@ class ItemTransitions(nn.Module):
             item indices, maybe repeated, and their votes, both `[batch, min(10, items) * num_transitions]`; all votes
             of a history whose items came next to none are 0.
         """
-        is_item = history > 0
-        newer = is_item.flip(1).cumsum(1).flip(1) - is_item.long()  # items behind each
-        newer, place = newer.masked_fill(~is_item, history.shape[1]).topk(
-            min(RECENT, history.shape[1]), dim=1, largest=False
-        )
-        voting = history.gather(1, place)  # padding votes for nothing
-        votes = (self.weights[voting].float() * DECAY ** newer.unsqueeze(2)).flatten(1)
+        voting, decay = recent_items(history)  # padding votes for nothing
+        votes = (self.weights[voting].float() * decay.float().unsqueeze(2)).flatten(1)
         return self.items[voting].flatten(1).long(), votes / votes.sum(1, keepdim=True).clamp(min=1e-30)
 
     @property
@@ -80,7 +93,7 @@ class TransitionVotes:
         votes (`torch.FloatTensor` of the same shape): the share of each; a user's sum to 1 at most. Those for -1 and
             for excluded items are lost.
         weight (`float`): share of the votes in the mixture; the model keeps the rest.
-        excluded ([`ExcludedItems`], *optional*): items that single users must not get.
+        excluded ([`ItemSets`], *optional*): items that single users must not get.
     """
 
     def __init__(
@@ -89,16 +102,16 @@ class TransitionVotes:
         leaves: torch.LongTensor,
         votes: torch.FloatTensor,
         weight: float,
-        excluded: ExcludedItems | None = None,
+        excluded: ItemSets | None = None,
     ):
         self.weight = weight
         lost = leaves < 0
         if excluded is not None:
-            lost = lost | excluded.contain(leaves, trie.code_length - 1)
+            lost = lost | excluded.contain(leaves, trie.layout.code_length - 1)
         self.votes = votes.float().masked_fill(lost, 0)  # [users, n]
         self.steps: list[tuple[torch.Tensor, torch.Tensor]] = []  # a level: a node on each vote's way [users, n], and
         node = leaves  # which one of its children, counted from 0, the way goes on to [users, n]
-        for _ in range(trie.code_length):
+        for _ in range(trie.layout.code_length):
             child = node.masked_fill(lost, 1)
             node = trie.parent(child)
             self.steps.insert(0, (node, child - trie.child_start[node]))

@@ -117,9 +117,7 @@ def card_text(config: Any, name: str, metadata: str = "", sections: str = "", ex
 
 
 class ModelCardMixin(PushToHubMixin):
-    """Sends a card of the model along when it is pushed to a repository that has none yet."""
-
-    config: Any
+    """Overrides a hook of pushing: a card of the model goes along to a repository that has none yet."""
 
     def _upload_modified_files(self, working_dir, repo_id, *args, **kwargs):
         path = os.path.join(working_dir, "README.md")

@@ -1,5 +1,6 @@
 """The recommender: reads the codes of a history and generates the codes of the next item."""
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,19 +12,29 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput
 
-from .beam_search import BeamDecoder, candidate_states
+from .beam_search import BeamDecoder, candidate_logits
+from .code_distribution import CodeDistribution, NodeTerm, terms_before, terms_of
+from .codes_for_new_items import free_codes
 from .configuration_etegrec import ETEGRecConfig
-from .decoding import CodeDecodingMixin
+from .decoding import ItemDecoding
+from .histories import EncodedBatch
 from .history_encoder import HistoryEncoder, additive
+from .item_catalogue import ItemCatalogue
 from .item_inputs import ItemInputs
 from .item_transitions import ItemTransitions
 from .model_card import ModelCardMixin
 from .modeling_rqvae import RQVAEModel
-from .repeat_bias import RepeatBias
 from .target_decoder import TargetDecoder
 
 if TYPE_CHECKING:  # never run: saving a model copies the files that it imports, and the pipeline belongs to it
     from .pipeline_etegrec import SequentialRecommendationPipeline  # noqa: F401
+
+
+# Tables that stood on the model itself until they got a home of their own
+EARLIER_NAMES = {
+    name: f"catalogue.{name}"
+    for name in ("item_tokens", "is_removed", "semantic_embedding", "transitions.items", "transitions.weights")
+}
 
 
 @dataclass
@@ -31,15 +42,16 @@ class ETEGRecOutput(ModelOutput):
     """Output of [`ETEGRecForConditionalGeneration`].
 
     Args:
-        loss (`torch.FloatTensor` of shape `()`): code loss, in nats a code, given labels.
-        logits (`torch.FloatTensor`): given labels `(batch, code_length, codebook_size)`, each position scored against
-            its own level's codes, or `(batch, candidates, code_length, codebook_size)`; else
-            `(batch, decoded, vocab_size)`, as `generate` reads them.
+        loss (`torch.FloatTensor` of shape `()`): code loss, in nats per code, given `labels` or `sequence_labels`.
+        logits (`torch.FloatTensor`): given `labels` `(batch, code_length, codebook_size)`, each position scored
+            against its own level's codes; given `candidates` or `sequence_labels`
+            `(batch, candidates or targets, code_length, codebook_size)`; else `(batch, decoded, vocab_size)`, as
+            `generate` reads them.
         sequence_latents (`torch.FloatTensor` of shape `(batch, d_model)`): mean of the unpadded encoder states.
         sequence_projection (`torch.FloatTensor` of shape `(batch, latent_size)`): the same in the RQ-VAE's latent
             space; given an item tokenizer.
         preference_latents (`torch.FloatTensor` of shape `(batch, input_size)`): the decoder's first state in the space
-            of semantic embeddings; given an item tokenizer. Given `history_lengths`, these three are
+            of semantic embeddings; given an item tokenizer. Given `history_lengths`, these three latents are
             `(batch, targets, ...)`.
         past_key_values (`EncoderDecoderCache`): the decoder's cache, when it was asked for.
         encoder_last_hidden_state (`torch.FloatTensor` of shape `(batch, tokens, d_model)`): encoder states.
@@ -54,15 +66,17 @@ class ETEGRecOutput(ModelOutput):
     encoder_last_hidden_state: torch.FloatTensor | None = None
 
 
-class ETEGRecForConditionalGeneration(CodeDecodingMixin, ModelCardMixin, PreTrainedModel, GenerationMixin):
+class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedModel, GenerationMixin):
     """T5 over item codes with a learnable item tokenizer.
 
     Give it its catalogue before use: [`~ETEGRecForConditionalGeneration.set_item_codes`] and, for training,
-    [`~ETEGRecForConditionalGeneration.set_semantic_embedding`]. Both are saved with the weights.
+    `catalogue.set_semantic_embedding`, see [`ItemCatalogue`]. Both are saved with the weights.
 
     Source: ETEGRec (doi 10.1145/3726302.3729989), section 3; seed sections 2 and 4.3. One flat vocabulary takes the
     place of the seed's table a level, and `sequence_latents` leave padding out.
     """
+
+    item_tokenizer: RQVAEModel  # None without `has_item_tokenizer`
 
     config_class = ETEGRecConfig
     base_model_prefix = "model"
@@ -84,23 +98,17 @@ class ETEGRecForConditionalGeneration(CodeDecodingMixin, ModelCardMixin, PreTrai
         self.decoder = TargetDecoder(config)
         self.encoder.set_input_embeddings(self.shared)
         self.decoder.set_input_embeddings(self.shared)
-        self.item_tokenizer = None
+        self.item_tokenizer = None  # type: ignore[assignment]
         if config.has_item_tokenizer:
             self.item_tokenizer = RQVAEModel(config.rqvae_config)
             self.sequence_adapter = nn.Linear(config.d_model, config.rqvae_config.latent_size)
             self.preference_adapter = nn.Linear(config.d_model, config.rqvae_config.input_size)
         self.item_inputs = ItemInputs(config) if config.reads_items else None
         self.repeat_bias = nn.Parameter(torch.zeros(config.code_length)) if config.has_repeat_bias else None
-        self.transitions = ItemTransitions(config) if config.num_transitions else None
+        self.catalogue = ItemCatalogue(config)
         for module in self.modules():
             if isinstance(module, nn.ReLU):
                 module.inplace = True  # its input is a linear layer's output, which nobody else needs
-        self.register_buffer("item_tokens", torch.zeros(config.n_items + 1, config.code_length, dtype=torch.long))
-        self.register_buffer("is_removed", torch.zeros(config.n_items + 1, dtype=torch.bool))
-        semantic_embedding = None  # of a large catalogue, not even made where it isn't kept
-        if config.has_semantic_embedding:
-            semantic_embedding = torch.zeros(config.n_items + 1, config.rqvae_config.input_size)
-        self.register_buffer("semantic_embedding", semantic_embedding)
         # Set anew for every model: loading through one auto class drops the other, and a Hub id stays in the names
         auto_classes = ("AutoModel", "AutoModelForSeq2SeqLM")
         config.auto_map = dict.fromkeys(auto_classes, "modeling_etegrec.ETEGRecForConditionalGeneration")
@@ -108,16 +116,18 @@ class ETEGRecForConditionalGeneration(CodeDecodingMixin, ModelCardMixin, PreTrai
         config.custom_pipelines = {"sequential-recommendation": pipeline}
         self.post_init()
 
+    def _initialize_weights(self, module, is_custom_code: bool = False) -> None:
+        # transformers leaves out a module of custom code that holds no parameter of its own, as this one
+        super()._initialize_weights(module, is_custom_code and module is not self)
+
     @torch.no_grad()
     def _init_weights(self, module):
         if isinstance(module, ETEGRecForConditionalGeneration):
             init.normal_(module.shared.weight, std=self.config.initializer_factor)
-            init.zeros_(module.item_tokens)
-            init.zeros_(module.is_removed)
             if module.repeat_bias is not None:
                 init.zeros_(module.repeat_bias)
-            if module.semantic_embedding is not None:
-                init.zeros_(module.semantic_embedding)
+        elif isinstance(module, ItemCatalogue):
+            module.init_weights()
         elif isinstance(module, ItemTransitions):
             init.zeros_(module.items)
             init.zeros_(module.weights)
@@ -126,6 +136,20 @@ class ETEGRecForConditionalGeneration(CodeDecodingMixin, ModelCardMixin, PreTrai
         elif isinstance(module, nn.Linear) and (self.item_inputs is None or module is not self.item_inputs.projection):
             init.xavier_normal_(module.weight)
             init.zeros_(module.bias)
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        """transformers' own, which also reads folders whose tables have their earlier names, and saves them anew."""
+        kwargs.setdefault("key_mapping", {f"^{re.escape(earlier)}$": name for earlier, name in EARLIER_NAMES.items()})
+        loaded = super().from_pretrained(*args, **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded)._weight_conversions = None  # undone in saving otherwise
+        return loaded
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        for earlier, name in EARLIER_NAMES.items():
+            if prefix + earlier in state_dict:
+                state_dict[prefix + name] = state_dict.pop(prefix + earlier)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def get_input_embeddings(self):
         return self.shared
@@ -146,7 +170,9 @@ class ETEGRecForConditionalGeneration(CodeDecodingMixin, ModelCardMixin, PreTrai
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.LongTensor | None = None,
         labels: torch.LongTensor | None = None,
+        candidates: torch.LongTensor | None = None,
         history_lengths: torch.LongTensor | None = None,
+        sequence_labels: torch.LongTensor | None = None,
         decoder_input_ids: torch.LongTensor | None = None,
         encoder_outputs: BaseModelOutput | tuple | None = None,
         past_key_values=None,
@@ -160,184 +186,280 @@ class ETEGRecForConditionalGeneration(CodeDecodingMixin, ModelCardMixin, PreTrai
             input_ids (`torch.LongTensor` of shape `(batch, items * code_length)`): token ids of histories.
             attention_mask (`torch.LongTensor` of the same shape, *optional*): 0 on padding, left or right; by default
                 on pad tokens.
-            labels (`torch.LongTensor` of shape `(batch, code_length)`, *optional*): token ids of the targets. Or
-                `(batch, candidates, code_length)`: several for each history, which share its encoder states and
-                cross-attention keys; they are decoded without dropout, in training too. Targets of padding don't
-                count.
+            labels (`torch.LongTensor` of shape `(batch, code_length)`, *optional*): token ids of the targets. Targets
+                of padding don't count.
+            candidates (`torch.LongTensor` of shape `(batch, candidates, code_length)`, *optional*): token ids of
+                several items per history, which share its encoder states and cross-attention keys. They are decoded
+                without dropout, in training too.
             history_lengths (`torch.LongTensor` of shape `(batch, targets)`, *optional*): how many items of the history
-                each target comes after, for a causal encoder, whose one pass serves all targets. `labels` are then
-                `(batch, targets, code_length)`, or left out where only the latents are wanted. Histories are padded
+                each target comes after, for a causal encoder, whose one pass serves all targets. Histories are padded
                 right.
-            decoder_input_ids (`torch.LongTensor` of shape `(batch, decoded)`, *optional*): instead of labels, the
-                decoder start and the codes so far. By default just the start: enough for both adapters.
+            sequence_labels (`torch.LongTensor` of shape `(batch, targets, code_length)`, *optional*): token ids of
+                these targets, left out where only the latents are wanted.
+            decoder_input_ids (`torch.LongTensor` of shape `(batch, decoded)`, *optional*): the decoder start and the
+                codes so far. By default just the start: enough for both adapters.
             encoder_outputs (*optional*): encoder states to use instead of encoding `input_ids`.
             past_key_values (`EncoderDecoderCache`, *optional*): the decoder's cache.
-            use_cache (`bool`, *optional*): whether to return the cache; as the configuration says without labels.
+            use_cache (`bool`, *optional*): whether to return the cache; by default as the configuration says.
             return_dict (`bool`, *optional*): whether to return an [`ETEGRecOutput`] instead of a tuple.
+
+        Raises:
+            ValueError: `labels` of another shape.
+            ValueError: more than one of `labels`, `candidates`, `history_lengths` and `decoder_input_ids`.
+            ValueError: `sequence_labels` without `history_lengths`, or these with a bidirectional encoder.
+            ValueError: encoder outputs alone for a model with a repeat bias, which must know what a user had.
         """
+        asked = {"labels": labels, "candidates": candidates, "history_lengths": history_lengths}
+        _check_one(asked | {"decoder_input_ids": decoder_input_ids})
+        encoded = self._encoded(input_ids, attention_mask, encoder_outputs)
+        if history_lengths is not None or sequence_labels is not None:
+            output = self._score_sequences(encoded, history_lengths, sequence_labels)
+        elif candidates is not None:
+            output = self._score_candidates(encoded, candidates)
+        elif labels is not None:
+            output = self._score_targets(encoded, labels)
+        else:
+            output = self._score_next_codes(encoded, decoder_input_ids, past_key_values, use_cache)
+        return output if return_dict is not False else output.to_tuple()
+
+    # Reading histories
+
+    def item_vectors(self, input_ids: torch.LongTensor | None) -> torch.FloatTensor | None:
+        """Returns what the encoder reads besides codes: a vector per item of the histories.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, items * code_length)`): token ids of whole items, 0 on
+                padding.
+
+        Returns:
+            `(batch, items, d_model)`; none for a model that reads codes alone.
+        """
+        if self.item_inputs is None or input_ids is None:
+            return None
+        items = self.catalogue.items_of(input_ids)
+        return self.item_inputs(items, self.catalogue.semantic_embedding[items])
+
+    def _encoded(self, input_ids, attention_mask, encoder_outputs) -> EncodedBatch:
+        """Histories and what the encoder makes of them, unless that is given."""
         if attention_mask is None and input_ids is not None:
             attention_mask = (input_ids != self.config.pad_token_id).long()
-        elif input_ids is not None and encoder_outputs is None:  # what is masked wasn't had either
+        elif encoder_outputs is None:  # what is masked wasn't had either
             input_ids = input_ids.masked_fill(attention_mask == 0, self.config.pad_token_id)
         if encoder_outputs is None:
             encoder_outputs = self.encoder(
                 input_ids=input_ids, attention_mask=attention_mask, item_vectors=self.item_vectors(input_ids)
             )
-        encoder_states = encoder_outputs[0]  # [B, T*L, d]
+        states = encoder_outputs[0]  # [B, T*L, d]
         if attention_mask is None:
-            attention_mask = torch.ones(encoder_states.shape[:2], dtype=torch.long, device=encoder_states.device)
+            attention_mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
+        return EncodedBatch(input_ids, attention_mask, states)
 
-        loss: torch.Tensor | None = None
-        logits: torch.Tensor | None = None
-        if history_lengths is not None:
-            decoder_states = self._decode_targets(encoder_states, attention_mask, labels, history_lengths)
-            past_key_values = None
-            if labels is not None:
-                logits = self._logits_by_level(decoder_states)  # [B, targets, L, K]
-        elif labels is not None and labels.ndim == 3:
-            by_level = candidate_states(BeamDecoder(self.decoder, encoder_states, attention_mask), labels)
-            logits = torch.stack(
-                [
-                    self._level_logits(states, level).expand(-1, labels.shape[1], -1)
-                    for level, states in enumerate(by_level)
-                ],
-                dim=2,
-            )  # [B, candidates, L, K]
-            decoder_states, past_key_values = by_level[0], None  # [B, 1, d]
-        else:
-            if decoder_input_ids is None:
-                decoder_input_ids = torch.full(
-                    (len(encoder_states), 1), self.config.decoder_start_token_id, device=encoder_states.device
-                )
-                if labels is not None:
-                    decoder_input_ids = torch.cat([decoder_input_ids, labels[:, :-1]], dim=1)  # [B, L]
-            if use_cache is None:
-                use_cache = self.config.use_cache and labels is None and not self.training
-            decoder_outputs = self.decoder(
-                input_ids=decoder_input_ids,
-                encoder_hidden_states=encoder_states,
-                encoder_attention_mask=attention_mask,
-                past_key_values=past_key_values,
-                use_cache=use_cache,
+    # Scoring codes
+
+    def _score_targets(self, encoded: EncodedBatch, labels: torch.LongTensor) -> ETEGRecOutput:
+        """Scores a target per history: `labels` `[B, L]`."""
+        if labels.ndim != 2:
+            raise ValueError(
+                f"`labels` has shape {tuple(labels.shape)}; expected (batch, {self.config.code_length}). Give several "
+                "items per history as `candidates`, and targets of whole sequences as `sequence_labels`."
             )
-            decoder_states = decoder_outputs.last_hidden_state  # [B, L or decoded, d]
-            past_key_values = decoder_outputs.past_key_values
-            if labels is None:
-                logits = self._scaled(decoder_states) @ self.shared.weight.T  # [B, decoded, vocab_size]
-            else:
-                logits = self._logits_by_level(decoder_states)
-        if labels is not None and logits is not None:
-            if self.config.constrained_softmax:
-                logits = self._of_items_only(logits, labels, self._repeats(input_ids, history_lengths))
-            codes = (labels - self._level_offsets()).masked_fill(labels == self.config.pad_token_id, -100)
-            loss = F.cross_entropy(logits.flatten(0, -2).float(), codes.flatten())
+        start = torch.full_like(labels[:, :1], self.config.decoder_start_token_id)
+        states = self.decoder(
+            input_ids=torch.cat([start, labels[:, :-1]], dim=1),
+            encoder_hidden_states=encoded.states,
+            encoder_attention_mask=encoded.attention_mask,
+            use_cache=False,
+        ).last_hidden_state  # [B, L, d]
+        logits = self._logits_by_level(states).unsqueeze(1)
+        logits = self._along(logits, labels.unsqueeze(1), terms_of(self, encoded)).squeeze(1)  # [B, L, K]
+        others = self._other_outputs(encoded, encoded.mean_states(), states[:, 0])
+        return ETEGRecOutput(loss=self._code_loss(logits, labels), logits=logits, **others)
 
-        mask = attention_mask.unsqueeze(-1).to(encoder_states.dtype)
-        sums, counts = encoder_states * mask, mask
-        if history_lengths is None:
-            sums, counts = sums.sum(1), counts.sum(1)  # [B, d] and [B, 1]
-        else:  # up to each target's last item
-            last = (history_lengths * self.config.code_length - 1).clamp(min=0).unsqueeze(-1)  # [B, targets, 1]
-            sums, counts = (part.cumsum(1).take_along_dim(last, dim=1) for part in (sums, counts))
-        sequence_latents = sums / counts.clamp(min=1)  # [B, d] or [B, targets, d]
-        output = ETEGRecOutput(
-            loss=loss,
-            logits=logits,
-            sequence_latents=sequence_latents,
-            past_key_values=past_key_values,
-            encoder_last_hidden_state=encoder_states,
-        )
-        if self.config.has_item_tokenizer:
-            output.sequence_projection = self.sequence_adapter(sequence_latents)
-            output.preference_latents = self.preference_adapter(decoder_states[..., 0, :])
-        return output if return_dict is not False else output.to_tuple()
+    def _score_candidates(self, encoded: EncodedBatch, candidates: torch.LongTensor) -> ETEGRecOutput:
+        """Scores several items per history: `candidates` `[B, C, L]`."""
+        decoder = BeamDecoder(self, encoded)
+        logits = candidate_logits(decoder, candidates)
+        logits = self._along(logits, candidates, terms_of(self, encoded))  # [B, C, L, K]
+        others = self._other_outputs(encoded, encoded.mean_states(), decoder.start_states[:, 0])
+        return ETEGRecOutput(loss=self._code_loss(logits, candidates), logits=logits, **others)
 
-    def _decode_targets(
+    def _score_sequences(
         self,
-        encoder_states: torch.Tensor,
-        attention_mask: torch.Tensor,
-        labels: torch.LongTensor | None,
-        history_lengths: torch.LongTensor,
-    ) -> torch.Tensor:
-        """Decoder states `[B, targets, L, d]` of all targets of each sequence; without labels, `[B, targets, 1, d]`.
-
-        All targets of a sequence are one row of the decoder, in blocks that don't see each other.
-        """
+        encoded: EncodedBatch,
+        history_lengths: torch.LongTensor | None,
+        sequence_labels: torch.LongTensor | None,
+    ) -> ETEGRecOutput:
+        """Scores many targets per sequence, each after `history_lengths` `[B, T]` of its items."""
+        if history_lengths is None:
+            raise ValueError("`sequence_labels` are given without `history_lengths`; say what each one comes after.")
         if self.config.encoder_attention != "causal":
             raise ValueError(
                 f"`history_lengths` are given and `encoder_attention` is {self.config.encoder_attention!r}, in which "
                 "every item sees all of the sequence, the targets too; build the model with 'causal'."
             )
-        batch, targets = history_lengths.shape
-        decoder_input_ids = history_lengths.new_full((batch, targets, 1), self.config.decoder_start_token_id)
-        if labels is not None:
-            decoder_input_ids = torch.cat([decoder_input_ids, labels[..., :-1]], dim=2)  # [B, targets, L]
-        block = decoder_input_ids.shape[2]
+        start = history_lengths.new_full((*history_lengths.shape, 1), self.config.decoder_start_token_id)
+        codes = start[..., :0] if sequence_labels is None else sequence_labels[..., :-1]
+        states = self._decode_blocks(encoded, torch.cat([start, codes], dim=2), history_lengths)  # [B, T, 1 or L, d]
+        sequence_latents = encoded.mean_states_before(history_lengths * self.config.code_length)
+        others = self._other_outputs(encoded, sequence_latents, states[:, :, 0])
+        if sequence_labels is None:
+            return ETEGRecOutput(**others)
+        logits = self._logits_by_level(states)  # [B, T, L, K]
+        rows = logits.flatten(0, 1).unsqueeze(1), sequence_labels.flatten(0, 1).unsqueeze(1)  # [B * T, 1, L, ...]
+        logits = self._along(*rows, terms_before(self, encoded, history_lengths)).view_as(logits)
+        return ETEGRecOutput(loss=self._code_loss(logits, sequence_labels), logits=logits, **others)
+
+    def _score_next_codes(
+        self, encoded: EncodedBatch, decoder_input_ids, past_key_values, use_cache: bool | None
+    ) -> ETEGRecOutput:
+        """Scores the code after each of `decoder_input_ids` `[B, decoded]`, as `generate` asks."""
+        if decoder_input_ids is None:
+            start, device = self.config.decoder_start_token_id, encoded.states.device
+            decoder_input_ids = torch.full((len(encoded.states), 1), start, device=device)
+        if use_cache is None:
+            use_cache = self.config.use_cache and not self.training
+        decoded = self.decoder(
+            input_ids=decoder_input_ids,
+            encoder_hidden_states=encoded.states,
+            encoder_attention_mask=encoded.attention_mask,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+        )
+        states = decoded.last_hidden_state
+        return ETEGRecOutput(
+            logits=self._scaled(states) @ self.shared.weight.T,  # [B, decoded, vocab_size]
+            past_key_values=decoded.past_key_values,
+            **self._other_outputs(encoded, encoded.mean_states(), states[:, 0]),
+        )
+
+    def _decode_blocks(
+        self, encoded: EncodedBatch, decoder_input_ids: torch.LongTensor, history_lengths: torch.LongTensor
+    ) -> torch.Tensor:
+        """Decoder states `[B, targets, block, d]` of all targets of each sequence.
+
+        All targets of a sequence are one row of the decoder, in blocks that don't see each other.
+        """
+        targets, block = decoder_input_ids.shape[1:]
         own = torch.ones(block, block, dtype=torch.bool, device=history_lengths.device).tril()
-        item = torch.arange(encoder_states.shape[1], device=encoder_states.device) // self.config.code_length
-        read = (item < history_lengths.unsqueeze(2)) & (attention_mask.unsqueeze(1) > 0)  # [B, targets, tokens]
-        dtype = encoder_states.dtype
+        item = torch.arange(encoded.states.shape[1], device=encoded.states.device) // self.config.code_length
+        read = (item < history_lengths.unsqueeze(2)) & (encoded.attention_mask.unsqueeze(1) > 0)  # [B, targets, T*L]
+        dtype = encoded.states.dtype
         states = self.decoder(
             input_ids=decoder_input_ids.flatten(1),
             attention_mask=additive(own, dtype)[None, None],
-            encoder_hidden_states=encoder_states,
+            encoder_hidden_states=encoded.states,
             encoder_attention_mask=additive(read.repeat_interleave(block, dim=1), dtype).unsqueeze(1),
             use_cache=False,
         ).last_hidden_state
         return states.unflatten(1, (targets, block))
 
+    def _other_outputs(
+        self, encoded: EncodedBatch, sequence_latents: torch.Tensor, start_states: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Encoder states, and latents `[B, ...]` or `[B, targets, ...]`, by their names in the output."""
+        outputs = {"sequence_latents": sequence_latents, "encoder_last_hidden_state": encoded.states}
+        if self.config.has_item_tokenizer:
+            outputs["sequence_projection"] = self.sequence_adapter(sequence_latents)
+            outputs["preference_latents"] = self.preference_adapter(start_states)
+        return outputs
+
+    # Logits and loss
+
+    def level_logits(self, decoder_states: torch.Tensor, level: int) -> torch.Tensor:
+        """Returns logits `[..., codebook_size]` of one level's codes, of decoder states `[..., d_model]`."""
+        return self._scaled(decoder_states) @ self.shared.weight[self.config.layout.of_level(level)].T
+
+    def _along(self, logits: torch.Tensor, labels: torch.LongTensor, terms: list[NodeTerm]) -> torch.Tensor:
+        """Logits `[rows, n, L, K]` along the paths of `labels` `[rows, n, L]`, with the terms of the rows.
+
+        Where all codes of a level share the probability, they stay as they are, and no trie is needed.
+        """
+        if not self.config.constrained_softmax:
+            return logits
+        trie = self.catalogue.trie
+        return CodeDistribution(trie, trie, terms).along(logits, self.config.layout.codes(labels))
+
+    def _code_loss(self, logits: torch.Tensor, labels: torch.LongTensor) -> torch.Tensor:
+        """Mean cross-entropy of codes, in nats, of logits `[..., L, K]` and token ids `[..., L]`; not of padding."""
+        codes = self.config.layout.codes(labels).masked_fill(labels == self.config.pad_token_id, -100)
+        return F.cross_entropy(logits.flatten(0, -2).float(), codes.flatten())
+
     def _logits_by_level(self, decoder_states: torch.Tensor) -> torch.Tensor:
         """Decoder states `[..., L, d]`, each against the K codes of its level: `[..., L, K]`."""
         levels = range(self.config.code_length)
-        return torch.stack([self._level_logits(decoder_states[..., level, :], level) for level in levels], dim=-2)
-
-    def _repeats(
-        self, input_ids: torch.LongTensor | None, history_lengths: torch.LongTensor | None
-    ) -> RepeatBias | None:
-        """The repeat bias of histories, or where those are several to a row, of what stands before each target."""
-        if self.repeat_bias is None:
-            return None
-        if input_ids is None:
-            raise ValueError(
-                "`input_ids` is missing, by which a model with a repeat bias knows what a user had; give it beside "
-                "`encoder_outputs`."
-            )
-        if history_lengths is None:
-            return self.repeats_of(input_ids)
-        leaves = self._leaves_of(input_ids)
-        before = torch.arange(leaves.shape[1], device=leaves.device) < history_lengths.unsqueeze(2)
-        of_targets = leaves.unsqueeze(1).masked_fill(~before, -1)  # [batch, targets, items]
-        return RepeatBias(self.code_trie, of_targets.flatten(0, 1), self.repeat_bias)
-
-    def _of_items_only(
-        self, logits: torch.Tensor, labels: torch.LongTensor, repeats: RepeatBias | None
-    ) -> torch.Tensor:
-        """Logits `[..., L, K]` along the paths of `labels` `[..., L]`, the lowest where no item goes on.
-
-        Items that can't be recommended (removed ones, padding) keep all of theirs.
-        """
-        trie, codes = self.code_trie, labels - self._level_offsets()
-        rows = -1 if repeats is None else len(repeats.had.remaining)
-        node = torch.zeros_like(codes[..., 0])
-        levels = []
-        for level, of_level in enumerate(logits.unbind(-2)):
-            goes_on = trie.children(node, level)
-            if repeats is not None:
-                by_row = of_level.reshape(rows, -1, of_level.shape[-1])
-                of_level = repeats.biased(by_row, node.reshape(rows, -1), level).view_as(of_level)
-            levels.append((of_level, goes_on))
-            node = trie.advance(node, codes[..., level])
-        is_item = (node >= 0).unsqueeze(-1)
-        lowest = torch.finfo(logits.dtype).min
-        return torch.stack([of_level.masked_fill(is_item & ~goes_on, lowest) for of_level, goes_on in levels], dim=-2)
+        return torch.stack([self.level_logits(decoder_states[..., level, :], level) for level in levels], dim=-2)
 
     def _scaled(self, decoder_states: torch.Tensor) -> torch.Tensor:
         return decoder_states * self.config.d_model**-0.5 if self.config.scale_logits else decoder_states
 
-    def _level_logits(self, decoder_states: torch.Tensor, level: int) -> torch.Tensor:
-        """Decoder states `[..., d_model]` against one level's K codes: `[..., codebook_size]`."""
-        start = 1 + level * self.config.codebook_size
-        return self._scaled(decoder_states) @ self.shared.weight[start : start + self.config.codebook_size].T
+    # A catalogue that changes
+
+    def set_item_codes(self, codes: torch.LongTensor) -> None:
+        """Makes `codes` `[n_items, code_length]` the catalogue's; see [`ItemCatalogue.set_codes`]."""
+        self.catalogue.set_codes(codes)
+
+    @torch.no_grad()
+    def add_items(self, ids: list[str], embeddings: torch.FloatTensor, tokenizer) -> torch.LongTensor:
+        """Adds items without training; they can be recommended at once.
+
+        The RQ-VAE gives each its prefix, and the suffix is one that no item of that prefix has. A prefix without a
+        free suffix is left for the nearest one that has. Items that were there keep their codes and indices.
+
+        Args:
+            ids (`list[str]`): their item ids.
+            embeddings (`torch.FloatTensor` of shape `(n, input_size)`): their semantic embeddings.
+            tokenizer ([`ETEGRecTokenizer`]): this model's, which learns the items too.
+
+        Returns:
+            their item indices, `[n]`.
+
+        Raises:
+            ValueError: an id that exists.
+            ValueError: embeddings of the wrong shape or with NaN.
+            ValueError: a tokenizer of other items.
+            ValueError: no free codes.
+            ValueError: a model without an item tokenizer. Model and tokenizer are in all cases as they were.
+        """
+        if isinstance(ids, str):
+            raise ValueError(f"`ids` is {ids!r}; give a list of item ids, also for a single item.")
+        if self.item_tokenizer is None:
+            raise ValueError(
+                "`has_item_tokenizer` is False: the codes were made elsewhere; make those of new items there too, and "
+                "give all of them to `set_item_codes` of a model with more `n_items`."
+            )
+        self.catalogue.check_tokenizer(tokenizer)
+        embeddings = torch.as_tensor(embeddings)
+        self.catalogue.check_new_embeddings(embeddings, len(ids))
+        embeddings = embeddings.to(self.device, self.item_tokenizer.dtype)
+        codes = free_codes(
+            self.catalogue.trie_of_all,
+            self.item_tokenizer.encode(embeddings),
+            lambda row: self.item_tokenizer(embeddings[row : row + 1]).code_logits[0, -1],
+        )
+        tokenizer.add_items(ids, codes)
+        self.config.n_items += len(ids)
+        if self.item_inputs is not None:
+            self.item_inputs.add_items(len(ids))
+        return self.catalogue.add(codes, embeddings)
+
+    def remove_items(self, items: torch.LongTensor) -> None:
+        """Takes items out of what can be recommended, for good; histories that hold them are read as before.
+
+        Args:
+            items (`torch.LongTensor` of shape `(n,)`): item indices, `tokenizer.index_of(ids)`. For items that are out
+                of stock now and then, see `exclude` and `allowed` of `recommend`.
+
+        Raises:
+            ValueError: an index that doesn't exist, or no item left.
+        """
+        self.catalogue.remove(items)
+
+
+def _check_one(arguments: dict[str, object]) -> None:
+    """Raises a `ValueError` if more than one of these was given."""
+    given = [name for name, value in arguments.items() if value is not None]
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(f'`{name}`' for name in given)} are given; each asks for another result.")
 
 
 ETEGRecForConditionalGeneration.register_for_auto_class("AutoModelForSeq2SeqLM")

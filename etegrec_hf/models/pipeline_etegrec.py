@@ -1,9 +1,12 @@
 """Histories of item ids in, recommended items with titles and scores out."""
 
 from collections.abc import Iterable
+from dataclasses import fields
 
 import torch
 from transformers import Pipeline
+
+from .search import SearchOptions
 
 
 class SequentialRecommendationPipeline(Pipeline):
@@ -25,7 +28,7 @@ class SequentialRecommendationPipeline(Pipeline):
         if kwargs.get("tokenizer") is None:
             raise ValueError("`tokenizer` is missing; give the ETEGRecTokenizer of the model's folder.")
         super().__init__(*args, batch_size=batch_size, **kwargs)
-        self.model.check_item_ids(self.tokenizer)
+        self.model.catalogue.check_tokenizer(self.tokenizer)
 
     def __call__(self, histories, **kwargs):
         """Recommends for one history or for many.
@@ -41,14 +44,15 @@ class SequentialRecommendationPipeline(Pipeline):
                 history of a list.
             allowed (`list[str]`, *optional*): item ids to choose from.
             exclude_history (`bool`, *optional*, defaults to `False`): whether nobody gets an item of their history.
-            rerank, transitions (`float`, *optional*, default to 0.0): weight of preference re-ranking and share of
-                transition votes, as in `model.recommend`.
+            rerank_weight, transition_weight (`float`, *optional*, default to 0.0): weight of preference re-ranking and
+                share of transition votes, as in `model.recommend`.
             unknown (`str`, *optional*, defaults to `"error"`): `"skip"` passes over ids that are not in the catalogue.
             batch_size, num_workers (`int`, *optional*): as in every pipeline.
 
         Returns:
             for each history, in order, a list of at most `top_k` dictionaries, best first: `item_id`, `title` (where
-            it is known), `score` (log-probability, to which `rerank` adds its part) and `codes` (token strings).
+            it is known), `score` (log-probability, to which `rerank_weight` adds its part) and `codes` (token
+            strings).
 
         Raises:
             ValueError: an unknown item, a history without items, or what `recommend` raises.
@@ -94,7 +98,7 @@ class SequentialRecommendationPipeline(Pipeline):
             unknown = {**defaults, **preprocess}.get("unknown", "error")
             allowed = self.tokenizer.index_of(_ids("allowed", kwargs["allowed"]), unknown)
             kwargs["allowed"] = torch.tensor(allowed, dtype=torch.long)
-        unknown_names = kwargs.keys() - {"top_k", "num_beams", "allowed", "max_batch_tokens", "rerank", "transitions"}
+        unknown_names = kwargs.keys() - {"allowed", *(option.name for option in fields(SearchOptions))}
         if unknown_names:
             raise TypeError(f"unknown arguments {sorted(unknown_names)}; see {type(self).__name__}.__call__.")
         return preprocess, kwargs, {}
@@ -105,11 +109,10 @@ class SequentialRecommendationPipeline(Pipeline):
         encoded = self.tokenizer([request["history"]], unknown=unknown)
         return {name: torch.tensor(rows) for name, rows in {**encoded, "exclude": [items]}.items()}
 
-    def _forward(self, model_inputs, top_k=10, num_beams=None, **kwargs):
-        beams = max(20, top_k) if num_beams is None else num_beams
+    def _forward(self, model_inputs, **kwargs):
         if not model_inputs["exclude"].any():
             model_inputs = {**model_inputs, "exclude": None}
-        items, scores = self.model.recommend(**model_inputs, top_k=top_k, num_beams=beams, **kwargs)
+        items, scores = self.model.recommend(**model_inputs, **kwargs)
         return {"items": items, "scores": scores}  # [batch, top_k], which the pipeline takes apart by row
 
     def postprocess(self, model_outputs):

@@ -7,6 +7,8 @@ import re
 import torch
 from transformers import BatchEncoding, PreTrainedTokenizer
 
+from .token_layout import TokenLayout
+
 LEVEL_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 CODE_TOKEN = re.compile(r"<([a-z])_(0|[1-9]\d*)>")
 
@@ -110,6 +112,7 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
             raise ValueError("`item_index` is empty; a tokenizer needs at least one item.")
         self.codebook_size, self.max_history = codebook_size, max_history
         self.code_length = len(next(iter(item_index.values())))
+        self._layout = TokenLayout(self.code_length, codebook_size)
         self._token_strings = ["<pad>"] + [
             code_token(level, code) for level in range(self.code_length) for code in range(codebook_size)
         ]
@@ -145,7 +148,7 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
             )
         row = tuple(self._token_ids.get(token, 0) for token in tokens)  # 0 is at no level
         for level, (token, token_id) in enumerate(zip(tokens, row)):
-            if (token_id - 1) // self.codebook_size != level:
+            if self._layout.level_of(token_id) != level:
                 raise ValueError(
                     f"item {item_id!r} has {token!r} at level {level}; expected <{LEVEL_LETTERS[level]}_0> to "
                     f"<{LEVEL_LETTERS[level]}_{self.codebook_size - 1}> (`codebook_size` is {self.codebook_size})."

@@ -53,8 +53,8 @@ class Recipe:
         arguments = [sys.executable, "-m", "etegrec_hf", command, "--config", self.folder / f"{command}.yaml"]
         for name, value in (changes | options).items():
             arguments += [f"--{name}", str(value)]
-        told = " ".join(f"{name}={value}" for name, value in (changes | options).items())
-        print(f"{time.strftime('%H:%M:%S')} {command} {told}", flush=True)
+        words = " ".join(f"{name}={value}" for name, value in (changes | options).items())
+        print(f"{time.strftime('%H:%M:%S')} {command} {words}", flush=True)
         log = Path(options.get("output_dir", options.get("output"))).with_suffix(".log")
         log.parent.mkdir(parents=True, exist_ok=True)
         start = time.perf_counter()
@@ -63,7 +63,7 @@ class Recipe:
         if ended.returncode:
             raise SystemExit(f"etegrec {command} failed; see the end of {log}")
         with self.commands.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps({"command": command, "told": told, "seconds": time.perf_counter() - start}) + "\n")
+            lines.write(json.dumps({"command": command, "told": words, "seconds": time.perf_counter() - start}) + "\n")
 
     def prepare(self) -> None:
         """The prepared dataset, which all seeds and variants share, embedded as `embed.yaml` says if there is one."""

@@ -37,10 +37,10 @@ def test_a_complete_model_with_items_of_a_file(trained, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out) == {"items_before": 40, "items_added": 2, "items": 42}
     (before, _), (model, tokenizer) = load_recommender(trained), load_recommender(str(tmp_path / "next"))
     assert tokenizer.item_ids == [*(f"i{number}" for number in range(1, 41)), "n1", "n2"]
-    assert torch.equal(model.item_codes[:40], before.item_codes)
-    assert model.item_codes.unique(dim=0).shape[0] == 42
-    assert torch.equal(model.item_codes[40:, :-1], model.item_tokenizer.encode(torch.from_numpy(embeddings)))
-    assert torch.equal(model.semantic_embedding[41:], torch.from_numpy(embeddings))
+    assert torch.equal(model.catalogue.item_codes[:40], before.catalogue.item_codes)
+    assert model.catalogue.item_codes.unique(dim=0).shape[0] == 42
+    assert torch.equal(model.catalogue.item_codes[40:, :-1], model.item_tokenizer.encode(torch.from_numpy(embeddings)))
+    assert torch.equal(model.catalogue.semantic_embedding[41:], torch.from_numpy(embeddings))
     assert tokenizer.item_titles == {"i3": "Third", "n1": "Title of n1", "n2": "Title of n2"}
     listed, _ = model.recommend(**tokenizer([["i1", "n2"]], return_tensors="pt"), top_k=42, num_beams=42)
     assert sorted(listed[0].tolist()) == list(range(1, 43)), "new items are recommended"

@@ -18,13 +18,14 @@ from safetensors.torch import load_file
 
 from etegrec_hf.cli.grpo import GrpoArguments
 from etegrec_hf.cli.parsing import check_keys
-from etegrec_hf.cli.train import RecommenderSizes, TrainArguments
+from etegrec_hf.cli.train import TrainArguments
 from etegrec_hf.data.prepared import PreparedDataset
 from etegrec_hf.data.sequences import WholeSequenceDataset
 from etegrec_hf.hub.model_folder import load_recommender
 from etegrec_hf.hub.training_record import TrainingRecord
 from etegrec_hf.training.grpo.arguments import ETEGRecGRPOConfig
 from etegrec_hf.training.recommender.arguments import ETEGRecTrainingArguments, FinetuningArguments
+from etegrec_hf.training.recommender.options import RecommenderOptions
 from etegrec_hf.training.recommender.trainer import ETEGRecTrainer
 
 pytestmark = pytest.mark.usefixtures("undrawn_pictures")
@@ -231,7 +232,7 @@ def test_a_truncated_tokenizer_is_an_error(runs, capsys, tmp_path):
 
 def test_where_metrics_cannot_be_written_is_known_first(runs, capsys, tmp_path, monkeypatch):
     wanted = ["evaluate", "--model", runs / "finetuned", "--data", runs / "data", "--output"]
-    monkeypatch.setattr("etegrec_hf.cli.evaluate.evaluate", lambda arguments: pytest.fail("too late"))
+    monkeypatch.setattr("etegrec_hf.cli.evaluate.load_recommender", lambda name: pytest.fail("too late"))
     assert "is a folder; name a file in it" in failure(capsys, *wanted, tmp_path)
     monkeypatch.undo()
     call(*wanted, tmp_path / "new/metrics.json")
@@ -316,7 +317,7 @@ def test_the_example_that_recommends(runs, capsys):
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("configs/*.yaml")), ids=lambda path: path.name)
 def test_the_example_configurations_name_fields_that_exist(path):
     values = yaml.safe_load(path.read_text())
-    classes: tuple = (RecommenderSizes, ETEGRecTrainingArguments, TrainArguments)
+    classes: tuple = (RecommenderOptions, ETEGRecTrainingArguments, TrainArguments)
     if "finetune" in path.name:
         classes = (FinetuningArguments, TrainArguments)
     elif "grpo" in path.name:
@@ -327,6 +328,6 @@ def test_the_example_configurations_name_fields_that_exist(path):
 def test_the_seeds_configuration_is_the_default(tmp_path):
     values = yaml.safe_load((EXAMPLES / "configs/instrument2018.yaml").read_text())
     training = ETEGRecTrainingArguments(str(tmp_path), use_cpu=True)
-    sizes = RecommenderSizes()
+    sizes = RecommenderOptions()
     for name, value in values.items():
         assert getattr(sizes if hasattr(sizes, name) else training, name) == value, name

@@ -40,7 +40,7 @@ def test_evaluate_keeps_ranks_and_how_it_measured(results, prepared):
     rank = ranks["rank"].to_numpy()
     assert np.mean((rank > 0) & (rank <= 5)) == pytest.approx(result["test"]["recall@5"])
     assert result["seeds"] == {"finetuning": 0}
-    assert result["rerank"] == 0.0
+    assert result["rerank_weight"] == 0.0
     assert set(result["protocol"]["data"]) == {"items", "train", "test"}
 
 
@@ -88,7 +88,7 @@ def test_a_table_of_two_protocols_is_refused(results, prepared_folder, capsys):
     [
         ("mine", "write SYSTEM=FILE"),
         ("=x.json", "write SYSTEM=FILE"),
-        ("mine=gone.json", "'gone.json' in `results` is no file"),
+        ("mine=gone.json", "'gone.json' isn't a file; name what `etegrec evaluate --output` wrote"),
     ],
 )
 def test_entries_that_name_no_result(entry, message, capsys):

@@ -62,7 +62,7 @@ def test_a_training_that_breaks_off_is_resumed_and_leaves_the_dataset_alone(fold
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     command = ["embed", "--data", folder, "--collaborative", "--output-dir", tmp_path / "run", *SMALL]
     with monkeypatch.context() as patch:
-        patch.setattr("etegrec_hf.cli.embed.collaborative_embedding", lambda *args: 1 / 0)
+        patch.setattr("etegrec_hf.training.collaborative.fit.collaborative_embedding", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             main([str(argument) for argument in [*command, "--debug"]])
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

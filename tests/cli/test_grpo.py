@@ -27,7 +27,7 @@ TINY = ["--use-cpu", "true", "--disable-tqdm", "true", "--per-device-train-batch
 def model_folder(prepared, tmp_path_factory) -> Path:
     codes = random_codes(prepared.n_items, 3, 8)
     model = make_model(codes, 8, max_history=20)
-    model.set_semantic_embedding(torch.from_numpy(prepared.embeddings))
+    model.catalogue.set_semantic_embedding(torch.from_numpy(prepared.embeddings))
     tokenizer = ETEGRecTokenizer.from_item_codes(prepared.item_ids, codes, 8, max_history=20)
     folder = tmp_path_factory.mktemp("grpo") / "model"
     save_model_folder(folder, model, tokenizer, TrainingRecord(prepared.statistics, [{"stage": "finetuning"}]))
@@ -90,7 +90,7 @@ def test_wrong_calls_name_the_field(model_folder, prepared_folder, tmp_path, cap
 def test_semantic_rewards_need_embeddings(model_folder, prepared_folder, tmp_path, capsys):
     without = tmp_path / "without"
     model, tokenizer = load_recommender(str(model_folder))
-    model.config.has_semantic_embedding, model.semantic_embedding = False, None
+    model.config.has_semantic_embedding, model.catalogue.semantic_embedding = False, None
     save_model_folder(without, model, tokenizer, TrainingRecord())
     run = ["grpo", "--model", without, "--data", prepared_folder, "--output-dir", tmp_path / "run", *TINY]
     assert "the reward 'semantic' compares items by `semantic_embedding`" in failure(capsys, *run)

@@ -91,20 +91,20 @@ def test_transitions_are_those_of_the_data_that_was_trained_on(index, tmp_path, 
     call("import-codes", index, "--data", data, "--output-dir", tmp_path / "start", "--num-transitions", 3, *SIZES)
     start = ETEGRecForConditionalGeneration.from_pretrained(tmp_path / "start")
     with pytest.raises(ValueError, match="the model knows none"):
-        start.recommend(**start.inputs_from_items(torch.tensor([[1]])), transitions=0.5)
+        start.recommend(**start.catalogue.inputs_from_items(torch.tensor([[1]])), transition_weight=0.5)
     call("finetune", "--model", tmp_path / "start", "--data", data, "--output-dir", tmp_path / "model", *TINY)
     model = ETEGRecForConditionalGeneration.from_pretrained(tmp_path / "model").eval()
     items, weights = strongest_transitions(PreparedDataset.load(data), 3)
-    assert torch.equal(model.transitions.items[1:], items.int())
-    assert torch.equal(model.transitions.weights[1:], weights)
+    assert torch.equal(model.catalogue.transitions.items[1:], items.int())
+    assert torch.equal(model.catalogue.transitions.weights[1:], weights)
 
     newer = prepare(tmp_path, "newer", list("jihgfedcba")[:6])  # other items come next to each other in it
     call("finetune", "--model", tmp_path / "model", "--data", newer, "--output-dir", tmp_path / "newest", *TINY)
     newest = ETEGRecForConditionalGeneration.from_pretrained(tmp_path / "newest")
     tokenizer = ETEGRecTokenizer.from_pretrained(tmp_path / "newest")
     items, _ = strongest_transitions(PreparedDataset.load(newer).with_items(tokenizer.item_ids), 3)
-    assert torch.equal(newest.transitions.items[1:], items.int())
-    assert not newest.transitions.weights[tokenizer.index_of(["a"])].any(), "which the newer log hasn't"
+    assert torch.equal(newest.catalogue.transitions.items[1:], items.int())
+    assert not newest.catalogue.transitions.weights[tokenizer.index_of(["a"])].any(), "which the newer log hasn't"
 
     streamed = ["--tokenizer", "any", "--stream", "true", "--num-transitions", 3]
     message = failure(capsys, "train", "--data", data, "--output-dir", tmp_path / "no", *streamed)
@@ -186,7 +186,7 @@ def test_a_published_model_is_finetuned_on_another_log_with_new_items(model, tok
     call(*arguments, "--add-items", "true")
     extended = ETEGRecForConditionalGeneration.from_pretrained(tmp_path / "two").eval()
     names = ETEGRecTokenizer.from_pretrained(tmp_path / "two")
-    extended.check_item_ids(names)
+    extended.catalogue.check_tokenizer(names)
     assert names.item_ids == [*tokenizer.item_ids, "newest", "brand new"]
     assert torch.equal(names.item_tokens[:41], tokenizer.item_tokens), "old items keep their codes"
     assert names.item_titles["brand new"].startswith("About")

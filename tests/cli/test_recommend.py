@@ -68,8 +68,11 @@ REMEDY = "give either `history`, for a list on the screen, or `data` and `output
         ("--data {data}", f"`data` given; {REMEDY}"),
         ("--history a --output {folder}/out.parquet", f"`history` and `output` given; {REMEDY}"),
         ("--data {data} --output {folder}", "is a folder; name a file in it"),
-        ("--history item00000 --transitions 0.5", "`transitions` is 0.5 and the model knows none"),
-        ("--history item00000 --rerank -1", "`rerank` is -1.0; give a weight"),
+        (
+            "--history item00000 --transition-weight 0.5",
+            "`transition_weight` is 0.5 and the model keeps no transitions",
+        ),
+        ("--history item00000 --rerank-weight -1", "`rerank_weight` is -1.0; give a weight"),
     ],
 )
 def test_wrong_calls_are_an_error(model_folder, prepared_folder, tmp_path, capsys, options, message):

@@ -20,7 +20,7 @@ SEQUENCES = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=7), min_si
 
 @given(SEQUENCES, st.integers(1, 4))
 def test_training_samples_are_all_prefixes(rows, max_history):
-    dataset = SequenceDataset(make_split(rows), max_history, every_position=True)
+    dataset = SequenceDataset.for_training(make_split(rows), max_history)
     expected = [(row[max(0, end - max_history) : end], row[end]) for row in rows for end in range(1, len(row))]
     batch = dataset.__getitems__(list(range(len(dataset))))
     seen = [
@@ -34,7 +34,7 @@ def test_training_samples_are_all_prefixes(rows, max_history):
 
 @given(SEQUENCES)
 def test_evaluation_samples_are_last_positions_by_length(rows):
-    dataset = SequenceDataset(make_split(rows), 50, every_position=False)
+    dataset = SequenceDataset.for_evaluation(make_split(rows), 50)
     batch = dataset.__getitems__(list(range(len(dataset))))
     assert dataset.lengths.tolist() == sorted(len(row) - 1 for row in rows if len(row) > 1)
     for row, history, target in zip(dataset.rows, batch["history"], batch["target"].tolist()):
@@ -42,22 +42,22 @@ def test_evaluation_samples_are_last_positions_by_length(rows):
 
 
 def test_batches_pad_right_to_their_own_longest():
-    dataset = SequenceDataset(make_split([[1, 2, 3], [4, 5]]), 50, every_position=False)
+    dataset = SequenceDataset.for_evaluation(make_split([[1, 2, 3], [4, 5]]), 50)
     assert dataset.__getitems__([0, 1])["history"].tolist() == [[4, 0], [1, 2]]
     assert dataset.__getitems__([0])["history"].dtype == torch.long
 
 
 def test_a_limit_chooses_the_same_samples_each_time():
     split = make_split([[row, row + 1] for row in range(1, 50)])
-    one, two = (SequenceDataset(split, 50, every_position=False, limit=10) for _ in range(2))
+    one, two = (SequenceDataset.for_evaluation(split, 50, limit=10) for _ in range(2))
     assert len(one) == 10
     assert one.rows.tolist() == two.rows.tolist()
-    assert len(SequenceDataset(split, 50, every_position=False, limit=100)) == 49
+    assert len(SequenceDataset.for_evaluation(split, 50, limit=100)) == 49
 
 
 def test_a_split_without_histories_is_an_error():
     with pytest.raises(ValueError, match="the split is empty: no row has both a history and a target"):
-        SequenceDataset(make_split([[1], [2]]), 50, every_position=True)
+        SequenceDataset.for_training(make_split([[1], [2]]), 50)
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=200), st.integers(1, 16), st.integers(0, 5))

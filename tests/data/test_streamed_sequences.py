@@ -22,7 +22,7 @@ from etegrec_hf.hub.dataset_folder import training_files
 
 ITEMS = [f"i{index}" for index in range(1, 10)]
 KINDS = {
-    "prefixes": partial(SequenceDataset, max_history=4, every_position=True),
+    "prefixes": partial(SequenceDataset.for_training, max_history=4),
     "whole": partial(WholeSequenceDataset, max_history=4, context=2),
 }
 
@@ -87,7 +87,7 @@ def test_every_epoch_has_the_samples_of_memory(kind, sequences, group, buffer_ro
 
 def test_one_buffer_is_the_split_in_memory(prepared, prepared_folder):
     files = training_files(prepared_folder)
-    make = partial(SequenceDataset, max_history=20, every_position=True)
+    make = partial(SequenceDataset.for_training, max_history=20)
     streamed = StreamedSequences(files, prepared.item_ids, make)
     assert streamed.fingerprint == fingerprint(prepared)["train"]
     assert StreamedSequences(files, prepared.item_ids, make, 50).fingerprint != streamed.fingerprint, "another order"

@@ -7,7 +7,7 @@ import torch
 from tiny_models import make_model, random_codes
 
 from etegrec_hf import ETEGRecTokenizer
-from etegrec_hf.demo.recommender import DemoRecommender
+from etegrec_hf.demo.recommender import DemoRecommender, SimilarItems
 
 
 @pytest.fixture
@@ -123,12 +123,12 @@ def test_similar_items_share_the_longest_prefix():
     codes = torch.tensor([[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 0, 2], [2, 2, 2]])
     tokenizer = ETEGRecTokenizer.from_item_codes([f"i{row}" for row in range(1, 7)], codes, 8)
     demo = DemoRecommender(make_model(codes, 8), tokenizer)
-    assert demo.similar("i1", 10) == (["i2", "i5"], 2, 2)
-    assert demo.similar("i1", 1) == (["i2"], 2, 2)
-    assert demo.similar("i3", 10) == (["i1", "i2", "i5"], 1, 3)
-    assert demo.similar("i6", 10) == ([], 0, 0)
+    assert demo.similar("i1", 10) == SimilarItems(["i2", "i5"], 2, 2)
+    assert demo.similar("i1", 1) == SimilarItems(["i2"], 2, 2)
+    assert demo.similar("i3", 10) == SimilarItems(["i1", "i2", "i5"], 1, 3)
+    assert demo.similar("i6", 10) == SimilarItems([], 0, 0)
     demo.model.remove_items(torch.tensor([2, 5]))
-    assert demo.similar("i1", 10) == (["i3"], 1, 1)
+    assert demo.similar("i1", 10) == SimilarItems(["i3"], 1, 1)
 
 
 def test_popular_items_are_counted_in_training(with_data, prepared):

@@ -14,6 +14,7 @@ from etegrec_hf import ETEGRecTokenizer, RecommendOptions, batch_recommend, reco
 from etegrec_hf.data.transitions import strongest_transitions
 from etegrec_hf.evaluation import batch_recommend as module
 from etegrec_hf.evaluation.recommend_split import recommend_split
+from etegrec_hf.models.search import SearchOptions
 
 SIZES = {"batch_size": 7, "shard_size": 50}  # of 120 users: three shards
 
@@ -50,13 +51,14 @@ def test_every_user_gets_what_they_get_alone(prepared, prepared_folder, recommen
 def test_options_reach_the_search(prepared, prepared_folder, output):
     codes = random_codes(prepared.n_items, 3, 8)
     model = make_model(codes, 8, num_transitions=10)
-    model.set_transitions(*strongest_transitions(prepared, 10))
+    model.catalogue.set_transitions(*strongest_transitions(prepared, 10))
     tokenizer = ETEGRecTokenizer.from_item_codes(prepared.item_ids, codes, 8)
-    weights = {"rerank": 0.5, "transitions": 0.4}
+    weights = {"rerank_weight": 0.5, "transition_weight": 0.4}
     options = RecommendOptions(top_k=5, include_target=False, **weights, **SIZES)
     batch_recommend(model, tokenizer, prepared_folder, output, options)
     ranked, plain = (
-        recommend_split(model, prepared.test, top_k=5, num_beams=20, **some) for some in (weights, {"rerank": 0.5})
+        recommend_split(model, prepared.test, SearchOptions(top_k=5, num_beams=20, **some))
+        for some in (weights, {"rerank_weight": 0.5})
     )
     assert pq.read_table(output)["items"].to_pylist() == tokenizer.ids_of(ranked)
     assert (ranked != plain).any()
@@ -66,7 +68,7 @@ def test_without_the_target_it_is_what_evaluation_ranks(prepared, prepared_folde
     model, tokenizer = recommender
     options = RecommendOptions(top_k=5, num_beams=8, split="validation", include_target=False, **SIZES)
     batch_recommend(*recommender, prepared_folder, output, options)
-    ranked = recommend_split(model, prepared.validation, top_k=5, num_beams=8)
+    ranked = recommend_split(model, prepared.validation, SearchOptions(top_k=5, num_beams=8))
     assert pq.read_table(output)["items"].to_pylist() == tokenizer.ids_of(ranked)
 
 
@@ -239,7 +241,7 @@ def test_shards_of_another_run_are_an_error(interrupted, recommender, prepared, 
     with torch.no_grad():
         model.shared.weight[3, 3] = weight
     ids = [prepared.item_ids[1], prepared.item_ids[0], *prepared.item_ids[2:]]
-    renamed = ETEGRecTokenizer.from_item_codes(ids, model.item_codes, 8)
+    renamed = ETEGRecTokenizer.from_item_codes(ids, model.catalogue.item_codes, 8)
     with pytest.raises(ValueError, match="its `items` is"):
         interrupted(tokenizer=renamed)
     shutil.copytree(prepared_folder, tmp_path / "data")

@@ -9,6 +9,7 @@ from etegrec_hf.evaluation.code_diagnostics import code_diagnostics
 from etegrec_hf.evaluation.metrics import ranking_metrics
 from etegrec_hf.evaluation.recommend_split import recommend_split
 from etegrec_hf.evaluation.seen import seen_items
+from etegrec_hf.models.search import SearchOptions
 
 
 def test_metrics_by_hand():
@@ -32,19 +33,19 @@ def test_diagnostics_by_hand():
 
 def test_a_split_is_ranked_in_its_own_order(prepared):
     model = make_model(random_codes(prepared.n_items, 3, 8), 8)
-    ranked = recommend_split(model, prepared.test, top_k=5, num_beams=8, batch_size=17)
+    ranked = recommend_split(model, prepared.test, SearchOptions(top_k=5, num_beams=8), batch_size=17)
     for row in (0, 57, 119):
         start, end = prepared.test.offsets[row : row + 2]
         history = torch.from_numpy(prepared.test.sequences[start : end - 1])
-        alone, _ = model.recommend(model.item_tokens[history].flatten().unsqueeze(0), top_k=5, num_beams=8)
+        alone, _ = model.recommend(model.catalogue.item_tokens[history].flatten().unsqueeze(0), top_k=5, num_beams=8)
         assert ranked[row].tolist() == alone[0].tolist()
 
 
 def test_seen_items_are_left_out_if_asked_for(prepared):
     model = make_model(random_codes(prepared.n_items, 3, 8), 8)
     histories = [set(row[:-1].tolist()) for row in np.split(prepared.test.sequences, prepared.test.offsets[1:-1])]
-    kept = recommend_split(model, prepared.test, top_k=5, num_beams=8)
+    kept = recommend_split(model, prepared.test, SearchOptions(top_k=5, num_beams=8))
     seen = seen_items(prepared, prepared.test)
-    left_out = recommend_split(model, prepared.test, top_k=5, num_beams=8, batch_size=13, seen=seen)
+    left_out = recommend_split(model, prepared.test, SearchOptions(top_k=5, num_beams=8), batch_size=13, seen=seen)
     assert any(history & set(row.tolist()) for history, row in zip(histories, kept))
     assert not any(history & set(row.tolist()) for history, row in zip(histories, left_out))

@@ -43,8 +43,8 @@ def main(data_folder: str, output_dir: str) -> dict:
         model,
         arguments,
         data.item_ids,
-        SequenceDataset(data.train, 50, every_position=True),
-        SequenceDataset(data.validation, 50, every_position=False),
+        SequenceDataset.for_training(data.train, 50),
+        eval_dataset=SequenceDataset.for_evaluation(data.validation, 50),
         item_titles=data.title_of,
         record=TrainingRecord(data.statistics),
     )

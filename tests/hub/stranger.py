@@ -31,7 +31,7 @@ def main(name: str, copy: str, push_to: str, weights: str = "{}") -> dict:
     tokenizer.save_pretrained(copy)
     again = AutoModelForSeq2SeqLM.from_pretrained(copy, trust_remote_code=True).eval()
     same = AutoTokenizer.from_pretrained(copy, trust_remote_code=True)
-    again.check_item_ids(same)
+    again.catalogue.check_tokenizer(same)
     seen["again"] = again.recommend(**batch, top_k=5, **options)[0].tolist()
 
     torch.manual_seed(0)

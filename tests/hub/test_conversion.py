@@ -90,11 +90,11 @@ def test_logits_and_latents_equal_the_originals(original, files):
     assert convert(files, "--item-ids", files / "X.emb_map.json") == 0
     model = ETEGRecForConditionalGeneration.from_pretrained(files / "converted").eval()
     tokenizer = ETEGRecTokenizer.from_pretrained(files / "converted")
-    model.check_item_ids(tokenizer)
+    model.catalogue.check_tokenizer(tokenizer)
     histories = [["B001", "B007", "B030"], ["B012"]]
     batch = tokenizer(histories, padding=True, return_tensors="pt")
     targets = torch.tensor(tokenizer.index_of(["B002", "B003"]))
-    output = model(**batch, labels=model.item_tokens[targets])
+    output = model(**batch, labels=model.catalogue.item_tokens[targets])
 
     all_codes = torch.tensor(json.loads((files / "X.code.json").read_text()))
     items = torch.tensor([[1, 7, 30], [12, 0, 0]])
@@ -105,8 +105,8 @@ def test_logits_and_latents_equal_the_originals(original, files):
     for name, ours, states in (("enc", "sequence_projection", sequence), ("dec", "preference_latents", preference)):
         weight, bias = (recommender[f"{name}_adapter.mlp_layers.1.{kind}"] for kind in ("weight", "bias"))
         torch.testing.assert_close(getattr(output, ours), F.linear(states, weight, bias), atol=1e-5, rtol=1e-5)
-    assert torch.equal(model.semantic_embedding[1:], recommender["semantic_embedding.weight"][1:])
-    assert torch.equal(model.item_codes, all_codes[1:])
+    assert torch.equal(model.catalogue.semantic_embedding[1:], recommender["semantic_embedding.weight"][1:])
+    assert torch.equal(model.catalogue.item_codes, all_codes[1:])
     assert "| source | converted from" in (files / "converted" / "README.md").read_text()
 
 
@@ -148,7 +148,7 @@ def test_embeddings_come_from_a_file_where_the_state_dict_has_none(original, fil
         (files / "broken.npy").write_bytes(broken)
         assert convert(files, "--embeddings", files / "broken.npy", output="broken") == 1
     model = ETEGRecForConditionalGeneration.from_pretrained(files / "with")
-    assert np.array_equal(model.semantic_embedding[1:].numpy(), embeddings[padding:])
+    assert np.array_equal(model.catalogue.semantic_embedding[1:].numpy(), embeddings[padding:])
     assert ETEGRecTokenizer.from_pretrained(files / "with").item_ids == [
         str(number) for number in range(1, N_ITEMS + 1)
     ]

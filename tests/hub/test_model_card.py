@@ -38,8 +38,8 @@ def record() -> TrainingRecord:
                 "intervals": {name: [value - 0.01, value + 0.01] for name, value in METRICS.items()},
                 "baselines": {"popularity": dict.fromkeys(METRICS, 0.01)},
                 "protocol": {"candidates": "all items", "num_beams": 50},
-                "rerank": 4.0,
-                "transitions": 0.35,
+                "rerank_weight": 4.0,
+                "transition_weight": 0.35,
             }
         ],
     )
@@ -71,7 +71,7 @@ def test_everything_that_is_known_is_told(model, record, tmp_path):
         "| its 95% interval | 0.1150 to 0.1350 | 0.4900 to 0.5100 | 0.7400 to 0.7600 | 0.2400 to 0.2600 |",
         "| popularity | 0.0100 | 0.0100 | 0.0100 | 0.0100 |",
         "Protocol: candidates: all items, num beams: 50.",
-        "The lists are those of `recommend(rerank=4.0, transitions=0.35)`.",
+        "The lists are those of `recommend(rerank_weight=4.0, transition_weight=0.35)`.",
         "| users | 12 |",
         "| usage 0 | 0.75 |",
         "### 1. finetuning",

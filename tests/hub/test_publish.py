@@ -20,6 +20,7 @@ RQVAE_CODE = {"configuration_rqvae.py", "modeling_rqvae.py", "model_card.py"}
 WRITER = {"HF_TOKEN": "hf_writer"}
 CODE = {
     "beam_search.py",
+    "code_distribution.py",
     "code_trie.py",
     "configuration_etegrec.py",
     "configuration_rqvae.py",
@@ -27,9 +28,11 @@ CODE = {
     "encoded_history.py",
     "codes_for_new_items.py",
     "headwise_t5.py",
+    "histories.py",
     "history_encoder.py",
     "item_inputs.py",
     "repeat_bias.py",
+    "search.py",
     "target_decoder.py",
     "item_transitions.py",
     "item_catalogue.py",
@@ -38,6 +41,7 @@ CODE = {
     "modeling_etegrec.py",
     "modeling_rqvae.py",
     "pipeline_etegrec.py",
+    "token_layout.py",
     "tokenization_etegrec.py",
 }
 DATA = {
@@ -160,7 +164,7 @@ def test_an_item_tokenizer_alone(hub, stranger, tmp_path):
         "import torch; from etegrec_hf import RQVAEModel, build_recommender\n"
         "published = RQVAEModel.from_pretrained('tester/rqvae')\n"
         "model = build_recommender(published, torch.randn(9, 6), d_model=16, num_layers=1)\n"
-        "print(model.item_codes.shape)"
+        "print(model.catalogue.item_codes.shape)"
     )
     built = run(sys.executable, "-c", build, **here)
     assert built.stdout.strip() == "torch.Size([9, 3])", built.stderr
@@ -273,13 +277,13 @@ def test_a_folder_that_is_not_whole_is_not_sent(folder, tmp_path, name, message)
 
 
 @pytest.mark.parametrize(
-    ("reads_items", "rerank", "message"),
+    ("reads_items", "rerank_weight", "message"),
     [(True, 0, "its encoder reads"), (False, 4.0, "its results were re-ranked by")],
 )
 def test_embeddings_that_are_needed_are_not_left_out(codes, tokenizer, tmp_path, reads_items, rerank, message):
     model = make_model(codes, 8, reads_items=reads_items)
     record = TrainingRecord()
-    record.add_evaluation({"split": "test", "metrics": {"recall@10": 0.1}, "rerank": rerank})
+    record.add_evaluation({"split": "test", "metrics": {"recall@10": 0.1}, "rerank_weight": rerank})
     save_model_folder(tmp_path / "mine", model, tokenizer, record)
     with pytest.raises(ValueError, match=f"`without_embeddings` is True, and {message}"):
         publish(tmp_path / "mine", "tester/mine", without_embeddings=True)

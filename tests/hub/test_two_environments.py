@@ -73,10 +73,10 @@ def test_a_local_folder_used_there(model, tokenizer, folder, stranger, tmp_path)
 
 @pytest.mark.slow
 def test_a_model_with_all_options_used_there(codes, tokenizer, stranger, tmp_path):
-    options = {"transitions": 0.5, "rerank": 4.0}
+    options = {"transition_weight": 0.5, "rerank_weight": 4.0}
     kind = {"reads_items": True, "constrained_softmax": True, "has_repeat_bias": True, "num_transitions": 3}
     model = make_model(codes, 8, encoder_attention="causal", **kind)
-    model.set_transitions(torch.randint(1, 41, (40, 3)), torch.rand(40, 3))
+    model.catalogue.set_transitions(torch.randint(1, 41, (40, 3)), torch.rand(40, 3))
     save_model_folder(tmp_path / "mine", model, tokenizer, TrainingRecord())
     wanted = expected(model, tokenizer, **options)
     assert wanted["items"] != expected(model, tokenizer)["items"]

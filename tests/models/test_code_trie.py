@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etegrec_hf.models.code_trie import CodeTrie, ExcludedItems
+from etegrec_hf.models.code_trie import CodeTrie, ItemSets
 
 
 @st.composite
@@ -52,8 +52,8 @@ def test_a_node_is_dead_when_all_of_its_items_are_excluded(catalogue, data):
     trie = CodeTrie.from_item_codes(codes, codebook_size)
     leaves = torch.cat([torch.tensor([-1]), trie.walk(codes)])  # by item index
     rows = data.draw(st.lists(st.lists(st.integers(0, len(codes)), min_size=5, max_size=5), min_size=1, max_size=3))
-    excluded = ExcludedItems(trie, leaves[torch.tensor(rows)])
-    assert excluded.remaining.tolist() == [len(codes) - len(set(row) - {0}) for row in rows]
+    excluded = ItemSets(trie, leaves[torch.tensor(rows)])
+    assert excluded.n_others.tolist() == [len(codes) - len(set(row) - {0}) for row in rows]
     for level in range(codes.shape[1]):
         node = trie.walk(codes[:, : level + 1])  # of each item
         dead = excluded.contain(node.expand(len(rows), -1), level)

@@ -10,7 +10,9 @@ from transformers import GenerationConfig
 
 from etegrec_hf import CodeTrieLogitsProcessor, ETEGRecConfig, ETEGRecForConditionalGeneration
 from etegrec_hf.models.beam_search import BeamDecoder
+from etegrec_hf.models.code_distribution import CodeDistribution
 from etegrec_hf.models.configuration_etegrec import ENCODER_ATTENTION
+from etegrec_hf.models.search import preference_cosines
 
 SOFTMAX = [{}, {"constrained_softmax": True}, {"constrained_softmax": True, "has_repeat_bias": True}]
 
@@ -19,9 +21,9 @@ def all_scores(model, history: torch.Tensor) -> torch.Tensor:
     """Log-probability of every item `[batch, n_items]` by scoring each with the forward pass."""
     scores = []
     for item in range(1, model.config.n_items + 1):
-        labels = model.item_tokens[[item]].expand(len(history), -1)
-        logits = model(**model.inputs_from_items(history), labels=labels).logits
-        raw = model.item_codes[item - 1].expand(len(history), -1)
+        labels = model.catalogue.item_tokens[[item]].expand(len(history), -1)
+        logits = model(**model.catalogue.inputs_from_items(history), labels=labels).logits
+        raw = model.catalogue.item_codes[item - 1].expand(len(history), -1)
         scores.append(logits.log_softmax(-1).gather(2, raw.unsqueeze(2)).sum((1, 2)))
     return torch.stack(scores, dim=1)
 
@@ -50,7 +52,7 @@ def test_a_beam_as_wide_as_the_catalogue_is_brute_force(n_items, shape, lengths,
     expected_scores, order = all_scores(model, history).sort(descending=True, dim=1)
     if softmax:
         torch.testing.assert_close(expected_scores.exp().sum(1), torch.ones(len(lengths)))
-    items, scores = model.recommend(**model.inputs_from_items(history), top_k=n_items, num_beams=n_items)
+    items, scores = model.recommend(**model.catalogue.inputs_from_items(history), top_k=n_items, num_beams=n_items)
     assert_same_ranking(items, scores, order + 1, expected_scores)
 
 
@@ -73,16 +75,16 @@ def test_generate_and_recommend_agree(lengths, beams, seed, attention, encoder, 
     }
     model = make_model(random_codes(50, 3, 8, seed=seed), 8, seed=seed, **kinds)
     history = random_histories(model, lengths, seed)
-    items, scores = model.recommend(**model.inputs_from_items(history), top_k=beams, num_beams=beams)
+    items, scores = model.recommend(**model.catalogue.inputs_from_items(history), top_k=beams, num_beams=beams)
     output = model.generate(
-        **model.inputs_from_items(history),
+        **model.catalogue.inputs_from_items(history),
         num_beams=beams,
         num_return_sequences=beams,
         return_dict_in_generate=True,
         output_scores=True,
     )
-    raw = output.sequences[:, 1:] - model._level_offsets()
-    generated = model.code_trie.item(model.code_trie.walk(raw)).view(len(lengths), beams)
+    raw = model.config.layout.codes(output.sequences[:, 1:])
+    generated = model.catalogue.trie.item(model.catalogue.trie.walk(raw)).view(len(lengths), beams)
     if beams == 1:  # greedy search has no sequence scores
         assert torch.equal(generated, items)
     else:
@@ -121,13 +123,13 @@ def test_sampling_follows_the_models_distribution(model, tokenizer):
 
 def test_constrained_softmax_leaves_out_codes_that_no_item_has():
     model = make_model(torch.tensor([[0, 1, 0], [0, 1, 2], [0, 2, 1], [3, 0, 0]]), 4, constrained_softmax=True)
-    inputs = model.inputs_from_items(torch.tensor([[1, 2]]))
-    plain = make_model(model.item_codes, 4)
+    inputs = model.catalogue.inputs_from_items(torch.tensor([[1, 2]]))
+    plain = make_model(model.catalogue.item_codes, 4)
     plain.load_state_dict(model.state_dict())
-    logits = plain(**inputs, labels=model.item_tokens[[2]]).logits[0]
+    logits = plain(**inputs, labels=model.catalogue.item_tokens[[2]]).logits[0]
     first, second, third = logits[0, [0, 3]], logits[1, [1, 2]], logits[2, [0, 2]]
     expected = first.log_softmax(0)[0] + second.log_softmax(0)[0] + third.log_softmax(0)[1]
-    output = model(**inputs, labels=model.item_tokens[[2]])
+    output = model(**inputs, labels=model.catalogue.item_tokens[[2]])
     torch.testing.assert_close(-3 * output.loss, expected)
     items, scores = model.recommend(**inputs, top_k=4)
     torch.testing.assert_close(scores[items == 2], expected.unsqueeze(0))
@@ -136,13 +138,13 @@ def test_constrained_softmax_leaves_out_codes_that_no_item_has():
 def test_a_removed_item_can_still_be_a_label_of_constrained_softmax():
     kinds = {"constrained_softmax": True}
     model = make_model(random_codes(20, 3, 4), 4, **kinds)
-    inputs = model.inputs_from_items(torch.tensor([[1, 2], [3, 4]]))
-    labels = model.item_tokens[[5, 6]]
+    inputs = model.catalogue.inputs_from_items(torch.tensor([[1, 2], [3, 4]]))
+    labels = model.catalogue.item_tokens[[5, 6]]
     before = model(**inputs, labels=labels).logits
     model.remove_items(torch.tensor([5]))
     output = model(**inputs, labels=labels)
     assert output.loss.isfinite()
-    plain = make_model(model.item_codes, 4)
+    plain = make_model(model.catalogue.item_codes, 4)
     plain.load_state_dict(model.state_dict())
     unlimited = plain(**inputs, labels=labels).logits
     assert torch.equal(output.logits[0], unlimited[0])
@@ -160,7 +162,7 @@ def test_excluded_items_and_all_but_allowed_ones_stay_out(softmax, data, seed):
     allowed = data.draw(st.one_of(st.none(), st.sets(st.integers(1, 20), min_size=1)))
     possible = torch.tensor(sorted(allowed)) if allowed else None
     items, scores = model.recommend(
-        **model.inputs_from_items(history), top_k=20, num_beams=20, exclude=exclude, allowed=possible
+        **model.catalogue.inputs_from_items(history), top_k=20, num_beams=20, exclude=exclude, allowed=possible
     )
     expected = all_scores(model, history)
     for row in range(2):
@@ -177,15 +179,17 @@ def test_a_narrow_beam_finds_what_remains_behind_excluded_favourites():
     """Excluding is part of the search: a beam must not die on prefixes whose items are all excluded."""
     model = make_model(random_codes(30, 3, 4), 4)
     history = random_histories(model, [3])
-    favourites = model.recommend(**model.inputs_from_items(history), top_k=25, num_beams=30)[0]
-    items, scores = model.recommend(**model.inputs_from_items(history), top_k=2, num_beams=2, exclude=favourites)
+    favourites = model.recommend(**model.catalogue.inputs_from_items(history), top_k=25, num_beams=30)[0]
+    items, scores = model.recommend(
+        **model.catalogue.inputs_from_items(history), top_k=2, num_beams=2, exclude=favourites
+    )
     assert (items > 0).all()
     assert scores.isfinite().all()
     assert not set(items[0].tolist()) & set(favourites[0].tolist())
 
 
 def test_what_excludes_or_allows_must_fit(model):
-    inputs = model.inputs_from_items(random_histories(model, [2, 1]))
+    inputs = model.catalogue.inputs_from_items(random_histories(model, [2, 1]))
     with pytest.raises(ValueError, match=r"`exclude` has shape \(3,\); expected \(2, n\): a row of item indices"):
         model.recommend(**inputs, exclude=torch.tensor([1, 2, 3]))
     with pytest.raises(ValueError, match=r"`exclude` has shape \(1, 2\); expected \(2, n\)"):
@@ -196,7 +200,7 @@ def test_what_excludes_or_allows_must_fit(model):
         model.recommend(**inputs, allowed=torch.tensor([3, 41]))
     with pytest.raises(ValueError, match=r"`allowed` has shape \(2, 2\); expected \(n,\): the same for all users"):
         model.recommend(**inputs, allowed=torch.tensor([[1, 2], [3, 4]]))
-    with pytest.raises(ValueError, match=r"`exclude` is no tensor of item indices: .*; pad rows with 0"):
+    with pytest.raises(ValueError, match=r"`exclude` isn't a tensor of item indices: .*; pad rows with 0"):
         model.recommend(**inputs, exclude=[[1], [2, 3]])
     with pytest.raises(ValueError, match=r"`exclude` holds torch.float32; give item indices"):
         model.recommend(**inputs, exclude=torch.ones(2, 1))
@@ -208,7 +212,7 @@ def test_what_excludes_or_allows_must_fit(model):
 
 
 def test_histories_that_are_none_are_an_error(model):
-    ids = model.inputs_from_items(torch.tensor([[3, 4]]))["input_ids"]
+    ids = model.catalogue.inputs_from_items(torch.tensor([[3, 4]]))["input_ids"]
     for decode in (model.recommend, model.generate, model.sample_items):
         with pytest.raises(ValueError, match=r"`attention_mask` has shape \(1, 3\) and `input_ids` \(1, 6\)"):
             decode(ids, attention_mask=torch.ones(1, 3))
@@ -227,15 +231,15 @@ def test_histories_that_are_none_are_an_error(model):
 def test_sampling_within_beams_returns_items_or_says_why(model):
     torch.manual_seed(0)
     options = {"do_sample": True, "num_beams": 4, "num_return_sequences": 4}
-    assert (items_of(model, model.generate(model.item_tokens[[1]], **options)) > 0).all()
-    history = model.item_tokens[[1] * 50]
-    with pytest.raises(ValueError, match=r"drew beams of probability 0, which are no items; .*`sample_items`"):
+    assert (items_of(model, model.generate(model.catalogue.item_tokens[[1]], **options)) > 0).all()
+    history = model.catalogue.item_tokens[[1] * 50]
+    with pytest.raises(ValueError, match=r"drew beams of probability 0, which aren't items; .*`sample_items`"):
         model.generate(history, temperature=0.01, **options)
 
 
 def test_the_models_own_generation_settings_count():
     model = make_model(random_codes(300, 2, 200), 200)
-    history = model.item_tokens[[1]]
+    history = model.catalogue.item_tokens[[1]]
     items, scores = model.recommend(history, top_k=5, num_beams=5)
     model.generation_config.num_beams = model.generation_config.num_return_sequences = 5
     output = model.generate(history, return_dict_in_generate=True, output_scores=True)
@@ -258,14 +262,14 @@ def test_max_batch_tokens_bounds_a_batch(model, monkeypatch):
         return step(self, tokens, *parent)
 
     monkeypatch.setattr(BeamDecoder, "step", spy)
-    inputs = model.inputs_from_items(random_histories(model, [4] * 10))
+    inputs = model.catalogue.inputs_from_items(random_histories(model, [4] * 10))
     model.recommend(**inputs, num_beams=20, max_batch_tokens=100)
     assert max(rows) == 3, "100 tokens hold 3 users of 12 + 20"
     assert sum(rows) == 10 * 3
 
 
 def test_more_wanted_than_there_are(model):
-    items, scores = model.recommend(model.item_tokens[[1]], top_k=60, num_beams=60)
+    items, scores = model.recommend(model.catalogue.item_tokens[[1]], top_k=60, num_beams=60)
     assert items.shape == scores.shape == (1, 60)
     assert sorted(items[0, :40].tolist()) == list(range(1, 41))
     assert (items[0, 40:] == 0).all()
@@ -276,7 +280,7 @@ def test_more_wanted_than_there_are(model):
 @given(data=st.data(), seed=st.integers(0, 99))
 def test_generate_obeys_what_recommend_obeys(data, seed):
     model = make_model(random_codes(30, 3, 5, seed=seed), 5, seed=seed, **data.draw(st.sampled_from(SOFTMAX)))
-    inputs = model.inputs_from_items(random_histories(model, [2, 4], seed))
+    inputs = model.catalogue.inputs_from_items(random_histories(model, [2, 4], seed))
     exclude = torch.tensor([data.draw(st.lists(st.integers(0, 30), min_size=4, max_size=4)) for _ in range(2)])
     allowed = data.draw(st.one_of(st.none(), st.sets(st.integers(1, 30), min_size=15)))
     limits = {"exclude": exclude, "allowed": torch.tensor(sorted(allowed)) if allowed else None}
@@ -299,12 +303,12 @@ def test_generate_obeys_what_recommend_obeys(data, seed):
 
 def items_of(model, sequences: torch.Tensor) -> torch.Tensor:
     """Item index of each generated sequence `[rows, 1 + code_length]`."""
-    return model.code_trie.item(model.code_trie.walk(sequences[:, 1:] - model._level_offsets()))
+    return model.catalogue.trie.item(model.catalogue.trie.walk(model.config.layout.codes(sequences[:, 1:])))
 
 
 def history_of(model, inputs, row: int) -> list[int]:
-    codes = inputs["input_ids"][row].view(-1, model.config.code_length) - model._level_offsets()
-    return [item for item in model.code_trie.item(model.code_trie.walk(codes)).tolist() if item]
+    codes = model.config.layout.codes(inputs["input_ids"][row].view(-1, model.config.code_length))
+    return [item for item in model.catalogue.trie.item(model.catalogue.trie.walk(codes)).tolist() if item]
 
 
 @settings(max_examples=15)
@@ -317,12 +321,16 @@ def history_of(model, inputs, row: int) -> list[int]:
 def test_batches_and_padding_change_nothing(lengths, budget, side, seed):
     model = make_model(random_codes(50, 3, 8, seed=seed), 8, seed=seed)
     history = random_histories(model, lengths, seed)
-    whole = model.recommend(**model.inputs_from_items(history), top_k=6, num_beams=8, exclude_history=True)
+    whole = model.recommend(**model.catalogue.inputs_from_items(history), top_k=6, num_beams=8, exclude_history=True)
     if side == "left":
         history = torch.stack([row.roll(len(row) - length) for row, length in zip(history, lengths)])
     padded = torch.nn.functional.pad(history, (2, 1))  # columns that nobody uses
     parts = model.recommend(
-        **model.inputs_from_items(padded), top_k=6, num_beams=8, exclude_history=True, max_batch_tokens=budget
+        **model.catalogue.inputs_from_items(padded),
+        top_k=6,
+        num_beams=8,
+        exclude_history=True,
+        max_batch_tokens=budget,
     )
     assert_same_ranking(*parts, *whole)
 
@@ -338,21 +346,24 @@ def test_of_long_histories_the_last_items_are_read(side):
         last[row, : len(kept)] = kept
     if side == "left":
         history = torch.stack([row.roll(len(row) - length) for row, length in zip(history, lengths)])
-    expected = model.recommend(**model.inputs_from_items(last), top_k=5, exclude=history)
+    expected = model.recommend(**model.catalogue.inputs_from_items(last), top_k=5, exclude=history)
     for mine, theirs in zip(
-        model.recommend(**model.inputs_from_items(history), top_k=5, exclude_history=True), expected
+        model.recommend(**model.catalogue.inputs_from_items(history), top_k=5, exclude_history=True), expected
     ):
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
-    generated = model.generate(**model.inputs_from_items(history), num_beams=20, exclude_history=True)
+    generated = model.generate(**model.catalogue.inputs_from_items(history), num_beams=20, exclude_history=True)
     assert torch.equal(items_of(model, generated), expected[0][:, 0])
 
 
 def log_probabilities(model, history: torch.Tensor, temperature: float, items: list[int]) -> dict[int, float]:
     """Log-probability of each of `items` when every code is drawn among those that lead to one of them."""
     result = {}
-    paths = {item: model.item_codes[item - 1].tolist() for item in items}
+    paths = {item: model.catalogue.item_codes[item - 1].tolist() for item in items}
     for item, path in paths.items():
-        logits = model(**model.inputs_from_items(history), labels=model.item_tokens[[item]]).logits[0] / temperature
+        logits = (
+            model(**model.catalogue.inputs_from_items(history), labels=model.catalogue.item_tokens[[item]]).logits[0]
+            / temperature
+        )
         total = 0.0
         for level, code in enumerate(path):
             possible = sorted({other[level] for other in paths.values() if other[:level] == path[:level]})
@@ -371,7 +382,7 @@ def test_the_sample_is_drawn_in_turn_and_without_replacement(temperature):
     p = {item: math.exp(value) for item, value in log_p.items()}
     assert sum(p.values()) == pytest.approx(1, abs=1e-5)
     draws = 20_000
-    inputs = model.inputs_from_items(history.expand(draws, -1))
+    inputs = model.catalogue.inputs_from_items(history.expand(draws, -1))
     options = {"temperature": temperature, "allowed": torch.tensor(allowed), "max_batch_tokens": 10**6}
     items, scores = model.sample_items(**inputs, num_samples=2, generator=torch.Generator().manual_seed(0), **options)
     for item in allowed:
@@ -387,7 +398,7 @@ def test_the_sample_is_drawn_in_turn_and_without_replacement(temperature):
 
 
 def test_a_sample_of_everything_is_everything(model):
-    inputs = model.inputs_from_items(random_histories(model, [3, 1]))
+    inputs = model.catalogue.inputs_from_items(random_histories(model, [3, 1]))
     items, scores = model.sample_items(**inputs, num_samples=45, generator=torch.Generator().manual_seed(1))
     assert [sorted(row) for row in items[:, :40].tolist()] == [list(range(1, 41))] * 2
     torch.testing.assert_close(scores[:, :40].exp().sum(1), torch.ones(2))
@@ -403,7 +414,7 @@ def test_a_sample_of_everything_is_everything(model):
 
 
 def test_inference_mode_and_autocast_return_items(model):
-    inputs = model.inputs_from_items(random_histories(model, [4, 2]))
+    inputs = model.catalogue.inputs_from_items(random_histories(model, [4, 2]))
     expected = model.recommend(**inputs, top_k=10)
     with torch.inference_mode():
         assert torch.equal(model.recommend(**inputs, top_k=10)[0], expected[0])
@@ -415,10 +426,9 @@ def test_inference_mode_and_autocast_return_items(model):
 
 def test_a_trie_of_another_model_is_an_error(model):
     other = make_model(random_codes(40, 4, 8), 8)
-    with pytest.raises(
-        ValueError, match="the trie's `code_length` is 4 and its `codebook_size` 8; the model has 3 and 8"
-    ):
-        CodeTrieLogitsProcessor(3, 8, other.code_trie)
+    processor = CodeTrieLogitsProcessor(CodeDistribution(other.catalogue.trie))
+    with pytest.raises(ValueError, match=r"the trie is one of 4 codes out of 8, a vocabulary of 33.* 25 token ids"):
+        model.generate(model.catalogue.item_tokens[[3]], logits_processor=[processor])
 
 
 @settings(max_examples=25)
@@ -435,7 +445,7 @@ def test_nothing_invalid_excluded_or_doubled_in_any_dtype(data, dtype, lengths, 
     exclude = torch.randint(0, n_items + 1, (len(lengths), 3), generator=torch.Generator().manual_seed(seed))
     limits = {"exclude": exclude, "exclude_history": True}
     beams = data.draw(st.integers(1, n_items))
-    inputs = model.inputs_from_items(history)
+    inputs = model.catalogue.inputs_from_items(history)
     found = model.recommend(**inputs, top_k=beams, num_beams=beams, **limits)
     drawn = model.sample_items(**inputs, num_samples=beams, **limits)
     for items, scores in (found, drawn):
@@ -450,7 +460,7 @@ def test_nothing_invalid_excluded_or_doubled_in_any_dtype(data, dtype, lengths, 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_finds_what_the_cpu_finds(model):
-    inputs = model.inputs_from_items(random_histories(model, [4, 2, 3]))
+    inputs = model.catalogue.inputs_from_items(random_histories(model, [4, 2, 3]))
     exclude = torch.tensor([[1, 2], [3, 0], [4, 5]])
     options = {"top_k": 8, "exclude_history": True, "allowed": torch.arange(1, 35)}
     expected = model.recommend(**inputs, exclude=exclude, **options)
@@ -464,9 +474,9 @@ def test_a_gpu_finds_what_the_cpu_finds(model):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_other_dtypes_return_items(model, dtype):
-    expected = model.recommend(**model.inputs_from_items(random_histories(model, [4, 2])), top_k=10)[1]
+    expected = model.recommend(**model.catalogue.inputs_from_items(random_histories(model, [4, 2])), top_k=10)[1]
     model.to(dtype)
-    items, scores = model.recommend(**model.inputs_from_items(random_histories(model, [4, 2])), top_k=10)
+    items, scores = model.recommend(**model.catalogue.inputs_from_items(random_histories(model, [4, 2])), top_k=10)
     assert (items > 0).all()
     assert scores.dtype == torch.float32
     torch.testing.assert_close(scores, expected, atol=0.15 if dtype == torch.bfloat16 else 1e-5, rtol=0)
@@ -478,7 +488,7 @@ def test_ten_thousand_users_get_items_and_no_item_twice():
     generator = torch.Generator().manual_seed(0)
     for batch in range(10):
         history = random_histories(model, torch.randint(1, 9, (1000,), generator=generator).tolist(), seed=batch)
-        items, _ = model.recommend(**model.inputs_from_items(history), top_k=10, num_beams=10)
+        items, _ = model.recommend(**model.catalogue.inputs_from_items(history), top_k=10, num_beams=10)
         assert (items > 0).all()
         assert (items.sort(dim=1).values.diff(dim=1) > 0).all()
 
@@ -493,7 +503,7 @@ def test_histories_that_cannot_be_read_are_an_error(model):
 
 
 def test_impossible_wishes_are_an_error(model):
-    history = model.item_tokens[[1]]
+    history = model.catalogue.item_tokens[[1]]
     with pytest.raises(ValueError, match="`num_beams` is 5 and `top_k` 10"):
         model.recommend(history, top_k=10, num_beams=5)
     with pytest.raises(ValueError, match=r"`exclude` holds item indices from 3 to 41; the catalogue has 1\.\.40"):
@@ -518,19 +528,19 @@ def test_damaged_weights_are_an_error(model):
     with torch.no_grad():
         model.decoder.final_layer_norm.weight.fill_(torch.nan)
     with pytest.raises(ValueError, match="the scores are NaN; the model's weights are damaged"):
-        model.recommend(model.item_tokens[[1]])
+        model.recommend(model.catalogue.item_tokens[[1]])
     with pytest.raises(ValueError, match="the scores are NaN; the model's weights are damaged"):
-        model.generate(model.item_tokens[[1]])
+        model.generate(model.catalogue.item_tokens[[1]])
 
 
 def test_reranking_adds_the_cosine_of_preference_and_embedding(model):
     history = random_histories(model, [3, 5, 1])
-    inputs = model.inputs_from_items(history)
+    inputs = model.catalogue.inputs_from_items(history)
     items, scores = model.recommend(**inputs, top_k=40, num_beams=40)
     preference = model(**inputs).preference_latents
-    cosine = torch.cosine_similarity(preference.unsqueeze(1), model.semantic_embedding[items], dim=-1)
+    cosine = torch.cosine_similarity(preference.unsqueeze(1), model.catalogue.semantic_embedding[items], dim=-1)
     expected, order = (scores + 2.5 * cosine).sort(dim=1, descending=True)
-    again = model.recommend(**inputs, top_k=40, num_beams=40, rerank=2.5)
+    again = model.recommend(**inputs, top_k=40, num_beams=40, rerank_weight=2.5)
     assert_same_ranking(*again, items.gather(1, order), expected)
     assert not torch.equal(again[0], items)
     torch.testing.assert_close(again[1], expected, atol=1e-5, rtol=0)
@@ -540,23 +550,23 @@ def test_autocast_doesnt_round_the_cosines(model):
     states, items = torch.randn(2, 1, model.config.d_model), torch.arange(1, 9).view(2, 4)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         preference = model.preference_adapter(states)  # which it does round
-        rounded = model._preference(states, items)
-    expected = torch.cosine_similarity(preference.float(), model.semantic_embedding[items], dim=-1)
+        rounded = preference_cosines(model, states, items)
+    expected = torch.cosine_similarity(preference.float(), model.catalogue.semantic_embedding[items], dim=-1)
     assert rounded.dtype == torch.float32
     torch.testing.assert_close(rounded, expected, atol=1e-6, rtol=0)
 
 
 def test_all_that_the_beam_found_is_ranked_again_before_the_list_is_cut(model):
-    inputs = model.inputs_from_items(random_histories(model, [3, 5]))
-    all_of_it = model.recommend(**inputs, top_k=12, num_beams=12, rerank=9.0)
-    first = model.recommend(**inputs, top_k=3, num_beams=12, rerank=9.0)
+    inputs = model.catalogue.inputs_from_items(random_histories(model, [3, 5]))
+    all_of_it = model.recommend(**inputs, top_k=12, num_beams=12, rerank_weight=9.0)
+    first = model.recommend(**inputs, top_k=3, num_beams=12, rerank_weight=9.0)
     for part, whole in zip(first, all_of_it):
         assert torch.equal(part, whole[:, :3])
 
 
 def test_reranking_keeps_what_is_left_out_out(model):
-    inputs = model.inputs_from_items(random_histories(model, [3]))
-    items, scores = model.recommend(**inputs, top_k=5, allowed=torch.tensor([4, 7]), rerank=1.0)
+    inputs = model.catalogue.inputs_from_items(random_histories(model, [3]))
+    items, scores = model.recommend(**inputs, top_k=5, allowed=torch.tensor([4, 7]), rerank_weight=1.0)
     assert sorted(items[0].tolist()) == [0, 0, 0, 4, 7]
     assert (scores[0, 2:] == -torch.inf).all()
 
@@ -564,19 +574,19 @@ def test_reranking_keeps_what_is_left_out_out(model):
 def test_what_reranking_needs():
     codes = random_codes(20, 3, 4)
     inputs = {"input_ids": torch.tensor([[1, 5, 9]])}
-    with pytest.raises(ValueError, match=r"`rerank` is -1\.0; give a weight of 0 or more"):
-        make_model(codes, 4).recommend(**inputs, rerank=-1.0)
-    with pytest.raises(ValueError, match=r"`rerank` is nan"):
-        make_model(codes, 4).recommend(**inputs, rerank=math.nan)
+    with pytest.raises(ValueError, match=r"`rerank_weight` is -1\.0; give a weight of 0 or more"):
+        make_model(codes, 4).recommend(**inputs, rerank_weight=-1.0)
+    with pytest.raises(ValueError, match=r"`rerank_weight` is nan"):
+        make_model(codes, 4).recommend(**inputs, rerank_weight=math.nan)
     bare = ETEGRecForConditionalGeneration(
         ETEGRecConfig(n_items=20, codebook_size=4, code_length=3, has_item_tokenizer=False)
     )
     bare.set_item_codes(codes)
     with pytest.raises(ValueError, match="the model's `has_item_tokenizer` is False"):
-        bare.recommend(**inputs, rerank=1.0)
+        bare.recommend(**inputs, rerank_weight=1.0)
     light = ETEGRecForConditionalGeneration(
         ETEGRecConfig(n_items=20, codebook_size=4, code_length=3, has_semantic_embedding=False)
     )
     light.set_item_codes(codes)
     with pytest.raises(ValueError, match="the model's `has_semantic_embedding` is False"):
-        light.recommend(**inputs, rerank=1.0)
+        light.recommend(**inputs, rerank_weight=1.0)

@@ -27,7 +27,7 @@ def padded(rows: list[list[int]], left: bool = False, more: int = 0) -> torch.Te
 
 
 def encode(model, rows: list[list[int]], past: EncodedHistory | None = None, **padding) -> EncodedHistory:
-    return model.encode_history(**model.inputs_from_items(padded(rows, **padding)), past=past)
+    return model.encode_history(**model.catalogue.inputs_from_items(padded(rows, **padding)), past=past)
 
 
 def assert_same(actual: EncodedHistory, expected: EncodedHistory, atol: float = 1e-5):
@@ -43,7 +43,7 @@ def assert_same(actual: EncodedHistory, expected: EncodedHistory, atol: float = 
 def assert_recommends_like(model, encoded: EncodedHistory, rows: list[list[int]], atol: float = 1e-5, **options):
     options = {"top_k": 8, "num_beams": 40, **options}
     items, scores = model.recommend(encoded=encoded, **options)
-    expected_items, expected_scores = model.recommend(**model.inputs_from_items(padded(rows)), **options)
+    expected_items, expected_scores = model.recommend(**model.catalogue.inputs_from_items(padded(rows)), **options)
     torch.testing.assert_close(scores, expected_scores, atol=atol, rtol=0)
     if (expected_scores[:, :-1] - expected_scores[:, 1:]).min() > 2 * atol:
         assert torch.equal(items, expected_items)
@@ -79,7 +79,7 @@ def test_far_positions_are_those_of_one_piece():
 
 def test_states_are_those_of_the_encoder():
     model = causal()
-    inputs = model.inputs_from_items(random_histories(model, [5, 1, 3]))
+    inputs = model.catalogue.inputs_from_items(random_histories(model, [5, 1, 3]))
     encoded = model.encode_history(**inputs)
     read = inputs["attention_mask"].bool()
     expected = model.encoder(**inputs).last_hidden_state
@@ -156,7 +156,10 @@ def test_constraints_and_batches_hold_for_encoded_histories(encoder):
         encoded=encoded, num_samples=6, generator=torch.Generator().manual_seed(0), **limits
     )
     expected = model.sample_items(
-        **model.inputs_from_items(padded(rows)), num_samples=6, generator=torch.Generator().manual_seed(0), **limits
+        **model.catalogue.inputs_from_items(padded(rows)),
+        num_samples=6,
+        generator=torch.Generator().manual_seed(0),
+        **limits,
     )
     assert torch.equal(drawn, expected[0])
     torch.testing.assert_close(scores, expected[1], atol=1e-5, rtol=0)
@@ -231,7 +234,7 @@ def test_a_bidirectional_encoder_cannot_extend():
 def test_what_does_not_fit_is_an_error():
     model = causal()
     encoded = encode(model, [[1, 2], [3]])
-    with pytest.raises(ValueError, match="`past` holds 2 histories and `input_ids` 1 rows; give a row for each"):
+    with pytest.raises(ValueError, match="`past` holds 2 histories and `input_ids` 1 rows; give one row per history"):
         encode(model, [[4]], past=encoded)
     with pytest.raises(ValueError, match="row 1 of `input_ids` is only padding"):
         encode(model, [[1], []])
@@ -253,7 +256,7 @@ def test_what_does_not_fit_is_an_error():
             EncodedHistory.join([encoded, encode(other, [[1]])])
     with pytest.raises(ValueError, match="`histories` is empty; give at least one"):
         EncodedHistory.join([])
-    ids = model.item_tokens[[1]]
+    ids = model.catalogue.item_tokens[[1]]
     for histories in ({}, {"input_ids": ids, "encoded": encoded}, {"attention_mask": ids > 0, "encoded": encoded}):
         for decode in (model.recommend, model.sample_items):
             with pytest.raises(ValueError, match=r"give histories either as `input_ids`.* or as `encoded`"):

@@ -22,17 +22,17 @@ def test_held_out_items_join_and_are_recommended(tmp_path):
     sizes = {"d_model": 16, "d_ff": 16, "d_kv": 8, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 2}
     model = build_recommender(rqvae, embeddings[:400], **sizes).eval()
     ids = [f"i{item}" for item in range(500)]
-    tokenizer = ETEGRecTokenizer.from_item_codes(ids[:400], model.item_codes, 16)
-    before = model.item_codes.clone()
+    tokenizer = ETEGRecTokenizer.from_item_codes(ids[:400], model.catalogue.item_codes, 16)
+    before = model.catalogue.item_codes.clone()
     batch = tokenizer([["i3", "i77"]], return_tensors="pt")
     old = torch.arange(1, 401)
     expected = model.recommend(**batch, top_k=400, num_beams=400)
 
     new = model.add_items(ids[400:], embeddings[400:], tokenizer)
     assert new.tolist() == list(range(401, 501))
-    assert torch.equal(model.item_codes[:400], before), "every existing code is as it was"
-    assert torch.equal(model.item_codes[400:, :2], rqvae.encode(embeddings[400:]))
-    assert torch.equal(model.semantic_embedding[401:], embeddings[400:])
+    assert torch.equal(model.catalogue.item_codes[:400], before), "every existing code is as it was"
+    assert torch.equal(model.catalogue.item_codes[400:, :2], rqvae.encode(embeddings[400:]))
+    assert torch.equal(model.catalogue.semantic_embedding[401:], embeddings[400:])
     for mine, theirs in zip(model.recommend(**batch, top_k=400, num_beams=500, allowed=old), expected):
         torch.testing.assert_close(mine, theirs)
     items, scores = model.recommend(**batch, top_k=500, num_beams=500)
@@ -44,20 +44,20 @@ def test_held_out_items_join_and_are_recommended(tmp_path):
     tokenizer.save_pretrained(tmp_path)
     saved = ETEGRecForConditionalGeneration.from_pretrained(tmp_path).eval()
     copy_tokenizer = ETEGRecTokenizer.from_pretrained(tmp_path)
-    saved.check_item_ids(copy_tokenizer)
+    saved.catalogue.check_tokenizer(copy_tokenizer)
     assert copy_tokenizer.item_ids == ids
     assert torch.equal(saved.recommend(**batch, top_k=500, num_beams=500)[0], items)
     assert copy_tokenizer.decode(tokenizer(["i450"])["input_ids"]) == ["i450"], "a new item can be in a history"
 
 
 def test_removed_items_are_read_but_not_recommended(model, tokenizer, tmp_path):
-    history = model.inputs_from_items(random_histories(model, [3, 2]))
+    history = model.catalogue.inputs_from_items(random_histories(model, [3, 2]))
     favourite = model.recommend(**history, top_k=1)[0]
     encoded = tokenizer(tokenizer.ids_of(favourite[0]), return_tensors="pt")
     model.remove_items(favourite.flatten())
     model.save_pretrained(tmp_path)
     for left in (model, ETEGRecForConditionalGeneration.from_pretrained(tmp_path).eval()):
-        left.check_item_ids(tokenizer)
+        left.catalogue.check_tokenizer(tokenizer)
         items, _ = left.recommend(**history, top_k=40, num_beams=40)
         assert not set(items.flatten().tolist()) & set(favourite.flatten().tolist())
         assert (items > 0).sum(1).tolist() == [40 - len(set(favourite.flatten().tolist()))] * 2
@@ -72,8 +72,8 @@ def test_removed_items_are_read_but_not_recommended(model, tokenizer, tmp_path):
 
 def test_a_removed_items_codes_stay_taken(model, tokenizer):
     model.remove_items(torch.arange(1, 20))
-    model.add_items(["new"], model.semantic_embedding[1:2], tokenizer)
-    assert len(model.item_codes.unique(dim=0)) == 41
+    model.add_items(["new"], model.catalogue.semantic_embedding[1:2], tokenizer)
+    assert len(model.catalogue.item_codes.unique(dim=0)) == 41
 
 
 @pytest.mark.parametrize(
@@ -97,58 +97,60 @@ def test_items_that_cannot_join_change_nothing(model, tokenizer, codes, ids, cha
     with pytest.raises(ValueError, match=message):
         model.add_items(ids, embeddings, tokenizer)
     assert model.config.n_items == len(tokenizer.item_ids) == 40
-    assert torch.equal(model.item_codes, codes)
+    assert torch.equal(model.catalogue.item_codes, codes)
     assert len(tokenizer.item_tokens) == 41
 
 
 def test_items_can_join_in_inference_mode(model, tokenizer):
     with torch.inference_mode():
         model.add_items(["new"], torch.randn(1, 12), tokenizer)
-        assert 41 in model.recommend(model.item_tokens[[1]], top_k=41, num_beams=41)[0]
+        assert 41 in model.recommend(model.catalogue.item_tokens[[1]], top_k=41, num_beams=41)[0]
         model.remove_items(torch.tensor([41]))
-        assert 41 not in model.recommend(model.item_tokens[[1]], top_k=41, num_beams=41)[0]
+        assert 41 not in model.recommend(model.catalogue.item_tokens[[1]], top_k=41, num_beams=41)[0]
     model.remove_items(torch.tensor([40]))
-    model.set_item_codes(model.item_codes.roll(1, dims=0))
-    assert not {40, 41} & set(model.recommend(model.item_tokens[[1]], top_k=41, num_beams=41)[0][0].tolist())
+    model.set_item_codes(model.catalogue.item_codes.roll(1, dims=0))
+    assert not {40, 41} & set(model.recommend(model.catalogue.item_tokens[[1]], top_k=41, num_beams=41)[0][0].tolist())
 
 
 def test_no_items_join_without_a_trace(model, tokenizer, codes):
     assert model.add_items([], torch.empty(0, 12), tokenizer).tolist() == []
-    assert torch.equal(model.item_codes, codes)
-    model.recommend(model.item_tokens[[1]])
+    assert torch.equal(model.catalogue.item_codes, codes)
+    model.recommend(model.catalogue.item_tokens[[1]])
 
 
 def test_the_trie_follows_its_tables(model):
-    first = model.recommend(model.item_tokens[[1]], top_k=40, num_beams=40)
-    assert model.code_trie is model.code_trie, "built once"
-    model.item_tokens[1:] = model.item_tokens[1:].roll(1, dims=0)  # by hand, behind the model's back
-    second = model.recommend(model.item_tokens[[2]], top_k=40, num_beams=40)
+    first = model.recommend(model.catalogue.item_tokens[[1]], top_k=40, num_beams=40)
+    assert model.catalogue.trie is model.catalogue.trie, "built once"
+    model.set_item_codes(model.catalogue.item_codes.roll(1, dims=0))
+    second = model.recommend(model.catalogue.item_tokens[[2]], top_k=40, num_beams=40)
     assert torch.equal(second[0], first[0] % 40 + 1), "every item has its neighbour's codes"
     other = make_model(random_codes(40, 3, 8, seed=4), 8)
     model.load_state_dict(other.state_dict())
-    assert torch.equal(model.code_trie.item(model.code_trie.walk(other.item_codes)), torch.arange(1, 41))
+    assert torch.equal(
+        model.catalogue.trie.item(model.catalogue.trie.walk(other.catalogue.item_codes)), torch.arange(1, 41)
+    )
 
 
 def test_the_trie_follows_tables_that_were_replaced(model):
     def fits(one) -> bool:
-        return torch.equal(one.code_trie.item(one.code_trie.walk(one.item_codes)), torch.arange(1, 41))
+        return torch.equal(
+            one.catalogue.trie.item(one.catalogue.trie.walk(one.catalogue.item_codes)), torch.arange(1, 41)
+        )
 
     assert fits(model)
     model.load_state_dict(make_model(random_codes(40, 3, 8, seed=4), 8).state_dict(), assign=True)
     assert fits(model)
-    model.item_tokens = make_model(random_codes(40, 3, 8, seed=5), 8).item_tokens
+    model.catalogue.item_tokens = make_model(random_codes(40, 3, 8, seed=5), 8).catalogue.item_tokens
     assert fits(model)
-    for _ in range(3):
-        model.item_tokens[1:] = model.item_tokens[1:].roll(1, dims=0)
-        assert fits(model)
     copied = copy.deepcopy(model)
-    for _ in range(5):
-        copied.item_tokens[1:] = copied.item_tokens[1:].roll(1, dims=0)
-        assert fits(copied)
+    copied.set_item_codes(copied.catalogue.item_codes.roll(1, dims=0))
+    assert fits(copied)
+    assert fits(model), "a copy's tables are its own"
+    assert copied.to(torch.float64).catalogue.trie is copied.catalogue.trie, "built again once"
     state = {name: tensor.clone() for name, tensor in copied.state_dict().items()}
-    state["is_removed"][7] = True
+    state["catalogue.is_removed"][7] = True
     copied.load_state_dict(state)
-    assert copied.code_trie.n_items == 39
+    assert copied.catalogue.trie.n_items == 39
 
 
 @given(st.data())

@@ -15,14 +15,14 @@ def model(codes):
 
 
 def logits(model, items: list[int], **options) -> torch.Tensor:
-    return model(**model.inputs_from_items(torch.tensor([items])), **options).logits
+    return model(**model.catalogue.inputs_from_items(torch.tensor([items])), **options).logits
 
 
 def test_all_codes_of_an_item_carry_its_vector(model):
     items = torch.tensor([[7, 3, 0]])
-    inputs = model.inputs_from_items(items)
+    inputs = model.catalogue.inputs_from_items(items)
     vectors = model.item_vectors(inputs["input_ids"])
-    embedding = model.semantic_embedding[[7, 3]]
+    embedding = model.catalogue.semantic_embedding[[7, 3]]
     unit = embedding / embedding.norm(dim=1, keepdim=True) * 12**0.5
     expected = model.item_inputs.own.weight[[7, 3]] + unit @ model.item_inputs.projection.weight.T
     torch.testing.assert_close(vectors[0, :2], expected)
@@ -38,47 +38,48 @@ def test_each_part_matters(model, part):
         if part == "own":
             model.item_inputs.own.weight[4] += 1
         else:
-            model.semantic_embedding[4] = model.semantic_embedding[4].flip(0)
+            model.catalogue.semantic_embedding[4] = model.catalogue.semantic_embedding[4].flip(0)
     assert (logits(model, [4, 9]) - before).abs().max() > 1e-4
     assert torch.equal(logits(model, [5, 9]), others)
 
 
 def test_only_the_direction_of_an_embedding_counts(model):
     before = logits(model, [4, 9])
-    model.semantic_embedding[4] *= 30
+    model.catalogue.semantic_embedding[4] *= 30
     torch.testing.assert_close(logits(model, [4, 9]), before)
 
 
 def test_vectors_belong_to_items_whatever_their_codes(model, codes):
-    vectors = model.item_vectors(model.item_tokens[[2]])
+    vectors = model.item_vectors(model.catalogue.item_tokens[[2]])
     model.set_item_codes(codes.roll(1, dims=0))
-    torch.testing.assert_close(model.item_vectors(model.item_tokens[[2]]), vectors)
+    torch.testing.assert_close(model.item_vectors(model.catalogue.item_tokens[[2]]), vectors)
 
 
 def test_removed_items_are_read_as_before(model):
     before = logits(model, [4, 9])
     model.remove_items(torch.tensor([4]))
     assert torch.equal(logits(model, [4, 9]), before)
-    assert 4 not in model.recommend(model.item_tokens[[4]], top_k=39, num_beams=39)[0]
+    assert 4 not in model.recommend(model.catalogue.item_tokens[[4]], top_k=39, num_beams=39)[0]
 
 
 def test_items_that_join_are_known_by_their_embeddings(model, codes):
     tokenizer = ETEGRecTokenizer.from_item_codes([f"i{row}" for row in range(1, 41)], codes, 8)
     before = logits(model, [4, 9])
-    twin = model.semantic_embedding[4:5].clone()
+    twin = model.catalogue.semantic_embedding[4:5].clone()
     model.add_items(["new", "other"], torch.cat([twin, torch.randn(1, 12)]), tokenizer)
     assert torch.equal(logits(model, [4, 9]), before)
     assert model.item_inputs.own.weight.shape == (43, 16)
     assert model.item_inputs.own.weight.requires_grad
     own = model.item_inputs.own.weight[4]
     torch.testing.assert_close(
-        model.item_vectors(model.item_tokens[[41]]), model.item_vectors(model.item_tokens[[4]]) - own
+        model.item_vectors(model.catalogue.item_tokens[[41]]),
+        model.item_vectors(model.catalogue.item_tokens[[4]]) - own,
     )
 
 
 def test_both_parts_learn(model):
-    inputs = model.inputs_from_items(torch.tensor([[4, 9]]))
-    model(**inputs, labels=model.item_tokens[[2]]).loss.backward()
+    inputs = model.catalogue.inputs_from_items(torch.tensor([[4, 9]]))
+    model(**inputs, labels=model.catalogue.item_tokens[[2]]).loss.backward()
     assert model.item_inputs.projection.weight.grad.abs().max() > 0
     gradient = model.item_inputs.own.weight.grad
     assert gradient[[4, 9]].abs().amax(1).min() > 0

@@ -7,17 +7,17 @@ from etegrec_hf import ETEGRecConfig
 
 def test_logits_score_each_position_against_its_own_level(model):
     history = random_histories(model, [3, 2])
-    labels = model.item_tokens[[4, 9]]
-    output = model(**model.inputs_from_items(history), labels=labels)
+    labels = model.catalogue.item_tokens[[4, 9]]
+    output = model(**model.catalogue.inputs_from_items(history), labels=labels)
     assert output.logits.shape == (2, 3, 8)
     start = torch.zeros(2, 1, dtype=torch.long)
     flat = model(
-        **model.inputs_from_items(history), decoder_input_ids=torch.cat([start, labels[:, :-1]], dim=1)
+        **model.catalogue.inputs_from_items(history), decoder_input_ids=torch.cat([start, labels[:, :-1]], dim=1)
     ).logits
     assert flat.shape == (2, 3, 25)
     for level in range(3):
         torch.testing.assert_close(output.logits[:, level], flat[:, level, 1 + level * 8 : 9 + level * 8])
-    raw = model.item_codes[[3, 8]]
+    raw = model.catalogue.item_codes[[3, 8]]
     by_hand = -torch.stack(
         [output.logits[b, level].log_softmax(-1)[raw[b, level]] for b in range(2) for level in range(3)]
     )
@@ -27,8 +27,8 @@ def test_logits_score_each_position_against_its_own_level(model):
 def test_candidates_of_a_history_are_scored_as_if_alone():
     """With gradients, and without dropout also in training: what encoder, decoder and both adapters give and get."""
     model = make_model(random_codes(40, 3, 8), 8, dropout_rate=0.3)
-    inputs = model.inputs_from_items(random_histories(model, [3, 5, 1]))
-    labels = model.item_tokens[torch.tensor([[1, 2, 3, 4], [5, 5, 6, 7], [8, 9, 9, 8]])]
+    inputs = model.catalogue.inputs_from_items(random_histories(model, [3, 5, 1]))
+    labels = model.catalogue.item_tokens[torch.tensor([[1, 2, 3, 4], [5, 5, 6, 7], [8, 9, 9, 8]])]
     repeated = {name: tensor.repeat_interleave(4, dim=0) for name, tensor in inputs.items()}
     alone = model(**repeated, labels=labels.flatten(0, 1))
     alone.loss.backward()
@@ -38,7 +38,7 @@ def test_candidates_of_a_history_are_scored_as_if_alone():
     model.zero_grad()
 
     states = model(**inputs).encoder_last_hidden_state
-    together = model.train()(encoder_outputs=(states,), attention_mask=inputs["attention_mask"], labels=labels)
+    together = model.train()(encoder_outputs=(states,), attention_mask=inputs["attention_mask"], candidates=labels)
     assert together.logits.shape == (3, 4, 3, 8)
     torch.testing.assert_close(
         together.logits.flatten(0, 1), model.eval()(**repeated, labels=labels.flatten(0, 1)).logits
@@ -54,15 +54,15 @@ def test_candidates_of_a_history_are_scored_as_if_alone():
 
 def test_logits_are_scaled_as_in_t5_unless_told_otherwise(model):
     history = random_histories(model, [3])
-    scaled = model(**model.inputs_from_items(history), labels=model.item_tokens[[1]]).logits
+    scaled = model(**model.catalogue.inputs_from_items(history), labels=model.catalogue.item_tokens[[1]]).logits
     model.config.scale_logits = False
-    plain = model(**model.inputs_from_items(history), labels=model.item_tokens[[1]]).logits
+    plain = model(**model.catalogue.inputs_from_items(history), labels=model.catalogue.item_tokens[[1]]).logits
     torch.testing.assert_close(scaled * 4, plain)  # d_model 16
 
 
 def test_sequence_latents_are_the_mean_of_unpadded_states(model):
     history = random_histories(model, [3, 1])
-    output = model(**model.inputs_from_items(history))
+    output = model(**model.catalogue.inputs_from_items(history))
     states = output.encoder_last_hidden_state
     torch.testing.assert_close(output.sequence_latents[0], states[0].mean(0))
     torch.testing.assert_close(output.sequence_latents[1], states[1, :3].mean(0))
@@ -71,8 +71,8 @@ def test_sequence_latents_are_the_mean_of_unpadded_states(model):
 
 
 def test_adapters_do_not_depend_on_labels(model):
-    inputs = model.inputs_from_items(random_histories(model, [3, 2]))
-    with_labels, without = model(**inputs, labels=model.item_tokens[[1, 2]]), model(**inputs)
+    inputs = model.catalogue.inputs_from_items(random_histories(model, [3, 2]))
+    with_labels, without = model(**inputs, labels=model.catalogue.item_tokens[[1, 2]]), model(**inputs)
     torch.testing.assert_close(with_labels.preference_latents, without.preference_latents)
     torch.testing.assert_close(with_labels.sequence_projection, without.sequence_projection)
 
@@ -81,11 +81,11 @@ def test_adapters_do_not_depend_on_labels(model):
 def test_padding_changes_nothing(model, tokenizer, side):
     histories = [["i1", "i2", "i3", "i4", "i5"], ["i9"], ["i7", "i8"]]
     batch = tokenizer(histories, padding=True, return_tensors="pt", padding_side=side)
-    together = model(**batch, labels=model.item_tokens[[1, 2, 3]])
+    together = model(**batch, labels=model.catalogue.item_tokens[[1, 2, 3]])
     items, scores = model.recommend(**batch, top_k=8, num_beams=12)
     for row, history in enumerate(histories):
         alone = tokenizer([history], return_tensors="pt")
-        output = model(**alone, labels=model.item_tokens[[row + 1]])
+        output = model(**alone, labels=model.catalogue.item_tokens[[row + 1]])
         torch.testing.assert_close(output.logits[0], together.logits[row], atol=1e-5, rtol=0)
         torch.testing.assert_close(output.sequence_latents[0], together.sequence_latents[row], atol=1e-5, rtol=0)
         alone_items, alone_scores = model.recommend(**alone, top_k=8, num_beams=12)
@@ -94,15 +94,17 @@ def test_padding_changes_nothing(model, tokenizer, side):
 
 
 def test_padding_is_known_without_a_mask(model):
-    batch = model.inputs_from_items(random_histories(model, [3, 1]))
-    labels = model.item_tokens[[1, 2]]
+    batch = model.catalogue.inputs_from_items(random_histories(model, [3, 1]))
+    labels = model.catalogue.item_tokens[[1, 2]]
     with_mask, without = model(**batch, labels=labels), model(batch["input_ids"], labels=labels)
     assert torch.equal(with_mask.logits, without.logits)
     assert torch.equal(with_mask.sequence_latents, without.sequence_latents)
 
 
 def test_a_row_of_only_padding_spoils_no_loss(model):
-    output = model(**model.inputs_from_items(torch.tensor([[3, 4], [0, 0]])), labels=model.item_tokens[[1, 2]])
+    output = model(
+        **model.catalogue.inputs_from_items(torch.tensor([[3, 4], [0, 0]])), labels=model.catalogue.item_tokens[[1, 2]]
+    )
     for tensor in (output.loss, output.sequence_projection, output.preference_latents):
         assert tensor.isfinite().all()
 
@@ -114,19 +116,21 @@ def test_both_stacks_read_one_embedding(model):
 
 
 def test_new_codes_replace_the_old_everywhere(model):
-    before = model.recommend(model.item_tokens[[1]], top_k=5)[0]
+    before = model.recommend(model.catalogue.item_tokens[[1]], top_k=5)[0]
     new = random_codes(40, 3, 8, seed=5)
     model.set_item_codes(new)
-    assert torch.equal(model.item_codes, new)
-    assert torch.equal(model.code_trie.item(model.code_trie.walk(new)), torch.arange(1, 41))
-    assert not torch.equal(model.recommend(model.item_tokens[[1]], top_k=5)[0], before)
+    assert torch.equal(model.catalogue.item_codes, new)
+    assert torch.equal(model.catalogue.trie.item(model.catalogue.trie.walk(new)), torch.arange(1, 41))
+    assert not torch.equal(model.recommend(model.catalogue.item_tokens[[1]], top_k=5)[0], before)
 
 
 def test_loading_a_state_rebuilds_the_trie(model, codes):
-    assert model.code_trie.item(model.code_trie.walk(codes[:1])).item() == 1
+    assert model.catalogue.trie.item(model.catalogue.trie.walk(codes[:1])).item() == 1
     other = make_model(random_codes(40, 3, 8, seed=7), 8)
     model.load_state_dict(other.state_dict())
-    assert torch.equal(model.code_trie.item(model.code_trie.walk(other.item_codes)), torch.arange(1, 41))
+    assert torch.equal(
+        model.catalogue.trie.item(model.catalogue.trie.walk(other.catalogue.item_codes)), torch.arange(1, 41)
+    )
 
 
 def test_codes_that_do_not_fit_leave_the_model_as_it_was(model, codes):
@@ -136,22 +140,21 @@ def test_codes_that_do_not_fit_leave_the_model_as_it_was(model, codes):
         model.set_item_codes(twice)
     with pytest.raises(ValueError, match=r"shape \(39, 3\); `n_items` and `code_length` say \(40, 3\)"):
         model.set_item_codes(codes[1:])
-    assert torch.equal(model.item_codes, codes)
+    assert torch.equal(model.catalogue.item_codes, codes)
 
 
 def test_embeddings_that_do_not_fit_are_an_error(model):
     with pytest.raises(ValueError, match=r"shape \(40, 11\); expected \(40, 12\)"):
-        model.set_semantic_embedding(torch.zeros(40, 11))
+        model.catalogue.set_semantic_embedding(torch.zeros(40, 11))
     broken = torch.zeros(40, 12)
     broken[4, 2] = torch.nan
     with pytest.raises(ValueError, match="NaN or infinity, first at item index 5"):
-        model.set_semantic_embedding(broken)
+        model.catalogue.set_semantic_embedding(broken)
 
 
 def test_a_model_without_codes_says_so():
     model = make_model(random_codes(4, 2, 4), 4)
-    model.item_tokens.zero_()
-    model._known_tries = None
+    model.catalogue.item_tokens = torch.zeros_like(model.catalogue.item_tokens)
     with pytest.raises(ValueError, match="give the model its catalogue with `set_item_codes`"):
         model.recommend(torch.ones(1, 2, dtype=torch.long), top_k=1)
 
@@ -174,6 +177,6 @@ def test_configurations_that_cannot_be_are_an_error(config, message):
 
 
 def test_tuple_output_is_the_same(model):
-    inputs = model.inputs_from_items(random_histories(model, [2]))
-    labels = model.item_tokens[[1]]
+    inputs = model.catalogue.inputs_from_items(random_histories(model, [2]))
+    labels = model.catalogue.item_tokens[[1]]
     assert torch.equal(model(**inputs, labels=labels, return_dict=False)[0], model(**inputs, labels=labels).loss)

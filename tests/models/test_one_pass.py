@@ -20,15 +20,17 @@ def whole_sequences(model) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def one_pass(model):
     history, targets, read = whole_sequences(model)
-    inputs = model.inputs_from_items(history)
-    return model(**inputs, labels=model.item_tokens[targets], history_lengths=read), targets > 0
+    inputs = model.catalogue.inputs_from_items(history)
+    return model(**inputs, history_lengths=read, sequence_labels=model.catalogue.item_tokens[targets]), targets > 0
 
 
 def prefix_by_prefix(model):
     history, targets, read = whole_sequences(model)
     rows, columns = (targets > 0).nonzero(as_tuple=True)
     prefixes = history[rows] * (torch.arange(5) < read[rows, columns].unsqueeze(1))
-    return model(**model.inputs_from_items(prefixes), labels=model.item_tokens[targets[rows, columns]])
+    return model(
+        **model.catalogue.inputs_from_items(prefixes), labels=model.catalogue.item_tokens[targets[rows, columns]]
+    )
 
 
 @pytest.mark.parametrize("reads_items", [False, True])
@@ -63,7 +65,7 @@ def test_gradients_are_those_of_prefix_by_prefix():
 def test_latents_need_no_labels():
     model = causal()
     history, _, read = whole_sequences(model)
-    latents = model(**model.inputs_from_items(history), history_lengths=read)
+    latents = model(**model.catalogue.inputs_from_items(history), history_lengths=read)
     assert latents.loss is latents.logits is None
     scored, is_target = one_pass(model)
     for name in ("sequence_projection", "preference_latents"):
@@ -74,7 +76,7 @@ def test_later_items_change_nothing_earlier():
     model, other = causal(), make_model(random_codes(40, 3, 8), 8)
     longer = torch.tensor([[7, 3, 9, 4]])
     for encoder, equal in ((model, True), (other, False)):
-        short, long = (encoder(**encoder.inputs_from_items(items)).encoder_last_hidden_state
+        short, long = (encoder(**encoder.catalogue.inputs_from_items(items)).encoder_last_hidden_state
                        for items in (longer[:, :3], longer))  # fmt: skip
         assert torch.allclose(short, long[:, :9], atol=1e-5) == equal
 
@@ -84,9 +86,9 @@ def test_padding_changes_nothing(side):
     model = causal()
     history = random_histories(model, [4, 2, 1])
     padded = history if side == "right" else torch.stack([row.roll(int((row == 0).sum())) for row in history])
-    items, scores = model.recommend(**model.inputs_from_items(padded), top_k=5, num_beams=8)
+    items, scores = model.recommend(**model.catalogue.inputs_from_items(padded), top_k=5, num_beams=8)
     for row in range(3):
-        alone = model.inputs_from_items(history[row : row + 1, history[row] > 0])
+        alone = model.catalogue.inputs_from_items(history[row : row + 1, history[row] > 0])
         expected_items, expected_scores = model.recommend(**alone, top_k=5, num_beams=8)
         assert torch.equal(items[row : row + 1], expected_items)
         torch.testing.assert_close(scores[row : row + 1], expected_scores, atol=1e-5, rtol=1e-5)

@@ -107,11 +107,11 @@ def test_exclude_history_means_all_of_it(model, tokenizer):
 
 def test_weights_reach_the_search(codes, tokenizer):
     model = make_model(codes, 8, num_transitions=1)
-    model.set_transitions(torch.arange(40).roll(1).add(1).unsqueeze(1), torch.ones(40, 1))
+    model.catalogue.set_transitions(torch.arange(40).roll(1).add(1).unsqueeze(1), torch.ones(40, 1))
     recommend = pipeline("sequential-recommendation", model=model, tokenizer=tokenizer)
-    (first,) = recommend(["i4"], top_k=1, transitions=0.9)
+    (first,) = recommend(["i4"], top_k=1, transition_weight=0.9)
     assert first["item_id"] == "i3"
-    weights = {"transitions": 0.9, "rerank": 0.5}
+    weights = {"transition_weight": 0.9, "rerank_weight": 0.5}
     (again,) = recommend(["i4"], top_k=1, **weights)
     _, scores = model.recommend(**tokenizer([["i4"]], return_tensors="pt"), top_k=1, **weights)
     assert again["score"] == pytest.approx(scores.item(), abs=1e-5)

@@ -16,7 +16,7 @@ def model(codes):
 
 def without(model):
     """The same model with a bias of 0."""
-    plain = make_model(model.item_codes, model.config.codebook_size, **KIND)
+    plain = make_model(model.catalogue.item_codes, model.config.codebook_size, **KIND)
     plain.load_state_dict(model.state_dict())
     torch.nn.init.zeros_(plain.repeat_bias)
     return plain
@@ -26,9 +26,9 @@ def test_the_bias_falls_on_codes_that_lead_to_nothing_else():
     """Items 1 and 2 share their first code, item 3 is alone under its first one."""
     model = make_model(torch.tensor([[0, 1, 0], [0, 2, 1], [3, 0, 0], [2, 1, 1]]), 4, **KIND)
     bias = 10 * model.repeat_bias
-    inputs = model.inputs_from_items(torch.tensor([[1, 3]]))
-    labels = model.item_tokens[torch.tensor([[2, 3]])]
-    gained = (model(**inputs, labels=labels).logits - without(model)(**inputs, labels=labels).logits)[0]
+    inputs = model.catalogue.inputs_from_items(torch.tensor([[1, 3]]))
+    labels = model.catalogue.item_tokens[torch.tensor([[2, 3]])]
+    gained = (model(**inputs, candidates=labels).logits - without(model)(**inputs, candidates=labels).logits)[0]
     expected = torch.zeros(2, 3, 4)
     expected[:, 0, 3] = bias[0]  # item 3 was had, and item 2 under code 0 wasn't
     expected[0, 1, 1] = bias[1]  # on the way to item 2: item 1
@@ -38,7 +38,7 @@ def test_the_bias_falls_on_codes_that_lead_to_nothing_else():
 
 def test_a_low_bias_keeps_a_history_from_coming_again(model):
     history = random_histories(model, [6, 2])
-    inputs = model.inputs_from_items(history)
+    inputs = model.catalogue.inputs_from_items(history)
     with torch.no_grad():
         model.repeat_bias.fill_(-3)
     items, scores = model.recommend(**inputs, top_k=40, num_beams=40)
@@ -59,7 +59,9 @@ def test_it_learns_that_items_come_once(model):
     generator = torch.Generator().manual_seed(0)
     for _ in range(30):
         walks = torch.stack([torch.randperm(40, generator=generator)[:21] + 1 for _ in range(32)])
-        loss = model(**model.inputs_from_items(walks[:, :20]), labels=model.item_tokens[walks[:, 20]]).loss
+        loss = model(
+            **model.catalogue.inputs_from_items(walks[:, :20]), labels=model.catalogue.item_tokens[walks[:, 20]]
+        ).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -71,7 +73,7 @@ def test_what_is_read_is_what_was_had(codes):
     with torch.no_grad():
         model.repeat_bias.fill_(-5)
     history = torch.arange(1, 11).unsqueeze(0)
-    last, whole = model.inputs_from_items(history[:, -3:]), model.inputs_from_items(history)
+    last, whole = model.catalogue.inputs_from_items(history[:, -3:]), model.catalogue.inputs_from_items(history)
     items, scores = model.recommend(**last, top_k=30, num_beams=40)
     assert not set(items[0].tolist()) & {8, 9, 10}
     assert set(items[0].tolist()) & set(range(1, 8)), "as the training knows them, and the tokenizer's inputs"
@@ -86,7 +88,7 @@ def test_what_is_read_is_what_was_had(codes):
 
 
 def test_masked_items_were_not_had(model):
-    inputs, labels = model.inputs_from_items(torch.tensor([[5, 9, 2]])), model.item_tokens[[5]]
+    inputs, labels = model.catalogue.inputs_from_items(torch.tensor([[5, 9, 2]])), model.catalogue.item_tokens[[5]]
     masked = inputs["attention_mask"].clone()
     masked[:, : model.config.code_length] = 0
     ids = inputs["input_ids"]
@@ -99,16 +101,16 @@ def test_masked_items_were_not_had(model):
 def test_what_it_needs(model):
     with pytest.raises(ValueError, match="`has_repeat_bias` is True and `constrained_softmax` False"):
         ETEGRecConfig(has_repeat_bias=True)
-    inputs = model.inputs_from_items(torch.tensor([[1, 2]]))
+    inputs = model.catalogue.inputs_from_items(torch.tensor([[1, 2]]))
     encoded = model.encoder(**inputs)
     with pytest.raises(ValueError, match="`input_ids` is missing, by which a model with a repeat bias"):
-        model(encoder_outputs=encoded, labels=model.item_tokens[[3]])
+        model(encoder_outputs=encoded, labels=model.catalogue.item_tokens[[3]])
     with pytest.raises(ValueError, match="models with a repeat bias need the histories"):
         model.generate(encoder_outputs=encoded)
 
 
 def test_scores_are_those_of_generate(model):
-    inputs = model.inputs_from_items(random_histories(model, [4, 2]))
+    inputs = model.catalogue.inputs_from_items(random_histories(model, [4, 2]))
     _, scores = model.recommend(**inputs, top_k=8, num_beams=8)
     output = model.generate(
         **inputs, num_beams=8, num_return_sequences=8, return_dict_in_generate=True, output_scores=True

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_models import make_model, random_codes
 from transformers import AutoModel, AutoModelForSeq2SeqLM, pipeline
 
@@ -20,7 +21,7 @@ def test_round_trip_is_exact(model, tmp_path):
             assert torch.equal(tensor, state[name]), name
         assert copy.encoder.embed_tokens.weight is copy.shared.weight
         assert copy.config.rqvae_config.input_size == 12
-        history = model.item_tokens[[1, 2]].flatten().unsqueeze(0)
+        history = model.catalogue.item_tokens[[1, 2]].flatten().unsqueeze(0)
         for mine, theirs in zip(model.recommend(history), copy.eval().recommend(history)):
             torch.testing.assert_close(
                 mine, theirs, atol=1e-6, rtol=0
@@ -31,7 +32,7 @@ def test_round_trip_is_exact(model, tmp_path):
 def test_a_model_stays_of_its_kind(kind, tmp_path):
     model = make_model(random_codes(40, 3, 8), 8, **kind)
     model.save_pretrained(tmp_path)
-    history = model.item_tokens[[1, 2, 3]].flatten().unsqueeze(0)
+    history = model.catalogue.item_tokens[[1, 2, 3]].flatten().unsqueeze(0)
     items, scores = model.recommend(history)
     for cls in (ETEGRecForConditionalGeneration, AutoModel):
         found, found_scores = cls.from_pretrained(tmp_path, trust_remote_code=True).eval().recommend(history)
@@ -41,13 +42,13 @@ def test_a_model_stays_of_its_kind(kind, tmp_path):
 
 def test_embeddings_can_stay_out_of_a_checkpoint(model, tmp_path):
     model.config.has_semantic_embedding = False
-    model.semantic_embedding = None
+    model.catalogue.semantic_embedding = None
     model.save_pretrained(tmp_path)
     copy = ETEGRecForConditionalGeneration.from_pretrained(tmp_path)
-    assert copy.semantic_embedding is None
-    assert torch.equal(copy.item_tokens, model.item_tokens)
+    assert copy.catalogue.semantic_embedding is None
+    assert torch.equal(copy.catalogue.item_tokens, model.catalogue.item_tokens)
     with pytest.raises(ValueError, match="`has_semantic_embedding` is False"):
-        copy.set_semantic_embedding(torch.zeros(40, 12))
+        copy.catalogue.set_semantic_embedding(torch.zeros(40, 12))
 
 
 def test_weights_are_safetensors_and_nothing_is_pickled(model, tokenizer, tmp_path):
@@ -70,13 +71,36 @@ def test_a_folder_of_an_earlier_version_loads(model, tokenizer, folder):
         (Path(folder) / name).unlink()
     old, names = load_recommender(folder)
     assert names.item_titles == {}
-    assert torch.equal(old.item_tokens, model.item_tokens)
+    assert torch.equal(old.catalogue.item_tokens, model.catalogue.item_tokens)
     assert pipeline("sequential-recommendation", model=old, tokenizer=names)(["i1"], top_k=1)[0]["score"] < 0
 
 
+def test_tables_with_their_earlier_names_are_read_and_saved_anew(codes, tmp_path):
+    """As they stood on the model itself, in folders and in checkpoints that training goes on from."""
+    model = make_model(codes, 8, num_transitions=2)
+    model.catalogue.set_transitions(torch.randint(1, 41, (40, 2)), torch.rand(40, 2))
+    model.remove_items(torch.tensor([7]))
+    model.save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    earlier = {name.removeprefix("catalogue."): tensor for name, tensor in state.items()}
+    assert len(earlier.keys() - state.keys()) == 5
+    save_file(earlier, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    read, info = ETEGRecForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    resumed = make_model(codes.flip(0), 8, num_transitions=2)
+    resumed.load_state_dict(earlier, strict=False)
+    inputs = {"input_ids": model.catalogue.item_tokens[[3]], "transition_weight": 0.5, "exclude_history": True}
+    for other in (read, resumed):
+        for found, expected in zip(other.recommend(**inputs), model.recommend(**inputs)):
+            torch.testing.assert_close(found, expected)
+    read.save_pretrained(tmp_path / "again")
+    assert load_file(tmp_path / "again/model.safetensors").keys() == state.keys()
+
+
 def test_a_checkpoint_with_equal_codes_is_an_error(model, tmp_path):
-    model.item_tokens[2] = model.item_tokens[1]
+    model.catalogue.item_tokens[2] = model.catalogue.item_tokens[1]
     model.save_pretrained(tmp_path)
     copy = ETEGRecForConditionalGeneration.from_pretrained(tmp_path)
     with pytest.raises(ValueError, match="items 1 and 2 share the codes"):
-        copy.recommend(copy.item_tokens[[3]])
+        copy.recommend(copy.catalogue.item_tokens[[3]])

@@ -110,7 +110,7 @@ def test_the_saved_file_is_an_index_json_in_item_order(tokenizer, tmp_path):
         copy = cls.from_pretrained(tmp_path, trust_remote_code=True)
         assert copy.item_ids == tokenizer.item_ids
         assert copy.max_history == 10
-        assert torch.equal(copy.item_tokens, tokenizer.item_tokens)
+        assert torch.equal(copy.catalogue.item_tokens, tokenizer.item_tokens)
         assert dict(copy(["i5"])) == dict(tokenizer(["i5"]))
 
 
@@ -143,15 +143,15 @@ def test_ids_and_codes_must_belong_together(codes):
 
 
 def test_model_and_tokenizer_that_disagree_are_an_error(model, tokenizer, codes):
-    model.check_item_ids(tokenizer)
+    model.catalogue.check_tokenizer(tokenizer)
     swapped = codes[[1, 0, *range(2, 40)]]
     other = ETEGRecTokenizer.from_item_codes(tokenizer.item_ids, swapped, 8)
     with pytest.raises(
         ValueError, match=r"tokenizer and model disagree about item 'i1': token ids .* load both from one"
     ):
-        model.check_item_ids(other)
+        model.catalogue.check_tokenizer(other)
     with pytest.raises(ValueError, match=r"`item_tokens` has shape \(40, 3\) there and \(41, 3\) here"):
-        model.check_item_ids(ETEGRecTokenizer.from_item_codes(tokenizer.item_ids[:-1], codes[:-1], 8))
+        model.catalogue.check_tokenizer(ETEGRecTokenizer.from_item_codes(tokenizer.item_ids[:-1], codes[:-1], 8))
 
 
 def test_titles_are_of_items_and_text(tokenizer, tmp_path):

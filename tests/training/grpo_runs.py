@@ -17,7 +17,7 @@ WITHOUT_EVALUATION = {
 def tiny_model(prepared, codebook_size: int = 8, **sizes):
     codes = random_codes(prepared.n_items, 3, codebook_size)
     model = make_model(codes, codebook_size, **({"dropout_rate": 0.3} | sizes))
-    model.set_semantic_embedding(torch.from_numpy(prepared.embeddings))
+    model.catalogue.set_semantic_embedding(torch.from_numpy(prepared.embeddings))
     return model
 
 
@@ -41,13 +41,13 @@ def make_trainer(
         "report_to": [],
         "seed": 1,
     }
-    codes, size = model.item_codes, model.config.codebook_size
+    codes, size = model.catalogue.item_codes, model.config.codebook_size
     return trainer(
         model,
         [HitReward(), SemanticReward(model)] if rewards is None else rewards,
         ETEGRecGRPOConfig(str(folder), **(defaults | options)),
-        SequenceDataset(prepared.train, 20, every_position=True) if train is None else train,
-        SequenceDataset(prepared.validation, 20, every_position=False),
+        SequenceDataset.for_training(prepared.train, 20) if train is None else train,
+        SequenceDataset.for_evaluation(prepared.validation, 20),
         processing_class=ETEGRecTokenizer.from_item_codes(prepared.item_ids, codes, size, max_history=20),
     )
 

@@ -19,7 +19,7 @@ def make_trainer(
 ) -> ETEGRecTrainer:
     """A trainer of a tiny recommender on the tiny data."""
     model = make_model(random_codes(prepared.n_items, 3, 8), 8, **(sizes or {}))
-    model.set_semantic_embedding(torch.from_numpy(prepared.embeddings))
+    model.catalogue.set_semantic_embedding(torch.from_numpy(prepared.embeddings))
     defaults = {
         "num_train_epochs": 4,
         "warm_epochs": 2,
@@ -35,8 +35,8 @@ def make_trainer(
         model,
         arguments(str(folder), **(defaults | options)),
         prepared.item_ids,
-        SequenceDataset(prepared.train, 20, every_position=True),
-        SequenceDataset(prepared.validation, 20, every_position=False),
+        SequenceDataset.for_training(prepared.train, 20),
+        eval_dataset=SequenceDataset.for_evaluation(prepared.validation, 20),
     )
     for callback in callbacks:
         trainer.add_callback(callback(trainer))

@@ -51,7 +51,7 @@ def alternating(prepared: PreparedDataset, folder: str, batch: int, **options) -
     # another seed in each process: all must start from the first one's weights
     process = ETEGRecTrainingArguments(folder, use_cpu=True, **options).process_index
     model = make_model(random_codes(prepared.n_items, 3, 8), 8, seed=process, dropout_rate=0.0)
-    model.set_semantic_embedding(torch.from_numpy(prepared.embeddings))
+    model.catalogue.set_semantic_embedding(torch.from_numpy(prepared.embeddings))
     arguments = ETEGRecTrainingArguments(
         folder,
         num_train_epochs=4,
@@ -68,9 +68,9 @@ def alternating(prepared: PreparedDataset, folder: str, batch: int, **options) -
         disable_tqdm=True,
         **options,
     )
-    train = distinct_targets(SequenceDataset(prepared.train, 20, every_position=True))
-    users = SequenceDataset(prepared.validation, 20, every_position=False, limit=USERS)
-    run = Ordered(model, arguments, prepared.item_ids, train, users)
+    train = distinct_targets(SequenceDataset.for_training(prepared.train, 20))
+    users = SequenceDataset.for_evaluation(prepared.validation, 20, limit=USERS)
+    run = Ordered(model, arguments, prepared.item_ids, train, eval_dataset=users)
     run.train()
     run.save_model()
     return run
@@ -78,7 +78,7 @@ def alternating(prepared: PreparedDataset, folder: str, batch: int, **options) -
 
 def streamed_or_not(prepared: PreparedDataset, data_folder: str, folder: str, **options) -> list[dict]:
     """Weights after training on sequences in memory, and on the same ones as they are read."""
-    make = partial(SequenceDataset, max_history=20, every_position=True)
+    make = partial(SequenceDataset.for_training, max_history=20)
     weights = []
     for train in (make(prepared.train), StreamedSequences(training_files(data_folder), prepared.item_ids, make)):
         model = make_model(random_codes(prepared.n_items, 3, 8), 8)
@@ -104,9 +104,14 @@ def unequal_negatives(process: int) -> dict[str, torch.Tensor]:
     """What two processes with 2 and 3 targets, one of them common, give each other, and gradients that flow back."""
     targets = torch.tensor([[5, 6], [6, 7, 8]][process])
     preference = targets.float().unsqueeze(1).repeat(1, 4).requires_grad_()
-    theirs, reconstructions, same = negatives_of_others(targets, preference, -preference.detach())
-    (theirs.sum() * (process + 1)).backward()
-    return {"theirs": theirs, "reconstructions": reconstructions, "same": same, "gradient": preference.grad}
+    others = negatives_of_others(targets, preference, -preference.detach())
+    (others.preference.sum() * (process + 1)).backward()
+    return {
+        "theirs": others.preference,
+        "reconstructions": others.reconstruction,
+        "same": others.is_same,
+        "gradient": preference.grad,
+    }
 
 
 def main(data_folder: str, folder: str, batch: str) -> None:
@@ -114,7 +119,7 @@ def main(data_folder: str, folder: str, batch: str) -> None:
     run = alternating(prepared, folder, int(batch), ddp_backend="gloo")
     ranked = run.predict(run.eval_dataset)
     memory, stream = streamed_or_not(prepared, data_folder, f"{folder}/more", ddp_backend="gloo")
-    tensors = dict(run.model.named_parameters()) | {"item_tokens": run.model.item_tokens}
+    tensors = dict(run.model.named_parameters()) | {"item_tokens": run.model.catalogue.item_tokens}
     tensors |= {"items": torch.from_numpy(ranked.predictions), "targets": torch.from_numpy(ranked.label_ids)}
     tensors |= {f"memory.{name}": tensor for name, tensor in memory.items()}
     tensors |= {f"stream.{name}": tensor for name, tensor in stream.items()}

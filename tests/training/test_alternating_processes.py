@@ -51,7 +51,7 @@ def test_two_processes_equal_one_with_twice_the_batch(prepared, two, tmp_path):
     )
     for process in range(2):
         theirs = results(two, process)
-        assert torch.equal(theirs["item_tokens"], alone.model.item_tokens)
+        assert torch.equal(theirs["item_tokens"], alone.model.catalogue.item_tokens)
         for name, tensor in alone.model.named_parameters():
             torch.testing.assert_close(theirs[name], tensor.data, atol=1e-4, rtol=1e-4, msg=name)
     ranked = alone.predict(alone.eval_dataset)

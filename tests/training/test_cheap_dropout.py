@@ -42,8 +42,8 @@ def test_the_same_seed_drops_the_same():
 @pytest.mark.parametrize("encoder_attention", ["bidirectional", "causal"])
 def test_without_dropout_a_stack_computes_what_it_did(encoder_attention):
     model = make_model(random_codes(40, 3, 8), 8, encoder_attention=encoder_attention, dropout_rate=0.2)
-    batch = model.inputs_from_items(random_histories(model, [5, 2, 7]))
-    labels = model.item_tokens[torch.tensor([4, 9, 1])]
+    batch = model.catalogue.inputs_from_items(random_histories(model, [5, 2, 7]))
+    labels = model.catalogue.item_tokens[torch.tensor([4, 9, 1])]
     before = model(**batch, labels=labels)
     generated = model.generate(**batch, num_beams=4)
     before.loss.backward()
@@ -64,6 +64,6 @@ def test_all_dropout_of_a_training_stack_is_drawn_this_way(monkeypatch):
     kinds = {type(module) for module in model.modules() if isinstance(module, nn.Dropout)}
     assert kinds == {CheapDropout}
     monkeypatch.setattr(nn.functional, "dropout", None)  # would fail if it were called
-    batch = model.inputs_from_items(random_histories(model, [5, 2]))
+    batch = model.catalogue.inputs_from_items(random_histories(model, [5, 2]))
     states = model.encoder(**batch)[0]
     assert not torch.equal(states, model.encoder(**batch)[0]), "dropped anew"

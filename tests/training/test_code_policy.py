@@ -6,8 +6,7 @@ import pytest
 import torch
 from tiny_models import make_model, random_codes, random_histories
 
-from etegrec_hf.models.beam_search import BeamDecoder
-from etegrec_hf.training.grpo.policy import ROLLOUTS, AllCodes, CodePolicy, encode_distinct
+from etegrec_hf.training.grpo.policy import ROLLOUTS, CodePolicy, encode_distinct
 
 LENGTHS = [3, 1, 5]
 
@@ -18,8 +17,8 @@ def assert_near(actual: torch.Tensor, expected: torch.Tensor, atol: float = 1e-5
 
 def brute_force(model, history: list[int], codes: list[int], temperature: float, constrained: bool) -> list[float]:
     """Log-probability of each code by a full forward pass over the prefix before it, in eval mode."""
-    inputs = model.inputs_from_items(torch.tensor([history]))
-    catalogue = model.item_codes.tolist()
+    inputs = model.catalogue.inputs_from_items(torch.tensor([history]))
+    catalogue = model.catalogue.item_codes.tolist()
     found = []
     for level, code in enumerate(codes):
         prefix = [1 + place * model.config.codebook_size + before for place, before in enumerate(codes[:level])]
@@ -38,17 +37,16 @@ def brute_force(model, history: list[int], codes: list[int], temperature: float,
 
 def score(model, policy, history, codes):
     """Log-probabilities and entropies of completions, as the trainer computes them."""
-    inputs = model.inputs_from_items(history)
-    states, mask = encode_distinct(model, inputs["input_ids"], inputs["attention_mask"])
-    labels = codes + model._level_offsets()
-    outputs = model(inputs["input_ids"], mask, labels, encoder_outputs=(states,))
+    inputs = model.catalogue.inputs_from_items(history)
+    encoded = encode_distinct(model, **inputs)
+    labels = model.config.layout.token_ids(codes)
+    outputs = model(encoded.input_ids, encoded.attention_mask, candidates=labels, encoder_outputs=(encoded.states,))
     return policy.log_probs(outputs.logits, codes)
 
 
 def roll_out(model, policy, history, kind, group):
-    inputs = model.inputs_from_items(history)
-    decoder = BeamDecoder(model.decoder, *encode_distinct(model, **inputs))
-    return policy.roll_out(decoder, model._level_logits, kind, group, model.repeats_of(inputs["input_ids"]))
+    inputs = model.catalogue.inputs_from_items(history)
+    return policy.roll_out(encode_distinct(model, **inputs), kind, group)
 
 
 @pytest.mark.parametrize("constrained", [True, False])
@@ -56,7 +54,7 @@ def test_log_probabilities_equal_a_sum_over_prefixes(constrained):
     model = make_model(random_codes(20, 3, 4), 4, dropout_rate=0.3).eval()
     policy = CodePolicy(model, temperature=0.7, top_k=2, constrained=constrained)
     history = random_histories(model, LENGTHS)
-    codes = model.item_codes[torch.tensor([[0, 5, 5], [1, 2, 3], [9, 8, 7]])]
+    codes = model.catalogue.item_codes[torch.tensor([[0, 5, 5], [1, 2, 3], [9, 8, 7]])]
     expected = torch.tensor(
         [
             [brute_force(model, row[row > 0].tolist(), code, 0.7, constrained) for code in group]
@@ -74,7 +72,7 @@ def test_all_items_have_probabilities_that_sum_to_1_and_an_entropy():
     model = make_model(random_codes(20, 3, 4), 4)
     policy = CodePolicy(model, temperature=1.3, top_k=0, constrained=True)
     history = random_histories(model, LENGTHS)
-    log_probs, entropies = score(model, policy, history, model.item_codes.expand(3, -1, -1))
+    log_probs, entropies = score(model, policy, history, model.catalogue.item_codes.expand(3, -1, -1))
     probability = log_probs.sum(2).exp()
     assert_near(probability.sum(1), torch.ones(3))
     of_items = -(probability * log_probs.sum(2)).sum(1)  # the chain rule of entropy
@@ -102,12 +100,12 @@ def check_rollouts(model, kind, constrained):
     assert codes.shape == (3, 16, 3)
     scored = score(model, policy, history, codes)[0].sum(2)
     if kind == "beam" and constrained:  # which ranks by the model's own scores, as `recommend` does
-        items, scores = model.recommend(**model.inputs_from_items(history), top_k=16, num_beams=16)
-        assert torch.equal(codes, model.item_codes[items - 1])
+        items, scores = model.recommend(**model.catalogue.inputs_from_items(history), top_k=16, num_beams=16)
+        assert torch.equal(codes, model.catalogue.item_codes[items - 1])
         assert_near(log_p, scores)
     else:
         assert_near(log_p, scored)
-    items = model.code_trie.item(model.code_trie.walk(codes))
+    items = model.catalogue.trie.item(model.catalogue.trie.walk(codes))
     assert (items > 0).all() if constrained else (items == 0).any()
     if kind != "sample":
         assert all(len(group.unique(dim=0)) == 16 for group in codes), "distinct completions"
@@ -119,8 +117,10 @@ def test_samples_follow_the_distribution():
     history = random_histories(model, [4])
     torch.manual_seed(0)
     codes, _ = roll_out(model, policy, history.expand(1250, -1), "sample", 16)
-    drawn = torch.bincount(model.code_trie.item(model.code_trie.walk(codes)).flatten(), minlength=13)[1:] / 20000
-    probability = score(model, policy, history, model.item_codes.expand(1, -1, -1))[0].sum(2).exp()[0]
+    drawn = (
+        torch.bincount(model.catalogue.trie.item(model.catalogue.trie.walk(codes)).flatten(), minlength=13)[1:] / 20000
+    )
+    probability = score(model, policy, history, model.catalogue.item_codes.expand(1, -1, -1))[0].sum(2).exp()[0]
     assert_near(drawn, probability, 0.015)
 
 
@@ -138,7 +138,7 @@ def test_padding_changes_nothing():
     model = make_model(random_codes(40, 3, 8), 8)
     policy = CodePolicy(model, 1.0, 0, True)
     history = random_histories(model, LENGTHS)
-    codes = model.item_codes[torch.randint(40, (3, 4), generator=torch.Generator().manual_seed(0))]
+    codes = model.catalogue.item_codes[torch.randint(40, (3, 4), generator=torch.Generator().manual_seed(0))]
     expected, _ = score(model, policy, history, codes)
     for pad in ((0, 4), (4, 0)):
         padded, _ = score(model, policy, torch.nn.functional.pad(history, pad), codes)
@@ -154,21 +154,8 @@ def test_padding_changes_nothing():
 def test_each_distinct_history_is_encoded_once(reads_items):
     model = make_model(random_codes(40, 3, 8), 8, reads_items=reads_items)
     histories = random_histories(model, [3, 1, 3])[[0, 1, 2, 1, 1, 0]]
-    inputs = model.inputs_from_items(histories)
-    states, mask = encode_distinct(model, **inputs)
+    inputs = model.catalogue.inputs_from_items(histories)
+    encoded = encode_distinct(model, **inputs)
     alone = model.encoder(**inputs, item_vectors=model.item_vectors(inputs["input_ids"])).last_hidden_state
     kept = inputs["attention_mask"].unsqueeze(2)
-    assert_near(states * mask.unsqueeze(2), alone * kept)
-
-
-def test_paths_of_all_codes_are_numbers():
-    every = AllCodes(3, 4, torch.device("cpu"))
-    codes = random_codes(40, 3, 4)
-    node = torch.zeros(40, dtype=torch.long)
-    for level in range(3):
-        follow, child = every.successors(node, level)
-        assert follow.tolist() == [[0, 1, 2, 3]] * 40
-        node = child.gather(1, codes[:, level : level + 1]).squeeze(1)
-    assert torch.equal(every.codes(every.item(node)), codes)
-    with pytest.raises(ValueError, match="256 codes on 8 levels are more paths than 63 bits can number"):
-        AllCodes(8, 256, torch.device("cpu"))
+    assert_near(encoded.states * encoded.attention_mask.unsqueeze(2), alone * kept)

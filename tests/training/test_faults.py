@@ -64,7 +64,7 @@ def test_ten_kills_at_random_moments_change_nothing(prepared, tmp_path):
     assert again.state.global_step == undisturbed.state.global_step > reached[-1]
     for side, weights in sides(undisturbed.model).items():
         assert unchanged(weights, sides(again.model)[side]), side
-    assert (again.model.item_tokens == undisturbed.model.item_tokens).all()
+    assert (again.model.catalogue.item_tokens == undisturbed.model.catalogue.item_tokens).all()
     assert not (tmp_path / "killed" / STAGING).exists()
 
 

@@ -25,7 +25,7 @@ def test_norms_are_those_before_clipping_of_the_side_in_training(prepared, tmp_p
         return clip(weights, max_norm)
 
     monkeypatch.setattr(trainer.accelerator, "clip_grad_norm_", noted)
-    steps_an_epoch = -(-trainer._batches_an_epoch() // trainer.args.gradient_accumulation_steps)
+    steps_an_epoch = -(-trainer.batches_per_epoch() // trainer.args.gradient_accumulation_steps)
     trainer.train()
     logs = [entry for entry in trainer.state.log_history if "loss" in entry]
     assert len(logs) == 4
@@ -49,7 +49,7 @@ def test_refreshed_codes_are_told_of(prepared, tmp_path):
 
     class Watch(TrainerCallback):
         def on_epoch_begin(self, args, state, control, model=None, **kwargs):
-            codes.append(model.item_codes.clone())
+            codes.append(model.catalogue.item_codes.clone())
 
     trainer = make_trainer(prepared, tmp_path, tokenizer_learning_rate=0.05)
     trainer.add_callback(Watch())

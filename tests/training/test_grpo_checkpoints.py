@@ -11,6 +11,7 @@ from etegrec_hf import (
 )
 from etegrec_hf.evaluation.metrics import ranking_metrics
 from etegrec_hf.evaluation.recommend_split import recommend_split
+from etegrec_hf.models.search import SearchOptions
 from etegrec_hf.training.base.checkpoints import last_checkpoint
 
 
@@ -32,7 +33,7 @@ def test_the_starting_model_is_measured_and_may_be_the_best(prepared, tmp_path):
 def test_evaluation_ranks_and_tells_how_lists_spread(prepared, tmp_path):
     run = make_trainer(prepared, tmp_path, max_steps=2)
     model = run.model.eval()
-    ranked = recommend_split(model, prepared.validation, 20, num_beams=20)
+    ranked = recommend_split(model, prepared.validation, SearchOptions(20, 20))
     expected = ranking_metrics(ranked, prepared.validation.targets)
     frequency = np.bincount(prepared.train.sequences, minlength=prepared.n_items + 1)
     expected["coverage@10"] = len(np.unique(ranked[:, :10])) / prepared.n_items
@@ -97,7 +98,7 @@ def test_resuming_equals_no_interruption(prepared, tmp_path, kind, evaluated):
 
 
 def test_resuming_in_a_later_epoch_equals_no_interruption(prepared, tmp_path):
-    train = SequenceDataset(prepared.train, 20, every_position=True, limit=40)
+    train = SequenceDataset.for_training(prepared.train.take(np.arange(5)), 20)  # 40 samples
     options = {"train": train, "max_steps": 13, "save_steps": 8, "save_total_limit": None}
     options |= {**WITHOUT_EVALUATION, "save_strategy": "steps"}
     whole = make_trainer(prepared, tmp_path / "whole", **options)
@@ -133,7 +134,7 @@ def test_the_folder_loads_anywhere_and_tells_of_its_training(prepared, tmp_path)
     run.train()
     run.save_model()
     model, tokenizer = (auto.from_pretrained(tmp_path) for auto in (AutoModel, AutoTokenizer))
-    model.check_item_ids(tokenizer)
+    model.catalogue.check_tokenizer(tokenizer)
     assert same(weights_of(run), model.state_dict())
     recommend = pipeline("sequential-recommendation", model=str(tmp_path), trust_remote_code=True)
     assert len(recommend(prepared.item_ids[:2], top_k=3)) == 3

@@ -22,7 +22,7 @@ from etegrec_hf.training.grpo.arguments import check_trl_version
 
 
 def test_prompts_are_read_when_asked_for(prepared):
-    samples = SequenceDataset(prepared.train, 3, every_position=True)
+    samples = SequenceDataset.for_training(prepared.train, 3)
     prompts = prompt_dataset(samples)
     assert len(prompts) == len(samples)
     for index in (0, 7, len(samples) - 1):
@@ -63,7 +63,7 @@ def test_own_prompts_are_cut_to_the_last_items(prepared, tmp_path):
         **WITHOUT_EVALUATION,
     )
     run.train()
-    assert (run.losses[0]["prompt_ids"] == run.model.item_tokens[26:31].flatten()).all()
+    assert (run.losses[0]["prompt_ids"] == run.model.catalogue.item_tokens[26:31].flatten()).all()
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_tokenizer_that_is_not_the_models_is_an_error(prepared, tmp_path):
     with pytest.raises(ValueError, match="`processing_class` is None; give the model's `ETEGRecTokenizer`"):
         ETEGRecGRPOTrainer(run.model, HitReward(), arguments, run.train_dataset)
     other = tiny_model(prepared)
-    other.set_item_codes(other.item_codes.flip(0))
+    other.set_item_codes(other.catalogue.item_codes.flip(0))
     with pytest.raises(ValueError, match="tokenizer and model disagree about item"):
         ETEGRecGRPOTrainer(other, HitReward(), arguments, run.train_dataset, processing_class=run.processing_class)
 

@@ -40,10 +40,9 @@ def under_trained(data: PreparedDataset, folder, seed: int) -> ETEGRecTrainer:
         **options,
         **COMMON,
     )
-    train, validation = (
-        SequenceDataset(split, 20, every_position=split is data.train) for split in (data.train, data.validation)
-    )
-    trainer = ETEGRecTrainer(model, arguments, data.item_ids, train, validation)
+    train = SequenceDataset.for_training(data.train, 20)
+    validation = SequenceDataset.for_evaluation(data.validation, 20)
+    trainer = ETEGRecTrainer(model, arguments, data.item_ids, train, eval_dataset=validation)
     trainer.train()
     return trainer
 

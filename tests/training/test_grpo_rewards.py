@@ -65,7 +65,7 @@ def test_a_function_of_ones_own_gets_histories_items_and_columns(prepared, tmp_p
         log_metric("dear", sum(price) / len(price))
         return [float(item == wanted) + (index % 4) for index, (item, wanted) in enumerate(zip(completions, target))]
 
-    rows = prompt_dataset(SequenceDataset(prepared.train, 20, every_position=True))[:64]
+    rows = prompt_dataset(SequenceDataset.for_training(prepared.train, 20))[:64]
     train = Dataset.from_dict(rows | {"price": [float(target) for target in rows["target"]]})
     run = make_trainer(prepared, tmp_path, own, train=train, max_steps=1, **WITHOUT_EVALUATION)
     model = run.model
@@ -73,7 +73,7 @@ def test_a_function_of_ones_own_gets_histories_items_and_columns(prepared, tmp_p
     assert len(seen["completions"]) == 32
     assert seen["price"] == [float(target) for target in seen["target"]]
     assert all(1 <= item <= prepared.n_items for item in seen["completions"])
-    assert model.item_tokens[seen["completions"]].tolist() == seen["ids"]
+    assert model.catalogue.item_tokens[seen["completions"]].tolist() == seen["ids"]
     known = {(tuple(prompt), target) for prompt, target in zip(rows["prompt"], rows["target"])}
     assert {(tuple(prompt), target) for prompt, target in zip(seen["prompts"], seen["target"])} <= known
     assert logged(run, "dear") == [pytest.approx(sum(seen["price"]) / 32)]

@@ -161,8 +161,10 @@ def test_a_reward_in_nats_and_the_divergence_meet_where_theory_says(prepared, tm
     def distribution(model) -> torch.Tensor:
         policy = code_policy.CodePolicy(model, 1.0, 0, True)
         with torch.no_grad():
-            logits = model(**model.inputs_from_items(history), labels=model.item_tokens[1:].unsqueeze(0)).logits
-        return policy.log_probs(logits, model.item_codes.unsqueeze(0))[0].sum(2)[0]
+            logits = model(
+                **model.catalogue.inputs_from_items(history), candidates=model.catalogue.item_tokens[1:].unsqueeze(0)
+            ).logits
+        return policy.log_probs(logits, model.catalogue.item_codes.unsqueeze(0))[0].sum(2)[0]
 
     history = torch.tensor([[3, 1]])
     model = make_model(codes, 4, num_layers=1, num_decoder_layers=1)
@@ -192,7 +194,9 @@ def test_a_reward_in_nats_and_the_divergence_meet_where_theory_says(prepared, tm
             **WITHOUT_EVALUATION,
         ),
         Dataset.from_dict({"prompt": history.tolist(), "target": [1]}),
-        processing_class=ETEGRecTokenizer.from_item_codes([f"i{row}" for row in range(12)], model.item_codes, 4),
+        processing_class=ETEGRecTokenizer.from_item_codes(
+            [f"i{row}" for row in range(12)], model.catalogue.item_codes, 4
+        ),
     )
     run.train()
     divergence_before, divergence = (

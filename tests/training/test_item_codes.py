@@ -126,9 +126,9 @@ def test_a_built_recommender_has_the_tokenizers_codes():
     rqvae = RQVAEModel(RQVAEConfig(input_size=6, hidden_sizes=[5], latent_size=4, num_levels=2, codebook_size=8))
     embeddings = torch.randn(20, 6)
     model = build_recommender(rqvae, embeddings, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_decoder_layers=1)
-    assert torch.equal(model.item_codes[:, :2], rqvae.encode(embeddings))
-    assert torch.equal(model.semantic_embedding[1:], embeddings)
-    assert (model.semantic_embedding[0] == 0).all()
+    assert torch.equal(model.catalogue.item_codes[:, :2], rqvae.encode(embeddings))
+    assert torch.equal(model.catalogue.semantic_embedding[1:], embeddings)
+    assert (model.catalogue.semantic_embedding[0] == 0).all()
     assert not any(refresh_item_codes(model).values()), "nothing changed, so no code does"
 
 
@@ -138,19 +138,19 @@ def test_refreshing_moves_the_surplus_to_the_nearest_code():
         latents = model.item_tokenizer.encoder(torch.ones(1, 12))
         shifts = torch.tensor([0.0, 9.0, 1.0, 3.0]).unsqueeze(1)  # code 0 fits, then 2, 3 and at last 1
         model.item_tokenizer.quantizer.codebooks[0] = latents + shifts
-    model.set_semantic_embedding(torch.ones(5, 12))
+    model.catalogue.set_semantic_embedding(torch.ones(5, 12))
     refresh_item_codes(model, "count")
-    assert model.item_codes.tolist() == [[0, 0], [0, 1], [0, 2], [0, 3], [2, 0]]
+    assert model.catalogue.item_codes.tolist() == [[0, 0], [0, 1], [0, 2], [0, 3], [2, 0]]
 
 
 def test_refreshing_counts_what_changed():
     model = make_model(random_codes(40, 3, 8), 8)
     refresh_item_codes(model)
-    before = model.item_codes.clone()
+    before = model.catalogue.item_codes.clone()
     with torch.no_grad():
         model.item_tokenizer.quantizer.codebooks.normal_()
     shares = refresh_item_codes(model)
-    rows = list(zip(before.tolist(), model.item_codes.tolist()))
+    rows = list(zip(before.tolist(), model.catalogue.item_codes.tolist()))
     share = sum(old != new for old, new in rows) / 40
     assert shares.pop("changed_codes") == pytest.approx(share)
     assert share > 0.5

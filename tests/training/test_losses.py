@@ -3,6 +3,7 @@ import math
 import torch
 
 from etegrec_hf.training.recommender.losses import (
+    Negatives,
     first_of_each,
     preference_semantic_alignment,
     sequence_item_alignment,
@@ -44,7 +45,7 @@ def test_psa_in_parts_with_each_others_negatives_is_that_of_the_whole():
 
     def part(own, other):
         is_same = torch.zeros(len(preference[own]), len(preference[other]), dtype=torch.bool)
-        others = (preference[other], reconstruction[other], is_same)
+        others = Negatives(preference[other], reconstruction[other], is_same)
         return preference_semantic_alignment(preference[own], reconstruction[own], 0.5, others)
 
     first, last = slice(0, 3), slice(3, 5)
@@ -58,8 +59,8 @@ def test_the_same_item_elsewhere_is_no_negative_of_psa():
     further = torch.randn(1, 4), torch.randn(1, 4)
     is_same = torch.tensor([[True], [True], [True]])
     alone = preference_semantic_alignment(preference, reconstruction)
-    assert preference_semantic_alignment(preference, reconstruction, others=(*further, is_same)) == alone
-    some = preference_semantic_alignment(preference, reconstruction, others=(*further, ~is_same))
+    assert preference_semantic_alignment(preference, reconstruction, others=Negatives(*further, is_same)) == alone
+    some = preference_semantic_alignment(preference, reconstruction, others=Negatives(*further, ~is_same))
     assert some > alone, "a negative more"
 
 

@@ -58,15 +58,15 @@ def make_trainer(prepared, folder, mapped=None, attention="bidirectional", callb
     train = (
         WholeSequenceDataset(prepared.train, 20)
         if attention == "causal"
-        else SequenceDataset(prepared.train, 20, every_position=True)
+        else SequenceDataset.for_training(prepared.train, 20)
     )
-    validation = SequenceDataset(prepared.validation, 20, every_position=False)
+    validation = SequenceDataset.for_evaluation(prepared.validation, 20)
     return ETEGRecTrainer(
         model,
         arguments,
         prepared.item_ids,
         train,
-        validation,
+        eval_dataset=validation,
         semantic_embedding=mapped,
         callbacks=list(callbacks),
     )
@@ -94,7 +94,7 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 def test_a_built_recommender_is_the_same_without_embeddings(prepared, mapped):
     with_them = make_model(torch.from_numpy(prepared.embeddings), True)
     without = make_model(mapped, False)
-    assert without.semantic_embedding is None
+    assert without.catalogue.semantic_embedding is None
     assert_same(weights_of(with_them), weights_of(without))
 
 
@@ -122,8 +122,8 @@ def test_resuming_on_mapped_embeddings_equals_no_interruption(prepared, mapped, 
     again.train(resume_from_checkpoint=last_checkpoint(tmp_path / "parts"))
     assert_same(whole.model.state_dict(), again.model.state_dict())
     saved = ETEGRecForConditionalGeneration.from_pretrained(last_checkpoint(tmp_path / "parts"))
-    assert saved.semantic_embedding is None, "checkpoints come without embeddings"
-    assert torch.equal(saved.item_codes, again.model.item_codes)
+    assert saved.catalogue.semantic_embedding is None, "checkpoints come without embeddings"
+    assert torch.equal(saved.catalogue.item_codes, again.model.catalogue.item_codes)
     with pytest.raises(ValueError, match=r"`has_semantic_embedding` is True and in the checkpoint .* it is False"):
         make_trainer(prepared, tmp_path).train(resume_from_checkpoint=last_checkpoint(tmp_path / "parts"))
 
@@ -132,8 +132,8 @@ def test_the_surplus_of_a_prefix_moves_as_before(mapped):
     """All items in one place, so that most of them are moved to their next nearest code."""
     alike = mapped[:1] + 1e-3 * mapped
     in_memory, on_disk = make_model(alike, True), make_model(alike, False)
-    assert torch.equal(in_memory.item_codes, on_disk.item_codes)
-    assert len(on_disk.item_codes[:, 1].unique()) == 8
+    assert torch.equal(in_memory.catalogue.item_codes, on_disk.catalogue.item_codes)
+    assert len(on_disk.catalogue.item_codes[:, 1].unique()) == 8
     with pytest.raises(ValueError, match=r"holds no `semantic_embedding`; load .*, or give `embeddings`"):
         refresh_item_codes(on_disk)
 

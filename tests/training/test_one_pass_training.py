@@ -14,7 +14,7 @@ from etegrec_hf.training.base.checkpoints import last_checkpoint
 def make_trainer(prepared, folder, whole: bool = True, **options) -> ETEGRecTrainer:
     """A trainer of a tiny causal recommender, by whole sequences or by their prefixes, all of which it can read."""
     model = make_model(random_codes(prepared.n_items, 3, 8), 8, encoder_attention="causal", dropout_rate=0.0)
-    model.set_semantic_embedding(torch.from_numpy(prepared.embeddings))
+    model.catalogue.set_semantic_embedding(torch.from_numpy(prepared.embeddings))
     defaults = {
         "num_train_epochs": 4,
         "warm_epochs": 0,
@@ -26,13 +26,17 @@ def make_trainer(prepared, folder, whole: bool = True, **options) -> ETEGRecTrai
         "seed": 1,
     }
     longest = int(max(prepared.train.offsets[1:] - prepared.train.offsets[:-1]))
-    train = WholeSequenceDataset(prepared.train, longest) if whole else SequenceDataset(prepared.train, longest, True)
+    train = (
+        WholeSequenceDataset(prepared.train, longest)
+        if whole
+        else SequenceDataset.for_training(prepared.train, longest)
+    )
     return ETEGRecTrainer(
         model,
         ETEGRecTrainingArguments(str(folder), **(defaults | options)),
         prepared.item_ids,
         train,
-        SequenceDataset(prepared.validation, 20, every_position=False),
+        eval_dataset=SequenceDataset.for_evaluation(prepared.validation, 20),
     )
 
 

@@ -36,8 +36,8 @@ def trainer(item_tokenizer, prepared, folder, record, **arguments) -> ETEGRecTra
         model,
         ETEGRecTrainingArguments(str(folder), **(settings | arguments)),
         prepared.item_ids,
-        SequenceDataset(prepared.train, 50, every_position=True),
-        SequenceDataset(prepared.validation, 50, every_position=False),
+        SequenceDataset.for_training(prepared.train, 50),
+        eval_dataset=SequenceDataset.for_evaluation(prepared.validation, 50),
         item_titles=prepared.title_of,
         record=record,
     )
@@ -58,7 +58,7 @@ def test_a_run_tells_what_it_did(item_tokenizer, prepared, tmp_path):
     best = max((entry for entry in run.state.log_history if "eval_ndcg@10" in entry), key=lambda e: e["eval_ndcg@10"])
     assert stage["validation"] == {name[5:]: value for name, value in best.items() if "@" in name}
     assert stage["versions"]["torch"] == torch.__version__
-    prefixes = run.model.item_codes[:, :-1]
+    prefixes = run.model.catalogue.item_codes[:, :-1]
     assert record.codes["usage_0"] == pytest.approx(len(prefixes[:, 0].unique()) / 8)
     assert "| this model |" not in ModelCard.load(tmp_path / "README.md").text, "validation is no result"
 

@@ -43,7 +43,7 @@ def test_semantic_is_the_cosine_and_0_without_an_item_or_its_embedding():
     model = three_items()
     embeddings = torch.zeros(4, 12)
     embeddings[0, 0], embeddings[1, :2], embeddings[2, 0] = 2.0, torch.tensor([3.0, 4.0]), -1.0
-    model.set_semantic_embedding(embeddings)
+    model.catalogue.set_semantic_embedding(embeddings)
     reward = SemanticReward(model)
     assert reward(completions=[1, 2, 3, 4, 0], target=[1, 1, 1, 1, 1]) == pytest.approx([1, 0.6, -1, 0, 0])
 
@@ -55,7 +55,7 @@ def test_semantic_needs_embeddings():
 
 def make_model_without_embedding():
     model = three_items()
-    model.semantic_embedding = None
+    model.catalogue.semantic_embedding = None
     return model
 
 
@@ -133,6 +133,7 @@ class Training:
 
     n_items = 4
     train = Split(["a", "b"], np.array([1, 2, 3, 2, 1]), np.array([0, 3, 5]))
+    item_counts = np.array([0, 2, 2, 1, 0])
 
 
 def test_transitions_are_the_logarithm_of_votes():

@@ -37,20 +37,20 @@ SAMPLED = 30  # users that are evaluated on
 
 
 def evaluated_of(prepared) -> SequenceDataset:
-    return SequenceDataset(prepared.validation, 20, every_position=False, limit=SAMPLED)
+    return SequenceDataset.for_evaluation(prepared.validation, 20, limit=SAMPLED)
 
 
 def make_trainer(prepared, folder, titles=True, arguments=ETEGRecTrainingArguments, **options) -> ETEGRecTrainer:
     """A trainer of a tiny recommender, one of whose items has an evil title."""
     model = make_model(random_codes(prepared.n_items, 3, 8), 8)
-    model.set_semantic_embedding(torch.from_numpy(prepared.embeddings))
+    model.catalogue.set_semantic_embedding(torch.from_numpy(prepared.embeddings))
     settings = {"num_train_epochs": 4, "warm_epochs": 2, "num_beams": 10, "use_cpu": True, "disable_tqdm": True}
     return ETEGRecTrainer(
         model,
         arguments(str(folder), **(settings | {"learning_rate": 1e-2} | options)),
         prepared.item_ids,
-        SequenceDataset(prepared.train, 20, every_position=True),
-        evaluated_of(prepared),
+        SequenceDataset.for_training(prepared.train, 20),
+        eval_dataset=evaluated_of(prepared),
         item_titles={item_id: f"{item_id} {EVIL}" for item_id in prepared.item_ids[::2]} if titles else None,
     )
 
@@ -154,7 +154,7 @@ def test_metrics_stand_beside_baselines_of_the_same_users(run, prepared):
 
 def test_codes_and_prefixes_are_counted(run):
     trainer, page = run
-    prefixes = trainer.model.item_codes[:, :-1]
+    prefixes = trainer.model.catalogue.item_codes[:, :-1]
     figures = code_diagnostics(prefixes, 8)
     usage = columns(page.sections["codes"][0])
     assert [row["level"] for row in usage] == ["0", "1"]
@@ -176,7 +176,7 @@ def test_samples_are_what_the_model_recommends(run, prepared, tmp_path):
 
     def recommended(row: int) -> list[int]:
         history = split.sequences[split.offsets[row] : split.offsets[row + 1] - 1]
-        inputs = model.inputs_from_items(torch.from_numpy(history[None, -20:]))
+        inputs = model.catalogue.inputs_from_items(torch.from_numpy(history[None, -20:]))
         return model.recommend(**inputs, top_k=10, num_beams=10)[0][0].tolist()
 
     lucky = split.user_ids.index(re.findall(r"User <i>(.*?)</i>", page.words["samples"])[2])
@@ -300,7 +300,7 @@ def test_an_item_tokenizer_has_a_report_too(prepared, tmp_path):
 def test_reinforcement_learning_stands_beside_where_it_started(prepared, tmp_path):
     trainer = make_grpo_trainer(prepared, tmp_path, max_steps=2, eval_strategy="steps", eval_steps=2)
     trainer.train()
-    evaluated = SequenceDataset(prepared.validation, 20, every_position=False)
+    evaluated = SequenceDataset.for_evaluation(prepared.validation, 20)
     page = read(write_run_report(trainer, prepared, evaluated))
     systems = [row["system"] for row in columns(page.sections["results"][0])]
     assert systems == ["this model", "before this run", "popularity", "transitions"]

@@ -12,7 +12,7 @@ from etegrec_hf import ETEGRecTrainer
 from etegrec_hf.data.sequences import SequenceDataset, WholeSequenceDataset
 from etegrec_hf.data.streamed_sequences import StreamedSequences
 from etegrec_hf.hub.dataset_folder import training_files
-from etegrec_hf.training.recommender.batches import stream_batches
+from etegrec_hf.training.recommender.batches import make_own_batches
 
 
 def samples_in(batches: list[dict]) -> list[tuple]:
@@ -21,7 +21,7 @@ def samples_in(batches: list[dict]) -> list[tuple]:
     return [(*filter(None, history), target) for history, target in rows]
 
 
-PREFIXES = partial(SequenceDataset, max_history=20, every_position=True)
+PREFIXES = partial(SequenceDataset.for_training, max_history=20)
 WINDOWS = partial(WholeSequenceDataset, max_history=6, context=3)
 CAUSAL = {"encoder_attention": "causal"}
 NOTHING_SAVED = {"num_train_epochs": 4, "save_strategy": "no", "load_best_model_at_end": False}
@@ -87,7 +87,7 @@ def test_resuming_within_an_epoch_equals_no_interruption(prepared, files, tmp_pa
     options = SAVED_OFTEN | {"num_train_epochs": 2, "save_total_limit": None} | options
     whole = streamed(prepared, tmp_path / "whole", files, **options)
     whole.train()
-    steps = len(whole.streamed)
+    steps = len(whole.own_batches)
     assert whole.state.global_step == 2 * steps
     at = epoch * steps + steps // 2
     parts = streamed(prepared, tmp_path / "parts", files, **options | {"save_steps": at})
@@ -122,12 +122,12 @@ def test_processes_take_other_batches_and_equally_many(prepared, files, tokens):
     sequences = StreamedSequences(files, prepared.item_ids, PREFIXES, 50)
     arguments = {"max_tokens_per_batch": tokens, "train_batch_size": 7, "seed": 1, "dataloader_drop_last": False}
     parts = [
-        stream_batches(sequences, SimpleNamespace(**arguments, world_size=3, process_index=process), code_length=3)
+        make_own_batches(sequences, SimpleNamespace(**arguments, world_size=3, process_index=process), code_length=3)
         for process in range(3)
     ]
     batches = [list(part) for part in parts]
     assert {len(part) for part in parts} == {len(found) for found in batches} == {len(parts[0])}
-    whole = SequenceDataset(prepared.train, 20, every_position=True)
+    whole = SequenceDataset.for_training(prepared.train, 20)
     samples = Counter(samples_in([whole.__getitems__(list(range(len(whole))))]))
     found = Counter(samples_in([batch for step in zip(*batches) for batch in step]))
     assert not samples - found, "all samples"

@@ -23,11 +23,11 @@ def recorder(seen: list):
             self.trainer = trainer
 
         def on_epoch_begin(self, args, state, control, model=None, **kwargs):
-            self.before, self.codes = sides(model), model.item_codes.clone()
+            self.before, self.codes = sides(model), model.catalogue.item_codes.clone()
 
         def on_epoch_end(self, args, state, control, model=None, **kwargs):
             changed = {side: not unchanged(self.before[side], weights) for side, weights in sides(model).items()}
-            seen.append((self.trainer.phase, changed, not torch.equal(self.codes, model.item_codes)))
+            seen.append((self.trainer.phase, changed, not torch.equal(self.codes, model.catalogue.item_codes)))
 
     return Recorder
 
@@ -53,12 +53,12 @@ def test_a_frozen_tokenizer_leaves_codes_alone(prepared, tmp_path):
     """TIGER: the recommender alone, and the loss of its codes alone."""
     options = {"freeze_tokenizer": True, "warm_epochs": 0, "num_train_epochs": 3}
     trainer = make_trainer(prepared, tmp_path, **options, sia_weight=0, psa_weight=0)
-    before, codes = sides(trainer.model), trainer.model.item_codes.clone()
+    before, codes = sides(trainer.model), trainer.model.catalogue.item_codes.clone()
     trainer.train()
     after = sides(trainer.model)
     assert unchanged(before["tokenizer"], after["tokenizer"])
     assert not unchanged(before["recommender"], after["recommender"])
-    assert torch.equal(codes, trainer.model.item_codes)
+    assert torch.equal(codes, trainer.model.catalogue.item_codes)
     logged = {name for entry in trainer.state.log_history for name in entry if name.startswith("loss_")}
     assert logged == {"loss_code"}
     assert sum("eval_ndcg@10" in entry for entry in trainer.state.log_history) == 3, (
@@ -85,9 +85,9 @@ def test_a_finished_run_can_be_loaded_and_agrees_with_itself(prepared, tmp_path)
     trainer.save_model()
     model = ETEGRecForConditionalGeneration.from_pretrained(tmp_path)
     tokenizer = ETEGRecTokenizer.from_pretrained(tmp_path)
-    model.check_item_ids(tokenizer)
+    model.catalogue.check_tokenizer(tokenizer)
     assert not [path.name for path in tmp_path.iterdir() if path.suffix in (".bin", ".pt", ".pth")], "no pickles"
-    assert torch.equal(model.item_codes, trainer.model.item_codes)
+    assert torch.equal(model.catalogue.item_codes, trainer.model.catalogue.item_codes)
     logs = [entry for entry in trainer.state.log_history if "loss" in entry]
     assert [set(entry) & {"loss_vq", "loss_code"} for entry in logs] == [{"loss_vq"}, {"loss_code"}] * 2
     assert ["loss_sia" in entry and "loss_psa" in entry for entry in logs] == [False, False, True, True], "warm-up"
@@ -251,9 +251,11 @@ def test_the_recommender_loss_by_hand(prepared, tmp_path):
     torch.manual_seed(0)
     loss = trainer.compute_loss(model, batch)
     torch.manual_seed(0)  # the same dropout
-    output = model(**model.inputs_from_items(batch["history"]), labels=model.item_tokens[batch["target"]])
+    output = model(
+        **model.catalogue.inputs_from_items(batch["history"]), labels=model.catalogue.item_tokens[batch["target"]]
+    )
     rows = [0, 3, 1]  # first row of the distinct targets 5, 7, 9
-    item = model.item_tokenizer(model.semantic_embedding[[5, 7, 9]])
+    item = model.item_tokenizer(model.catalogue.semantic_embedding[[5, 7, 9]])
     sequence = model.item_tokenizer.quantizer(output.sequence_projection[rows])
     sia = sequence_item_alignment(sequence.code_logits, item.code_logits)
     psa = preference_semantic_alignment(output.preference_latents[rows], item.reconstruction, 0.2)
@@ -268,8 +270,8 @@ def test_the_tokenizer_loss_by_hand_and_without_dropout(prepared, tmp_path):
     model.train()
     loss = trainer.compute_loss(model, batch)
     assert not model.encoder.training, "the frozen side looks on without dropout"
-    output = model(**model.inputs_from_items(batch["history"]))
-    item = model.item_tokenizer(model.semantic_embedding[[5, 7, 9]])
+    output = model(**model.catalogue.inputs_from_items(batch["history"]))
+    item = model.item_tokenizer(model.catalogue.semantic_embedding[[5, 7, 9]])
     sequence = model.item_tokenizer.quantizer(output.sequence_projection[[0, 3, 1]])
     sia = sequence_item_alignment(sequence.code_logits, item.code_logits)
     psa = preference_semantic_alignment(output.preference_latents[[0, 3, 1]], item.reconstruction)
@@ -327,7 +329,9 @@ def test_evaluation_ranks_what_recommend_returns(prepared, tmp_path):
     items = []
     for start, end in zip(split.offsets[:-1], split.offsets[1:]):
         history = torch.from_numpy(split.sequences[start : end - 1][-20:]).unsqueeze(0)
-        items.append(trainer.model.recommend(**trainer.model.inputs_from_items(history), top_k=10, num_beams=10)[0])
+        items.append(
+            trainer.model.recommend(**trainer.model.catalogue.inputs_from_items(history), top_k=10, num_beams=10)[0]
+        )
     expected = ranking_metrics(torch.cat(items).numpy(), split.targets)
     assert {name: metrics[f"eval_{name}"] for name in expected} == pytest.approx(expected)
 
@@ -438,14 +442,12 @@ def test_alternating_needs_embeddings_and_finetuning_does_not(prepared, tmp_path
 
 def make_trainer_without_embeddings(prepared, folder, arguments):
     model = make_model(random_codes(prepared.n_items, 3, 8), 8)
-    model.semantic_embedding = None
-    train, validation = (
-        SequenceDataset(split, 20, every_position=name == "train")
-        for name, split in (("train", prepared.train), ("validation", prepared.validation))
-    )
+    model.catalogue.semantic_embedding = None
+    train = SequenceDataset.for_training(prepared.train, 20)
+    validation = SequenceDataset.for_evaluation(prepared.validation, 20)
     options = {"num_train_epochs": 2, "num_beams": 10, "use_cpu": True, "save_strategy": "no"}
     options |= {"load_best_model_at_end": False, "disable_tqdm": True, "early_stopping_patience": None}
-    return ETEGRecTrainer(model, arguments(str(folder), **options), prepared.item_ids, train, validation)
+    return ETEGRecTrainer(model, arguments(str(folder), **options), prepared.item_ids, train, eval_dataset=validation)
 
 
 def test_bf16_evaluates_under_autocast(prepared, tmp_path, monkeypatch):

@@ -20,14 +20,14 @@ def trainer_of(prepared, output_dir, train_dataset=None, **arguments) -> ETEGRec
     codes = random_codes(prepared.n_items, 3, 8)
     causal = isinstance(train_dataset, WholeSequenceDataset)
     model = make_model(codes, 8, encoder_attention="causal" if causal else "bidirectional", max_history=10)
-    model.set_semantic_embedding(torch.from_numpy(prepared.embeddings))
+    model.catalogue.set_semantic_embedding(torch.from_numpy(prepared.embeddings))
     settings = {"num_train_epochs": 2, "per_device_train_batch_size": 128, "num_beams": 10, "use_cpu": True}
     return ETEGRecTrainer(
         model,
         ETEGRecTrainingArguments(str(output_dir), **(settings | arguments)),
         prepared.item_ids,
-        train_dataset or SequenceDataset(prepared.train, 10, every_position=True),
-        SequenceDataset(prepared.validation, 10, every_position=False),
+        train_dataset or SequenceDataset.for_training(prepared.train, 10),
+        eval_dataset=SequenceDataset.for_evaluation(prepared.validation, 10),
     )
 
 
@@ -38,7 +38,7 @@ def lines_of(capsys) -> list[str]:
 
 def test_lines_tell_phase_step_speed_and_loss(prepared, tmp_path, capsys):
     trainer = trainer_of(prepared, tmp_path, logging_strategy="steps", logging_steps=2)
-    steps = trainer._batches_an_epoch()
+    steps = trainer.batches_per_epoch()
     trainer.train()
     lines = lines_of(capsys)
     assert re.match(rf"tokenizer phase 2/{2 * steps}, .*loss \d", lines[0])
@@ -56,9 +56,9 @@ def test_the_speed_counts_targets(prepared, tmp_path):
     whole = WholeSequenceDataset(prepared.train, 10, context=5)
     trainer = trainer_of(prepared, tmp_path, whole)
     targets = sum(int((whole[index]["labels"] > 0).sum()) for index in range(len(whole)))
-    assert trainer.samples_an_epoch() == whole.n_targets == targets > len(whole)
-    dataset = SequenceDataset(prepared.train, 10, every_position=True)
-    assert trainer_of(prepared, tmp_path, dataset).samples_an_epoch() == len(dataset) == targets
+    assert trainer.samples_per_epoch() == whole.n_targets == targets > len(whole)
+    dataset = SequenceDataset.for_training(prepared.train, 10)
+    assert trainer_of(prepared, tmp_path, dataset).samples_per_epoch() == len(dataset) == targets
 
 
 def test_no_bar_is_no_line(prepared, tmp_path, capsys):

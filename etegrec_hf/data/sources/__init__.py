@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
+from ..checks import check_choice
 from .amazon import EDITIONS, read_amazon
 from .etegrec import read_etegrec
 from .json_rows import read_jsonl
@@ -47,8 +48,7 @@ def read_source(path: str | Path, format: str, options: SourceOptions) -> Source
         ValueError: an unknown format, an option that means nothing to it, or broken data.
         ConnectionError: the Hub can't be reached.
     """
-    if format not in READERS:
-        raise ValueError(f"`format` is {format!r}; choose one of {', '.join(READERS)}.")
+    check_choice("format", format, READERS)
     reader = READERS[format]
     for field in fields(options):
         value = getattr(options, field.name)

@@ -50,9 +50,9 @@ def texts_reader(
             table = _read_table(path, suffix, malformed, options, aliases)
             entries = _entries(table, options.item_column, item_ids, path)
             fields = text_columns(table.column_names, options, aliases)
-        told = texts_of_entries(entries, options.item_column, item_ids, fields, malformed)
+        of_file = texts_of_entries(entries, options.item_column, item_ids, fields, malformed)
         malformed.check(options.max_malformed)
-        return {item_id: texts.get(item_id, {}) | told.get(item_id, {}) for item_id in {**texts, **told}}
+        return {item_id: texts.get(item_id, {}) | of_file.get(item_id, {}) for item_id in {**texts, **of_file}}
 
     return read_texts, [malformed]
 

@@ -57,11 +57,8 @@ def _with_texts(source: Source, movies: Path, parse: Callable, options: SourceOp
     malformed = Malformed(movies)
 
     def read_texts(item_ids: Collection[str]) -> Texts:
-        entries = (
-            (number, {"item": item, "title": title, "categories": [genre for genre in genres if genre != NO_GENRES]})
-            for number, item, title, genres in parse(movies, malformed)
-        )
-        texts = texts_of_entries(entries, "item", item_ids, {"title": "title", "categories": "categories"}, malformed)
+        fields = {"title": "title", "categories": "categories"}
+        texts = texts_of_entries(parse(movies, malformed), "item", item_ids, fields, malformed)
         malformed.check(options.max_malformed)
         return texts
 
@@ -89,22 +86,27 @@ def _text(line: bytes) -> str:
         return line.decode("latin-1")
 
 
-def _movies_100k(path: Path, malformed: Malformed) -> Iterator[tuple[int, str, str, list[str]]]:
+def _entry(item: str, title: str, genres: list[str]) -> dict:
+    """Returns a movie as an object of a metadata file."""
+    return {"item": item, "title": title, "categories": [genre for genre in genres if genre != NO_GENRES]}
+
+
+def _movies_100k(path: Path, malformed: Malformed) -> Iterator[tuple[int, dict]]:
     for number, (item, title, _, _, _, *flags) in _fields(path, "|", 5 + len(GENRES), malformed):
-        yield number, item, title, [genre for genre, flag in zip(GENRES, flags) if flag == "1"]
+        yield number, _entry(item, title, [genre for genre, flag in zip(GENRES, flags) if flag == "1"])
 
 
-def _movies_1m(path: Path, malformed: Malformed) -> Iterator[tuple[int, str, str, list[str]]]:
+def _movies_1m(path: Path, malformed: Malformed) -> Iterator[tuple[int, dict]]:
     for number, (item, title, genres) in _fields(path, "::", 3, malformed):
-        yield number, item, title, genres.split("|")
+        yield number, _entry(item, title, genres.split("|"))
 
 
-def _movies_32m(path: Path, malformed: Malformed) -> Iterator[tuple[int, str, str, list[str]]]:
+def _movies_32m(path: Path, malformed: Malformed) -> Iterator[tuple[int, dict]]:
     lines = csv.reader(map(_text, raw_lines(path)))
     next(lines, None)
     for fields in lines:
         malformed.rows += 1
         if len(fields) == 3:
-            yield lines.line_num, fields[0], fields[1], fields[2].split("|")
+            yield lines.line_num, _entry(fields[0], fields[1], fields[2].split("|"))
         else:
             malformed.add(lines.line_num, f"{len(fields)} cells instead of 3")

@@ -261,7 +261,7 @@ def _texts_of_rows(table: pa.Table, item_ids: np.ndarray, item_rows: np.ndarray,
         rows = np.flatnonzero(there.to_numpy())[::-1]
         first = np.full(len(item_ids), -1)
         first[item_rows[rows]] = rows  # of several writes to one place the last, the first row's, stays
-        told = first >= 0
-        for item_id, value in zip(item_ids[told], values.take(pa.array(first[told])).to_pylist()):
+        has_text = first >= 0
+        for item_id, value in zip(item_ids[has_text], values.take(pa.array(first[has_text])).to_pylist()):
             add_texts(texts, item_id, {field: value}, {field: field})
     return texts

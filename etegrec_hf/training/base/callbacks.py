@@ -1,10 +1,12 @@
-"""What happens at the borders of epochs."""
+"""Callbacks of all trainings: borders of epochs, SIGTERM, and the time that training takes."""
 
 import signal
 import threading
+import time
 
 import torch
 from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
 
 
 class EpochBorderCallback(TrainerCallback):
@@ -28,36 +30,36 @@ class EpochBorderCallback(TrainerCallback):
 class TerminationCallback(TrainerCallback):
     """Ends training on SIGTERM: with a checkpoint as soon as one can be resumed exactly, and exit status 143.
 
-    A second SIGTERM ends the process at once. In several processes, all end together as soon as one was told to.
+    A second SIGTERM ends the process at once. Several processes end together as soon as one of them gets the signal.
 
     Args:
-        trainer (`Trainer`): whose processes agree.
+        trainer (`Trainer`): its processes agree.
     """
 
     def __init__(self, trainer):
         self.trainer = trainer
-        self.told = self.ending = False
+        self.is_requested = self.is_ending = False
         self.handler = None
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.told = self.ending = False
+        self.is_requested = self.is_ending = False
         if threading.current_thread() is threading.main_thread():  # no other may handle signals
             self.handler = signal.signal(signal.SIGTERM, self.note)
 
     def note(self, number, frame) -> None:
         """Remembers that SIGTERM came."""
-        self.told = True
+        self.is_requested = True
         signal.signal(signal.SIGTERM, self.handler)
 
     def on_step_end(self, args, state, control, **kwargs):
         if args.world_size > 1:
-            told = torch.tensor(float(self.told), device=args.device)
-            self.told = self.trainer.accelerator.reduce(told, "sum").item() > 0
-        if self.told:
-            self.ending = control.should_save = True
+            requests = torch.tensor(float(self.is_requested), device=args.device)
+            self.is_requested = self.trainer.accelerator.reduce(requests, "sum").item() > 0
+        if self.is_requested:
+            self.is_ending = control.should_save = True
 
     def on_save(self, args, state, control, **kwargs):
-        if self.ending:
+        if self.is_ending:
             raise SystemExit(128 + signal.SIGTERM)
 
     def close(self) -> None:
@@ -65,3 +67,23 @@ class TerminationCallback(TrainerCallback):
         if self.handler is not None:
             signal.signal(signal.SIGTERM, self.handler)
             self.handler = None
+
+
+class StageClock(TrainerCallback, ExportableState):
+    """Counts the seconds of training, those before an interruption too."""
+
+    def __init__(self):
+        self.seconds_before, self.started = 0.0, None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.started = time.perf_counter()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.seconds_before, self.started = self.seconds, None
+
+    @property
+    def seconds(self) -> float:
+        return self.seconds_before + (time.perf_counter() - self.started if self.started is not None else 0.0)
+
+    def state(self) -> dict:
+        return {"args": {}, "attributes": {"seconds_before": round(self.seconds, 1)}}

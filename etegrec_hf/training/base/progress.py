@@ -1,4 +1,4 @@
-"""What a training run shows while it goes on."""
+"""The progress of a run on a terminal or in a log file."""
 
 from rich.progress import TaskID
 from transformers import TrainerCallback
@@ -6,19 +6,18 @@ from transformers.trainer_utils import has_length
 
 from ...data.progress import WorkProgress
 
-# Of a log; the bar says it already, or nobody reads it there
-UNTOLD = ("total_flos", "epoch", "step", "grad_norm", "learning_rate")
-UNTOLD_PARTS = ("runtime", "_per_second", "train_loss", "num_tokens")
+# Entries of a log that the bar shows already, or that nobody reads there
+HIDDEN = ("total_flos", "epoch", "step", "grad_norm", "learning_rate")
+HIDDEN_PARTS = ("runtime", "_per_second", "train_loss", "num_tokens")
 
 
 class TrainingProgressCallback(TrainerCallback):
-    """Shows phase, step, samples a second, the time that is left and the last loss, in place of transformers' bar.
+    """Shows phase, step, samples per second, remaining time and the last loss, in place of transformers' bar.
 
-    A line is printed whenever something is logged; on a terminal a bar stands below. Only the main process shows it.
+    A line is printed whenever something is logged; on a terminal it is above a bar. Only the main process shows it.
 
     Args:
-        trainer ([`SafeCheckpoints`]): its `progress_title` names the phase, and an epoch has `samples_an_epoch()`
-            samples, counted by the name `unit`.
+        trainer ([`BaseTrainer`]): its `progress_title` names the phase; `samples_per_epoch()` are counted as `unit`.
     """
 
     def __init__(self, trainer):
@@ -38,7 +37,7 @@ class TrainingProgressCallback(TrainerCallback):
     def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
         self.close()
         steps = len(train_dataloader) / args.gradient_accumulation_steps  # of an epoch
-        samples = self.trainer.samples_an_epoch() / steps
+        samples = self.trainer.samples_per_epoch() / steps
         self.progress.start()
         self.training = self.progress.begin(
             self.trainer.progress_title, state.max_steps, self.trainer.unit, samples, state.global_step
@@ -68,16 +67,16 @@ class TrainingProgressCallback(TrainerCallback):
             self.evaluation = None
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        told = {name.removeprefix("eval_"): f"{value:.4g}" for name, value in logs.items() if is_told(name, value)}
-        if self.training is not None and told:
+        figures = {name.removeprefix("eval_"): f"{value:.4g}" for name, value in logs.items() if is_shown(name, value)}
+        if self.training is not None and figures:
             if "loss" in logs:
-                self.progress.update(self.training, note=f"loss {told['loss']}")
-            self.progress.tell(self.training, ", ".join(f"{name} {value}" for name, value in told.items()))
+                self.progress.update(self.training, note=f"loss {figures['loss']}")
+            self.progress.tell(self.training, ", ".join(f"{name} {value}" for name, value in figures.items()))
 
     def on_train_end(self, args, state, control, **kwargs):
         self.close()
 
 
-def is_told(name: str, value: object) -> bool:
-    """Whether a line tells this entry of a log."""
-    return isinstance(value, int | float) and name not in UNTOLD and not any(part in name for part in UNTOLD_PARTS)
+def is_shown(name: str, value: object) -> bool:
+    """Whether a line shows this entry of a log."""
+    return isinstance(value, int | float) and name not in HIDDEN and not any(part in name for part in HIDDEN_PARTS)

@@ -7,27 +7,27 @@ from ...data.sequences import SequenceDataset
 from ...evaluation.baselines import baselines
 from ...evaluation.sample_recommendations import sample_recommendations
 from ...hub.report import Report, RunLog, write_report
-from .recording import RecordedTraining
+from .trainer import BaseTrainer
 
 LISTED = 10  # sample recommendations
 
 
 def write_run_report(
-    trainer: RecordedTraining,
+    trainer: BaseTrainer,
     data: PreparedDataset | None = None,
     evaluated: SequenceDataset | None = None,
     folder: str | Path | None = None,
-    earlier: tuple[RecordedTraining, ...] = (),
+    earlier: tuple[BaseTrainer, ...] = (),
     test: dict[str, dict[str, float]] | None = None,
 ) -> Path:
     """Writes `report.html` of a run that has ended, with all that it and the runs it was resumed from logged.
 
     Args:
-        trainer ([`RecordedTraining`]): its model is put into eval mode.
+        trainer ([`BaseTrainer`]): its model is put into eval mode.
         data ([`PreparedDataset`], *optional*): over the model's catalogue, for baselines and sample recommendations.
         evaluated ([`SequenceDataset`], *optional*): the samples of `data.validation` that were evaluated on.
         folder (`str` or `Path`, *optional*): to write into; by default the run's output folder.
-        earlier (`tuple[RecordedTraining]`, *optional*): runs before, whose curves are shown too.
+        earlier (`tuple[BaseTrainer]`, *optional*): runs before, whose curves are shown too.
         test (`dict[str, dict[str, float]]`, *optional*): test metrics by system, this model first.
 
     Returns:

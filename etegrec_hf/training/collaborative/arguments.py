@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from ...data.checks import check_positive
 from ..base.arguments import RankedTrainingArguments
 
 
@@ -28,8 +29,7 @@ class CollaborativeSizes:
 
     def __post_init__(self):
         for name in ("width", "num_layers", "num_heads", "max_history"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; give 1 or more.")
+            check_positive(name, getattr(self, name))
         if self.width % self.num_heads:
             raise ValueError(f"`width` is {self.width} and `num_heads` {self.num_heads}; give heads of one width.")
         if not 0 <= self.dropout_rate < 1:

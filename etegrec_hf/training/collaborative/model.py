@@ -33,6 +33,6 @@ def collaborative_embedding(model: GPT2LMHeadModel, data: PreparedDataset) -> np
     Items that training sequences don't hold are 0: nothing is known of them.
     """
     values = model.get_input_embeddings().weight.detach().float().cpu().numpy()[1:].copy()
-    known = np.bincount(data.train.sequences, minlength=data.n_items + 1)[1:] > 0
-    values[~known] = 0
+    is_trained = data.item_counts[1:] > 0
+    values[~is_trained] = 0
     return values

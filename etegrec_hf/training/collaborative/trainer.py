@@ -9,19 +9,24 @@ from transformers import EarlyStoppingCallback, GPT2LMHeadModel
 from ...data.prepared import PreparedDataset
 from ...data.sequences import LengthGroupedSampler, SequenceDataset, WholeSequenceDataset, as_batch
 from ...evaluation.collaborative import ITEM_IDS, best_items, check_items, next_item_scores
-from ...evaluation.metrics import KS
+from ...evaluation.metrics import KS, rank
 from ...hub.model_folder import check_files
-from ..base.checkpoints import SafeCheckpoints
-from ..recommender.trainer import rank
+from ..base.recording import validation_metrics
+from ..base.trainer import BaseTrainer
 from .arguments import CollaborativeSizes, CollaborativeTrainingArguments
 
 
-class CollaborativeTrainer(SafeCheckpoints):
+class CollaborativeTrainer(BaseTrainer):
     """Trains a causal model to foretell each item of the training sequences, by a softmax over all items.
 
-    What differs from transformers' Trainer: `compute_loss` (labels stand below their position), the sampler (batches
-    of like length), `prediction_step` (ranked items instead of logits), and what is saved (the item ids beside the
-    model). Only training sequences are learned from; the validation targets choose the epoch that is kept.
+    What it overrides of transformers' Trainer besides what [`BaseTrainer`] does, and why:
+
+    - `compute_loss`: labels stand below their position.
+    - `_get_train_sampler`: batches hold sequences of like length.
+    - `prediction_step`: evaluation ranks items.
+
+    The item ids are written beside the model, in the place of a training record. Only training sequences are learned
+    from; the validation targets choose the epoch that is kept.
 
     Args:
         model (`GPT2LMHeadModel`): see [`build_collaborative_model`].
@@ -44,7 +49,7 @@ class CollaborativeTrainer(SafeCheckpoints):
             model=model,
             args=args,
             train_dataset=WholeSequenceDataset(data.train, model.config.n_positions),
-            eval_dataset=SequenceDataset(data.validation, model.config.n_positions, every_position=False),
+            eval_dataset=SequenceDataset.for_evaluation(data.validation, model.config.n_positions),
             data_collator=as_batch,
             compute_metrics=rank,
             **kwargs,
@@ -56,28 +61,28 @@ class CollaborativeTrainer(SafeCheckpoints):
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
 
     def check_checkpoint(self, folder: str) -> None:
-        """Also whether it is of these items.
+        """Checks also that the checkpoint is of these items.
 
         Raises:
-            FileNotFoundError: it doesn't say.
-            ValueError: it isn't.
+            FileNotFoundError: it names no items.
+            ValueError: it names others.
         """
         check_files(folder, (ITEM_IDS,))
         check_items(json.loads(Path(folder, ITEM_IDS).read_text(encoding="utf-8")), self.item_ids, folder)
         super().check_checkpoint(folder)
 
-    def samples_an_epoch(self) -> int:
-        """Targets of all windows."""
+    def samples_per_epoch(self) -> int:
+        """Returns the targets of all windows."""
         return self.train_dataset.n_targets
 
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
-        """Mean cross-entropy over the positions that have a target; batches of like length have few others."""
+        """Returns the mean cross-entropy over positions that have a target, as most have in batches of like length."""
         logits = model(input_ids=inputs["input_ids"], use_cache=False).logits  # [B, T, 1 + n_items]
         loss = F.cross_entropy(logits.flatten(0, 1), inputs["labels"].flatten(), ignore_index=0)
         return (loss, None) if return_outputs else loss
 
     def prediction_step(self, model, inputs, prediction_loss_only: bool, ignore_keys=None):
-        """Ranked item indices `[batch, listed]` and targets `[batch]`."""
+        """Returns ranked item indices `[batch, listed]` and targets `[batch]`."""
         inputs = self._prepare_inputs(inputs)
         scores = next_item_scores(self.accelerator.unwrap_model(model), inputs["history"])
         return None, best_items(scores, max(KS)), inputs["target"]
@@ -86,30 +91,23 @@ class CollaborativeTrainer(SafeCheckpoints):
         dataset = train_dataset if train_dataset is not None else self.train_dataset
         return LengthGroupedSampler(dataset.lengths, self.args.train_batch_size, seed=self.args.seed)
 
-    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
-        super()._save(output_dir, state_dict)
-        text = json.dumps(self.item_ids, ensure_ascii=False) + "\n"
-        Path(output_dir or self.args.output_dir, ITEM_IDS).write_text(text, encoding="utf-8")
+    def write_beside(self, folder: Path) -> None:
+        """Writes the item ids beside the model."""
+        (folder / ITEM_IDS).write_text(json.dumps(self.item_ids, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def describe_training(trainer: CollaborativeTrainer, sizes: CollaborativeSizes) -> dict:
-    """How a collaborative embedding was made, for whoever wants to repeat it."""
-    best = trainer.state.best_global_step if trainer.args.load_best_model_at_end else None
-    kept = best or trainer.state.global_step
-    validation = {
-        name.removeprefix("eval_"): round(value, 5)
-        for entry in trainer.state.log_history
-        if entry["step"] == kept
-        for name, value in entry.items()
-        if "@10" in name
-    }
-    args = trainer.args
+    """Returns how a collaborative embedding was made, for whoever wants to repeat it."""
+    args, state = trainer.args, trainer.state
+    best = state.best_global_step if args.load_best_model_at_end else None
+    step = best or state.global_step
+    metrics = validation_metrics(state.log_history).get(step, {})
     return {
         "method": "causal item-sequence model, softmax over all items",
         **{name: getattr(sizes, name) for name in ("num_layers", "num_heads", "dropout_rate", "max_history")},
         "learning_rate": args.learning_rate,
         "batch_size": args.train_batch_size,
-        "steps": kept,
+        "steps": step,
         "seed": args.seed,
-        "validation": validation,
+        "validation": {name: round(value, 5) for name, value in metrics.items() if "@10" in name},
     }

@@ -131,15 +131,15 @@ class ETEGRecGRPOConfig(GRPOConfig):
                     f"`{name}` is {getattr(self, name)!r}, an option of TRL that has no meaning for a recommender; "
                     f"leave it at {value!r}."
                 )
-        if self.steps_a_generation % self.gradient_accumulation_steps:
+        if self.batches_per_round % self.gradient_accumulation_steps:
             raise ValueError(
-                f"a round of completions is {self.steps_a_generation} batches (`steps_per_generation` times "
+                f"a round of completions is {self.batches_per_round} batches (`steps_per_generation` times "
                 f"`num_iterations`) and `gradient_accumulation_steps` {self.gradient_accumulation_steps}; an update "
                 "must not mix rounds: make the first a multiple of the second."
             )
         self.early_stopping_patience = check_patience(self.early_stopping_patience, self.eval_strategy)
 
     @property
-    def steps_a_generation(self) -> int:
+    def batches_per_round(self) -> int:
         """Batches that one round of completions is trained on, over all its iterations."""
         return self.steps_per_generation * self.num_iterations

@@ -22,7 +22,7 @@ from transformers import GPT2LMHeadModel
 from ...data.prepared import PreparedDataset
 from ...data.transitions import transition_weights
 from ...evaluation.collaborative import next_item_scores
-from ...models.item_transitions import DECAY, RECENT
+from ...models.item_transitions import RECENT, recent_items
 
 
 class HitReward:
@@ -59,12 +59,14 @@ class SemanticReward:
     __name__ = "semantic"
 
     def __init__(self, model):
-        if model.semantic_embedding is None or not model.semantic_embedding.any():
+        if model.catalogue.semantic_embedding is None or not model.catalogue.semantic_embedding.any():
             raise ValueError(
                 "the reward 'semantic' compares items by `semantic_embedding`, and the model holds none "
                 "(`has_semantic_embedding` is False, or none were set); load one that does, or leave the reward out."
             )
-        self.directions = torch.nn.functional.normalize(model.semantic_embedding.detach().float().cpu(), dim=1)
+        self.directions = torch.nn.functional.normalize(
+            model.catalogue.semantic_embedding.detach().float().cpu(), dim=1
+        )
 
     def __call__(self, completions: list[int], target: list[int], **columns) -> list[float]:
         return (self.directions[completions] * self.directions[target]).sum(1).tolist()
@@ -80,7 +82,7 @@ class PrefixReward:
     __name__ = "prefix"
 
     def __init__(self, model):
-        self.item_tokens = model.item_tokens.cpu()
+        self.item_tokens = model.catalogue.item_tokens.cpu()
 
     def __call__(self, completion_ids: list[list[int]], target: list[int], **columns) -> list[float]:
         right = torch.tensor(completion_ids) == self.item_tokens[target]  # [completions, L]
@@ -150,8 +152,8 @@ class CollaborativeReward:
     @torch.no_grad()
     def __call__(self, prompts: list, completions: list[int], **columns) -> list[float]:
         read = self.model.config.n_positions
-        kept = [torch.tensor(prompt[-read:]) for prompt in prompts]
-        histories, row = torch.unique(pad_sequence(kept, batch_first=True), dim=0, return_inverse=True)
+        recent = [torch.tensor(prompt[-read:]) for prompt in prompts]
+        histories, row = torch.unique(pad_sequence(recent, batch_first=True), dim=0, return_inverse=True)
         scores = next_item_scores(self.model, histories.to(self.model.device)).cpu()  # [histories, n_items + 1]
         scores[:, 0] = scores[:, 1:].amin(1)  # a non-item's
         return (scores[row, completions] - scores[:, 1:].logsumexp(1)[row]).tolist()
@@ -175,11 +177,11 @@ class TransitionReward:
         self.weights, self.floor = transition_weights(data), floor
 
     def __call__(self, prompts: list, completions: list[int], **columns) -> list[float]:
-        newest_first = [torch.tensor(prompt[: -RECENT - 1 : -1]) for prompt in prompts]
-        recent = pad_sequence(newest_first, batch_first=True).numpy()  # [completions, up to 10], 0 for none
+        last = pad_sequence([torch.tensor(prompt[-RECENT:]) for prompt in prompts], batch_first=True)
+        recent, decay = (part.numpy() for part in recent_items(last))  # [completions, up to 10], 0 for none
         items = np.broadcast_to(np.array(completions)[:, None], recent.shape)
-        votes = self.weights[recent - 1, items - 1] * ((recent > 0) & (items > 0))
-        return np.log(votes @ DECAY ** np.arange(recent.shape[1]) + self.floor).tolist()
+        votes = self.weights[recent - 1, items - 1] * (items > 0)
+        return np.log((votes * decay).sum(1) + self.floor).tolist()
 
 
 class PopularityPenalty:
@@ -204,6 +206,11 @@ class PopularityPenalty:
 
 WEIGHTS = {"semantic": 0.5}  # by default, the seed's; 1 for others
 REWARDS = ("hit", "semantic", "prefix", "rank", "transitions", "collaborative", "popularity_penalty")
+
+
+def default_weights(names: list[str]) -> list[float]:
+    """Returns the weights of rewards that are given none."""
+    return [WEIGHTS.get(name, 1.0) for name in names]
 
 
 def make_reward(
@@ -244,5 +251,5 @@ def make_reward(
                 )
             return CollaborativeReward(collaborative_model)
         case "popularity_penalty":
-            return PopularityPenalty(np.bincount(data.train.sequences, minlength=data.n_items + 1))
+            return PopularityPenalty(data.item_counts)
     raise ValueError(f"there is no reward {name!r}; choose among {', '.join(REWARDS)}.")

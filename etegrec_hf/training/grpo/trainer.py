@@ -15,12 +15,11 @@ from transformers.utils import logging
 from trl import GRPOTrainer
 
 from ...data.sequences import SequenceDataset
-from ...evaluation.metrics import KS, ranking_metrics, spread_metrics
-from ...hub.training_record import TrainingRecord
-from ...models.beam_search import BeamDecoder
+from ...evaluation.metrics import KS, rank, spread_metrics
 from ...models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ...models.tokenization_etegrec import ETEGRecTokenizer
-from ..base.recording import RecordedTraining
+from ..base.recording import validation_metrics
+from ..base.trainer import BaseTrainer
 from .arguments import ETEGRecGRPOConfig
 from .callbacks import GenerationBorderCallback, StartingPointCallback
 from .policy import CodePolicy, encode_distinct
@@ -31,10 +30,10 @@ logger = logging.get_logger(__name__)
 SAME_REWARD = 1e-6  # a group whose rewards lie within this is one whose rewards are equal
 
 
-class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
+class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
     """Trains a recommender by rewards of what it recommends.
 
-    What differs from TRL's trainer:
+    What it overrides of TRL's trainer besides what [`BaseTrainer`] does, and why:
 
     - `_tokenize_prompts`, `_generate_single_turn`, `_generate`: a history becomes its codes, a group of completions is
       found with one pass over its history, and a completion is an item index.
@@ -43,7 +42,9 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
     - `_calculate_rewards`, `_generate_and_score_completions`, `compute_loss`: groups whose rewards are all equal are
       left out and counted, and groups stay whole when TRL shuffles completions.
     - `_get_train_sampler`: histories of like length, in an order that a resumed run finds again.
-    - `prediction_step`, `_get_eval_sampler`: ranked items of each user instead of completions and their rewards.
+    - `prediction_step`, `_get_eval_sampler`: evaluation ranks items instead of rewarding completions.
+    - `_init_training_state`: a resumed run generates new completions where they are due.
+    - `log`: figures of completions' lengths are left out, and a run that learns nothing says so.
 
     Codes stand still, and so do the item tokenizer and the adapters that align with it.
 
@@ -78,14 +79,13 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
         train_dataset: SequenceDataset | Dataset,
         eval_dataset: SequenceDataset | Dataset | None = None,
         processing_class: ETEGRecTokenizer | None = None,
-        record: TrainingRecord | None = None,
         **kwargs,
     ):
         if processing_class is None:
             raise ValueError(
                 "`processing_class` is None; give the model's `ETEGRecTokenizer`, which is saved with it."
             )
-        model.check_item_ids(processing_class)
+        model.catalogue.check_tokenizer(processing_class)
         code_length = model.config.code_length
         if args.max_completion_length not in (None, code_length):
             raise ValueError(
@@ -98,7 +98,7 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
                 "`constrained` is False and the model's `constrained_softmax` True: its probabilities are shared "
                 "among items alone; leave `constrained` at True."
             )
-        distinct = model.code_trie.n_items if args.constrained else model.config.codebook_size**code_length
+        distinct = model.catalogue.trie.n_items if args.constrained else model.config.codebook_size**code_length
         if args.rollout != "sample" and distinct < args.num_generations:
             raise ValueError(
                 f"`num_generations` is {args.num_generations} and `rollout` {args.rollout!r}, which needs as many "
@@ -119,10 +119,10 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
         reference = copy.deepcopy(model).requires_grad_(False) if args.beta else None
         rewards = list(reward_funcs) if isinstance(reward_funcs, (list, tuple)) else [reward_funcs]
         for reward in rewards:
-            made_for = getattr(reward, "num_generations", args.num_generations)
-            if made_for != args.num_generations:
+            group_size = getattr(reward, "num_generations", args.num_generations)
+            if group_size != args.num_generations:
                 raise ValueError(
-                    f"the reward {name_of(reward)!r} was made for groups of {made_for} and "
+                    f"the reward {name_of(reward)!r} was made for groups of {group_size} and "
                     f"`num_generations` is {args.num_generations}; make it for the same."
                 )
         beta, args.beta = args.beta, 0.0  # with one above 0, TRL would load a reference as a causal language model
@@ -130,7 +130,6 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
             super().__init__(
                 model,
                 args,
-                record=record,
                 reward_funcs=[checked(reward) for reward in rewards],
                 processing_class=processing_class,
                 **datasets,
@@ -143,10 +142,10 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
         if reference is not None:
             self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
         self.policy = CodePolicy(model, args.temperature, args.top_k, args.constrained)
-        self.compute_metrics = self.rank
+        self.compute_metrics = self.rank_and_spread
         self._log_probability: list[float] = []  # of the newest completions
         self._is_learned: torch.Tensor  # [groups of the newest completions on this device] whose rewards differ
-        self.add_callback(GenerationBorderCallback(args.steps_a_generation))
+        self.add_callback(GenerationBorderCallback(args.batches_per_round))
         self.add_callback(StartingPointCallback(self))
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
@@ -165,19 +164,16 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
         ids = pad_sequence([torch.tensor(ids) for ids in prompt_ids[::num_generations]], batch_first=True)
         ids = ids.to(self.accelerator.device)  # [groups, tokens]
         with torch.no_grad(), self.accelerator.autocast():
-            decoder = BeamDecoder(core.decoder, *encode_distinct(core, ids, (ids > 0).long()))
-            codes, log_p = self.policy.roll_out(
-                decoder, core._level_logits, self.args.rollout, num_generations, core.repeats_of(ids)
-            )
+            encoded = encode_distinct(core, ids, (ids > 0).long())
+            codes, log_p = self.policy.roll_out(encoded, self.args.rollout, num_generations)
         self._log_probability = log_p.flatten().tolist()
-        return (codes + core._level_offsets()).flatten(0, 1).tolist(), None
+        return core.config.layout.token_ids(codes).flatten(0, 1).tolist(), None
 
     def _generate(self, prompts: list):
         """Completions as item indices, 0 for codes that are nobody's."""
         prompt_ids, completion_ids, tool_mask, _, *rest = super()._generate(prompts)
         core = self.accelerator.unwrap_model(self.model_wrapped)
-        codes = torch.tensor(completion_ids, device=core.device) - core._level_offsets()
-        trie = core.code_trie
+        codes, trie = core.config.layout.codes(torch.tensor(completion_ids, device=core.device)), core.catalogue.trie
         return prompt_ids, completion_ids, tool_mask, trie.item(trie.walk(codes)).tolist(), *rest
 
     def _get_per_token_logps_and_entropies(
@@ -206,9 +202,14 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
             learned[0] = True  # all devices run forward and backward, whether or not they have something to learn
         histories, mask = (tensor[::group, :-code_length][learned] for tensor in (input_ids, attention_mask))
         with self.accelerator.autocast():
-            states, mask = encode_distinct(core, histories, mask)
-            logits = model(histories, mask, labels[learned], encoder_outputs=(states,)).logits
-        scored = self.policy.log_probs(logits, labels[learned] - core._level_offsets())
+            encoded = encode_distinct(core, histories, mask)
+            logits = model(
+                encoded.input_ids,
+                encoded.attention_mask,
+                candidates=labels[learned],
+                encoder_outputs=(encoded.states,),
+            ).logits
+        scored = self.policy.log_probs(logits, core.config.layout.codes(labels[learned]))
         log_probs, entropies = (part.new_zeros(labels.shape).index_put((learned,), part) for part in scored)
         return log_probs.flatten(0, 1), entropies.flatten(0, 1)
 
@@ -271,9 +272,7 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
         if not self.shuffle_dataset:
             return super()._get_train_sampler(dataset)
         histories = self.args.generation_batch_size // self.num_generations
-        return GroupSampler(
-            self.lengths, histories, self.num_generations, self.args.steps_a_generation, self.args.seed
-        )
+        return GroupSampler(self.lengths, histories, self.num_generations, self.args.batches_per_round, self.args.seed)
 
     def _get_eval_sampler(self, eval_dataset) -> Sampler:
         return SequentialSampler(eval_dataset)
@@ -285,16 +284,15 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
         targets = torch.tensor([row["target"] for row in inputs], device=core.device)
         with self.accelerator.autocast():
             items, _ = core.recommend(
-                **core.inputs_from_items(pad_sequence(histories, batch_first=True).to(core.device)),
+                **core.catalogue.inputs_from_items(pad_sequence(histories, batch_first=True).to(core.device)),
                 top_k=min(max(KS), self.args.num_beams),
                 num_beams=self.args.num_beams,
             )
         return None, items, targets
 
-    def rank(self, prediction: EvalPrediction) -> dict[str, float]:
-        """Ranking metrics, and how widely the lists spread over the catalogue."""
-        items = prediction.predictions
-        return ranking_metrics(items, prediction.label_ids) | spread_metrics(items, self.item_counts)
+    def rank_and_spread(self, prediction: EvalPrediction) -> dict[str, float]:
+        """Returns ranking metrics, and how widely the lists spread over the catalogue."""
+        return rank(prediction) | spread_metrics(prediction.predictions, self.item_counts)
 
     def _init_training_state(self, *args, **kwargs) -> tuple[int, int]:
         position = super()._init_training_state(*args, **kwargs)
@@ -305,24 +303,20 @@ class ETEGRecGRPOTrainer(RecordedTraining, GRPOTrainer):
     # Records
 
     def prefixes(self) -> torch.LongTensor:
-        return self.model.item_codes[:, :-1]
+        """Returns the items' codes without suffix, `[n_items, levels]`."""
+        return self.model.catalogue.item_codes[:, :-1]
 
     def validation_rows(self) -> list[dict[str, float]]:
-        """Validation metrics by step, the starting model's (step 0) first."""
-        return [
-            {"step": entry["step"]}
-            | {name.removeprefix("eval_"): value for name, value in entry.items() if "@" in name}
-            for entry in self.state.log_history
-            if any("@" in name for name in entry)
-        ]
+        """Returns validation metrics by step, the starting model's (step 0) first."""
+        by_step = validation_metrics(self.state.log_history)
+        return [{"step": step, **metrics} for step, metrics in by_step.items()]
 
-    def _stage(self) -> dict:
-        stage, rows = super()._stage(), self.validation_rows()
+    def stage_entry(self) -> dict:
+        """Returns this run's entry in a training record, with its rewards and the metrics before it."""
         weighted = zip(self.reward_weights.tolist(), self.reward_func_names)
-        stage["rewards"] = " + ".join(f"{weight:g} {name}" for weight, name in weighted)
-        if rows and rows[0]["step"] == 0:
-            stage["validation_before"] = {name: value for name, value in rows[0].items() if name != "step"}
-        return stage
+        entry = super().stage_entry() | {"rewards": " + ".join(f"{weight:g} {name}" for weight, name in weighted)}
+        before = validation_metrics(self.state.log_history).get(0)
+        return entry | ({} if before is None else {"validation_before": before})
 
 
 def name_of(reward: Callable) -> str:
@@ -352,9 +346,9 @@ def checked(reward: Callable) -> Callable:
         return check(reward(**columns), columns)
 
     is_coroutine = inspect.iscoroutinefunction(reward) or inspect.iscoroutinefunction(type(reward).__call__)
-    found: Any = awaited if is_coroutine else call
-    found.__name__, found.__wrapped__ = name_of(reward), reward
-    return found
+    wrapper: Any = awaited if is_coroutine else call
+    wrapper.__name__, wrapper.__wrapped__ = name_of(reward), reward
+    return wrapper
 
 
 def trained_items(dataset: SequenceDataset | Dataset) -> np.ndarray:

@@ -146,12 +146,12 @@ def refresh_item_codes(
         ValueError: neither are there embeddings nor does the model hold some, or the codes don't fit.
     """
     if embeddings is None:
-        if model.semantic_embedding is None:
+        if model.catalogue.semantic_embedding is None:
             raise ValueError(
                 "the model holds no `semantic_embedding`; load one saved with its embeddings, or give `embeddings`."
             )
-        embeddings = model.semantic_embedding[1:]
-    before, item_tokenizer = model.item_codes, model.item_tokenizer
+        embeddings = model.catalogue.semantic_embedding[1:]
+    before, item_tokenizer = model.catalogue.item_codes, model.item_tokenizer
 
     def closeness(rows: torch.LongTensor) -> torch.FloatTensor:
         batches = (embeddings[few] for few in rows.to(embeddings.device).split(BATCH_SIZE))
@@ -162,7 +162,7 @@ def refresh_item_codes(
         item_tokenizer.encode(embeddings), model.config.codebook_size, strategy, closeness=closeness
     )
     model.set_item_codes(codes)
-    return code_changes(before, model.item_codes)
+    return code_changes(before, model.catalogue.item_codes)
 
 
 def build_recommender(
@@ -201,8 +201,8 @@ def build_recommender(
     )
     model.item_tokenizer.load_state_dict(item_tokenizer.state_dict())
     if model.config.has_semantic_embedding:
-        model.set_semantic_embedding(embeddings)
+        model.catalogue.set_semantic_embedding(embeddings)
     else:
-        model.check_semantic_embedding(embeddings)
+        model.catalogue.check_embeddings(embeddings)
     refresh_item_codes(model, strategy, embeddings)
     return model

@@ -6,7 +6,7 @@ from torch.utils.data import Dataset
 from ...data.sequences import as_batch
 from ...models.modeling_rqvae import RQVAEModel, first_not_finite
 from ..base.callbacks import EpochBorderCallback
-from ..base.recording import RecordedTraining
+from ..base.trainer import BaseTrainer
 from .arguments import RQVAETrainingArguments
 from .callbacks import CodeUsageCallback
 from .codebooks import initialize_codebooks
@@ -28,10 +28,11 @@ class ItemEmbeddingDataset(Dataset):
         return {"embeddings": self.embeddings[indices]}
 
 
-class RQVAETrainer(RecordedTraining):
+class RQVAETrainer(BaseTrainer):
     """Trains an [`RQVAEModel`] on the embeddings of all items.
 
-    transformers' Trainer, with codebooks started from k-means and dead codes revived as the arguments say.
+    It overrides `train` of transformers' Trainer, besides what [`BaseTrainer`] does: codebooks start from k-means. Its
+    callback revives dead codes, as the arguments say.
 
     Args:
         model ([`RQVAEModel`]): to train.
@@ -64,6 +65,7 @@ class RQVAETrainer(RecordedTraining):
         self.add_callback(CodeUsageCallback(self))
 
     def prefixes(self) -> torch.LongTensor:
+        """Returns the codes of all items, `[n_items, levels]`."""
         return self.model.encode(self.train_dataset.embeddings)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):

@@ -14,7 +14,7 @@ class AlternatingPhaseCallback(TrainerCallback):
     codes yet.
 
     Args:
-        trainer ([`ETEGRecTrainer`]): told about each phase by `enter_phase`.
+        trainer ([`ETEGRecTrainer`]): its `enter_phase` is called at the start of each epoch.
     """
 
     def __init__(self, trainer):
@@ -43,7 +43,9 @@ class CodeRefreshCallback(TrainerCallback):
     def on_epoch_end(self, args, state, control, model=None, **kwargs):
         if self.trainer.phase == "tokenizer":
             changed = refresh_item_codes(model, args.code_strategy, self.trainer.semantic_embedding)
-            model.set_item_codes(broadcast(model.item_codes.contiguous()))  # the first process's, on all devices
+            model.set_item_codes(
+                broadcast(model.catalogue.item_codes.contiguous())
+            )  # the first process's, on all devices
             for name, figure in (
                 changed | code_diagnostics(self.trainer.prefixes(), model.config.codebook_size)
             ).items():

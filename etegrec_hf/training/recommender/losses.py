@@ -1,8 +1,26 @@
 """The named parts of the training loss."""
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """Further targets, which are negatives only.
+
+    Args:
+        preference (`torch.FloatTensor` of shape `(others, input_size)`): their preference latents.
+        reconstruction (`torch.FloatTensor` of the same shape): their reconstructions.
+        is_same (`torch.BoolTensor` of shape `(targets, others)`): which of them are the same item as a target, and so
+            aren't negatives of it.
+    """
+
+    preference: Tensor
+    reconstruction: Tensor
+    is_same: Tensor
 
 
 def sequence_item_alignment(sequence_logits: Tensor, item_logits: Tensor) -> Tensor:
@@ -28,7 +46,7 @@ def preference_semantic_alignment(
     preference: Tensor,
     reconstruction: Tensor,
     temperature: float = 0.07,
-    others: tuple[Tensor, Tensor, Tensor] | None = None,
+    others: Negatives | None = None,
 ) -> Tensor:
     """Symmetric InfoNCE between users' preference latents and their targets' reconstructions (PSA).
 
@@ -37,8 +55,7 @@ def preference_semantic_alignment(
         reconstruction (`torch.FloatTensor` of the same shape): row i belongs to row i of `preference`; the other rows
             are its negatives, so targets should be distinct.
         temperature (`float`, *optional*, defaults to 0.07): divides cosine similarities.
-        others (*optional*): preference latents and reconstructions of further targets, both `(others, input_size)`,
-            which are negatives only, and where one of them is the same item and so is none, `(targets, others)`.
+        others ([`Negatives`], *optional*): of other processes.
 
     Returns:
         `torch.FloatTensor` of shape `()`: the sum of both directions' cross-entropies in nats, averaged over targets.
@@ -49,9 +66,11 @@ def preference_semantic_alignment(
     to_items = users @ items.T
     to_users = to_items.T
     if others is not None:
-        other_users, other_items = (F.normalize(rows.float(), dim=-1) for rows in others[:2])
-        to_items = torch.cat([to_items, (users @ other_items.T).masked_fill(others[2], -torch.inf)], dim=1)
-        to_users = torch.cat([to_users, (items @ other_users.T).masked_fill(others[2], -torch.inf)], dim=1)
+        other_users, other_items = (
+            F.normalize(rows.float(), dim=-1) for rows in (others.preference, others.reconstruction)
+        )
+        to_items = torch.cat([to_items, (users @ other_items.T).masked_fill(others.is_same, -torch.inf)], dim=1)
+        to_users = torch.cat([to_users, (items @ other_users.T).masked_fill(others.is_same, -torch.inf)], dim=1)
     own = torch.arange(len(users), device=users.device)
     return F.cross_entropy(to_items / temperature, own) + F.cross_entropy(to_users / temperature, own)
 

@@ -6,18 +6,16 @@ from accelerate import PartialState
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
+from .losses import Negatives
 
-def negatives_of_others(targets: Tensor, preference: Tensor, reconstruction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What all other processes give to this function, which each must call.
+
+def negatives_of_others(targets: Tensor, preference: Tensor, reconstruction: Tensor) -> Negatives:
+    """Returns what all other processes give to this function, which each must call; gradients flow back to them.
 
     Args:
         targets (`torch.LongTensor` of shape `(targets,)`): item indices, as many as there are in this process.
         preference, reconstruction (`torch.FloatTensor` of shape `(targets, input_size)`): see
             [`preference_semantic_alignment`].
-
-    Returns:
-        their preference latents and reconstructions, both `[others, input_size]`, through which gradients flow back
-        to them; and which of them are of the same item, `[targets, others]`.
     """
     state = PartialState()
     counts = [torch.zeros_like(targets[:1]) for _ in range(state.num_processes)]
@@ -31,4 +29,4 @@ def negatives_of_others(targets: Tensor, preference: Tensor, reconstruction: Ten
             [part[:count] for i, (part, count) in enumerate(zip(parts, counts)) if i != state.process_index]
         )
 
-    return theirs(preference), theirs(reconstruction), targets.unsqueeze(1) == theirs(targets)
+    return Negatives(theirs(preference), theirs(reconstruction), targets.unsqueeze(1) == theirs(targets))

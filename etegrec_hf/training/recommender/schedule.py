@@ -3,6 +3,9 @@
 from collections.abc import Callable
 
 import torch
+from transformers import SchedulerType, get_scheduler
+
+from .arguments import ETEGRecTrainingArguments
 
 
 class PhaseScheduler:
@@ -41,3 +44,44 @@ class PhaseScheduler:
     def load_state_dict(self, state: dict) -> None:
         self.steps, self.base_rates = list(state["steps"]), list(state["base_rates"])
         self._apply()
+
+
+def phase_scheduler(
+    optimizer: torch.optim.Optimizer, args: ETEGRecTrainingArguments, n_steps: int, epoch_steps: int
+) -> PhaseScheduler:
+    """Returns a schedule of `lr_scheduler_type` for each group, over the steps of its own phase.
+
+    Args:
+        optimizer (`torch.optim.Optimizer`): groups of the recommender and, if there is one, of the item tokenizer.
+        args ([`ETEGRecTrainingArguments`]): which phase an epoch is, and which schedule.
+        n_steps (`int`): of the run.
+        epoch_steps (`int`): of an epoch.
+
+    Raises:
+        ValueError: the run ends in a tokenizer epoch.
+        ValueError: a schedule that doesn't follow steps.
+    """
+    phases = [args.phase(step // epoch_steps) for step in range(n_steps)]
+    if phases[-1] == "tokenizer":
+        raise ValueError(
+            f"`max_steps` {n_steps} ends in a tokenizer epoch ({epoch_steps} steps each, `cycle` {args.cycle}), whose "
+            "codes no recommender would learn; end it in a recommender epoch."
+        )
+    tokenizer_steps = phases.count("tokenizer")
+    factors = []
+    for steps, group in zip((n_steps - tokenizer_steps, tokenizer_steps), optimizer.param_groups):
+        schedule = get_scheduler(
+            args.lr_scheduler_type,
+            torch.optim.SGD([torch.zeros(1)], lr=group.get("initial_lr", group["lr"])),
+            num_warmup_steps=args.get_warmup_steps(steps),
+            num_training_steps=max(1, steps),
+            scheduler_specific_kwargs=args.lr_scheduler_kwargs,
+        )
+        if not hasattr(schedule, "lr_lambdas"):
+            kind = SchedulerType(args.lr_scheduler_type).value
+            raise ValueError(
+                f"`lr_scheduler_type` is {kind!r}, which follows metrics and not steps; choose one "
+                "like 'cosine', 'linear' or 'constant'."
+            )
+        factors.append(schedule.lr_lambdas[0])
+    return PhaseScheduler(optimizer, factors)

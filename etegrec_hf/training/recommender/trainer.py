@@ -2,34 +2,67 @@
 
 import math
 from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-from transformers import EarlyStoppingCallback, EvalPrediction, get_scheduler
+from torch.utils.data import DataLoader
+from transformers import EarlyStoppingCallback
 
-from ...data.sequences import SequenceDataset, WholeSequenceDataset, as_batch
-from ...data.streamed_sequences import StreamedSequences
-from ...evaluation.metrics import KS, ranking_metrics
+from ...data.sequences import LengthGroupedSampler, SequenceDataset, TokenBudgetBatches, WholeSequenceDataset, as_batch
+from ...data.streamed_sequences import StreamedBatches, StreamedSequences
+from ...evaluation.metrics import KS, rank
 from ...models.modeling_etegrec import ETEGRecForConditionalGeneration
+from ...models.modeling_rqvae import RQVAEOutput
 from ...models.tokenization_etegrec import ETEGRecTokenizer
 from ..base.callbacks import EpochBorderCallback
-from ..base.recording import RecordedTraining
+from ..base.trainer import BaseTrainer
 from .arguments import ETEGRecTrainingArguments
-from .batches import BatchesOfLikeLength
+from .batches import loader_of, make_own_batches
 from .callbacks import AlternatingPhaseCallback, CodeRefreshCallback
 from .cheap_dropout import cheapen_dropout
 from .losses import first_of_each, preference_semantic_alignment, sequence_item_alignment
-from .mean_gradients import MeanGradients
 from .negatives import negatives_of_others
-from .schedule import PhaseScheduler
+from .processes import average_gradients, start_alike
+from .schedule import PhaseScheduler, phase_scheduler
+from .target_batch import TargetBatch
 
 
-class ETEGRecTrainer(BatchesOfLikeLength, MeanGradients, RecordedTraining):
+@dataclass(frozen=True)
+class AlignedTargets:
+    """Distinct targets, and what the two sides make of each.
+
+    Args:
+        targets (`torch.LongTensor` of shape `(targets,)`): item indices.
+        item (`RQVAEOutput`): the item tokenizer's output for these items.
+        projection (`torch.FloatTensor` of shape `(targets, latent_size)`): the projected history before each.
+        preference (`torch.FloatTensor` of shape `(targets, input_size)`): the preference latents before each.
+    """
+
+    targets: torch.LongTensor
+    item: RQVAEOutput
+    projection: torch.FloatTensor
+    preference: torch.FloatTensor
+
+
+class ETEGRecTrainer(BaseTrainer):
     """Trains a recommender and its item tokenizer in turns, or finetunes the recommender.
 
-    What differs from transformers' Trainer: `compute_loss` (named parts, by phase, each batch weighted by its
-    targets), the optimizer and scheduler (a group for each side), `prediction_step` (ranked items instead of logits),
-    and what is saved (the tokenizer of the codes of this moment). Batches, several processes and the training record
-    are its bases' matter, freezing and code refreshing that of callbacks.
+    What it overrides of transformers' Trainer besides what [`BaseTrainer`] does, and why:
+
+    - `_get_train_sampler`, `get_train_dataloader`, `num_examples`: batches hold histories of like length, so that work
+      is proportional to real tokens; batches of `max_tokens_per_batch` and of [`StreamedSequences`] are our own.
+    - `_prepare_for_training`, `training_step`: processes start from the same model and update it by the mean of their
+      gradients. DDP would fix at the start what it averages, and averages after a `forward` of the whole model; here
+      the sides take turns, and the tokenizer phase calls the RQ-VAE alone.
+    - `compute_loss`, `_get_num_items_in_batch`: the loss is a sum of named parts, by phase, and each target counts
+      alike.
+    - `_get_grad_norm`, `log`: gradient norms and loss parts are logged by name.
+    - `create_optimizer`, `create_scheduler`: each side has its group, whose schedule advances in its own phase.
+    - `prediction_step`: evaluation ranks items.
+    - `_save`: the saved tokenizer is that of the codes of this moment.
+
+    Freezing and refreshing codes is what callbacks do.
 
     Args:
         model ([`ETEGRecForConditionalGeneration`]): with codes, and with semantic embeddings unless they are given.
@@ -38,17 +71,17 @@ class ETEGRecTrainer(BatchesOfLikeLength, MeanGradients, RecordedTraining):
         train_dataset ([`SequenceDataset`] or [`WholeSequenceDataset`]): every position is a target, by a pass over its
             own history, or by one pass over the sequence that it stands in, for which the encoder must be causal. Or
             [`StreamedSequences`] that make these.
-        eval_dataset ([`SequenceDataset`], *optional*): the last positions are targets.
         item_titles (`dict[str, str]`, *optional*): titles of items, saved with the tokenizer.
         semantic_embedding (`torch.FloatTensor` of shape `(n_items, input_size)`, *optional*): for a model that holds
             none. They stay where they are, on disk if they are mapped: only rows of a batch's targets are read, and
             no checkpoint holds them.
-        record ([`TrainingRecord`], *optional*): what is known of data and earlier stages.
-        **kwargs: further arguments of `Trainer`.
+        **kwargs: further arguments of [`BaseTrainer`]: `record`, `eval_dataset` (a [`SequenceDataset`] of last
+            positions), `callbacks`, ...
 
     Raises:
-        ValueError: another number of ids than the model has items, no embeddings to train the tokenizer with, or
-            `semantic_embedding` beside those of the model, of another shape or with NaN.
+        ValueError: another number of ids than the model has items.
+        ValueError: no embeddings to train the tokenizer with.
+        ValueError: `semantic_embedding` beside those of the model, of another shape or with NaN.
     """
 
     loss_is_scaled_for_ga = True  # by each batch's share of the targets
@@ -60,7 +93,7 @@ class ETEGRecTrainer(BatchesOfLikeLength, MeanGradients, RecordedTraining):
         args: ETEGRecTrainingArguments,
         item_ids: list[str],
         train_dataset: SequenceDataset | WholeSequenceDataset | StreamedSequences,
-        eval_dataset: SequenceDataset | None = None,
+        *,
         item_titles: dict[str, str] | None = None,
         semantic_embedding: torch.FloatTensor | None = None,
         **kwargs,
@@ -71,24 +104,7 @@ class ETEGRecTrainer(BatchesOfLikeLength, MeanGradients, RecordedTraining):
                 f"{model.config.n_items}; "
                 "use the dataset that the model was made for."
             )
-        aligns = args.phase(0) == "tokenizer" or args.sia_weight > 0 or args.psa_weight > 0
-        if model.item_tokenizer is None and aligns:
-            raise ValueError(
-                "the model holds no item tokenizer (`has_item_tokenizer` is False), so there is nothing to alternate "
-                "with or align to; finetune it instead, with `sia_weight` and `psa_weight` 0."
-            )
-        if semantic_embedding is not None:
-            if model.semantic_embedding is not None:
-                raise ValueError(
-                    "`semantic_embedding` is given and the model holds some too; leave it out, or make the model with "
-                    "`has_semantic_embedding=False`."
-                )
-            model.check_semantic_embedding(semantic_embedding)
-        elif model.semantic_embedding is None and aligns:
-            raise ValueError(
-                "the model holds no `semantic_embedding`, which alternating training and alignment need; load one "
-                "that does, or give them to the trainer."
-            )
+        check_embeddings(model, args, semantic_embedding)
         self.item_ids, self.item_titles = item_ids, item_titles
         self.semantic_embedding = semantic_embedding
         self.stage = "finetuning" if args.phase(0) == "finetune" else "alternating training"
@@ -103,7 +119,6 @@ class ETEGRecTrainer(BatchesOfLikeLength, MeanGradients, RecordedTraining):
             model=model,
             args=args,
             train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
             data_collator=as_batch,
             compute_metrics=rank,
             processing_class=self.item_id_tokenizer(model),
@@ -120,7 +135,7 @@ class ETEGRecTrainer(BatchesOfLikeLength, MeanGradients, RecordedTraining):
         config = model.config
         return ETEGRecTokenizer.from_item_codes(
             self.item_ids,
-            model.item_codes,
+            model.catalogue.item_codes,
             config.codebook_size,
             max_history=config.max_history,
             item_titles=self.item_titles,
@@ -131,9 +146,50 @@ class ETEGRecTrainer(BatchesOfLikeLength, MeanGradients, RecordedTraining):
         """The phase, where phases take turns."""
         return self.stage if self.phase == "finetune" else f"{self.phase} phase"
 
-    def samples_an_epoch(self) -> int:
-        """Targets, of whole sequences too."""
+    def samples_per_epoch(self) -> int:
+        """Returns the targets of an epoch, of whole sequences too."""
         return self.train_dataset.n_targets
+
+    # Batches and processes
+
+    def _get_train_sampler(self, train_dataset=None) -> LengthGroupedSampler:
+        dataset = train_dataset if train_dataset is not None else self.train_dataset
+        return LengthGroupedSampler(dataset.lengths, self.args.train_batch_size, seed=self.args.seed)
+
+    @cached_property
+    def own_batches(self) -> StreamedBatches | TokenBudgetBatches | None:
+        """The training batches, where Trainer doesn't know their kind."""
+        return make_own_batches(self.train_dataset, self.args, self.model.config.code_length)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Returns batches of a number of samples, or of `max_tokens_per_batch`, from memory or as they are read."""
+        if self.own_batches is None:
+            return super().get_train_dataloader()
+        return loader_of(self.train_dataset, self.own_batches, self.args)
+
+    def num_examples(self, dataloader: DataLoader) -> int:
+        """Returns the number of samples, also where whole batches are read."""
+        return len(self.train_dataset) if dataloader.dataset is self.own_batches else super().num_examples(dataloader)
+
+    def batches_per_epoch(self) -> int:
+        """Returns the number of batches of each process."""
+        if self.own_batches is not None:
+            return len(self.own_batches)
+        return math.ceil(len(self.train_dataset) / (self.args.train_batch_size * self.args.world_size))
+
+    def _prepare_for_training(self, *args, **kwargs):
+        # accelerate doesn't wrap a model in DDP that it has prepared for evaluation already
+        self.accelerator.prepare_model(self.model, evaluation_mode=True)
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        start_alike(self.model)
+        return prepared
+
+    def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+        """Trains this process on a batch, and averages the gradients of all processes at the end of an update."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.args.world_size > 1 and self.accelerator.sync_gradients:
+            average_gradients(self.accelerator, self.model.parameters())
+        return loss
 
     # Phases
 
@@ -144,9 +200,11 @@ class ETEGRecTrainer(BatchesOfLikeLength, MeanGradients, RecordedTraining):
         if self.model.item_tokenizer is not None:
             self.model.item_tokenizer.requires_grad_(phase == "tokenizer")
 
+    # Losses
+
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
-        """The weighted sum of the phase's loss parts, each of which is logged by its name."""
-        core = self.accelerator.unwrap_model(model)
+        """Returns the weighted sum of the phase's loss parts, each of which is logged by its name."""
+        core, batch = self.accelerator.unwrap_model(model), TargetBatch.of(inputs)
         trains_tokenizer = self.phase == "tokenizer"
         core.train(not trains_tokenizer)  # dropout only on the side that is trained
         if core.item_tokenizer is not None:
@@ -164,71 +222,66 @@ class ETEGRecTrainer(BatchesOfLikeLength, MeanGradients, RecordedTraining):
                 "`warm_epochs` the alignments too; give one of them a weight."
             )
         if trains_tokenizer:
-            parts, outputs = self._tokenizer_losses(core, inputs, weights), None
+            parts, outputs = self._tokenizer_losses(core, batch, weights), None
         else:
-            parts, outputs = self._recommender_losses(model, core, inputs, weights)
+            parts, outputs = self._recommender_losses(model, core, batch, weights)
         for name, part in parts.items():
             self.log_part(f"loss_{name}", part.detach())
         loss = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
         if num_items_in_batch is not None:  # each target counts alike in an update, of whatever batch and process
-            loss = loss * len(targets_of(inputs)[0]) * self.args.world_size / num_items_in_batch
+            loss = loss * len(batch.targets) * self.args.world_size / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor:
-        """Targets of all batches and processes that make up an update."""
-        targets = sum(len(targets_of(inputs)[0]) for inputs in batch_samples)
+        """Returns the targets of all batches and processes that make up an update."""
+        targets = sum(len(TargetBatch.of(inputs).targets) for inputs in batch_samples)
         return self.accelerator.reduce(torch.tensor(float(targets), device=device), "sum")
 
-    def _tokenizer_losses(self, core, inputs, weights) -> dict[str, torch.Tensor]:
+    def _tokenizer_losses(self, core, batch: TargetBatch, weights: dict[str, float]) -> dict[str, torch.Tensor]:
         """RQ-VAE loss and alignment of a batch's distinct targets; the recommender only looks on."""
-        all_targets, is_target = targets_of(inputs)
-        targets, rows = first_of_each(all_targets)
+        targets, rows = first_of_each(batch.targets)
         item = core.item_tokenizer(self._embeddings_of(core, targets))
         parts = {"vq": item.loss} if "vq" in weights else {}
         if weights.keys() & {"sia", "psa"}:
-            if "history" in inputs:  # those of the distinct targets alone
-                inputs, is_target = {name: tensor[rows] for name, tensor in inputs.items()}, is_target[rows]
-                rows = torch.arange(len(rows), device=rows.device)
+            batch, rows = batch.narrowed_to(rows)
             with torch.no_grad():
-                latents = core(**model_inputs(core, inputs))  # the decoder's first position alone
-            parts |= self._alignment(core, latents, is_target, rows, targets, item, weights)
+                outputs = core(**batch.inputs(core))  # the decoder's first position alone
+            aligned = AlignedTargets(targets, item, *batch.latents_before(outputs, rows))
+            parts |= self._alignment(core, aligned, weights)
         return parts
 
-    def _recommender_losses(self, model, core, inputs, weights) -> tuple[dict[str, torch.Tensor], object]:
+    def _recommender_losses(
+        self, model, core, batch: TargetBatch, weights: dict[str, float]
+    ) -> tuple[dict[str, torch.Tensor], object]:
         """Code loss of a batch, and alignment of its distinct targets to an RQ-VAE that stands still."""
-        targets = inputs["target"] if "history" in inputs else inputs["labels"]
-        labels = core.item_tokens[targets] if "code" in weights else None
-        outputs = model(**model_inputs(core, inputs), labels=labels)
+        outputs = model(**(batch.labelled_inputs(core) if "code" in weights else batch.inputs(core)))
         parts = {"code": outputs.loss} if "code" in weights else {}
         if weights.keys() & {"sia", "psa"}:
-            all_targets, is_target = targets_of(inputs)
-            targets, rows = first_of_each(all_targets)
+            targets, rows = first_of_each(batch.targets)
             with torch.no_grad():
                 item = core.item_tokenizer(self._embeddings_of(core, targets))
-            parts |= self._alignment(core, outputs, is_target, rows, targets, item, weights)
+            aligned = AlignedTargets(targets, item, *batch.latents_before(outputs, rows))
+            parts |= self._alignment(core, aligned, weights)
         return parts, outputs
 
     def _embeddings_of(self, core, targets: torch.LongTensor) -> torch.FloatTensor:
         """Semantic embeddings `[n, input_size]` of item indices `[n]`."""
         if self.semantic_embedding is None:
-            return core.semantic_embedding[targets]
+            return core.catalogue.semantic_embedding[targets]
         return self.semantic_embedding[targets.to(self.semantic_embedding.device) - 1].to(targets.device)
 
-    def _alignment(self, core, latents, is_target, rows, targets, item, weights) -> dict[str, torch.Tensor]:
-        """SIA and PSA between `targets` and the latents before them, in the rows `rows` counted among all targets."""
-        projection, preference = (
-            latent[is_target][rows] for latent in (latents.sequence_projection, latents.preference_latents)
-        )
+    def _alignment(self, core, aligned: AlignedTargets, weights: dict[str, float]) -> dict[str, torch.Tensor]:
+        """SIA and PSA, those of them that have a weight."""
         parts = {}
         if "sia" in weights:
-            sequence_logits = core.item_tokenizer.quantizer(projection).code_logits
-            parts["sia"] = sequence_item_alignment(sequence_logits, item.code_logits)
+            sequence_logits = core.item_tokenizer.quantizer(aligned.projection).code_logits
+            parts["sia"] = sequence_item_alignment(sequence_logits, aligned.item.code_logits)
         if "psa" in weights:
-            others = None
+            others, reconstruction = None, aligned.item.reconstruction
             if self.args.gather_negatives and self.args.world_size > 1:
-                others = negatives_of_others(targets, preference, item.reconstruction)
+                others = negatives_of_others(aligned.targets, aligned.preference, reconstruction)
             parts["psa"] = preference_semantic_alignment(
-                preference, item.reconstruction, self.args.temperature, others
+                aligned.preference, reconstruction, self.args.temperature, others
             )
         return parts
 
@@ -271,31 +324,8 @@ class ETEGRecTrainer(BatchesOfLikeLength, MeanGradients, RecordedTraining):
     def create_scheduler(self, num_training_steps: int, optimizer=None) -> PhaseScheduler:
         """A schedule of `lr_scheduler_type` for each group, over the steps of its own phase."""
         if self.lr_scheduler is None:
-            epoch_steps = math.ceil(self._batches_an_epoch() / self.args.gradient_accumulation_steps)
-            phases = [self.args.phase(step // epoch_steps) for step in range(num_training_steps)]
-            if phases[-1] == "tokenizer":
-                raise ValueError(
-                    f"`max_steps` {num_training_steps} ends in a tokenizer epoch ({epoch_steps} steps each, `cycle` "
-                    f"{self.args.cycle}), whose codes no recommender would learn; end it in a recommender epoch."
-                )
-            tokenizer_steps = phases.count("tokenizer")
-            factors = []
-            lengths = (num_training_steps - tokenizer_steps, tokenizer_steps)
-            for steps, group in zip(lengths, self.create_optimizer().param_groups):
-                schedule = get_scheduler(
-                    self.args.lr_scheduler_type,
-                    torch.optim.SGD([torch.zeros(1)], lr=group.get("initial_lr", group["lr"])),
-                    num_warmup_steps=self.args.get_warmup_steps(steps),
-                    num_training_steps=max(1, steps),
-                    scheduler_specific_kwargs=self.args.lr_scheduler_kwargs,
-                )
-                if not hasattr(schedule, "lr_lambdas"):
-                    raise ValueError(
-                        f"`lr_scheduler_type` is {self.args.lr_scheduler_type.value!r}, which follows metrics and not "
-                        "steps; choose one like 'cosine', 'linear' or 'constant'."
-                    )
-                factors.append(schedule.lr_lambdas[0])
-            self.lr_scheduler = PhaseScheduler(self.optimizer, factors)
+            epoch_steps = math.ceil(self.batches_per_epoch() / self.args.gradient_accumulation_steps)
+            self.lr_scheduler = phase_scheduler(self.create_optimizer(), self.args, num_training_steps, epoch_steps)
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
@@ -307,14 +337,14 @@ class ETEGRecTrainer(BatchesOfLikeLength, MeanGradients, RecordedTraining):
         core = self.accelerator.unwrap_model(model)
         with self.accelerator.autocast():
             items, _ = core.recommend(
-                **core.inputs_from_items(inputs["history"]),
+                **core.catalogue.inputs_from_items(inputs["history"]),
                 top_k=min(max(KS), self.args.num_beams),
                 num_beams=self.args.num_beams,
             )
         return None, items, inputs["target"]
 
     def prefixes(self) -> torch.LongTensor:
-        return self.model.item_codes[:, :-1]
+        return self.model.catalogue.item_codes[:, :-1]
 
     def tokenizer_spans(self) -> list[tuple[float, float]]:
         return self.args.tokenizer_spans(self.state.epoch or 0.0)
@@ -324,22 +354,32 @@ class ETEGRecTrainer(BatchesOfLikeLength, MeanGradients, RecordedTraining):
         super()._save(output_dir, state_dict)
 
 
-def targets_of(inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The targets of a batch `[targets]`, and where they stand: `[batch]`, or `[batch, items]` of whole sequences."""
-    targets = inputs["target"] if "history" in inputs else inputs["labels"]
-    is_target = targets > 0
-    return targets[is_target], is_target
+def check_embeddings(
+    model: ETEGRecForConditionalGeneration,
+    args: ETEGRecTrainingArguments,
+    semantic_embedding: torch.FloatTensor | None,
+) -> None:
+    """Checks that there is what the losses need, once: in the model or beside it.
 
-
-def model_inputs(model: ETEGRecForConditionalGeneration, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What the model reads before a batch's targets: a history each, or whole sequences once."""
-    if "history" in inputs:
-        return model.inputs_from_items(inputs["history"])
-    is_target = inputs["labels"] > 0
-    before = torch.arange(1, is_target.shape[1] + 1, device=is_target.device) * is_target  # items before each target
-    return model.inputs_from_items(inputs["input_ids"]) | {"history_lengths": before}
-
-
-def rank(prediction: EvalPrediction) -> dict[str, float]:
-    """Ranking metrics of what `prediction_step` returned."""
-    return ranking_metrics(prediction.predictions, prediction.label_ids)
+    Raises:
+        ValueError: no item tokenizer, or no embeddings, where a loss needs them.
+        ValueError: `semantic_embedding` beside those of the model, of another shape or with NaN.
+    """
+    aligns = args.phase(0) == "tokenizer" or args.sia_weight > 0 or args.psa_weight > 0
+    if model.item_tokenizer is None and aligns:
+        raise ValueError(
+            "the model holds no item tokenizer (`has_item_tokenizer` is False), so there is nothing to alternate "
+            "with or align to; finetune it instead, with `sia_weight` and `psa_weight` 0."
+        )
+    if semantic_embedding is not None:
+        if model.catalogue.semantic_embedding is not None:
+            raise ValueError(
+                "`semantic_embedding` is given and the model holds some too; leave it out, or make the model with "
+                "`has_semantic_embedding=False`."
+            )
+        model.catalogue.check_embeddings(semantic_embedding)
+    elif model.catalogue.semantic_embedding is None and aligns:
+        raise ValueError(
+            "the model holds no `semantic_embedding`, which alternating training and alignment need; load one "
+            "that does, or give them to the trainer."
+        )

@@ -1,0 +1,15 @@
+"""Checks of arguments, whose errors name the argument, its value and the remedy."""
+
+from collections.abc import Iterable
+
+
+def check_positive(name: str, number: float) -> None:
+    """Raises a `ValueError` unless a number is 1 or more."""
+    if number < 1:
+        raise ValueError(f"`{name}` is {number}; give 1 or more.")
+
+
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    """Raises a `ValueError` unless a value is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"`{name}` is {value!r}; choose one of {', '.join(choices)}.")

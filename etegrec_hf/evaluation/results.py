@@ -1,0 +1,55 @@
+"""Files that `etegrec evaluate` writes: its results, and each user's rank."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..data.folders import replace_file
+
+
+def read_result(name: str | Path) -> dict:
+    """Reads what `etegrec evaluate --output` wrote.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: something else.
+    """
+    path = Path(name)
+    if not path.is_file():
+        raise FileNotFoundError(f"{str(name)!r} isn't a file; name what `etegrec evaluate --output` wrote.")
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{name} is no JSON ({error}); name what `etegrec evaluate --output` wrote.") from error
+    if not isinstance(result, dict) or not {"protocol", "baselines", "seeds"} <= result.keys():
+        raise ValueError(f"{name} is no result of `etegrec evaluate`, or an older one; evaluate again.")
+    return result
+
+
+def write_ranks(path: Path, user_ids: list[str], ranks: np.ndarray) -> None:
+    """Writes a parquet file of `user_id` and `rank`, whole or not at all."""
+    table = pa.table({"user_id": user_ids, "rank": ranks})
+    replace_file(path, lambda beside: pq.write_table(table, beside))
+
+
+def read_ranks(results: dict[str, dict]) -> list[np.ndarray]:
+    """Reads the ranks `[users]` of each of these results; none if one result names no file of ranks.
+
+    Results of one protocol rank the same sequences in the same order.
+
+    Args:
+        results (`dict[str, dict]`): by their files, beside which those of the ranks lie.
+
+    Raises:
+        FileNotFoundError: a file of ranks is gone.
+    """
+    if not all("ranks" in result for result in results.values()):
+        return []
+    paths = [Path(name).parent / result["ranks"] for name, result in results.items()]
+    for name, path in zip(results, paths):
+        if not path.is_file():
+            raise FileNotFoundError(f"{name} names its ranks {str(path)!r}, which is no file; move both together.")
+    return [pq.read_table(path, columns=["rank"])["rank"].to_numpy() for path in paths]

@@ -1,0 +1,212 @@
+"""Which codes may follow a prefix, and with what probability: the one place that says so."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+
+from .code_trie import AllCodes, CodeTrie, ItemSets
+from .histories import EncodedBatch
+from .item_catalogue import ItemConstraints
+from .item_transitions import TransitionVotes
+from .repeat_bias import RepeatBias
+
+
+class NodeTerm(Protocol):
+    """A number per node and user, which the logit of the code that leads there gains."""
+
+    n_users: int
+
+    def __call__(self, child: torch.LongTensor, level: int) -> torch.FloatTensor:
+        """Returns the numbers of child nodes `[users, *]` of nodes of `level`; any for -1."""
+        ...
+
+
+class CodeSteps(NamedTuple):
+    """The codes that may follow each prefix of a batch, all `(users, n, m)`.
+
+    Args:
+        log_p (`torch.FloatTensor`): their log-probabilities in float32; minus infinity in unused places.
+        codes (`torch.LongTensor`): raw codes; any in unused places.
+        child (`torch.LongTensor`): the nodes that they lead to; -1 in unused places.
+    """
+
+    log_p: torch.Tensor
+    codes: torch.Tensor
+    child: torch.Tensor
+
+
+class CodeDistribution:
+    """The distribution over a level's codes given the codes before, for a batch of users.
+
+    Beam search, sampling, transformers' `generate`, reinforcement learning and the training loss all read it here.
+    By default the K codes of a level share the probability, and codes that lead to no item of `trie` have none of it.
+
+    Args:
+        trie ([`CodeTrie`] or [`AllCodes`]): the paths that may be taken.
+        catalogue ([`CodeTrie`], *optional*): codes that continue an item of it share the probability, and those of
+            `trie`, which may hold a part of it, keep their shares. By default all codes of the level share it.
+        terms (`Sequence[NodeTerm]`, *optional*): added to the logits; over the nodes of `catalogue`.
+        excluded ([`ItemSets`], *optional*): items of `trie` that single users must not get. They keep their shares.
+        votes ([`TransitionVotes`], *optional*): over `trie`, with which `mixed` mixes the model.
+        temperature (`float`, *optional*): logits are divided by it, and the codes that may follow and lead to an item
+            that isn't excluded share all the probability, whatever `catalogue` says.
+    """
+
+    def __init__(
+        self,
+        trie: CodeTrie | AllCodes,
+        catalogue: CodeTrie | None = None,
+        terms: Sequence[NodeTerm] = (),
+        excluded: ItemSets | None = None,
+        votes: TransitionVotes | None = None,
+        temperature: float | None = None,
+    ):
+        self.trie, self.terms, self.temperature = trie, tuple(terms), temperature
+        self.catalogue: CodeTrie = catalogue or trie  # type: ignore[assignment]  # what needs items is asked of tries
+        self.n_users = next((part.n_users for part in (excluded, *terms) if part is not None), 1)
+        self._place = _same if self.catalogue is trie else _places(trie, self.catalogue)
+        self._alive = _unchanged if excluded is None else excluded.without
+        self._log_total = self._of_all_codes if catalogue is None else self._of_catalogue
+        self.mixed = _unmixed if votes is None else votes.mixed
+
+    def steps(self, logits: torch.FloatTensor, node: torch.LongTensor, level: int) -> CodeSteps:
+        """Returns the log-probability of each code that may follow.
+
+        Args:
+            logits (`torch.FloatTensor` of shape `(users, n, codebook_size)`): the model's, of one level's codes.
+            node (`torch.LongTensor` of shape `(users, n)`): nodes of `trie` that the codes before lead to, or -1.
+            level (`int`): how many codes those are.
+
+        Returns:
+            [`CodeSteps`] `(users, n, m)`, where m is the most children that a node of this level has.
+        """
+        logits = logits.float()
+        codes, child = self.trie.successors(node, level)
+        scores = self._with_terms(logits.gather(-1, codes), self._place(child), level)
+        alive = self._alive(child, level)
+        if self.temperature is None:
+            log_p = scores - self._log_total(logits, scores, node, child, level)
+        else:
+            log_p = (scores / self.temperature).masked_fill(alive < 0, -torch.inf).log_softmax(-1)
+        return CodeSteps(log_p.masked_fill(alive < 0, -torch.inf), codes, alive)
+
+    def along(self, logits: torch.FloatTensor, codes: torch.LongTensor) -> torch.FloatTensor:
+        """Returns logits along paths, with terms, and the lowest number for codes that continue no item.
+
+        Their softmax over a level is this distribution where `catalogue` says who shares the probability. A path that
+        leads to no item, as that of an item that can't be recommended, keeps the logits of all codes.
+
+        Args:
+            logits (`torch.FloatTensor` of shape `(users, n, code_length, codebook_size)`): the model's.
+            codes (`torch.LongTensor` of shape `(users, n, code_length)`): the paths.
+        """
+        node, levels = torch.zeros_like(codes[..., 0]), []
+        for level, of_level in enumerate(logits.unbind(-2)):
+            follow, child = self.catalogue.successors(node, level)
+            for term in self.terms:
+                gain = term(child, level).masked_fill(child < 0, 0)
+                of_level = of_level.scatter_add(-1, follow, gain.to(of_level.dtype))
+            levels.append((of_level, self.catalogue.as_mask(follow, child)))
+            node = self.catalogue.advance(node, codes[..., level])
+        is_item = (node >= 0).unsqueeze(-1)
+        lowest = torch.finfo(logits.dtype).min
+        return torch.stack([of_level.masked_fill(is_item & ~goes_on, lowest) for of_level, goes_on in levels], dim=-2)
+
+    def _with_terms(self, scores: torch.FloatTensor, child: torch.LongTensor, level: int) -> torch.FloatTensor:
+        """Logits that lead to nodes of the catalogue, and what the terms add to them."""
+        for term in self.terms:
+            scores = scores + term(child, level)
+        return scores
+
+    def _of_all_codes(self, logits, scores, node, child, level: int) -> torch.FloatTensor:
+        """The logarithm of what all codes of a level share, `[users, n, 1]`."""
+        return logits.logsumexp(-1, keepdim=True)
+
+    def _of_catalogue(self, logits, scores, node, child, level: int) -> torch.FloatTensor:
+        """The logarithm of what the codes share that continue an item of the catalogue, `[users, n, 1]`."""
+        if self.catalogue is not self.trie:
+            codes, child = self.catalogue.successors(self._place(node), level)
+            scores = self._with_terms(logits.gather(-1, codes), child, level)
+        return scores.masked_fill(child < 0, -torch.inf).logsumexp(-1, keepdim=True)
+
+
+def code_distribution(
+    model,
+    encoded: EncodedBatch,
+    constraints: ItemConstraints,
+    temperature: float | None = None,
+    transition_weight: float = 0.0,
+) -> CodeDistribution:
+    """Returns a model's distribution for the users of a batch: all of its parts come together here.
+
+    Args:
+        model ([`ETEGRecForConditionalGeneration`]): the model.
+        encoded ([`EncodedBatch`]): what its encoder makes of the users' histories.
+        constraints ([`ItemConstraints`]): which items these users may get.
+        temperature (`float`, *optional*): as in [`CodeDistribution`].
+        transition_weight (`float`, *optional*, defaults to 0.0): share of transition votes, as in `recommend`.
+
+    Raises:
+        ValueError: a model with a repeat bias, and encoder outputs without the histories.
+    """
+    trie, excluded, terms, votes = constraints.trie, constraints.excluded, terms_of(model, encoded), None
+    if transition_weight:
+        items, shares = model.catalogue.transitions(model.catalogue.items_of(encoded.input_ids))
+        for term in terms:
+            if isinstance(term, RepeatBias):  # as much less for their own items as it says
+                shares = shares * term.of_items(model.catalogue.trie.leaf(items)).exp().clamp(max=1)
+        votes = TransitionVotes(trie, trie.leaf(items), shares, transition_weight, excluded)
+    catalogue = model.catalogue.trie if model.config.constrained_softmax else None
+    return CodeDistribution(trie, catalogue, terms, excluded, votes, temperature)
+
+
+def terms_of(model, encoded: EncodedBatch) -> list[NodeTerm]:
+    """Returns what a model adds to the logits of codes, for each user of a batch."""
+    if model.repeat_bias is None:
+        return []
+    return [RepeatBias(model.catalogue.trie, _had(model, encoded), model.repeat_bias)]
+
+
+def terms_before(model, encoded: EncodedBatch, history_lengths: torch.LongTensor) -> list[NodeTerm]:
+    """Returns the terms of each target `[batch * targets]`, which comes after `history_lengths` `[batch, targets]`."""
+    if model.repeat_bias is None:
+        return []
+    leaves = _had(model, encoded)
+    before = torch.arange(leaves.shape[1], device=leaves.device) < history_lengths.unsqueeze(2)
+    of_targets = leaves.unsqueeze(1).masked_fill(~before, -1)  # [batch, targets, items]
+    return [RepeatBias(model.catalogue.trie, of_targets.flatten(0, 1), model.repeat_bias)]
+
+
+def _had(model, encoded: EncodedBatch) -> torch.LongTensor:
+    """Nodes `[batch, items]` of the items of histories."""
+    if encoded.input_ids is None:
+        raise ValueError(
+            "`input_ids` is missing, by which a model with a repeat bias knows what a user had; give it together "
+            "with `encoder_outputs`."
+        )
+    return model.catalogue.leaves_of(encoded.input_ids)
+
+
+def _places(trie, catalogue: CodeTrie) -> Callable[[torch.LongTensor], torch.LongTensor]:
+    """A function from nodes of a part of the catalogue, and -1, to the catalogue's nodes."""
+    place = torch.full((len(trie.keys) + 2,), -1, device=trie.device)  # of -1 at the end
+    place[0] = 0
+    node = torch.arange(len(trie.inner_counts), len(trie.keys) + 1, device=trie.device)
+    known = catalogue.leaf(trie.leaf_items.long())
+    for _ in range(trie.layout.code_length):
+        place[node] = known
+        node, known = trie.parent(node), catalogue.parent(known)
+    return place.__getitem__
+
+
+def _same(node: torch.LongTensor) -> torch.LongTensor:
+    return node
+
+
+def _unchanged(child: torch.LongTensor, level: int) -> torch.LongTensor:
+    return child
+
+
+def _unmixed(log_p: torch.FloatTensor, node: torch.LongTensor, level: int) -> torch.FloatTensor:
+    return log_p

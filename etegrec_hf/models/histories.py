@@ -1,0 +1,135 @@
+"""Histories as token ids: their checks, the part of them that is read, and what the encoder makes of it."""
+
+from dataclasses import dataclass
+
+import torch
+
+from .configuration_etegrec import ETEGRecConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Histories:
+    """A checked batch of histories: whole items, oldest first, padded anywhere.
+
+    Args:
+        input_ids (`torch.LongTensor` of shape `(batch, items * code_length)`): token ids, 0 on padding.
+        attention_mask (`torch.LongTensor` of the same shape): 0 on padding, else 1.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+
+    @classmethod
+    def checked(
+        cls, config: ETEGRecConfig, input_ids: torch.LongTensor, attention_mask: torch.LongTensor | None = None
+    ) -> "Histories":
+        """Returns histories whose tokens are whole items of the vocabulary; a row may be padding alone.
+
+        Args:
+            config ([`ETEGRecConfig`]): the model's.
+            input_ids (`torch.LongTensor` of shape `(batch, items * code_length)`): token ids.
+            attention_mask (`torch.LongTensor` of the same shape, *optional*): 0 on padding; by default on pad tokens.
+
+        Raises:
+            ValueError: a shape that isn't that of whole items.
+            ValueError: a mask of another shape than the token ids.
+            ValueError: a token id outside the vocabulary.
+            ValueError: a row that holds part of an item.
+        """
+        code_length = config.code_length
+        if input_ids.ndim != 2 or input_ids.shape[1] % code_length:
+            raise ValueError(
+                f"`input_ids` has shape {tuple(input_ids.shape)}; it must be (batch, items * {code_length}): whole "
+                "items of `code_length` token ids."
+            )
+        if attention_mask is None:
+            attention_mask = input_ids != config.pad_token_id
+        if attention_mask.shape != input_ids.shape:
+            raise ValueError(
+                f"`attention_mask` has shape {tuple(attention_mask.shape)} and `input_ids` {tuple(input_ids.shape)}; "
+                "both must agree."
+            )
+        if input_ids.numel() and not 0 <= input_ids.min() <= input_ids.max() < config.vocab_size:
+            raise ValueError(
+                f"`input_ids` range from {input_ids.min().item()} to {input_ids.max().item()}; the vocabulary has "
+                f"0..{config.vocab_size - 1}: take the tokenizer that belongs to the model."
+            )
+        attention_mask = (attention_mask > 0).long()
+        by_item = attention_mask.view(len(input_ids), input_ids.shape[1] // code_length, code_length)
+        broken = (by_item.amin(2) != by_item.amax(2)).any(1).nonzero()
+        if len(broken):
+            raise ValueError(
+                f"row {broken[0].item()} of `input_ids` holds part of an item, or padding that isn't a multiple of "
+                f"{code_length} tokens; give whole items of `code_length` token ids."
+            )
+        return cls(input_ids * attention_mask, attention_mask)
+
+    def check_not_empty(self) -> None:
+        """Looks for rows of padding alone.
+
+        Raises:
+            ValueError: a history without items.
+        """
+        empty = (self.attention_mask.sum(1) == 0).nonzero()
+        if len(empty):
+            raise ValueError(
+                f"row {empty[0].item()} of `input_ids` is only padding; a history needs at least one item. "
+                "Leave that user out, or recommend popular items."
+            )
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    def last(self, tokens: int) -> "Histories":
+        """Returns the last `tokens` token ids of each history: what a model reads of it."""
+        if self.input_ids.shape[1] <= tokens:
+            return self
+        columns = torch.arange(self.input_ids.shape[1], device=self.input_ids.device)
+        end = (columns * (self.attention_mask > 0)).amax(1, keepdim=True) + 1  # [batch, 1] after the newest item
+        columns = end - tokens + columns[:tokens]  # the last columns of each row
+        inside = columns >= 0
+        columns = columns.clamp(min=0)
+        return Histories(
+            self.input_ids.gather(1, columns).masked_fill(~inside, 0), self.attention_mask.gather(1, columns) * inside
+        )
+
+    def padded_right(self) -> "Histories":
+        """Returns the same tokens in order, with all padding after them and as little as there can be."""
+        order = self.attention_mask.argsort(dim=1, descending=True, stable=True)[
+            :, : self.attention_mask.sum(1).amax()
+        ]
+        return Histories(self.input_ids.gather(1, order), self.attention_mask.gather(1, order))
+
+    def part(self, rows: torch.LongTensor, columns: slice) -> "Histories":
+        """Returns these rows, and of them these columns."""
+        return Histories(self.input_ids[rows, columns], self.attention_mask[rows, columns])
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedBatch:
+    """What the encoder makes of a batch of histories: all that decoding knows of its users.
+
+    Args:
+        input_ids (`torch.LongTensor` of shape `(batch, tokens)`, *optional*): token ids of the histories, which models
+            with a repeat bias need.
+        attention_mask (`torch.LongTensor` of shape `(batch, tokens)`): 0 on padding.
+        states (`torch.FloatTensor` of shape `(batch, tokens, d_model)`): encoder states.
+    """
+
+    input_ids: torch.Tensor | None
+    attention_mask: torch.Tensor
+    states: torch.Tensor
+
+    def mean_states(self) -> torch.FloatTensor:
+        """Returns means `[batch, d_model]` of the states that aren't padding."""
+        mask = self._mask()
+        return (self.states * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+    def mean_states_before(self, tokens: torch.LongTensor) -> torch.FloatTensor:
+        """Returns means `[batch, targets, d_model]` of each row's first `tokens` `[batch, targets]` states."""
+        mask, last = self._mask(), (tokens - 1).clamp(min=0).unsqueeze(-1)  # [batch, targets, 1]
+        sums, counts = (part.cumsum(1).take_along_dim(last, dim=1) for part in (self.states * mask, mask))
+        return sums / counts.clamp(min=1)
+
+    def _mask(self) -> torch.Tensor:
+        return self.attention_mask.unsqueeze(-1).to(self.states.dtype)  # [batch, tokens, 1]

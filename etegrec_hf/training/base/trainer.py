@@ -1,0 +1,242 @@
+"""The Trainer that all trainings of this package are."""
+
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from transformers import EarlyStoppingCallback, ProgressCallback, Trainer
+from transformers.trainer_utils import HubStrategy
+
+from ...data.folders import replace_file
+from ...evaluation.code_diagnostics import code_diagnostics
+from ...hub.model_card import write_model_card
+from ...hub.model_folder import check_files
+from ...hub.training_record import TrainingRecord
+from .callbacks import StageClock, TerminationCallback
+from .checkpoints import RESUMABLE, STAGING, check_same_sizes, last_checkpoint, move_checkpoint, move_model
+from .progress import TrainingProgressCallback
+from .recording import check_same_run, stage_of_run
+
+
+class BaseTrainer(Trainer):
+    """A Trainer with a finite loss, checkpoints that are complete or absent, and a record of what it did.
+
+    What it overrides of transformers' Trainer, and why:
+
+    - `training_step`: training ends at the first loss that is NaN or infinite.
+    - `_save_checkpoint`, `_get_output_dir`, `save_model`: a checkpoint or model is written into a folder `.incomplete`
+      and moved when every file is there, so that a killed run leaves nothing that looks whole.
+    - `_save`: no pickle of the arguments is kept, and `write_beside` adds its files.
+    - `train`, `_init_training_state`, `_load_callback_state`, `_load_best_model`: a checkpoint is checked before it is
+      loaded, and may have been moved with its run.
+    - `create_model_card`: the card is written with the model.
+
+    A subclass says what it trains by `stage` and `unit`, and may extend `check_checkpoint`, `stage_entry` and
+    `write_beside`.
+
+    Args:
+        model (`PreTrainedModel`): to train.
+        args (`TrainingArguments`): arguments.
+        record ([`TrainingRecord`], *optional*): what is known of data and earlier stages.
+        **kwargs: further arguments of `Trainer`.
+
+    Raises:
+        ValueError: a `hub_strategy` that publishes during training.
+    """
+
+    stage = "training"
+    unit = "samples"  # what `samples_per_epoch` counts
+    _staging: str | None = None
+
+    def __init__(self, model, args, record: TrainingRecord | None = None, **kwargs):
+        if args.push_to_hub and args.hub_strategy != HubStrategy.END:
+            raise ValueError(
+                f"`hub_strategy` is {args.hub_strategy.value!r}, which publishes parts of a model during training; "
+                "choose 'end', and the whole model is pushed when it is saved."
+            )
+        self.record = record or TrainingRecord()
+        self.holds_best = False  # whether the best checkpoint's weights were loaded
+        super().__init__(model=model, args=args, **kwargs)
+        self.add_callback(TerminationCallback(self))
+        if self.pop_callback(ProgressCallback) is not None:  # none with `disable_tqdm`, another one in a notebook
+            self.add_callback(TrainingProgressCallback(self))
+        self.add_callback(StageClock())
+
+    @property
+    def progress_title(self) -> str:
+        """What is being trained, as its progress is titled."""
+        return self.stage
+
+    def samples_per_epoch(self) -> int:
+        """Returns the samples that all processes read in an epoch."""
+        return len(self.train_dataset)
+
+    # Steps
+
+    def training_step(self, model, inputs, *args, **kwargs) -> torch.Tensor:
+        """Trainer's step; an infinite loss or NaN ends training before the weights are updated with it.
+
+        Raises:
+            FloatingPointError: the loss isn't finite. Its step and batch are kept in `output_dir`.
+        """
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        value = loss.item()  # in the place of Trainer's own `logging_nan_inf_filter`, which waits for the device too
+        if not math.isfinite(value):
+            step = self.state.global_step + 1
+            path = Path(self.args.output_dir, f"loss_{value}_step{step}_process{self.args.process_index}.json")
+            failure = {"step": step, "epoch": self.state.epoch, "loss": value, "batch": inputs}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(failure, default=lambda array: array.tolist())
+            replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+            raise FloatingPointError(
+                f"the loss is {value} at step {step}; its batch is kept in {str(path)!r}. Resume from the newest "
+                "checkpoint with a lower learning rate, or repair the data if that batch alone does it."
+            )
+        return loss
+
+    # Saving
+
+    def _get_output_dir(self, trial) -> str:
+        return self._staging or super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model, trial) -> None:
+        run_dir = super()._get_output_dir(trial)
+        staging = os.path.join(run_dir, STAGING)
+        name = f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            shutil.rmtree(staging, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self._staging = staging
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, SafetensorError, RuntimeError) as error:  # each writer's own way of saying so
+            shutil.rmtree(staging, ignore_errors=True)
+            raise OSError(
+                f"the checkpoint of step {self.state.global_step} can't be written to {run_dir!r}: {error}. Earlier "
+                "ones are as they were: make room, and go on with --resume true."
+            ) from error
+        finally:
+            self._staging = None
+        self._locate_best_checkpoint(just_saved=name)
+        self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
+        if self.args.should_save:
+            move_checkpoint(staging, run_dir, name, self.state, self.args.save_total_limit)
+        self.accelerator.wait_for_everyone()
+
+    def _locate_best_checkpoint(self, just_saved: str | None = None) -> None:
+        """Points the state to the best checkpoint in this run's folder, which may have been moved since."""
+        name = f"checkpoint-{self.state.best_global_step}"
+        folder = os.path.join(self.args.output_dir, name)
+        if self.state.best_global_step is not None and (name == just_saved or os.path.isdir(folder)):
+            self.state.best_model_checkpoint = folder
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves the model for `from_pretrained`; `config.json`, without which nothing loads, is moved in last."""
+        if _internal_call and output_dir is not None:  # a checkpoint, which is staged already
+            super().save_model(output_dir, _internal_call=True)
+            return
+        folder = output_dir or self.args.output_dir
+        staging = os.path.join(folder, STAGING)
+        if self.args.should_save:
+            shutil.rmtree(staging, ignore_errors=True)
+        super().save_model(staging, _internal_call=True)
+        if self.args.should_save:
+            move_model(staging, folder)
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
+        super()._save(output_dir, state_dict)
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        # a pickle, which nobody should have to trust, and which resuming doesn't need
+        (folder / "training_args.bin").unlink()
+        self.write_beside(folder)
+
+    def create_model_card(self, *args, **kwargs) -> None:
+        """Does nothing: the card was written with the model."""
+
+    # Resuming
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
+        """Trains, from a checkpoint if one is given (`True`: the newest in `output_dir`).
+
+        Raises:
+            FileNotFoundError: there is no checkpoint, or a file of it is missing.
+            ValueError: the checkpoint is damaged, or of another model or run.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_checkpoint(self.args.output_dir)
+        if resume_from_checkpoint:
+            self.check_checkpoint(str(resume_from_checkpoint))
+            rank = f"_{self.args.process_index}" if self.args.world_size > 1 else ""
+            check_files(resume_from_checkpoint, (f"rng_state{rank}.pth",))
+        try:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        finally:
+            for callback in self.callback_handler.callbacks:
+                if isinstance(callback, TerminationCallback | TrainingProgressCallback):
+                    callback.close()
+
+    def check_checkpoint(self, folder: str) -> None:
+        """Checks that this run can go on from a checkpoint.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+            ValueError: a file is damaged.
+            ValueError: the model has other sizes.
+            ValueError: the checkpoint is of another dataset, or of a run that reads it in another order.
+        """
+        check_files(folder, RESUMABLE)
+        check_same_sizes(self.model.config, type(self.model.config).from_pretrained(folder), folder)
+        check_same_run(TrainingRecord.read(folder), folder, self.record, self.args)
+
+    def _init_training_state(self, *args, **kwargs) -> tuple[int, int]:
+        position = super()._init_training_state(*args, **kwargs)
+        self._locate_best_checkpoint()
+        return position
+
+    def _load_callback_state(self) -> None:
+        """Restores the callbacks of a checkpoint, but with the patience that this run asks for."""
+        super()._load_callback_state()
+        # checkpoints of versions without a clock are resumed too
+        self.state.stateful_callbacks.setdefault(StageClock.__name__, StageClock().state())
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, EarlyStoppingCallback):
+                callback.early_stopping_patience = self.args.early_stopping_patience
+
+    def _load_best_model(self) -> None:
+        check_files(self.state.best_model_checkpoint)
+        super()._load_best_model()
+        self.holds_best = True
+
+    # Recording
+
+    def prefixes(self) -> torch.LongTensor:
+        """Returns the items' codes without suffix, `[n_items, levels]`, of which the record holds figures."""
+        raise NotImplementedError
+
+    def tokenizer_spans(self) -> list[tuple[float, float]]:
+        """Returns where the run trained the item tokenizer in turns with the recommender, from epoch to epoch."""
+        return []
+
+    def stage_entry(self) -> dict:
+        """Returns this run's entry in the stages of a training record."""
+        return stage_of_run(self)
+
+    def record_now(self) -> TrainingRecord:
+        """Returns the training record, with this run as its last stage."""
+        codes = code_diagnostics(self.prefixes().cpu(), self.model.config.codebook_size)
+        stages = [*self.record.stages, self.stage_entry()]
+        return TrainingRecord(self.record.data, stages, codes, fingerprint=self.record.fingerprint)
+
+    def write_beside(self, folder: Path) -> None:
+        """Writes what belongs beside saved weights: the training record and the model card."""
+        record = self.record_now()
+        record.write(folder)
+        write_model_card(folder, self.model.config, record, self.hub_model_id or self.args.output_dir)

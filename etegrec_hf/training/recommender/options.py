@@ -1,0 +1,43 @@
+"""Sizes and options of a recommender that a user chooses."""
+
+from dataclasses import dataclass, field
+
+from ...models.configuration_etegrec import ETEGRecConfig
+
+
+@dataclass
+class RecommenderOptions:
+    """Fields of [`ETEGRecConfig`] that a user chooses."""
+
+    d_model: int = field(default=ETEGRecConfig.d_model, metadata={"help": "Width of encoder and decoder."})
+    d_ff: int = field(default=ETEGRecConfig.d_ff, metadata={"help": "Width of the feed-forward layers."})
+    d_kv: int = field(default=ETEGRecConfig.d_kv, metadata={"help": "Width of an attention head."})
+    num_layers: int = field(default=ETEGRecConfig.num_layers, metadata={"help": "Encoder layers."})
+    num_decoder_layers: int = field(default=ETEGRecConfig.num_decoder_layers, metadata={"help": "Decoder layers."})
+    num_heads: int = field(default=ETEGRecConfig.num_heads, metadata={"help": "Attention heads."})
+    dropout_rate: float = field(default=ETEGRecConfig.dropout_rate, metadata={"help": "Dropout of the T5 stacks."})
+    encoder_attention: str = field(
+        default=ETEGRecConfig.encoder_attention,
+        metadata={"help": "'bidirectional', or 'causal': one pass over a sequence trains all its prefixes."},
+    )
+    reads_items: bool = field(
+        default=ETEGRecConfig.reads_items,
+        metadata={
+            "help": "The encoder reads each item's semantic embedding and a vector of its own beside its codes."
+        },
+    )
+    has_repeat_bias: bool = field(
+        default=ETEGRecConfig.has_repeat_bias,
+        metadata={"help": "Learn how likely items of the history are to come again; with --constrained-softmax."},
+    )
+    constrained_softmax: bool = field(
+        default=ETEGRecConfig.constrained_softmax,
+        metadata={"help": "Share probability among the codes that continue an item, instead of all of a level."},
+    )
+    num_transitions: int = field(
+        default=ETEGRecConfig.num_transitions,
+        metadata={"help": "Items kept that came next to each item, which --transition-weight asks for."},
+    )
+    max_history: int = field(
+        default=ETEGRecConfig.max_history, metadata={"help": "Items of a history that are read, the last ones."}
+    )

@@ -1,0 +1,23 @@
+"""Training in several processes that stay alike."""
+
+from collections.abc import Iterable
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+from torch import nn
+
+
+@torch.no_grad()
+def start_alike(model: nn.Module) -> None:
+    """Gives all processes the weights and buffers of the first one."""
+    broadcast([*model.parameters(), *model.buffers()])
+
+
+def average_gradients(accelerator: Accelerator, weights: Iterable[nn.Parameter]) -> None:
+    """Sets the gradients of `weights` to their mean over all processes, in one reduction."""
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    means = accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
+    parts = means.split([gradient.numel() for gradient in gradients])
+    for gradient, mean in zip(gradients, parts):
+        gradient.copy_(mean.view_as(gradient))
