@@ -9,7 +9,7 @@ RAW ?= data/raw/instruments
 OUTPUT ?= runs/instruments
 RECIPE := $(BIN)/python examples/recipes/run.py examples/recipes
 
-.PHONY: quickstart reproduce-instruments reproduce-microlens ablate-instruments test test-fast test-minimum test-newest wheel-check lint docs clean
+.PHONY: quickstart reproduce-instruments reproduce-microlens ablate-instruments test test-fast test-minimum test-newest lint docs clean
 
 $(VENV)/installed: pyproject.toml setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -47,15 +47,12 @@ test: lint docs
 test-fast: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
 
-# In new environments that are thrown away: both ends of the declared versions, and the wheel outside the repository
-test-minimum:
+# The wheel in new environments that are thrown away, at both ends of the declared versions
+test-minimum: $(VENV)/installed
 	PYTHON=$(PYTHON) .ci/ends minimum
 
-test-newest:
+test-newest: $(VENV)/installed
 	PYTHON=$(PYTHON) .ci/ends newest
-
-wheel-check:
-	PYTHON=$(PYTHON) .ci/wheel
 
 clean:
 	rm -rf $(VENV) runs

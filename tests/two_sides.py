@@ -70,6 +70,8 @@ def start(*arguments, **environment) -> subprocess.Popen:
 SEVERAL = """
 import contextlib, io, json, os, sys
 from etegrec_hf.cli.main import main
+from etegrec_hf.hub import report
+report.svg_of = lambda figure: b"<svg></svg>"  # drawing takes long
 results = []
 for arguments, environment in json.loads(sys.argv[1]):
     os.environ.pop("HF_TOKEN", None)

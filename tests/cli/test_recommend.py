@@ -93,7 +93,7 @@ def test_errors_reach_the_command_line(wanted, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_two_processes_make_the_file_of_one(wanted, tmp_path):
-    finish([*COMMAND, *wanted, "--output", str(tmp_path / "one.parquet")])
+    call(*wanted, "--output", tmp_path / "one.parquet")
     told = finish([*LAUNCH, "--module", "etegrec_hf", *wanted, "--output", str(tmp_path / "two.parquet")])
     assert told.count("120 users in") == 1
     assert (tmp_path / "two.parquet").read_bytes() == (tmp_path / "one.parquet").read_bytes()
@@ -103,7 +103,7 @@ def test_two_processes_make_the_file_of_one(wanted, tmp_path):
 @pytest.mark.slow
 def test_a_killed_run_goes_on(wanted, tmp_path, monkeypatch):
     wanted = [*wanted, "--num-beams", "60", "--shard-size", "1"]
-    finish([*COMMAND, *wanted, "--output", str(tmp_path / "whole.parquet")])
+    call(*wanted, "--output", tmp_path / "whole.parquet")
     output = tmp_path / "out.parquet"
     run = subprocess.Popen([*COMMAND, *wanted, "--output", str(output)], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
     shards = output.with_name("out.parquet.shards")

@@ -20,7 +20,7 @@ LIMITS = {
     "quickstart": ["--n-users", "60", "--epochs", "2", "--finetune-epochs", "1"],
     "embed": ["--num-train-epochs", "1"],
     "train-tokenizer": ["--num-train-epochs", "2"],
-    "train": ["--num-train-epochs", "2", "--eval_samples", "20"],
+    "train": ["--num-train-epochs", "2", "--eval_samples", "20", "--num-layers", "1", "--num-decoder-layers", "1"],
     "finetune": ["--num-train-epochs", "1", "--eval_samples", "20"],
     "grpo": ["--max-steps", "2", "--per-device-train-batch-size", "64", "--eval_samples", "20"],
 }

@@ -207,6 +207,7 @@ def test_commands_take_ids_of_the_hub(folder, hub, tmp_path):
     assert "the cache doesn't hold" in unseen[2]
 
 
+@pytest.mark.slow
 def test_who_may_not_write_is_told_so(folder, hub, tmp_path):
     before = content(folder)
     cases = [
@@ -279,10 +280,10 @@ def test_a_folder_that_is_not_whole_is_not_sent(folder, tmp_path, name, message)
     ("reads_items", "rerank", "message"),
     [(True, 0, "its encoder reads"), (False, 4.0, "its results were re-ranked by")],
 )
-def test_embeddings_that_are_needed_are_not_left_out(codes, tokenizer, tmp_path, reads_items, rerank, message):
+def test_embeddings_that_are_needed_are_not_left_out(codes, tokenizer, tmp_path, reads_items, rerank_weight, message):
     model = make_model(codes, 8, reads_items=reads_items)
     record = TrainingRecord()
-    record.add_evaluation({"split": "test", "metrics": {"recall@10": 0.1}, "rerank_weight": rerank})
+    record.add_evaluation({"split": "test", "metrics": {"recall@10": 0.1}, "rerank_weight": rerank_weight})
     save_model_folder(tmp_path / "mine", model, tokenizer, record)
     with pytest.raises(ValueError, match=f"`without_embeddings` is True, and {message}"):
         publish(tmp_path / "mine", "tester/mine", without_embeddings=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from loopback_hub import Repository
 from safetensors.torch import load_file
-from two_sides import etegrec
+from two_sides import etegrec, several
 
 from etegrec_hf import RQVAEConfig, RQVAEModel
 
@@ -35,19 +35,18 @@ def test_training_sequences_stay_on_the_hub(prepared_folder, hub, tmp_path):
     environment = hub.environment(tmp_path / "home") | {"OMP_NUM_THREADS": "1"}
     arguments = ["--tokenizer", str(tmp_path / "tokenizer"), *flags(SIZES), *flags(OPTIONS)]
 
-    def train(data: str, name: str, *more) -> Path:
-        done = etegrec("train", "--data", data, "--output-dir", tmp_path / name, *arguments, *more, **environment)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return tmp_path / name
-
-    streamed = train("tester/log", "streamed", "--stream", "true")
+    streamed, whole = tmp_path / "streamed", tmp_path / "whole"
+    commands = [
+        ("train", "--data", "tester/log", "--stream", "true", "--output-dir", streamed, *arguments),
+        ("train", "--data", prepared_folder, "--output-dir", whole, *arguments),  # which asks the Hub for nothing
+    ]
+    done = several([(command, {}) for command in commands], **environment)
+    assert [code for code, _, _ in done] == [0, 0], done
     assert hub.requests["GET large"] > 3, "items, validation and test, and parts of train"
     cached = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
     hashes = {hashlib.sha256(path.read_bytes()).hexdigest() for path in cached}
     assert tree["sequences/train.parquet"] not in hashes
     assert hashes >= {tree[name] for name in ("items/items.parquet", "sequences/validation.parquet")}
-
-    whole = train(prepared_folder, "whole")
     assert weights(streamed) == weights(whole), "one buffer holds all, so that the order is that of memory"
     records = [json.loads((folder / "training_record.json").read_text()) for folder in (streamed, whole)]
     assert records[0]["fingerprint"] == records[1]["fingerprint"]

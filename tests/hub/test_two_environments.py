@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from tiny_models import make_model
 from transformers import pipeline
@@ -64,11 +65,13 @@ def test_published_here_and_used_there(model, tokenizer, folder, hub, stranger, 
     assert not [name for name in hub.requests if name.startswith("unknown")], hub.requests
 
 
+@pytest.mark.slow
 def test_a_local_folder_used_there(model, tokenizer, folder, stranger, tmp_path):
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
     check(run(stranger, STRANGER, folder, tmp_path / "copy", "", **offline), expected(model, tokenizer))
 
 
+@pytest.mark.slow
 def test_a_model_with_all_options_used_there(codes, tokenizer, stranger, tmp_path):
     options = {"transition_weight": 0.5, "rerank_weight": 4.0}
     kind = {"reads_items": True, "constrained_softmax": True, "has_repeat_bias": True, "num_transitions": 3}

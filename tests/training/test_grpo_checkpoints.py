@@ -64,8 +64,15 @@ def test_resuming_from_the_start_measures_it_once(prepared, tmp_path):
     assert same(weights_of(whole), weights_of(again))
 
 
-@pytest.mark.parametrize("kind", ["sample", "without_replacement"])
-@pytest.mark.parametrize("evaluated", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "evaluated"),
+    [
+        ("sample", True),
+        ("without_replacement", False),
+        pytest.param("sample", False, marks=pytest.mark.slow),
+        pytest.param("without_replacement", True, marks=pytest.mark.slow),
+    ],
+)
 def test_resuming_equals_no_interruption(prepared, tmp_path, kind, evaluated):
     """The interruption is due in the middle of a round of completions, and comes at its end."""
     options = {"rollout": kind, "num_iterations": 2, "steps_per_generation": 2, "gradient_accumulation_steps": 1}

@@ -85,6 +85,7 @@ def test_adler32_is_zlibs(rows):
     assert adler32(torch.tensor(rows)).tolist() == expected
 
 
+@pytest.mark.slow
 def test_another_process_assigns_the_same_codes():
     program = (
         "import torch; from etegrec_hf.training.item_tokenizer.item_codes import assign_item_codes;"

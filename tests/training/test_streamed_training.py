@@ -70,8 +70,18 @@ def test_one_buffer_trains_as_memory_does(prepared, files, tmp_path, samples_of,
     assert stream.num_examples(stream.get_train_dataloader()) == len(memory.train_dataset)
 
 
-@pytest.mark.parametrize("options", [{}, {"max_tokens_per_batch": 400, "dataloader_num_workers": 1}])
-@pytest.mark.parametrize("epoch", [0, 1])
+BY_TOKENS = {"max_tokens_per_batch": 400, "dataloader_num_workers": 1}
+
+
+@pytest.mark.parametrize(
+    ("epoch", "options"),
+    [
+        (0, {}),
+        (1, BY_TOKENS),
+        pytest.param(0, BY_TOKENS, marks=pytest.mark.slow),
+        pytest.param(1, {}, marks=pytest.mark.slow),
+    ],
+)
 def test_resuming_within_an_epoch_equals_no_interruption(prepared, files, tmp_path, options, epoch):
     """In the second of three buffers of an epoch of either phase."""
     options = SAVED_OFTEN | {"num_train_epochs": 2, "save_total_limit": None} | options

@@ -107,8 +107,15 @@ def test_the_best_checkpoint_is_what_remains(prepared, tmp_path):
     assert trainer.evaluate()["eval_ndcg@10"] == pytest.approx(max(scores))
 
 
-@pytest.mark.parametrize("load_best", [False, True])
-@pytest.mark.parametrize("stop_after", ["tokenizer", "recommender"])
+@pytest.mark.parametrize(
+    ("stop_after", "load_best"),
+    [
+        ("tokenizer", True),
+        ("recommender", False),
+        pytest.param("tokenizer", False, marks=pytest.mark.slow),
+        pytest.param("recommender", True, marks=pytest.mark.slow),
+    ],
+)
 def test_resuming_equals_no_interruption(prepared, tmp_path, stop_after, load_best):
     from transformers import TrainerCallback
 
