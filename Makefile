@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export OMP_NUM_THREADS ?= 2
+# Many processes of the tests import the same files
+export PYTHONDONTWRITEBYTECODE :=
 
 RAW ?= data/raw/instruments
 OUTPUT ?= runs/instruments

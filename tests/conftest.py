@@ -1,45 +1,53 @@
-"""Fixtures that every test may use."""
+"""Fixtures that every test may use.
+
+They import what is heavy when they are used. The first of pytest-xdist's processes runs no test: it imports this file, and
+then starts the others.
+"""
 
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
-import torch
 from hypothesis import settings
 from loopback_hub import LoopbackHub
 from pictures import undrawn
-from tiny_models import make_model, random_codes
 from two_sides import make_stranger
-
-from etegrec_hf import ETEGRecForConditionalGeneration, ETEGRecTokenizer
-from etegrec_hf.data.prepared import PreparedDataset
-from etegrec_hf.data.synthetic import SyntheticProcess
-from etegrec_hf.hub.model_folder import save_model_folder
-from etegrec_hf.hub.training_record import TrainingRecord
 
 settings.register_profile("repository", deadline=None, derandomize=True)
 settings.load_profile("repository")
 
 
 @pytest.fixture
-def codes() -> torch.Tensor:
+def codes():
+    """The codes of 40 items, `[40, 3]`."""
+    from tiny_models import random_codes
+
     return random_codes(40, 3, 8)
 
 
 @pytest.fixture
-def model(codes) -> ETEGRecForConditionalGeneration:
+def model(codes):
+    """A tiny recommender of these codes."""
+    from tiny_models import make_model
+
     return make_model(codes, 8)
 
 
 @pytest.fixture
-def tokenizer(codes) -> ETEGRecTokenizer:
+def tokenizer(codes):
+    """Its tokenizer, of the items i1 to i40."""
+    from etegrec_hf import ETEGRecTokenizer
+
     return ETEGRecTokenizer.from_item_codes([f"i{row}" for row in range(1, 41)], codes, 8, max_history=10)
 
 
 @pytest.fixture
 def folder(model, tokenizer, tmp_path) -> str:
     """A saved recommender, as training leaves it."""
+    from etegrec_hf.hub.model_folder import save_model_folder
+    from etegrec_hf.hub.training_record import TrainingRecord
+
     tokenizer.item_titles = {"i3": "Third", "i14": "[red]<b>A & B</b>[/red]"}
     save_model_folder(tmp_path / "mine", model, tokenizer, TrainingRecord())
     return str(tmp_path / "mine")
@@ -64,7 +72,10 @@ def stranger(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def process() -> SyntheticProcess:
+def process():
+    """What the tiny data is made by: walks of 120 users over 60 items."""
+    from etegrec_hf.data.synthetic import SyntheticProcess
+
     return SyntheticProcess(n_users=120, n_items=60, n_clusters=4, width=12, seed=3)
 
 
@@ -76,5 +87,8 @@ def prepared_folder(process, tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="session")
-def prepared(prepared_folder) -> PreparedDataset:
+def prepared(prepared_folder):
+    """The tiny data as a `PreparedDataset`."""
+    from etegrec_hf.data.prepared import PreparedDataset
+
     return PreparedDataset.load(prepared_folder)

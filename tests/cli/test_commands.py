@@ -183,6 +183,7 @@ def test_a_run_goes_on_from_the_checkpoint_it_is_given(runs, tmp_path):
     assert history[: len(first := json.loads((checkpoint / "trainer_state.json").read_text())["log_history"])] == first
 
 
+@pytest.mark.slow
 def test_mapped_embeddings_give_the_same_models(runs, tmp_path):
     """Without them in the model; a run that goes on from a checkpoint ends alike, and other commands need no flag."""
     data = Path(shutil.copytree(runs / "data", tmp_path / "data"))
@@ -280,6 +281,7 @@ def test_the_example_that_embeds(runs, tmp_path, capsys):
     assert PreparedDataset.load(tmp_path / "data").embeddings.shape == (23, 256 + 384)
 
 
+@pytest.mark.slow
 def test_the_examples_that_train(runs, tmp_path):
     runpy.run_path(str(EXAMPLES / "train_tokenizer.py"))["main"](str(runs / "data"), str(tmp_path / "tokenizer"), "1")
     train = runpy.run_path(str(EXAMPLES / "train_recommender.py"))["main"]

@@ -45,6 +45,7 @@ def check(result, wanted: dict) -> dict:
     return pushed
 
 
+@pytest.mark.slow
 def test_published_here_and_used_there(model, tokenizer, folder, hub, stranger, tmp_path):
     here, there = hub.environment(tmp_path / "here"), hub.environment(tmp_path / "there")
     pushed = etegrec("push", "--model", folder, "--repo-id", "tester/mine", **here)
@@ -65,7 +66,6 @@ def test_published_here_and_used_there(model, tokenizer, folder, hub, stranger, 
     assert not [name for name in hub.requests if name.startswith("unknown")], hub.requests
 
 
-@pytest.mark.slow
 def test_a_local_folder_used_there(model, tokenizer, folder, stranger, tmp_path):
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
     check(run(stranger, STRANGER, folder, tmp_path / "copy", "", **offline), expected(model, tokenizer))

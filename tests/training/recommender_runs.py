@@ -9,21 +9,21 @@ from etegrec_hf.data.fingerprint import fingerprint
 from etegrec_hf.data.sequences import SequenceDataset
 from etegrec_hf.hub.training_record import TrainingRecord
 
-# Six epochs with a checkpoint every three steps
+# Six epochs of 26 steps with a checkpoint every three
 SAVED_OFTEN = {"num_train_epochs": 6, "save_strategy": "steps", "save_steps": 3, "save_total_limit": 2,
-           "eval_strategy": "no", "load_best_model_at_end": False}  # fmt: skip
+               "per_device_train_batch_size": 32, "eval_strategy": "no", "load_best_model_at_end": False}  # fmt: skip
 
 
 def make_trainer(
     prepared, folder, arguments=ETEGRecTrainingArguments, callbacks=(), sizes=None, **options
 ) -> ETEGRecTrainer:
-    """A trainer of a tiny recommender on the tiny data."""
+    """A trainer of a tiny recommender on the tiny data, by 13 steps per epoch."""
     model = make_model(random_codes(prepared.n_items, 3, 8), 8, **(sizes or {}))
     model.catalogue.set_semantic_embedding(torch.from_numpy(prepared.embeddings))
     defaults = {
         "num_train_epochs": 4,
         "warm_epochs": 2,
-        "per_device_train_batch_size": 32,
+        "per_device_train_batch_size": 64,
         "learning_rate": 1e-3,
         "tokenizer_learning_rate": 1e-3,
         "num_beams": 10,

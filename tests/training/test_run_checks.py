@@ -73,16 +73,17 @@ def test_the_item_tokenizer_stops_at_an_infinite_loss_too(tmp_path):
 
 @pytest.mark.usefixtures("unlimited")
 def test_a_full_disk_leaves_the_checkpoint_before(prepared, tmp_path):
-    undisturbed = make_trainer(prepared, tmp_path / "undisturbed", **SAVED_OFTEN)
+    options = SAVED_OFTEN | {"num_train_epochs": 2}
+    undisturbed = make_trainer(prepared, tmp_path / "undisturbed", **options)
     undisturbed.train()
     size = next((tmp_path / "undisturbed").glob("checkpoint-*/model.safetensors")).stat().st_size
     folder = tmp_path / "full"
-    trainer = make_trainer(prepared, folder, callbacks=[lambda _: FillDisk(step=9, size=size // 2)], **SAVED_OFTEN)
+    trainer = make_trainer(prepared, folder, callbacks=[lambda _: FillDisk(step=9, size=size // 2)], **options)
     with pytest.raises(OSError, match=r"the checkpoint of step 9 can't be written .*File too large.*--resume true"):
         trainer.train()
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert sorted(path.name for path in folder.iterdir()) == ["checkpoint-3", "checkpoint-6"]
-    again = make_trainer(prepared, folder, **SAVED_OFTEN)
+    again = make_trainer(prepared, folder, **options)
     again.train(resume_from_checkpoint=True)
     for side, weights in sides(undisturbed.model).items():
         assert unchanged(weights, sides(again.model)[side]), side

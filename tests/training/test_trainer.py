@@ -171,11 +171,11 @@ def test_resuming_from_a_step_that_ends_an_epoch_equals_no_interruption(prepared
 
 def test_step_evaluations_leave_out_tokenizer_epochs(prepared, tmp_path):
     trainer = make_trainer(prepared, tmp_path, num_train_epochs=2, eval_strategy="steps", save_strategy="steps",
-                           eval_steps=13, save_steps=13)  # fmt: skip
+                           eval_steps=13, save_steps=13, per_device_train_batch_size=32)  # fmt: skip
     trainer.train()
     assert trainer.state.max_steps == 52
     evaluated = [entry["step"] for entry in trainer.state.log_history if "eval_ndcg@10" in entry]
-    assert evaluated == [39, 52], "26 steps an epoch"
+    assert evaluated == [39, 52], "26 steps per epoch"
 
 
 def test_a_moved_run_keeps_its_best_checkpoint(prepared, tmp_path):
@@ -201,15 +201,16 @@ def test_resuming_with_another_patience_uses_it(prepared, tmp_path):
 
 
 def test_a_schedule_uses_its_groups_learning_rate(prepared, tmp_path):
-    options = {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-4}}
+    size = {"per_device_train_batch_size": 32}
+    options = {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-4}} | size
     trainer = make_trainer(prepared, tmp_path, learning_rate=1e-3, tokenizer_learning_rate=2e-4, **options)
     trainer.create_optimizer_and_scheduler(100)
-    # 26 steps an epoch: 26 + 26 of the tokenizer, 26 + 22 of the recommender
+    # 26 steps per epoch: 26 + 26 of the tokenizer, 26 + 22 of the recommender
     assert [factor(steps) for factor, steps in zip(trainer.lr_scheduler.factors, (48, 52))] == pytest.approx(
         [0.1, 0.5]
     )
     with pytest.raises(ValueError, match=r"`max_steps` 60 ends in a tokenizer epoch \(26 steps each, `cycle` 2\)"):
-        make_trainer(prepared, tmp_path).create_optimizer_and_scheduler(60)
+        make_trainer(prepared, tmp_path, **size).create_optimizer_and_scheduler(60)
     other = make_trainer(prepared, tmp_path, lr_scheduler_type="reduce_lr_on_plateau")
     with pytest.raises(ValueError, match=r"`lr_scheduler_type` is .*reduce_lr_on_plateau.*; choose one like 'cosine'"):
         other.create_optimizer_and_scheduler(100)
