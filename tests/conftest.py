@@ -1,7 +1,7 @@
 """Fixtures that every test may use.
 
-They import what is heavy when they are used. The first of pytest-xdist's processes runs no test: it imports this file, and
-then starts the others.
+They import what is heavy when they are used. The first of pytest-xdist's processes runs no test: it imports this file,
+and then starts the others.
 """
 
 import os
