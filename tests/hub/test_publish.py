@@ -277,7 +277,7 @@ def test_a_folder_that_is_not_whole_is_not_sent(folder, tmp_path, name, message)
 
 
 @pytest.mark.parametrize(
-    ("reads_items", "rerank", "message"),
+    ("reads_items", "rerank_weight", "message"),
     [(True, 0, "its encoder reads"), (False, 4.0, "its results were re-ranked by")],
 )
 def test_embeddings_that_are_needed_are_not_left_out(codes, tokenizer, tmp_path, reads_items, rerank_weight, message):

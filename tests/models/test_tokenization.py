@@ -110,7 +110,7 @@ def test_the_saved_file_is_an_index_json_in_item_order(tokenizer, tmp_path):
         copy = cls.from_pretrained(tmp_path, trust_remote_code=True)
         assert copy.item_ids == tokenizer.item_ids
         assert copy.max_history == 10
-        assert torch.equal(copy.catalogue.item_tokens, tokenizer.item_tokens)
+        assert torch.equal(copy.item_tokens, tokenizer.item_tokens)
         assert dict(copy(["i5"])) == dict(tokenizer(["i5"]))
 
 
