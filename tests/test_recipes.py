@@ -44,7 +44,7 @@ TINY = {
     "evaluate": {"num_beams": 10, "transition_weight": 0.2},
     "variants": {"full": {}, "no finetuning": {"finetune": None},
                  "no SIA": {"train": {"sia_weight": 0}, "finetune": None},
-                 "no votes": {"evaluate": {"transitions": 0}}},
+                 "no votes": {"evaluate": {"transition_weight": 0}}},
 }  # fmt: skip
 
 
@@ -121,7 +121,7 @@ def test_a_recipe_runs_every_stage_once_and_ends_in_tables(tiny, run):
     assert set(results["tables"]["test"]["differences"]["systems"]) == {"no finetuning", "no SIA", "no votes"}
     assert not (out / "seed-3/no finetuning/train").exists()
     full, without = (results["runs"][name]["seed 3"]["test"] for name in ("full", "no votes"))
-    assert (full["transitions"], without["transitions"]) == (0.2, 0.0)
+    assert (full["transition_weight"], without["transition_weight"]) == (0.2, 0.0)
     assert full["test"] != without["test"]
 
 
