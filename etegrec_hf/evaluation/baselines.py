@@ -111,7 +111,7 @@ def _recent(split: Split, n_items: int) -> scipy.sparse.csr_matrix:
     position = split.offsets[1:, None] - 1 - np.arange(RECENT, 0, -1)  # the last items before each target
     exists = position >= split.offsets[:-1, None]
     history = np.where(exists, split.sequences[np.where(exists, position, 0)], 0)  # [rows, 10], oldest first
-    items, weights = (part.numpy() for part in recent_items(torch.from_numpy(history)))
+    items, weights = (part.numpy() for part in recent_items(torch.from_numpy(history), torch.float64))
     rows, places = items.nonzero()
     return scipy.sparse.csr_matrix((weights[rows, places], (rows, items[rows, places] - 1)), (len(split), n_items))
 

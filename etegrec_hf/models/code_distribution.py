@@ -116,7 +116,7 @@ class CodeDistribution:
     def _with_terms(self, scores: torch.FloatTensor, child: torch.LongTensor, level: int) -> torch.FloatTensor:
         """Logits that lead to nodes of the catalogue, and what the terms add to them."""
         for term in self.terms:
-            scores = scores + term(child, level)
+            scores = scores + term(child, level).to(scores.dtype)
         return scores
 
     def _of_all_codes(self, logits, scores, node, child, level: int) -> torch.FloatTensor:

@@ -98,17 +98,6 @@ class CodeTrie:
     def n_items(self) -> int:
         return len(self.leaf_items)
 
-    def to(self, device) -> "CodeTrie":
-        """The same trie on another device."""
-        return CodeTrie(
-            self.keys.to(device),
-            self.child_start.to(device),
-            self.leaf_items.to(device),
-            self.inner_counts.to(device),
-            self.max_children,
-            self.layout,
-        )
-
     def successors(self, node: torch.Tensor, level: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The children of each node, side by side.
 

@@ -72,9 +72,13 @@ class ItemDecoding(GenerationMixin):
             raise ValueError(
                 "`exclude`, `exclude_history` and models with a repeat bias need the histories; pass `input_ids` too."
             )
-        elif "encoder_outputs" not in kwargs:
+        elif "encoder_outputs" not in kwargs and "inputs_embeds" not in kwargs:
             raise ValueError("there is nothing to generate from; pass histories as `input_ids`.")
         else:
+            if "inputs_embeds" in kwargs:
+                embeds, mask = kwargs.pop("inputs_embeds"), kwargs.get("attention_mask")
+                with torch.no_grad():
+                    kwargs["encoder_outputs"] = self.encoder(inputs_embeds=embeds, attention_mask=mask)
             nothing = torch.zeros((len(kwargs["encoder_outputs"][0]), 0), dtype=torch.long, device=self.device)
             histories = Histories(nothing, nothing)
         settings = self.generation_config if generation_config is None else generation_config

@@ -95,9 +95,8 @@ class Histories:
 
     def padded_right(self) -> "Histories":
         """Returns the same tokens in order, with all padding after them and as little as there can be."""
-        order = self.attention_mask.argsort(dim=1, descending=True, stable=True)[
-            :, : self.attention_mask.sum(1).amax()
-        ]
+        longest = self.attention_mask.sum(1).amax() if len(self) else 0
+        order = self.attention_mask.argsort(dim=1, descending=True, stable=True)[:, :longest]
         return Histories(self.input_ids.gather(1, order), self.attention_mask.gather(1, order))
 
     def part(self, rows: torch.LongTensor, columns: slice) -> "Histories":

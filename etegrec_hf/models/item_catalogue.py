@@ -1,6 +1,7 @@
 """The items of a recommender: their codes, their trie, their semantic embeddings and what came next to them."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -42,11 +43,20 @@ class ItemConstraints:
         return self if self.leaves is None else ItemConstraints(self.trie, self.leaves[rows])
 
 
+class _Tries(NamedTuple):
+    """Tries, and the tables that they were built from."""
+
+    item_tokens: torch.Tensor
+    is_removed: torch.Tensor
+    of_recommended: CodeTrie
+    of_all: CodeTrie
+
+
 class ItemCatalogue(nn.Module):
     """What a model knows of its items: tables that are saved with its weights, and the trie of their codes.
 
-    The trie is built when it is first asked for, and again after a table was set, loaded or moved. Set tables by
-    their methods, or whole: a change within `item_tokens` or `is_removed` isn't noticed.
+    The trie is built when it is first asked for, and again after its tables were set, loaded or moved. Set tables by
+    their methods, or whole. Whoever changes `item_tokens` or `is_removed` in place calls `tables_changed`.
 
     Args:
         config ([`ETEGRecConfig`]): sizes.
@@ -67,7 +77,7 @@ class ItemCatalogue(nn.Module):
             semantic_embedding = torch.zeros(config.n_items + 1, self.width)
         self.register_buffer("semantic_embedding", semantic_embedding)
         self.transitions = ItemTransitions(config) if config.num_transitions else None  # type: ignore[assignment]
-        self._tries: tuple[CodeTrie, CodeTrie] | None = None
+        self._tries: _Tries | None = None
 
     @torch.no_grad()
     def init_weights(self) -> None:
@@ -77,18 +87,13 @@ class ItemCatalogue(nn.Module):
         if self.semantic_embedding is not None:
             init.zeros_(self.semantic_embedding)
 
-    def __setattr__(self, name: str, value) -> None:
-        super().__setattr__(name, value)
-        if name in ("item_tokens", "is_removed"):
-            self._tries = None
-
     def _load_from_state_dict(self, *args) -> None:
         super()._load_from_state_dict(*args)
-        self._tries = None
+        self.tables_changed()
 
-    def _apply(self, *args, **kwargs) -> "ItemCatalogue":
+    def tables_changed(self) -> None:
+        """Has the trie built again, after a change of tables in place."""
         self._tries = None
-        return super()._apply(*args, **kwargs)
 
     @property
     def n_items(self) -> int:
@@ -108,15 +113,16 @@ class ItemCatalogue(nn.Module):
             ValueError: the model has no codes yet.
             ValueError: a checkpoint holds codes that are out of range or not unique.
         """
-        return self._both_tries()[0]
+        return self._built().of_recommended
 
     @property
     def trie_of_all(self) -> CodeTrie:
         """The trie of all items, those that were removed too, as histories may hold them; errors as in `trie`."""
-        return self._both_tries()[1]
+        return self._built().of_all
 
-    def _both_tries(self) -> tuple[CodeTrie, CodeTrie]:
-        if self._tries is None:
+    def _built(self) -> _Tries:
+        tries = self._tries
+        if tries is None or tries.item_tokens is not self.item_tokens or tries.is_removed is not self.is_removed:
             if not self.item_tokens.any():
                 raise ValueError("`item_tokens` is empty; give the model its catalogue with `set_item_codes`.")
             of_all = CodeTrie.from_item_codes(self.item_codes, self.layout.codebook_size)
@@ -124,8 +130,8 @@ class ItemCatalogue(nn.Module):
             trie = of_all
             if len(kept) < self.n_items:
                 trie = CodeTrie.from_item_codes(self.item_codes[kept], self.layout.codebook_size, kept + 1)
-            self._tries = trie, of_all
-        return self._tries
+            self._tries = tries = _Tries(self.item_tokens, self.is_removed, trie, of_all)
+        return tries
 
     # Items of histories
 

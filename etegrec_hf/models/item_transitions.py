@@ -11,11 +11,14 @@ from .configuration_etegrec import ETEGRecConfig
 RECENT, DECAY = 10, 0.7  # items of a history that vote, and what each vote weighs against the next newer one
 
 
-def recent_items(history: torch.LongTensor) -> tuple[torch.LongTensor, torch.DoubleTensor]:
+def recent_items(
+    history: torch.LongTensor, dtype: torch.dtype = torch.float32
+) -> tuple[torch.LongTensor, torch.Tensor]:
     """Returns the last 10 items of histories, newest first, and what each one's vote weighs.
 
     Args:
         history (`torch.LongTensor` of shape `(batch, items)`): item indices, oldest first; 0 is padding, anywhere.
+        dtype (`torch.dtype`, *optional*, defaults to `torch.float32`): of the weights.
 
     Returns:
         item indices and weights, both `(batch, min(10, items))`: 1 for the newest item, 0.7 times as much for each one
@@ -26,7 +29,7 @@ def recent_items(history: torch.LongTensor) -> tuple[torch.LongTensor, torch.Dou
     count = min(RECENT, history.shape[1])
     newer, place = newer.masked_fill(~is_item, history.shape[1]).topk(count, dim=1, largest=False)
     items = history.gather(1, place)
-    return items, DECAY ** newer.double() * (items > 0)
+    return items, DECAY ** newer.to(dtype) * (items > 0)
 
 
 class ItemTransitions(nn.Module):
@@ -63,7 +66,7 @@ class ItemTransitions(nn.Module):
             of a history whose items came next to none are 0.
         """
         voting, decay = recent_items(history)  # padding votes for nothing
-        votes = (self.weights[voting].float() * decay.float().unsqueeze(2)).flatten(1)
+        votes = (self.weights[voting].float() * decay.unsqueeze(2)).flatten(1)
         return self.items[voting].flatten(1).long(), votes / votes.sum(1, keepdim=True).clamp(min=1e-30)
 
     @property

@@ -140,9 +140,11 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
     @classmethod
     def from_pretrained(cls, *args, **kwargs):
         """transformers' own, which also reads folders whose tables have their earlier names, and saves them anew."""
-        kwargs.setdefault("key_mapping", {f"^{re.escape(earlier)}$": name for earlier, name in EARLIER_NAMES.items()})
-        loaded = super().from_pretrained(*args, **kwargs)
-        (loaded[0] if isinstance(loaded, tuple) else loaded)._weight_conversions = None  # undone in saving otherwise
+        given = kwargs.pop("key_mapping", None) or {}
+        ours = {f"^{re.escape(earlier)}$": name for earlier, name in EARLIER_NAMES.items()}
+        loaded = super().from_pretrained(*args, key_mapping=ours | given, **kwargs)
+        if not given:  # otherwise undone in saving
+            (loaded[0] if isinstance(loaded, tuple) else loaded)._weight_conversions = None
         return loaded
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
@@ -199,17 +201,20 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
             decoder_input_ids (`torch.LongTensor` of shape `(batch, decoded)`, *optional*): the decoder start and the
                 codes so far. By default just the start: enough for both adapters.
             encoder_outputs (*optional*): encoder states to use instead of encoding `input_ids`.
-            past_key_values (`EncoderDecoderCache`, *optional*): the decoder's cache.
-            use_cache (`bool`, *optional*): whether to return the cache; by default as the configuration says.
+            past_key_values (`EncoderDecoderCache`, *optional*): the decoder's cache, for `decoder_input_ids`.
+            use_cache (`bool`, *optional*): whether to return the cache, where the next code is scored; by default as
+                the configuration says.
             return_dict (`bool`, *optional*): whether to return an [`ETEGRecOutput`] instead of a tuple.
 
         Raises:
-            ValueError: `labels` of another shape.
+            ValueError: neither `input_ids` nor `encoder_outputs`.
+            ValueError: labels or candidates of another shape.
             ValueError: more than one of `labels`, `candidates`, `history_lengths` and `decoder_input_ids`.
             ValueError: `sequence_labels` without `history_lengths`, or these with a bidirectional encoder.
             ValueError: encoder outputs alone for a model with a repeat bias, which must know what a user had.
         """
-        asked = {"labels": labels, "candidates": candidates, "history_lengths": history_lengths}
+        sequences = sequence_labels if history_lengths is None else history_lengths
+        asked = {"labels": labels, "candidates": candidates, "history_lengths": sequences}
         _check_one(asked | {"decoder_input_ids": decoder_input_ids})
         encoded = self._encoded(input_ids, attention_mask, encoder_outputs)
         if history_lengths is not None or sequence_labels is not None:
@@ -241,6 +246,8 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
 
     def _encoded(self, input_ids, attention_mask, encoder_outputs) -> EncodedBatch:
         """Histories and what the encoder makes of them, unless that is given."""
+        if input_ids is None and encoder_outputs is None:
+            raise ValueError("there is nothing to read; pass histories as `input_ids`, or `encoder_outputs`.")
         if attention_mask is None and input_ids is not None:
             attention_mask = (input_ids != self.config.pad_token_id).long()
         elif encoder_outputs is None:  # what is masked wasn't had either
@@ -258,11 +265,7 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
 
     def _score_targets(self, encoded: EncodedBatch, labels: torch.LongTensor) -> ETEGRecOutput:
         """Scores a target per history: `labels` `[B, L]`."""
-        if labels.ndim != 2:
-            raise ValueError(
-                f"`labels` has shape {tuple(labels.shape)}; expected (batch, {self.config.code_length}). Give several "
-                "items per history as `candidates`, and targets of whole sequences as `sequence_labels`."
-            )
+        self._check_labels("labels", labels, (len(encoded.states), self.config.code_length))
         start = torch.full_like(labels[:, :1], self.config.decoder_start_token_id)
         states = self.decoder(
             input_ids=torch.cat([start, labels[:, :-1]], dim=1),
@@ -277,6 +280,7 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
 
     def _score_candidates(self, encoded: EncodedBatch, candidates: torch.LongTensor) -> ETEGRecOutput:
         """Scores several items per history: `candidates` `[B, C, L]`."""
+        self._check_labels("candidates", candidates, (len(encoded.states), None, self.config.code_length))
         decoder = BeamDecoder(self, encoded)
         logits = candidate_logits(decoder, candidates)
         logits = self._along(logits, candidates, terms_of(self, encoded))  # [B, C, L, K]
@@ -297,6 +301,8 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
                 f"`history_lengths` are given and `encoder_attention` is {self.config.encoder_attention!r}, in which "
                 "every item sees all of the sequence, the targets too; build the model with 'causal'."
             )
+        if sequence_labels is not None:
+            self._check_labels("sequence_labels", sequence_labels, (*history_lengths.shape, self.config.code_length))
         start = history_lengths.new_full((*history_lengths.shape, 1), self.config.decoder_start_token_id)
         codes = start[..., :0] if sequence_labels is None else sequence_labels[..., :-1]
         states = self._decode_blocks(encoded, torch.cat([start, codes], dim=2), history_lengths)  # [B, T, 1 or L, d]
@@ -331,6 +337,16 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
             past_key_values=decoded.past_key_values,
             **self._other_outputs(encoded, encoded.mean_states(), states[:, 0]),
         )
+
+    def _check_labels(self, name: str, labels: torch.LongTensor, expected: tuple[int | None, ...]) -> None:
+        """Raises a `ValueError` for token ids of another shape; None is any size."""
+        sizes = zip(labels.shape, expected)
+        if labels.ndim != len(expected) or any(size != wanted for size, wanted in sizes if wanted is not None):
+            shape = ", ".join("n" if wanted is None else str(wanted) for wanted in expected)
+            raise ValueError(
+                f"`{name}` has shape {tuple(labels.shape)}; expected ({shape}). Give one target per history "
+                "as `labels`, several as `candidates`, and those of whole sequences as `sequence_labels`."
+            )
 
     def _decode_blocks(
         self, encoded: EncodedBatch, decoder_input_ids: torch.LongTensor, history_lengths: torch.LongTensor
@@ -393,6 +409,13 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
         return decoder_states * self.config.d_model**-0.5 if self.config.scale_logits else decoder_states
 
     # A catalogue that changes
+
+    def check_item_ids(self, tokenizer) -> None:
+        """Compares a tokenizer's items with the model's; see [`ItemCatalogue.check_tokenizer`].
+
+        The pipeline that ships with folders of earlier versions calls it.
+        """
+        self.catalogue.check_tokenizer(tokenizer)
 
     def set_item_codes(self, codes: torch.LongTensor) -> None:
         """Makes `codes` `[n_items, code_length]` the catalogue's; see [`ItemCatalogue.set_codes`]."""

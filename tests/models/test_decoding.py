@@ -413,6 +413,15 @@ def test_a_sample_of_everything_is_everything(model):
             model.sample_items(**inputs, temperature=temperature)
 
 
+def test_generate_reads_embedded_histories_too(model):
+    inputs = model.catalogue.inputs_from_items(random_histories(model, [4, 2]))
+    embeds, mask = model.shared(inputs["input_ids"]), inputs["attention_mask"]
+    generated = model.generate(inputs_embeds=embeds, attention_mask=mask, num_beams=3)
+    assert generated.equal(model.generate(**inputs, num_beams=3))
+    with pytest.raises(ValueError, match="there is nothing to generate from; pass histories"):
+        model.generate(num_beams=3)
+
+
 def test_inference_mode_and_autocast_return_items(model):
     inputs = model.catalogue.inputs_from_items(random_histories(model, [4, 2]))
     expected = model.recommend(**inputs, top_k=10)

@@ -101,6 +101,13 @@ def tokens_projected(monkeypatch, act) -> int:
     return sum(seen) / (3 * 2)  # query, key and value of 2 layers
 
 
+def test_nobody_is_recommended_nothing():
+    model = make_model(random_codes(40, 3, 8), 8)
+    nobody = model.encode_history(model.catalogue.item_tokens[[3]])[[]]
+    items, scores = model.recommend(encoded=nobody, top_k=5)
+    assert items.shape == scores.shape == (0, 5)
+
+
 def test_only_new_items_are_computed(monkeypatch):
     model = causal(max_history=10)
     rows = items_of([9, 4, 7], seed=0)

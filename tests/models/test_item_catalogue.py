@@ -147,6 +147,18 @@ def test_the_trie_follows_tables_that_were_replaced(model):
     assert fits(copied)
     assert fits(model), "a copy's tables are its own"
     assert copied.to(torch.float64).catalogue.trie is copied.catalogue.trie, "built again once"
+    flags = torch.zeros(41, dtype=torch.bool)
+    flags[5] = True
+    copied.catalogue._buffers["is_removed"] = flags  # as loaders set them
+    assert copied.catalogue.trie.n_items == 39
+    copied.catalogue.is_removed = torch.zeros(41, dtype=torch.bool)
+    assert copied.catalogue.trie.n_items == 40
+    copied.catalogue.is_removed[9] = True
+    assert copied.catalogue.trie.n_items == 40, "a change in place isn't noticed"
+    copied.catalogue.tables_changed()
+    assert copied.catalogue.trie.n_items == 39
+    copied.catalogue.is_removed[9] = False
+    copied.catalogue.tables_changed()
     state = {name: tensor.clone() for name, tensor in copied.state_dict().items()}
     state["catalogue.is_removed"][7] = True
     copied.load_state_dict(state)

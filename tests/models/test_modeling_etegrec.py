@@ -180,3 +180,35 @@ def test_tuple_output_is_the_same(model):
     inputs = model.catalogue.inputs_from_items(random_histories(model, [2]))
     labels = model.catalogue.item_tokens[[1]]
     assert torch.equal(model(**inputs, labels=labels, return_dict=False)[0], model(**inputs, labels=labels).loss)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"labels": torch.ones(1, 2, dtype=torch.long)}, r"`labels` has shape \(1, 2\); expected \(1, 3\)"),
+        (
+            {"labels": torch.ones(1, 2, 3, dtype=torch.long)},
+            r"`labels` has shape \(1, 2, 3\).* `candidates`",
+        ),
+        ({"candidates": torch.ones(1, 3, dtype=torch.long)}, r"`candidates` has shape \(1, 3\); expected \(1, n, 3\)"),
+        ({"candidates": torch.ones(1, 4, 2, dtype=torch.long)}, r"`candidates` has shape \(1, 4, 2\)"),
+        (
+            {"labels": torch.ones(1, 3, dtype=torch.long), "decoder_input_ids": torch.zeros(1, 1, dtype=torch.long)},
+            "`labels` and `decoder_input_ids` are given; each asks for another result",
+        ),
+        (
+            {"candidates": torch.ones(1, 1, 3, dtype=torch.long), "sequence_labels": torch.ones(1, 1, 3)},
+            "`candidates` and `history_lengths` are given",
+        ),
+        ({"sequence_labels": torch.ones(1, 1, 3, dtype=torch.long)}, "`sequence_labels` are given without `history_l"),
+        ({"history_lengths": torch.ones(1, 1, dtype=torch.long)}, "`encoder_attention` is 'bidirectional', in which"),
+    ],
+)
+def test_what_forward_cannot_score_is_an_error(model, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        model(**model.catalogue.inputs_from_items(torch.tensor([[1, 2]])), **arguments)
+
+
+def test_forward_reads_something(model):
+    with pytest.raises(ValueError, match="there is nothing to read; pass histories as `input_ids`"):
+        model(labels=model.catalogue.item_tokens[[1]])

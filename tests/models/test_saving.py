@@ -94,6 +94,8 @@ def test_tables_with_their_earlier_names_are_read_and_saved_anew(codes, tmp_path
     for other in (read, resumed):
         for found, expected in zip(other.recommend(**inputs), model.recommend(**inputs)):
             torch.testing.assert_close(found, expected)
+    other = ETEGRecForConditionalGeneration.from_pretrained(tmp_path, key_mapping={"^unknown$": "shared.weight"})
+    assert other.catalogue.item_tokens.equal(read.catalogue.item_tokens)
     read.save_pretrained(tmp_path / "again")
     assert load_file(tmp_path / "again/model.safetensors").keys() == state.keys()
 

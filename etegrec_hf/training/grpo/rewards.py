@@ -178,7 +178,9 @@ class TransitionReward:
 
     def __call__(self, prompts: list, completions: list[int], **columns) -> list[float]:
         last = pad_sequence([torch.tensor(prompt[-RECENT:]) for prompt in prompts], batch_first=True)
-        recent, decay = (part.numpy() for part in recent_items(last))  # [completions, up to 10], 0 for none
+        recent, decay = (
+            part.numpy() for part in recent_items(last, torch.float64)
+        )  # [completions, up to 10], 0 for none
         items = np.broadcast_to(np.array(completions)[:, None], recent.shape)
         votes = self.weights[recent - 1, items - 1] * (items > 0)
         return np.log((votes * decay).sum(1) + self.floor).tolist()

@@ -7,11 +7,14 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import nn
 
+from ...models.modeling_etegrec import ETEGRecForConditionalGeneration
+
 
 @torch.no_grad()
-def start_alike(model: nn.Module) -> None:
+def start_alike(model: ETEGRecForConditionalGeneration) -> None:
     """Gives all processes the weights and buffers of the first one."""
     broadcast([*model.parameters(), *model.buffers()])
+    model.catalogue.tables_changed()
 
 
 def average_gradients(accelerator: Accelerator, weights: Iterable[nn.Parameter]) -> None:
