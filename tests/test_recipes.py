@@ -132,6 +132,7 @@ def test_a_variant_that_does_not_exist(run, capsys):
     assert "no variant 'nothing'; variants.yaml has full, no finetuning, no SIA, no votes" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_failing_command_names_its_log(tiny):
     """Here all are processes of their own."""
     (tiny / "log.inter.json").write_text("[]")

@@ -79,6 +79,7 @@ def test_the_chain_ends_in_metrics_beside_baselines(runs):
     assert {"usage_1", "perplexity_0", "collision_rate", "reconstruction_loss"} <= set(diagnostics)
 
 
+@pytest.mark.slow
 def test_a_causal_encoder_is_trained_by_whole_sequences(runs, tmp_path, monkeypatch):
     datasets = []
     init = ETEGRecTrainer.__init__

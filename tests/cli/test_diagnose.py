@@ -76,6 +76,7 @@ def test_every_tokenizer_has_its_own_dataset_and_name(prepared_folder, other_fol
     }
 
 
+@pytest.mark.slow
 def test_plots_of_every_tokenizer(prepared_folder, tmp_path):
     pytest.importorskip("matplotlib", reason="the extra `plots` is not installed")
     save_tokenizer(tmp_path / "a/same")

@@ -110,6 +110,7 @@ def test_the_configuration_has_the_seeds_values(tmp_path):
         assert values[name] == getattr(training, name) == getattr(plain, name) == value, name
 
 
+@pytest.mark.slow
 def test_the_example_runs(model_folder, prepared_folder, tmp_path, capsys):
     example = runpy.run_path(str(EXAMPLES / "train_grpo.py"))
     example["main"](str(model_folder), prepared_folder, str(tmp_path / "run"), "1")

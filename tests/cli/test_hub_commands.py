@@ -159,6 +159,7 @@ def test_an_index_of_other_data_is_refused(index, tmp_path, capsys):
     assert "is no file" in failure(capsys, *gone)
 
 
+@pytest.mark.slow
 def test_a_published_model_is_finetuned_on_another_log_with_new_items(model, tokenizer, tmp_path, capsys):
     save_model_folder(tmp_path / "published", model, tokenizer, TrainingRecord(stages=[{"stage": "theirs"}]))
     known = prepare(tmp_path, "known", ["i7", "i3", "i20", "i4"])

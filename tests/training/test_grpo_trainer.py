@@ -146,6 +146,7 @@ def test_several_steps_share_a_round_of_completions(prepared, tmp_path):
 # Learning
 
 
+@pytest.mark.slow
 def test_a_reward_in_nats_and_the_divergence_meet_where_theory_says(prepared, tmp_path):
     """Level by level: at a code's starting probability times exp(mean reward of what follows / beta), normed."""
     codes = random_codes(12, 2, 4)

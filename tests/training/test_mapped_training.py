@@ -98,6 +98,7 @@ def test_a_built_recommender_is_the_same_without_embeddings(prepared, mapped):
     assert_same(weights_of(with_them), weights_of(without))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ["bidirectional", "causal"])
 def test_training_is_the_same_bit_for_bit(prepared, mapped, tmp_path, attention):
     in_memory = make_trainer(prepared, tmp_path / "memory", attention=attention)
@@ -110,6 +111,7 @@ def test_training_is_the_same_bit_for_bit(prepared, mapped, tmp_path, attention)
     assert numbers_of(on_disk)[0]["changed_codes"] > 0
 
 
+@pytest.mark.slow
 def test_resuming_on_mapped_embeddings_equals_no_interruption(prepared, mapped, tmp_path):
     class Stop(TrainerCallback):
         def on_epoch_end(self, args, state, control, **kwargs):

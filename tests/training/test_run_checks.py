@@ -71,6 +71,7 @@ def test_the_item_tokenizer_stops_at_an_infinite_loss_too(tmp_path):
         RQVAETrainer(model, arguments, torch.full((3, 4), 1e30)).train()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unlimited")
 def test_a_full_disk_leaves_the_checkpoint_before(prepared, tmp_path):
     options = SAVED_OFTEN | {"num_train_epochs": 2}

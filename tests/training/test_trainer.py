@@ -138,6 +138,7 @@ def test_resuming_equals_no_interruption(prepared, tmp_path, stop_after, load_be
     assert last[0]["eval_ndcg@10"] == last[1]["eval_ndcg@10"]
 
 
+@pytest.mark.slow
 def test_resuming_within_an_epoch_equals_no_interruption(prepared, tmp_path):
     options = {"load_best_model_at_end": False, "num_train_epochs": 2, "eval_strategy": "no"}
     whole = make_trainer(prepared, tmp_path / "whole", **options)
@@ -152,6 +153,7 @@ def test_resuming_within_an_epoch_equals_no_interruption(prepared, tmp_path):
         assert torch.equal(tensor, again.model.state_dict()[name]), name
 
 
+@pytest.mark.slow
 def test_resuming_from_a_step_that_ends_an_epoch_equals_no_interruption(prepared, tmp_path):
     """The checkpoint of an epoch's last step must hold the codes that the epoch's end refreshes."""
     options = {"load_best_model_at_end": False, "num_train_epochs": 2, "eval_strategy": "no"}
@@ -178,6 +180,7 @@ def test_step_evaluations_leave_out_tokenizer_epochs(prepared, tmp_path):
     assert evaluated == [39, 52], "26 steps per epoch"
 
 
+@pytest.mark.slow
 def test_a_moved_run_keeps_its_best_checkpoint(prepared, tmp_path):
     make_trainer(prepared, tmp_path / "here", num_train_epochs=2).train()
     (tmp_path / "here").rename(tmp_path / "there")
@@ -191,6 +194,7 @@ def test_a_moved_run_keeps_its_best_checkpoint(prepared, tmp_path):
     assert all(torch.equal(tensor, again.model.state_dict()[name]) for name, tensor in loaded.state_dict().items())
 
 
+@pytest.mark.slow
 def test_resuming_with_another_patience_uses_it(prepared, tmp_path):
     options = {"num_train_epochs": 2, "learning_rate": 0.0, "lr_scheduler_type": "constant"}
     make_trainer(prepared, tmp_path, FinetuningArguments, early_stopping_patience=9, **options).train()
