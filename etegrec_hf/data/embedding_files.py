@@ -68,7 +68,7 @@ def rows_by_id(path: Path, item_ids: list[str]) -> np.ndarray:
         raise ValueError(f"{path} has the columns {table.column_names}; name those to use `item_id` and `embedding`.")
     row_of = {str(item_id): row for row, item_id in enumerate(table["item_id"].to_pylist())}
     if len(row_of) != table.num_rows:
-        raise ValueError(f"{path} holds {table.num_rows - len(row_of)} duplicate item ids; keep one row an item.")
+        raise ValueError(f"{path} holds {table.num_rows - len(row_of)} duplicate item ids; keep one row per item.")
     missing = [item_id for item_id in item_ids if item_id not in row_of]
     if missing:
         raise ValueError(

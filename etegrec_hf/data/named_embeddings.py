@@ -23,7 +23,7 @@ class NamedEmbedding:
 
     Args:
         name (`str`): see [`check_name`].
-        values (`np.ndarray` of `float32`, shape `(n_items, width)`): a row an item; all 0 where nothing is known.
+        values (`np.ndarray` of `float32`, shape `(n_items, width)`): a row per item; all 0 where nothing is known.
         made (`dict`): how, for whoever wants to repeat it.
 
     Raises:

@@ -60,12 +60,12 @@ def read_new_items(path: Path) -> NewItems:
         )
     item_ids = ids_as_text(table["item_id"], "item_id", path).to_pylist()
     if not item_ids:
-        raise ValueError(f"{path} holds no items; give one row an item.")
+        raise ValueError(f"{path} holds no items; give one row per item.")
     if not all(item_ids):
         raise ValueError(f"{item_ids.count(None) + item_ids.count('')} item ids in {path} are empty; give them ids.")
     if len(set(item_ids)) < len(item_ids):
         raise ValueError(
-            f"{path} holds {len(item_ids) - len(set(item_ids))} duplicate item ids; keep one row an item."
+            f"{path} holds {len(item_ids) - len(set(item_ids))} duplicate item ids; keep one row per item."
         )
     titles = table["title"].to_pylist() if "title" in table.column_names else []
     title_of = {item_id: str(title) for item_id, title in zip(item_ids, titles) if title}

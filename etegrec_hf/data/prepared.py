@@ -171,7 +171,7 @@ class PreparedDataset:
         item_ids = items["item_id"].to_pylist()
         distinct = len(set(item_ids))
         if distinct != len(item_ids):
-            raise ValueError(f"{folder} holds {len(item_ids) - distinct} duplicate item ids; keep one row an item.")
+            raise ValueError(f"{folder} holds {len(item_ids) - distinct} duplicate item ids; keep one row per item.")
         embeddings = None if mapped is None else mapped.numpy()
         if "embedding" in items.column_names:
             embeddings = embeddings_of_column(items["embedding"], item_ids, folder)
