@@ -58,6 +58,19 @@ class Split:
         """Item index of each row's target."""
         return self.sequences[self.offsets[1:] - 1]
 
+    @property
+    def histories(self) -> tuple[np.ndarray, np.ndarray]:
+        """Row number and item index of each item of the histories, row after row: both `[n - rows]`.
+
+        >>> rows, items = Split(["a", "b"], np.array([1, 2, 3, 4, 5]), np.array([0, 2, 5])).histories
+        >>> rows.tolist(), items.tolist()
+        ([0, 1, 1], [1, 3, 4])
+        """
+        in_history = np.ones(len(self.sequences), dtype=bool)
+        in_history[self.offsets[1:] - 1] = False
+        rows = np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        return rows[in_history], self.sequences[in_history]
+
     def take(self, rows: np.ndarray) -> "Split":
         """The rows `[n]` of this split, in their order.
 

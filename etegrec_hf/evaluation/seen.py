@@ -18,11 +18,7 @@ def seen_items(data: PreparedDataset, split: Split) -> scipy.sparse.csr_matrix:
     Returns:
         `scipy.sparse.csr_matrix` `[rows, n_items]`, 1 where the item with that index less 1 was seen.
     """
-    lengths = np.diff(split.offsets)
-    in_history = np.ones(len(split.sequences), dtype=bool)
-    in_history[split.offsets[1:] - 1] = False
-    rows = np.repeat(np.arange(len(split)), lengths)[in_history]
-    histories = _indicator(rows, split.sequences[in_history], (len(split), data.n_items))
+    histories = _indicator(*split.histories, (len(split), data.n_items))
     train = data.train
     of_user = np.repeat(np.arange(len(train)), np.diff(train.offsets))
     trained = _indicator(of_user, train.sequences, (len(train), data.n_items))
