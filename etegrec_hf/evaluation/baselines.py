@@ -11,7 +11,7 @@ from ..data.prepared import PreparedDataset, Split
 from ..data.transitions import largest_of_rows, transition_weights
 from ..models.item_transitions import RECENT, recent_items
 from .collaborative import rank_split
-from .metrics import KS, ranking_metrics
+from .metrics import KS, metrics_of_systems
 from .seen import seen_items
 
 LISTED = max(KS)  # items of a list; where there are fewer, 0 fills up
@@ -81,14 +81,14 @@ def nearest_neighbours(
     return _rank_rows(scores, data.n_items, len(split), seen)
 
 
-def baselines(
+def baseline_lists(
     data: PreparedDataset,
     split: Split,
     embeddings: dict[str, np.ndarray] | None = None,
     collaborative_model: GPT2LMHeadModel | None = None,
     exclude_seen: bool = False,
-) -> dict[str, dict[str, float]]:
-    """Metrics of all baselines on a split, by name.
+) -> dict[str, np.ndarray]:
+    """Lists of all baselines for a split, by name: each `[rows, listed]` of item indices.
 
     Args:
         data ([`PreparedDataset`]): its training sequences are what is counted.
@@ -103,7 +103,19 @@ def baselines(
         ranked[f"k-NN, {name}"] = nearest_neighbours(values, data, split, seen)
     if collaborative_model is not None:
         ranked["SASRec"] = rank_split(collaborative_model, split, LISTED, seen)
-    return {name: ranking_metrics(items, split.targets) for name, items in ranked.items()}
+    return ranked
+
+
+def baselines(
+    data: PreparedDataset,
+    split: Split,
+    embeddings: dict[str, np.ndarray] | None = None,
+    collaborative_model: GPT2LMHeadModel | None = None,
+    exclude_seen: bool = False,
+) -> dict[str, dict[str, float]]:
+    """Metrics of all baselines on a split, by name; arguments are those of [`baseline_lists`]."""
+    lists = baseline_lists(data, split, embeddings, collaborative_model, exclude_seen)
+    return metrics_of_systems(lists, split.targets)
 
 
 def _recent(split: Split, n_items: int) -> scipy.sparse.csr_matrix:

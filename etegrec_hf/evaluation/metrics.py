@@ -29,6 +29,11 @@ def ranking_metrics(item_index: np.ndarray, target: np.ndarray, ks: tuple[int, .
     return {name: float(values.mean()) for name, values in _by_user(item_index, target, ks).items()}
 
 
+def metrics_of_systems(lists: dict[str, np.ndarray], target: np.ndarray) -> dict[str, dict[str, float]]:
+    """Returns [`ranking_metrics`] of each system's lists `[users, listed]` for the same users."""
+    return {name: ranking_metrics(items, target) for name, items in lists.items()}
+
+
 def rank(prediction: "EvalPrediction") -> dict[str, float]:
     """Returns ranking metrics of what a Trainer predicted: ranked item indices, with targets as labels."""
     return ranking_metrics(prediction.predictions, prediction.label_ids)
