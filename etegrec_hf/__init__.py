@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         Evaluation as Evaluation,
         evaluate as evaluate,
     )
+    from .evaluation.memorisation import memorised_targets as memorised_targets
     from .hub.dataset_folder import publish_dataset as publish_dataset
     from .hub.publish import publish as publish
     from .hub.training_record import TrainingRecord as TrainingRecord

@@ -10,14 +10,16 @@ from ..data.checks import check_choice
 from ..data.named_embeddings import embedding_names, read_embedding
 from ..data.prepared import PreparedDataset
 from ..data.splits import SPLIT_NAMES
-from ..evaluation.baselines import baselines
+from ..evaluation.baselines import baseline_lists
 from ..evaluation.collaborative import load_collaborative_model
+from ..evaluation.memorisation import memorised_targets, metrics_by_part
+from ..evaluation.metrics import metrics_of_systems
 from ..evaluation.protocol import protocol_of
 from ..hub.dataset_folder import local_dataset
 from .output_file import check_output_file, write_results
 from .parsing import parse
 from .printing import PrintArguments
-from .tables import print_metrics
+from .tables import print_metrics, print_parts
 
 EXAMPLES = """examples:
   etegrec baselines --data data/mine
@@ -47,7 +49,12 @@ def run(argv: list[str]) -> None:
         results = measure_baselines(arguments)
         write_results(output, results)
     title = f"{arguments.data}, {arguments.split}, seen items {results['protocol']['seen_items']}"
-    printed.show(results, lambda: print_metrics(title, results["baselines"]))
+
+    def tables() -> None:
+        print_metrics(title, results["baselines"])
+        print_parts(results["parts"])
+
+    printed.show(results, tables)
     if arguments.collaborative_model is None:
         print(
             "note: no SASRec row: make its model with `etegrec embed --collaborative` and name it "
@@ -57,7 +64,7 @@ def run(argv: list[str]) -> None:
 
 
 def measure_baselines(arguments: BaselineArguments) -> dict:
-    """Metrics of every baseline that the dataset allows."""
+    """Metrics of every baseline that the dataset allows, for all users and by part."""
     check_choice("split", arguments.split, SPLIT_NAMES[1:])
     folder = Path(local_dataset(arguments.data))
     data = PreparedDataset.load(folder)
@@ -66,7 +73,9 @@ def measure_baselines(arguments: BaselineArguments) -> dict:
     }
     model = arguments.collaborative_model and load_collaborative_model(arguments.collaborative_model, data)
     split = data.split(arguments.split)
+    lists = baseline_lists(data, split, embeddings, model or None, arguments.exclude_seen)
     return {
-        "baselines": baselines(data, split, embeddings, model or None, arguments.exclude_seen),
+        "baselines": metrics_of_systems(lists, split.targets),
+        "parts": metrics_by_part(memorised_targets(data, split), split.targets, lists),
         "protocol": protocol_of(data, arguments.split, arguments.exclude_seen),
     }

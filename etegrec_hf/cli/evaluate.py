@@ -12,7 +12,7 @@ from ..hub.training_record import TrainingRecord
 from .output_file import check_output_file, write_results
 from .parsing import parse
 from .printing import PrintArguments
-from .tables import print_metrics
+from .tables import print_metrics, print_parts
 
 EXAMPLES = """examples:
   etegrec evaluate --model runs/model --data data/mine --split test --output metrics.json
@@ -57,4 +57,9 @@ def run(argv: list[str]) -> None:
         write_results(output, results)
     title = f"{arguments.data}, {options.split}, seen items {evaluation.protocol['seen_items']}"
     rows = {"this model": evaluation.metrics | evaluation.spread, **evaluation.baselines}
-    printed.show(results, lambda: print_metrics(title, rows))
+
+    def tables() -> None:
+        print_metrics(title, rows)
+        print_parts(evaluation.parts)
+
+    printed.show(results, tables)

@@ -5,6 +5,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from ..evaluation.memorisation import part_title, systems_of_part
+
 SHOWN = {
     f"{name}@{k}": f"{name[0].upper()}@{k}" for name, ks in (("recall", (1, 5, 10, 50)), ("ndcg", (5, 10))) for k in ks
 }
@@ -30,6 +32,12 @@ def print_metrics(title: str, rows: dict[str, dict[str, float]]) -> None:
     for name, metrics in rows.items():
         table.add_row(Text(name), *(_figure(metrics[column]) if column in metrics else "-" for column in columns))
     Console().print(table)
+
+
+def print_parts(parts: dict[str, dict]) -> None:
+    """Prints a table of ranking metrics for each part of the users, see [`metrics_by_part`]."""
+    for name, part in parts.items():
+        print_metrics(part_title(name, part), systems_of_part(part))
 
 
 def print_systems(results: dict) -> None:

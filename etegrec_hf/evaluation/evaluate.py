@@ -14,8 +14,16 @@ from ..data.splits import SPLIT_NAMES
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.search import SearchOptions
 from ..models.tokenization_etegrec import ETEGRecTokenizer
-from .baselines import baselines
-from .metrics import KS, confidence_intervals, ranking_metrics, spread_metrics, target_ranks
+from .baselines import baseline_lists
+from .memorisation import memorised_targets, metrics_by_part
+from .metrics import (
+    KS,
+    confidence_intervals,
+    metrics_of_systems,
+    ranking_metrics,
+    spread_metrics,
+    target_ranks,
+)
 from .protocol import protocol_of
 from .recommend_split import recommend_split
 from .seen import seen_items
@@ -72,6 +80,8 @@ class Evaluation:
         spread (`dict[str, float]`): of its lists over the catalogue, see [`spread_metrics`].
         intervals (`dict[str, tuple[float, float]]`): of the metrics, see [`confidence_intervals`].
         baselines (`dict[str, dict[str, float]]`): metrics of each baseline.
+        parts (`dict[str, dict]`): all metrics for users whose targets came right after an item of their history in
+            training (`memorisation`), and for the others (`generalisation`): see [`metrics_by_part`].
         protocol (`dict`): how all of it was measured, see [`protocol_of`].
         rerank_weight, transition_weight (`float`): of the search.
         ranks (`np.ndarray` of shape `(users,)`): rank of each user's target, from 1; 0 where it isn't listed.
@@ -82,6 +92,7 @@ class Evaluation:
     spread: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     baselines: dict[str, dict[str, float]]
+    parts: dict[str, dict]
     protocol: dict[str, Any]
     rerank_weight: float
     transition_weight: float
@@ -122,13 +133,15 @@ def evaluate(
             seen,
             partial(progress.work_done, progress.begin("evaluating", len(split), "users")),
         )
+    lists = baseline_lists(data, split, exclude_seen=options.exclude_seen)
     dtype = "bfloat16 autocast" if options.bf16 else str(model.dtype).removeprefix("torch.")
     return Evaluation(
         split=options.split,
         metrics=ranking_metrics(ranked, split.targets),
         spread=spread_metrics(ranked, data.item_counts),
         intervals=confidence_intervals(ranked, split.targets),
-        baselines=baselines(data, split, exclude_seen=options.exclude_seen),
+        baselines=metrics_of_systems(lists, split.targets),
+        parts=metrics_by_part(memorised_targets(data, split), split.targets, lists, ranked),
         protocol=protocol_of(data, options.split, options.exclude_seen, num_beams=options.num_beams, dtype=dtype),
         rerank_weight=options.rerank_weight,
         transition_weight=options.transition_weight,

@@ -7,6 +7,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
+from ..evaluation.memorisation import part_title, systems_of_part
 from ..models.model_card import METADATA, card_text
 from .training_record import TrainingRecord
 
@@ -103,10 +104,7 @@ def _results(record: TrainingRecord) -> str:
         systems = {"this model": evaluation["metrics"], **evaluation.get("baselines", {})}
         intervals = evaluation.get("intervals", {})
         shown = [name for name in SHOWN if name in evaluation["metrics"]]
-        rows = [
-            [system, *(f"{values[name]:.4f}" if name in values else "-" for name in shown)]
-            for system, values in systems.items()
-        ]
+        rows = _rows(systems, shown)
         if intervals:
             half = [f"{intervals[name][0]:.4f} to {intervals[name][1]:.4f}" for name in shown]
             rows.insert(1, ["its 95% interval", *half])
@@ -118,10 +116,21 @@ def _results(record: TrainingRecord) -> str:
         ]
         if weights:
             parts.append(f"The lists are those of `recommend({', '.join(weights)})`.\n")
+        for name, part in evaluation.get("parts", {}).items():
+            title = part_title(name, part).capitalize()
+            parts.append(f"{title}.\n\n{table(header, _rows(systems_of_part(part), shown))}")
     if not parts:
         return ""
     note = "Baselines were run on the same split. Intervals are of the mean over users, by normal approximation."
     return "## Results\n\n" + "\n".join(parts) + f"\n{note}\n"
+
+
+def _rows(systems: dict[str, dict[str, float]], shown: list[str]) -> list[list[str]]:
+    """Returns a row of metrics for each system."""
+    return [
+        [system, *(f"{values[name]:.4f}" if name in values else "-" for name in shown)]
+        for system, values in systems.items()
+    ]
 
 
 def _data(record: TrainingRecord) -> str:
