@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +99,13 @@ def quickstart(arguments: QuickstartArguments) -> dict:
     evaluation = evaluate(trained, item_id_tokenizer, prepared, EvaluateOptions(batch_size=256))
     record = record_evaluation(model, trained.config, evaluation)
     show_three_users(model, prepared)
-    systems = {"this model": evaluation.metrics, **evaluation.baselines, "known optimum": optimum}
-    report = write_run_report(finetuned, prepared, finetuned.eval_dataset, folder, (alternated,), systems)
+    beside_optimum = replace(evaluation, baselines=evaluation.baselines | {"known optimum": optimum})
+    report = write_run_report(finetuned, prepared, finetuned.eval_dataset, folder, (alternated,), beside_optimum)
     print(f"report: {report}")
     results = {
         "test": evaluation.metrics,
         "baselines": evaluation.baselines,
+        "parts": evaluation.parts,
         "optimum": optimum,
         "protocol": evaluation.protocol,
         "seeds": record.seeds(),

@@ -10,6 +10,7 @@ import torch
 from ..data.folders import replace_file
 from ..evaluation.code_diagnostics import code_diagnostics, prefix_size_counts
 from ..evaluation.curves import Points, curves_figure, is_shown, panels_of, parts_of
+from ..evaluation.memorisation import part_title, systems_of_part
 from ..evaluation.plots import check_matplotlib, code_usage_figure, prefix_sizes_figure, svg_of
 from ..evaluation.sample_recommendations import SampleRecommendation
 from .html_page import beside, folded, note, page, paragraph, section, subsection, svg_picture, table
@@ -59,6 +60,7 @@ class Report:
         item_ids (`list[str]`): in the order of item indices.
         item_titles (`dict[str, str]`): where known.
         test (`dict[str, dict[str, float]]`): test metrics by system.
+        test_parts (`dict[str, dict]`): those of parts of the users, see [`metrics_by_part`].
     """
 
     title: str
@@ -74,6 +76,7 @@ class Report:
     item_ids: list[str] = field(default_factory=list)
     item_titles: dict[str, str] = field(default_factory=dict)
     test: dict[str, dict[str, float]] = field(default_factory=dict)
+    test_parts: dict[str, dict] = field(default_factory=dict)
 
 
 def write_report(folder: str | Path, report: Report) -> Path:
@@ -110,6 +113,8 @@ def _results(report: Report) -> str:
         parts.append(note(report.unmeasured))
     if report.test:
         parts.append(subsection("Test", _metrics(report.test)))
+    for name, part in report.test_parts.items():
+        parts.append(subsection(f"Test, {part_title(name, part)}", _metrics(systems_of_part(part))))
     return section("results", "Metrics against baselines", *parts) if parts else ""
 
 

@@ -26,6 +26,7 @@ from etegrec_hf import (
 )
 from etegrec_hf.evaluation.baselines import popularity, transitions
 from etegrec_hf.evaluation.code_diagnostics import code_diagnostics
+from etegrec_hf.evaluation.evaluate import EvaluateOptions, evaluate
 from etegrec_hf.evaluation.metrics import ranking_metrics
 from etegrec_hf.hub.html_page import text
 from etegrec_hf.hub.report import MOST_ROWS, Report, RunLog, write_report
@@ -150,6 +151,21 @@ def test_metrics_stand_beside_baselines_of_the_same_users(run, prepared):
         for name in ("recall@1", "recall@10", "ndcg@5", "ndcg@10"):
             head = name.replace("recall", "Recall").replace("ndcg", "NDCG")
             assert float(systems[system][head]) == pytest.approx(metrics[name], abs=1e-4), (system, name)
+
+
+@pytest.mark.usefixtures("undrawn_pictures")
+def test_an_evaluation_is_shown_for_all_users_and_by_part(run, prepared, tmp_path):
+    trainer, _ = run
+    evaluation = evaluate(trainer.model, trainer.processing_class, prepared, EvaluateOptions(num_beams=10))
+    page = read(write_run_report(trainer, folder=tmp_path, test=evaluation))
+    whole, *parts = page.sections["results"]
+    assert [row[0] for row in whole] == ["system", "this model", "popularity", "transitions"]
+    assert len(parts) == len(evaluation.parts) == 2
+    for shown, (name, part) in zip(parts, evaluation.parts.items()):
+        place = shown[0].index("Recall@10")
+        for row, metrics in zip(shown[1:], (part["metrics"], *part["baselines"].values()), strict=True):
+            assert float(row[place]) == pytest.approx(metrics["recall@10"], abs=1e-4), (name, row)
+        assert f"Test, {name}: {part['users']} of {len(prepared.test)} users" in page.words["results"]
 
 
 def test_codes_and_prefixes_are_counted(run):

@@ -5,6 +5,7 @@ from pathlib import Path
 from ...data.prepared import PreparedDataset
 from ...data.sequences import SequenceDataset
 from ...evaluation.baselines import baselines
+from ...evaluation.evaluate import Evaluation
 from ...evaluation.sample_recommendations import sample_recommendations
 from ...hub.report import Report, RunLog, write_report
 from .trainer import BaseTrainer
@@ -18,7 +19,7 @@ def write_run_report(
     evaluated: SequenceDataset | None = None,
     folder: str | Path | None = None,
     earlier: tuple[BaseTrainer, ...] = (),
-    test: dict[str, dict[str, float]] | None = None,
+    test: Evaluation | None = None,
 ) -> Path:
     """Writes `report.html` of a run that has ended, with all that it and the runs it was resumed from logged.
 
@@ -28,7 +29,7 @@ def write_run_report(
         evaluated ([`SequenceDataset`], *optional*): the samples of `data.validation` that were evaluated on.
         folder (`str` or `Path`, *optional*): to write into; by default the run's output folder.
         earlier (`tuple[BaseTrainer]`, *optional*): runs before, whose curves are shown too.
-        test (`dict[str, dict[str, float]]`, *optional*): test metrics by system, this model first.
+        test ([`Evaluation`], *optional*): of this model on the test split.
 
     Returns:
         `Path`: the file. One process is enough to write it.
@@ -45,7 +46,8 @@ def write_run_report(
         codebook_size=config.codebook_size,
         model={"weights": model.num_parameters()}
         | {name: getattr(config, name) for name in type(config).__annotations__ if name != "rqvae_config"},
-        test=test or {},
+        test={"this model": test.metrics, **test.baselines} if test else {},
+        test_parts=test.parts if test else {},
     )  # fmt: skip
     if data is not None and evaluated is not None:
         split = data.validation.take(evaluated.rows)
