@@ -4,6 +4,19 @@ import torch
 
 from etegrec_hf import ETEGRecConfig, ETEGRecForConditionalGeneration
 
+# All that the recommended model has and the paper's hasn't
+RECIPE = {
+    "encoder_attention": "causal",
+    "encoder_input": "items",
+    "recency_buckets": 6,
+    "starts_from_last_item": True,
+    "reads_items": True,
+    "item_gain": 10,
+    "item_logits": "exact",
+    "constrained_softmax": True,
+    "has_repeat_bias": True,
+}
+
 
 def make_model(codes: torch.Tensor, codebook_size: int, seed: int = 0, **config) -> ETEGRecForConditionalGeneration:
     """A tiny recommender in eval mode with the given codes `[n_items, code_length]`."""
@@ -22,8 +35,16 @@ def make_model(codes: torch.Tensor, codebook_size: int, seed: int = 0, **config)
     ).eval()
     model.set_item_codes(codes)
     model.catalogue.set_semantic_embedding(torch.randn(n_items, 12))
+    # what starts at 0 or as the identity does something
     if model.repeat_bias is not None:
         torch.nn.init.normal_(model.repeat_bias, std=0.2)
+    if model.decoder.recency_bias is not None:
+        torch.nn.init.normal_(model.decoder.recency_bias.weight, std=0.2)
+    if model.decoder.start_projection is not None:
+        torch.nn.init.normal_(model.decoder.start_projection.weight, std=0.2)
+    if model.item_logits is not None:
+        torch.nn.init.normal_(model.item_logits.query.weight, std=0.2)
+        torch.nn.init.normal_(model.item_logits.repeats, std=0.1)
     return model
 
 

@@ -14,7 +14,6 @@ from .code_distribution import CodeDistribution
 from .code_trie import AllCodes, CodeTrie
 from .headwise_t5 import HeadwiseAttention, feed_forward, norm
 from .histories import EncodedBatch
-from .history_encoder import additive
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +97,9 @@ class BeamDecoder:
         self.model, self.decoder, states = model, model.decoder, encoded.states
         self.users, heads = len(states), self.decoder.config.num_heads
         self.lowest = torch.finfo(states.dtype).min
-        cross_bias = additive(encoded.attention_mask.unsqueeze(1) > 0, states.dtype)
-        self.cross_bias = cross_bias.repeat(heads, 1, 1)  # [heads * users, 1, tokens]
+        cross_bias = self.decoder.cross_bias(encoded).expand(-1, heads, -1, -1)
+        self.cross_bias = cross_bias.transpose(0, 1).flatten(0, 1)  # [heads * users, 1, positions]
+        self.last_states = encoded.last_states()
         self.self_attention = [HeadwiseAttention(block.layer[0].SelfAttention) for block in self.decoder.block]
         self.cross_attention = [HeadwiseAttention(block.layer[1].EncDecAttention) for block in self.decoder.block]
         self.cross_cache = [
@@ -127,7 +127,7 @@ class BeamDecoder:
         Returns:
             `torch.FloatTensor` `(users, beams, d_model)`.
         """
-        hidden = self.decoder.embed_tokens(tokens)
+        hidden = self.decoder.embed(tokens, self.last_states)
         biases = self._ancestor_biases(tokens, parent, hidden.dtype)
         cross_bias = self.cross_bias.expand(-1, tokens.shape[1], -1)
         layers = zip(self.decoder.block, self.self_attention, self.cross_attention, self.self_cache, self.cross_cache)

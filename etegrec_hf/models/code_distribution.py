@@ -8,6 +8,7 @@ import torch
 from .code_trie import AllCodes, CodeTrie, ItemSets
 from .histories import EncodedBatch
 from .item_catalogue import ItemConstraints
+from .item_logits import ItemEvidence
 from .item_transitions import TransitionVotes
 from .repeat_bias import RepeatBias
 
@@ -18,7 +19,11 @@ class NodeTerm(Protocol):
     n_users: int
 
     def __call__(self, child: torch.LongTensor, level: int) -> torch.FloatTensor:
-        """Returns the numbers of child nodes `[users, *]` of nodes of `level`; any for -1."""
+        """Returns the numbers of child nodes `[users, n, m]`, children of one node each of `level`; any for -1."""
+        ...
+
+    def of_items(self, leaves: torch.LongTensor) -> torch.FloatTensor:
+        """Returns by how much having had them changes the log-odds of items, `[users, n]`, given their nodes."""
         ...
 
 
@@ -102,6 +107,7 @@ class CodeDistribution:
             codes (`torch.LongTensor` of shape `(users, n, code_length)`): the paths.
         """
         node, levels = torch.zeros_like(codes[..., 0]), []
+        logits = logits.float() if self.terms else logits
         for level, of_level in enumerate(logits.unbind(-2)):
             follow, child = self.catalogue.successors(node, level)
             for term in self.terms:
@@ -153,9 +159,9 @@ def code_distribution(
     trie, excluded, terms, votes = constraints.trie, constraints.excluded, terms_of(model, encoded), None
     if transition_weight:
         items, shares = model.catalogue.transitions(model.catalogue.items_of(encoded.input_ids))
-        for term in terms:
-            if isinstance(term, RepeatBias):  # as much less for their own items as it says
-                shares = shares * term.of_items(model.catalogue.trie.leaf(items)).exp().clamp(max=1)
+        leaves = model.catalogue.trie.leaf(items)
+        gained = sum((term.of_items(leaves) for term in terms), torch.zeros_like(shares))
+        shares = shares * gained.exp().clamp(max=1)  # as much less for the users' own items as the model says
         votes = TransitionVotes(trie, trie.leaf(items), shares, transition_weight, excluded)
     catalogue = model.catalogue.trie if model.config.constrained_softmax else None
     return CodeDistribution(trie, catalogue, terms, excluded, votes, temperature)
@@ -163,27 +169,42 @@ def code_distribution(
 
 def terms_of(model, encoded: EncodedBatch) -> list[NodeTerm]:
     """Returns what a model adds to the logits of codes, for each user of a batch."""
-    if model.repeat_bias is None:
+    if model.repeat_bias is None and model.item_logits is None:
         return []
-    return [RepeatBias(model.catalogue.trie, _had(model, encoded), model.repeat_bias)]
+    return _terms(model, _had(model, encoded), encoded.last_states().squeeze(1))
 
 
 def terms_before(model, encoded: EncodedBatch, history_lengths: torch.LongTensor) -> list[NodeTerm]:
     """Returns the terms of each target `[batch * targets]`, which comes after `history_lengths` `[batch, targets]`."""
-    if model.repeat_bias is None:
+    if model.repeat_bias is None and model.item_logits is None:
         return []
     leaves = _had(model, encoded)
     before = torch.arange(leaves.shape[1], device=leaves.device) < history_lengths.unsqueeze(2)
     of_targets = leaves.unsqueeze(1).masked_fill(~before, -1)  # [batch, targets, items]
-    return [RepeatBias(model.catalogue.trie, of_targets.flatten(0, 1), model.repeat_bias)]
+    last_states = encoded.last_states_before(history_lengths * model.config.code_length)
+    return _terms(model, of_targets.flatten(0, 1), last_states.flatten(0, 1))
+
+
+def _terms(model, leaves: torch.LongTensor, last_states: torch.FloatTensor) -> list[NodeTerm]:
+    """Terms of users whose histories hold the nodes `leaves` `[users, n]` and end in the states `[users, d_model]`."""
+    trie, terms = model.catalogue.trie, []
+    had = ItemSets(trie, leaves)
+    if model.repeat_bias is not None:
+        terms.append(RepeatBias(trie, had, model.repeat_bias))
+    if model.item_logits is not None:
+        items = trie.leaf_items.long()
+        own_vectors, embeddings = model.item_inputs.own_vectors(items), model.catalogue.semantic_embedding[items]
+        logits = model.item_logits(last_states, own_vectors, embeddings)
+        terms.append(ItemEvidence(trie, logits, had, model.item_logits.repeats))
+    return terms
 
 
 def _had(model, encoded: EncodedBatch) -> torch.LongTensor:
     """Nodes `[batch, items]` of the items of histories."""
     if encoded.input_ids is None:
         raise ValueError(
-            "`input_ids` is missing, by which a model with a repeat bias knows what a user had; give it together "
-            "with `encoder_outputs`."
+            "`input_ids` is missing, by which a model with a repeat bias or item logits knows what a user had; give "
+            "it together with `encoder_outputs`."
         )
     return model.catalogue.leaves_of(encoded.input_ids)
 

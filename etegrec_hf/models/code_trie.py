@@ -3,6 +3,7 @@
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 
 from .token_layout import TokenLayout
 
@@ -172,6 +173,44 @@ class CodeTrie:
         first = len(self.inner_counts)
         nodes = torch.arange(first, first + self.n_items, dtype=torch.int32, device=self.device)
         return leaves.index_copy_(0, self.leaf_items.long(), nodes)
+
+    def leaves_below(self, node: torch.Tensor, level: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The items below each node, and the way to them.
+
+        Args:
+            node (`torch.LongTensor` of any shape): nodes of `level`, or -1.
+            level (`int`): how many codes lead to these nodes.
+
+        Returns:
+            which of all leaves they are, counted from 0, and which of their node's children leads to each, both
+            `(*node.shape, m)`, where m is the most items below a node of this level; -1 stands in unused places.
+        """
+        starts, ancestors, widest = self._spans[level]
+        place = (node - self._level_starts[level]).clamp(min=0)
+        leaf = starts[place].unsqueeze(-1) + torch.arange(widest, device=node.device)
+        exists = (leaf < starts[place + 1].unsqueeze(-1)) & (node >= 0).unsqueeze(-1)
+        leaf = leaf.masked_fill(~exists, -1)
+        child = ancestors[leaf] - self.child_start[node.clamp(min=0)].unsqueeze(-1)
+        return leaf, child.masked_fill(~exists, -1)
+
+    @cached_property
+    def _level_starts(self) -> list[int]:  # the first node of each level, the leaves' too
+        starts = [0]
+        for _ in range(self.layout.code_length):
+            starts.append(int(self.child_start[starts[-1]]))
+        return starts
+
+    @cached_property
+    def _spans(self) -> list[tuple[torch.Tensor, torch.Tensor, int]]:
+        """Per level: where the leaves of its nodes start, each leaf's ancestor in the level below, the most leaves."""
+        levels = []
+        node = torch.arange(self.n_items, device=self.device) + len(self.inner_counts)
+        for level in reversed(range(self.layout.code_length)):
+            counts = self.inner_counts[self._level_starts[level] : self._level_starts[level + 1]].long()
+            starts = F.pad(counts.cumsum(0), (1, 0))
+            levels.insert(0, (starts, node, int(counts.max())))
+            node = self.parent(node)
+        return levels
 
     def restrict(self, items: torch.Tensor) -> "CodeTrie":
         """A trie of the given item indices alone (those of `items` that this trie holds)."""

@@ -1,5 +1,6 @@
 """Configuration of the recommender."""
 
+import math
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -19,6 +20,10 @@ POSITIVE = (
     "max_history",
 )
 ENCODER_ATTENTION = ("bidirectional", "causal")
+ENCODER_INPUT = ("codes", "items")
+ITEM_LOGITS = ("none", "exact")
+CHOICES = {"encoder_attention": ENCODER_ATTENTION, "encoder_input": ENCODER_INPUT, "item_logits": ITEM_LOGITS}
+DROPOUTS = ("dropout_rate", "decoder_dropout_rate", "attention_dropout_rate")
 
 
 class ETEGRecConfig(PreTrainedConfig):
@@ -35,6 +40,9 @@ class ETEGRecConfig(PreTrainedConfig):
         num_decoder_layers (`int`, *optional*, defaults to 6): decoder layers.
         num_heads (`int`, *optional*, defaults to 4): attention heads.
         dropout_rate (`float`, *optional*, defaults to 0.1): dropout of the T5 stacks.
+        decoder_dropout_rate (`float`, *optional*): of the decoder, instead of `dropout_rate`. The decoder reads what
+            the encoder's dropout has thinned out already, and needs less of its own.
+        attention_dropout_rate (`float`, *optional*): of attention weights in both stacks, instead of each one's rate.
         relative_attention_num_buckets (`int`, *optional*, defaults to 32): T5's position buckets.
         relative_attention_max_distance (`int`, *optional*, defaults to 128): T5's farthest bucket, in tokens.
         layer_norm_epsilon (`float`, *optional*, defaults to 1e-6): epsilon of the layer norms.
@@ -48,10 +56,24 @@ class ETEGRecConfig(PreTrainedConfig):
         encoder_attention (`str`, *optional*, defaults to `"bidirectional"`): which items of a history an item sees in
             the encoder: all of them, or with `"causal"` itself and earlier ones. A causal encoder reads a user's whole
             sequence once for all its prefixes, in training, and goes on from where it was when an item is added.
+        encoder_input (`str`, *optional*, defaults to `"codes"`): what a position of the encoder is: one code of an
+            item, or with `"items"` a whole item, which is the sum of its codes' embeddings. That takes a `code_length`th
+            of the positions.
+        recency_buckets (`int`, *optional*, defaults to 0): buckets of a bias of the decoder's cross-attention by how
+            many items ago an item was had, see [`RecencyBias`]; 0 for none, and the decoder can't tell the last item
+            from the first.
+        starts_from_last_item (`bool`, *optional*, defaults to `False`): whether the decoder's input gains, at every
+            position, a projection of the encoder's state at the last item.
         has_repeat_bias (`bool`, *optional*, defaults to `False`): whether the model learns, one number per level, how
             likely codes are that lead only to items of the history, see [`RepeatBias`]; with `constrained_softmax`.
         reads_items (`bool`, *optional*, defaults to `False`): whether the encoder reads, besides an item's codes, a
             vector of the item's own and its semantic embedding, see [`ItemInputs`].
+        item_gain (`float`, *optional*, defaults to 1.0): what the stored vectors of items are multiplied by where they
+            are read. They start at `1 / item_gain` in effect, so that with 10 they are small at first and move ten
+            times as far per update.
+        item_logits (`str`, *optional*, defaults to `"none"`): whether the encoder's state at the last item scores whole
+            items too. With `"exact"` the logit of a code gains the log-sum-exp of the logits of all items that it
+            leads to, see [`ItemLogits`]; with `constrained_softmax` and `reads_items`.
         num_transitions (`int`, *optional*, defaults to 0): how many of the items that came next to each item in
             training are kept, for `recommend(transition_weight=)`, see [`ItemTransitions`]; 0 keeps none.
         max_history (`int`, *optional*, defaults to 50): items of a history that are read, the last ones.
@@ -64,8 +86,8 @@ class ETEGRecConfig(PreTrainedConfig):
 
     Raises:
         ValueError: `code_length` below 2, `num_transitions` below 0, another size below 1, an unknown attention,
-            `reads_items` without semantic embeddings, `has_repeat_bias` without `constrained_softmax`, or an RQ-VAE
-            whose levels or codebooks don't fit.
+            `reads_items` without semantic embeddings, `has_repeat_bias` without `constrained_softmax`, `item_logits`
+            without what they need, a dropout outside 0 to 1, or an RQ-VAE whose levels or codebooks don't fit.
 
     Source: seed sections 2.1 and 6.
     """
@@ -89,6 +111,8 @@ class ETEGRecConfig(PreTrainedConfig):
     num_decoder_layers: int = 6
     num_heads: int = 4
     dropout_rate: float | int = 0.1
+    decoder_dropout_rate: float | int | None = None
+    attention_dropout_rate: float | int | None = None
     relative_attention_num_buckets: int = 32
     relative_attention_max_distance: int = 128
     layer_norm_epsilon: float = 1e-6
@@ -98,7 +122,12 @@ class ETEGRecConfig(PreTrainedConfig):
     constrained_softmax: bool = False
     has_repeat_bias: bool = False
     encoder_attention: str = "bidirectional"
+    encoder_input: str = "codes"
+    recency_buckets: int = 0
+    starts_from_last_item: bool = False
     reads_items: bool = False
+    item_gain: float | int = 1.0
+    item_logits: str = "none"
     num_transitions: int = 0
     max_history: int = 50
     has_semantic_embedding: bool = True
@@ -123,9 +152,22 @@ class ETEGRecConfig(PreTrainedConfig):
             raise ValueError(
                 f"`num_transitions` is {self.num_transitions}; give 0 for none, or how many items to keep."
             )
-        if self.encoder_attention not in ENCODER_ATTENTION:
+        if self.recency_buckets < 0 or self.recency_buckets == 1:
+            raise ValueError(f"`recency_buckets` is {self.recency_buckets}; give 0 for no bias, or 2 or more buckets.")
+        if not 0 < self.item_gain < math.inf:
+            raise ValueError(f"`item_gain` is {self.item_gain}; give a positive number.")
+        for name in DROPOUTS:
+            rate = getattr(self, name)
+            if rate is not None and not 0 <= rate < 1:
+                raise ValueError(f"`{name}` is {rate}; give a share from 0 on and below 1.")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"`{name}` is {getattr(self, name)!r}; choose one of {', '.join(choices)}.")
+        if self.item_logits != "none" and not (self.constrained_softmax and self.reads_items):
+            lacking = "reads_items" if self.constrained_softmax else "constrained_softmax"
             raise ValueError(
-                f"`encoder_attention` is {self.encoder_attention!r}; choose one of {', '.join(ENCODER_ATTENTION)}."
+                f"`item_logits` is {self.item_logits!r} and `{lacking}` False, but items are scored by the vectors "
+                "that the encoder reads, among the items of the catalogue; turn it on, or leave item logits out."
             )
         if self.has_repeat_bias and not self.constrained_softmax:
             raise ValueError(
@@ -161,6 +203,11 @@ class ETEGRecConfig(PreTrainedConfig):
         return TokenLayout(self.code_length, self.codebook_size)
 
     @property
+    def tokens_per_position(self) -> int:
+        """Token ids of a history that are one position of the encoder."""
+        return self.code_length if self.encoder_input == "items" else 1
+
+    @property
     def max_tokens(self) -> int:
         """Token ids of a history that are read, the last ones."""
         return self.max_history * self.code_length
@@ -169,6 +216,9 @@ class ETEGRecConfig(PreTrainedConfig):
         """The configuration of the T5 encoder or decoder stack."""
         from transformers import T5Config  # its module imports AutoConfig, which this module comes with
 
+        rate = self.dropout_rate
+        if is_decoder and self.decoder_dropout_rate is not None:
+            rate = self.decoder_dropout_rate
         return T5Config(
             vocab_size=self.vocab_size,
             d_model=self.d_model,
@@ -176,7 +226,7 @@ class ETEGRecConfig(PreTrainedConfig):
             d_kv=self.d_kv,
             num_layers=self.num_decoder_layers if is_decoder else self.num_layers,
             num_heads=self.num_heads,
-            dropout_rate=self.dropout_rate,
+            dropout_rate=rate,
             relative_attention_num_buckets=self.relative_attention_num_buckets,
             relative_attention_max_distance=self.relative_attention_max_distance,
             layer_norm_epsilon=self.layer_norm_epsilon,

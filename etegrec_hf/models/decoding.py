@@ -68,9 +68,10 @@ class ItemDecoding(GenerationMixin):
                     kwargs["encoder_outputs"] = self.encoder(
                         input_ids, kwargs["attention_mask"], item_vectors=self.item_vectors(input_ids)
                     )
-        elif exclude is not None or exclude_history or self.repeat_bias is not None:
+        elif exclude is not None or exclude_history or self.repeat_bias is not None or self.item_logits is not None:
             raise ValueError(
-                "`exclude`, `exclude_history` and models with a repeat bias need the histories; pass `input_ids` too."
+                "`exclude`, `exclude_history` and models with a repeat bias or item logits need the histories; pass "
+                "`input_ids` too."
             )
         elif "encoder_outputs" not in kwargs and "inputs_embeds" not in kwargs:
             raise ValueError("there is nothing to generate from; pass histories as `input_ids`.")

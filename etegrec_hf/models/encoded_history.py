@@ -5,7 +5,7 @@ item is added: only the new item is computed, with the keys and values of those 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,8 @@ from .headwise_t5 import encoder_bias, encoder_block, norm
 from .histories import EncodedBatch, Histories
 from .history_encoder import additive
 
-BATCH_DIM = {"input_ids": 0, "attention_mask": 0, "states": 0, "keys": 2, "values": 2}  # tokens are the next one
+BATCH_DIM = {"input_ids": 0, "attention_mask": 0, "states": 0, "keys": 2, "values": 2}  # columns are the next one
+OF_TOKENS = ("input_ids", "attention_mask")  # their columns are tokens, those of the others positions
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,7 @@ class EncodedHistory:
         states (`torch.FloatTensor` of shape `(batch, read, d_model)`): encoder states of the last `max_history` items.
         keys, values (`torch.FloatTensor` of shape `(layers, heads, batch, read, d_kv)`): those of the encoder's
             self-attention for the same items.
+        tokens_per_position (`int`, *optional*, defaults to 1): token ids that are one state.
     """
 
     input_ids: torch.Tensor
@@ -38,6 +40,7 @@ class EncodedHistory:
     states: torch.Tensor
     keys: torch.Tensor
     values: torch.Tensor
+    tokens_per_position: int = 1
 
     @property
     def histories(self) -> Histories:
@@ -47,13 +50,18 @@ class EncodedHistory:
     @property
     def states_mask(self) -> torch.Tensor:
         """The attention mask of `states`, `[batch, read]`."""
-        return self.attention_mask[:, : self.states.shape[1]]
+        return self._read_mask[:, :: self.tokens_per_position]
+
+    @property
+    def _read_mask(self) -> torch.Tensor:  # of the tokens that were read
+        return self.attention_mask[:, : self.states.shape[1] * self.tokens_per_position]
 
     @property
     def read(self) -> EncodedBatch:
         """What decoding reads of the histories."""
-        items = self.histories.last(self.states.shape[1]).padded_right()
-        return EncodedBatch(items.input_ids, self.states_mask, self.states)
+        mask = self._read_mask
+        items = self.histories.last(mask.shape[1]).padded_right()
+        return EncodedBatch(items.input_ids, mask, self.states)
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -85,10 +93,12 @@ class EncodedHistory:
         rows = torch.arange(len(self), device=self.input_ids.device)[rows].view(-1)
         longest = self.attention_mask[rows].any(0).sum().item()
 
-        def chosen(tensor: torch.Tensor, dim: int) -> torch.Tensor:
-            return tensor.narrow(dim + 1, 0, min(longest, tensor.shape[dim + 1])).index_select(dim, rows)
+        def chosen(name: str, dim: int) -> torch.Tensor:
+            tensor = getattr(self, name)
+            columns = longest if name in OF_TOKENS else longest // self.tokens_per_position
+            return tensor.narrow(dim + 1, 0, min(columns, tensor.shape[dim + 1])).index_select(dim, rows)
 
-        return EncodedHistory(**{name: chosen(getattr(self, name), dim) for name, dim in BATCH_DIM.items()})
+        return replace(self, **{name: chosen(name, dim) for name, dim in BATCH_DIM.items()})
 
     @classmethod
     def join(cls, histories: Sequence["EncodedHistory"]) -> "EncodedHistory":
@@ -115,7 +125,7 @@ class EncodedHistory:
                 start += part.shape[dim]
             return whole
 
-        return cls(**{name: joined(name, dim) for name, dim in BATCH_DIM.items()})
+        return replace(histories[0], **{name: joined(name, dim) for name, dim in BATCH_DIM.items()})
 
 
 @torch.no_grad()
@@ -136,7 +146,8 @@ def encode_history(model, histories: Histories, past: EncodedHistory | None = No
         histories.check_not_empty()
         histories = histories.padded_right()
         read = histories.last(model.config.max_tokens).padded_right()
-        return EncodedHistory(histories.input_ids, histories.attention_mask, *_encode_items(model, read))
+        per_position = model.config.tokens_per_position
+        return EncodedHistory(histories.input_ids, histories.attention_mask, *_encode_items(model, read), per_position)
     _check_past(past, histories, model)
     histories = histories.padded_right()
     added = histories.attention_mask.sum(1)
@@ -153,7 +164,8 @@ def encode_history(model, histories: Histories, past: EncodedHistory | None = No
             parts.append(encode_history(model, histories.part(extended, slice(None)), past[extended]))
         return EncodedHistory.join(parts)[torch.cat([again, extended]).argsort()]
     states, keys, values = _encode_items(model, histories, past)
-    return EncodedHistory(**whole, **_append(past, histories.attention_mask, states=states, keys=keys, values=values))
+    positions_mask = model.encoder.positions_mask(histories.attention_mask)
+    return replace(past, **whole, **_append(past, positions_mask, states=states, keys=keys, values=values))
 
 
 def _check_past(past: EncodedHistory, histories: Histories, model) -> None:
@@ -176,10 +188,10 @@ def _encode_items(
     """States, keys and values of items after those of `past`, in the order and shapes of [`EncodedHistory`]."""
     encoder, input_ids = model.encoder, histories.input_ids
     hidden = encoder.embed(input_ids, model.item_vectors(input_ids))
-    biases = [encoder_bias(encoder, histories.attention_mask, hidden.dtype)]
+    biases = [encoder_bias(encoder, encoder.positions_mask(histories.attention_mask), hidden.dtype)]
     before: list = [((), ())] * len(encoder.block)
     if past is not None:
-        biases.insert(0, _past_bias(encoder, past.states_mask, input_ids.shape[1], hidden.dtype))
+        biases.insert(0, _past_bias(encoder, past.states_mask, hidden.shape[1], hidden.dtype))
         before = [((keys.flatten(0, 1),), (values.flatten(0, 1),)) for keys, values in zip(past.keys, past.values)]
     computed = []
     for block, (past_keys, past_values) in zip(encoder.block, before):
@@ -189,27 +201,30 @@ def _encode_items(
     return norm(encoder.final_layer_norm, hidden), keys, values
 
 
-def _past_bias(encoder, past_mask: torch.Tensor, tokens: int, dtype: torch.dtype) -> torch.Tensor:
-    """Position bias of new tokens, behind each row's last, on the past's: `[heads * batch, tokens, read]`."""
+def _past_bias(encoder, past_mask: torch.Tensor, count: int, dtype: torch.dtype) -> torch.Tensor:
+    """Bias of `count` new positions, behind each row's last, on the past's: `[heads * batch, count, read]`."""
     read = past_mask.shape[1]
-    farthest = read + tokens - 1
+    farthest = read + count - 1
     attention = encoder.block[0].layer[0].SelfAttention
     by_distance = attention.compute_bias(1, farthest + 1, past_seen_tokens=farthest)[0, :, 0]  # -farthest to 0
     columns = torch.arange(farthest + 1, device=past_mask.device)
-    position = past_mask.sum(1).view(-1, 1, 1) + columns[:tokens].unsqueeze(1)  # [batch, tokens, 1]
+    position = past_mask.sum(1).view(-1, 1, 1) + columns[:count].unsqueeze(1)  # [batch, count, 1]
     distance = (columns[:read] - position).clamp(max=0)  # beyond 0 only on padding
-    bias = by_distance[:, farthest + distance]  # [heads, batch, tokens, read]
+    bias = by_distance[:, farthest + distance]  # [heads, batch, count, read]
     return (bias + additive(past_mask.unsqueeze(1) > 0, dtype)).flatten(0, 1)
 
 
 def _append(past: EncodedHistory, added: torch.Tensor, **fields: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Fields of `past` with the tokens of `fields` that the mask `added` `[batch, tokens]` shows behind each row's."""
+    """Fields of `past` with the columns of `fields` that the mask `added` shows behind each row's.
+
+    `added` is `[batch, columns]`: tokens or positions, as the fields have them.
+    """
     rows, columns = added.nonzero(as_tuple=True)
     appended = {}
     for name, new in fields.items():
         before, dim = getattr(past, name), BATCH_DIM[name]
         width = before.shape[dim + 1]
-        starts = past.attention_mask[:, :width].sum(1)
+        starts = (past.attention_mask if name in OF_TOKENS else past.states_mask).sum(1)
         longest = (starts + added.sum(1)).amax().item()
         appended[name] = _zeros(before, dim, len(past), longest)
         appended[name].narrow(dim + 1, 0, width).copy_(before)

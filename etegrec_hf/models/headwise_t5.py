@@ -62,7 +62,7 @@ class HeadwiseAttention:
 def encode(
     encoder, input_ids: torch.Tensor, attention_mask: torch.Tensor, item_vectors: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """What a T5 encoder in eval mode returns, whatever its mode: states `[batch, tokens, d_model]`.
+    """What a T5 encoder in eval mode returns, whatever its mode: states `[batch, positions, d_model]`.
 
     Args:
         encoder ([`HistoryEncoder`]): the encoder.
@@ -70,18 +70,18 @@ def encode(
         item_vectors (`torch.FloatTensor` of shape `(batch, items, d_model)`, *optional*): see [`ItemInputs`].
     """
     hidden = encoder.embed(input_ids, item_vectors)
-    bias = encoder_bias(encoder, attention_mask, hidden.dtype)
+    bias = encoder_bias(encoder, encoder.positions_mask(attention_mask), hidden.dtype)
     for block in encoder.block:
         hidden = encoder_block(block, hidden, [bias])[0]
     return norm(encoder.final_layer_norm, hidden)
 
 
-def encoder_bias(encoder, attention_mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Position bias of tokens on each other, the lowest on unseen ones: `[heads * batch, tokens, tokens]`."""
-    tokens = attention_mask.shape[1]
-    position_bias = encoder.block[0].layer[0].SelfAttention.compute_bias(tokens, tokens)  # [1, heads, tokens, tokens]
-    hidden_tokens = additive(encoder.visible(attention_mask), dtype)  # [batch, 1 or tokens, tokens]
-    return (position_bias[0].unsqueeze(1) + hidden_tokens).flatten(0, 1)
+def encoder_bias(encoder, positions_mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Position bias of positions on each other, the lowest on unseen ones: `[heads * batch, positions, positions]`."""
+    count = positions_mask.shape[1]
+    position_bias = encoder.block[0].layer[0].SelfAttention.compute_bias(count, count)  # [1, heads, count, count]
+    unseen = additive(encoder.visible(positions_mask), dtype)  # [batch, 1 or count, count]
+    return (position_bias[0].unsqueeze(1) + unseen).flatten(0, 1)
 
 
 def encoder_block(

@@ -110,25 +110,49 @@ class EncodedBatch:
 
     Args:
         input_ids (`torch.LongTensor` of shape `(batch, tokens)`, *optional*): token ids of the histories, which models
-            with a repeat bias need.
+            with a repeat bias or item logits need.
         attention_mask (`torch.LongTensor` of shape `(batch, tokens)`): 0 on padding.
-        states (`torch.FloatTensor` of shape `(batch, tokens, d_model)`): encoder states.
+        states (`torch.FloatTensor` of shape `(batch, positions, d_model)`): encoder states, of one token or of one
+            item each.
     """
 
     input_ids: torch.Tensor | None
     attention_mask: torch.Tensor
     states: torch.Tensor
 
+    @property
+    def tokens_per_position(self) -> int:
+        """Token ids that are one state."""
+        return self.attention_mask.shape[1] // max(1, self.states.shape[1])
+
+    @property
+    def positions_mask(self) -> torch.LongTensor:
+        """The attention mask of `states`, `[batch, positions]`."""
+        return self.attention_mask[:, :: self.tokens_per_position]
+
     def mean_states(self) -> torch.FloatTensor:
         """Returns means `[batch, d_model]` of the states that aren't padding."""
         mask = self._mask()
         return (self.states * mask).sum(1) / mask.sum(1).clamp(min=1)
 
+    def last_states(self) -> torch.FloatTensor:
+        """Returns the states of the newest items, `[batch, 1, d_model]`; a row of padding has any."""
+        columns = torch.arange(self.states.shape[1], device=self.states.device)
+        newest = (columns * (self.positions_mask > 0)).amax(1)
+        return self.states.take_along_dim(newest.view(-1, 1, 1), dim=1)
+
     def mean_states_before(self, tokens: torch.LongTensor) -> torch.FloatTensor:
-        """Returns means `[batch, targets, d_model]` of each row's first `tokens` `[batch, targets]` states."""
-        mask, last = self._mask(), (tokens - 1).clamp(min=0).unsqueeze(-1)  # [batch, targets, 1]
+        """Returns means of the states of each row's first `tokens`, both `[batch, targets]`: `[.., d_model]`."""
+        mask, last = self._mask(), self._last_of(tokens)
         sums, counts = (part.cumsum(1).take_along_dim(last, dim=1) for part in (self.states * mask, mask))
         return sums / counts.clamp(min=1)
 
+    def last_states_before(self, tokens: torch.LongTensor) -> torch.FloatTensor:
+        """Returns the last states of each row's first `tokens`, both `[batch, targets]`: `[.., d_model]`."""
+        return self.states.take_along_dim(self._last_of(tokens), dim=1)
+
+    def _last_of(self, tokens: torch.LongTensor) -> torch.LongTensor:
+        return (tokens // self.tokens_per_position - 1).clamp(min=0).unsqueeze(-1)  # [batch, targets, 1]
+
     def _mask(self) -> torch.Tensor:
-        return self.attention_mask.unsqueeze(-1).to(self.states.dtype)  # [batch, tokens, 1]
+        return self.positions_mask.unsqueeze(-1).to(self.states.dtype)  # [batch, positions, 1]

@@ -1,13 +1,13 @@
-"""T5's encoder over the codes of histories, in which an item may be kept from seeing later ones."""
+"""T5's encoder over the items of histories, in which an item may be kept from seeing later ones."""
 
 import torch
-from transformers.models.t5.modeling_t5 import T5Stack
+from transformers.models.t5.modeling_t5 import T5Attention, T5Stack
 
 from .configuration_etegrec import ETEGRecConfig
 
 
 class HistoryEncoder(T5Stack):
-    """A T5 encoder whose attention is the configuration's `encoder_attention`.
+    """A T5 encoder whose positions and attention are the configuration's `encoder_input` and `encoder_attention`.
 
     Args:
         config ([`ETEGRecConfig`]): sizes.
@@ -16,7 +16,8 @@ class HistoryEncoder(T5Stack):
     def __init__(self, config: ETEGRecConfig):
         super().__init__(config.stack_config(is_decoder=False))
         self.is_causal = config.encoder_attention == "causal"
-        self.code_length = config.code_length
+        self.code_length, self.tokens_per_position = config.code_length, config.tokens_per_position
+        set_attention_dropout(self, config)
 
     @classmethod
     def is_custom_code(cls) -> bool:
@@ -24,41 +25,61 @@ class HistoryEncoder(T5Stack):
         return False
 
     def embed(self, input_ids: torch.Tensor, item_vectors: torch.Tensor | None = None) -> torch.Tensor:
-        """What the first block reads `[batch, tokens, d_model]`: each code, and its item's vector if there are any.
+        """What the first block reads `[batch, positions, d_model]`: codes, and their items' vectors if there are any.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, tokens)`): whole items' codes.
             item_vectors (`torch.FloatTensor` of shape `(batch, items, d_model)`, *optional*): see [`ItemInputs`].
         """
         embedded = self.embed_tokens(input_ids)
+        if self.tokens_per_position > 1:
+            batch, tokens, width = embedded.shape
+            embedded = embedded.view(batch, tokens // self.code_length, self.code_length, width).sum(2)
         if item_vectors is None:
             return embedded
-        return embedded + item_vectors.repeat_interleave(self.code_length, dim=1)
+        return embedded + item_vectors.repeat_interleave(self.code_length // self.tokens_per_position, dim=1)
+
+    def positions_mask(self, attention_mask: torch.Tensor) -> torch.Tensor:
+        """The part `[batch, positions]` of a mask `[batch, tokens]` of whole items that says which positions exist."""
+        return attention_mask[:, :: self.tokens_per_position]
 
     def forward(self, input_ids=None, attention_mask=None, inputs_embeds=None, item_vectors=None, **kwargs):
-        """As T5's, with masks `[batch, tokens]`, and `item_vectors` as in `embed`."""
-        if item_vectors is not None:
+        """As T5's, with masks `[batch, tokens]` of `input_ids`, and `item_vectors` as in `embed`.
+
+        `inputs_embeds` are positions already, and their masks `[batch, positions]`.
+        """
+        if input_ids is not None and (item_vectors is not None or self.tokens_per_position > 1):
+            attention_mask = None if attention_mask is None else self.positions_mask(attention_mask)
             input_ids, inputs_embeds = None, self.embed(input_ids, item_vectors)
         if self.is_causal:
             inputs = input_ids if inputs_embeds is None else inputs_embeds
             if attention_mask is None:
                 attention_mask = torch.ones(inputs.shape[:2], dtype=torch.long, device=inputs.device)
-            visible = self.visible(attention_mask).unsqueeze(1)  # [batch, 1, tokens, tokens]
+            visible = self.visible(attention_mask).unsqueeze(1)  # [batch, 1, positions, positions]
             attention_mask = additive(visible, self.embed_tokens.weight.dtype)
         return super().forward(
             input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs
         )
 
-    def visible(self, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Which tokens (last dimension) each token sees: `[batch, 1 or tokens, tokens]`.
+    def visible(self, positions_mask: torch.Tensor) -> torch.Tensor:
+        """Which positions (last dimension) each one sees: `[batch, 1 or positions, positions]`.
 
-        A causal encoder's token sees its own item and earlier ones, so that what stands later changes nothing.
+        A causal encoder's code sees its own item and earlier ones, so that what stands later changes nothing.
         """
-        real = attention_mask.unsqueeze(1) > 0
+        real = positions_mask.unsqueeze(1) > 0
         if not self.is_causal:
             return real
-        item = torch.arange(attention_mask.shape[1], device=attention_mask.device) // self.code_length
+        positions_per_item = self.code_length // self.tokens_per_position
+        item = torch.arange(positions_mask.shape[1], device=positions_mask.device) // positions_per_item
         return real & (item.unsqueeze(1) >= item)
+
+
+def set_attention_dropout(stack: T5Stack, config: ETEGRecConfig) -> None:
+    """Gives the attention weights of a stack the configuration's dropout, if it names one for them."""
+    if config.attention_dropout_rate is not None:
+        for module in stack.modules():
+            if isinstance(module, T5Attention):
+                module.dropout = config.attention_dropout_rate
 
 
 def additive(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

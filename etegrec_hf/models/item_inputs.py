@@ -22,7 +22,7 @@ class ItemInputs(nn.Module):
 
     def __init__(self, config: ETEGRecConfig):
         super().__init__()
-        self.own = nn.Embedding(config.n_items + 1, config.d_model)
+        self.own, self.gain = nn.Embedding(config.n_items + 1, config.d_model), config.item_gain
         self.projection = nn.Linear(config.rqvae_config.input_size, config.d_model, bias=False)
 
     def forward(self, items: torch.LongTensor, embeddings: torch.FloatTensor) -> torch.FloatTensor:
@@ -30,9 +30,12 @@ class ItemInputs(nn.Module):
 
         Embeddings count by direction alone; 0, padding, has none.
         """
-        directions = F.normalize(embeddings, dim=-1) * embeddings.shape[-1] ** 0.5
-        vectors = self.own(items) + self.projection(directions.to(self.projection.weight.dtype))
+        vectors = self.own_vectors(items) + self.projection(directions_of(embeddings, self.projection.weight.dtype))
         return vectors * (items > 0).unsqueeze(-1)
+
+    def own_vectors(self, items: torch.LongTensor) -> torch.FloatTensor:
+        """Vectors `[*, d_model]` of their own of item indices `[*]`."""
+        return self.own(items) if self.gain == 1 else self.gain * self.own(items)
 
     def add_items(self, count: int) -> None:
         """Makes room for items that join, whose own vectors are 0."""
@@ -44,6 +47,11 @@ class ItemInputs(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, factor: float) -> None:
-        """Draws vectors as large as those of codes."""
-        init.normal_(self.own.weight, std=factor)
+        """Draws vectors that are as large as those of codes, over the gain, in effect."""
+        init.normal_(self.own.weight, std=factor / self.gain**2)
         init.normal_(self.projection.weight, std=factor * self.projection.in_features**-0.5)
+
+
+def directions_of(embeddings: torch.FloatTensor, dtype: torch.dtype) -> torch.FloatTensor:
+    """Semantic embeddings `[*, input_size]` as far as they count: by direction alone, each number about 1 in size."""
+    return (F.normalize(embeddings, dim=-1) * embeddings.shape[-1] ** 0.5).to(dtype)

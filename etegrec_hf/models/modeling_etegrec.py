@@ -21,6 +21,7 @@ from .histories import EncodedBatch
 from .history_encoder import HistoryEncoder, additive
 from .item_catalogue import ItemCatalogue
 from .item_inputs import ItemInputs
+from .item_logits import ItemLogits
 from .item_transitions import ItemTransitions
 from .model_card import ModelCardMixin
 from .modeling_rqvae import RQVAEModel
@@ -54,7 +55,8 @@ class ETEGRecOutput(ModelOutput):
             of semantic embeddings; given an item tokenizer. Given `history_lengths`, these three latents are
             `(batch, targets, ...)`.
         past_key_values (`EncoderDecoderCache`): the decoder's cache, when it was asked for.
-        encoder_last_hidden_state (`torch.FloatTensor` of shape `(batch, tokens, d_model)`): encoder states.
+        encoder_last_hidden_state (`torch.FloatTensor` of shape `(batch, positions, d_model)`): encoder states, of a
+            token or of an item each.
     """
 
     loss: torch.FloatTensor | None = None
@@ -105,6 +107,7 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
             self.preference_adapter = nn.Linear(config.d_model, config.rqvae_config.input_size)
         self.item_inputs = ItemInputs(config) if config.reads_items else None
         self.repeat_bias = nn.Parameter(torch.zeros(config.code_length)) if config.has_repeat_bias else None
+        self.item_logits = ItemLogits(config) if config.item_logits == "exact" else None
         self.catalogue = ItemCatalogue(config)
         for module in self.modules():
             if isinstance(module, nn.ReLU):
@@ -117,8 +120,9 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
         self.post_init()
 
     def _initialize_weights(self, module, is_custom_code: bool = False) -> None:
-        # transformers leaves out a module of custom code that holds no parameter of its own, as this one
-        super()._initialize_weights(module, is_custom_code and module is not self)
+        # of custom code, transformers leaves out modules without a tensor of their own, as ItemInputs; `init` looks at
+        # each tensor whether it was loaded
+        super()._initialize_weights(module)
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -131,9 +135,9 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
         elif isinstance(module, ItemTransitions):
             init.zeros_(module.items)
             init.zeros_(module.weights)
-        elif isinstance(module, ItemInputs):
+        elif isinstance(module, (ItemInputs, ItemLogits)):
             module.init_weights(self.config.initializer_factor)
-        elif isinstance(module, nn.Linear) and (self.item_inputs is None or module is not self.item_inputs.projection):
+        elif isinstance(module, nn.Linear) and module.bias is not None:  # the adapters
             init.xavier_normal_(module.weight)
             init.zeros_(module.bias)
 
@@ -256,7 +260,7 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
             encoder_outputs = self.encoder(
                 input_ids=input_ids, attention_mask=attention_mask, item_vectors=self.item_vectors(input_ids)
             )
-        states = encoder_outputs[0]  # [B, T*L, d]
+        states = encoder_outputs[0]  # [B, positions, d]
         if attention_mask is None:
             attention_mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
         return EncodedBatch(input_ids, attention_mask, states)
@@ -269,8 +273,9 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
         start = torch.full_like(labels[:, :1], self.config.decoder_start_token_id)
         states = self.decoder(
             input_ids=torch.cat([start, labels[:, :-1]], dim=1),
+            last_states=encoded.last_states(),
             encoder_hidden_states=encoded.states,
-            encoder_attention_mask=encoded.attention_mask,
+            encoder_attention_mask=self.decoder.cross_bias(encoded),
             use_cache=False,
         ).last_hidden_state  # [B, L, d]
         logits = self._logits_by_level(states).unsqueeze(1)
@@ -326,8 +331,9 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
             use_cache = self.config.use_cache and not self.training
         decoded = self.decoder(
             input_ids=decoder_input_ids,
+            last_states=encoded.last_states(),
             encoder_hidden_states=encoded.states,
-            encoder_attention_mask=encoded.attention_mask,
+            encoder_attention_mask=self.decoder.cross_bias(encoded),
             past_key_values=past_key_values,
             use_cache=use_cache,
         )
@@ -357,14 +363,14 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
         """
         targets, block = decoder_input_ids.shape[1:]
         own = torch.ones(block, block, dtype=torch.bool, device=history_lengths.device).tril()
-        item = torch.arange(encoded.states.shape[1], device=encoded.states.device) // self.config.code_length
-        read = (item < history_lengths.unsqueeze(2)) & (encoded.attention_mask.unsqueeze(1) > 0)  # [B, targets, T*L]
-        dtype = encoded.states.dtype
+        last_states = encoded.last_states_before(history_lengths * self.config.code_length)
+        cross_bias = self.decoder.cross_bias_before(encoded, history_lengths)  # [B, heads, targets, positions]
         states = self.decoder(
             input_ids=decoder_input_ids.flatten(1),
-            attention_mask=additive(own, dtype)[None, None],
+            last_states=last_states.repeat_interleave(block, dim=1),
+            attention_mask=additive(own, encoded.states.dtype)[None, None],
             encoder_hidden_states=encoded.states,
-            encoder_attention_mask=additive(read.repeat_interleave(block, dim=1), dtype).unsqueeze(1),
+            encoder_attention_mask=cross_bias.repeat_interleave(block, dim=2),
             use_cache=False,
         ).last_hidden_state
         return states.unflatten(1, (targets, block))

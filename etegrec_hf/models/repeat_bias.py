@@ -13,13 +13,13 @@ class RepeatBias:
 
     Args:
         catalogue ([`CodeTrie`]): the items that can be recommended.
-        leaves (`torch.LongTensor` of shape `(users, n)`): nodes of the items of each user's history; -1 is none.
+        had ([`ItemSets`]): the items of each user's history.
         bias (`torch.FloatTensor` of shape `(code_length,)`): a tenth of what is added to logits of each level, so that
             it gets there at learning rates that suit all other weights.
     """
 
-    def __init__(self, catalogue: CodeTrie, leaves: torch.LongTensor, bias: torch.FloatTensor):
-        self.catalogue, self.had, self.bias = catalogue, ItemSets(catalogue, leaves), 10 * bias
+    def __init__(self, catalogue: CodeTrie, had: ItemSets, bias: torch.FloatTensor):
+        self.catalogue, self.had, self.bias = catalogue, had, 10 * bias
         self.n_users = self.had.n_users
 
     def __call__(self, child: torch.LongTensor, level: int) -> torch.FloatTensor:

@@ -161,7 +161,9 @@ class EncodedReading:
     def batch(self, rows: torch.LongTensor, columns: slice) -> EncodedBatch:
         """Returns these rows as in [`Reading`]."""
         items = Histories(self.read.input_ids, self.read.attention_mask).part(rows, columns)
-        return EncodedBatch(items.input_ids, items.attention_mask, self.read.states[rows, columns])
+        per_position = self.read.tokens_per_position
+        positions = slice(columns.start // per_position, columns.stop // per_position)
+        return EncodedBatch(items.input_ids, items.attention_mask, self.read.states[rows, positions])
 
 
 def reading_of(

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_models import make_model, random_codes, random_histories
+from tiny_models import RECIPE, make_model, random_codes, random_histories
 
 from etegrec_hf.models.code_distribution import CodeDistribution, code_distribution
 from etegrec_hf.models.code_trie import AllCodes, CodeTrie
@@ -14,6 +14,7 @@ MODELS = {
     "items": {"constrained_softmax": True},
     "repeats": {"constrained_softmax": True, "has_repeat_bias": True},
     "all": {"constrained_softmax": True, "has_repeat_bias": True, "reads_items": True, "num_transitions": 4},
+    "recipe": RECIPE | {"num_transitions": 4},
 }
 CONSTRAINTS = {
     "none": {},

@@ -105,7 +105,7 @@ def test_what_it_needs(model):
     encoded = model.encoder(**inputs)
     with pytest.raises(ValueError, match="`input_ids` is missing, by which a model with a repeat bias"):
         model(encoder_outputs=encoded, labels=model.catalogue.item_tokens[[3]])
-    with pytest.raises(ValueError, match="models with a repeat bias need the histories"):
+    with pytest.raises(ValueError, match="models with a repeat bias or item logits need"):
         model.generate(encoder_outputs=encoded)
 
 

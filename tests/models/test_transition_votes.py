@@ -12,6 +12,7 @@ from etegrec_hf import ETEGRecConfig
 from etegrec_hf.data.prepared import Split
 from etegrec_hf.data.transitions import largest_of_rows, strongest_transitions, transition_weights
 from etegrec_hf.evaluation.baselines import transitions
+from etegrec_hf.models.code_trie import ItemSets
 from etegrec_hf.models.repeat_bias import RepeatBias
 
 KINDS = [{}, {"constrained_softmax": True}, {"constrained_softmax": True, "has_repeat_bias": True}]
@@ -73,7 +74,7 @@ def test_the_bias_changes_an_items_odds_by_that_of_one_level():
     assert expected[[0, 3, 4, 5]].tolist() == (10 * model.repeat_bias[[2, 0, 0, 0]]).tolist()
     leaves = model.catalogue.trie.walk(codes).unsqueeze(0)
     had = model.catalogue.leaves_of(inputs["input_ids"])
-    repeats = RepeatBias(model.catalogue.trie, had, model.repeat_bias)
+    repeats = RepeatBias(model.catalogue.trie, ItemSets(model.catalogue.trie, had), model.repeat_bias)
     torch.testing.assert_close(repeats.of_items(leaves)[0], expected)
     torch.nn.init.zeros_(model.repeat_bias)
     gained = (with_bias - all_scores(model, inputs)[0])[1:]

@@ -16,15 +16,43 @@ class RecommenderOptions:
     num_decoder_layers: int = field(default=ETEGRecConfig.num_decoder_layers, metadata={"help": "Decoder layers."})
     num_heads: int = field(default=ETEGRecConfig.num_heads, metadata={"help": "Attention heads."})
     dropout_rate: float = field(default=ETEGRecConfig.dropout_rate, metadata={"help": "Dropout of the T5 stacks."})
+    decoder_dropout_rate: float | None = field(
+        default=ETEGRecConfig.decoder_dropout_rate,
+        metadata={"help": "Dropout of the decoder, instead of --dropout-rate."},
+    )
+    attention_dropout_rate: float | None = field(
+        default=ETEGRecConfig.attention_dropout_rate,
+        metadata={"help": "Dropout of attention weights, instead of each stack's."},
+    )
     encoder_attention: str = field(
         default=ETEGRecConfig.encoder_attention,
         metadata={"help": "'bidirectional', or 'causal': one pass over a sequence trains all its prefixes."},
+    )
+    encoder_input: str = field(
+        default=ETEGRecConfig.encoder_input,
+        metadata={"help": "'codes', or 'items': the encoder reads a whole item per position."},
+    )
+    recency_buckets: int = field(
+        default=ETEGRecConfig.recency_buckets,
+        metadata={"help": "Buckets of a bias by how many items ago an item was had, in the decoder; 0 for none."},
+    )
+    starts_from_last_item: bool = field(
+        default=ETEGRecConfig.starts_from_last_item,
+        metadata={"help": "The decoder starts from the encoder's state at the last item."},
     )
     reads_items: bool = field(
         default=ETEGRecConfig.reads_items,
         metadata={
             "help": "The encoder reads each item's semantic embedding and a vector of its own beside its codes."
         },
+    )
+    item_gain: float = field(
+        default=ETEGRecConfig.item_gain,
+        metadata={"help": "What stored vectors of items are multiplied by; they start at 1 / gain in effect."},
+    )
+    item_logits: str = field(
+        default=ETEGRecConfig.item_logits,
+        metadata={"help": "'none', or 'exact': whole items are scored too; with --constrained-softmax, --reads-items."},
     )
     has_repeat_bias: bool = field(
         default=ETEGRecConfig.has_repeat_bias,
