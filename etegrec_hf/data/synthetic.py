@@ -1,6 +1,7 @@
 """A catalogue and users from a known process: a benchmark whose ceiling is known."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -47,15 +48,27 @@ LOOKS = (
     "plain",
 )
 NEXT_CLUSTERS = (0.6, 0.25, 0.15)  # probabilities of the clusters that follow one
+SUCCESSORS = (0.6, 0.25, 0.15)  # probabilities of the items that follow one
+SHARES = ("noise", "last_share", "before_share")  # of steps; the cluster walk has what they leave of 1
+AT_ONCE = 2**22  # probabilities that are held at a time
 
 
 @dataclass(frozen=True)
 class SyntheticProcess:
-    """Users who walk over clusters of items.
+    """Users whose next item depends on their last item, the item before it, and the last item's cluster.
 
-    The next item is, with probability `noise`, any item; else its cluster follows from the last item's cluster by a
-    sparse transition matrix, and the item from its cluster by a popularity law. Items of a cluster have embeddings
-    around one centre. Everything follows from the seed.
+    A user's first item is any item. Each further step goes one of four ways:
+
+    - with probability `noise` to any item;
+    - with probability `last_share` to one of the last item's three successors;
+    - with probability `before_share` to one of three other successors, those of the item before the last;
+    - else along the cluster walk: a sparse transition matrix leads from the last item's cluster to the next cluster,
+      and a popularity law to an item of it.
+
+    A user's first step has no item before the last: there the cluster walk has the share of both.
+
+    Successors are drawn from the whole catalogue, whatever their clusters. Items of a cluster have embeddings around
+    one centre, and titles that name the cluster: neither tells of successors. Everything follows from the seed.
 
     Args:
         n_users (`int`, *optional*, defaults to 3000): users.
@@ -63,11 +76,16 @@ class SyntheticProcess:
         n_clusters (`int`, *optional*, defaults to 16): clusters.
         width (`int`, *optional*, defaults to 64): of the embeddings.
         noise (`float`, *optional*, defaults to 0.1): share of steps to any item.
+        last_share (`float`, *optional*, defaults to 0.35): share of steps to a successor of the last item.
+        before_share (`float`, *optional*, defaults to 0.15): share of steps to one of the item before the last.
         min_length, max_length (`int`, *optional*, default to 5 and 15): interactions of a user.
         seed (`int`, *optional*, defaults to 0): of everything.
 
     Raises:
-        ValueError: fewer than 3 clusters, clusters without items, users too short to split, or a share outside 0..1.
+        ValueError: fewer than 3 clusters.
+        ValueError: clusters without items.
+        ValueError: users too short to split.
+        ValueError: a share outside 0..1, or shares that sum to more than 1.
     """
 
     n_users: int = 3000
@@ -75,6 +93,8 @@ class SyntheticProcess:
     n_clusters: int = 16
     width: int = 64
     noise: float = 0.1
+    last_share: float = 0.35
+    before_share: float = 0.15
     min_length: int = 5
     max_length: int = 15
     seed: int = 0
@@ -89,11 +109,24 @@ class SyntheticProcess:
         for name, (number, reason) in least.items():
             if getattr(self, name) < number:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; give at least {number}, {reason}.")
-        if not 0 <= self.noise <= 1:
-            raise ValueError(f"`noise` is {self.noise}, but it is a share of steps; choose 0 to 1.")
+        for name in SHARES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}, but it is a share of steps; choose 0 to 1.")
+        total = sum(getattr(self, name) for name in SHARES)
+        if total > 1 + 1e-9:  # less is rounding
+            raise ValueError(
+                f"`noise`, `last_share` and `before_share` sum to {total:.4g}; lower them to 1 at most, "
+                "as the cluster walk has what they leave."
+            )
 
-    def next_item_probabilities(self) -> tuple[np.ndarray, np.ndarray]:
-        """Each item's cluster `[n_items]`, and P(next item | last item's cluster) `[n_clusters, n_items]`."""
+    @property
+    def cluster_share(self) -> float:
+        """Share of steps along the cluster walk, from the third item of a user on."""
+        return max(0.0, 1 - sum(getattr(self, name) for name in SHARES))
+
+    @cached_property
+    def cluster_walk(self) -> tuple[np.ndarray, np.ndarray]:
+        """Each item's cluster `[n_items]`, and where the walk leads from each cluster `[n_clusters, n_items]`."""
         random = np.random.default_rng((self.seed, 0))
         cluster = random.permutation(np.arange(self.n_items) % self.n_clusters)
         popularity = np.zeros((self.n_clusters, self.n_items))
@@ -104,19 +137,82 @@ class SyntheticProcess:
         transition = np.zeros((self.n_clusters, self.n_clusters))
         for label in range(self.n_clusters):
             transition[label, random.permutation(self.n_clusters)[: len(NEXT_CLUSTERS)]] = NEXT_CLUSTERS
-        return cluster, (1 - self.noise) * transition @ popularity + self.noise / self.n_items
+        return cluster, transition @ popularity
+
+    @cached_property
+    def successors(self) -> np.ndarray:
+        """Items that follow each item, distinct and the likeliest first: `[2, n_items, 3]` of rows.
+
+        The first table is of the last item, the second of the item before the last.
+        """
+        random = np.random.default_rng((self.seed, 3))
+        drawn = np.empty((2, self.n_items, 0), dtype=np.int64)
+        for place in range(len(SUCCESSORS)):
+            fresh = random.integers(0, self.n_items - place, (2, self.n_items))  # a rank among items not yet drawn
+            for taken in np.moveaxis(np.sort(drawn, axis=-1), -1, 0):
+                fresh += fresh >= taken
+            drawn = np.concatenate([drawn, fresh[..., None]], axis=-1)
+        return drawn
+
+    def next_item_probabilities(self, last_two: np.ndarray) -> np.ndarray:
+        """Returns P(next item | last two items).
+
+        Args:
+            last_two (`np.ndarray` of shape `(users, 2)`): rows of the item before the last and of the last item.
+
+        Returns:
+            `np.ndarray` of `float64` and shape `(users, n_items)`: probabilities that sum to 1 per user.
+
+        Raises:
+            ValueError: another shape.
+            ValueError: rows that no item has.
+        """
+        if last_two.ndim != 2 or last_two.shape[1] != 2:
+            shape = tuple(last_two.shape)
+            raise ValueError(
+                f"`last_two` has the shape {shape}; give (users, 2): the item before the last, and the last."
+            )
+        if last_two.size and not 0 <= last_two.min() <= last_two.max() < self.n_items:
+            raise ValueError(
+                f"`last_two` holds rows from {last_two.min()} to {last_two.max()}; give 0 to {self.n_items - 1}, "
+                f"as there are {self.n_items} items."
+            )
+        before, last = last_two.T
+        cluster, walk = self.cluster_walk
+        after_last, after_before = self.successors
+        probabilities = self.cluster_share * walk[cluster[last]] + self.noise / self.n_items
+        users = np.arange(len(last_two))[:, None]
+        # successors of one item are distinct, so that no sum is lost
+        probabilities[users, after_last[last]] += self.last_share * np.array(SUCCESSORS)
+        probabilities[users, after_before[before]] += self.before_share * np.array(SUCCESSORS)
+        return probabilities
 
     def sample(self) -> Interactions:
         """Walks of all users."""
-        cluster, probabilities = self.next_item_probabilities()
+        cluster, walk = self.cluster_walk
+        after_last, after_before = self.successors
         random = np.random.default_rng((self.seed, 1))
         lengths = random.integers(self.min_length, self.max_length + 1, self.n_users)
-        cumulative = probabilities.cumsum(axis=1)
+        cumulative = walk.cumsum(axis=1)
         walks = np.empty((self.n_users, self.max_length), dtype=np.int64)
         walks[:, 0] = random.integers(0, self.n_items, self.n_users)
+        shares = np.cumsum([getattr(self, name) for name in SHARES])
         for step in range(1, self.max_length):
-            draws = random.random(self.n_users)[:, None]
-            walks[:, step] = (cumulative[cluster[walks[:, step - 1]]] < draws).sum(axis=1).clip(max=self.n_items - 1)
+            before, last = walks[:, max(step - 2, 0)], walks[:, step - 1]
+            way = np.searchsorted(shares, random.random(self.n_users), side="right")  # a place in SHARES, or 3
+            if step == 1:
+                way[way == SHARES.index("before_share")] = len(SHARES)  # there is no item before: the cluster walk
+            draws = random.random(self.n_users)
+            place = np.searchsorted(np.cumsum(SUCCESSORS)[:-1], draws, side="right")
+            walks[:, step] = np.choose(
+                way,
+                [
+                    random.integers(0, self.n_items, self.n_users),
+                    after_last[last, place],
+                    after_before[before, place],
+                    (cumulative[cluster[last]] < draws[:, None]).sum(axis=1).clip(max=self.n_items - 1),
+                ],
+            )
         inside = np.arange(self.max_length) < lengths[:, None]
         users = np.repeat(np.arange(self.n_users), lengths)
         user_ids = np.array([f"user{user:05d}" for user in range(self.n_users)])
@@ -125,32 +221,41 @@ class SyntheticProcess:
 
     def embeddings(self) -> np.ndarray:
         """Cluster centres with noise, `[n_items, width]` of `float32`."""
-        cluster, _ = self.next_item_probabilities()
+        cluster, _ = self.cluster_walk
         random = np.random.default_rng((self.seed, 2))
         centres = random.standard_normal((self.n_clusters, self.width))
         return (centres[cluster] + 0.5 * random.standard_normal((self.n_items, self.width))).astype(np.float32)
 
     def titles(self) -> list[str]:
         """Titles that name an item's cluster."""
-        cluster, _ = self.next_item_probabilities()
+        cluster, _ = self.cluster_walk
         kinds = [KINDS[label % len(KINDS)] for label in cluster]
         return [f"{LOOKS[item % len(LOOKS)]} {kind} no. {item}".capitalize() for item, kind in enumerate(kinds)]
 
-    def optimum(self, last_items: np.ndarray, ks: tuple[int, ...] = (1, 5, 10, 50)) -> dict[str, float]:
+    def optimum(self, last_two: np.ndarray, ks: tuple[int, ...] = (1, 5, 10, 50)) -> dict[str, float]:
         """Expected Recall and NDCG of the best possible ranking, by true probabilities.
 
         Args:
-            last_items (`np.ndarray` of shape `(users,)`): row of each user's last item.
+            last_two (`np.ndarray` of shape `(users, 2)`):
+                Rows of the item before the last and of the last item of each user's history.
             ks (`tuple[int]`, *optional*): list lengths.
 
         Returns:
             `dict` of `recall@k` and `ndcg@k`, averaged over users.
+
+        Raises:
+            ValueError: no user, or what [`next_item_probabilities`] refuses.
         """
-        cluster, probabilities = self.next_item_probabilities()
-        ranked = -np.sort(-probabilities, axis=1)  # [n_clusters, n_items]
-        share = np.bincount(cluster[last_items], minlength=self.n_clusters) / len(last_items)
+        if not len(last_two):
+            raise ValueError("`last_two` holds no user; give one row for each.")
+        at_once = max(1, AT_ONCE // self.n_items)
+        expected = np.zeros(self.n_items)  # chance of the target at each place of the best ranking, summed over users
+        for start in range(0, len(last_two), at_once):
+            probabilities = self.next_item_probabilities(last_two[start : start + at_once])
+            expected += -np.sort(-probabilities, axis=1).sum(axis=0)
+        expected /= len(last_two)
         discount = 1 / np.log2(np.arange(2, self.n_items + 2))
-        recall, ndcg = share @ ranked.cumsum(axis=1), share @ (ranked * discount).cumsum(axis=1)
+        recall, ndcg = expected.cumsum(), (expected * discount).cumsum()
         return {
             f"{name}@{k}": float(curve[min(k, self.n_items) - 1])
             for k in ks
@@ -158,7 +263,12 @@ class SyntheticProcess:
         }
 
     def write(self, output_dir: str | Path) -> dict[str, float]:
-        """Writes the process as a prepared dataset, and returns its test optimum."""
+        """Writes the process as a prepared dataset.
+
+        Returns:
+            `dict` of `recall@k` and `ndcg@k`: the [`optimum`] for the two items before each user's test target. The
+            validation target is the last of these.
+        """
         interactions = self.sample()
         rows = leave_one_out(interactions)
         texts = {item_id: {"title": title} for item_id, title in zip(interactions.item_ids, self.titles())}
@@ -174,4 +284,5 @@ class SyntheticProcess:
         made = {"method": "cluster centres with noise", "seed": self.seed}
         embedding = NamedEmbedding("clusters", self.embeddings(), made)
         write_prepared(output_dir, interactions, rows, ItemFeatures(texts, [embedding]), statistics)
-        return self.optimum(interactions.items[rows["test"].target - 1])
+        target = rows["test"].target
+        return self.optimum(interactions.items[np.stack([target - 2, target - 1], axis=1)])

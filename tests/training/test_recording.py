@@ -88,7 +88,10 @@ def test_checkpoints_of_a_version_without_a_clock_are_resumed(item_tokenizer, pr
 
 @pytest.mark.parametrize("best", [True, False])
 def test_validation_is_that_of_the_weights_that_are_saved(item_tokenizer, prepared, tmp_path, best):
-    run = trainer(item_tokenizer, prepared, tmp_path, None, load_best_model_at_end=best, greater_is_better=False)
+    slow = {"learning_rate": 0.001}  # at which the second evaluation is better than the first
+    run = trainer(
+        item_tokenizer, prepared, tmp_path, None, load_best_model_at_end=best, greater_is_better=False, **slow
+    )
     run.train()
     told = run.record_now().stages[-1]["validation"]["ndcg@10"]
     scores = [entry["eval_ndcg@10"] for entry in run.state.log_history if "eval_ndcg@10" in entry]
