@@ -22,6 +22,10 @@ class NodeTerm(Protocol):
         """Returns the numbers of child nodes `[users, n, m]`, children of one node each of `level`; any for -1."""
         ...
 
+    def along(self, children: list[torch.LongTensor]) -> list[torch.FloatTensor]:
+        """Returns the numbers of the children `[users, n, m]` of the nodes on the way to an item each, by level."""
+        ...
+
     def of_items(self, leaves: torch.LongTensor) -> torch.FloatTensor:
         """Returns by how much having had them changes the log-odds of items, `[users, n]`, given their nodes."""
         ...
@@ -106,18 +110,22 @@ class CodeDistribution:
             logits (`torch.FloatTensor` of shape `(users, n, code_length, codebook_size)`): the model's.
             codes (`torch.LongTensor` of shape `(users, n, code_length)`): the paths.
         """
-        node, levels = torch.zeros_like(codes[..., 0]), []
-        logits = logits.float() if self.terms else logits
-        for level, of_level in enumerate(logits.unbind(-2)):
-            follow, child = self.catalogue.successors(node, level)
-            for term in self.terms:
-                gain = term(child, level).masked_fill(child < 0, 0)
-                of_level = of_level.scatter_add(-1, follow, gain.to(of_level.dtype))
-            levels.append((of_level, self.catalogue.as_mask(follow, child)))
+        node, follow, children = torch.zeros_like(codes[..., 0]), [], []
+        for level in range(codes.shape[-1]):
+            after, child = self.catalogue.successors(node, level)
+            follow.append(after)
+            children.append(child)
             node = self.catalogue.advance(node, codes[..., level])
-        is_item = (node >= 0).unsqueeze(-1)
-        lowest = torch.finfo(logits.dtype).min
-        return torch.stack([of_level.masked_fill(is_item & ~goes_on, lowest) for of_level, goes_on in levels], dim=-2)
+        gains = [torch.stack(of_terms).sum(0) for of_terms in zip(*(term.along(children) for term in self.terms))]
+        is_item, lowest = (node >= 0).unsqueeze(-1), torch.finfo(torch.float32 if gains else logits.dtype).min
+        levels = []
+        for level, of_level in enumerate(logits.unbind(-2)):
+            if gains:
+                gain = gains[level].masked_fill(children[level] < 0, 0)
+                of_level = of_level.float().scatter_add(-1, follow[level], gain)
+            goes_on = self.catalogue.as_mask(follow[level], children[level])
+            levels.append(of_level.masked_fill(is_item & ~goes_on, lowest))
+        return torch.stack(levels, dim=-2)
 
     def _with_terms(self, scores: torch.FloatTensor, child: torch.LongTensor, level: int) -> torch.FloatTensor:
         """Logits that lead to nodes of the catalogue, and what the terms add to them."""

@@ -37,8 +37,9 @@ class ItemLogits(nn.Module):
             embeddings (`torch.FloatTensor` of shape `(items, input_size)`): their semantic embeddings.
         """
         vectors = own_vectors + self.projection(directions_of(embeddings, self.projection.weight.dtype))
+        query = self.query(states)
         with torch.autocast(states.device.type, enabled=False):  # bfloat16 would round away what tells items apart
-            return vectors.float() @ self.query.weight.float() @ states.float().T
+            return vectors.float() @ query.float().T
 
     @torch.no_grad()
     def init_weights(self, factor: float) -> None:
@@ -65,46 +66,68 @@ class ItemEvidence:
         self.repeats = 10 * repeats.float()
         leaves = had.nodes[-1].T - len(catalogue.inner_counts)  # [n, users], beyond the last one where there are fewer
         gain = self.repeats * (leaves < catalogue.n_items)
-        self.logits = logits.scatter_add(0, leaves.clamp(max=catalogue.n_items - 1), gain)
+        self.logits = logits.scatter_add_(0, leaves.clamp(max=catalogue.n_items - 1), gain)
 
     def __call__(self, child: torch.LongTensor, level: int) -> torch.FloatTensor:
         """Returns the numbers of child nodes `[users, n, m]` of nodes of `level`."""
-        first = child.amax(-1)  # any of each node's children
-        parent = torch.where(first < 0, -1, self.catalogue.parent(first.clamp(min=1)))  # [users, n]
-        sums = self._of_root() if level == 0 else self._of_children(parent, level)
-        place = child - self.catalogue.child_start[parent.clamp(min=0)].unsqueeze(-1)
-        return sums.expand(*parent.shape, -1).gather(-1, place.clamp(min=0))
+        node = self._parent(child)
+        if level == 0:
+            return self._placed(self._of_root().expand(*node.shape, -1), node, child)
+        leaf, way = self.catalogue.leaves_below(node, level)
+        return self._placed(self._summed(self._of_leaves(leaf), leaf, way, level), node, child)
+
+    def along(self, children: list[torch.LongTensor]) -> list[torch.FloatTensor]:
+        """Returns the numbers of the children of each node on the way to one item, as [`NodeTerm.along`] says."""
+        nodes = [self._parent(child) for child in children]
+        numbers = [self._placed(self._of_root().expand(*nodes[0].shape, -1), nodes[0], children[0])]
+        below, _ = self.catalogue.leaves_below(nodes[1], 1)
+        logits, first = self._of_leaves(below), below[..., :1]  # whatever follows the first code is among these
+        for level in range(1, len(children)):
+            leaf, way = self.catalogue.leaves_below(nodes[level], level)
+            chosen = logits.gather(-1, (leaf - first).clamp(min=0))
+            numbers.append(self._placed(self._summed(chosen, leaf, way, level), nodes[level], children[level]))
+        return numbers
 
     def of_items(self, leaves: torch.LongTensor) -> torch.FloatTensor:
         """Returns by how much having had them changes the log-odds of items, `[users, n]`, given their nodes."""
         return self.repeats * self.had.contain(leaves, self.catalogue.layout.code_length - 1)
 
+    def _parent(self, child: torch.LongTensor) -> torch.LongTensor:
+        """The node `[users, n]` whose children `[users, n, m]` are; -1 where there are none."""
+        any_child = child.amax(-1)
+        return torch.where(any_child < 0, -1, self.catalogue.parent(any_child.clamp(min=1)))
+
+    def _placed(
+        self, numbers: torch.FloatTensor, node: torch.LongTensor, child: torch.LongTensor
+    ) -> torch.FloatTensor:
+        """Of the numbers of all children `[users, n, *]` of nodes `[users, n]`, those of `child` `[users, n, m]`."""
+        place = child - self.catalogue.child_start[node.clamp(min=0)].unsqueeze(-1)
+        return numbers.gather(-1, place.clamp(min=0))
+
     def _of_root(self) -> torch.FloatTensor:
         """The numbers of all children of the root, `[users, 1, children]`."""
-        _, child = self.catalogue.leaves_below(torch.zeros((), dtype=torch.long, device=self.logits.device), 0)
-        return sum_by_group(self.logits, child, self.catalogue.max_children[0]).T.unsqueeze(1)
+        root = torch.zeros((), dtype=torch.long, device=self.logits.device)
+        _, way = self.catalogue.leaves_below(root, 0)
+        top = self.logits.detach().amax(0)
+        sums = self.logits.new_zeros(self.catalogue.max_children[0], self.n_users)
+        sums = sums.index_add(0, way, (self.logits - top).exp_())
+        return (log_of(sums) + top).T.unsqueeze(1)
 
-    def _of_children(self, node: torch.LongTensor, level: int) -> torch.FloatTensor:
-        """The numbers of the children of nodes `[users, n]` of `level`, `[users, n, children]`."""
-        leaf, child = self.catalogue.leaves_below(node, level)  # [users, n, items]
-        logits = self.logits.gather(0, leaf.clamp(min=0).flatten(1).T).T.reshape(leaf.shape)
-        logits = logits.masked_fill(leaf < 0, -torch.inf)
-        return sum_by_child(logits, child, self.catalogue.max_children[level])
+    def _of_leaves(self, leaf: torch.LongTensor) -> torch.FloatTensor:
+        """The logits of leaves `[users, n, items]`; any for -1."""
+        return self.logits.gather(0, leaf.clamp(min=0).flatten(1).T).T.reshape(leaf.shape)
+
+    def _summed(
+        self, logits: torch.FloatTensor, leaf: torch.LongTensor, way: torch.LongTensor, level: int
+    ) -> torch.FloatTensor:
+        """The log-sum-exp of the logits of leaves by the child that leads to each: `[users, n, children]`."""
+        logits = logits.masked_fill(leaf < 0, torch.finfo(logits.dtype).min)
+        top = logits.detach().amax(-1, keepdim=True)
+        exponentials = (logits - top).exp().masked_fill(leaf < 0, 0)
+        sums = logits.new_zeros(*leaf.shape[:-1], self.catalogue.max_children[level])
+        return log_of(sums.scatter_add(-1, way.clamp(min=0), exponentials)) + top
 
 
-def sum_by_group(logits: torch.FloatTensor, group: torch.LongTensor, groups: int) -> torch.FloatTensor:
-    """The log-sum-exp of rows of `logits` `[n, users]` by their `group` `[n]`: `[groups, users]`; none is empty."""
-    top = logits.new_full((groups, logits.shape[1]), -torch.inf)
-    top.scatter_reduce_(0, group.unsqueeze(1).expand_as(logits), logits.detach(), "amax")
-    exponentials = (logits - top.index_select(0, group)).exp()
-    return torch.zeros_like(top).index_add(0, group, exponentials).log() + top
-
-
-def sum_by_child(logits: torch.FloatTensor, child: torch.LongTensor, children: int) -> torch.FloatTensor:
-    """The log-sum-exp of `logits` `[*, n]` by `child` `[*, n]`: `[*, children]`, the lowest where there are none."""
-    lowest = torch.finfo(logits.dtype).min
-    child, shape = child.clamp(min=0), (*logits.shape[:-1], children)
-    top = logits.new_full(shape, lowest).scatter_reduce(-1, child, logits.detach(), "amax")
-    exponentials = (logits - top.gather(-1, child)).exp()
-    sums = torch.zeros_like(top).scatter_add(-1, child, exponentials)
-    return sums.clamp(min=torch.finfo(sums.dtype).tiny).log() + top
+def log_of(sums: torch.FloatTensor) -> torch.FloatTensor:
+    """The logarithm of sums of probabilities over the largest one, at least that of the smallest number there is."""
+    return sums.clamp(min=torch.finfo(sums.dtype).tiny).log()

@@ -26,6 +26,10 @@ class RepeatBias:
         """Returns what is added to the logits of child nodes `[users, *]` of nodes of `level`."""
         return self.had.contain(child, level) * self.bias[level]
 
+    def along(self, children: list[torch.LongTensor]) -> list[torch.FloatTensor]:
+        """Returns the same of each level's children `[users, n, m]`."""
+        return [self(child, level) for level, child in enumerate(children)]
+
     def of_items(self, leaves: torch.LongTensor) -> torch.FloatTensor:
         """Returns by how much the bias changes the log-odds of items, `[users, n]`, given their nodes.
 
