@@ -1,7 +1,7 @@
 """Which codes may follow a prefix, and with what probability: the one place that says so."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 
@@ -10,25 +10,8 @@ from .histories import EncodedBatch
 from .item_catalogue import ItemConstraints
 from .item_logits import ItemEvidence
 from .item_transitions import TransitionVotes
+from .node_term import NodeTerm
 from .repeat_bias import RepeatBias
-
-
-class NodeTerm(Protocol):
-    """A number per node and user, which the logit of the code that leads there gains."""
-
-    n_users: int
-
-    def __call__(self, child: torch.LongTensor, level: int) -> torch.FloatTensor:
-        """Returns the numbers of child nodes `[users, n, m]`, children of one node each of `level`; any for -1."""
-        ...
-
-    def along(self, children: list[torch.LongTensor]) -> list[torch.FloatTensor]:
-        """Returns the numbers of the children `[users, n, m]` of the nodes on the way to an item each, by level."""
-        ...
-
-    def of_items(self, leaves: torch.LongTensor) -> torch.FloatTensor:
-        """Returns by how much having had them changes the log-odds of items, `[users, n]`, given their nodes."""
-        ...
 
 
 class CodeSteps(NamedTuple):

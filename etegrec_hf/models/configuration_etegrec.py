@@ -57,8 +57,8 @@ class ETEGRecConfig(PreTrainedConfig):
             the encoder: all of them, or with `"causal"` itself and earlier ones. A causal encoder reads a user's whole
             sequence once for all its prefixes, in training, and goes on from where it was when an item is added.
         encoder_input (`str`, *optional*, defaults to `"codes"`): what a position of the encoder is: one code of an
-            item, or with `"items"` a whole item, which is the sum of its codes' embeddings. That takes a `code_length`th
-            of the positions.
+            item, or with `"items"` a whole item, which is the sum of its codes' embeddings. Histories then have
+            `code_length` times fewer positions.
         recency_buckets (`int`, *optional*, defaults to 0): buckets of a bias of the decoder's cross-attention by how
             many items ago an item was had, see [`RecencyBias`]; 0 for none, and the decoder can't tell the last item
             from the first.
@@ -71,8 +71,8 @@ class ETEGRecConfig(PreTrainedConfig):
         item_gain (`float`, *optional*, defaults to 1.0): what the stored vectors of items are multiplied by where they
             are read. They start at `1 / item_gain` in effect, so that with 10 they are small at first and move ten
             times as far per update.
-        item_logits (`str`, *optional*, defaults to `"none"`): whether the encoder's state at the last item scores whole
-            items too. With `"exact"` the logit of a code gains the log-sum-exp of the logits of all items that it
+        item_logits (`str`, *optional*, defaults to `"none"`): whether the encoder's state at the last item scores
+            whole items too. With `"exact"` the logit of a code gains the log-sum-exp of the logits of all items that it
             leads to, see [`ItemLogits`]; with `constrained_softmax` and `reads_items`.
         num_transitions (`int`, *optional*, defaults to 0): how many of the items that came next to each item in
             training are kept, for `recommend(transition_weight=)`, see [`ItemTransitions`]; 0 keeps none.

@@ -7,6 +7,7 @@ from transformers import initialization as init
 from .code_trie import CodeTrie, ItemSets
 from .configuration_etegrec import ETEGRecConfig
 from .item_inputs import directions_of
+from .node_term import NodeTerm
 
 
 class ItemLogits(nn.Module):
@@ -49,7 +50,7 @@ class ItemLogits(nn.Module):
         init.zeros_(self.repeats)
 
 
-class ItemEvidence:
+class ItemEvidence(NodeTerm):
     """A term of [`CodeDistribution`]: the log-sum-exp of the logits of all items below a node.
 
     With logits of codes that are 0, the probability of an item is then the softmax of the item logits alone.

@@ -13,7 +13,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput
 
 from .beam_search import BeamDecoder, candidate_logits
-from .code_distribution import CodeDistribution, NodeTerm, terms_before, terms_of
+from .code_distribution import CodeDistribution, terms_before, terms_of
 from .codes_for_new_items import free_codes
 from .configuration_etegrec import ETEGRecConfig
 from .decoding import ItemDecoding
@@ -25,6 +25,7 @@ from .item_logits import ItemLogits
 from .item_transitions import ItemTransitions
 from .model_card import ModelCardMixin
 from .modeling_rqvae import RQVAEModel
+from .node_term import NodeTerm
 from .target_decoder import TargetDecoder
 
 if TYPE_CHECKING:  # never run: saving a model copies the files that it imports, and the pipeline belongs to it

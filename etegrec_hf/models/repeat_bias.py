@@ -3,9 +3,10 @@
 import torch
 
 from .code_trie import CodeTrie, ItemSets
+from .node_term import NodeTerm
 
 
-class RepeatBias:
+class RepeatBias(NodeTerm):
     """A term of [`CodeDistribution`]: what logits gain where a code leads to nothing but items that the user has had.
 
     Whether users come back to items is a property of a log that a model of codes hardly learns: items like those of a
@@ -25,10 +26,6 @@ class RepeatBias:
     def __call__(self, child: torch.LongTensor, level: int) -> torch.FloatTensor:
         """Returns what is added to the logits of child nodes `[users, *]` of nodes of `level`."""
         return self.had.contain(child, level) * self.bias[level]
-
-    def along(self, children: list[torch.LongTensor]) -> list[torch.FloatTensor]:
-        """Returns the same of each level's children `[users, n, m]`."""
-        return [self(child, level) for level, child in enumerate(children)]
 
     def of_items(self, leaves: torch.LongTensor) -> torch.FloatTensor:
         """Returns by how much the bias changes the log-odds of items, `[users, n]`, given their nodes.

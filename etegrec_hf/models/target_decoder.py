@@ -33,7 +33,7 @@ class StartProjection(nn.Linear):
 class TargetDecoder(T5Stack):
     """A T5 decoder that takes several targets in a row: with a self-attention mask of one of them.
 
-    It knows the last item of a history as far as the configuration's `recency_buckets` and `starts_from_last_item` say.
+    The configuration's `recency_buckets` and `starts_from_last_item` say how it knows which item was the last one.
 
     Args:
         config ([`ETEGRecConfig`]): sizes.

@@ -7,6 +7,7 @@ from tiny_models import RECIPE, make_model, random_codes, random_histories
 from etegrec_hf.models.code_distribution import CodeDistribution, code_distribution
 from etegrec_hf.models.code_trie import AllCodes, CodeTrie
 from etegrec_hf.models.histories import EncodedBatch, Histories
+from etegrec_hf.models.node_term import NodeTerm
 from etegrec_hf.training.grpo.policy import CodePolicy, encode_distinct
 
 MODELS = {
@@ -170,7 +171,7 @@ def test_a_term_is_added_to_the_logits_of_its_nodes():
     """By hand: two items under code 0, one under code 2; the node of code 2 gains 3, for the second user alone."""
     trie = CodeTrie.from_item_codes(torch.tensor([[0, 0], [0, 1], [2, 1]]), 3)
 
-    class Gain:
+    class Gain(NodeTerm):
         n_users = 2
 
         def __call__(self, child, level):

@@ -52,7 +52,9 @@ class RecommenderOptions:
     )
     item_logits: str = field(
         default=ETEGRecConfig.item_logits,
-        metadata={"help": "'none', or 'exact': whole items are scored too; with --constrained-softmax, --reads-items."},
+        metadata={
+            "help": "'none', or 'exact': whole items are scored too; with --constrained-softmax, --reads-items."
+        },
     )
     has_repeat_bias: bool = field(
         default=ETEGRecConfig.has_repeat_bias,
