@@ -178,7 +178,7 @@ def terms_before(model, encoded: EncodedBatch, history_lengths: torch.LongTensor
 
 def _terms(model, leaves: torch.LongTensor, last_states: torch.FloatTensor) -> list[NodeTerm]:
     """Terms of users whose histories hold the nodes `leaves` `[users, n]` and end in the states `[users, d_model]`."""
-    trie, terms = model.catalogue.trie, []
+    trie, terms = model.catalogue.trie, list[NodeTerm]()
     had = ItemSets(trie, leaves)
     if model.repeat_bias is not None:
         terms.append(RepeatBias(trie, had, model.repeat_bias))

@@ -203,7 +203,7 @@ class CodeTrie:
     @cached_property
     def _spans(self) -> list[tuple[torch.Tensor, torch.Tensor, int]]:
         """Per level: where the leaves of its nodes start, each leaf's ancestor in the level below, the most leaves."""
-        levels = []
+        levels: list[tuple[torch.Tensor, torch.Tensor, int]] = []
         node = torch.arange(self.n_items, device=self.device) + len(self.inner_counts)
         for level in reversed(range(self.layout.code_length)):
             counts = self.inner_counts[self._level_starts[level] : self._level_starts[level + 1]].long()

@@ -72,8 +72,8 @@ class ETEGRecConfig(PreTrainedConfig):
             are read. They start at `1 / item_gain` in effect, so that with 10 they are small at first and move ten
             times as far per update.
         item_logits (`str`, *optional*, defaults to `"none"`): whether the encoder's state at the last item scores
-            whole items too. With `"exact"` the logit of a code gains the log-sum-exp of the logits of all items that it
-            leads to, see [`ItemLogits`]; with `constrained_softmax` and `reads_items`.
+            whole items too. With `"exact"` the logit of a code gains the log-sum-exp of the logits of all items to
+            which it leads, see [`ItemLogits`]; with `constrained_softmax` and `reads_items`.
         num_transitions (`int`, *optional*, defaults to 0): how many of the items that came next to each item in
             training are kept, for `recommend(transition_weight=)`, see [`ItemTransitions`]; 0 keeps none.
         max_history (`int`, *optional*, defaults to 50): items of a history that are read, the last ones.
