@@ -1,5 +1,7 @@
 """Logits of whole items, and what they say about codes."""
 
+from functools import cached_property
+
 import torch
 from torch import nn
 from transformers import initialization as init
@@ -73,14 +75,14 @@ class ItemEvidence(NodeTerm):
         """Returns the numbers of child nodes `[users, n, m]` of nodes of `level`."""
         node = self._parent(child)
         if level == 0:
-            return self._placed(self._of_root().expand(*node.shape, -1), node, child)
+            return self._placed(self._of_root.expand(*node.shape, -1), node, child)
         leaf, way = self.catalogue.leaves_below(node, level)
         return self._placed(self._summed(self._of_leaves(leaf), leaf, way, level), node, child)
 
     def along(self, children: list[torch.LongTensor]) -> list[torch.FloatTensor]:
         """Returns the numbers of the children of each node on the way to one item, as [`NodeTerm.along`] says."""
         nodes = [self._parent(child) for child in children]
-        numbers = [self._placed(self._of_root().expand(*nodes[0].shape, -1), nodes[0], children[0])]
+        numbers = [self._placed(self._of_root.expand(*nodes[0].shape, -1), nodes[0], children[0])]
         below, _ = self.catalogue.leaves_below(nodes[1], 1)
         logits, first = self._of_leaves(below), below[..., :1]  # whatever follows the first code is among these
         for level in range(1, len(children)):
@@ -92,6 +94,11 @@ class ItemEvidence(NodeTerm):
     def of_items(self, leaves: torch.LongTensor) -> torch.FloatTensor:
         """Returns by how much having had them changes the log-odds of items, `[users, n]`, given their nodes."""
         return self.repeats * self.had.contain(leaves, self.catalogue.layout.code_length - 1)
+
+    def log_p(self, leaves: torch.LongTensor) -> torch.FloatTensor:
+        """Returns log-probabilities of items in the softmax of the item logits alone, `[users, n]`, given their nodes."""
+        leaf = (leaves - len(self.catalogue.inner_counts)).clamp(min=0)
+        return self._of_leaves(leaf) - self._of_root.logsumexp(-1)
 
     def _parent(self, child: torch.LongTensor) -> torch.LongTensor:
         """The node `[users, n]` whose children `[users, n, m]` are; -1 where there are none."""
@@ -105,6 +112,7 @@ class ItemEvidence(NodeTerm):
         place = child - self.catalogue.child_start[node.clamp(min=0)].unsqueeze(-1)
         return numbers.gather(-1, place.clamp(min=0))
 
+    @cached_property
     def _of_root(self) -> torch.FloatTensor:
         """The numbers of all children of the root, `[users, 1, children]`."""
         root = torch.zeros((), dtype=torch.long, device=self.logits.device)

@@ -21,7 +21,7 @@ from .histories import EncodedBatch
 from .history_encoder import HistoryEncoder, additive
 from .item_catalogue import ItemCatalogue
 from .item_inputs import ItemInputs
-from .item_logits import ItemLogits
+from .item_logits import ItemEvidence, ItemLogits
 from .item_transitions import ItemTransitions
 from .model_card import ModelCardMixin
 from .modeling_rqvae import RQVAEModel
@@ -45,6 +45,8 @@ class ETEGRecOutput(ModelOutput):
 
     Args:
         loss (`torch.FloatTensor` of shape `()`): code loss, in nats per code, given `labels` or `sequence_labels`.
+        item_loss (`torch.FloatTensor` of shape `()`): cross-entropy of the item logits alone over all items, in nats
+            per code of an item; given `sequence_labels`, or `labels`, and item logits.
         logits (`torch.FloatTensor`): given `labels` `(batch, code_length, codebook_size)`, each position scored
             against its own level's codes; given `candidates` or `sequence_labels`
             `(batch, candidates or targets, code_length, codebook_size)`; else `(batch, decoded, vocab_size)`, as
@@ -61,6 +63,7 @@ class ETEGRecOutput(ModelOutput):
     """
 
     loss: torch.FloatTensor | None = None
+    item_loss: torch.FloatTensor | None = None
     logits: torch.FloatTensor | None = None
     sequence_latents: torch.FloatTensor | None = None
     sequence_projection: torch.FloatTensor | None = None
@@ -279,10 +282,10 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
             encoder_attention_mask=self.decoder.cross_bias(encoded),
             use_cache=False,
         ).last_hidden_state  # [B, L, d]
-        logits = self._logits_by_level(states).unsqueeze(1)
-        logits = self._along(logits, labels.unsqueeze(1), terms_of(self, encoded)).squeeze(1)  # [B, L, K]
+        logits, rows, terms = self._logits_by_level(states).unsqueeze(1), labels.unsqueeze(1), terms_of(self, encoded)
+        item_loss, logits = self._item_loss(rows, terms), self._along(logits, rows, terms).squeeze(1)  # [B, L, K]
         others = self._other_outputs(encoded, encoded.mean_states(), states[:, 0])
-        return ETEGRecOutput(loss=self._code_loss(logits, labels), logits=logits, **others)
+        return ETEGRecOutput(loss=self._code_loss(logits, labels), item_loss=item_loss, logits=logits, **others)
 
     def _score_candidates(self, encoded: EncodedBatch, candidates: torch.LongTensor) -> ETEGRecOutput:
         """Scores several items per history: `candidates` `[B, C, L]`."""
@@ -317,9 +320,11 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
         if sequence_labels is None:
             return ETEGRecOutput(**others)
         logits = self._logits_by_level(states)  # [B, T, L, K]
-        rows = logits.flatten(0, 1).unsqueeze(1), sequence_labels.flatten(0, 1).unsqueeze(1)  # [B * T, 1, L, ...]
-        logits = self._along(*rows, terms_before(self, encoded, history_lengths)).view_as(logits)
-        return ETEGRecOutput(loss=self._code_loss(logits, sequence_labels), logits=logits, **others)
+        rows, terms = sequence_labels.flatten(0, 1).unsqueeze(1), terms_before(self, encoded, history_lengths)
+        item_loss = self._item_loss(rows, terms)  # rows are [B * T, 1, L]
+        logits = self._along(logits.flatten(0, 1).unsqueeze(1), rows, terms).view_as(logits)
+        loss = self._code_loss(logits, sequence_labels)
+        return ETEGRecOutput(loss=loss, item_loss=item_loss, logits=logits, **others)
 
     def _score_next_codes(
         self, encoded: EncodedBatch, decoder_input_ids, past_key_values, use_cache: bool | None
@@ -406,6 +411,15 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
         """Mean cross-entropy of codes, in nats, of logits `[..., L, K]` and token ids `[..., L]`; not of padding."""
         codes = self.config.layout.codes(labels).masked_fill(labels == self.config.pad_token_id, -100)
         return F.cross_entropy(logits.flatten(0, -2).float(), codes.flatten())
+
+    def _item_loss(self, labels: torch.LongTensor, terms: list[NodeTerm]) -> torch.Tensor | None:
+        """Mean cross-entropy of the items `labels` `[rows, n, L]` in the item logits, over L; not of padding."""
+        for term in terms:
+            if isinstance(term, ItemEvidence):
+                leaves = self.catalogue.trie.walk(self.config.layout.codes(labels))
+                log_p, is_item = term.log_p(leaves), leaves >= 0
+                return -(log_p * is_item).sum() / (is_item.sum().clamp(min=1) * self.config.code_length)
+        return None
 
     def _logits_by_level(self, decoder_states: torch.Tensor) -> torch.Tensor:
         """Decoder states `[..., L, d]`, each against the K codes of its level: `[..., L, K]`."""

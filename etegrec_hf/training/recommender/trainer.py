@@ -212,6 +212,7 @@ class ETEGRecTrainer(BaseTrainer):
         weights = {
             "vq": self.args.vq_weight * trains_tokenizer,
             "code": self.args.code_weight * (not trains_tokenizer),
+            "item": self.args.item_weight * (not trains_tokenizer and core.item_logits is not None),
             "sia": self.args.sia_weight * self.aligned,
             "psa": self.args.psa_weight * self.aligned,
         }
@@ -254,8 +255,9 @@ class ETEGRecTrainer(BaseTrainer):
         self, model, core, batch: TargetBatch, weights: dict[str, float]
     ) -> tuple[dict[str, torch.Tensor], object]:
         """Code loss of a batch, and alignment of its distinct targets to an RQ-VAE that stands still."""
-        outputs = model(**(batch.labelled_inputs(core) if "code" in weights else batch.inputs(core)))
-        parts = {"code": outputs.loss} if "code" in weights else {}
+        is_labelled = bool(weights.keys() & {"code", "item"})
+        outputs = model(**(batch.labelled_inputs(core) if is_labelled else batch.inputs(core)))
+        parts = {name: part for name, part in (("code", outputs.loss), ("item", outputs.item_loss)) if name in weights}
         if weights.keys() & {"sia", "psa"}:
             targets, rows = first_of_each(batch.targets)
             with torch.no_grad():
