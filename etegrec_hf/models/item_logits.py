@@ -96,7 +96,7 @@ class ItemEvidence(NodeTerm):
         return self.repeats * self.had.contain(leaves, self.catalogue.layout.code_length - 1)
 
     def log_p(self, leaves: torch.LongTensor) -> torch.FloatTensor:
-        """Returns log-probabilities of items in the softmax of the item logits alone, `[users, n]`, given their nodes."""
+        """Returns log-probabilities `[users, n]` of items, given their nodes, by the item logits alone."""
         leaf = (leaves - len(self.catalogue.inner_counts)).clamp(min=0)
         return self._of_leaves(leaf) - self._of_root.logsumexp(-1)
 
