@@ -11,7 +11,7 @@ RAW ?= data/raw/instruments
 OUTPUT ?= runs/instruments
 RECIPE := $(BIN)/python examples/recipes/run.py examples/recipes
 
-.PHONY: quickstart reproduce-instruments reproduce-microlens ablate-instruments test test-fast test-minimum test-newest lint docs clean
+.PHONY: quickstart reproduce-instruments reproduce-toys reproduce-microlens ablate-instruments test test-fast test-minimum test-newest lint docs clean
 
 $(VENV)/installed: pyproject.toml setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -21,10 +21,15 @@ $(VENV)/installed: pyproject.toml setup.cfg constraints.txt
 quickstart: $(VENV)/installed
 	$(BIN)/etegrec quickstart --output-dir runs/quickstart
 
-# The tables of README.md, docs/quality.md and docs/experiments.md: RAW names the folder of Instruments.inter.json, or of
-# Microlens.inter.json and Microlens.item.json
+# The tables of README.md, docs/quality.md and docs/experiments.md: RAW names the folder of Instruments.inter.json, of
+# Toys.inter.json, or of Microlens.inter.json and Microlens.item.json
 reproduce-instruments: $(VENV)/installed
 	$(RECIPE)/instruments --raw $(RAW) --output-dir $(OUTPUT) --variants full "no transition votes"
+
+reproduce-toys: RAW = data/raw/toys
+reproduce-toys: OUTPUT = runs/toys
+reproduce-toys: $(VENV)/installed
+	$(RECIPE)/toys --raw $(RAW) --output-dir $(OUTPUT) --variants full "no transition votes"
 
 reproduce-microlens: RAW = data/raw/microlens
 reproduce-microlens: OUTPUT = runs/microlens

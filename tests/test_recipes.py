@@ -53,8 +53,9 @@ def test_recipes_hold_known_keys(folder):
     for path in (RECIPES / folder).glob("*.yaml"):
         if path.stem != "variants":
             read_config(path, CLASSES[path.stem])
-    assert {path.stem for path in (RECIPES / folder).iterdir()} | {"embed"} == {*CLASSES, "variants"}
-    variants = yaml.safe_load((RECIPES / folder / "variants.yaml").read_text())
+    files = {path.stem: path for shared in ("common", folder) for path in (RECIPES / shared).iterdir()}
+    assert files.keys() | {"embed", "prepare"} == {*CLASSES, "variants"}
+    variants = yaml.safe_load(files["variants"].read_text())
     assert variants["full"] == {}
     for changes in variants.values():
         for command, changed in changes.items():

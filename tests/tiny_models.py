@@ -13,6 +13,7 @@ RECIPE = {
     "reads_items": True,
     "item_gain": 10,
     "item_logits": "exact",
+    "recent_items": 3,
     "constrained_softmax": True,
     "has_repeat_bias": True,
 }
@@ -45,6 +46,8 @@ def make_model(codes: torch.Tensor, codebook_size: int, seed: int = 0, **config)
     if model.item_logits is not None:
         torch.nn.init.normal_(model.item_logits.query.weight, std=0.2)
         torch.nn.init.normal_(model.item_logits.repeats, std=0.1)
+    if model.config.recent_items:
+        torch.nn.init.normal_(model.item_logits.successor.weight, std=0.2)
     return model
 
 

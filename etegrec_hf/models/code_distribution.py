@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from .code_trie import AllCodes, CodeTrie, ItemSets
-from .histories import EncodedBatch
+from .histories import EncodedBatch, newest_items, newest_items_before
 from .item_catalogue import ItemConstraints
 from .item_logits import ItemEvidence
 from .item_transitions import TransitionVotes
@@ -162,7 +162,10 @@ def terms_of(model, encoded: EncodedBatch) -> list[NodeTerm]:
     """Returns what a model adds to the logits of codes, for each user of a batch."""
     if model.repeat_bias is None and model.item_logits is None:
         return []
-    return _terms(model, _had(model, encoded), encoded.last_states().squeeze(1))
+    leaves, recent = _had(model, encoded), None
+    if model.config.recent_items:
+        recent = newest_items(model.catalogue.items_of(encoded.input_ids), model.config.recent_items)
+    return _terms(model, leaves, encoded.last_states().squeeze(1), recent)
 
 
 def terms_before(model, encoded: EncodedBatch, history_lengths: torch.LongTensor) -> list[NodeTerm]:
@@ -172,12 +175,24 @@ def terms_before(model, encoded: EncodedBatch, history_lengths: torch.LongTensor
     leaves = _had(model, encoded)
     before = torch.arange(leaves.shape[1], device=leaves.device) < history_lengths.unsqueeze(2)
     of_targets = leaves.unsqueeze(1).masked_fill(~before, -1)  # [batch, targets, items]
-    last_states = encoded.last_states_before(history_lengths * model.config.code_length)
-    return _terms(model, of_targets.flatten(0, 1), last_states.flatten(0, 1))
+    last_states, recent = encoded.last_states_before(history_lengths * model.config.code_length), None
+    if model.config.recent_items:
+        items = model.catalogue.items_of(encoded.input_ids)
+        recent = newest_items_before(items, history_lengths, model.config.recent_items).flatten(0, 1)
+    return _terms(model, of_targets.flatten(0, 1), last_states.flatten(0, 1), recent)
 
 
-def _terms(model, leaves: torch.LongTensor, last_states: torch.FloatTensor) -> list[NodeTerm]:
-    """Terms of users whose histories hold the nodes `leaves` `[users, n]` and end in the states `[users, d_model]`."""
+def _terms(
+    model, leaves: torch.LongTensor, last_states: torch.FloatTensor, recent: torch.LongTensor | None
+) -> list[NodeTerm]:
+    """Terms of users.
+
+    Args:
+        model ([`ETEGRecForConditionalGeneration`]): the model.
+        leaves (`torch.LongTensor` of shape `(users, n)`): nodes of the items of their histories; -1 is none.
+        last_states (`torch.FloatTensor` of shape `(users, d_model)`): of the encoder, at their last items.
+        recent (`torch.LongTensor` of shape `(users, recent_items)`, *optional*): their newest items.
+    """
     trie, terms = model.catalogue.trie, list[NodeTerm]()
     had = ItemSets(trie, leaves)
     if model.repeat_bias is not None:
@@ -185,7 +200,11 @@ def _terms(model, leaves: torch.LongTensor, last_states: torch.FloatTensor) -> l
     if model.item_logits is not None:
         items = trie.leaf_items.long()
         own_vectors, embeddings = model.item_inputs.own_vectors(items), model.catalogue.semantic_embedding[items]
-        logits = model.item_logits(last_states, own_vectors, embeddings)
+        recent_vectors = None
+        if recent is not None:
+            recent_vectors = model.item_inputs.own_vectors(recent) * (recent > 0).unsqueeze(-1)
+        query = model.item_logits.query_of(last_states, recent_vectors)
+        logits = model.item_logits(query, own_vectors, embeddings)
         terms.append(ItemEvidence(trie, logits, had, model.item_logits.repeats))
     return terms
 

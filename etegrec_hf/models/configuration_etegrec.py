@@ -74,6 +74,8 @@ class ETEGRecConfig(PreTrainedConfig):
         item_logits (`str`, *optional*, defaults to `"none"`): whether the encoder's state at the last item scores
             whole items too. With `"exact"` the logit of a code gains the log-sum-exp of the logits of all items to
             which it leads, see [`ItemLogits`]; with `constrained_softmax` and `reads_items`.
+        recent_items (`int`, *optional*, defaults to 0): how many of the newest items' own vectors the item logits ask
+            by, beside the encoder's state; with `item_logits`.
         num_transitions (`int`, *optional*, defaults to 0): how many of the items that came next to each item in
             training are kept, for `recommend(transition_weight=)`, see [`ItemTransitions`]; 0 keeps none.
         max_history (`int`, *optional*, defaults to 50): items of a history that are read, the last ones.
@@ -128,6 +130,7 @@ class ETEGRecConfig(PreTrainedConfig):
     reads_items: bool = False
     item_gain: float | int = 1.0
     item_logits: str = "none"
+    recent_items: int = 0
     num_transitions: int = 0
     max_history: int = 50
     has_semantic_embedding: bool = True
@@ -178,6 +181,11 @@ class ETEGRecConfig(PreTrainedConfig):
             raise ValueError(
                 "`reads_items` is True and `has_semantic_embedding` False, but the encoder would read semantic "
                 "embeddings; keep them in the model, or let it read codes alone."
+            )
+        if self.recent_items < 0 or (self.recent_items and self.item_logits == "none"):
+            raise ValueError(
+                f"`recent_items` is {self.recent_items} and `item_logits` {self.item_logits!r}; give 0 or more, and "
+                "item logits that ask by recent items, or leave it out."
             )
         if self.rqvae_config is None:
             self.rqvae_config = RQVAEConfig(num_levels=self.code_length - 1, codebook_size=self.codebook_size)

@@ -104,6 +104,24 @@ class Histories:
         return Histories(self.input_ids[rows, columns], self.attention_mask[rows, columns])
 
 
+def newest_items(items: torch.LongTensor, count: int) -> torch.LongTensor:
+    """Returns the newest of `items` `[batch, items]`, padded anywhere: `[batch, count]`, newest first, then 0."""
+    is_item = items > 0
+    newer = is_item.flip(1).cumsum(1).flip(1) - is_item.long()  # items after each
+    place = newer.masked_fill(~is_item, count).clamp(max=count)
+    return items.new_zeros(len(items), count + 1).scatter_(1, place, items)[:, :count]
+
+
+def newest_items_before(items: torch.LongTensor, history_lengths: torch.LongTensor, count: int) -> torch.LongTensor:
+    """Returns the newest of each row's first `history_lengths` `[batch, targets]` items: `[batch, targets, count]`.
+
+    Rows of `items` `[batch, items]` are padded right.
+    """
+    place = history_lengths.unsqueeze(2) - 1 - torch.arange(count, device=items.device)  # [batch, targets, count]
+    chosen = items.unsqueeze(1).expand(-1, place.shape[1], -1).gather(2, place.clamp(min=0))
+    return chosen.masked_fill(place < 0, 0)
+
+
 @dataclass(frozen=True, eq=False)
 class EncodedBatch:
     """What the encoder makes of a batch of histories: all that decoding knows of its users.

@@ -19,8 +19,14 @@ class ItemLogits(nn.Module):
     has an output vector too: the one of its own that the encoder reads, and another projection of its semantic
     embedding. An item that joins later is scored by the latter alone.
 
+    What is asked for is the state, projected, and with `recent_items` also the sum of what the newest items' own
+    vectors ask for. That is a factorisation of which items follow which, beside what the encoder makes of a history.
+
     Args:
         config ([`ETEGRecConfig`]): sizes.
+
+    Source: items and their successors in one product of vectors is FPMC's (Rendle et al., 2010), weights by how recent
+    an item is are Fossil's (He and McAuley, 2016).
     """
 
     def __init__(self, config: ETEGRecConfig):
@@ -28,28 +34,48 @@ class ItemLogits(nn.Module):
         self.query = nn.Linear(config.d_model, config.d_model, bias=False)
         self.projection = nn.Linear(config.rqvae_config.input_size, config.d_model, bias=False)
         self.repeats = nn.Parameter(torch.zeros(()))  # a tenth of what logits of items of the history gain
+        self.successor = None
+        if config.recent_items:
+            self.successor = nn.Linear(config.d_model, config.d_model, bias=False)
+            self.recency = nn.Parameter(torch.zeros(config.recent_items))
+            self.dropout = nn.Dropout(config.dropout_rate)
+
+    def query_of(self, states: torch.FloatTensor, recent_vectors: torch.FloatTensor | None) -> torch.FloatTensor:
+        """Returns what is asked for, `[users, d_model]`.
+
+        Args:
+            states (`torch.FloatTensor` of shape `(users, d_model)`): of the encoder, at each user's last item.
+            recent_vectors (`torch.FloatTensor` of shape `(users, recent_items, d_model)`, *optional*): of the newest
+                items, newest first; 0 where there are fewer.
+        """
+        query = self.query(states)
+        if self.successor is None or recent_vectors is None:
+            return query
+        return query + self.successor(self.dropout((recent_vectors * self.recency.unsqueeze(1)).sum(1)))
 
     def forward(
-        self, states: torch.FloatTensor, own_vectors: torch.FloatTensor, embeddings: torch.FloatTensor
+        self, query: torch.FloatTensor, own_vectors: torch.FloatTensor, embeddings: torch.FloatTensor
     ) -> torch.FloatTensor:
         """Returns logits `[items, users]` in float32.
 
         Args:
-            states (`torch.FloatTensor` of shape `(users, d_model)`): of the encoder, at each user's last item.
+            query (`torch.FloatTensor` of shape `(users, d_model)`): see `query_of`.
             own_vectors (`torch.FloatTensor` of shape `(items, d_model)`): of the items.
             embeddings (`torch.FloatTensor` of shape `(items, input_size)`): their semantic embeddings.
         """
         vectors = own_vectors + self.projection(directions_of(embeddings, self.projection.weight.dtype))
-        query = self.query(states)
-        with torch.autocast(states.device.type, enabled=False):  # bfloat16 would round away what tells items apart
+        with torch.autocast(query.device.type, enabled=False):  # bfloat16 would round away what tells items apart
             return vectors.float() @ query.float().T
 
     @torch.no_grad()
     def init_weights(self, factor: float) -> None:
-        """Lets the state itself be the query, and embeddings count as little as own vectors at first."""
+        """Lets the state itself be the query at first, and embeddings count as little as own vectors."""
         init.eye_(self.query.weight)
         init.normal_(self.projection.weight, std=0.1 * factor * self.projection.in_features**-0.5)
         init.zeros_(self.repeats)
+        if self.successor is not None:
+            init.eye_(self.successor.weight)
+            init.copy_(self.recency, 0.3 * 0.7 ** torch.arange(len(self.recency)))
 
 
 class ItemEvidence(NodeTerm):

@@ -3,8 +3,8 @@
     python examples/recipes/run.py examples/recipes/instruments --raw FOLDER --output-dir runs/instruments
 
 A recipe is a folder of YAML files, one for each command of `etegrec`, and `variants.yaml`, which says what each
-variant changes. What has ended is not run again: called once more, the script goes on where it stopped, within a
-training at its newest checkpoint.
+variant changes. A file that it lacks is the one in `common` beside it, if there is one. What has ended is not run
+again: called once more, the script goes on where it stopped, within a training at its newest checkpoint.
 """
 
 import argparse
@@ -32,7 +32,7 @@ class Recipe:
     """A recipe's stages, run by `etegrec` in processes of their own.
 
     Args:
-        folder (`Path`): the YAML files.
+        folder (`Path`): the YAML files, and beside it `common` with those that it shares.
         raw (`Path`): the folder that holds the log which `prepare.yaml` names.
         output (`Path`): where everything is written.
         threads (`int`): of each process.
@@ -42,15 +42,20 @@ class Recipe:
     def __init__(self, folder: Path, raw: Path, output: Path, threads: int, tables: list[str]):
         self.folder, self.raw, self.output, self.tables = folder, raw, output, tables
         self.environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        self.variants = yaml.safe_load((folder / "variants.yaml").read_text(encoding="utf-8"))
+        self.variants = yaml.safe_load(self.file("variants").read_text(encoding="utf-8"))
         self.data, self.commands = output / "data", output / "commands.jsonl"
         if not self.commands.exists() and any(output.iterdir()):
             raise SystemExit(f"{str(output)!r} holds files of something else; name an empty or new folder.")
         self.commands.touch()
 
+    def file(self, name: str) -> Path:
+        """The recipe's YAML file of this name, or the one that all recipes share."""
+        own, shared = (folder / f"{name}.yaml" for folder in (self.folder, self.folder.parent / "common"))
+        return own if own.exists() or not shared.exists() else shared
+
     def run(self, command: str, changes: dict, **options) -> None:
         """Calls a command with its YAML file, what a variant changes in it, and these options."""
-        arguments = [sys.executable, "-m", "etegrec_hf", command, "--config", self.folder / f"{command}.yaml"]
+        arguments = [sys.executable, "-m", "etegrec_hf", command, "--config", self.file(command)]
         for name, value in (changes | options).items():
             arguments += [f"--{name}", str(value)]
         words = " ".join(f"{name}={value}" for name, value in (changes | options).items())
@@ -68,10 +73,10 @@ class Recipe:
     def prepare(self) -> None:
         """The prepared dataset, which all seeds and variants share, embedded as `embed.yaml` says if there is one."""
         if not (self.data / "README.md").exists():
-            log = self.raw / yaml.safe_load((self.folder / "prepare.yaml").read_text(encoding="utf-8"))["path"]
+            log = self.raw / yaml.safe_load(self.file("prepare").read_text(encoding="utf-8"))["path"]
             self.run("prepare", {}, path=log, output_dir=self.data)
             shutil.rmtree(self.output / "embed", ignore_errors=True)  # of what was prepared before
-        if (self.folder / "embed.yaml").exists() and not self.embedded():
+        if self.file("embed").exists() and not self.embedded():
             collaborative = self.output / "embed"
             resume = {"resume": True} if any(collaborative.glob("checkpoint-*")) else {}
             if not resume:

@@ -56,6 +56,10 @@ class RecommenderOptions:
             "help": "'none', or 'exact': whole items are scored too; with --constrained-softmax, --reads-items."
         },
     )
+    recent_items: int = field(
+        default=ETEGRecConfig.recent_items,
+        metadata={"help": "Newest items whose own vectors item logits ask by too; with --item-logits."},
+    )
     has_repeat_bias: bool = field(
         default=ETEGRecConfig.has_repeat_bias,
         metadata={"help": "Learn how likely items of the history are to come again; with --constrained-softmax."},
