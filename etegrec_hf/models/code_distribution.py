@@ -105,7 +105,7 @@ class CodeDistribution:
         levels = []
         for level, of_level in enumerate(logits.unbind(-2)):
             if gains:
-                gain = gains[level].masked_fill(children[level] < 0, 0)
+                gain = gains[level].masked_fill((children[level] < 0) | ~is_item, 0)
                 of_level = of_level.float().scatter_add(-1, follow[level], gain)
             goes_on = self.catalogue.as_mask(follow[level], children[level])
             levels.append(of_level.masked_fill(is_item & ~goes_on, lowest))

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from tiny_models import make_model, random_codes, random_histories
+from tiny_models import RECIPE, make_model, random_codes, random_histories
 from torch import nn
 
 from etegrec_hf.training.recommender.cheap_dropout import CheapDropout, cheap_dropout, cheapen_dropout
@@ -39,9 +39,9 @@ def test_the_same_seed_drops_the_same():
     assert not torch.equal(first, cheap_dropout(states, 0.5))
 
 
-@pytest.mark.parametrize("encoder_attention", ["bidirectional", "causal"])
-def test_without_dropout_a_stack_computes_what_it_did(encoder_attention):
-    model = make_model(random_codes(40, 3, 8), 8, encoder_attention=encoder_attention, dropout_rate=0.2)
+@pytest.mark.parametrize("options", [{}, {"encoder_attention": "causal"}, RECIPE])
+def test_without_dropout_a_stack_computes_what_it_did(options):
+    model = make_model(random_codes(40, 3, 8), 8, dropout_rate=0.2, **options)
     batch = model.catalogue.inputs_from_items(random_histories(model, [5, 2, 7]))
     labels = model.catalogue.item_tokens[torch.tensor([4, 9, 1])]
     before = model(**batch, labels=labels)
