@@ -92,7 +92,8 @@ class TargetDecoder(T5Stack):
             `torch.FloatTensor` `(batch, 1 or heads, targets, positions)`.
         """
         positions = torch.arange(encoded.states.shape[1], device=encoded.states.device)
-        items_back = history_lengths.unsqueeze(2) - 1 - positions // self.positions_per_item  # [batch, targets, positions]
+        item = positions // self.positions_per_item
+        items_back = history_lengths.unsqueeze(2) - 1 - item  # [batch, targets, positions]
         is_read = (items_back >= 0) & (encoded.positions_mask.unsqueeze(1) > 0)
         return self._cross_bias(is_read, items_back, encoded.states.dtype)
 

@@ -130,6 +130,49 @@ def test_embedded_histories_are_generated_from(model):
     torch.testing.assert_close(found.sequences_scores, expected.sequences_scores, atol=1e-5, rtol=0)
 
 
+def test_states_of_another_length_are_an_error(model):
+    model.config.max_history = 3
+    inputs = model.catalogue.inputs_from_items(random_histories(model, [6, 6]))
+    states = model(**inputs).encoder_last_hidden_state
+    with pytest.raises(ValueError, match=rf"`encoder_outputs` hold {states.shape[1]} states .* 9 tokens"):
+        model.generate(**inputs, encoder_outputs=(states,))
+    with pytest.raises(
+        ValueError, match=r"`encoder_outputs` hold .*; encode what `input_ids` holds, the last `max_history`"
+    ):
+        model(inputs["input_ids"][:, :9], encoder_outputs=(states,), labels=model.catalogue.item_tokens[[1, 2]])
+
+
+@pytest.mark.parametrize("kind", ["causal items", "recency of items"])
+def test_one_pass_over_states_alone(kind):
+    """Whose mask is one of positions, or missing."""
+    model = make_model(random_codes(40, 3, 8), 8, **KINDS[kind])
+    inputs = model.catalogue.inputs_from_items(random_histories(model, [4, 4]))
+    scored = {"history_lengths": torch.tensor([[1, 4], [2, 3]])}
+    scored["sequence_labels"] = model.catalogue.item_tokens[torch.tensor([[1, 2], [9, 40]])]
+    expected = model(**inputs, **scored)
+    states = expected.encoder_last_hidden_state
+    for more in ({}, {"attention_mask": torch.ones(states.shape[:2], dtype=torch.long)}):
+        found = model(encoder_outputs=(states,), **more, **scored)
+        for name in ("logits", "sequence_latents", "preference_latents"):
+            torch.testing.assert_close(found[name], expected[name], atol=1e-5, rtol=0, msg=name)
+
+
+def test_without_a_cache_it_generates_the_same(model):
+    inputs = model.catalogue.inputs_from_items(random_histories(model, [4, 2]))
+    assert torch.equal(*(model.generate(**inputs, num_beams=4, use_cache=cached) for cached in (True, False)))
+
+
+def test_damaged_weights_are_an_error():
+    for name in ("item_logits.query.weight", "item_logits.repeats", "decoder.recency_bias.weight",
+                 "decoder.start_projection.weight", "item_inputs.own.weight"):  # fmt: skip
+        model = make_model(random_codes(40, 3, 8), 8, **RECIPE)
+        with torch.no_grad():
+            model.get_parameter(name).fill_(torch.nan)
+        for decode in (model.recommend, model.generate):
+            with pytest.raises(ValueError, match="the scores are NaN; the model's weights are damaged"):
+                decode(model.catalogue.item_tokens[[1]])
+
+
 def test_candidates_are_scored_as_labels_are(model):
     inputs = model.catalogue.inputs_from_items(random_histories(model, [4, 2, 5]))
     candidates = model.catalogue.item_tokens[torch.tensor([[1, 2], [3, 3], [9, 40]])]
@@ -167,13 +210,13 @@ def test_training_is_finite_and_the_same_with_checkpoints(model, attention):
         return loss.detach(), {n: weight.grad for n, weight in model.named_parameters() if weight.grad is not None}
 
     loss, gradients = learn()
-    model.gradient_checkpointing_enable()
+    model.activation_checkpointing_enable()
     again, checkpointed = learn()
     torch.testing.assert_close(again, loss)
     assert gradients.keys() == checkpointed.keys()
     for name, gradient in gradients.items():
         torch.testing.assert_close(checkpointed[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
-    model.gradient_checkpointing_disable()
+    model.activation_checkpointing_disable()
     with torch.autocast("cpu", torch.bfloat16):
         rounded, found = learn()
     torch.testing.assert_close(rounded, loss, atol=0.1, rtol=0)
