@@ -99,12 +99,13 @@ class CodeDistribution:
             follow.append(after)
             children.append(child)
             node = self.catalogue.advance(node, codes[..., level])
-        gains = [torch.stack(of_terms).sum(0) for of_terms in zip(*(term.along(children) for term in self.terms))]
+        of_terms = zip(*(term.along(children) for term in self.terms))
+        gains = [torch.stack(numbers).sum(0).float() for numbers in of_terms]
         is_item, lowest = (node >= 0).unsqueeze(-1), torch.finfo(torch.float32 if gains else logits.dtype).min
         levels = []
         for level, of_level in enumerate(logits.unbind(-2)):
             if gains:
-                gain = gains[level].masked_fill(children[level] < 0, 0)
+                gain = gains[level].masked_fill((children[level] < 0) | ~is_item, 0)
                 of_level = of_level.float().scatter_add(-1, follow[level], gain)
             goes_on = self.catalogue.as_mask(follow[level], children[level])
             levels.append(of_level.masked_fill(is_item & ~goes_on, lowest))

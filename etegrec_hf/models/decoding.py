@@ -50,6 +50,7 @@ class ItemDecoding(GenerationMixin):
 
         Raises:
             ValueError: a history of only padding or broken items.
+            ValueError: encoder outputs of longer histories than are read.
             ValueError: more items asked for than there are.
             ValueError: constraints with `constrained=False`.
             ValueError: weights that give NaN.
@@ -103,8 +104,10 @@ class ItemDecoding(GenerationMixin):
                     f"`num_return_sequences` asks for {wanted} items where only {constraints.fewest_items} may be "
                     "returned; ask for fewer, or use `recommend`, which returns those that exist."
                 )
-            encoded = EncodedBatch(input_ids, kwargs.get("attention_mask"), kwargs["encoder_outputs"][0])
-            distribution = code_distribution(self, encoded, constraints)
+            states = kwargs["encoder_outputs"][0]
+            encoded = EncodedBatch.checked(self.config, input_ids, kwargs.get("attention_mask"), states)
+            with torch.no_grad():
+                distribution = code_distribution(self, encoded, constraints)
         output = super().generate(
             input_ids,
             generation_config=generation_config,

@@ -67,8 +67,14 @@ class EncodedHistory:
     def sizes(self) -> dict[str, Any]:
         """Those of the model that it belongs to, named as in its configuration."""
         num_layers, num_heads, _, _, d_kv = self.keys.shape
-        d_model, dtype = self.states.shape[-1], self.states.dtype
-        return {"num_layers": num_layers, "num_heads": num_heads, "d_model": d_model, "d_kv": d_kv, "dtype": dtype}
+        return {
+            "num_layers": num_layers,
+            "num_heads": num_heads,
+            "d_model": self.states.shape[-1],
+            "d_kv": d_kv,
+            "tokens_per_position": self.tokens_per_position,
+            "dtype": self.states.dtype,
+        }
 
     def check_model(self, name: str, model) -> None:
         """Looks whether a model of these sizes and this dtype encoded the histories; errors call them `name`.
@@ -76,13 +82,15 @@ class EncodedHistory:
         Raises:
             ValueError: the model has other sizes or another dtype.
         """
-        own = {size: getattr(model.config, size) for size in ("num_layers", "num_heads", "d_model", "d_kv")}
+        sizes = self.sizes
+        dtype = sizes.pop("dtype")
+        own = {size: getattr(model.config, size) for size in sizes}
         if not torch.is_autocast_enabled(self.states.device.type):
-            own["dtype"] = model.dtype
+            own["dtype"], sizes["dtype"] = model.dtype, dtype
         for size, expected in own.items():
-            if self.sizes[size] != expected:
+            if sizes[size] != expected:
                 raise ValueError(
-                    f"`{name}` was encoded with `{size}` {self.sizes[size]} and the model has {expected}; encode "
+                    f"`{name}` was encoded with `{size}` {sizes[size]} and the model has {expected}; encode "
                     "the histories with this model."
                 )
 

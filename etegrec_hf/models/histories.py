@@ -138,6 +138,39 @@ class EncodedBatch:
     attention_mask: torch.Tensor
     states: torch.Tensor
 
+    @classmethod
+    def checked(
+        cls,
+        config: ETEGRecConfig,
+        input_ids: torch.LongTensor | None,
+        attention_mask: torch.LongTensor | None,
+        states: torch.FloatTensor,
+    ) -> "EncodedBatch":
+        """Returns a batch of states that may come from elsewhere.
+
+        Args:
+            config ([`ETEGRecConfig`]): the model's.
+            input_ids (`torch.LongTensor` of shape `(batch, tokens)`, *optional*): token ids of the histories.
+            attention_mask (`torch.LongTensor` of shape `(batch, tokens)` or `(batch, positions)`, *optional*): 0 on
+                padding; by default there is none.
+            states (`torch.FloatTensor` of shape `(batch, positions, d_model)`): encoder states.
+
+        Raises:
+            ValueError: a mask of another length than the states.
+        """
+        positions, per_position = states.shape[1], config.tokens_per_position
+        if attention_mask is None:
+            attention_mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
+        if attention_mask.shape[1] == positions:
+            attention_mask = attention_mask.repeat_interleave(per_position, dim=1)
+        if attention_mask.shape[1] != positions * per_position:
+            raise ValueError(
+                f"`encoder_outputs` hold {positions} states per history and `attention_mask` "
+                f"{attention_mask.shape[1]} tokens, {per_position} of which are one state; encode what `input_ids` "
+                "holds, the last `max_history` items at most."
+            )
+        return cls(input_ids, attention_mask, states)
+
     @property
     def tokens_per_position(self) -> int:
         """Token ids that are one state."""

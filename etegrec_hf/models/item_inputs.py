@@ -54,4 +54,5 @@ class ItemInputs(nn.Module):
 
 def directions_of(embeddings: torch.FloatTensor, dtype: torch.dtype) -> torch.FloatTensor:
     """Semantic embeddings `[*, input_size]` as far as they count: by direction alone, each number about 1 in size."""
-    return (F.normalize(embeddings, dim=-1) * embeddings.shape[-1] ** 0.5).to(dtype)
+    smallest = max(1e-12, torch.finfo(embeddings.dtype).tiny)  # float16 would round 1e-12 to 0, and padding to NaN
+    return (F.normalize(embeddings, dim=-1, eps=smallest) * embeddings.shape[-1] ** 0.5).to(dtype)

@@ -219,7 +219,8 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
             ValueError: labels or candidates of another shape.
             ValueError: more than one of `labels`, `candidates`, `history_lengths` and `decoder_input_ids`.
             ValueError: `sequence_labels` without `history_lengths`, or these with a bidirectional encoder.
-            ValueError: encoder outputs alone for a model with a repeat bias, which must know what a user had.
+            ValueError: encoder outputs alone for a model with a repeat bias or item logits, which asks what users had.
+            ValueError: encoder outputs of another length than the mask.
         """
         sequences = sequence_labels if history_lengths is None else history_lengths
         asked = {"labels": labels, "candidates": candidates, "history_lengths": sequences}
@@ -264,10 +265,7 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
             encoder_outputs = self.encoder(
                 input_ids=input_ids, attention_mask=attention_mask, item_vectors=self.item_vectors(input_ids)
             )
-        states = encoder_outputs[0]  # [B, positions, d]
-        if attention_mask is None:
-            attention_mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
-        return EncodedBatch(input_ids, attention_mask, states)
+        return EncodedBatch.checked(self.config, input_ids, attention_mask, encoder_outputs[0])
 
     # Scoring codes
 

@@ -41,7 +41,7 @@ class TargetDecoder(T5Stack):
 
     def __init__(self, config: ETEGRecConfig):
         super().__init__(config.stack_config(is_decoder=True))
-        self.code_length = config.code_length
+        self.positions_per_item = config.code_length // config.tokens_per_position
         for block in self.block:  # the same weights, drawn as T5's are
             block.layer[0].SelfAttention.__class__ = BlockAttention
         set_attention_dropout(self, config)
@@ -82,8 +82,8 @@ class TargetDecoder(T5Stack):
         """What cross-attention adds to scores of each user's states, `[batch, 1 or heads, 1, positions]`."""
         is_real = encoded.positions_mask > 0
         newer = is_real.flip(1).cumsum(1).flip(1) - is_real.long()  # positions after each
-        per_item = self.code_length // encoded.tokens_per_position
-        return self._cross_bias(is_real.unsqueeze(1), newer.unsqueeze(1) // per_item, encoded.states.dtype)
+        items_back = newer.unsqueeze(1) // self.positions_per_item
+        return self._cross_bias(is_real.unsqueeze(1), items_back, encoded.states.dtype)
 
     def cross_bias_before(self, encoded: EncodedBatch, history_lengths: torch.LongTensor) -> torch.FloatTensor:
         """The same for targets that come after `history_lengths` `[batch, targets]` items, which alone they read.
@@ -92,7 +92,7 @@ class TargetDecoder(T5Stack):
             `torch.FloatTensor` `(batch, 1 or heads, targets, positions)`.
         """
         positions = torch.arange(encoded.states.shape[1], device=encoded.states.device)
-        item = positions // (self.code_length // encoded.tokens_per_position)
+        item = positions // self.positions_per_item
         items_back = history_lengths.unsqueeze(2) - 1 - item  # [batch, targets, positions]
         is_read = (items_back >= 0) & (encoded.positions_mask.unsqueeze(1) > 0)
         return self._cross_bias(is_read, items_back, encoded.states.dtype)

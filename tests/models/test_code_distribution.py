@@ -16,6 +16,8 @@ MODELS = {
     "repeats": {"constrained_softmax": True, "has_repeat_bias": True},
     "all": {"constrained_softmax": True, "has_repeat_bias": True, "reads_items": True, "num_transitions": 4},
     "recipe": RECIPE | {"num_transitions": 4},
+    "recipe of codes": RECIPE | {"encoder_input": "codes"},
+    "bidirectional recipe": RECIPE | {"encoder_attention": "bidirectional"},
 }
 CONSTRAINTS = {
     "none": {},

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import make_model, random_codes, random_histories
+from tiny_models import RECIPE, make_model, random_codes, random_histories
 from transformers import GenerationConfig
 
 from etegrec_hf import CodeTrieLogitsProcessor, ETEGRecConfig, ETEGRecForConditionalGeneration
@@ -15,7 +15,7 @@ from etegrec_hf.models.code_distribution import CodeDistribution
 from etegrec_hf.models.configuration_etegrec import ENCODER_ATTENTION
 from etegrec_hf.models.search import preference_cosines
 
-SOFTMAX = [{}, {"constrained_softmax": True}, {"constrained_softmax": True, "has_repeat_bias": True}]
+SOFTMAX = [{}, {"constrained_softmax": True}, {"constrained_softmax": True, "has_repeat_bias": True}, RECIPE]
 
 
 def all_scores(model, history: torch.Tensor) -> torch.Tensor:
@@ -136,8 +136,8 @@ def test_constrained_softmax_leaves_out_codes_that_no_item_has():
     torch.testing.assert_close(scores[items == 2], expected.unsqueeze(0))
 
 
-def test_a_removed_item_can_still_be_a_label_of_constrained_softmax():
-    kinds = {"constrained_softmax": True}
+@pytest.mark.parametrize("kinds", SOFTMAX[1:])
+def test_a_removed_item_can_still_be_a_label_of_constrained_softmax(kinds):
     model = make_model(random_codes(20, 3, 4), 4, **kinds)
     inputs = model.catalogue.inputs_from_items(torch.tensor([[1, 2], [3, 4]]))
     labels = model.catalogue.item_tokens[[5, 6]]
@@ -145,8 +145,9 @@ def test_a_removed_item_can_still_be_a_label_of_constrained_softmax():
     model.remove_items(torch.tensor([5]))
     output = model(**inputs, labels=labels)
     assert output.loss.isfinite()
-    plain = make_model(model.catalogue.item_codes, 4)
-    plain.load_state_dict(model.state_dict())
+    without = {"constrained_softmax": False, "has_repeat_bias": False, "item_logits": "none"}
+    plain = make_model(model.catalogue.item_codes, 4, **kinds | without)
+    plain.load_state_dict(model.state_dict(), strict=False)
     unlimited = plain(**inputs, labels=labels).logits
     assert torch.equal(output.logits[0], unlimited[0])
     assert not torch.equal(before[0], unlimited[0])
@@ -324,9 +325,10 @@ def history_of(model, inputs, row: int) -> list[int]:
     budget=st.integers(1, 200),
     side=st.sampled_from(["left", "right"]),
     seed=st.integers(0, 99),
+    kind=st.sampled_from([{}, RECIPE]),
 )
-def test_batches_and_padding_change_nothing(lengths, budget, side, seed):
-    model = make_model(random_codes(50, 3, 8, seed=seed), 8, seed=seed)
+def test_batches_and_padding_change_nothing(lengths, budget, side, seed, kind):
+    model = make_model(random_codes(50, 3, 8, seed=seed), 8, seed=seed, **kind)
     history = random_histories(model, lengths, seed)
     whole = model.recommend(**model.catalogue.inputs_from_items(history), top_k=6, num_beams=8, exclude_history=True)
     if side == "left":
@@ -453,10 +455,11 @@ def test_a_trie_of_another_model_is_an_error(model):
     dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float64]),
     lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4),
     seed=st.integers(0, 99),
+    kind=st.sampled_from([{}, RECIPE]),
 )
-def test_nothing_invalid_excluded_or_doubled_in_any_dtype(data, dtype, lengths, seed):
+def test_nothing_invalid_excluded_or_doubled_in_any_dtype(data, dtype, lengths, seed, kind):
     n_items = data.draw(st.integers(3, 40))
-    model = make_model(random_codes(n_items, 3, 5, seed=seed), 5, seed=seed).to(dtype)
+    model = make_model(random_codes(n_items, 3, 5, seed=seed), 5, seed=seed, **kind).to(dtype)
     history = random_histories(model, lengths, seed)
     exclude = torch.randint(0, n_items + 1, (len(lengths), 3), generator=torch.Generator().manual_seed(seed))
     limits = {"exclude": exclude, "exclude_history": True}

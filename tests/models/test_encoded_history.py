@@ -4,19 +4,28 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import make_model, random_codes, random_histories
+from tiny_models import RECIPE, make_model, random_codes, random_histories
 
 from etegrec_hf import EncodedHistory
 from etegrec_hf.models.configuration_etegrec import ENCODER_ATTENTION
-from etegrec_hf.models.encoded_history import BATCH_DIM
+from etegrec_hf.models.encoded_history import BATCH_DIM, OF_TOKENS
 from etegrec_hf.models.headwise_t5 import HeadwiseAttention
 
 FIELDS = list(BATCH_DIM)
-KINDS = st.sampled_from([{}, {"reads_items": True}, {"constrained_softmax": True, "has_repeat_bias": True}])
+KINDS = [
+    {},
+    {"reads_items": True},
+    {"constrained_softmax": True, "has_repeat_bias": True},
+    {"encoder_input": "items"},
+    {"recency_buckets": 6, "starts_from_last_item": True},
+    RECIPE,
+    RECIPE | {"encoder_input": "codes"},
+]
+INPUTS = pytest.mark.parametrize("kind", [{}, RECIPE])
 
 
 def causal(seed: int = 0, **config):
-    return make_model(random_codes(40, 3, 8), 8, seed, encoder_attention="causal", **config)
+    return make_model(random_codes(40, 3, 8), 8, seed, **{"encoder_attention": "causal"} | config)
 
 
 def padded(rows: list[list[int]], left: bool = False, more: int = 0) -> torch.Tensor:
@@ -35,7 +44,7 @@ def assert_same(actual: EncodedHistory, expected: EncodedHistory, atol: float = 
     for name, dim in BATCH_DIM.items():
         mine, theirs = getattr(actual, name), getattr(expected, name)
         assert mine.shape == theirs.shape, name
-        mask = expected.attention_mask[:, : theirs.shape[dim + 1]].bool()
+        mask = (expected.attention_mask if name in OF_TOKENS else expected.states_mask).bool()
         mask = mask.view(*(1,) * dim, *mask.shape, *(1,) * (theirs.ndim - dim - 2))
         torch.testing.assert_close(mine * mask, theirs * mask, atol=atol, rtol=0, msg=name)
 
@@ -57,7 +66,7 @@ def items_of(lengths: list[int], seed: int) -> list[list[int]]:
 @settings(max_examples=40)
 @given(data=st.data(), users=st.integers(1, 4), seed=st.integers(0, 99), max_history=st.sampled_from([4, 50]))
 def test_extended_equals_encoded_in_one_piece(data, users, seed, max_history):
-    model = causal(seed, max_history=max_history, **data.draw(KINDS))
+    model = causal(seed, max_history=max_history, **data.draw(st.sampled_from(KINDS)))
     padding = st.fixed_dictionaries({"left": st.booleans(), "more": st.integers(0, 2)})
     rows = items_of(data.draw(st.lists(st.integers(1, 6), min_size=users, max_size=users)), seed)
     encoded = encode(model, rows, **data.draw(padding))
@@ -69,9 +78,10 @@ def test_extended_equals_encoded_in_one_piece(data, users, seed, max_history):
         assert_recommends_like(model, encoded, rows, exclude_history=data.draw(st.booleans()))
 
 
-def test_far_positions_are_those_of_one_piece():
+@INPUTS
+def test_far_positions_are_those_of_one_piece(kind):
     """Beyond the buckets of single distances, and beyond the last bucket."""
-    model = causal(max_history=80, relative_attention_max_distance=64)
+    model = causal(max_history=80, relative_attention_max_distance=64, **kind)
     rows = items_of([70, 33, 1], seed=0)
     encoded = encode(model, [row[:-1] or row for row in rows])
     assert_same(encode(model, [row[len(row[:-1] or row) :] for row in rows], past=encoded), encode(model, rows))
@@ -131,12 +141,13 @@ def test_what_is_given_stays_as_it_is():
     assert_same(encode(model, [[], [7]], past=encoded), encode(model, [[1, 2, 3], [4, 7]]))
 
 
-def test_of_long_histories_all_items_are_known_and_the_last_are_read():
-    model = causal(max_history=3)
+@INPUTS
+def test_of_long_histories_all_items_are_known_and_the_last_are_read(kind):
+    model = causal(max_history=3, **kind)
     rows = items_of([2, 1, 6], seed=0)
     encoded = encode(model, rows)
     assert encoded.input_ids.shape == (3, 6 * 3)
-    assert encoded.states.shape[:2] == (3, 3 * 3)
+    assert encoded.states.shape[:2] == (3, 3 * 3 // model.config.tokens_per_position)
     for added in ([[], [], [7]], [[8], [9], []], [[10], [], [11, 12, 13, 14, 15]]):
         encoded = encode(model, added, past=encoded)
         rows = [[*row, *new] for row, new in zip(rows, added)]
@@ -148,9 +159,10 @@ def test_of_long_histories_all_items_are_known_and_the_last_are_read():
         assert_recommends_like(model, encoded, rows, **options)
 
 
+@INPUTS
 @pytest.mark.parametrize("encoder", ENCODER_ATTENTION)
-def test_constraints_and_batches_hold_for_encoded_histories(encoder):
-    model = make_model(random_codes(40, 3, 8), 8, encoder_attention=encoder)
+def test_constraints_and_batches_hold_for_encoded_histories(encoder, kind):
+    model = make_model(random_codes(40, 3, 8), 8, **kind | {"encoder_attention": encoder})
     rows = items_of([5, 1, 3, 5, 2], seed=0)
     encoded = encode(model, rows, left=True)
     exclude = torch.tensor([[1, 2], [3, 0], [4, 5], [0, 0], [6, 7]])
@@ -175,7 +187,7 @@ def test_constraints_and_batches_hold_for_encoded_histories(encoder):
 @settings(max_examples=15)
 @given(lengths=st.lists(st.integers(1, 7), min_size=1, max_size=5), seed=st.integers(0, 99), data=st.data())
 def test_histories_of_a_batch_are_taken_apart_and_joined(lengths, seed, data):
-    model = causal(seed, max_history=5)
+    model = causal(seed, max_history=5, **data.draw(st.sampled_from([{}, RECIPE])))
     rows = items_of(lengths, seed)
     encoded = encode(model, rows)
     alone = list(encoded)
@@ -201,9 +213,10 @@ def test_a_history_taken_from_a_batch_does_not_keep_the_batch():
         assert single.untyped_storage().nbytes() == single.numel() * single.element_size()
 
 
+@INPUTS
 @pytest.mark.parametrize(("dtype", "atol"), [(torch.float64, 1e-12), (torch.bfloat16, 0.15)])
-def test_other_dtypes(dtype, atol):
-    model = causal().to(dtype)
+def test_other_dtypes(dtype, atol, kind):
+    model = causal(**kind).to(dtype)
     rows = items_of([5, 2, 3], seed=0)
     encoded = encode(model, [row[:-1] for row in rows])
     assert encoded.states.dtype == encoded.keys.dtype == dtype
@@ -213,11 +226,12 @@ def test_other_dtypes(dtype, atol):
     with pytest.raises(
         ValueError, match=r"`encoded` was encoded with `dtype` torch\.\w+ and the model has torch.float32"
     ):
-        causal().recommend(encoded=extended)
+        causal(**kind).recommend(encoded=extended)
 
 
-def test_inference_mode_autocast_and_training_mode():
-    model = causal()
+@INPUTS
+def test_inference_mode_autocast_and_training_mode(kind):
+    model = causal(**kind)
     rows = items_of([5, 2], seed=0)
     expected = encode(model, rows)
     with torch.inference_mode():

@@ -49,6 +49,27 @@ def test_only_the_direction_of_an_embedding_counts(model):
     torch.testing.assert_close(logits(model, [4, 9]), before)
 
 
+def test_stored_vectors_are_multiplied_by_the_gain(model, codes):
+    """So that a tenth of them is the same model, whose updates move ten times as far."""
+    gained = make_model(codes, 8, reads_items=True, item_gain=10)
+    gained.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        gained.item_inputs.own.weight /= 10
+    torch.testing.assert_close(logits(gained, [4, 9]), logits(model, [4, 9]))
+    for each in (model, gained):
+        logits(each, [4, 9]).square().sum().backward()
+    gradients = [each.item_inputs.own.weight.grad for each in (gained, model)]
+    torch.testing.assert_close(gradients[0], 10 * gradients[1], rtol=1e-4, atol=1e-4)
+
+
+def test_items_without_an_embedding_are_read_in_float16(model):
+    """Padding too, whose embedding is 0."""
+    model.catalogue.semantic_embedding[9] = 0
+    halves = model.half().item_vectors(model.catalogue.item_tokens[torch.tensor([[4, 9, 0]])].flatten(1))
+    assert halves.isfinite().all()
+    assert not halves[0, 2].any()
+
+
 def test_vectors_belong_to_items_whatever_their_codes(model, codes):
     vectors = model.item_vectors(model.catalogue.item_tokens[[2]])
     model.set_item_codes(codes.roll(1, dims=0))

@@ -2,13 +2,23 @@
 
 import pytest
 import torch
-from tiny_models import make_model, random_codes, random_histories
+from tiny_models import RECIPE, make_model, random_codes, random_histories
 
+KINDS = {
+    "codes": {},
+    "repeats": {"reads_items": True, "constrained_softmax": True, "has_repeat_bias": True},
+    "items": {"encoder_input": "items"},
+    "recency": {"recency_buckets": 6},
+    "start": {"starts_from_last_item": True, "encoder_input": "items"},
+    "item logits": {"reads_items": True, "constrained_softmax": True, "item_logits": "exact", "item_gain": 3},
+    "recipe": RECIPE,
+    "recipe of codes": RECIPE | {"encoder_input": "codes"},
+}
 LENGTHS = [5, 1, 3]  # items of each history; each is a target too, but the first
 
 
 def causal(seed: int = 0, **config):
-    return make_model(random_codes(40, 3, 8), 8, seed, encoder_attention="causal", **config)
+    return make_model(random_codes(40, 3, 8), 8, seed, **{"encoder_attention": "causal"} | config)
 
 
 def whole_sequences(model) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -33,10 +43,10 @@ def prefix_by_prefix(model):
     )
 
 
-@pytest.mark.parametrize("reads_items", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_one_pass_equals_prefix_by_prefix(attention, reads_items):
-    model = causal(reads_items=reads_items, constrained_softmax=reads_items, has_repeat_bias=reads_items)
+def test_one_pass_equals_prefix_by_prefix(attention, kind):
+    model = causal(**KINDS[kind])
     model.set_attn_implementation(attention)
     together, is_target = one_pass(model)
     apart = prefix_by_prefix(model)
@@ -46,10 +56,11 @@ def test_one_pass_equals_prefix_by_prefix(attention, reads_items):
     torch.testing.assert_close(together.loss, apart.loss)
 
 
-def test_gradients_are_those_of_prefix_by_prefix():
+@pytest.mark.parametrize("kind", ["codes", "recipe", "recipe of codes"])
+def test_gradients_are_those_of_prefix_by_prefix(kind):
     gradients = []
     for scored in (one_pass, prefix_by_prefix):
-        model = causal()
+        model = causal(**KINDS[kind])
         outputs = scored(model)
         outputs, is_target = outputs if scored is one_pass else (outputs, ...)
         (

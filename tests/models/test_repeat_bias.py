@@ -116,3 +116,14 @@ def test_scores_are_those_of_generate(model):
         **inputs, num_beams=8, num_return_sequences=8, return_dict_in_generate=True, output_scores=True
     )
     torch.testing.assert_close(output.sequences_scores.view(2, 8), scores, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_the_bias_is_added_in_every_dtype(model, dtype):
+    inputs, labels = model.catalogue.inputs_from_items(torch.tensor([[1, 3, 9]])), model.catalogue.item_tokens[[3]]
+    expected = model(**inputs, labels=labels).loss
+    model.to(dtype)
+    for scored in (model(**inputs, labels=labels), model(**inputs, candidates=labels.unsqueeze(1))):
+        torch.testing.assert_close(scored.loss, expected, atol=0.05 if dtype != torch.float64 else 1e-5, rtol=0)
+    scored.loss.backward()
+    assert model.repeat_bias.grad.isfinite().all()

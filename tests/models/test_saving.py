@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import make_model, random_codes
+from tiny_models import RECIPE, make_model, random_codes
 from transformers import AutoModel, AutoModelForSeq2SeqLM, pipeline
 
 from etegrec_hf import ETEGRecForConditionalGeneration
@@ -28,14 +28,23 @@ def test_round_trip_is_exact(model, tmp_path):
             )  # where weights lie in memory moves the last bit
 
 
-@pytest.mark.parametrize("kind", [{"encoder_attention": "causal"}, {"reads_items": True, "constrained_softmax": True}])
-def test_a_model_stays_of_its_kind(kind, tmp_path):
-    model = make_model(random_codes(40, 3, 8), 8, **kind)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "kind", [{"encoder_attention": "causal"}, {"reads_items": True, "constrained_softmax": True}, RECIPE]
+)
+def test_a_model_stays_of_its_kind(kind, dtype, tmp_path):
+    model = make_model(random_codes(40, 3, 8), 8, **kind).to(dtype)
     model.save_pretrained(tmp_path)
     history = model.catalogue.item_tokens[[1, 2, 3]].flatten().unsqueeze(0)
     items, scores = model.recommend(history)
     for cls in (ETEGRecForConditionalGeneration, AutoModel):
-        found, found_scores = cls.from_pretrained(tmp_path, trust_remote_code=True).eval().recommend(history)
+        loaded, info = cls.from_pretrained(tmp_path, trust_remote_code=True, output_loading_info=True)
+        assert not any(info.values())
+        assert loaded.dtype == dtype
+        state = loaded.state_dict()
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(state[name], tensor), name
+        found, found_scores = loaded.eval().recommend(history)
         assert torch.equal(found, items)
         torch.testing.assert_close(found_scores, scores, atol=1e-6, rtol=0)
 

@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
-from tiny_models import make_model, random_codes, random_histories
+from tiny_models import RECIPE, make_model, random_codes, random_histories
 
 from etegrec_hf.training.grpo.policy import ROLLOUTS, CodePolicy, encode_distinct
 
 LENGTHS = [3, 1, 5]
+BIASED = {"constrained_softmax": True, "has_repeat_bias": True, "reads_items": True}
 
 
 def assert_near(actual: torch.Tensor, expected: torch.Tensor, atol: float = 1e-5) -> None:
@@ -85,10 +86,10 @@ def test_what_is_rolled_out_is_scored_alike(kind, constrained):
     check_rollouts(make_model(random_codes(40, 3, 8), 8), kind, constrained)
 
 
+@pytest.mark.parametrize("options", [BIASED, RECIPE, RECIPE | {"encoder_input": "codes"}])
 @pytest.mark.parametrize("kind", ROLLOUTS)
-def test_with_probabilities_of_items_alone_and_a_repeat_bias_too(kind):
-    biased = {"constrained_softmax": True, "has_repeat_bias": True, "reads_items": True}
-    check_rollouts(make_model(random_codes(40, 3, 8), 8, **biased), kind, True)
+def test_with_probabilities_of_items_alone_and_other_terms_too(kind, options):
+    check_rollouts(make_model(random_codes(40, 3, 8), 8, **options), kind, True)
 
 
 def check_rollouts(model, kind, constrained):
@@ -134,8 +135,9 @@ def test_top_k_narrows_what_is_drawn_and_not_its_score():
     assert_near(log_p, scored.sum(2))
 
 
-def test_padding_changes_nothing():
-    model = make_model(random_codes(40, 3, 8), 8)
+@pytest.mark.parametrize("options", [{}, RECIPE])
+def test_padding_changes_nothing(options):
+    model = make_model(random_codes(40, 3, 8), 8, **options)
     policy = CodePolicy(model, 1.0, 0, True)
     history = random_histories(model, LENGTHS)
     codes = model.catalogue.item_codes[torch.randint(40, (3, 4), generator=torch.Generator().manual_seed(0))]
@@ -150,12 +152,12 @@ def test_padding_changes_nothing():
         assert_near(alone, expected[row : row + 1])
 
 
-@pytest.mark.parametrize("reads_items", [False, True])
-def test_each_distinct_history_is_encoded_once(reads_items):
-    model = make_model(random_codes(40, 3, 8), 8, reads_items=reads_items)
+@pytest.mark.parametrize("options", [{}, {"reads_items": True}, RECIPE])
+def test_each_distinct_history_is_encoded_once(options):
+    model = make_model(random_codes(40, 3, 8), 8, **options)
     histories = random_histories(model, [3, 1, 3])[[0, 1, 2, 1, 1, 0]]
     inputs = model.catalogue.inputs_from_items(histories)
     encoded = encode_distinct(model, **inputs)
     alone = model.encoder(**inputs, item_vectors=model.item_vectors(inputs["input_ids"])).last_hidden_state
-    kept = inputs["attention_mask"].unsqueeze(2)
-    assert_near(encoded.states * encoded.attention_mask.unsqueeze(2), alone * kept)
+    kept = model.encoder.positions_mask(inputs["attention_mask"]).unsqueeze(2)
+    assert_near(encoded.states * encoded.positions_mask.unsqueeze(2), alone * kept)

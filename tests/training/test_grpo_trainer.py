@@ -7,7 +7,7 @@ import pytest
 import torch
 from datasets import Dataset
 from grpo_runs import WITHOUT_EVALUATION, Spy, by_place, logged, make_trainer, tiny_model, weights_of
-from tiny_models import make_model, random_codes
+from tiny_models import RECIPE, make_model, random_codes
 
 from etegrec_hf import (
     ETEGRecGRPOConfig,
@@ -27,7 +27,7 @@ from etegrec_hf.training.grpo.rewards import REWARDS, make_reward
 BIASED = {"constrained_softmax": True, "has_repeat_bias": True, "reads_items": True}
 
 
-@pytest.mark.parametrize(("constrained", "sizes"), [(True, {}), (False, {}), (True, BIASED)])
+@pytest.mark.parametrize(("constrained", "sizes"), [(True, {}), (False, {}), (True, BIASED), (True, RECIPE)])
 @pytest.mark.parametrize("kind", ROLLOUTS)
 def test_the_ratio_is_1_before_the_first_update(prepared, tmp_path, kind, constrained, sizes):
     """In training mode, on a model with dropout, with top-k, by a pass of its own over shuffled groups."""

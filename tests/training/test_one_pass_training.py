@@ -3,7 +3,7 @@
 import pytest
 import torch
 from recommender_runs import sides, unchanged
-from tiny_models import make_model, random_codes
+from tiny_models import RECIPE, make_model, random_codes
 from transformers import TrainerCallback
 
 from etegrec_hf import ETEGRecTrainer, ETEGRecTrainingArguments
@@ -11,9 +11,10 @@ from etegrec_hf.data.sequences import SequenceDataset, WholeSequenceDataset
 from etegrec_hf.training.base.checkpoints import last_checkpoint
 
 
-def make_trainer(prepared, folder, whole: bool = True, **options) -> ETEGRecTrainer:
+def make_trainer(prepared, folder, whole: bool = True, kind: dict | None = None, **options) -> ETEGRecTrainer:
     """A trainer of a tiny causal recommender, by whole sequences or by their prefixes, all of which it can read."""
-    model = make_model(random_codes(prepared.n_items, 3, 8), 8, encoder_attention="causal", dropout_rate=0.0)
+    kind = {"encoder_attention": "causal", "dropout_rate": 0.0} | (kind or {})
+    model = make_model(random_codes(prepared.n_items, 3, 8), 8, **kind)
     model.catalogue.set_semantic_embedding(torch.from_numpy(prepared.embeddings))
     defaults = {
         "num_train_epochs": 4,
@@ -40,12 +41,13 @@ def make_trainer(prepared, folder, whole: bool = True, **options) -> ETEGRecTrai
     )
 
 
+@pytest.mark.parametrize("kind", [{}, RECIPE])
 @pytest.mark.parametrize("phase", ["tokenizer", "recommender", "finetune"])
-def test_losses_and_gradients_are_those_of_prefix_by_prefix(prepared, tmp_path, phase):
+def test_losses_and_gradients_are_those_of_prefix_by_prefix(prepared, tmp_path, phase, kind):
     weights = {"sia_weight": 0.5, "psa_weight": 0.25}
     found = []
     for whole in (True, False):
-        trainer = make_trainer(prepared, tmp_path / str(whole), whole, **weights)
+        trainer = make_trainer(prepared, tmp_path / str(whole), whole, kind, **weights)
         trainer.current_gradient_accumulation_steps = 1
         trainer.enter_phase(phase, aligned=True)
         dataset = trainer.train_dataset

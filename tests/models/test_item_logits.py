@@ -1,0 +1,312 @@
+"""Logits of whole items, and what they add to those of codes, against loops and sums over items."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import RECIPE, make_model, random_codes
+
+from etegrec_hf import ETEGRecTokenizer
+from etegrec_hf.models.code_trie import CodeTrie, ItemSets
+from etegrec_hf.models.item_logits import ItemEvidence
+
+CODES = st.integers(2, 4).flatmap(
+    lambda length: st.lists(st.tuples(*[st.integers(0, 4)] * length), min_size=1, max_size=25, unique=True)
+)
+
+
+def evidence(trie, logits: torch.Tensor, repeats: float = 0.0, had: torch.Tensor | None = None) -> ItemEvidence:
+    """The term of item logits `[items, users]` by item index, and of items `had` `[users, n]`."""
+    had = torch.zeros(logits.shape[1], 0, dtype=torch.long) if had is None else had
+    by_leaf = logits[trie.leaf_items.long() - 1]
+    return ItemEvidence(trie, by_leaf, ItemSets(trie, trie.leaf(had)), torch.tensor(repeats / 10))
+
+
+def below(trie, node: int) -> list[int]:
+    """Items below a node, one by one."""
+    inner = len(trie.inner_counts)
+    children = range(1, len(trie.keys) + 1)
+    if node >= inner:
+        return [trie.leaf_items[node - inner].item() - 1]
+    return [item for child in children if trie.parent(torch.tensor(child)) == node for item in below(trie, child)]
+
+
+def levels_of(trie) -> list[torch.Tensor]:
+    """The inner nodes of each level."""
+    levels = [torch.zeros(1, dtype=torch.long)]
+    for level in range(trie.layout.code_length - 1):
+        child = trie.successors(levels[-1], level)[1]
+        levels.append(child[child >= 0])
+    return levels
+
+
+@settings(max_examples=40)
+@given(codes=CODES, users=st.integers(1, 3), seed=st.integers(0, 99), size=st.sampled_from([1.0, 20.0]))
+def test_a_node_gains_the_log_sum_exp_of_the_items_below_it(codes, users, seed, size):
+    """Whatever the shape of the trie: numbers, and gradients of item logits."""
+    generator = torch.Generator().manual_seed(seed)
+    trie = CodeTrie.from_item_codes(torch.tensor(codes), 5)
+    logits = size * torch.randn(len(codes), users, generator=generator)
+    mine, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    term, total, expected_total = evidence(trie, mine), 0, 0
+    for level, nodes in enumerate(levels_of(trie)):
+        beams = torch.cat([nodes, torch.tensor([-1])])[torch.randperm(len(nodes) + 1, generator=generator)]
+        child = trie.successors(beams, level)[1].expand(users, -1, -1)
+        exists = child >= 0
+        expected = torch.zeros(child.shape)
+        for place in exists.nonzero():
+            user, *_ = place.tolist()
+            items = below(trie, int(child[tuple(place)]))
+            expected = expected.index_put(tuple(place), theirs[items, user].logsumexp(0))
+        numbers = term(child, level)
+        torch.testing.assert_close(numbers[exists], expected[exists], atol=1e-4, rtol=1e-5)
+        weights = torch.randn(child.shape, generator=generator)
+        total = total + (numbers * weights)[exists].sum()
+        expected_total = expected_total + (expected * weights)[exists].sum()
+    total.backward(), expected_total.backward()
+    torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-4, rtol=1e-4)
+
+
+@settings(max_examples=30)
+@given(codes=CODES, seed=st.integers(0, 99))
+def test_along_a_path_it_is_the_same_level_by_level(codes, seed):
+    """For paths of items, and of codes that lead to none after the first, the second or the last code."""
+    generator = torch.Generator().manual_seed(seed)
+    trie = CodeTrie.from_item_codes(torch.tensor(codes), 5)
+    term = evidence(trie, 5 * torch.randn(len(codes), 2, generator=generator))
+    paths = torch.cat([torch.tensor(codes), torch.randint(0, 5, (9, len(codes[0])), generator=generator)])
+    paths = paths[torch.randint(len(paths), (2, 12), generator=generator)]  # [users, n, L]
+    node, children = torch.zeros(2, 12, dtype=torch.long), []
+    for level in range(paths.shape[-1]):
+        children.append(trie.successors(node, level)[1])
+        node = trie.advance(node, paths[..., level])
+    for level, (numbers, child) in enumerate(zip(term.along(children), children)):
+        assert numbers.shape == child.shape
+        assert numbers.isfinite().all()
+        exists = child >= 0
+        torch.testing.assert_close(numbers[exists], term(child, level)[exists], msg=f"level {level}")
+
+
+def test_of_a_part_of_the_items_too():
+    """Children of some codes alone, in any order."""
+    trie = CodeTrie.from_item_codes(torch.tensor([[0, 0], [0, 3], [1, 2], [4, 1]]), 5)
+    logits = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+    term = evidence(trie, logits)
+    of_4, of_0 = trie.walk(torch.tensor([[4], [0]])).tolist()
+    pair = torch.tensor([1.0, 2.0]).logsumexp(0).item()
+    assert term(torch.tensor([[[of_4, -1, of_0]]]), 0)[0, 0, [0, 2]].tolist() == pytest.approx([4.0, pair])
+    last = trie.walk(torch.tensor([0, 3])).item()
+    assert term(torch.tensor([[[-1, last]]]), 1)[0, 0, 1].item() == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("size", [100.0, 500.0, 1e4])
+def test_extreme_logits_stay_finite(size):
+    """And what is below one code is told apart, however far it is from the best item."""
+    trie = CodeTrie.from_item_codes(torch.tensor([[0, 0], [0, 1], [1, 0], [1, 3]]), 5)
+    logits = torch.tensor([[size], [size - 1], [-size], [-size - 1]], requires_grad=True)
+    term = evidence(trie, logits.clone())
+    first = term(trie.successors(torch.zeros(1, 1, dtype=torch.long), 0)[1], 0)
+    second = term(trie.successors(trie.walk(torch.tensor([[[1]]])), 1)[1], 1)
+    assert first.isfinite().all()
+    assert first[0, 0, 0].item() == pytest.approx(size + torch.tensor([0.0, -1.0]).logsumexp(0).item())
+    assert first[0, 0, 1] < size - 80
+    torch.testing.assert_close(second[0, 0, 0] - second[0, 0, 1], torch.tensor(1.0), atol=1e-2, rtol=0)
+    (first.log_softmax(-1)[0, 0, 1] + second.log_softmax(-1)[0, 0, 1]).backward()
+    assert logits.grad.isfinite().all()
+    assert logits.grad[2:].any()
+
+
+def test_items_of_the_history_gain_what_is_learned():
+    trie = CodeTrie.from_item_codes(torch.tensor([[0, 0], [0, 3], [1, 2], [4, 1]]), 5)
+    had = torch.tensor([[2, 2, 4], [3, 0, 0]])  # an item twice counts once, 0 is none
+    logits = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    term = evidence(trie, logits.clone(), repeats=-3.0, had=had)
+    gained = logits.clone()
+    gained[[1, 3], 0] -= 3
+    gained[2, 1] -= 3
+    root = trie.successors(torch.zeros(2, 1, dtype=torch.long), 0)[1]
+    expected = torch.stack([gained[:2].logsumexp(0), gained[2], gained[3]])
+    torch.testing.assert_close(term(root, 0)[:, 0], expected.T)
+    leaves = trie.leaf(torch.tensor([[1, 2, 0, 4], [3, 3, 1, 0]]))
+    assert term.of_items(leaves).tolist() == [[0, -3, 0, -3], [-3, -3, 0, 0]]
+
+
+# In a model
+
+
+KINDS = {
+    "recipe": RECIPE,
+    "codes": RECIPE | {"encoder_input": "codes"},
+    "bidirectional": RECIPE | {"encoder_attention": "bidirectional"},
+}
+
+
+def without_code_logits(seed: int = 0, **kind):
+    """A model whose code logits are all 0, as the vectors of codes are, and that has no other bias."""
+    model = make_model(random_codes(40, 3, 8, seed), 8, seed, **kind)
+    with torch.no_grad():
+        model.shared.weight.zero_()
+        model.repeat_bias.zero_()
+    return model
+
+
+def naive_logits(model, histories: list[list[int]]) -> torch.Tensor:
+    """Item logits `[users, n_items]` by the formula; of items of the history too."""
+    inner, rows = model.item_logits, []
+    embeddings = model.catalogue.semantic_embedding[1:]
+    directions = embeddings / embeddings.norm(dim=1, keepdim=True).clamp(min=1e-9) * embeddings.shape[1] ** 0.5
+    vectors = model.config.item_gain * model.item_inputs.own.weight[1:] + directions @ inner.projection.weight.T
+    for history in histories:
+        inputs = model.catalogue.inputs_from_items(torch.tensor([history]))
+        states = model(**inputs).encoder_last_hidden_state
+        logits = vectors @ (inner.query.weight @ states[0, -1])
+        had = torch.zeros(len(vectors)).index_fill(0, torch.tensor(history) - 1, 1.0)
+        rows.append(logits + 10 * inner.repeats * had)
+    return torch.stack(rows)
+
+
+HISTORIES = [[3, 9, 7, 9], [12], [1, 40, 2]]
+
+
+def inputs_of(model, histories=HISTORIES):
+    width = max(map(len, histories))
+    return model.catalogue.inputs_from_items(torch.tensor([row + [0] * (width - len(row)) for row in histories]))
+
+
+def by_item(items: torch.Tensor, scores: torch.Tensor, n_items: int = 40) -> torch.Tensor:
+    """Scores `[users, n_items]` of ranked items; minus infinity where an item wasn't found."""
+    return torch.full((len(items), n_items + 1), -torch.inf).scatter_(1, items, scores)[:, 1:]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_with_code_logits_of_0_items_share_a_softmax(kind):
+    model = without_code_logits(**KINDS[kind])
+    model.remove_items(torch.tensor([6, 12]))
+    logits = naive_logits(model, HISTORIES)
+    logits[:, [5, 11]] = -torch.inf
+    log_p = logits.log_softmax(1)
+    inputs = inputs_of(model)
+    found = by_item(*model.recommend(**inputs, top_k=40, num_beams=40))
+    torch.testing.assert_close(found, log_p, atol=1e-4, rtol=0)
+
+    exclude, allowed = torch.tensor([[3, 4, 0], [1, 2, 5], [0, 0, 0]]), torch.arange(2, 30, 3)
+    limited = by_item(*model.recommend(**inputs, top_k=40, num_beams=40, exclude=exclude, allowed=allowed))
+    kept = torch.isin(torch.arange(1, 41), allowed).repeat(3, 1)
+    kept[0, [2, 3]] = kept[1, [0, 1, 4]] = False
+    torch.testing.assert_close(limited, log_p.masked_fill(~kept, -torch.inf), atol=1e-4, rtol=0)
+
+    drawn = by_item(*model.sample_items(**inputs, num_samples=40, generator=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(drawn, log_p, atol=1e-4, rtol=0)
+
+
+def test_with_code_logits_of_0_gradients_are_those_of_a_softmax_over_items():
+    model = without_code_logits(**RECIPE)
+    model.shared.requires_grad_(False)
+    targets = torch.tensor([3, 5, 12])  # the first is of its history
+    model(**inputs_of(model), labels=model.catalogue.item_tokens[targets]).loss.backward()
+    parts = ("item_inputs.own.weight", "item_inputs.projection.weight", "item_logits.query.weight",
+             "item_logits.projection.weight", "item_logits.repeats")  # fmt: skip
+    found = {name: model.get_parameter(name).grad.clone() for name in parts}
+    model.zero_grad()
+    loss = torch.nn.functional.cross_entropy(naive_logits(model, HISTORIES), targets - 1) / 3  # per code
+    loss.backward()
+    for name in parts:
+        expected = model.get_parameter(name).grad
+        assert expected.abs().max() > 0
+        torch.testing.assert_close(found[name], expected, atol=1e-5, rtol=1e-4, msg=name)
+
+
+@torch.no_grad()
+def test_with_item_logits_of_0_a_code_counts_by_its_items():
+    """The model without them, whose logits gain the logarithm of how many items are below."""
+    model = make_model(random_codes(40, 3, 8), 8, **RECIPE)
+    plain = make_model(random_codes(40, 3, 8), 8, **RECIPE | {"item_logits": "none"})
+    plain.load_state_dict(model.state_dict(), strict=False)
+    model.item_logits.query.weight.zero_()
+    model.item_logits.repeats.zero_()
+    labels = model.catalogue.item_tokens[[3, 5, 12]]
+    gained = model(**inputs_of(model), labels=labels).logits - plain(**inputs_of(plain), labels=labels).logits
+    codes = model.catalogue.item_codes
+    for user, target in enumerate(codes[[2, 4, 11]].tolist()):
+        for level in range(3):
+            for code in range(8):
+                prefix = torch.tensor([*target[:level], code])
+                count = (codes[:, : level + 1] == prefix).all(1).sum()
+                expected = count.float().log() if count else torch.tensor(0.0)  # where nothing is, nothing is gained
+                torch.testing.assert_close(gained[user, level, code], expected, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_whatever_the_codes_of_items_are_their_logits_stay():
+    model = without_code_logits(**RECIPE)
+    before = by_item(*model.recommend(**inputs_of(model), top_k=40, num_beams=40))
+    model.set_item_codes(random_codes(40, 3, 8, seed=7))
+    after = by_item(*model.recommend(**inputs_of(model), top_k=40, num_beams=40))
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_items_that_join_are_scored_by_their_embeddings():
+    model = without_code_logits(**RECIPE)
+    tokenizer = ETEGRecTokenizer.from_item_codes([f"i{row}" for row in range(1, 41)], model.catalogue.item_codes, 8)
+    before = by_item(*model.recommend(**inputs_of(model), top_k=40, num_beams=40))
+    embeddings = torch.randn(2, 12, generator=torch.Generator().manual_seed(5))
+    new = model.add_items(["new", "other"], embeddings, tokenizer)
+    assert new.tolist() == [41, 42]
+    assert not model.item_inputs.own.weight[[41, 42]].any()
+    after = by_item(*model.recommend(**inputs_of(model), top_k=42, num_beams=42), n_items=42)
+    torch.testing.assert_close(after, naive_logits(model, HISTORIES).log_softmax(1), atol=1e-4, rtol=0)
+    lost = before - after[:, :40]  # old items lose alike to the new ones
+    torch.testing.assert_close(lost, lost[:, :1].expand_as(lost), atol=1e-4, rtol=0)
+    assert (lost > 0).all()
+    read = model.recommend(**inputs_of(model, [[41, 3], [42]]), top_k=42, num_beams=42)[1]
+    torch.testing.assert_close(read.exp().sum(1), torch.ones(2))
+
+
+def test_a_removed_item_as_a_target_has_a_finite_loss():
+    model = make_model(random_codes(40, 3, 8), 8, **RECIPE)
+    model.remove_items(torch.tensor([5]))
+    loss = model(**inputs_of(model), labels=model.catalogue.item_tokens[[5, 5, 9]]).loss
+    loss.backward()
+    assert loss.isfinite()
+    assert all(weight.grad.isfinite().all() for weight in model.parameters() if weight.grad is not None)
+
+
+def test_it_learns_what_comes_after_what():
+    """Pairs of items that follow each other: item vectors learn them with everything else frozen."""
+    model = make_model(random_codes(40, 3, 8), 8, **RECIPE)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in ("item_inputs.own.weight", "item_logits.query.weight"))
+    optimizer = torch.optim.Adam([weight for weight in model.parameters() if weight.requires_grad], lr=3e-3)
+    items = torch.arange(1, 41)
+    follows = items.roll(7)
+    inputs = model.catalogue.inputs_from_items(items.unsqueeze(1))
+    for _ in range(60):
+        optimizer.zero_grad()
+        model(**inputs, labels=model.catalogue.item_tokens[follows]).loss.backward()
+        optimizer.step()
+    best, _ = model.recommend(**inputs, top_k=1, num_beams=10)
+    assert (best[:, 0] == follows).float().mean() > 0.9
+
+
+def test_histories_are_asked_for():
+    model = make_model(random_codes(40, 3, 8), 8, **RECIPE | {"has_repeat_bias": False})
+    states = model(**inputs_of(model)).encoder_last_hidden_state
+    with pytest.raises(ValueError, match="`input_ids` is missing, by which a model with a repeat bias or item logits"):
+        model(encoder_outputs=(states,), labels=model.catalogue.item_tokens[[1, 2, 3]])
+    with pytest.raises(ValueError, match="models with a repeat bias or item logits need the histories"):
+        model.generate(encoder_outputs=(states,))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_item_logits_are_float32_in_every_dtype(dtype):
+    model = make_model(random_codes(40, 3, 8), 8, **RECIPE).to(dtype)
+    inputs, labels = inputs_of(model), model.catalogue.item_tokens[[3, 5, 12]]
+    for scored in (model(**inputs, labels=labels), model(**inputs, candidates=labels.unsqueeze(1))):
+        assert scored.logits.dtype == torch.float32
+        scored.loss.backward()
+    assert all(weight.grad.isfinite().all() for weight in model.parameters() if weight.grad is not None)
+    for items, scores in (model.recommend(**inputs), model.sample_items(**inputs)):
+        assert (items > 0).all()
+        assert scores.isfinite().all()
