@@ -33,7 +33,7 @@ class ItemLogits(nn.Module):
         super().__init__()
         self.query = nn.Linear(config.d_model, config.d_model, bias=False)
         self.projection = nn.Linear(config.rqvae_config.input_size, config.d_model, bias=False)
-        self.repeats = nn.Parameter(torch.zeros(()))  # a tenth of what logits of items of the history gain
+        self.repeats = nn.Parameter(torch.zeros(1))  # a tenth of what logits of items of the history gain
         self.successor = None
         if config.recent_items:
             self.successor = nn.Linear(config.d_model, config.d_model, bias=False)
@@ -87,7 +87,7 @@ class ItemEvidence(NodeTerm):
         catalogue ([`CodeTrie`]): the items that can be recommended.
         logits (`torch.FloatTensor` of shape `(items, users)`): of the catalogue's leaves, in their order.
         had ([`ItemSets`]): the items of each user's history.
-        repeats (`torch.FloatTensor` of shape `()`): a tenth of what their logits gain.
+        repeats (`torch.FloatTensor` of shape `(1,)`): a tenth of what their logits gain.
     """
 
     def __init__(self, catalogue: CodeTrie, logits: torch.FloatTensor, had: ItemSets, repeats: torch.FloatTensor):
