@@ -159,7 +159,12 @@ def naive_logits(model, histories: list[list[int]]) -> torch.Tensor:
     for history in histories:
         inputs = model.catalogue.inputs_from_items(torch.tensor([history]))
         states = model(**inputs).encoder_last_hidden_state
-        logits = vectors @ (inner.query.weight @ states[0, -1])
+        query = inner.query.weight @ states[0, -1]
+        for weight, item in zip(inner.recency, reversed(history)):  # of the newest items
+            query = query + inner.successor.weight @ (
+                weight * model.config.item_gain * model.item_inputs.own.weight[item]
+            )
+        logits = vectors @ query
         had = torch.zeros(len(vectors)).index_fill(0, torch.tensor(history) - 1, 1.0)
         rows.append(logits + 10 * inner.repeats * had)
     return torch.stack(rows)
@@ -206,7 +211,8 @@ def test_with_code_logits_of_0_gradients_are_those_of_a_softmax_over_items():
     targets = torch.tensor([3, 5, 12])  # the first is of its history
     model(**inputs_of(model), labels=model.catalogue.item_tokens[targets]).loss.backward()
     parts = ("item_inputs.own.weight", "item_inputs.projection.weight", "item_logits.query.weight",
-             "item_logits.projection.weight", "item_logits.repeats")  # fmt: skip
+             "item_logits.projection.weight", "item_logits.repeats", "item_logits.successor.weight",
+             "item_logits.recency")  # fmt: skip
     found = {name: model.get_parameter(name).grad.clone() for name in parts}
     model.zero_grad()
     loss = torch.nn.functional.cross_entropy(naive_logits(model, HISTORIES), targets - 1) / 3  # per code
@@ -221,9 +227,10 @@ def test_with_code_logits_of_0_gradients_are_those_of_a_softmax_over_items():
 def test_with_item_logits_of_0_a_code_counts_by_its_items():
     """The model without them, whose logits gain the logarithm of how many items are below."""
     model = make_model(random_codes(40, 3, 8), 8, **RECIPE)
-    plain = make_model(random_codes(40, 3, 8), 8, **RECIPE | {"item_logits": "none"})
+    plain = make_model(random_codes(40, 3, 8), 8, **RECIPE | {"item_logits": "none", "recent_items": 0})
     plain.load_state_dict(model.state_dict(), strict=False)
     model.item_logits.query.weight.zero_()
+    model.item_logits.successor.weight.zero_()
     model.item_logits.repeats.zero_()
     labels = model.catalogue.item_tokens[[3, 5, 12]]
     gained = model(**inputs_of(model), labels=labels).logits - plain(**inputs_of(plain), labels=labels).logits
