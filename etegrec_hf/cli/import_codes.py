@@ -37,10 +37,20 @@ class ImportArguments:
     seed: int = field(default=42, metadata={"help": "Seed of the weights."})
 
 
+@dataclass
+class ImportedOptions(RecommenderOptions):
+    """Options of a recommender that has codes and no semantic embeddings, and so reads and scores codes alone."""
+
+    reads_items: bool = False
+    item_gain: float = 1.0
+    item_logits: str = "none"
+    recent_items: int = 0
+
+
 def run(argv: list[str]) -> None:
     if argv and not argv[0].startswith("-"):
         argv = ["--index", *argv]
-    arguments, sizes = parse("import-codes", argv, ImportArguments, RecommenderOptions, examples=EXAMPLES)
+    arguments, sizes = parse("import-codes", argv, ImportArguments, ImportedOptions, examples=EXAMPLES)
     model = import_codes(arguments, sizes)
     print(f"{model.config.n_items} items, codes of length {model.config.code_length}: {arguments.output_dir}")
 

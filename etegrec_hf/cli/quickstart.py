@@ -79,7 +79,6 @@ def quickstart(arguments: QuickstartArguments) -> dict:
     )
     training: dict[str, Any] = {
         "per_device_train_batch_size": 32,
-        "item_weight": 1.0,
         "lr_scheduler_type": "cosine",
         "per_device_eval_batch_size": 256,
         "num_beams": 20,
@@ -91,20 +90,8 @@ def quickstart(arguments: QuickstartArguments) -> dict:
             d_model=64,
             d_ff=128,
             d_kv=16,
-            num_layers=2,
-            num_decoder_layers=2,
             dropout_rate=0.3,
             decoder_dropout_rate=0.1,
-            attention_dropout_rate=0.0,
-            encoder_attention="causal",
-            encoder_input="items",
-            recency_buckets=16,
-            starts_from_last_item=True,
-            reads_items=True,
-            item_gain=10.0,
-            item_logits="exact",
-            constrained_softmax=True,
-            has_repeat_bias=True,
         ),
         ETEGRecTrainingArguments(
             alternating, num_train_epochs=arguments.epochs, warm_epochs=2, learning_rate=2e-3, **training

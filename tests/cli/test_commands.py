@@ -4,6 +4,7 @@ import json
 import os
 import runpy
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from unittest.mock import patch
 
@@ -23,6 +24,7 @@ from etegrec_hf.data.prepared import PreparedDataset
 from etegrec_hf.data.sequences import WholeSequenceDataset
 from etegrec_hf.hub.model_folder import load_recommender
 from etegrec_hf.hub.training_record import TrainingRecord
+from etegrec_hf.models.configuration_etegrec import ETEGRecConfig
 from etegrec_hf.training.grpo.arguments import ETEGRecGRPOConfig
 from etegrec_hf.training.recommender.arguments import ETEGRecTrainingArguments, FinetuningArguments
 from etegrec_hf.training.recommender.options import RecommenderOptions
@@ -102,7 +104,7 @@ def test_a_causal_encoder_is_trained_by_whole_sequences(runs, tmp_path, monkeypa
 def test_noise_in_the_order_of_items_needs_whole_sequences(runs, tmp_path, capsys):
     wanted = ["train", "--data", runs / "data", "--tokenizer", runs / "tokenizer", "--output-dir", tmp_path / "model",
               "--num-train-epochs", 2, *TINY]  # fmt: skip
-    message = failure(capsys, *wanted, "--order-noise", 1)
+    message = failure(capsys, *wanted, "--order-noise", 1, "--encoder-attention", "bidirectional")
     assert "`order_noise` is 1.0 and `encoder_attention` 'bidirectional'" in message
     assert "`order_noise` is -1.0; give a number of places" in failure(capsys, *wanted, "--order-noise", -1)
 
@@ -328,9 +330,19 @@ def test_the_example_configurations_name_fields_that_exist(path):
     check_keys(values, path, classes)
 
 
-def test_the_seeds_configuration_is_the_default(tmp_path):
+def test_the_papers_configuration_is_that_of_the_model(tmp_path):
     values = yaml.safe_load((EXAMPLES / "configs/instrument2018.yaml").read_text())
-    training = ETEGRecTrainingArguments(str(tmp_path), use_cpu=True)
-    sizes = RecommenderOptions()
+    training, sizes = ETEGRecTrainingArguments(str(tmp_path), use_cpu=True), ETEGRecConfig()
     for name, value in values.items():
         assert getattr(sizes if hasattr(sizes, name) else training, name) == value, name
+    chosen = {option.name for option in fields(RecommenderOptions) if option.default != getattr(sizes, option.name)}
+    assert chosen <= values.keys()
+
+
+def test_the_recipes_model_is_the_commands_default():
+    values = yaml.safe_load((EXAMPLES / "recipes/common/train.yaml").read_text())
+    named = {option.name for option in fields(RecommenderOptions)} & values.keys() - {"num_transitions"}
+    assert {name: getattr(RecommenderOptions(), name) for name in named} == {name: values[name] for name in named}
+    paper = ETEGRecConfig()
+    changed = {option.name for option in fields(RecommenderOptions) if option.default != getattr(paper, option.name)}
+    assert changed <= named

@@ -18,7 +18,7 @@ class ETEGRecTrainingArguments(RankedTrainingArguments):
         warm_epochs (`int`, *optional*, defaults to 10): epochs without alignment losses.
         code_weight, vq_weight, sia_weight, psa_weight (`float`, *optional*, default to 1, 1, 1e-4, 3e-4): weights of
             the loss parts; a part of weight 0 is not computed.
-        item_weight (`float`, *optional*, defaults to 0): weight of the cross-entropy of item logits alone, for models
+        item_weight (`float`, *optional*, defaults to 1): weight of the cross-entropy of item logits alone, for models
             that have some. Item logits learn slowly where code logits explain the same targets.
         temperature (`float`, *optional*, defaults to 0.07): of PSA.
         gather_negatives (`bool`, *optional*, defaults to `False`): PSA's negatives are the targets of all processes
@@ -50,7 +50,7 @@ class ETEGRecTrainingArguments(RankedTrainingArguments):
     warm_epochs: int = field(default=10, metadata={"help": "Epochs without alignment losses."})
     code_weight: float = field(default=1.0, metadata={"help": "Weight of the code loss."})
     vq_weight: float = field(default=1.0, metadata={"help": "Weight of the RQ-VAE's own loss."})
-    item_weight: float = field(default=0.0, metadata={"help": "Weight of the loss of item logits alone."})
+    item_weight: float = field(default=1.0, metadata={"help": "Weight of the loss of item logits alone."})
     sia_weight: float = field(default=1e-4, metadata={"help": "Weight of the sequence-item alignment."})
     psa_weight: float = field(default=3e-4, metadata={"help": "Weight of the preference-semantic alignment."})
     temperature: float = field(default=0.07, metadata={"help": "Temperature of the preference-semantic alignment."})

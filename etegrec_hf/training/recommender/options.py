@@ -7,65 +7,64 @@ from ...models.configuration_etegrec import ETEGRecConfig
 
 @dataclass
 class RecommenderOptions:
-    """Fields of [`ETEGRecConfig`] that a user chooses."""
+    """Fields of [`ETEGRecConfig`] that a user chooses.
+
+    Defaults are those of the recipe (`examples/recipes/common`), where [`ETEGRecConfig`] has the paper's:
+    `examples/configs/instrument2018.yaml` names these.
+    """
 
     d_model: int = field(default=ETEGRecConfig.d_model, metadata={"help": "Width of encoder and decoder."})
     d_ff: int = field(default=ETEGRecConfig.d_ff, metadata={"help": "Width of the feed-forward layers."})
     d_kv: int = field(default=ETEGRecConfig.d_kv, metadata={"help": "Width of an attention head."})
-    num_layers: int = field(default=ETEGRecConfig.num_layers, metadata={"help": "Encoder layers."})
-    num_decoder_layers: int = field(default=ETEGRecConfig.num_decoder_layers, metadata={"help": "Decoder layers."})
+    num_layers: int = field(default=2, metadata={"help": "Encoder layers."})
+    num_decoder_layers: int = field(default=2, metadata={"help": "Decoder layers."})
     num_heads: int = field(default=ETEGRecConfig.num_heads, metadata={"help": "Attention heads."})
-    dropout_rate: float = field(default=ETEGRecConfig.dropout_rate, metadata={"help": "Dropout of the T5 stacks."})
+    dropout_rate: float = field(default=0.5, metadata={"help": "Dropout of the T5 stacks."})
     decoder_dropout_rate: float | None = field(
-        default=ETEGRecConfig.decoder_dropout_rate,
-        metadata={"help": "Dropout of the decoder, instead of --dropout-rate."},
+        default=0.2, metadata={"help": "Dropout of the decoder, instead of --dropout-rate."}
     )
     attention_dropout_rate: float | None = field(
-        default=ETEGRecConfig.attention_dropout_rate,
-        metadata={"help": "Dropout of attention weights, instead of each stack's."},
+        default=0.0, metadata={"help": "Dropout of attention weights, instead of each stack's."}
     )
     encoder_attention: str = field(
-        default=ETEGRecConfig.encoder_attention,
+        default="causal",
         metadata={"help": "'bidirectional', or 'causal': one pass over a sequence trains all its prefixes."},
     )
     encoder_input: str = field(
-        default=ETEGRecConfig.encoder_input,
-        metadata={"help": "'codes', or 'items': the encoder reads a whole item per position."},
+        default="items", metadata={"help": "'codes', or 'items': the encoder reads a whole item per position."}
     )
     recency_buckets: int = field(
-        default=ETEGRecConfig.recency_buckets,
+        default=16,
         metadata={"help": "Buckets of a bias by how many items ago an item was had, in the decoder; 0 for none."},
     )
     starts_from_last_item: bool = field(
-        default=ETEGRecConfig.starts_from_last_item,
-        metadata={"help": "The decoder starts from the encoder's state at the last item."},
+        default=True, metadata={"help": "The decoder starts from the encoder's state at the last item."}
     )
     reads_items: bool = field(
-        default=ETEGRecConfig.reads_items,
+        default=True,
         metadata={
             "help": "The encoder reads each item's semantic embedding and a vector of its own beside its codes."
         },
     )
     item_gain: float = field(
-        default=ETEGRecConfig.item_gain,
+        default=10.0,
         metadata={"help": "What stored vectors of items are multiplied by; they start at 1 / gain in effect."},
     )
     item_logits: str = field(
-        default=ETEGRecConfig.item_logits,
+        default="exact",
         metadata={
-            "help": "'none', or 'exact': whole items are scored too; with --constrained-softmax, --reads-items."
+            "help": "'none', or 'exact': whole items are scored too; with --constrained-softmax and --reads-items."
         },
     )
     recent_items: int = field(
-        default=ETEGRecConfig.recent_items,
-        metadata={"help": "Newest items whose own vectors item logits ask by too; with --item-logits."},
+        default=10, metadata={"help": "Newest items whose own vectors item logits ask by too; with --item-logits."}
     )
     has_repeat_bias: bool = field(
-        default=ETEGRecConfig.has_repeat_bias,
+        default=True,
         metadata={"help": "Learn how likely items of the history are to come again; with --constrained-softmax."},
     )
     constrained_softmax: bool = field(
-        default=ETEGRecConfig.constrained_softmax,
+        default=True,
         metadata={"help": "Share probability among the codes that continue an item, instead of all of a level."},
     )
     num_transitions: int = field(
