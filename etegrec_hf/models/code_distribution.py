@@ -199,13 +199,12 @@ def _terms(
     if model.repeat_bias is not None:
         terms.append(RepeatBias(trie, had, model.repeat_bias))
     if model.item_logits is not None:
-        items = trie.leaf_items.long()
-        own_vectors, embeddings = model.item_inputs.own_vectors(items), model.catalogue.semantic_embedding[items]
+        vectors = model.item_logits.vectors(model.item_inputs, model.catalogue.semantic_embedding, trie.leaf_items)
         recent_vectors = None
         if recent is not None:
             recent_vectors = model.item_inputs.own_vectors(recent) * (recent > 0).unsqueeze(-1)
         query = model.item_logits.query_of(last_states, recent_vectors)
-        logits = model.item_logits(query, own_vectors, embeddings)
+        logits = model.item_logits(query, vectors)
         terms.append(ItemEvidence(trie, logits, had, model.item_logits.repeats))
     return terms
 

@@ -1,6 +1,7 @@
 """Logits of whole items, and what they say about codes."""
 
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -8,8 +9,30 @@ from transformers import initialization as init
 
 from .code_trie import CodeTrie, ItemSets
 from .configuration_etegrec import ETEGRecConfig
-from .item_inputs import directions_of
+from .item_inputs import ItemInputs, directions_of
 from .node_term import NodeTerm
+
+
+class _KeptVectors(NamedTuple):
+    """Vectors, and the state of the tensors that they were made of."""
+
+    vectors: torch.Tensor
+    sources: tuple[torch.Tensor, ...]
+    versions: tuple[int, ...]
+
+    @classmethod
+    def of(cls, sources: tuple[torch.Tensor, ...], vectors: torch.Tensor) -> "_KeptVectors":
+        return cls(vectors, sources, _versions(sources))
+
+    def is_of(self, sources: tuple[torch.Tensor, ...]) -> bool:
+        """Whether these are the same tensors, unchanged."""
+        are_same = len(sources) == len(self.sources) and all(a is b for a, b in zip(sources, self.sources))
+        return are_same and _versions(sources) == self.versions
+
+
+def _versions(tensors: tuple[torch.Tensor, ...]) -> tuple[int, ...]:
+    """How often each tensor was changed in place, and where it is: moving a model changes what a parameter holds."""
+    return tuple(number for tensor in tensors for number in (tensor._version, tensor.data_ptr()))
 
 
 class ItemLogits(nn.Module):
@@ -34,6 +57,7 @@ class ItemLogits(nn.Module):
         self.query = nn.Linear(config.d_model, config.d_model, bias=False)
         self.projection = nn.Linear(config.rqvae_config.input_size, config.d_model, bias=False)
         self.repeats = nn.Parameter(torch.zeros(1))  # a tenth of what logits of items of the history gain
+        self._kept: _KeptVectors | None = None
         self.successor = None
         if config.recent_items:
             self.successor = nn.Linear(config.d_model, config.d_model, bias=False)
@@ -53,19 +77,39 @@ class ItemLogits(nn.Module):
             return query
         return query + self.successor(self.dropout((recent_vectors * self.recency.unsqueeze(1)).sum(1)))
 
-    def forward(
-        self, query: torch.FloatTensor, own_vectors: torch.FloatTensor, embeddings: torch.FloatTensor
-    ) -> torch.FloatTensor:
+    def vectors(self, inputs: ItemInputs, embeddings: torch.FloatTensor, items: torch.LongTensor) -> torch.FloatTensor:
+        """Returns output vectors `[items, d_model]` in float32.
+
+        Where no gradient is asked for, they are kept until one of the tensors that they are made of changes: a search
+        for one user would otherwise spend most of its time on them.
+
+        Args:
+            inputs ([`ItemInputs`]): with the vectors of items' own.
+            embeddings (`torch.FloatTensor` of shape `(n_items + 1, input_size)`): semantic embeddings of all items.
+            items (`torch.LongTensor` of shape `(items,)`): item indices.
+        """
+        sources = (*inputs.own.parameters(), *self.projection.parameters(), embeddings, items)
+        if torch.is_grad_enabled() or any(source.is_inference() for source in sources):  # which don't count changes
+            return self._made_vectors(inputs, embeddings, items)
+        if self._kept is None or not self._kept.is_of(sources):
+            self._kept = _KeptVectors.of(sources, self._made_vectors(inputs, embeddings, items))
+        return self._kept.vectors
+
+    def _made_vectors(self, inputs: ItemInputs, embeddings, items) -> torch.FloatTensor:
+        items = items.long()
+        with torch.autocast(embeddings.device.type, enabled=False):
+            projected = self.projection(directions_of(embeddings[items], self.projection.weight.dtype))
+            return (inputs.own_vectors(items) + projected).float()
+
+    def forward(self, query: torch.FloatTensor, vectors: torch.FloatTensor) -> torch.FloatTensor:
         """Returns logits `[items, users]` in float32.
 
         Args:
             query (`torch.FloatTensor` of shape `(users, d_model)`): see `query_of`.
-            own_vectors (`torch.FloatTensor` of shape `(items, d_model)`): of the items.
-            embeddings (`torch.FloatTensor` of shape `(items, input_size)`): their semantic embeddings.
+            vectors (`torch.FloatTensor` of shape `(items, d_model)`): see `vectors`.
         """
-        vectors = own_vectors + self.projection(directions_of(embeddings, self.projection.weight.dtype))
         with torch.autocast(query.device.type, enabled=False):  # bfloat16 would round away what tells items apart
-            return vectors.float() @ query.float().T
+            return vectors @ query.float().T
 
     @torch.no_grad()
     def init_weights(self, factor: float) -> None:

@@ -317,3 +317,35 @@ def test_item_logits_are_float32_in_every_dtype(dtype):
     for items, scores in (model.recommend(**inputs), model.sample_items(**inputs)):
         assert (items > 0).all()
         assert scores.isfinite().all()
+
+
+@torch.no_grad()
+def test_vectors_that_are_kept_follow_every_change():
+    model = make_model(random_codes(40, 3, 8), 8, **RECIPE)
+    inputs, seen = inputs_of(model), []
+
+    def check() -> None:
+        """The search, which keeps vectors, agrees with a forward pass that makes them."""
+        scores = by_item(*model.recommend(**inputs, top_k=40, num_beams=40))
+        with torch.enable_grad():
+            logits = model(**inputs, candidates=model.catalogue.item_tokens[1:].expand(3, -1, -1)).logits
+        codes = model.catalogue.item_codes.expand(3, -1, -1).unsqueeze(3)
+        expected = logits.detach().log_softmax(-1).gather(3, codes).sum((2, 3))
+        torch.testing.assert_close(scores, expected, atol=1e-4, rtol=0)
+        assert not any(torch.equal(scores, others) for others in seen)
+        seen.append(scores)
+
+    check()
+    model.item_inputs.own.weight[4] += 1
+    check()
+    model.item_logits.projection.weight.mul_(3)
+    check()
+    model.catalogue.set_semantic_embedding(torch.randn(40, 12))
+    check()
+    model.item_logits.projection.weight.data = torch.randn_like(model.item_logits.projection.weight)
+    check()
+    other = make_model(random_codes(40, 3, 8), 8, seed=1, **RECIPE)
+    model.load_state_dict(other.state_dict())
+    check()
+    model.set_item_codes(random_codes(40, 3, 8, seed=5))
+    check()

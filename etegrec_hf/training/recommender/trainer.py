@@ -27,6 +27,8 @@ from .processes import average_gradients, start_alike
 from .schedule import PhaseScheduler, phase_scheduler
 from .target_batch import TargetBatch
 
+MOST_SCORED_ITEMS = 200_000  # item logits of a thousand targets are a gigabyte then; see benchmarks/item_logits.py
+
 
 @dataclass(frozen=True)
 class AlignedTargets:
@@ -80,6 +82,7 @@ class ETEGRecTrainer(BaseTrainer):
 
     Raises:
         ValueError: another number of ids than the model has items.
+        ValueError: item logits of more than 200,000 items.
         ValueError: no embeddings to train the tokenizer with.
         ValueError: `semantic_embedding` beside those of the model, of another shape or with NaN.
     """
@@ -105,6 +108,7 @@ class ETEGRecTrainer(BaseTrainer):
                 "use the dataset that the model was made for."
             )
         check_embeddings(model, args, semantic_embedding)
+        check_item_logits(model)
         self.item_ids, self.item_titles = item_ids, item_titles
         self.semantic_embedding = semantic_embedding
         self.stage = "finetuning" if args.phase(0) == "finetune" else "alternating training"
@@ -354,6 +358,17 @@ class ETEGRecTrainer(BaseTrainer):
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         self.processing_class = self.item_id_tokenizer(self.model)
         super()._save(output_dir, state_dict)
+
+
+def check_item_logits(model: ETEGRecForConditionalGeneration) -> None:
+    """Raises a `ValueError` for more items than can all be scored for each target of a batch."""
+    n_items = model.config.n_items
+    if model.item_logits is not None and n_items > MOST_SCORED_ITEMS:
+        raise ValueError(
+            f"`item_logits` is {model.config.item_logits!r} and the model has {n_items} items, all of which would be "
+            f"scored for each target; up to {MOST_SCORED_ITEMS} that was measured to be affordable. Build it with "
+            "`item_logits` 'none' and `recent_items` 0."
+        )
 
 
 def check_embeddings(

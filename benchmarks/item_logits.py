@@ -1,0 +1,103 @@
+"""What item logits cost: in training and in the search, beside a model without them, by size of the catalogue.
+
+    python benchmarks/item_logits.py
+    python benchmarks/item_logits.py --sizes 10000 100000 --threads 1
+
+Catalogues are made up: random codes of 256 per level, random embeddings. Each row trains and searches with both models
+in turn, and shows how many times as long it takes with item logits, and the memory of a step's logits.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from etegrec_hf import ETEGRecConfig, ETEGRecForConditionalGeneration
+
+RECIPE = {
+    "encoder_attention": "causal",
+    "encoder_input": "items",
+    "recency_buckets": 16,
+    "starts_from_last_item": True,
+    "reads_items": True,
+    "item_gain": 10,
+    "constrained_softmax": True,
+    "has_repeat_bias": True,
+    "num_layers": 2,
+    "num_decoder_layers": 2,
+}
+ITEM_LOGITS = {"item_logits": "exact", "recent_items": 10}
+SEQUENCES, LENGTH = 64, 16  # of a training step: 1,024 targets
+USERS = 64  # of a search
+
+
+def make_model(n_items: int, **kind) -> ETEGRecForConditionalGeneration:
+    """An untrained model of the recipe with random codes and embeddings."""
+    torch.manual_seed(0)
+    rqvae = {"input_size": 256, "hidden_sizes": [64], "latent_size": 32, "num_levels": 3, "codebook_size": 256}
+    model = ETEGRecForConditionalGeneration(ETEGRecConfig(n_items=n_items, rqvae_config=rqvae, **RECIPE, **kind))
+    numbers = torch.randperm(2**27)[:n_items] if n_items > 10**5 else torch.randint(2**32, (2 * n_items,)).unique()
+    numbers = numbers[torch.randperm(len(numbers))[:n_items]]
+    model.set_item_codes(torch.stack([numbers // 256**level % 256 for level in range(4)], dim=1))
+    model.catalogue.set_semantic_embedding(torch.randn(n_items, 256))
+    return model
+
+
+def seconds(work: Callable[[], object], repeats: int) -> float:
+    """The median of some calls, after one that isn't counted."""
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
+
+
+def step_of(model: ETEGRecForConditionalGeneration) -> Callable[[], None]:
+    """A forward and a backward pass over whole sequences."""
+    items = torch.randint(1, model.config.n_items + 1, (SEQUENCES, LENGTH + 1))
+    inputs = model.catalogue.inputs_from_items(items[:, :-1])
+    inputs["history_lengths"] = torch.arange(1, LENGTH + 1).expand(SEQUENCES, -1)
+    inputs["sequence_labels"] = model.catalogue.item_tokens[items[:, 1:]]
+
+    def step() -> None:
+        model.train().zero_grad()
+        model(**inputs).loss.backward()
+
+    return step
+
+
+def search_of(model: ETEGRecForConditionalGeneration, users: int) -> Callable[[], object]:
+    """Ten items for each of some users."""
+    inputs = model.catalogue.inputs_from_items(torch.randint(1, model.config.n_items + 1, (users, LENGTH)))
+    return lambda: model.eval().recommend(**inputs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10**4, 10**5, 10**6])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--largest-training", type=int, default=10**5, help="items of the largest training step")
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    print("| items | training step, with over without | search of 64 users | of one user | logits of a step |")
+    print("| --- | --- | --- | --- | --- |")
+    for size in arguments.sizes:
+        with_logits, without = make_model(size, **ITEM_LOGITS), make_model(size)
+        trained = "-"
+        if size <= arguments.largest_training:
+            times = [seconds(step_of(model), arguments.repeats) for model in (with_logits, without)]
+            trained = f"{times[0] / times[1]:.2f}x ({times[0] * 1e3:.0f} ms)"
+        searched = []
+        for users in (USERS, 1):
+            times = [seconds(search_of(model, users), arguments.repeats) for model in (with_logits, without)]
+            searched.append(f"{times[0] / times[1]:.2f}x ({times[0] * 1e3:.1f} ms)")
+        memory = SEQUENCES * LENGTH * size * 4 / 2**20
+        print(f"| {size:,} | {trained} | {searched[0]} | {searched[1]} | {memory:,.0f} MiB |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
