@@ -38,8 +38,8 @@ class QuickstartArguments:
     output_dir: str = field(
         metadata={"help": "A new folder: data/, tokenizer/, alternating/, model/, metrics.json, report.html."}
     )
-    n_users: int = field(default=3000, metadata={"help": "Users of the made-up data."})
-    n_items: int = field(default=800, metadata={"help": "Items of the made-up data."})
+    n_users: int = field(default=5000, metadata={"help": "Users of the made-up data."})
+    n_items: int = field(default=240, metadata={"help": "Items of the made-up data."})
     epochs: int = field(default=8, metadata={"help": "Alternating epochs."})
     finetune_epochs: int = field(default=6, metadata={"help": "Finetuning epochs."})
     seed: int = field(default=0, metadata={"help": "Seed of data and training."})
@@ -90,7 +90,7 @@ def quickstart(arguments: QuickstartArguments) -> dict:
             d_model=64,
             d_ff=128,
             d_kv=16,
-            dropout_rate=0.3,
+            dropout_rate=0.2,
             decoder_dropout_rate=0.1,
         ),
         ETEGRecTrainingArguments(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 from .code_trie import AllCodes, CodeTrie, ItemSets
 from .histories import EncodedBatch, newest_items, newest_items_before
@@ -159,18 +160,29 @@ def code_distribution(
     return CodeDistribution(trie, catalogue, terms, excluded, votes, temperature)
 
 
-def terms_of(model, encoded: EncodedBatch) -> list[NodeTerm]:
-    """Returns what a model adds to the logits of codes, for each user of a batch."""
+def terms_of(model, encoded: EncodedBatch, dropout: float = 0.0) -> list[NodeTerm]:
+    """Returns what a model adds to the logits of codes, for each user of a batch.
+
+    Args:
+        model ([`ETEGRecForConditionalGeneration`]): the model.
+        encoded ([`EncodedBatch`]): what its encoder makes of the users' histories.
+        dropout (`float`, *optional*, defaults to 0.0): of what is read here and not by the encoder.
+    """
     if model.repeat_bias is None and model.item_logits is None:
         return []
     leaves, recent = _had(model, encoded), None
     if model.config.recent_items:
         recent = newest_items(model.catalogue.items_of(encoded.input_ids), model.config.recent_items)
-    return _terms(model, leaves, encoded.last_states().squeeze(1), recent)
+    return _terms(model, leaves, encoded.last_states().squeeze(1), recent, dropout)
 
 
-def terms_before(model, encoded: EncodedBatch, history_lengths: torch.LongTensor) -> list[NodeTerm]:
-    """Returns the terms of each target `[batch * targets]`, which comes after `history_lengths` `[batch, targets]`."""
+def terms_before(
+    model, encoded: EncodedBatch, history_lengths: torch.LongTensor, dropout: float = 0.0
+) -> list[NodeTerm]:
+    """Returns the terms of each target `[batch * targets]`, which comes after `history_lengths` `[batch, targets]`.
+
+    Other arguments are as in [`terms_of`].
+    """
     if model.repeat_bias is None and model.item_logits is None:
         return []
     leaves = _had(model, encoded)
@@ -180,11 +192,11 @@ def terms_before(model, encoded: EncodedBatch, history_lengths: torch.LongTensor
     if model.config.recent_items:
         items = model.catalogue.items_of(encoded.input_ids)
         recent = newest_items_before(items, history_lengths, model.config.recent_items).flatten(0, 1)
-    return _terms(model, of_targets.flatten(0, 1), last_states.flatten(0, 1), recent)
+    return _terms(model, of_targets.flatten(0, 1), last_states.flatten(0, 1), recent, dropout)
 
 
 def _terms(
-    model, leaves: torch.LongTensor, last_states: torch.FloatTensor, recent: torch.LongTensor | None
+    model, leaves: torch.LongTensor, last_states: torch.FloatTensor, recent: torch.LongTensor | None, dropout: float
 ) -> list[NodeTerm]:
     """Terms of users.
 
@@ -193,6 +205,7 @@ def _terms(
         leaves (`torch.LongTensor` of shape `(users, n)`): nodes of the items of their histories; -1 is none.
         last_states (`torch.FloatTensor` of shape `(users, d_model)`): of the encoder, at their last items.
         recent (`torch.LongTensor` of shape `(users, recent_items)`, *optional*): their newest items.
+        dropout (`float`): of what the newest items' vectors say.
     """
     trie, terms = model.catalogue.trie, list[NodeTerm]()
     had = ItemSets(trie, leaves)
@@ -203,6 +216,9 @@ def _terms(
         recent_vectors = None
         if recent is not None:
             recent_vectors = model.item_inputs.own_vectors(recent) * (recent > 0).unsqueeze(-1)
+            if dropout:  # the same numbers of all of a user's items
+                kept = F.dropout(torch.ones_like(recent_vectors[:, :1]), dropout)
+                recent_vectors = recent_vectors * kept
         query = model.item_logits.query_of(last_states, recent_vectors)
         logits = model.item_logits(query, vectors)
         terms.append(ItemEvidence(trie, logits, had, model.item_logits.repeats))

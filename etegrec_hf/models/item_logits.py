@@ -62,7 +62,6 @@ class ItemLogits(nn.Module):
         if config.recent_items:
             self.successor = nn.Linear(config.d_model, config.d_model, bias=False)
             self.recency = nn.Parameter(torch.zeros(config.recent_items))
-            self.dropout = nn.Dropout(config.dropout_rate)
 
     def query_of(self, states: torch.FloatTensor, recent_vectors: torch.FloatTensor | None) -> torch.FloatTensor:
         """Returns what is asked for, `[users, d_model]`.
@@ -75,7 +74,7 @@ class ItemLogits(nn.Module):
         query = self.query(states)
         if self.successor is None or recent_vectors is None:
             return query
-        return query + self.successor(self.dropout((recent_vectors * self.recency.unsqueeze(1)).sum(1)))
+        return query + self.successor((recent_vectors * self.recency.unsqueeze(1)).sum(1))
 
     def vectors(self, inputs: ItemInputs, embeddings: torch.FloatTensor, items: torch.LongTensor) -> torch.FloatTensor:
         """Returns output vectors `[items, d_model]` in float32.

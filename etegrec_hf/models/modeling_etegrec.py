@@ -280,7 +280,8 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
             encoder_attention_mask=self.decoder.cross_bias(encoded),
             use_cache=False,
         ).last_hidden_state  # [B, L, d]
-        logits, rows, terms = self._logits_by_level(states).unsqueeze(1), labels.unsqueeze(1), terms_of(self, encoded)
+        logits, rows = self._logits_by_level(states).unsqueeze(1), labels.unsqueeze(1)
+        terms = terms_of(self, encoded, self._dropout)
         item_loss, logits = self._item_loss(rows, terms), self._along(logits, rows, terms).squeeze(1)  # [B, L, K]
         others = self._other_outputs(encoded, encoded.mean_states(), states[:, 0])
         return ETEGRecOutput(loss=self._code_loss(logits, labels), item_loss=item_loss, logits=logits, **others)
@@ -318,7 +319,10 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
         if sequence_labels is None:
             return ETEGRecOutput(**others)
         logits = self._logits_by_level(states)  # [B, T, L, K]
-        rows, terms = sequence_labels.flatten(0, 1).unsqueeze(1), terms_before(self, encoded, history_lengths)
+        rows, terms = (
+            sequence_labels.flatten(0, 1).unsqueeze(1),
+            terms_before(self, encoded, history_lengths, self._dropout),
+        )
         item_loss = self._item_loss(rows, terms)  # rows are [B * T, 1, L]
         logits = self._along(logits.flatten(0, 1).unsqueeze(1), rows, terms).view_as(logits)
         loss = self._code_loss(logits, sequence_labels)
@@ -347,6 +351,11 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
             past_key_values=decoded.past_key_values,
             **self._other_outputs(encoded, encoded.mean_states(), states[:, 0]),
         )
+
+    @property
+    def _dropout(self) -> float:
+        """Dropout of what is read beside the encoder; none where targets are scored as they are decoded."""
+        return self.config.dropout_rate if self.training else 0.0
 
     def _check_labels(self, name: str, labels: torch.LongTensor, expected: tuple[int | None, ...]) -> None:
         """Raises a `ValueError` for token ids of another shape; None is any size."""

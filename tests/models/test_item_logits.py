@@ -349,3 +349,19 @@ def test_vectors_that_are_kept_follow_every_change():
     check()
     model.set_item_codes(random_codes(40, 3, 8, seed=5))
     check()
+
+
+@torch.no_grad()
+def test_candidates_are_scored_without_dropout_in_training_too():
+    model = make_model(random_codes(40, 3, 8), 8, **RECIPE | {"dropout_rate": 0.5})
+    inputs = inputs_of(model)
+    states = model(**inputs).encoder_last_hidden_state
+    candidates = model.catalogue.item_tokens[[3, 5, 12]].expand(3, -1, -1)
+    scored = [
+        model.train(training)(**inputs, encoder_outputs=(states,), candidates=candidates).logits
+        for training in (False, True)
+    ]
+    torch.testing.assert_close(scored[1], scored[0])
+    labels = model.catalogue.item_tokens[[3, 5, 12]]
+    of_targets = [model.train()(**inputs, encoder_outputs=(states,), labels=labels).item_loss for _ in range(2)]
+    assert of_targets[0] != of_targets[1]
