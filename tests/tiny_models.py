@@ -14,6 +14,7 @@ RECIPE = {
     "item_gain": 10,
     "item_logits": "exact",
     "recent_items": 3,
+    "mixed_items": 2,
     "constrained_softmax": True,
     "has_repeat_bias": True,
 }
@@ -48,6 +49,8 @@ def make_model(codes: torch.Tensor, codebook_size: int, seed: int = 0, **config)
         torch.nn.init.normal_(model.item_logits.repeats, std=0.1)
     if model.config.recent_items:
         torch.nn.init.normal_(model.item_logits.successor.weight, std=0.2)
+    if model.config.mixed_items:
+        torch.nn.init.normal_(model.item_logits.shares.weight, std=0.2)
     return model
 
 

@@ -170,9 +170,8 @@ def terms_of(model, encoded: EncodedBatch, dropout: float = 0.0) -> list[NodeTer
     """
     if model.repeat_bias is None and model.item_logits is None:
         return []
-    leaves, recent = _had(model, encoded), None
-    if model.config.recent_items:
-        recent = newest_items(model.catalogue.items_of(encoded.input_ids), model.config.recent_items)
+    leaves, newest = _had(model, encoded), 0 if model.item_logits is None else model.item_logits.newest
+    recent = newest_items(model.catalogue.items_of(encoded.input_ids), newest)
     return _terms(model, leaves, encoded.last_states().squeeze(1), recent, dropout)
 
 
@@ -188,15 +187,17 @@ def terms_before(
     leaves = _had(model, encoded)
     before = torch.arange(leaves.shape[1], device=leaves.device) < history_lengths.unsqueeze(2)
     of_targets = leaves.unsqueeze(1).masked_fill(~before, -1)  # [batch, targets, items]
-    last_states, recent = encoded.last_states_before(history_lengths * model.config.code_length), None
-    if model.config.recent_items:
-        items = model.catalogue.items_of(encoded.input_ids)
-        recent = newest_items_before(items, history_lengths, model.config.recent_items).flatten(0, 1)
-    return _terms(model, of_targets.flatten(0, 1), last_states.flatten(0, 1), recent, dropout)
+    last_states = encoded.last_states_before(history_lengths * model.config.code_length).flatten(0, 1)
+    items, newest = (
+        model.catalogue.items_of(encoded.input_ids),
+        0 if model.item_logits is None else model.item_logits.newest,
+    )
+    recent = newest_items_before(items, history_lengths, newest).flatten(0, 1)
+    return _terms(model, of_targets.flatten(0, 1), last_states, recent, dropout)
 
 
 def _terms(
-    model, leaves: torch.LongTensor, last_states: torch.FloatTensor, recent: torch.LongTensor | None, dropout: float
+    model, leaves: torch.LongTensor, last_states: torch.FloatTensor, recent: torch.LongTensor, dropout: float
 ) -> list[NodeTerm]:
     """Terms of users.
 
@@ -204,7 +205,7 @@ def _terms(
         model ([`ETEGRecForConditionalGeneration`]): the model.
         leaves (`torch.LongTensor` of shape `(users, n)`): nodes of the items of their histories; -1 is none.
         last_states (`torch.FloatTensor` of shape `(users, d_model)`): of the encoder, at their last items.
-        recent (`torch.LongTensor` of shape `(users, recent_items)`, *optional*): their newest items.
+        recent (`torch.LongTensor` of shape `(users, newest)`): their newest items, as many as item logits ask for.
         dropout (`float`): of what the newest items' vectors say.
     """
     trie, terms = model.catalogue.trie, list[NodeTerm]()
@@ -213,14 +214,10 @@ def _terms(
         terms.append(RepeatBias(trie, had, model.repeat_bias))
     if model.item_logits is not None:
         vectors = model.item_logits.vectors(model.item_inputs, model.catalogue.semantic_embedding, trie.leaf_items)
-        recent_vectors = None
-        if recent is not None:
-            recent_vectors = model.item_inputs.own_vectors(recent) * (recent > 0).unsqueeze(-1)
-            if dropout:  # the same numbers of all of a user's items
-                kept = F.dropout(torch.ones_like(recent_vectors[:, :1]), dropout)
-                recent_vectors = recent_vectors * kept
-        query = model.item_logits.query_of(last_states, recent_vectors)
-        logits = model.item_logits(query, vectors)
+        recent_vectors = model.item_inputs.own_vectors(recent) * (recent > 0).unsqueeze(-1)
+        if dropout:  # the same numbers of all of a user's items
+            recent_vectors = recent_vectors * F.dropout(torch.ones_like(recent_vectors[:, :1]), dropout)
+        logits = model.item_logits(last_states, recent, recent_vectors, vectors)
         terms.append(ItemEvidence(trie, logits, had, model.item_logits.repeats))
     return terms
 

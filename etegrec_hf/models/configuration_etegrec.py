@@ -76,6 +76,8 @@ class ETEGRecConfig(PreTrainedConfig):
             which it leads, see [`ItemLogits`]; with `constrained_softmax` and `reads_items`.
         recent_items (`int`, *optional*, defaults to 0): how many of the newest items' own vectors the item logits ask
             by, beside the encoder's state; with `item_logits`.
+        mixed_items (`int`, *optional*, defaults to 0): how many of the newest items have a distribution of their own
+            over what follows them, which the item logits mix in; with `item_logits`.
         num_transitions (`int`, *optional*, defaults to 0): how many of the items that came next to each item in
             training are kept, for `recommend(transition_weight=)`, see [`ItemTransitions`]; 0 keeps none.
         max_history (`int`, *optional*, defaults to 50): items of a history that are read, the last ones.
@@ -131,6 +133,7 @@ class ETEGRecConfig(PreTrainedConfig):
     item_gain: float | int = 1.0
     item_logits: str = "none"
     recent_items: int = 0
+    mixed_items: int = 0
     num_transitions: int = 0
     max_history: int = 50
     has_semantic_embedding: bool = True
@@ -182,11 +185,13 @@ class ETEGRecConfig(PreTrainedConfig):
                 "`reads_items` is True and `has_semantic_embedding` False, but the encoder would read semantic "
                 "embeddings; keep them in the model, or let it read codes alone."
             )
-        if self.recent_items < 0 or (self.recent_items and self.item_logits == "none"):
-            raise ValueError(
-                f"`recent_items` is {self.recent_items} and `item_logits` {self.item_logits!r}; give 0 or more, and "
-                "item logits that ask by recent items, or leave it out."
-            )
+        for name in ("recent_items", "mixed_items"):
+            number = getattr(self, name)
+            if number < 0 or (number and self.item_logits == "none"):
+                raise ValueError(
+                    f"`{name}` is {number} and `item_logits` {self.item_logits!r}; give 0 or more, and item logits "
+                    "that ask by recent items, or leave it out."
+                )
         if self.rqvae_config is None:
             self.rqvae_config = RQVAEConfig(num_levels=self.code_length - 1, codebook_size=self.codebook_size)
         elif isinstance(self.rqvae_config, dict):

@@ -4,6 +4,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers import initialization as init
 
@@ -43,38 +44,36 @@ class ItemLogits(nn.Module):
     embedding. An item that joins later is scored by the latter alone.
 
     What is asked for is the state, projected, and with `recent_items` also the sum of what the newest items' own
-    vectors ask for. That is a factorisation of which items follow which, beside what the encoder makes of a history.
+    vectors ask for. With `mixed_items` each of the newest items also has a distribution of its own over what follows
+    it, and the state says how they are mixed. A sum of logits can say "and"; only a mixture can say "or": what follows
+    this item, or what follows that one, or what is like both.
 
     Args:
         config ([`ETEGRecConfig`]): sizes.
 
     Source: items and their successors in one product of vectors is FPMC's (Rendle et al., 2010), weights by how recent
-    an item is are Fossil's (He and McAuley, 2016).
+    an item is are Fossil's (He and McAuley, 2016), a mixture of softmaxes is Yang et al.'s (2018).
     """
 
     def __init__(self, config: ETEGRecConfig):
         super().__init__()
-        self.query = nn.Linear(config.d_model, config.d_model, bias=False)
-        self.projection = nn.Linear(config.rqvae_config.input_size, config.d_model, bias=False)
+        width = config.d_model
+        self.query = nn.Linear(width, width, bias=False)
+        self.projection = nn.Linear(config.rqvae_config.input_size, width, bias=False)
         self.repeats = nn.Parameter(torch.zeros(1))  # a tenth of what logits of items of the history gain
         self._kept: _KeptVectors | None = None
-        self.successor = None
+        self.successor = self.mixed = None
         if config.recent_items:
-            self.successor = nn.Linear(config.d_model, config.d_model, bias=False)
+            self.successor = nn.Linear(width, width, bias=False)
             self.recency = nn.Parameter(torch.zeros(config.recent_items))
+        if config.mixed_items:
+            self.mixed = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(config.mixed_items))
+            self.shares = nn.Linear(width, 1 + config.mixed_items)
 
-    def query_of(self, states: torch.FloatTensor, recent_vectors: torch.FloatTensor | None) -> torch.FloatTensor:
-        """Returns what is asked for, `[users, d_model]`.
-
-        Args:
-            states (`torch.FloatTensor` of shape `(users, d_model)`): of the encoder, at each user's last item.
-            recent_vectors (`torch.FloatTensor` of shape `(users, recent_items, d_model)`, *optional*): of the newest
-                items, newest first; 0 where there are fewer.
-        """
-        query = self.query(states)
-        if self.successor is None or recent_vectors is None:
-            return query
-        return query + self.successor((recent_vectors * self.recency.unsqueeze(1)).sum(1))
+    @property
+    def newest(self) -> int:
+        """How many of the newest items are asked for."""
+        return max(0 if self.successor is None else len(self.recency), 0 if self.mixed is None else len(self.mixed))
 
     def vectors(self, inputs: ItemInputs, embeddings: torch.FloatTensor, items: torch.LongTensor) -> torch.FloatTensor:
         """Returns output vectors `[items, d_model]` in float32.
@@ -100,15 +99,35 @@ class ItemLogits(nn.Module):
             projected = self.projection(directions_of(embeddings[items], self.projection.weight.dtype))
             return (inputs.own_vectors(items) + projected).float()
 
-    def forward(self, query: torch.FloatTensor, vectors: torch.FloatTensor) -> torch.FloatTensor:
+    def forward(
+        self,
+        states: torch.FloatTensor,
+        recent: torch.LongTensor,
+        recent_vectors: torch.FloatTensor,
+        vectors: torch.FloatTensor,
+    ) -> torch.FloatTensor:
         """Returns logits `[items, users]` in float32.
 
         Args:
-            query (`torch.FloatTensor` of shape `(users, d_model)`): see `query_of`.
+            states (`torch.FloatTensor` of shape `(users, d_model)`): of the encoder, at each user's last item.
+            recent (`torch.LongTensor` of shape `(users, newest)`): the newest items, newest first; 0 where there are
+                fewer.
+            recent_vectors (`torch.FloatTensor` of shape `(users, newest, d_model)`): their own vectors; 0 likewise.
             vectors (`torch.FloatTensor` of shape `(items, d_model)`): see `vectors`.
         """
-        with torch.autocast(query.device.type, enabled=False):  # bfloat16 would round away what tells items apart
-            return vectors @ query.float().T
+        query = self.query(states)
+        if self.successor is not None:
+            weighted = recent_vectors[:, : len(self.recency)] * self.recency.unsqueeze(1)
+            query = query + self.successor(weighted.sum(1))
+        if self.mixed is None:
+            return logits_of(query, vectors)
+        shares = self.shares(states).float()  # [users, 1 + mixed]
+        lacks = F.pad(recent[:, : len(self.mixed)] == 0, (1, 0))
+        shares = shares.masked_fill(lacks, -torch.inf).softmax(1).T
+        mixture = shares[0] * logits_of(query, vectors).softmax(0)
+        for place, ask in enumerate(self.mixed):
+            mixture = mixture + shares[1 + place] * logits_of(ask(recent_vectors[:, place]), vectors).softmax(0)
+        return log_of(mixture)
 
     @torch.no_grad()
     def init_weights(self, factor: float) -> None:
@@ -119,6 +138,11 @@ class ItemLogits(nn.Module):
         if self.successor is not None:
             init.eye_(self.successor.weight)
             init.copy_(self.recency, 0.3 * 0.7 ** torch.arange(len(self.recency)))
+        if self.mixed is not None:
+            for ask in self.mixed:
+                init.normal_(ask.weight, std=factor * ask.in_features**-0.5)
+            init.zeros_(self.shares.weight)
+            init.zeros_(self.shares.bias)
 
 
 class ItemEvidence(NodeTerm):
@@ -204,6 +228,12 @@ class ItemEvidence(NodeTerm):
         exponentials = (logits - top).exp().masked_fill(leaf < 0, 0)
         sums = logits.new_zeros(*leaf.shape[:-1], self.catalogue.max_children[level])
         return log_of(sums.scatter_add(-1, way.clamp(min=0), exponentials)) + top
+
+
+def logits_of(query: torch.FloatTensor, vectors: torch.FloatTensor) -> torch.FloatTensor:
+    """Returns products `[items, users]` of output vectors `[items, d_model]` and queries `[users, d_model]`."""
+    with torch.autocast(query.device.type, enabled=False):  # bfloat16 would round away what tells items apart
+        return vectors @ query.float().T
 
 
 def log_of(sums: torch.FloatTensor) -> torch.FloatTensor:

@@ -145,7 +145,13 @@ def test_a_removed_item_can_still_be_a_label_of_constrained_softmax(kinds):
     model.remove_items(torch.tensor([5]))
     output = model(**inputs, labels=labels)
     assert output.loss.isfinite()
-    without = {"constrained_softmax": False, "has_repeat_bias": False, "item_logits": "none", "recent_items": 0}
+    without = {
+        "constrained_softmax": False,
+        "has_repeat_bias": False,
+        "item_logits": "none",
+        "recent_items": 0,
+        "mixed_items": 0,
+    }
     plain = make_model(model.catalogue.item_codes, 4, **kinds | without)
     plain.load_state_dict(model.state_dict(), strict=False)
     unlimited = plain(**inputs, labels=labels).logits

@@ -159,12 +159,17 @@ def naive_logits(model, histories: list[list[int]]) -> torch.Tensor:
     for history in histories:
         inputs = model.catalogue.inputs_from_items(torch.tensor([history]))
         states = model(**inputs).encoder_last_hidden_state
-        query = inner.query.weight @ states[0, -1]
+        query, own = inner.query.weight @ states[0, -1], model.config.item_gain * model.item_inputs.own.weight
         for weight, item in zip(inner.recency, reversed(history)):  # of the newest items
-            query = query + inner.successor.weight @ (
-                weight * model.config.item_gain * model.item_inputs.own.weight[item]
-            )
-        logits = vectors @ query
+            query = query + inner.successor.weight @ (weight * own[item])
+        mixed = [] if inner.mixed is None else zip(inner.mixed, reversed(history))
+        asked = [query, *(ask.weight @ own[item] for ask, item in mixed)]
+        shares = torch.ones(1)
+        if len(asked) > 1:
+            shares = (inner.shares.weight @ states[0, -1] + inner.shares.bias)[: len(asked)].softmax(0)
+        may_come = torch.full((len(vectors),), 0.0).masked_fill(model.catalogue.is_removed[1:], -torch.inf)
+        parts = [share * (vectors @ query + may_come).softmax(0) for share, query in zip(shares, asked)]
+        logits = torch.stack(parts).sum(0).log()
         had = torch.zeros(len(vectors)).index_fill(0, torch.tensor(history) - 1, 1.0)
         rows.append(logits + 10 * inner.repeats * had)
     return torch.stack(rows)
@@ -212,7 +217,7 @@ def test_with_code_logits_of_0_gradients_are_those_of_a_softmax_over_items():
     model(**inputs_of(model), labels=model.catalogue.item_tokens[targets]).loss.backward()
     parts = ("item_inputs.own.weight", "item_inputs.projection.weight", "item_logits.query.weight",
              "item_logits.projection.weight", "item_logits.repeats", "item_logits.successor.weight",
-             "item_logits.recency")  # fmt: skip
+             "item_logits.recency", "item_logits.mixed.1.weight", "item_logits.shares.weight")  # fmt: skip
     found = {name: model.get_parameter(name).grad.clone() for name in parts}
     model.zero_grad()
     loss = torch.nn.functional.cross_entropy(naive_logits(model, HISTORIES), targets - 1) / 3  # per code
@@ -226,8 +231,10 @@ def test_with_code_logits_of_0_gradients_are_those_of_a_softmax_over_items():
 @torch.no_grad()
 def test_with_item_logits_of_0_a_code_counts_by_its_items():
     """The model without them, whose logits gain the logarithm of how many items are below."""
-    model = make_model(random_codes(40, 3, 8), 8, **RECIPE)
-    plain = make_model(random_codes(40, 3, 8), 8, **RECIPE | {"item_logits": "none", "recent_items": 0})
+    model = make_model(random_codes(40, 3, 8), 8, **RECIPE | {"mixed_items": 0})
+    plain = make_model(
+        random_codes(40, 3, 8), 8, **RECIPE | {"item_logits": "none", "recent_items": 0, "mixed_items": 0}
+    )
     plain.load_state_dict(model.state_dict(), strict=False)
     model.item_logits.query.weight.zero_()
     model.item_logits.successor.weight.zero_()
@@ -255,7 +262,7 @@ def test_whatever_the_codes_of_items_are_their_logits_stay():
 
 @torch.no_grad()
 def test_items_that_join_are_scored_by_their_embeddings():
-    model = without_code_logits(**RECIPE)
+    model = without_code_logits(**RECIPE | {"mixed_items": 0})  # in a mixture, each part would make room by itself
     tokenizer = ETEGRecTokenizer.from_item_codes([f"i{row}" for row in range(1, 41)], model.catalogue.item_codes, 8)
     before = by_item(*model.recommend(**inputs_of(model), top_k=40, num_beams=40))
     embeddings = torch.randn(2, 12, generator=torch.Generator().manual_seed(5))

@@ -59,6 +59,9 @@ class RecommenderOptions:
     recent_items: int = field(
         default=10, metadata={"help": "Newest items whose own vectors item logits ask by too; with --item-logits."}
     )
+    mixed_items: int = field(
+        default=2, metadata={"help": "Newest items whose own successors item logits mix in; with --item-logits."}
+    )
     has_repeat_bias: bool = field(
         default=True,
         metadata={"help": "Learn how likely items of the history are to come again; with --constrained-softmax."},
