@@ -12,6 +12,7 @@ from .code_trie import CodeTrie, ItemSets
 from .configuration_etegrec import ETEGRecConfig
 from .item_inputs import ItemInputs, directions_of
 from .node_term import NodeTerm
+from .softmax_mixture import log_softmax_mixture
 
 
 class _KeptVectors(NamedTuple):
@@ -119,15 +120,15 @@ class ItemLogits(nn.Module):
         if self.successor is not None:
             weighted = recent_vectors[:, : len(self.recency)] * self.recency.unsqueeze(1)
             query = query + self.successor(weighted.sum(1))
-        if self.mixed is None:
-            return logits_of(query, vectors)
-        shares = self.shares(states).float()  # [users, 1 + mixed]
-        lacks = F.pad(recent[:, : len(self.mixed)] == 0, (1, 0))
-        shares = shares.masked_fill(lacks, -torch.inf).softmax(1).T
-        mixture = shares[0] * logits_of(query, vectors).softmax(0)
-        for place, ask in enumerate(self.mixed):
-            mixture = mixture + shares[1 + place] * logits_of(ask(recent_vectors[:, place]), vectors).softmax(0)
-        return log_of(mixture)
+        queries = [query]
+        if self.mixed is not None:
+            queries += [ask(recent_vectors[:, place]) for place, ask in enumerate(self.mixed)]
+        with torch.autocast(states.device.type, enabled=False):  # bfloat16 would round away what tells items apart
+            if self.mixed is None:
+                return vectors @ query.float().T
+            lacks = F.pad(recent[:, : len(self.mixed)] == 0, (1, 0))  # [users, 1 + mixed]
+            shares = self.shares(states.to(self.shares.weight.dtype)).float().masked_fill(lacks, -torch.inf).softmax(1)
+            return log_softmax_mixture(torch.stack([asked.float() for asked in queries]), vectors, shares)
 
     @torch.no_grad()
     def init_weights(self, factor: float) -> None:
@@ -162,7 +163,7 @@ class ItemEvidence(NodeTerm):
         self.repeats = 10 * repeats.float()
         leaves = had.nodes[-1].T - len(catalogue.inner_counts)  # [n, users], beyond the last one where there are fewer
         gain = self.repeats * (leaves < catalogue.n_items)
-        self.logits = logits.scatter_add_(0, leaves.clamp(max=catalogue.n_items - 1), gain)
+        self.logits = logits.scatter_add(0, leaves.clamp(max=catalogue.n_items - 1), gain)
 
     def __call__(self, child: torch.LongTensor, level: int) -> torch.FloatTensor:
         """Returns the numbers of child nodes `[users, n, m]` of nodes of `level`."""
@@ -228,12 +229,6 @@ class ItemEvidence(NodeTerm):
         exponentials = (logits - top).exp().masked_fill(leaf < 0, 0)
         sums = logits.new_zeros(*leaf.shape[:-1], self.catalogue.max_children[level])
         return log_of(sums.scatter_add(-1, way.clamp(min=0), exponentials)) + top
-
-
-def logits_of(query: torch.FloatTensor, vectors: torch.FloatTensor) -> torch.FloatTensor:
-    """Returns products `[items, users]` of output vectors `[items, d_model]` and queries `[users, d_model]`."""
-    with torch.autocast(query.device.type, enabled=False):  # bfloat16 would round away what tells items apart
-        return vectors @ query.float().T
 
 
 def log_of(sums: torch.FloatTensor) -> torch.FloatTensor:

@@ -35,6 +35,7 @@ CODE = {
     "node_term.py",
     "recency_bias.py",
     "repeat_bias.py",
+    "softmax_mixture.py",
     "search.py",
     "target_decoder.py",
     "item_transitions.py",
