@@ -40,8 +40,8 @@ class QuickstartArguments:
     )
     n_users: int = field(default=5000, metadata={"help": "Users of the made-up data."})
     n_items: int = field(default=240, metadata={"help": "Items of the made-up data."})
-    epochs: int = field(default=8, metadata={"help": "Alternating epochs."})
-    finetune_epochs: int = field(default=6, metadata={"help": "Finetuning epochs."})
+    epochs: int = field(default=4, metadata={"help": "Alternating epochs."})
+    finetune_epochs: int = field(default=4, metadata={"help": "Finetuning epochs."})
     seed: int = field(default=0, metadata={"help": "Seed of data and training."})
 
 

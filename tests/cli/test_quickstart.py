@@ -9,7 +9,7 @@ from etegrec_hf.cli.main import main
 @pytest.mark.slow
 def test_quickstart_reaches_most_of_the_known_optimum(tmp_path):
     """A smaller setting of `etegrec quickstart`: above both baselines and near what can be reached at all."""
-    wanted = ["--n-users", "2000", "--n-items", "300", "--epochs", "4", "--finetune-epochs", "6"]
+    wanted = ["--n-users", "2500", "--n-items", "160", "--epochs", "2", "--finetune-epochs", "5"]
     assert main(["quickstart", "--output-dir", str(tmp_path / "run"), *wanted]) == 0
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     reached = metrics["test"]["recall@10"]
