@@ -8,6 +8,7 @@ from tiny_models import RECIPE, make_model, random_codes
 
 from etegrec_hf import ETEGRecTokenizer
 from etegrec_hf.models.code_trie import CodeTrie, ItemSets
+from etegrec_hf.models.histories import newest_items, newest_items_before
 from etegrec_hf.models.item_logits import ItemEvidence
 
 CODES = st.integers(2, 4).flatmap(
@@ -372,3 +373,11 @@ def test_candidates_are_scored_without_dropout_in_training_too():
     labels = model.catalogue.item_tokens[[3, 5, 12]]
     of_targets = [model.train()(**inputs, encoder_outputs=(states,), labels=labels).item_loss for _ in range(2)]
     assert of_targets[0] != of_targets[1]
+
+
+def test_the_newest_items_of_histories_padded_anywhere():
+    items = torch.tensor([[3, 0, 5, 0, 4], [0, 0, 0, 0, 7], [1, 2, 3, 4, 5], [0, 0, 0, 0, 0]])
+    assert newest_items(items, 3).tolist() == [[4, 5, 3], [7, 0, 0], [5, 4, 3], [0, 0, 0]]
+    assert newest_items(items, 0).shape == (4, 0)
+    before = newest_items_before(torch.tensor([[8, 9, 6], [7, 0, 0]]), torch.tensor([[1, 3], [1, 0]]), 2)
+    assert before.tolist() == [[[8, 0], [6, 9]], [[7, 0], [0, 0]]]
