@@ -57,7 +57,8 @@ def test_losses_and_gradients_are_those_of_prefix_by_prefix(prepared, tmp_path, 
         gradients = {name: weight.grad for name, weight in trainer.model.named_parameters()}
         found.append((parts, {name: gradient for name, gradient in gradients.items() if gradient is not None}))
     (parts, gradients), (expected_parts, expected) = found
-    assert parts.keys() == {"loss_sia", "loss_psa"} | {"loss_vq" if phase == "tokenizer" else "loss_code"}
+    of_recommender = {"loss_code", "loss_item"} if kind else {"loss_code"}
+    assert parts.keys() == {"loss_sia", "loss_psa"} | ({"loss_vq"} if phase == "tokenizer" else of_recommender)
     assert parts == pytest.approx(expected_parts, rel=1e-5)
     assert gradients.keys() == expected.keys()
     assert any(gradient.abs().max() > 1e-4 for gradient in expected.values())
