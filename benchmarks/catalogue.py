@@ -111,7 +111,7 @@ def tokenize(folder: Path) -> None:
 def alternate(folder: Path) -> None:
     train(
         TrainArguments(str(folder / "data"), str(folder / "tokenizer"), map_embeddings=True),
-        RecommenderOptions(reads_items=False, item_logits="none", recent_items=0, mixed_items=0),
+        RecommenderOptions(reads_items=False, item_logits="none", recent_items=0),
         ETEGRecTrainingArguments(
             str(folder / "model"),
             num_train_epochs=2,

@@ -45,7 +45,6 @@ class ImportedOptions(RecommenderOptions):
     item_gain: float = 1.0
     item_logits: str = "none"
     recent_items: int = 0
-    mixed_items: int = 0
 
 
 def run(argv: list[str]) -> None:

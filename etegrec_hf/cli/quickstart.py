@@ -92,6 +92,7 @@ def quickstart(arguments: QuickstartArguments) -> dict:
             d_kv=16,
             dropout_rate=0.2,
             decoder_dropout_rate=0.1,
+            mixed_items=2,
         ),
         ETEGRecTrainingArguments(
             alternating, num_train_epochs=arguments.epochs, warm_epochs=2, learning_rate=2e-3, **training

@@ -195,7 +195,7 @@ def test_mapped_embeddings_give_the_same_models(runs, tmp_path):
     call(*tokenizer, "--num-train-epochs", 3, *TINY)
     weights = [(folder / "tokenizer/model.safetensors").read_bytes() for folder in (tmp_path, runs)]
     assert weights[0] == weights[1]
-    codes_alone = ["--reads-items", "false", "--item-logits", "none", "--recent-items", 0, "--mixed-items", 0]
+    codes_alone = ["--reads-items", "false", "--item-logits", "none", "--recent-items", 0]
     options = ["--tokenizer", tmp_path / "tokenizer", *SIZES, *codes_alone, "--num-train-epochs", 2, "--num-beams", 10,
                *TINY]  # fmt: skip
     call("train", "--data", data, *options, "--output-dir", tmp_path / "in_memory")

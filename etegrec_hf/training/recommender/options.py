@@ -60,7 +60,7 @@ class RecommenderOptions:
         default=10, metadata={"help": "Newest items whose own vectors item logits ask by too; with --item-logits."}
     )
     mixed_items: int = field(
-        default=2, metadata={"help": "Newest items whose own successors item logits mix in; with --item-logits."}
+        default=0, metadata={"help": "Newest items whose own successors item logits mix in; with --item-logits."}
     )
     has_repeat_bias: bool = field(
         default=True,
