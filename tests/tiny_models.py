@@ -4,7 +4,7 @@ import torch
 
 from etegrec_hf import ETEGRecConfig, ETEGRecForConditionalGeneration
 
-# All that the recommended model has and the paper's hasn't
+# All options that the paper's model hasn't, the mixture too
 RECIPE = {
     "encoder_attention": "causal",
     "encoder_input": "items",
