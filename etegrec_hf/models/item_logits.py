@@ -76,11 +76,15 @@ class ItemLogits(nn.Module):
         """How many of the newest items are asked for."""
         return max(0 if self.successor is None else len(self.recency), 0 if self.mixed is None else len(self.mixed))
 
+    def train(self, mode: bool = True) -> "ItemLogits":
+        self._kept = None  # a fused optimizer changes weights without counting it
+        return super().train(mode)
+
     def vectors(self, inputs: ItemInputs, embeddings: torch.FloatTensor, items: torch.LongTensor) -> torch.FloatTensor:
         """Returns output vectors `[items, d_model]` in float32.
 
-        Where no gradient is asked for, they are kept until one of the tensors that they are made of changes: a search
-        for one user would otherwise spend most of its time on them.
+        Where no gradient is asked for, they are kept until one of the tensors that they are made of changes, or the
+        model is set to train or to evaluate: a search for one user would otherwise spend most of its time on them.
 
         Args:
             inputs ([`ItemInputs`]): with the vectors of items' own.

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from recommender_runs import make_trainer, sides, unchanged
-from tiny_models import make_model, random_codes, random_histories
+from tiny_models import RECIPE, make_model, random_codes, random_histories
 
 from etegrec_hf import ETEGRecForConditionalGeneration, ETEGRecTokenizer, ETEGRecTrainer, ETEGRecTrainingArguments
 from etegrec_hf.data.sequences import SequenceDataset
@@ -325,6 +325,21 @@ def test_a_part_of_weight_zero_is_not_computed(prepared, tmp_path, phase, monkey
         monkeypatch.undo()
         trainer.compute_loss(trainer.model, batch)
         assert set(trainer._parts) == {"loss_code"}
+
+
+def test_evaluation_while_training_is_of_the_weights_that_are_saved(prepared, tmp_path):
+    trainer = make_trainer(
+        prepared, tmp_path, sizes=RECIPE, learning_rate=1e-2, num_train_epochs=8, load_best_model_at_end=False
+    )
+    trainer.train()
+    logged = [entry for entry in trainer.state.log_history if "eval_ndcg@10" in entry]
+    trainer.save_model()
+    trainer.model.load_state_dict(ETEGRecForConditionalGeneration.from_pretrained(tmp_path).state_dict())
+    metrics = trainer.evaluate()
+    assert len(logged) == 4
+    assert logged[-1]["eval_ndcg@10"] != logged[0]["eval_ndcg@10"]
+    for name in ("eval_ndcg@10", "eval_recall@10"):
+        assert logged[-1][name] == pytest.approx(metrics[name])
 
 
 def test_evaluation_ranks_what_recommend_returns(prepared, tmp_path):
