@@ -47,8 +47,7 @@ def make_model(codes: torch.Tensor, codebook_size: int, seed: int = 0, **config)
     if model.item_logits is not None:
         torch.nn.init.normal_(model.item_logits.query.weight, std=0.2)
         torch.nn.init.normal_(model.item_logits.repeats, std=0.1)
-    if model.config.recent_items:
-        torch.nn.init.normal_(model.item_logits.successor.weight, std=0.2)
+        torch.nn.init.normal_(model.item_logits.projection.weight, std=0.3)
     if model.config.mixed_items:
         torch.nn.init.normal_(model.item_logits.shares.weight, std=0.2)
     return model

@@ -213,8 +213,11 @@ def _terms(
     if model.repeat_bias is not None:
         terms.append(RepeatBias(trie, had, model.repeat_bias))
     if model.item_logits is not None:
-        vectors = model.item_logits.vectors(model.item_inputs, model.catalogue.semantic_embedding, trie.leaf_items)
-        recent_vectors = model.item_inputs.own_vectors(recent) * (recent > 0).unsqueeze(-1)
+        known = model.item_inputs, model.catalogue.semantic_embedding
+        vectors, recent_vectors = (
+            model.item_logits.vectors(*known, trie.leaf_items),
+            model.item_logits.vectors_of(*known, recent),
+        )
         if dropout:  # the same numbers of all of a user's items
             recent_vectors = recent_vectors * F.dropout(torch.ones_like(recent_vectors[:, :1]), dropout)
         logits = model.item_logits(last_states, recent, recent_vectors, vectors)

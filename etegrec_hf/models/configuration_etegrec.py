@@ -71,11 +71,12 @@ class ETEGRecConfig(PreTrainedConfig):
         item_gain (`float`, *optional*, defaults to 1.0): what the stored vectors of items are multiplied by where they
             are read. They start at `1 / item_gain` in effect, so that with 10 they are small at first and move ten
             times as far per update.
-        item_logits (`str`, *optional*, defaults to `"none"`): whether the encoder's state at the last item scores
-            whole items too. With `"exact"` the logit of a code gains the log-sum-exp of the logits of all items to
-            which it leads, see [`ItemLogits`]; with `constrained_softmax` and `reads_items`.
-        recent_items (`int`, *optional*, defaults to 0): how many of the newest items' own vectors the item logits ask
-            by, beside the encoder's state; with `item_logits`.
+        item_logits (`str`, *optional*, defaults to `"none"`): whether whole items are scored too, by the encoder's
+            state at the last item, or by `recent_items`. With `"exact"` the logit of a code gains the log-sum-exp of
+            the logits of all items to which it leads, see [`ItemLogits`]; with `constrained_softmax` and
+            `reads_items`.
+        recent_items (`int`, *optional*, defaults to 0): by how many of the newest items' vectors the item logits ask,
+            instead of by the encoder's state; with `item_logits`.
         mixed_items (`int`, *optional*, defaults to 0): how many of the newest items have a distribution of their own
             over what follows them, which the item logits mix in; with `item_logits`.
         num_transitions (`int`, *optional*, defaults to 0): how many of the items that came next to each item in

@@ -30,7 +30,8 @@ class ItemInputs(nn.Module):
 
         Embeddings count by direction alone; 0, padding, has none.
         """
-        vectors = self.own_vectors(items) + self.projection(directions_of(embeddings, self.projection.weight.dtype))
+        numbers = directions_of(embeddings, self.projection.weight.dtype) * embeddings.shape[-1] ** 0.5
+        vectors = self.own_vectors(items) + self.projection(numbers)
         return vectors * (items > 0).unsqueeze(-1)
 
     def own_vectors(self, items: torch.LongTensor) -> torch.FloatTensor:
@@ -53,6 +54,6 @@ class ItemInputs(nn.Module):
 
 
 def directions_of(embeddings: torch.FloatTensor, dtype: torch.dtype) -> torch.FloatTensor:
-    """Semantic embeddings `[*, input_size]` as far as they count: by direction alone, each number about 1 in size."""
+    """Semantic embeddings `[*, input_size]` as far as they count: by direction alone, of length 1; 0 has none."""
     smallest = max(1e-12, torch.finfo(embeddings.dtype).tiny)  # float16 would round 1e-12 to 0, and padding to NaN
-    return (F.normalize(embeddings, dim=-1, eps=smallest) * embeddings.shape[-1] ** 0.5).to(dtype)
+    return F.normalize(embeddings, dim=-1, eps=smallest).to(dtype)

@@ -38,14 +38,15 @@ def _versions(tensors: tuple[torch.Tensor, ...]) -> tuple[int, ...]:
 
 
 class ItemLogits(nn.Module):
-    """Scores all items by the encoder's state at the last item.
+    """Scores all items by what the newest ones of a history ask for, or by the encoder's state at the last one.
 
     Evidence for one item, as "this came after that", gets lost among the items that share its first code. So each item
-    has an output vector too: the one of its own that the encoder reads, and another projection of its semantic
-    embedding. An item that joins later is scored by the latter alone.
+    has a vector too: the one of its own that the encoder reads, and another projection of its semantic embedding. An
+    item that joins later is known by the latter alone.
 
-    What is asked for is the state, projected, and with `recent_items` also the sum of what the newest items' own
-    vectors ask for. With `mixed_items` each of the newest items also has a distribution of its own over what follows
+    What is asked for is a projection of the weighted sum of the vectors of the `recent_items` newest items, or without
+    them of the state. The state knows more, and remembers training sequences by it; vectors alone have to tell what
+    follows what. With `mixed_items` each of the newest items also has a distribution of its own over what follows
     it, and the state says how they are mixed. A sum of logits can say "and"; only a mixture can say "or": what follows
     this item, or what follows that one, or what is like both.
 
@@ -63,10 +64,8 @@ class ItemLogits(nn.Module):
         self.projection = nn.Linear(config.rqvae_config.input_size, width, bias=False)
         self.repeats = nn.Parameter(torch.zeros(1))  # a tenth of what logits of items of the history gain
         self._kept: _KeptVectors | None = None
-        self.successor = self.mixed = None
-        if config.recent_items:
-            self.successor = nn.Linear(width, width, bias=False)
-            self.recency = nn.Parameter(torch.zeros(config.recent_items))
+        self.recency = nn.Parameter(torch.zeros(config.recent_items)) if config.recent_items else None
+        self.mixed = None
         if config.mixed_items:
             self.mixed = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(config.mixed_items))
             self.shares = nn.Linear(width, 1 + config.mixed_items)
@@ -74,14 +73,14 @@ class ItemLogits(nn.Module):
     @property
     def newest(self) -> int:
         """How many of the newest items are asked for."""
-        return max(0 if self.successor is None else len(self.recency), 0 if self.mixed is None else len(self.mixed))
+        return max(0 if part is None else len(part) for part in (self.recency, self.mixed))
 
     def train(self, mode: bool = True) -> "ItemLogits":
         self._kept = None  # a fused optimizer changes weights without counting it
         return super().train(mode)
 
     def vectors(self, inputs: ItemInputs, embeddings: torch.FloatTensor, items: torch.LongTensor) -> torch.FloatTensor:
-        """Returns output vectors `[items, d_model]` in float32.
+        """Returns the vectors `[items, d_model]` in float32.
 
         Where no gradient is asked for, they are kept until one of the tensors that they are made of changes, or the
         model is set to train or to evaluate: a search for one user would otherwise spend most of its time on them.
@@ -93,16 +92,20 @@ class ItemLogits(nn.Module):
         """
         sources = (*inputs.own.parameters(), *self.projection.parameters(), embeddings, items)
         if torch.is_grad_enabled() or any(source.is_inference() for source in sources):  # which don't count changes
-            return self._made_vectors(inputs, embeddings, items)
+            return self.vectors_of(inputs, embeddings, items)
         if self._kept is None or not self._kept.is_of(sources):
-            self._kept = _KeptVectors.of(sources, self._made_vectors(inputs, embeddings, items))
+            self._kept = _KeptVectors.of(sources, self.vectors_of(inputs, embeddings, items))
         return self._kept.vectors
 
-    def _made_vectors(self, inputs: ItemInputs, embeddings, items) -> torch.FloatTensor:
+    def vectors_of(
+        self, inputs: ItemInputs, embeddings: torch.FloatTensor, items: torch.LongTensor
+    ) -> torch.FloatTensor:
+        """Returns vectors `[*, d_model]` in float32 of item indices `[*]`, 0 for 0; arguments are as in `vectors`."""
         items = items.long()
         with torch.autocast(embeddings.device.type, enabled=False):
+            # directions of length 1, so that an update moves what they say about as far as own vectors
             projected = self.projection(directions_of(embeddings[items], self.projection.weight.dtype))
-            return (inputs.own_vectors(items) + projected).float()
+            return ((inputs.own_vectors(items) + projected) * (items > 0).unsqueeze(-1)).float()
 
     def forward(
         self,
@@ -117,32 +120,30 @@ class ItemLogits(nn.Module):
             states (`torch.FloatTensor` of shape `(users, d_model)`): of the encoder, at each user's last item.
             recent (`torch.LongTensor` of shape `(users, newest)`): the newest items, newest first; 0 where there are
                 fewer.
-            recent_vectors (`torch.FloatTensor` of shape `(users, newest, d_model)`): their own vectors; 0 likewise.
+            recent_vectors (`torch.FloatTensor` of shape `(users, newest, d_model)`): their vectors; 0 likewise.
             vectors (`torch.FloatTensor` of shape `(items, d_model)`): see `vectors`.
         """
-        query = self.query(states)
-        if self.successor is not None:
-            weighted = recent_vectors[:, : len(self.recency)] * self.recency.unsqueeze(1)
-            query = query + self.successor(weighted.sum(1))
-        queries = [query]
+        asking, recent_vectors = states, recent_vectors.to(self.query.weight.dtype)
+        if self.recency is not None:
+            asking = (recent_vectors[:, : len(self.recency)] * self.recency.unsqueeze(1)).sum(1)
+        queries = [self.query(asking)]
         if self.mixed is not None:
             queries += [ask(recent_vectors[:, place]) for place, ask in enumerate(self.mixed)]
         with torch.autocast(states.device.type, enabled=False):  # bfloat16 would round away what tells items apart
             if self.mixed is None:
-                return vectors @ query.float().T
+                return vectors @ queries[0].float().T
             lacks = F.pad(recent[:, : len(self.mixed)] == 0, (1, 0))  # [users, 1 + mixed]
             shares = self.shares(states.to(self.shares.weight.dtype)).float().masked_fill(lacks, -torch.inf).softmax(1)
             return log_softmax_mixture(torch.stack([asked.float() for asked in queries]), vectors, shares)
 
     @torch.no_grad()
     def init_weights(self, factor: float) -> None:
-        """Lets the state itself be the query at first, and embeddings count as little as own vectors."""
+        """Lets what asks be the query itself at first, and embeddings count less than own vectors."""
         init.eye_(self.query.weight)
-        init.normal_(self.projection.weight, std=0.1 * factor * self.projection.in_features**-0.5)
+        init.normal_(self.projection.weight, std=0.02 * factor)
         init.zeros_(self.repeats)
-        if self.successor is not None:
-            init.eye_(self.successor.weight)
-            init.copy_(self.recency, 0.3 * 0.7 ** torch.arange(len(self.recency)))
+        if self.recency is not None:
+            init.copy_(self.recency, 0.7 ** torch.arange(len(self.recency)))
         if self.mixed is not None:
             for ask in self.mixed:
                 init.normal_(ask.weight, std=factor * ask.in_features**-0.5)
@@ -164,7 +165,7 @@ class ItemEvidence(NodeTerm):
 
     def __init__(self, catalogue: CodeTrie, logits: torch.FloatTensor, had: ItemSets, repeats: torch.FloatTensor):
         self.catalogue, self.had, self.n_users = catalogue, had, logits.shape[1]
-        self.repeats = 10 * repeats.float()
+        self.repeats, self.plain = 10 * repeats.float(), logits
         leaves = had.nodes[-1].T - len(catalogue.inner_counts)  # [n, users], beyond the last one where there are fewer
         gain = self.repeats * (leaves < catalogue.n_items)
         self.logits = logits.scatter_add(0, leaves.clamp(max=catalogue.n_items - 1), gain)
@@ -175,14 +176,17 @@ class ItemEvidence(NodeTerm):
         if level == 0:
             return self._placed(self._of_root.expand(*node.shape, -1), node, child)
         leaf, way = self.catalogue.leaves_below(node, level)
-        return self._placed(self._summed(self._of_leaves(leaf), leaf, way, level), node, child)
+        return self._placed(self._summed(_of_leaves(self.logits, leaf), leaf, way, level), node, child)
 
     def along(self, children: list[torch.LongTensor]) -> list[torch.FloatTensor]:
         """Returns the numbers of the children of each node on the way to one item, as [`NodeTerm.along`] says."""
         nodes = [self._parent(child) for child in children]
         numbers = [self._placed(self._of_root.expand(*nodes[0].shape, -1), nodes[0], children[0])]
         below, _ = self.catalogue.leaves_below(nodes[1], 1)
-        logits, first = self._of_leaves(below), below[..., :1]  # whatever follows the first code is among these
+        logits, first = (
+            _of_leaves(self.logits, below),
+            below[..., :1],
+        )  # whatever follows the first code is among these
         for level in range(1, len(children)):
             leaf, way = self.catalogue.leaves_below(nodes[level], level)
             chosen = logits.gather(-1, (leaf - first).clamp(min=0))
@@ -194,9 +198,13 @@ class ItemEvidence(NodeTerm):
         return self.repeats * self.had.contain(leaves, self.catalogue.layout.code_length - 1)
 
     def log_p(self, leaves: torch.LongTensor) -> torch.FloatTensor:
-        """Returns log-probabilities `[users, n]` of items, given their nodes, by the item logits alone."""
+        """Returns log-probabilities `[users, n]` of items, given their nodes, by the item logits alone.
+
+        Items of the history gain nothing here. An item is most like itself, and vectors have to learn that something
+        else follows it; the bias would spare them that, and they'd tell items apart less well.
+        """
         leaf = (leaves - len(self.catalogue.inner_counts)).clamp(min=0)
-        return self._of_leaves(leaf) - self._of_root.logsumexp(-1)
+        return _of_leaves(self.plain, leaf) - self.plain.logsumexp(0).unsqueeze(1)
 
     def _parent(self, child: torch.LongTensor) -> torch.LongTensor:
         """The node `[users, n]` whose children `[users, n, m]` are; -1 where there are none."""
@@ -220,10 +228,6 @@ class ItemEvidence(NodeTerm):
         sums = sums.index_add(0, way, (self.logits - top).exp_())
         return (log_of(sums) + top).T.unsqueeze(1)
 
-    def _of_leaves(self, leaf: torch.LongTensor) -> torch.FloatTensor:
-        """The logits of leaves `[users, n, items]`; any for -1."""
-        return self.logits.gather(0, leaf.clamp(min=0).flatten(1).T).T.reshape(leaf.shape)
-
     def _summed(
         self, logits: torch.FloatTensor, leaf: torch.LongTensor, way: torch.LongTensor, level: int
     ) -> torch.FloatTensor:
@@ -233,6 +237,11 @@ class ItemEvidence(NodeTerm):
         exponentials = (logits - top).exp().masked_fill(leaf < 0, 0)
         sums = logits.new_zeros(*leaf.shape[:-1], self.catalogue.max_children[level])
         return log_of(sums.scatter_add(-1, way.clamp(min=0), exponentials)) + top
+
+
+def _of_leaves(logits: torch.FloatTensor, leaf: torch.LongTensor) -> torch.FloatTensor:
+    """Of logits `[items, users]` those of leaves `[users, *]`; any for -1."""
+    return logits.gather(0, leaf.clamp(min=0).flatten(1).T).T.reshape(leaf.shape)
 
 
 def log_of(sums: torch.FloatTensor) -> torch.FloatTensor:

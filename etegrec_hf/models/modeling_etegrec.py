@@ -45,8 +45,9 @@ class ETEGRecOutput(ModelOutput):
 
     Args:
         loss (`torch.FloatTensor` of shape `()`): code loss, in nats per code, given `labels` or `sequence_labels`.
-        item_loss (`torch.FloatTensor` of shape `()`): cross-entropy of the item logits alone over all items, in nats
-            per code of an item; given `sequence_labels`, or `labels`, and item logits.
+        item_loss (`torch.FloatTensor` of shape `()`): cross-entropy of the item logits alone over all items, without
+            what those of the history gain, in nats per code of an item; given `sequence_labels`, or `labels`, and item
+            logits.
         logits (`torch.FloatTensor`): given `labels` `(batch, code_length, codebook_size)`, each position scored
             against its own level's codes; given `candidates` or `sequence_labels`
             `(batch, candidates or targets, code_length, codebook_size)`; else `(batch, decoded, vocab_size)`, as

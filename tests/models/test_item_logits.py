@@ -139,6 +139,7 @@ KINDS = {
     "recipe": RECIPE,
     "codes": RECIPE | {"encoder_input": "codes"},
     "bidirectional": RECIPE | {"encoder_attention": "bidirectional"},
+    "by the state": RECIPE | {"recent_items": 0, "mixed_items": 0},
 }
 
 
@@ -151,20 +152,20 @@ def without_code_logits(seed: int = 0, **kind):
     return model
 
 
-def naive_logits(model, histories: list[list[int]]) -> torch.Tensor:
-    """Item logits `[users, n_items]` by the formula; of items of the history too."""
+def naive_logits(model, histories: list[list[int]], repeats: bool = True) -> torch.Tensor:
+    """Item logits `[users, n_items]` by the formula, with what items of the history gain if `repeats`."""
     inner, rows = model.item_logits, []
     embeddings = model.catalogue.semantic_embedding[1:]
-    directions = embeddings / embeddings.norm(dim=1, keepdim=True).clamp(min=1e-9) * embeddings.shape[1] ** 0.5
+    directions = embeddings / embeddings.norm(dim=1, keepdim=True).clamp(min=1e-9)
     vectors = model.config.item_gain * model.item_inputs.own.weight[1:] + directions @ inner.projection.weight.T
     for history in histories:
         inputs = model.catalogue.inputs_from_items(torch.tensor([history]))
         states = model(**inputs).encoder_last_hidden_state
-        query, own = inner.query.weight @ states[0, -1], model.config.item_gain * model.item_inputs.own.weight
-        for weight, item in zip(inner.recency, reversed(history)):  # of the newest items
-            query = query + inner.successor.weight @ (weight * own[item])
+        asking = states[0, -1]
+        if inner.recency is not None:  # the newest items instead
+            asking = sum(weight * vectors[item - 1] for weight, item in zip(inner.recency, reversed(history)))
         mixed = [] if inner.mixed is None else zip(inner.mixed, reversed(history))
-        asked = [query, *(ask.weight @ own[item] for ask, item in mixed)]
+        asked = [inner.query.weight @ asking, *(ask.weight @ vectors[item - 1] for ask, item in mixed)]
         shares = torch.ones(1)
         if len(asked) > 1:
             shares = (inner.shares.weight @ states[0, -1] + inner.shares.bias)[: len(asked)].softmax(0)
@@ -172,7 +173,7 @@ def naive_logits(model, histories: list[list[int]]) -> torch.Tensor:
         parts = [share * (vectors @ query + may_come).softmax(0) for share, query in zip(shares, asked)]
         logits = torch.stack(parts).sum(0).log()
         had = torch.zeros(len(vectors)).index_fill(0, torch.tensor(history) - 1, 1.0)
-        rows.append(logits + 10 * inner.repeats * had)
+        rows.append(logits + 10 * inner.repeats * had * repeats)
     return torch.stack(rows)
 
 
@@ -217,7 +218,7 @@ def test_with_code_logits_of_0_gradients_are_those_of_a_softmax_over_items():
     targets = torch.tensor([3, 5, 12])  # the first is of its history
     model(**inputs_of(model), labels=model.catalogue.item_tokens[targets]).loss.backward()
     parts = ("item_inputs.own.weight", "item_inputs.projection.weight", "item_logits.query.weight",
-             "item_logits.projection.weight", "item_logits.repeats", "item_logits.successor.weight",
+             "item_logits.projection.weight", "item_logits.repeats",
              "item_logits.recency", "item_logits.mixed.1.weight", "item_logits.shares.weight")  # fmt: skip
     found = {name: model.get_parameter(name).grad.clone() for name in parts}
     model.zero_grad()
@@ -238,7 +239,6 @@ def test_with_item_logits_of_0_a_code_counts_by_its_items():
     )
     plain.load_state_dict(model.state_dict(), strict=False)
     model.item_logits.query.weight.zero_()
-    model.item_logits.successor.weight.zero_()
     model.item_logits.repeats.zero_()
     labels = model.catalogue.item_tokens[[3, 5, 12]]
     gained = model(**inputs_of(model), labels=labels).logits - plain(**inputs_of(plain), labels=labels).logits
@@ -250,6 +250,23 @@ def test_with_item_logits_of_0_a_code_counts_by_its_items():
                 count = (codes[:, : level + 1] == prefix).all(1).sum()
                 expected = count.float().log() if count else torch.tensor(0.0)  # where nothing is, nothing is gained
                 torch.testing.assert_close(gained[user, level, code], expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_the_item_loss_lets_items_of_the_history_compete(kind):
+    """It is that of a softmax over all items, without what the history's items gain, and without code logits."""
+    model = make_model(random_codes(40, 3, 8), 8, **KINDS[kind])
+    model.remove_items(torch.tensor([6, 12]))
+    targets = torch.tensor([3, 5, 13])
+    found = model(**inputs_of(model), labels=model.catalogue.item_tokens[targets]).item_loss
+    logits = naive_logits(model, HISTORIES, repeats=False)
+    logits[:, [5, 11]] = -torch.inf
+    torch.testing.assert_close(found, torch.nn.functional.cross_entropy(logits, targets - 1) / 3, atol=1e-5, rtol=0)
+    model.item_logits.repeats.add_(1)
+    again = model(**inputs_of(model), labels=model.catalogue.item_tokens[targets])
+    assert again.item_loss == found
+    assert (again.loss - found).abs() > 0.01
 
 
 @torch.no_grad()

@@ -143,7 +143,7 @@ def check_start(model) -> None:
     in_effect = model.item_inputs.own_vectors(torch.arange(1, 401)).std().item()
     assert in_effect == pytest.approx(0.1, rel=0.1), "1 / item_gain"
     assert model.item_inputs.projection.weight.std().item() == pytest.approx(12**-0.5, rel=0.2)
-    assert model.item_logits.projection.weight.std().item() == pytest.approx(0.1 * 12**-0.5, rel=0.2)
+    assert model.item_logits.projection.weight.std().item() == pytest.approx(0.02, rel=0.2)
 
 
 def test_how_it_starts():

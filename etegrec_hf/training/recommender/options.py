@@ -57,7 +57,10 @@ class RecommenderOptions:
         },
     )
     recent_items: int = field(
-        default=10, metadata={"help": "Newest items whose own vectors item logits ask by too; with --item-logits."}
+        default=10,
+        metadata={
+            "help": "Newest items by whose vectors item logits ask, or 0: by the encoder's state; with --item-logits."
+        },
     )
     mixed_items: int = field(
         default=0, metadata={"help": "Newest items whose own successors item logits mix in; with --item-logits."}
