@@ -82,8 +82,8 @@ class ItemLogits(nn.Module):
     def vectors(self, inputs: ItemInputs, embeddings: torch.FloatTensor, items: torch.LongTensor) -> torch.FloatTensor:
         """Returns the vectors `[items, d_model]` in float32.
 
-        Where no gradient is asked for, they are kept until one of the tensors that they are made of changes, or the
-        model is set to train or to evaluate: a search for one user would otherwise spend most of its time on them.
+        Of a model that is set to evaluate they are kept, where no gradient is asked for, until one of the tensors that
+        they are made of changes: a search for one user would otherwise spend most of its time on them.
 
         Args:
             inputs ([`ItemInputs`]): with the vectors of items' own.
@@ -91,7 +91,8 @@ class ItemLogits(nn.Module):
             items (`torch.LongTensor` of shape `(items,)`): item indices.
         """
         sources = (*inputs.own.parameters(), *self.projection.parameters(), embeddings, items)
-        if torch.is_grad_enabled() or any(source.is_inference() for source in sources):  # which don't count changes
+        keeps = not (self.training or torch.is_grad_enabled())
+        if not keeps or any(source.is_inference() for source in sources):  # which don't count changes
             return self.vectors_of(inputs, embeddings, items)
         if self._kept is None or not self._kept.is_of(sources):
             self._kept = _KeptVectors.of(sources, self.vectors_of(inputs, embeddings, items))
