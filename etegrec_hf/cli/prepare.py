@@ -50,6 +50,10 @@ class PrepareArguments:
         default=None,
         metadata={"help": "File of the items' texts: .csv, .tsv, .jsonl or .parquet; for Amazon its metadata."},
     )
+    separator: str | None = field(
+        default=None,
+        metadata={"help": "Between cells: one character or 'tab'; by default the one that finds the id columns."},
+    )
     max_malformed: float = field(
         default=SourceOptions.max_malformed, metadata={"help": "Largest share of rows that may be unreadable."}
     )
@@ -66,7 +70,7 @@ def run(argv: list[str]) -> None:
     args, printed = parse("prepare", argv, PrepareArguments, PrintArguments, examples=EXAMPLES)
     with printed.apart():
         statistics = prepare_dataset(args)
-    malformed = statistics.pop("malformed")
+    malformed, notes = statistics.pop("malformed"), statistics.pop("notes")
     printed.show(statistics, lambda: print_figures(args.output_dir, statistics))
     if args.format not in ("letter", "etegrec") and statistics["order"] == ROW_ORDER:
         print(
@@ -75,7 +79,10 @@ def run(argv: list[str]) -> None:
         )
     for note in malformed:
         print(f"note: left out: {note}", file=sys.stderr)
-    if statistics["items_without_texts"] == statistics["items"]:  # a log without texts needs no note
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    no_texts = statistics["items_without_texts"] == statistics["items"]
+    if no_texts and (notes or "items_in_file_of_texts" not in statistics):  # a log without texts needs no note
         statistics |= {"items_without_texts": 0, "items_without_title": 0}
     for name, remedy in NOTES.items():
         if statistics.get(name):

@@ -94,7 +94,9 @@ def number_ids(values) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         `np.ndarray` of `str` and shape `(n_ids,)`, and `np.ndarray` of `int64` and shape `(rows,)`.
     """
-    column = values if isinstance(values, (pa.Array, pa.ChunkedArray)) else pa.array(np.asarray(values).astype(str))
+    column = (
+        values if isinstance(values, (pa.Array, pa.ChunkedArray)) else pa.array(list(map(str, values)), pa.string())
+    )
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     # after encoding: texts of more than 2 GB can't be combined, and dictionaries of several chunks become one
     encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
@@ -159,7 +161,10 @@ def k_core(interactions: Interactions, min_count: int, min_length: int = 1) -> I
         of_item = np.bincount(interactions.items, minlength=1)
         kept = (of_user[interactions.users] >= of_users) & (of_item[interactions.items] >= min_count)
         if kept.all():
-            return interactions
+            # users may have no interaction at all, and items none
+            n_users, n_items = np.count_nonzero(of_user), np.count_nonzero(of_item)
+            whole = (n_users, n_items) == (len(interactions.user_ids), len(interactions.item_ids))
+            return interactions if whole else interactions.select(kept)
         if not kept.any():
             raise ValueError(
                 f"no interaction is left: no users with {of_users} and items with {min_count} interactions remain, "

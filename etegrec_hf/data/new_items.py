@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 import torch
 
@@ -15,6 +14,9 @@ from ..models.tokenization_etegrec import ETEGRecTokenizer
 from .embedding_files import embeddings_of_column
 from .prepared import PreparedDataset
 from .sources.columns import ids_as_text
+from .sources.csv_table import csv_table, find_separator
+from .sources.source import Malformed
+from .sources.values import text_of
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def read_new_items(path: Path) -> NewItems:
         raise FileNotFoundError(f"`items` {str(path)!r} is no file; check the path.")
     try:
         table = pq.read_table(path) if path.suffix == ".parquet" else _read_csv(path)
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+    except pa.ArrowException as error:
         raise ValueError(f"{path} can't be read: {error}; copy it again or convert it.") from error
     absent = [name for name in ("item_id", "embedding") if name not in table.column_names]
     if absent:
@@ -68,20 +70,19 @@ def read_new_items(path: Path) -> NewItems:
             f"{path} holds {len(item_ids) - len(set(item_ids))} duplicate item ids; keep one row per item."
         )
     titles = table["title"].to_pylist() if "title" in table.column_names else []
-    title_of = {item_id: str(title) for item_id, title in zip(item_ids, titles) if title}
+    named = ((item_id, text_of(title)) for item_id, title in zip(item_ids, titles))
+    title_of = {item_id: title for item_id, title in named if title}
     return NewItems(item_ids, title_of, embeddings_of_column(_as_lists(table["embedding"], path), item_ids, path))
 
 
 def _read_csv(path: Path) -> pa.Table:
     """All columns as they are written, and empty ones as nothing."""
-    with pyarrow.csv.open_csv(path) as reader:
-        names = reader.schema.names
-    options = pyarrow.csv.ConvertOptions(
-        column_types=dict.fromkeys(names, pa.string()), null_values=[""], strings_can_be_null=True
-    )
-    return pyarrow.csv.read_csv(
-        path, parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True), convert_options=options
-    )
+    malformed = Malformed(path, unit="row")
+    separator = find_separator(path, ["item_id", "embedding"])
+    table = csv_table(path, separator, malformed, lambda names: list(dict.fromkeys(names))).table
+    if malformed.count:
+        raise ValueError(f"{malformed}; repair them.")
+    return table
 
 
 def _as_lists(column: pa.ChunkedArray, path: Path) -> pa.ChunkedArray:

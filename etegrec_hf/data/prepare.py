@@ -50,7 +50,7 @@ def prepare(
         seed (`int`, *optional*, defaults to 0): of the co-occurrence embedding.
 
     Returns:
-        `dict` of what was read, dropped and written.
+        `dict` of what was read, dropped and written, with what was malformed and other notes as lists of sentences.
 
     Raises:
         ValueError: an unknown format or split, a count below 1, empty or broken data; see the readers.
@@ -76,7 +76,10 @@ def prepare(
     embeddings = [
         _embedding(name, origin, source, interactions, rows["train"], seed) for name, origin in named.items()
     ]
-    too_short = int((np.diff(log.starts) < least).sum())
+    # where one interaction is enough, those without any are below `min_count`
+    too_short = int((np.diff(log.starts) < least).sum()) if least > 1 else 0
+    file = source.items_file
+    malformed = [*source.malformed, *([file.malformed] if file else [])]
     lengths = np.diff(interactions.starts)
     cells = len(interactions.user_ids) * len(interactions.item_ids)
     statistics = {
@@ -97,7 +100,7 @@ def prepare(
         "users_read": len(log.user_ids),
         "items_read": len(log.item_ids),
         "interactions_read": len(log.users),
-        "malformed_rows_left_out": sum(malformed.count for malformed in source.malformed),
+        "malformed_rows_left_out": sum(of_file.count for of_file in malformed),
         "duplicates_dropped": len(log.users) - len(distinct.users),
         **({f"users_below_{least}_interactions_dropped": too_short} if least > 1 else {}),
         "users_below_min_count_dropped": len(log.user_ids) - len(interactions.user_ids) - too_short,
@@ -105,12 +108,18 @@ def prepare(
         "users_sorted_by_time": log.users_sorted,
         "items_without_title": sum(not texts.get(item_id, {}).get("title") for item_id in item_ids),
         "items_without_texts": sum(not texts.get(item_id) for item_id in item_ids),
+        **({"items_in_file_of_texts": len(file.found)} if file else {}),
+        "columns_not_used": ", ".join(source.unused) or "none",
+        **({"columns_of_texts_not_used": ", ".join(file.unused()) or "none"} if file else {}),
         "embedding": "none",
         **{f"{name}_rows": len(split_rows.start) for name, split_rows in rows.items()},
     }
     features = ItemFeatures(texts, embeddings, normalize, source.item_tokens)
     statistics = write_prepared(output_dir, interactions, rows, features, statistics, max_history)
-    return statistics | {"malformed": [str(malformed) for malformed in source.malformed if malformed.count]}
+    return statistics | {
+        "malformed": [str(of_file) for of_file in malformed if of_file.count],
+        "notes": file.notes(item_ids) if file else [],
+    }
 
 
 def _names_of(origins: list) -> dict[str, str]:

@@ -30,10 +30,10 @@ class Reader:
 READERS = {
     **{edition: Reader(partial(read_amazon, edition), ("items", "max_malformed")) for edition in EDITIONS},
     "movielens": Reader(read_movielens, ("max_malformed",)),
-    "recbole": Reader(read_recbole, COLUMNS),
+    "recbole": Reader(read_recbole, (*COLUMNS, "separator")),
     "letter": Reader(read_letter, ()),
     "etegrec": Reader(read_etegrec, ()),
-    "csv": Reader(read_csv, COLUMNS),
+    "csv": Reader(read_csv, (*COLUMNS, "separator")),
     "jsonl": Reader(read_jsonl, COLUMNS),
     "parquet": Reader(read_parquet, COLUMNS),
     "hub": Reader(read_hub, (*COLUMNS, "hub_config", "hub_split")),

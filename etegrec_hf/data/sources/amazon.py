@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from .item_texts import texts_of_entries
 from .lines import json_lines
 from .log_builder import LogBuilder
-from .source import TEXT_FIELDS, Malformed, Source, SourceOptions, Texts, no_texts
+from .source import TEXT_FIELDS, ItemsFile, Malformed, Source, SourceOptions, Texts, no_texts
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ EDITIONS = {
     # variants of a product (colours, sizes) share the parent's id, by which the metadata goes
     "amazon2023": Edition("user_id", "parent_asin", "timestamp", {"brand": "store"}),
 }
-SUFFIXES = r"\.jsonl?(\.gz)?$"
+SUFFIXES = r"\.jsonl?(\.(gz|bz2|zst))?$"
 
 
 def read_amazon(edition: str, path: Path, options: SourceOptions) -> Source:
@@ -43,15 +43,21 @@ def read_amazon(edition: str, path: Path, options: SourceOptions) -> Source:
     reviews = _review_file(path)
     malformed = Malformed(reviews)
     log = LogBuilder(reviews, malformed, names.user, names.item, names.time)
+    columns: dict[str, None] = {}
     for number, entry in json_lines(reviews, malformed):
         log.add(number, entry)
+        if not entry.keys() <= columns.keys():
+            columns |= dict.fromkeys(entry)
     malformed.check(options.max_malformed)
+    unused = [name for name in columns if name not in (names.user, names.item, names.time)]
+    source = Source(log.build(), no_texts, order=names.time, malformed=[malformed], unused=unused)
     metadata = Path(options.items) if options.items else _metadata_file(reviews)
     if metadata is None:
-        return Source(log.build(), no_texts, order=names.time, malformed=[malformed])
-    of_metadata = Malformed(metadata)
-    read_texts = partial(_read_texts, metadata, names, of_metadata, options.max_malformed)
-    return Source(log.build(), read_texts, order=names.time, malformed=[malformed, of_metadata])
+        return source
+    fields = dict(zip(TEXT_FIELDS, TEXT_FIELDS)) | names.renamed
+    file = ItemsFile(Malformed(metadata), names.item, fields)
+    read_texts = partial(_read_texts, file, names.literals, options.max_malformed)
+    return replace(source, read_texts=read_texts, items_file=file)
 
 
 def _review_file(path: Path) -> Path:
@@ -61,7 +67,7 @@ def _review_file(path: Path) -> Path:
     found = [file for file in found if not file.name.startswith("meta_")]
     if len(found) != 1:
         raise FileNotFoundError(
-            f"{path} holds {len(found)} files of reviews (.json or .jsonl, gzip or not); give the path of one."
+            f"{path} holds {len(found)} files of reviews (.json or .jsonl, packed or not); give the path of one."
         )
     return found[0]
 
@@ -75,11 +81,8 @@ def _metadata_file(reviews: Path) -> Path | None:
     return None
 
 
-def _read_texts(
-    path: Path, names: Edition, malformed: Malformed, max_malformed: float, item_ids: Collection[str]
-) -> Texts:
-    entries = json_lines(path, malformed, names.literals)
-    fields = dict(zip(TEXT_FIELDS, TEXT_FIELDS)) | names.renamed
-    texts = texts_of_entries(entries, names.item, item_ids, fields, malformed)
-    malformed.check(max_malformed)
+def _read_texts(file: ItemsFile, literals: bool, max_malformed: float, item_ids: Collection[str]) -> Texts:
+    entries = json_lines(file.malformed.path, file.malformed, literals)
+    texts = texts_of_entries(entries, item_ids, file)
+    file.malformed.check(max_malformed)
     return texts

@@ -34,6 +34,11 @@ def check_columns(names: list[str], path: Path, options: SourceOptions) -> None:
         remedy = f"name it with --{kind}-column"
         if kind == "time":
             remedy = "name one of them with --time-column, or leave that out"
+        if name not in names and any(cell.replace(".", "", 1).isdigit() for cell in names):
+            raise ValueError(
+                f"{path} has no column {name!r}: its first line {names} holds no names; write a line with the names "
+                "of its columns before it."
+            )
         if name not in names:
             raise ValueError(f"{path} has no column {name!r}, only {names}; {remedy}, and check --format.")
         if names.count(name) > 1:
@@ -86,7 +91,8 @@ def split_number(value, where: str) -> int:
     Raises:
         ValueError: another name.
     """
-    name = "validation" if value in ALSO_VALIDATION else value
+    name = value.strip().lower() if isinstance(value, str) else value
+    name = "validation" if name in ALSO_VALIDATION else name
     if name not in SPLIT_NAMES:
         raise ValueError(
             f"the split of {where} is {value!r}; write one of {', '.join(SPLIT_NAMES)}, or name another column with "

@@ -36,6 +36,7 @@ def read_etegrec(path: Path, options: SourceOptions) -> Source:
     name = found[0].name.removesuffix(".train.jsonl")
     sequences: dict[str | int, list] = {}
     splits: dict[str | int, list[int]] = {}
+    columns: dict[str, None] = {}
     log = LogBuilder(path, Malformed(path), "user_id", "target_id", "")
     for split, kind in enumerate(("train", "valid", "test")):
         log.path = file = path / f"{name}.{kind}.jsonl"
@@ -46,6 +47,8 @@ def read_etegrec(path: Path, options: SourceOptions) -> Source:
                 malformed.add(number, wrong)
             if malformed.count:
                 break
+            if not entry.keys() <= columns.keys():
+                columns |= dict.fromkeys(entry)
             user, history, target = (entry[key] for key in KEYS)
             log.check_kind(number, 0, user)
             known = sequences.get(user)
@@ -70,7 +73,8 @@ def read_etegrec(path: Path, options: SourceOptions) -> Source:
             log.add(0, {"user_id": user, "target_id": item}, split)  # was checked above, so that no line is named
     interactions = log.build()
     rows, n_rows = _embedding_rows(path / f"{name}.emb_map.json", interactions.item_ids)
-    return Source(interactions, embedding_rows=rows, n_embedding_rows=n_rows)
+    unused = [name for name in columns if name not in KEYS]
+    return Source(interactions, embedding_rows=rows, n_embedding_rows=n_rows, unused=unused)
 
 
 def _wrong(entry: dict) -> str | None:

@@ -10,7 +10,7 @@ from .source import ROW_ORDER, TEXT_FIELDS, Malformed, Source, SourceOptions, Te
 
 
 def read_jsonl(path: Path, options: SourceOptions) -> Source:
-    """Reads one JSON object a line, plain or gzip, never whole in memory.
+    """Reads one JSON object or Python literal per line, packed or not, never whole in memory.
 
     Raises:
         FileNotFoundError: no such file.
@@ -21,7 +21,7 @@ def read_jsonl(path: Path, options: SourceOptions) -> Source:
     fields = dict(zip(TEXT_FIELDS, TEXT_FIELDS)) | {"title": options.title_column}
     names: dict[str, None] = {}  # of all lines, as a line may leave a field out
     log = None
-    for number, entry in json_lines(path, malformed):
+    for number, entry in json_lines(path, malformed, literals=True):
         if log is None:
             time = time_column(list(entry), options)
             log = LogBuilder(path, malformed, options.user_column, options.item_column, time or "")
@@ -41,5 +41,8 @@ def read_jsonl(path: Path, options: SourceOptions) -> Source:
         raise empty_log(path)
     check_columns(list(names), path, options)
     malformed.check(options.max_malformed)
-    read_texts, of_items = texts_reader(texts, options)
-    return Source(log.build(), read_texts, order=log.time or ROW_ORDER, malformed=[malformed, *of_items])
+    used = (*log.names, log.time, options.split_column, *fields.values())
+    unused = [name for name in names if name not in used]
+    read_texts, items_file = texts_reader(texts, options, names)
+    order = log.time or ROW_ORDER
+    return Source(log.build(), read_texts, order=order, malformed=[malformed], unused=unused, items_file=items_file)

@@ -9,7 +9,7 @@ from ..interactions import Interactions
 from .item_texts import texts_of_entries
 from .json_file import read_json_object
 from .log_builder import empty_log
-from .source import TEXT_FIELDS, Malformed, Source, SourceOptions, Texts
+from .source import TEXT_FIELDS, ItemsFile, Malformed, Source, SourceOptions, Texts
 from .values import wrong_id
 
 
@@ -43,12 +43,15 @@ def read_letter(path: Path, options: SourceOptions) -> Source:
             f"{found[0]} names items as {', '.join(sorted(kind.__name__ for kind in kinds))}; write all of them as "
             "numbers, or all as text."
         )
-    numbers = np.array([item for history in histories.values() for item in history])
-    item_numbers, items = np.unique(numbers, return_inverse=True)
+    # not by numpy, in which numbers around 2^63 become floats
+    item_numbers = sorted({item for history in histories.values() for item in history})
+    row_of = {item: row for row, item in enumerate(item_numbers)}
+    items = np.array([row_of[item] for history in histories.values() for item in history], dtype=np.int64)
+    item_ids = np.array([str(item) for item in item_numbers], dtype=object)
     lengths = [len(history) for history in histories.values()]
     users = np.repeat(np.arange(len(lengths)), lengths)
     user_ids = np.array(list(histories), dtype=object)
-    interactions = Interactions.from_rows(user_ids, item_numbers.astype(str).astype(object), users, items)
+    interactions = Interactions.from_rows(user_ids, item_ids, users, items)
     base = found[0].name.removesuffix(".inter.json")
     item_file, index_file = (found[0].with_name(f"{base}.{kind}.json") for kind in ("item", "index"))
     tokens = read_json_object(index_file) if index_file.exists() else {}
@@ -58,9 +61,14 @@ def read_letter(path: Path, options: SourceOptions) -> Source:
                 f'item {item!r} in {index_file} has {codes!r}; expected token strings like ["<a_12>", ...].'
             )
 
-    def read_texts(item_ids: Collection[str]) -> Texts:
-        entries = read_json_object(item_file).items() if item_file.exists() else {}
-        rows = ((0, {**texts, "item": item}) for item, texts in entries if isinstance(texts, dict) and item)
-        return texts_of_entries(rows, "item", item_ids, dict(zip(TEXT_FIELDS, TEXT_FIELDS)), Malformed(item_file))
+    fields = dict(zip(TEXT_FIELDS, TEXT_FIELDS))
+    file = ItemsFile(Malformed(item_file), "item", fields) if item_file.exists() else None
 
-    return Source(interactions, read_texts, tokens)
+    def read_texts(item_ids: Collection[str]) -> Texts:
+        if file is None:
+            return {}
+        entries = read_json_object(item_file).items()
+        rows = ((0, {**texts, "item": item}) for item, texts in entries if isinstance(texts, dict) and item)
+        return texts_of_entries(rows, item_ids, file)
+
+    return Source(interactions, read_texts, tokens, items_file=file)

@@ -1,41 +1,70 @@
-"""Files read line by line, never whole in memory: plain or gzip."""
+"""Files read line by line, never whole in memory: plain, or packed by gzip, bzip2 or zstd."""
 
 import ast
-import gzip
+import io
 import json
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+
 from .source import Malformed
 
-
-def is_gzip(path: Path) -> bool:
-    """Whether the file is a gzip archive, whatever it is called."""
-    with path.open("rb") as file:
-        return file.read(2) == b"\x1f\x8b"
+PACKINGS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}  # by a file's first bytes
+ARCHIVES = {b"PK\x03\x04": "zip", b"\xfd7zXZ\x00": "xz", b"7z\xbc\xaf": "7z", b"Rar!\x1a": "rar"}
 
 
-def raw_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file, gzip or not.
+def packing(path: Path) -> str | None:
+    """How a file is packed, whatever it is called: `"gzip"`, `"bz2"`, `"zstd"` or not at all.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: an archive that breaks off.
+        ValueError: an archive of another kind.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{str(path)!r} is no file; check the path.")
-    try:
-        with gzip.open(path) if is_gzip(path) else path.open("rb") as lines:
+    with path.open("rb") as file:
+        head = file.read(10)
+    archive = next((kind for first, kind in ARCHIVES.items() if head.startswith(first)), None)
+    if archive is not None:
+        raise ValueError(f"{path} is a {archive} archive; unpack it (gzip, bzip2 and zstd are read as they are).")
+    kind = next((kind for first, kind in PACKINGS.items() if head.startswith(first)), None)
+    return None if kind == "bz2" and head[4:] != b"1AY&SY" else kind  # a text may begin with BZh
+
+
+def open_unpacked(path: Path) -> io.BufferedReader:
+    """The bytes of a file as they were before it was packed.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: an archive of a kind that isn't read.
+    """
+    kind = packing(path)
+    return path.open("rb") if kind is None else io.BufferedReader(pa.input_stream(str(path), kind), 1 << 20)
+
+
+def raw_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file, packed or not.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a packed file that is damaged, or an archive of a kind that isn't read.
+    """
+    kind = packing(path)
+    with open_unpacked(path) as lines:
+        try:
             yield from lines
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path} is a damaged gzip file ({error}); copy it again.") from error
+        except OSError as error:
+            if kind is None:
+                raise
+            raise ValueError(f"{path} is a damaged {kind} file ({error}); copy it again.") from error
 
 
 def json_lines(path: Path, malformed: Malformed, literals: bool = False) -> Iterator[tuple[int, dict]]:
     """Line number and object of each line that holds one; the others are noted, empty ones passed over.
 
-    `literals` reads Python literals as well, in which Amazon's metadata of 2014 is written; nothing is evaluated.
+    `literals` reads Python literals as well, in which Amazon's metadata of 2014 and reviews of Steam are written;
+    nothing is evaluated.
     """
     for number, line in enumerate(raw_lines(path), start=1):
         if not line.strip():
@@ -45,9 +74,9 @@ def json_lines(path: Path, malformed: Malformed, literals: bool = False) -> Iter
             try:
                 entry = json.loads(line)
             except ValueError:
-                if not literals:
+                entry = _literal(line) if literals else None
+                if entry is None:
                     raise
-                entry = ast.literal_eval(line.decode("utf-8").strip())
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
             malformed.add(number, f"{type(error).__name__}: {error}")
             continue
@@ -55,3 +84,11 @@ def json_lines(path: Path, malformed: Malformed, literals: bool = False) -> Iter
             yield number, entry
         else:
             malformed.add(number, f"it holds a {type(entry).__name__} and no object")
+
+
+def _literal(line: bytes) -> object:
+    """The Python literal of a line, or `None` if it is none."""
+    try:
+        return ast.literal_eval(line.decode("utf-8").strip())
+    except (ValueError, SyntaxError, TypeError):
+        return None

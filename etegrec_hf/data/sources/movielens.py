@@ -1,14 +1,14 @@
 """MovieLens: the folders of the 100K, 1M and 32M sets (and of those laid out like them), as they are published."""
 
-import csv
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from .csv_table import csv_table, row_number
 from .item_texts import texts_of_entries
 from .lines import raw_lines
 from .log_builder import LogBuilder
-from .source import Malformed, Source, SourceOptions, Texts
+from .source import ItemsFile, Malformed, Source, SourceOptions, Texts
 from .tables import read_csv
 
 # The columns of u.item, from the sixth on
@@ -47,22 +47,21 @@ def _read_ratings(path: Path, separator: str, options: SourceOptions) -> Source:
     for number, fields in _fields(path, separator, 4, malformed):
         log.add(number, {"user": fields[0], "item": fields[1], "timestamp": fields[3]})
     malformed.check(options.max_malformed)
-    return Source(log.build(), order="timestamp", malformed=[malformed])
+    return Source(log.build(), order="timestamp", malformed=[malformed], unused=["rating"])
 
 
 def _with_texts(source: Source, movies: Path, parse: Callable, options: SourceOptions) -> Source:
     """The source with titles and genres, if their file is there."""
     if not movies.is_file():
         return source
-    malformed = Malformed(movies)
+    file = ItemsFile(Malformed(movies), "item", {"title": "title", "categories": "categories"})
 
     def read_texts(item_ids: Collection[str]) -> Texts:
-        fields = {"title": "title", "categories": "categories"}
-        texts = texts_of_entries(parse(movies, malformed), "item", item_ids, fields, malformed)
-        malformed.check(options.max_malformed)
+        texts = texts_of_entries(parse(movies, file.malformed), item_ids, file)
+        file.malformed.check(options.max_malformed)
         return texts
 
-    return replace(source, read_texts=read_texts, malformed=[*source.malformed, malformed])
+    return replace(source, read_texts=read_texts, items_file=file)
 
 
 def _fields(path: Path, separator: str, expected: int, malformed: Malformed) -> Iterator[tuple[int, list[str]]]:
@@ -102,11 +101,12 @@ def _movies_1m(path: Path, malformed: Malformed) -> Iterator[tuple[int, dict]]:
 
 
 def _movies_32m(path: Path, malformed: Malformed) -> Iterator[tuple[int, dict]]:
-    lines = csv.reader(map(_text, raw_lines(path)))
-    next(lines, None)
-    for fields in lines:
-        malformed.rows += 1
-        if len(fields) == 3:
-            yield lines.line_num, _entry(fields[0], fields[1], fields[2].split("|"))
-        else:
-            malformed.add(lines.line_num, f"{len(fields)} cells instead of 3")
+    def needed(names: list[str]) -> list[str]:
+        if len(names) != 3:
+            raise ValueError(f"{path} has the columns {names}; it needs three: of ids, titles and genres.")
+        return names
+
+    malformed.unit = "row"
+    movies = csv_table(path, ",", malformed, needed)
+    for row, (item, title, genres) in enumerate(zip(*(column.to_pylist() for column in movies.table.columns))):
+        yield row_number(row, movies.left_out), _entry(item, title, (genres or "").split("|"))

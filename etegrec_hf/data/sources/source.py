@@ -24,12 +24,14 @@ class SourceOptions:
         title_column (`str`, *optional*): column of titles.
         split_column (`str`, *optional*): column that says `train`, `validation` or `test` of each interaction.
         items (`str`, *optional*): file of the items' texts (for Amazon: the metadata file).
+        separator (`str`, *optional*): one character between the cells of a delimited log, or `"tab"`; without it the
+            one by which the header has the columns of ids is taken.
         max_malformed (`float`, *optional*): largest share of rows that may be unreadable; they are left out, and told.
         hub_config (`str`, *optional*): configuration of a `datasets` data set.
         hub_split (`str`, *optional*): split of it.
 
     Raises:
-        ValueError: a share outside 0..1.
+        ValueError: a share outside 0..1, or a separator that is none.
     """
 
     user_column: str = "user_id"
@@ -38,6 +40,7 @@ class SourceOptions:
     title_column: str = "title"
     split_column: str | None = None
     items: str | None = None
+    separator: str | None = None
     max_malformed: float = 0.001
     hub_config: str | None = None
     hub_split: str = "train"
@@ -45,6 +48,11 @@ class SourceOptions:
     def __post_init__(self):
         if not 0 <= self.max_malformed <= 1:
             raise ValueError(f"`max_malformed` is {self.max_malformed}, but it is a share of rows; choose 0 to 1.")
+        separator = self.separator
+        if separator in ("tab", r"\t"):
+            object.__setattr__(self, "separator", "\t")
+        elif separator is not None and (len(separator) != 1 or not separator.isascii() or separator in '"\r\n'):
+            raise ValueError(f"`separator` is {separator!r}; name one character, such as ; or |, or 'tab'.")
 
 
 @dataclass
@@ -62,9 +70,9 @@ class Malformed:
     count: int = 0
     first: list[tuple[int, str]] = field(default_factory=list)
 
-    def add(self, number: int, reason: str) -> None:
-        """Counts row `number`."""
-        self.count += 1
+    def add(self, number: int, reason: str, rows: int = 1) -> None:
+        """Counts row `number`, with which so many `rows` are lost."""
+        self.count += rows
         self.show(number, reason)
 
     def show(self, number: int, reason: str) -> None:
@@ -86,6 +94,42 @@ class Malformed:
             )
 
 
+@dataclass
+class ItemsFile:
+    """A file of items' texts, which is read after the log, and what was found in it.
+
+    Args:
+        malformed ([`Malformed`]): its path, and its rows that can't be read.
+        item_column (`str`): where it has ids.
+        fields (`dict[str, str]`): where it may have each of `TEXT_FIELDS`.
+        columns (`dict[str, None]`, *optional*): all that it has.
+        first_id (`str`, *optional*): the first id in it.
+        found (`set[str]`, *optional*): those of the items asked for that have an entry in it.
+    """
+
+    malformed: Malformed
+    item_column: str
+    fields: dict[str, str]
+    columns: dict[str, None] = field(default_factory=dict)
+    first_id: str | None = None
+    found: set[str] = field(default_factory=set)
+
+    def unused(self) -> list[str]:
+        """Columns that neither ids nor texts are taken from."""
+        return [name for name in self.columns if name not in (self.item_column, *self.fields.values())]
+
+    def notes(self, item_ids: list[str]) -> list[str]:
+        """What whoever gave the file for these items should know."""
+        path = self.malformed.path
+        if self.columns and not self.columns.keys() & set(self.fields.values()):
+            names = ", ".join(self.fields.values())
+            return [f"{path} has no texts: none of the columns {names}, only {list(self.columns)} (--title-column)"]
+        if not self.found:
+            ids = f"its first id is {self.first_id!r}, the log's is {item_ids[0]!r}"
+            return [f"0 of {len(item_ids)} items are in {path}: {ids}"]
+        return []
+
+
 def no_texts(item_ids: Collection[str]) -> Texts:
     """The texts of a source without any."""
     return {}
@@ -104,7 +148,9 @@ class Source:
         embedding_rows (`np.ndarray` of `int64`, shape `(n_items,)`, *optional*): row of each of the log's items in a
             matrix of embeddings that belongs to it, whose row 0 is padding; by default the items' own order, without.
         n_embedding_rows (`int`, *optional*): rows of such a matrix, with that of padding.
-        malformed (`list[Malformed]`): what was left out.
+        malformed (`list[Malformed]`): what was left out of the log.
+        unused (`list[str]`): columns of the log that nothing was taken from.
+        items_file ([`ItemsFile`], *optional*): the file of texts, where there is one.
     """
 
     interactions: Interactions
@@ -114,3 +160,5 @@ class Source:
     embedding_rows: np.ndarray | None = None
     n_embedding_rows: int | None = None
     malformed: list[Malformed] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    items_file: ItemsFile | None = None

@@ -1,7 +1,8 @@
 """Tables of one interaction a row: CSV, RecBole's atomic files, parquet, and data sets of the Hub."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -10,37 +11,39 @@ import pyarrow.dataset
 
 from ..interactions import Interactions, number_ids
 from .columns import ids_as_text, is_text, needed_columns, split_number, text_columns, time_column
-from .csv_table import csv_table
+from .csv_table import MANY_LINES, csv_table, find_separator, line_breaks, row_number, rows_inside
 from .item_texts import add_texts, texts_reader
 from .log_builder import empty_log
 from .source import ROW_ORDER, Malformed, Source, SourceOptions, Texts
 from .values import parse_time, wrong_time
 
+if TYPE_CHECKING:
+    from datasets import Dataset, Features
+
 # RecBole's `.item` files call their columns by the data set's words; ours for them
 RECBOLE_NAMES = {"movie_title": "title", "item_name": "title", "genre": "categories", "class": "categories"}
-NO_ROWS = np.empty(0, dtype=np.int64)
 
 
 def read_csv(
-    path: Path, options: SourceOptions, separator: str = ",", aliases: dict[str, str] | None = None
+    path: Path, options: SourceOptions, separator: str | None = None, aliases: dict[str, str] | None = None
 ) -> Source:
-    """Reads a CSV with a header, plain or gzip; ids and texts are taken as written.
+    """Reads delimited text with a header, packed or not; ids and texts are taken as written.
 
-    `aliases` are of the file `options.items`, as in [`text_columns`].
+    Args:
+        path (`Path`): the file.
+        options ([`SourceOptions`]): name its columns, and maybe its separator.
+        separator (`str`, *optional*): of the format, where `options` names none; else [`find_separator`] finds it.
+        aliases (`dict[str, str]`, *optional*): of the file `options.items`, as in [`text_columns`].
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: no CSV, missing columns, or too many malformed rows.
     """
     malformed = Malformed(path, unit="row")
-    table, left_out = csv_table(
-        path,
-        separator,
-        malformed,
-        needed=lambda names: needed_columns(names, path, options),
-        inferred=lambda names: {time_column(names, options)},
-    )
-    return _source(table, malformed, options, left_out, aliases)
+    separator = options.separator or separator or find_separator(path, [options.user_column, options.item_column])
+    found = csv_table(path, separator, malformed, needed=lambda names: needed_columns(names, path, options))
+    log = LogTable(found.table, malformed, found.names, found.left_out)
+    return _source(log, options, aliases)
 
 
 def read_recbole(path: Path, options: SourceOptions) -> Source:
@@ -53,6 +56,12 @@ def read_recbole(path: Path, options: SourceOptions) -> Source:
         ValueError: as [`read_csv`].
     """
     found = sorted(path.glob("*.inter")) if path.is_dir() else [path]
+    of_splits = {file.name.removesuffix(".inter").rpartition(".")[2] for file in found} & {"train", "valid", "test"}
+    if len(found) > 1 and len(of_splits) == len(found):
+        raise ValueError(
+            f"{path} holds {', '.join(file.name for file in found)}; join them into one file with a column that says "
+            "train, valid or test of each row, and name that with --split-column, for --split given."
+        )
     if len(found) != 1:
         raise FileNotFoundError(f"{path} holds {len(found)} files NAME.inter; give the path of the one to read.")
     items = found[0].with_suffix(".item")
@@ -80,25 +89,53 @@ def read_parquet(path: Path, options: SourceOptions) -> Source:
         table = pyarrow.dataset.dataset(files, format=kind).to_table(columns=needed)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} can't be read as parquet: {error}; check --format and the file.") from error
-    return _source(table, Malformed(path, unit="row", rows=table.num_rows), options)
+    log = LogTable(table, Malformed(path, unit="row", rows=table.num_rows), schema.names)
+    return _source(log, options)
 
 
 def read_hub(path: Path, options: SourceOptions) -> Source:
-    """Reads what `datasets.load_dataset` opens: an id on the Hub, or a local folder.
+    """Reads what `datasets.load_dataset` or `load_from_disk` opens: an id on the Hub, or a local folder.
+
+    Ids that are classes of a `ClassLabel` are the names of these, and those of CSV files stay as they are written.
 
     Raises:
         FileNotFoundError: no such data set.
         ConnectionError: the Hub can't be reached.
         ValueError: no such configuration or split, broken files, missing columns, or too many malformed rows.
     """
-    from datasets import load_dataset  # takes a second, and other formats don't need it
+    from datasets import ClassLabel, Features, Value  # takes a second, and other formats don't need it
+
+    if path.is_file():
+        raise ValueError(
+            f"{path.as_posix()!r} is a file; give its folder, or read it with --format csv, jsonl or parquet."
+        )
+    data = _open_hub(path, options)
+    names = data.column_names
+    needed = needed_columns(names, path, options)
+    ids = (options.user_column, options.item_column)
+    if data.info.builder_name == "csv":  # pandas makes the number 7 of 007
+        _check_quotes(data, path)
+        data = _open_hub(path, options, Features({**data.features, **dict.fromkeys(ids, Value("string"))}))
+    table = data.select_columns(needed).with_format("arrow")[:]
+    for row, name in enumerate(table.column_names):
+        kind = data.features[name]
+        if isinstance(kind, ClassLabel):
+            table = table.set_column(row, name, pc.take(pa.array(kind.names, pa.string()), table[name]))
+    return _source(LogTable(table, Malformed(path, unit="row", rows=table.num_rows), names), options)
+
+
+def _open_hub(path: Path, options: SourceOptions, features: "Features | None" = None) -> "Dataset":
+    """Opens a data set, whose columns may be given other types."""
+    from datasets import load_dataset, load_from_disk
     from datasets.exceptions import DatasetsError
 
     name = path.as_posix()
-    if path.is_file():
-        raise ValueError(f"{name!r} is a file; give its folder, or read it with --format csv, jsonl or parquet.")
     try:
-        data = load_dataset(name, options.hub_config, split=options.hub_split)
+        if (path / "state.json").is_file():
+            return load_from_disk(name)
+        if (path / "dataset_dict.json").is_file():
+            return load_from_disk(f"{name}/{options.hub_split}")
+        return load_dataset(name, options.hub_config, split=options.hub_split, features=features)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"there is no data set {name!r}: {error}; check the folder or the id.") from error
     except (ValueError, DatasetsError, RuntimeError) as error:
@@ -111,28 +148,53 @@ def read_hub(path: Path, options: SourceOptions) -> Source:
             f"{name!r} is no local folder, and the Hub doesn't give it: {error}; check the id, the network and "
             "HF_HUB_OFFLINE."
         ) from error
-    needed = needed_columns(data.column_names, path, options)
-    table = data.select_columns(needed).with_format("arrow")[:]
-    return _source(table, Malformed(path, unit="row", rows=table.num_rows), options)
 
 
-def _source(
-    table: pa.Table,
-    malformed: Malformed,
-    options: SourceOptions,
-    left_out: np.ndarray = NO_ROWS,
-    aliases: dict[str, str] | None = None,
-) -> Source:
-    """What a table with one interaction a row tells.
+def _check_quotes(data: "Dataset", path: Path) -> None:
+    """Raises a `ValueError` if a cell holds rows of the CSV that it comes from."""
+    texts = data.select_columns(
+        [name for name, kind in data.features.items() if kind.dtype in ("string", "large_string")]
+    )
+    number = 0
+    for batch in texts.with_format("arrow").iter(10_000):
+        for column in batch.columns:
+            for row in np.flatnonzero(line_breaks(column) >= MANY_LINES).tolist():
+                inside = rows_inside(column[row].as_py(), ",", len(data.column_names))
+                if inside:
+                    raise ValueError(
+                        f"a quote that opens in row {number + row + 1} of {path} holds the next {inside} lines; close "
+                        "it, or double it where it is text."
+                    )
+        number += len(batch)
+
+
+@dataclass(frozen=True)
+class LogTable:
+    """A table with one interaction a row.
 
     Args:
         table (`pa.Table`): with the columns of [`needed_columns`].
         malformed ([`Malformed`]): of its file, with the number of rows.
-        options ([`SourceOptions`]): name the columns.
+        names (`list[str]`): all columns of the file.
         left_out (`np.ndarray` of `int64`, *optional*): numbers of the file's rows that aren't in the table, from 1.
+    """
+
+    table: pa.Table
+    malformed: Malformed
+    names: list[str]
+    left_out: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+
+def _source(log_table: LogTable, options: SourceOptions, aliases: dict[str, str] | None = None) -> Source:
+    """What a table tells.
+
+    Args:
+        log_table ([`LogTable`]): the table.
+        options ([`SourceOptions`]): name the columns.
         aliases (`dict[str, str]`, *optional*): as in [`read_csv`].
     """
-    path = malformed.path
+    malformed, left_out, path = log_table.malformed, log_table.left_out, log_table.malformed.path
+    table = log_table.table
     table = table.cast(pa.schema([_with_plain_text(column) for column in table.schema]))
     users, items = (ids_as_text(table[name], name, path) for name in (options.user_column, options.item_column))
     broken = np.zeros(table.num_rows, dtype=bool)
@@ -142,7 +204,7 @@ def _source(
         rows = rows & ~broken
         malformed.count += int(rows.sum())
         for row in np.flatnonzero(rows)[:3]:
-            malformed.show(_number(row, left_out), reason(row))
+            malformed.show(row_number(row, left_out), reason(row))
         broken = broken | rows
 
     for name, column in ((options.user_column, users), (options.item_column, items)):
@@ -167,8 +229,11 @@ def _source(
     item_ids, item_rows = number_ids(items)
     log = Interactions.from_rows(user_ids, item_ids, user_rows, item_rows, times, splits)
     texts = _texts_of_rows(table, item_ids, item_rows, options)
-    read_texts, of_items = texts_reader(texts, options, aliases)
-    return Source(log, read_texts, order=time or ROW_ORDER, malformed=[malformed, *of_items])
+    read_texts, items_file = texts_reader(texts, options, log_table.names, aliases)
+    unused = [name for name in dict.fromkeys(log_table.names) if name not in table.column_names]
+    return Source(
+        log, read_texts, order=time or ROW_ORDER, malformed=[malformed], unused=unused, items_file=items_file
+    )
 
 
 def _with_plain_text(column: pa.Field) -> pa.Field:
@@ -176,45 +241,52 @@ def _with_plain_text(column: pa.Field) -> pa.Field:
     return column.with_type(pa.string()) if pa.types.is_string_view(column.type) else column
 
 
-def _number(row: int, left_out: np.ndarray) -> int:
-    """The number in the file, from 1, of a table's row, from 0."""
-    kept_before = left_out - 1 - np.arange(len(left_out))  # rows in the table before each that isn't
-    return int(row + 1 + np.searchsorted(kept_before, row, side="right"))
-
-
 def _times(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """A column of timestamps as integers where it holds integers or dates, else as floats; and where there is none."""
     if pa.types.is_dictionary(column.type) or is_text(column.type):
         return _times_as_text(column)
     try:
+        if pa.types.is_boolean(column.type) or pa.types.is_time(column.type):  # a time of day is none without its date
+            return _parsed(column)
         if pa.types.is_temporal(column.type):
             # what has 32 bits can't become int64 at once
             column = column.cast(pa.int32() if column.type.bit_width == 32 else pa.int64())
         numbers = column.cast(pa.int64() if pa.types.is_integer(column.type) else pa.float64())
-        if pa.types.is_boolean(column.type):
-            numbers = pa.nulls(len(column), pa.float64())
     except pa.ArrowException:  # neither numbers nor dates, or too large
         return _parsed(column)
     return _filled(numbers)
 
 
 def _times_as_text(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """As [`_times`], each distinct text once."""
-    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    encoded = encoded.combine_chunks()
+    """As [`_times`], each distinct text once unless all are numbers."""
+    if not pa.types.is_dictionary(column.type):
+        numbers = _cast(column)
+        if numbers is not None:
+            return _filled(numbers)
+        column = column.dictionary_encode()
+    encoded = column.combine_chunks()
     rows = pc.fill_null(encoded.indices, -1).to_numpy()
     times, unknown = _parsed(encoded.dictionary)
     times, unknown = np.append(times, 0), np.append(unknown, True)  # for rows -1
     return times[rows], unknown[rows]
 
 
-def _parsed(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """As [`_times`], value by value if need be."""
-    for kind in (pa.int64(), pa.float64()) if is_text(column.type) else ():
+def _cast(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray | None:
+    """Texts as numbers if they all are some, or as nanoseconds since 1970 if all are dates."""
+    for kind in (pa.int64(), pa.float64(), pa.timestamp("ns")):
         try:
-            return _filled(column.cast(kind))
+            numbers = column.cast(kind)
         except pa.ArrowException:
             continue
+        return numbers.cast(pa.int64()) if pa.types.is_timestamp(kind) else numbers
+    return None
+
+
+def _parsed(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """As [`_times`], value by value if need be."""
+    numbers = _cast(column) if is_text(column.type) else None
+    if numbers is not None:
+        return _filled(numbers)
     times = [parse_time(value) for value in column.to_pylist()]
     kind = np.float64 if any(isinstance(time, float) for time in times) else np.int64
     return np.array([time or 0 for time in times], kind), np.array([time is None for time in times], bool)
@@ -235,7 +307,7 @@ def _splits(column: pa.ChunkedArray, broken: np.ndarray, left_out: np.ndarray, p
     rows = pc.fill_null(encoded.indices, -1).to_numpy()
     missing = (rows < 0) & ~broken
     if missing.any():
-        raise ValueError(f"the split of row {_number(missing.argmax(), left_out)} of {path} is missing; write one.")
+        raise ValueError(f"the split of row {row_number(missing.argmax(), left_out)} of {path} is missing; write one.")
     numbers = [split_number(value, f"a row of {path}") for value in encoded.dictionary.to_pylist()]
     return np.array(numbers, dtype=np.int8)[rows]
 
@@ -250,12 +322,14 @@ def _texts_of_rows(table: pa.Table, item_ids: np.ndarray, item_rows: np.ndarray,
         options ([`SourceOptions`]): name the columns.
     """
     texts: Texts = {}
-    for field, column in text_columns(table.column_names, options).items():
+    for name, column in text_columns(table.column_names, options).items():
         values = table[column]
         there = values.is_valid()
         kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
         if is_text(kind):
             there = pc.fill_null(pc.not_equal(values, ""), False)
+        elif pa.types.is_floating(kind):
+            there = pc.fill_null(pc.invert(pc.is_nan(values)), False)  # which pandas writes where there is none
         elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
             there = pc.fill_null(pc.greater(pc.list_value_length(values), 0), False)
         rows = np.flatnonzero(there.to_numpy())[::-1]
@@ -263,5 +337,5 @@ def _texts_of_rows(table: pa.Table, item_ids: np.ndarray, item_rows: np.ndarray,
         first[item_rows[rows]] = rows  # of several writes to one place the last, the first row's, stays
         has_text = first >= 0
         for item_id, value in zip(item_ids[has_text], values.take(pa.array(first[has_text])).to_pylist()):
-            add_texts(texts, item_id, {field: value}, {field: field})
+            add_texts(texts, item_id, {name: value}, {name: name})
     return texts

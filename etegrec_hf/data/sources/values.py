@@ -1,6 +1,7 @@
 """What ids, times and texts in a file may be."""
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, time
 
 import numpy as np
 
@@ -30,13 +31,15 @@ def is_unicode(text: str) -> bool:
 def wrong_time(name: str, value) -> str:
     """What is wrong with what [`parse_time`] can't read."""
     missing = value is None or value != value
+    value = value.isoformat() if isinstance(value, time) else value  # of a day, whose date nobody knows
     return f"{name!r} is missing" if missing else f"{name!r} is {value!r}, no number and no date"
 
 
 def parse_time(value) -> int | float | None:
     """A timestamp as a number: numbers as they are, dates in seconds since 1970, `None` for what is neither.
 
-    A date without a time zone is one in UTC, wherever this runs.
+    Dates are those of ISO 8601, also with slashes or ` UTC`, or like `Fri Jul 14 02:40:00 -0700 2017`. A date without
+    a time zone is one in UTC, wherever this runs.
     """
     if isinstance(value, bool) or value is None:
         return None
@@ -55,13 +58,20 @@ def parse_time(value) -> int | float | None:
 
 
 def _seconds(text: str) -> float:
-    date = datetime.fromisoformat(text)
+    text = text.strip().removesuffix(" UTC")
+    if re.match(r"\d{4}/\d\d/\d\d", text):
+        text = text.replace("/", "-", 2)
+    if text[:1].isalpha():
+        date = datetime.strptime(text, "%a %b %d %H:%M:%S %z %Y")
+    else:
+        date = datetime.fromisoformat(text)
     return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
 
 
 def text_of(value) -> str:
-    """A field of a metadata file as text: lists are joined, markup stays as it stands."""
+    """A field of a metadata file as text: lists are joined, markup stays as it stands, NaN is nothing."""
     if isinstance(value, (list, tuple)):
         return " ".join(filter(None, map(text_of, value)))
-    text = "" if value is None or isinstance(value, dict) else str(value).strip()
+    missing = value is None or isinstance(value, dict) or value != value
+    text = "" if missing else str(value).strip()
     return text if is_unicode(text) else text.encode(errors="replace").decode()
