@@ -109,7 +109,7 @@ def prepare(
         "items_without_title": sum(not texts.get(item_id, {}).get("title") for item_id in item_ids),
         "items_without_texts": sum(not texts.get(item_id) for item_id in item_ids),
         **({"items_in_file_of_texts": len(file.found)} if file else {}),
-        "columns_not_used": ", ".join(source.unused) or "none",
+        "columns_of_log_not_used": ", ".join(source.unused) or "none",
         **({"columns_of_texts_not_used": ", ".join(file.unused()) or "none"} if file else {}),
         "embedding": "none",
         **{f"{name}_rows": len(split_rows.start) for name, split_rows in rows.items()},

@@ -31,6 +31,12 @@ def test_a_csv_file_takes_ids_as_they_are_written(tmp_path):
     assert items.embeddings.tolist() == np.array([[0.5, 1], [2, -0.3]], np.float32).tolist()
 
 
+def test_titles_that_are_not_there_are_no_words(tmp_path):
+    table = pa.table({"item_id": ["a", "b", "c"], "title": [float("nan"), 7.5, None], "embedding": [[1.0]] * 3})
+    pq.write_table(table, tmp_path / "new.parquet")
+    assert read_new_items(tmp_path / "new.parquet").title_of == {"b": "7.5"}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -45,6 +51,7 @@ def test_a_csv_file_takes_ids_as_they_are_written(tmp_path):
         ("item_id,embedding\na,0.5 1.0\n", "holds other text; it needs lists of numbers"),
         ("item_id,embedding\na,0.5\n", "holds other text; it needs lists of numbers"),
         ('item_id,embedding\na,"[""x""]"\n', "holds other text; it needs lists of numbers"),
+        ('item_id,embedding\na,"[1]"\nb\n', "1 malformed rows in"),
         ("", "can't be read"),
     ],
 )

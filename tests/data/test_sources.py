@@ -1,16 +1,21 @@
 """Files of every format, written by hand in their published layout, become prepared datasets."""
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from etegrec_hf.cli.main import USER_ERRORS, main
+from etegrec_hf.data.new_items import read_new_items
 from etegrec_hf.data.prepare import prepare
 from etegrec_hf.data.prepared import PreparedDataset, Split
 from etegrec_hf.data.sources import READERS, SourceOptions
@@ -279,6 +284,24 @@ def test_movielens_32m(tmp_path):
     expect(statistics, **NOTHING_LEFT_OUT, interactions=3, items_without_title=0, order="timestamp")
 
 
+def test_movies_with_long_titles_and_broken_rows(tmp_path):
+    write(
+        tmp_path / "ratings.csv",
+        "userId,movieId,rating,timestamp\n" + "".join(f"1,{item},4.0,{item}\n" for item in range(1, 4)),
+    )
+    title = "x" * 200_000  # longer than Python's csv module takes
+    write(tmp_path / "movies.csv", f'movieId,title,genres\n1,"{title}",Drama\n2,A\n,B,Drama\n3,C,Drama\n')
+    statistics, _, texts = read(tmp_path, "movielens", tmp_path / "data", options=SourceOptions(max_malformed=0.5))
+    assert [text["title"] for text in texts.values()] == [title, "", "C"]
+    path = tmp_path / "movies.csv"
+    reasons = "(row 2: 2 cells instead of 3; row 3: 'item' is empty or missing)"
+    assert statistics["malformed"] == [f"2 malformed rows in {path} {reasons}"]
+    write(path, 'movieId,title,genres\n1,A,Drama\n2,"Movie (1995),Drama\n' + "3,Movie,Drama\n" * 20_000)
+    fails(tmp_path, "movielens", tmp_path, ValueError, "a quote that opens in row 2 of .*movies.csv is never closed")
+    write(path, "movieId,title\n1,A\n")
+    fails(tmp_path, "movielens", tmp_path, ValueError, "movies.csv has the columns .* needs three: of ids, titles and")
+
+
 def test_malformed_lines_of_movielens_are_told_with_their_numbers(tmp_path):
     write(tmp_path / "ratings.dat", "1::a::5::1\n1::b::5\n\n1::b::5::2\n1::c::5::soon\n1::c::5::3\n::d::1::4\n")
     write(tmp_path / "movies.dat", "a::A::Drama\nb::B\n")
@@ -341,6 +364,20 @@ def test_recbole_knows_the_columns_of_movielens_and_of_given_splits(tmp_path):
     assert texts["a"] == {"title": "Heat", "categories": "Crime"}
 
 
+def test_recbole_columns_without_a_type_keep_their_names(tmp_path):
+    path = write(tmp_path / "t.inter", "user_id:token\titem_id:token\tnote\nu\ta\tx\nu\tb\tx\nu\tc\tx\n")
+    statistics, sequences, _ = read(path, "recbole", tmp_path / "data")
+    assert sequences == {"u": ["a", "b", "c"]}
+    expect(statistics, columns_of_log_not_used="note")
+
+
+def test_recbole_files_of_each_split_are_refused_with_a_remedy(tmp_path):
+    for split in ("train", "valid", "test"):
+        write(tmp_path / f"t.{split}.inter", "user_id:token\titem_id:token\nu\ta\n")
+    message = "holds t.test.inter, t.train.inter, t.valid.inter; join them into one file .* --split-column"
+    fails(tmp_path, "recbole", tmp_path, ValueError, message)
+
+
 # ---- LETTER and ETEGRec
 
 
@@ -381,6 +418,52 @@ def test_letter(tmp_path):
 )
 def test_broken_histories_of_a_letter_file_are_an_error(tmp_path, histories, message):
     write(tmp_path / "Tiny.inter.json", json.dumps(histories))
+    fails(tmp_path, "letter", tmp_path, ValueError, message)
+
+
+@pytest.mark.parametrize("split", ["leave-one-out", "ratio"])
+@pytest.mark.parametrize("empty", [1, 3])  # in the middle, and last
+def test_users_of_a_letter_file_without_items_are_dropped_and_counted(tmp_path, split, empty):
+    users = [("1", [11, 12, 13]), ("3", [11, 12, 13]), ("4", [13, 12, 11])]
+    users.insert(empty, ("2", []))
+    write(tmp_path / "Tiny.inter.json", json.dumps(dict(users)))
+    statistics, sequences, _ = read(tmp_path, "letter", tmp_path / "data", split=split)
+    assert sequences == {"1": ["11", "12", "13"], "3": ["11", "12", "13"], "4": ["13", "12", "11"]}
+    assert rows_of(tmp_path / "data", "train") == [("1", ["11"]), ("3", ["11"]), ("4", ["13"])]
+    expect(
+        statistics, users_read=4, users=3, users_below_3_interactions_dropped=1, users_below_min_count_dropped=0,
+        train_rows=3,
+    )  # fmt: skip
+
+
+BIG = [3, 2**63 + 1, 2**63 + 2, 2**64 + 3]  # as floats the last three would be two, and none of them itself
+
+
+@pytest.mark.parametrize("format", ["letter", "jsonl", "csv", "hub", "etegrec"])
+def test_large_whole_numbers_stay_as_they_are_written(tmp_path, format):
+    folder = tmp_path / "log"
+    folder.mkdir()
+    items = BIG[:3] if format == "hub" else BIG  # pandas has no larger ones
+    path = folder
+    if format == "letter":
+        write(folder / "Tiny.inter.json", json.dumps({"1": items}))
+    elif format == "etegrec":
+        for kind, end in (("train", 2), ("valid", 3), ("test", 4)):
+            write(folder / f"Tiny.{kind}.jsonl", line_of(1, items[: end - 1], items[end - 1]))
+        write(folder / "Tiny.emb_map.json", json.dumps({item: row for row, item in enumerate(items, start=1)}))
+    elif format == "jsonl":
+        path = write(folder / "log.jsonl", "\n".join(json.dumps({"user_id": 1, "item_id": item}) for item in items))
+    else:
+        write(folder / "log.csv", "user_id,item_id\n" + "\n".join(f"1,{item}" for item in items))
+        path = folder if format == "hub" else folder / "log.csv"
+    assert read(path, format, tmp_path / "data")[1] == {"1": [str(item) for item in items]}
+
+
+@pytest.mark.parametrize("name", ["inter", "item", "index"])
+def test_a_key_that_is_twice_in_a_letter_file_is_an_error(tmp_path, name):
+    write(tmp_path / "Tiny.inter.json", '{"1": [1, 2, 3]}')
+    write(tmp_path / f"Tiny.{name}.json", '{"1": ["<a_1>"], "2": ["<a_2>"], "1": ["<a_3>"]}')
+    message = rf"Tiny.{name}.json has the key '1' 2 times; keep one entry for each"
     fails(tmp_path, "letter", tmp_path, ValueError, message)
 
 
@@ -439,6 +522,7 @@ def test_splits_of_etegrec_are_those_of_its_files(tmp_path):
         ("train.jsonl", None, FileNotFoundError, "holds 0 files NAME.train.jsonl; give a folder with one"),
         ("emb_map.json", "[1]", ValueError, "emb_map.json holds a list; expected a JSON object"),
         ("emb_map.json", '{"a": 1', ValueError, "emb_map.json is no JSON"),
+        ("emb_map.json", '{"a": 1, "b": 2, "a": 3}', ValueError, "emb_map.json has the key 'a' 2 times; keep one"),
         ("emb_map.json", '{"a": "1"}', ValueError, "gives item 'a' the row '1', which is no number"),
         ("emb_map.json", '{"a": 1, "b": 2}', ValueError, "2 items are not in .*emb_map.json, first 'c'; use the map"),
         ("emb_map.json", '{"a": 1, "b": 2, "c": 0, "d": 3}', ValueError, "gives item 'c' the row 0; rows of items"),
@@ -524,6 +608,35 @@ def test_what_datasets_opens(tmp_path, kind):
     told = {item_id: (row["title"], row["description"]) for item_id, row in texts.items()}
     assert (sequences, told) == EXPECTED
     expect(statistics, **NOTHING_LEFT_OUT, order="when", source="mine", format="hub")
+
+
+def test_ids_of_a_csv_on_the_hub_stay_as_they_are_written(tmp_path):
+    (tmp_path / "mine").mkdir()
+    write(tmp_path / "mine/a.csv", "user_id,item_id\n01,007\n01,7\n01,7.0\n01,\n")
+    statistics, sequences, _ = read(
+        tmp_path / "mine", "hub", tmp_path / "data", options=SourceOptions(max_malformed=0.3)
+    )
+    assert sequences == {"01": ["007", "7", "7.0"]}
+    expect(statistics, malformed_rows_left_out=1)
+
+
+@pytest.mark.parametrize("kind", ["saved", "saved with splits", "parquet"])
+def test_classes_of_a_hub_data_set_are_called_by_their_names(tmp_path, kind):
+    names = ClassLabel(names=["x", "y", "z"])
+    features = Features({"user_id": Value("string"), "item_id": names, "title": names})
+    data = Dataset.from_dict({"user_id": ["u"] * 3, "item_id": [2, 0, 1], "title": [0, 1, None]}, features)
+    folder = tmp_path / "mine"
+    if kind == "parquet":
+        folder.mkdir()
+        data.to_parquet(folder / "train.parquet")
+    elif kind == "saved":
+        data.save_to_disk(folder)
+    else:
+        DatasetDict({"train": data}).save_to_disk(folder)
+        fails(folder, "hub", tmp_path, FileNotFoundError, "there is no data set .*mine'.*test", hub_split="test")
+    _, sequences, texts = read(folder, "hub", tmp_path / "data")
+    assert sequences == {"u": ["z", "x", "y"]}
+    assert {item_id: text["title"] for item_id, text in texts.items()} == {"z": "x", "x": "y", "y": ""}
 
 
 def test_a_hub_configuration_and_split_can_be_named(tmp_path, monkeypatch):
@@ -665,6 +778,307 @@ def test_a_csv_with_line_breaks_and_a_byte_order_mark_and_colons(tmp_path):
     assert [row["title"] for row in texts.values()] == ['two\r\nlines, "quoted"', "B", "C:D"]
 
 
+# ---- Delimited files: quotes, separators, packing
+
+DISCS = [f"u{row // 10},i{row % 50},{row},7 inch disc" for row in range(3000)]
+HEADER = "user_id,item_id,timestamp,title"
+
+
+def csv_of(path: Path, header: str, rows: list[str], changed: dict[int, str], end: str = "\n") -> Path:
+    """A file of the rows, numbered from 1, of which some are changed."""
+    rows = [changed.get(number, row) for number, row in enumerate(rows, start=1)]
+    return write(path, end.join([header, *rows]))
+
+
+@pytest.mark.parametrize(
+    ("row", "changed", "number"),
+    [
+        ("last column", {501: 'u50,i0,500,"7 inch'}, 501),
+        ("after broken rows", {7: "x", 8: "", 9: "   ", 501: 'u50,i0,500,"7 inch'}, 499),  # empty lines don't count
+        ("first column", {501: '"u50,i0,500,7 inch'}, 501),
+        ("last row", {3000: 'u50,i0,500,"7 inch'}, 3000),
+        ("a later quote", {501: 'u50,i0,500,"7 inch', 900: '"u90",i0,900,"7'}, 501),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_quote_that_is_never_closed_is_an_error_with_its_row(tmp_path, row, changed, number, end):
+    path = csv_of(tmp_path / "log.csv", HEADER, DISCS, changed, end)
+    message = f"a quote that opens in row {number} of .*log.csv is never closed, .*; close it, or double it"
+    fails(path, "csv", tmp_path, ValueError, message, max_malformed=1)
+
+
+def test_an_open_quote_is_an_error_in_every_file_that_is_read_as_csv(tmp_path):
+    log = write(tmp_path / "log.csv", "user_id,item_id\nu,1\nu,2\nu,3\n")
+    items = write(tmp_path / "items.csv", 'item_id,title\n1,A\n2,"7 inch\n3,C\n')
+    fails(log, "csv", tmp_path, ValueError, "opens in row 2 of .*items.csv is never closed", items=str(items))
+    semicolons = write(tmp_path / "s.csv", 'user_id;item_id\nu;1\nu;"2\nu;3')
+    fails(semicolons, "csv", tmp_path, ValueError, "opens in row 2 of .*s.csv is never closed")
+    (tmp_path / "hub").mkdir()
+    write(tmp_path / "hub/a.csv", 'user_id,item_id,title\nu,1,A\nu,2,"7 inch\nu,3,C\n')
+    fails(tmp_path / "hub", "hub", tmp_path, ValueError, "hub' can't be opened: .*EOF inside string starting at row 2")
+    new = write(tmp_path / "new.csv", 'item_id,embedding\na,"[1]"\nb,"[2]\n')
+    with pytest.raises(ValueError, match=r"opens in row 2 of .*new.csv is never closed"):
+        read_new_items(new)
+
+
+@pytest.mark.parametrize(
+    ("changed", "lines"),
+    [
+        ({501: 'u50,i0,500,"7 inch', 1501: 'u150,i0,1500,7 inch"'}, 1000),
+        ({501: 'u50,i0,500,"7 inch', 511: 'u51,i0,510,"7, inch"'}, 10),
+        ({501: 'u50,"i0,500,7 inch', 1501: 'u150,i0",1500,7 inch'}, 1000),
+        ({501: 'u50,"i0,500,7 inch', 504: 'u50,i3",503,7 inch,'}, 3),  # 5 cells, so that few lines are proof enough
+    ],
+)
+def test_rows_that_quotes_have_swallowed_count_as_malformed(tmp_path, changed, lines):
+    path = csv_of(tmp_path / "log.csv", HEADER, DISCS, {100: "ragged", 2000: "u,i,soon,x", **changed})
+    reason = f"row 501: a quote that opens in it holds the next {lines} lines: close it, or double it where it is text"
+    message = (
+        rf"{lines + 3} malformed rows in .*log.csv \(row 100: 1 cells instead of 4; {reason}; row {2000 - lines}: "
+    )
+    fails(path, "csv", tmp_path, ValueError, message)
+    statistics = prepare(path, "csv", tmp_path / "data", min_count=1, options=SourceOptions(max_malformed=0.5))
+    expect(statistics, interactions_read=3000 - lines - 3, malformed_rows_left_out=lines + 3)
+    number = 2000 - lines
+    assert (
+        f"(row 100: 1 cells instead of 4; {reason}; row {number}: 'timestamp' is 'soon'" in statistics["malformed"][0]
+    )
+
+
+def test_quotes_that_have_swallowed_rows_of_a_csv_on_the_hub_are_an_error(tmp_path):
+    (tmp_path / "hub").mkdir()
+    # the title isn't read, and yet rows are in it
+    changed = {501: 'u50,i0,500,"7 inch', 1501: 'u150,i0,1500,7 inch"'}
+    csv_of(tmp_path / "hub/a.csv", HEADER.replace("title", "shown"), DISCS, changed)
+    fails(
+        tmp_path / "hub", "hub", tmp_path, ValueError, "a quote that opens in row 501 of .* holds the next 1000 lines"
+    )
+
+
+def test_texts_of_many_lines_are_no_rows_of_the_file(tmp_path):
+    letter = "\n".join(["Dear all,", *["a line, with a comma"] * 30, "", "yours"])
+    rows = [f'u,{item},{item},"{letter}"' for item in "123"]
+    rows[1] = 'u,2,2,"say ""7 inch"" disc"'
+    rows[2] = 'u,3,3,7" disc of 12"'  # quotes inside a cell are text
+    path = write(tmp_path / "log.csv", "\n".join([HEADER, *rows]))
+    statistics, _, texts = read(path, "csv", tmp_path / "data")
+    assert [row["title"] for row in texts.values()] == [letter, 'say "7 inch" disc', '7" disc of 12"']
+    expect(statistics, **NOTHING_LEFT_OUT)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|", " "])
+def test_the_separator_is_the_one_by_which_the_header_has_the_ids(tmp_path, separator):
+    rows = ["user_id,item_id,timestamp,a-b", "u,x,3,1", "u,y,2,1", "u,z,1,1"]
+    path = write(tmp_path / "log.txt", "\n".join(rows).replace(",", separator))
+    assert read(path, "csv", tmp_path / "data")[1] == {"u": ["z", "y", "x"]}
+    items = write(tmp_path / "items.csv", f"item_id{separator}title\nx{separator}X\n")
+    texts = read(path, "csv", tmp_path / "other", options=SourceOptions(items=str(items)))[2]
+    assert texts["x"] == {"title": "X"}
+
+
+@pytest.mark.parametrize(("named", "separator"), [("tab", "\t"), ("\\t", "\t"), ("#", "#"), (";", ";")])
+@pytest.mark.parametrize("format", ["csv", "recbole"])
+def test_a_separator_can_be_named(tmp_path, format, named, separator):
+    path = write(tmp_path / "log.inter", "user_id,item_id\nu,x\nu,y\nu,z\n".replace(",", separator))
+    assert read(path, format, tmp_path / "data", options=SourceOptions(separator=named))[1] == {"u": ["x", "y", "z"]}
+
+
+@pytest.mark.parametrize("separator", ["", ";;", "\n", '"', "\u00e9"])
+def test_a_separator_that_is_none_is_an_error(separator):
+    with pytest.raises(ValueError, match=r"`separator` is .*; name one character, such as ; or |, or 'tab'"):
+        SourceOptions(separator=separator)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('"User-ID";"ISBN"\nu;a\n', r"no column 'user_id', only \['User-ID', 'ISBN'\]; name it with --user-column"),
+        ("1 1193\n1 661\n", r"no column 'user_id': its first line \['1', '1193'\] holds no names; write a line with"),
+        ("A1,B2,5.0,1393545600\nA1,B3,1.0,1393545600\n", "its first line .* holds no names"),
+    ],
+)
+def test_columns_that_a_header_does_not_name_are_an_error_with_the_right_remedy(tmp_path, content, message):
+    fails(write(tmp_path / "log.csv", content), "csv", tmp_path, ValueError, message)
+
+
+def zstd(content: bytes) -> bytes:
+    packed = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(packed, "zstd") as stream:
+        stream.write(content)
+    return packed.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, zstd], ids=["gzip", "bz2", "zstd"])
+def test_packed_files_are_read_whatever_they_are_called(tmp_path, pack):
+    reviews = write(tmp_path / "log", pack(REVIEWS_2023.encode()))
+    log = write(tmp_path / "log.csv", pack(b"user_id,item_id\nu,1\nu,2\nu,3\n"))
+    letter = write(tmp_path / "Tiny.inter.json", pack(b'{"u": [1, 2, 3]}'))
+    assert read(reviews, "amazon2023", tmp_path / "a")[1] == {"AGBFY": ["INK", "PENS", "PENS"]}
+    assert read(letter, "letter", tmp_path / "l")[1] == {"u": ["1", "2", "3"]}
+    for name, content in (
+        ("items.csv.zst", b"item_id,title\n1,A\n"),
+        ("items.jsonl.bz2", b'{"item_id":1,"title":"A"}'),
+    ):
+        options = SourceOptions(items=str(write(tmp_path / name, pack(content))))
+        assert read(log, "csv", tmp_path / name[6:9], options=options)[2]["1"] == {"title": "A"}
+    for format, path in (("csv", log), ("jsonl", reviews)):
+        write(path, path.read_bytes()[:-9])
+        fails(path, format, tmp_path, ValueError, f"{path.name} (can't be read as CSV: T|is a damaged .*T)runcated")
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl", "letter"])
+def test_other_archives_are_named(tmp_path, format):
+    for kind, content in (("xz", lzma.compress(b"user_id,item_id\n")), ("zip", b"PK\x03\x04" + bytes(20))):
+        path = write(tmp_path / "log", content)
+        fails(
+            path, format, tmp_path, ValueError, f"log is packed as {kind}, which isn't read; unpack it, or pack it by"
+        )
+
+
+def test_a_text_that_begins_like_an_archive_is_none(tmp_path):
+    path = write(tmp_path / "log.csv", "BZh,user_id,item_id\n1,u,a\n1,u,b\n1,u,c\n")
+    assert read(path, "csv", tmp_path / "data")[1] == {"u": ["a", "b", "c"]}
+
+
+def test_rows_longer_than_a_block_are_read_in_larger_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr("etegrec_hf.data.sources.csv_table.BLOCKS", (1000, 100_000))
+    text = "a long review\n" * 1000
+    rows = [f"user{row % 5},item{row % 7},{row}," for row in range(300)]
+    rows[200], rows[250] = f'user1,item1,200,"{text}"', "ragged"
+    path = write(tmp_path / "log.csv", "\n".join(["user_id,item_id,timestamp,review", *rows]))
+    statistics = prepare(path, "csv", tmp_path / "data", min_count=1, options=SourceOptions(max_malformed=0.01))
+    expect(statistics, interactions_read=299, malformed_rows_left_out=1, columns_of_log_not_used="review")
+    assert "(row 251: 1 cells instead of 4)" in statistics["malformed"][0], "the first try doesn't count"
+    monkeypatch.setattr("etegrec_hf.data.sources.csv_table.BLOCKS", (1000, 2000))
+    fails(path, "csv", tmp_path, ValueError, "a row after row .* of .*log.csv is longer than .* never closed")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_line_ends_and_lines_of_blanks(tmp_path, end):
+    lines = ["", "user_id,item_id", "u,a", "   ", "u,b", "", "\t", "u,c", "u"]
+    path = write(tmp_path / "log.csv", end.join(lines))
+    statistics, sequences, _ = read(path, "csv", tmp_path / "data", options=SourceOptions(max_malformed=0.5))
+    assert sequences == {"u": ["a", "b", "c"]}
+    expect(statistics, malformed_rows_left_out=1)
+    assert "(row 4: 1 cells instead of 2)" in statistics["malformed"][0], "lines of blanks have no number"
+
+
+# ---- Texts: where they are looked for, and what is none
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_file_of_texts_that_tells_nothing_is_told_of(tmp_path, kind, capsys):
+    log = write(tmp_path / "log.csv", "user_id,item_id\nu,a\nu,b\nu,c\n")
+
+    def call(name: str, columns: dict, *more: str) -> tuple[int, str]:
+        path = tmp_path / f"{name}.{kind}"
+        table = pa.table(columns)
+        if kind == "parquet":
+            pq.write_table(table, path)
+        elif kind == "jsonl":
+            write(path, "\n".join(map(json.dumps, table.to_pylist())))
+        else:
+            pyarrow.csv.write_csv(table, path)
+        arguments = ["--format", "csv", "--min-count", "1", "--items", str(path), "--output-dir", str(tmp_path / name)]
+        return main(["prepare", str(log), *arguments, *more]), capsys.readouterr().err
+
+    other_ids = {"item_id": ["0.0", "1.0"], "title": ["A", "B"]}
+    rc, told = call("others", other_ids)
+    note = f"note: 0 of 3 items are in {tmp_path}/others.{kind}: its first id is '0.0', the log's is 'a'"
+    assert (rc, note in told) == (0, True)
+    assert "items without texts" not in told, "the note above says it"
+    named = {"item_id": ["a", "b"], "name": ["A", "B"]}
+    rc, told = call("named", named)
+    columns = "title, description, brand, categories, only ['item_id', 'name'] (--title-column)"
+    assert (rc, f"named.{kind} has no texts: none of the columns {columns}" in told) == (0, True)
+    assert "0 of 3" not in told
+    rc, told = call("typo", named, "--title-column", "nmae")
+    columns = "has a column 'nmae', only ['item_id', 'name'] and ['user_id', 'item_id']; name it with --title-column"
+    assert (rc, f"neither {tmp_path}/typo.{kind} nor the log {columns}" in told) == (1, True)
+    rc, told = call("half", named, "--title-column", "name")
+    assert (rc, "of 3 items are in" in told, "items without title: 1" in told) == (0, False, True)
+
+
+def test_metadata_of_other_items_is_told_of(tmp_path):
+    write(tmp_path / "Pens.jsonl", REVIEWS_2023)
+    meta = write(tmp_path / "meta_Pens.jsonl", METADATA_2023.replace("PENS", "x").replace("INK", "y"))
+    write(tmp_path / "Tiny.inter.json", '{"u": [1, 2, 3]}')
+    item = write(tmp_path / "Tiny.item.json", '{"i1": {"title": "A"}}')
+    write(tmp_path / "u.data", "".join(f"1\t{i}\t3\t{i}\n" for i in (7, 8, 9)))
+    movies = write(tmp_path / "u.item", "|".join(["77", "A", *["0"] * 22]))
+    for format, path, file, first in (
+        ("amazon2023", tmp_path / "Pens.jsonl", meta, "'x', the log's is 'PENS'"),
+        ("letter", tmp_path / "Tiny.inter.json", item, "'i1', the log's is '1'"),
+        ("movielens", tmp_path, movies, "'77', the log's is '7'"),
+    ):
+        statistics = prepare(path, format, tmp_path / format, min_count=1)
+        (note,) = statistics["notes"]
+        assert note.endswith(f"items are in {file}: its first id is {first}")
+        expect(statistics, items_in_file_of_texts=0)
+
+
+def test_texts_that_are_not_there_are_no_words(tmp_path):
+    """NaN is how pandas writes nothing."""
+    rows = [{"user_id": "u", "item_id": item, "title": title} for item, title in zip("abcb", ["NaN", 1.5, 2.5, 7.5])]
+    rows[0]["title"], rows[1]["title"] = float("nan"), float("nan")
+    rows = [row | {"description": ["x", float("nan")]} for row in rows]
+    jsonl = write(tmp_path / "log.jsonl", "\n".join(map(json.dumps, rows)))
+    pq.write_table(pa.table({name: [row[name] for row in rows] for name in ("user_id", "item_id", "title")}),
+                   tmp_path / "log.parquet")  # fmt: skip
+    items = write(tmp_path / "items.jsonl", '{"item_id": "a", "title": NaN, "brand": NaN}')
+    write(tmp_path / "Tiny.inter.json", '{"u": ["a", "b", "c"]}')
+    write(
+        tmp_path / "Tiny.item.json", '{"a": {"title": NaN}, "b": {"title": "7.5"}, "c": {"title": 2.5, "brand": NaN}}'
+    )
+    write(tmp_path / "Pens.json", REVIEWS_2018.replace("B001", "a").replace("B002", "b").replace("B003", "c"))
+    meta = [{"asin": "a", "title": float("nan")}, {"asin": "b", "title": 7.5}, {"asin": "c", "title": 2.5}]
+    write(tmp_path / "meta_Pens.json", "\n".join(map(json.dumps, meta)))
+    for format, path, options in (
+        ("jsonl", jsonl, SourceOptions(items=str(items))),
+        ("parquet", tmp_path / "log.parquet", SourceOptions()),
+        ("letter", tmp_path / "Tiny.inter.json", SourceOptions()),
+        ("amazon2018", tmp_path / "Pens.json", SourceOptions()),
+    ):
+        statistics, _, texts = read(path, format, tmp_path / format, options=options)
+        assert {item_id: text["title"] for item_id, text in texts.items()} == {"a": "", "b": "7.5", "c": "2.5"}
+        assert {text.get("description", "x") for text in texts.values()} <= {"x", ""}
+        expect(statistics, items_without_title=1)
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl", "parquet", "hub", "amazon2018", "movielens", "etegrec", "letter"])
+def test_columns_that_are_not_used_are_named(tmp_path, format):
+    rows = [{"user_id": "u", "item_id": item, "title": "T", "price": 1, "category": "c"} for item in "abc"]
+    folder, named = tmp_path / "log", "price, category"
+    folder.mkdir()
+    path = folder
+    if format in ("parquet", "hub"):
+        pq.write_table(pa.Table.from_pylist(rows), folder / "log.parquet")
+    elif format == "jsonl":
+        del rows[0]["price"], rows[0]["category"]
+        path = write(folder / "log.jsonl", "\n".join(map(json.dumps, rows)))
+    elif format == "csv":
+        path = write(
+            folder / "log.csv", "\n".join([",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)])
+        )
+    elif format == "amazon2018":
+        write(folder / "Pens.json", REVIEWS_2018)
+        write(folder / "meta_Pens.json", "\n".join(map(json.dumps, METADATA_2018)))
+        named = "overall, verified, reviewTime, style, reviewerName, reviewText, image"
+    elif format == "movielens":
+        write(folder / "ratings.dat", "1::a::5::1\n1::b::5::2\n1::c::5::3\n")
+        named = "rating"
+    elif format == "etegrec":
+        etegrec_folder(folder / "Tiny", padding=True)
+        path, named = folder / "Tiny", "none"
+    else:
+        write(folder / "Tiny.inter.json", '{"u": [1, 2, 3]}')
+        named = "none"
+    statistics = prepare(path, format, tmp_path / "data", min_count=1)
+    expect(statistics, columns_of_log_not_used=named)
+    assert statistics.get("columns_of_texts_not_used") == ("feature, price" if format == "amazon2018" else None)
+    assert f"| columns of log not used | {named} |" in (tmp_path / "data/README.md").read_text()
+
+
 # ---- Malformed rows
 
 
@@ -768,6 +1182,21 @@ def test_texts_of_a_malformed_line_are_not_taken(tmp_path):
     assert read(path, "jsonl", tmp_path / "data", options=SourceOptions(max_malformed=0.5))[2]["None"] == {}
 
 
+def test_python_literals_are_read_as_json_lines(tmp_path):
+    lines = [
+        f"{{u'username': u'me \\u00e9', u'product_id': u'{item}', 'date': u'2017-07-0{day}', 'early_access': False}}"
+        for item, day in (("30", 3), ("10", 1), ("20", 2))
+    ]
+    named = SourceOptions("username", "product_id", "date", items=str(tmp_path / "games.json"))
+    write(tmp_path / "games.json", "{u'product_id': u'10', u'title': u\"Counter's\", u'price': 9.99}\n")
+    statistics, sequences, texts = read(
+        write(tmp_path / "steam.json", "\n".join(lines)), "jsonl", tmp_path / "data", options=named
+    )
+    assert sequences == {"me é": ["10", "20", "30"]}
+    assert texts["10"] == {"title": "Counter's"}
+    expect(statistics, columns_of_log_not_used="early_access", columns_of_texts_not_used="price")
+
+
 @pytest.mark.parametrize("value", ["1", "x"])
 def test_ids_of_mixed_types_in_jsonl_are_an_error(tmp_path, value):
     lines = [{"user_id": "u", "item_id": 1}, {"user_id": "u", "item_id": value}]
@@ -841,6 +1270,11 @@ def test_split_names_that_mean_nothing_are_an_error(tmp_path):
         "the split of a row of .* is 'tset'; write one of train, valid",
         split_column="fold",
     )
+    for names in (("Train", "validation ", "TEST"), (" train", "Valid", "test"), ("train", "Dev", "Test")):
+        rows = "".join(f"u,{item},{name}\n" for item, name in zip("abc", names))
+        given = SourceOptions(split_column="fold")
+        csv = write(tmp_path / "named.csv", "user_id,item_id,fold\n" + rows)
+        assert read(csv, "csv", tmp_path / names[1], "given", options=given)[0]["test_rows"] == 1
     path = write(path, "ragged\n".join(lines.format("").split("\n", 1)))
     write(path, lines.format("").replace("u,a", "ragged\nu,a"))
     fails(
@@ -999,9 +1433,27 @@ def test_dates_mean_the_same_moment_in_every_time_zone(monkeypatch):
         assert parse_time("2024-03-10 02:30:00") == 1710037800
         assert parse_time("2024-03-10T02:30:00Z") == parse_time("2024-03-10T03:30:00+01:00") == 1710037800
         assert parse_time("1970-01-02") == 86400
+        assert parse_time("2019-10-01 00:00:00 UTC") == parse_time("2019-10-01T00:00:00Z") == 1569888000
+        assert parse_time("2017/07/14 02:40:00") == parse_time("2017-07-14T02:40:00") == 1500000000
+        assert parse_time("Fri Jul 14 02:40:00 -0700 2017") == 1500000000 + 7 * 3600
     monkeypatch.undo()
     time.tzset()
-    for value in (None, True, "", "soon", "nan", "inf", float("nan"), 2**63, [1], {}, b"1"):
+    for value in (
+        None,
+        True,
+        "",
+        "soon",
+        "nan",
+        "inf",
+        "23:58:00",
+        "14/07/2017",
+        "Fri Jul 14",
+        float("nan"),
+        2**63,
+        [1],
+        {},
+        b"1",
+    ):
         assert parse_time(value) is None
     assert [parse_time(value) for value in (0, -5, 1.5, "7", "-1", "2.5", 1700000000000000001)] == [
         0, -5, 1.5, 7, -1, 2.5, 1700000000000000001,
@@ -1034,6 +1486,32 @@ def test_one_bad_time_leaves_nanoseconds_apart(tmp_path, kind):
     else:
         write(path, ",".join(rows) + "\n" + "\n".join(map(",".join, zip(*rows.values()))))
     assert read(path, kind, tmp_path / "data", options=SourceOptions(max_malformed=0.3))[1] == {"u": ["c", "b", "a"]}
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "hub"])
+def test_a_time_of_day_is_no_time(tmp_path, kind):
+    times = ["23:58:00", "23:59:00", "00:01:00", "00:02:00"]
+    rows = pa.table({"user_id": ["u"] * 4, "item_id": list("abcd"), "time": times})
+    path = tmp_path / f"log.{kind}"
+    if kind == "jsonl":
+        write(path, "\n".join(map(json.dumps, rows.to_pylist())))
+    elif kind == "parquet":
+        pq.write_table(rows.set_column(2, "time", pa.array([86280, 86340, 60, 120], pa.time32("s"))), path)
+    else:
+        path.mkdir()
+        pyarrow.csv.write_csv(rows, path / "log.csv")
+        path = path if kind == "hub" else path / "log.csv"
+    message = "4 malformed .* 1: 'time' is '23:58:00', no number and no date"
+    fails(path, kind, tmp_path, ValueError, message, time_column="time")
+
+
+@pytest.mark.parametrize(
+    "time", ["2019-10-01 00:00:0{} UTC", "2017/07/14 02:40:0{}", "Fri Jul 14 02:40:0{} -0700 2017"]
+)
+def test_dates_of_published_logs_are_read(tmp_path, time):
+    rows = "".join(f"u,{item},{time.format(second)}\n" for item, second in zip("abc", "312"))
+    path = write(tmp_path / "log.csv", "user_id,item_id,timestamp\n" + rows)
+    assert read(path, "csv", tmp_path / "data")[1] == {"u": ["b", "c", "a"]}
 
 
 def test_true_is_no_time(tmp_path):

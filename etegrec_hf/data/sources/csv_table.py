@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from array import array
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ TYPED = re.compile(r"(.+):(token|token_seq|float|float_seq)")  # a column of Rec
 SEPARATORS = (",", "\t", ";", "|", " ")
 BLOCKS = (1 << 24, 1 << 30)  # bytes read at once; no row may be longer
 END = "\x03"  # stands in each cell of a last row, one cell too long, which only a quote left open can hide
-MANY_LINES = 20  # of a cell in which rows of the file are looked for
+MANY_SEPARATORS = 20  # in lines of a text that look like rows of the file: no text has so many by chance
 
 
 @dataclass(frozen=True)
@@ -99,11 +100,11 @@ def csv_table(path: Path, separator: str, malformed: Malformed, needed: Callable
         )
     schema = pa.schema([(name, pa.string()) for name in columns])
     table = pa.Table.from_batches([pa.record_batch(batch, schema=schema) for batch in batches], schema)
-    malformed.rows += rows.count
-    for number, (reason, n_lines) in sorted(rows.malformed.items()):
-        malformed.rows += n_lines
-        malformed.add(number, reason, 1 + n_lines)
-    return CsvTable(table, np.array(sorted(rows.malformed), dtype=np.int64), names)
+    malformed.rows += rows.count + rows.swallowed
+    malformed.count += rows.malformed.count
+    for number, reason in rows.malformed.first:
+        malformed.show(number, reason)
+    return CsvTable(table, np.sort(np.array(rows.skipped + rows.removed, dtype=np.int64)), names)
 
 
 def row_number(row: int, left_out: np.ndarray) -> int:
@@ -112,16 +113,20 @@ def row_number(row: int, left_out: np.ndarray) -> int:
     return int(row + 1 + np.searchsorted(kept_before, row, side="right"))
 
 
-def line_breaks(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """How many line breaks each text of a column holds."""
-    return pc.fill_null(pc.count_substring(column, "\n"), 0).to_numpy()
+def may_hold_rows(column: pa.Array | pa.ChunkedArray, n_columns: int) -> np.ndarray:
+    """Which texts of a column have line breaks enough for [`rows_inside`]."""
+    breaks = pc.fill_null(pc.count_substring(column, "\n"), 0).to_numpy()
+    return breaks * (n_columns - 1) >= MANY_SEPARATORS
 
 
-def rows_inside(text: str, separator: str, n_columns: int) -> int:
-    """How many lines of a text a quote has swallowed, if they are many and most look like rows of the file."""
+def rows_inside(text: str, separator: str, n_columns: int, least: int = MANY_SEPARATORS) -> int:
+    """How many lines of a text a quote has swallowed: all after its first, if most look like rows of the file.
+
+    Those that do hold `least` separators together, so that lists and addresses are hardly taken for rows.
+    """
     lines = text.splitlines()[1:]
     alike = sum(line.count(separator) == n_columns - 1 for line in lines)
-    return len(lines) if n_columns > 1 and len(lines) >= MANY_LINES and 2 * alike > len(lines) else 0
+    return len(lines) if 2 * alike > len(lines) and alike * (n_columns - 1) >= least else 0
 
 
 @contextmanager
@@ -143,7 +148,8 @@ def _header(path: Path, separator: str) -> tuple[list[str], list[str]]:
         lines = (line for line in file if line.strip())
         quoting: Literal[0, 3] = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
         header = next(csv.reader(lines, delimiter=separator, quoting=quoting), [])
-    "".join(header).encode()  # other lines are not looked at, as what isn't UTF-8 may stand where nothing is read
+    # other lines are not looked at, as what isn't UTF-8 may stand where nothing is read
+    "".join(header).encode(errors="surrogateescape").decode()
     typed = map(TYPED.fullmatch, header)
     return header, [match[1] if match else name for match, name in zip(typed, header)]
 
@@ -179,8 +185,10 @@ class _Rows:
         self.end = separator.join([END] * (len(header) + 1))
         self.ended = False
         self.kept = self.blank = 0  # rows with as many cells as the header, and lines of blanks
-        self.skipped: list[int] = []  # numbers of rows with more or fewer cells
-        self.malformed: dict[int, tuple[str, int]] = {}  # row number to a reason, and lines that its quotes hold
+        self.swallowed = 0  # rows that stand in quotes of others
+        self.skipped = array("q")  # numbers of rows with more or fewer cells
+        self.removed = array("q")  # numbers of other rows that hold some
+        self.malformed = Malformed(path, unit="row")
 
     @property
     def count(self) -> int:
@@ -223,22 +231,22 @@ class _Rows:
 
     def _without_rows_inside(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The rows in whose quotes no other rows of the file are."""
-        breaks = sum(line_breaks(column) for column in batch.columns)
-        whole = np.ones(len(batch), dtype=bool)
-        for row in np.flatnonzero(breaks >= MANY_LINES).tolist():
+        suspected = np.any([may_hold_rows(column, len(self.header)) for column in batch.columns], axis=0)
+        for row in np.flatnonzero(suspected).tolist():
             cells = [column[row].as_py() or "" for column in batch.columns]
-            text = self.separator.join(
-                cell if isinstance(cell, str) else cell.decode(errors="replace") for cell in cells
-            )
-            number = row_number(self.kept + row, np.array(self.skipped, dtype=np.int64))
-            whole[row] = not self._note(number, text, "")
-        return batch if whole.all() else batch.filter(pa.array(whole))
+            texts = (cell if isinstance(cell, str) else cell.decode(errors="replace") for cell in cells)
+            number = row_number(self.kept + row, np.array(self.skipped))
+            suspected[row] = self._note(number, self.separator.join(texts), "")
+            self.removed.extend([number] * int(suspected[row]))
+        return batch.filter(pa.array(~suspected)) if suspected.any() else batch
 
     def _note(self, number: int, text: str, reason: str) -> bool:
         """Notes what is wrong with a row, and says whether anything is."""
-        inside = rows_inside(text, self.separator, len(self.header))
+        # a row that is broken anyway needs no evidence
+        inside = rows_inside(text, self.separator, len(self.header), 1 if reason else MANY_SEPARATORS)
         if inside:
             reason = f"a quote that opens in it holds the next {inside} lines: close it, or double it where it is text"
+            self.swallowed += inside
         if reason:
-            self.malformed[number] = (reason, inside)
+            self.malformed.add(number, reason, 1 + inside)
         return bool(reason)

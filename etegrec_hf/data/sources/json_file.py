@@ -1,6 +1,7 @@
 """A file that holds one JSON object."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 from .lines import raw_lines
@@ -20,14 +21,14 @@ def read_json_object(path: Path) -> dict:
         pairs = entries  # the outermost object's come last
         return dict(entries)
 
+    text = b"".join(raw_lines(path))
     try:
-        content = json.loads(b"".join(raw_lines(path)).decode("utf-8"), object_pairs_hook=as_dict)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        content = json.loads(text.decode("utf-8"), object_pairs_hook=as_dict)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON: {error}; copy it again or repair it.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}; expected a JSON object.")
     if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in content if names.count(name) > 1)
-        raise ValueError(f"{path} has {twice!r} {names.count(twice)} times; keep one entry of each.")
+        ((key, count),) = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"{path} has the key {key!r} {count} times; keep one entry for each.")
     return content

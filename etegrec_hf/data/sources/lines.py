@@ -27,7 +27,9 @@ def packing(path: Path) -> str | None:
         head = file.read(10)
     archive = next((kind for first, kind in ARCHIVES.items() if head.startswith(first)), None)
     if archive is not None:
-        raise ValueError(f"{path} is a {archive} archive; unpack it (gzip, bzip2 and zstd are read as they are).")
+        raise ValueError(
+            f"{path} is packed as {archive}, which isn't read; unpack it, or pack it by gzip, bzip2 or zstd."
+        )
     kind = next((kind for first, kind in PACKINGS.items() if head.startswith(first)), None)
     return None if kind == "bz2" and head[4:] != b"1AY&SY" else kind  # a text may begin with BZh
 

@@ -24,11 +24,11 @@ class SourceOptions:
         title_column (`str`, *optional*): column of titles.
         split_column (`str`, *optional*): column that says `train`, `validation` or `test` of each interaction.
         items (`str`, *optional*): file of the items' texts (for Amazon: the metadata file).
-        separator (`str`, *optional*): one character between the cells of a delimited log, or `"tab"`; without it the
-            one by which the header has the columns of ids is taken.
         max_malformed (`float`, *optional*): largest share of rows that may be unreadable; they are left out, and told.
         hub_config (`str`, *optional*): configuration of a `datasets` data set.
         hub_split (`str`, *optional*): split of it.
+        separator (`str`, *optional*): one character between the cells of a delimited log, or `"tab"`; without it the
+            one by which the header has the columns of ids is taken.
 
     Raises:
         ValueError: a share outside 0..1, or a separator that is none.
@@ -40,10 +40,10 @@ class SourceOptions:
     title_column: str = "title"
     split_column: str | None = None
     items: str | None = None
-    separator: str | None = None
     max_malformed: float = 0.001
     hub_config: str | None = None
     hub_split: str = "train"
+    separator: str | None = None
 
     def __post_init__(self):
         if not 0 <= self.max_malformed <= 1:
@@ -120,14 +120,16 @@ class ItemsFile:
 
     def notes(self, item_ids: list[str]) -> list[str]:
         """What whoever gave the file for these items should know."""
-        path = self.malformed.path
-        if self.columns and not self.columns.keys() & set(self.fields.values()):
-            names = ", ".join(self.fields.values())
-            return [f"{path} has no texts: none of the columns {names}, only {list(self.columns)} (--title-column)"]
+        path, notes = self.malformed.path, []
         if not self.found:
             ids = f"its first id is {self.first_id!r}, the log's is {item_ids[0]!r}"
-            return [f"0 of {len(item_ids)} items are in {path}: {ids}"]
-        return []
+            notes.append(f"0 of {len(item_ids)} items are in {path}: {ids}")
+        if self.columns and not self.columns.keys() & set(self.fields.values()):
+            names = ", ".join(self.fields.values())
+            notes.append(
+                f"{path} has no texts: none of the columns {names}, only {list(self.columns)} (--title-column)"
+            )
+        return notes
 
 
 def no_texts(item_ids: Collection[str]) -> Texts:

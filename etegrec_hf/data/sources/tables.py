@@ -11,7 +11,7 @@ import pyarrow.dataset
 
 from ..interactions import Interactions, number_ids
 from .columns import ids_as_text, is_text, needed_columns, split_number, text_columns, time_column
-from .csv_table import MANY_LINES, csv_table, find_separator, line_breaks, row_number, rows_inside
+from .csv_table import csv_table, find_separator, may_hold_rows, row_number, rows_inside
 from .item_texts import add_texts, texts_reader
 from .log_builder import empty_log
 from .source import ROW_ORDER, Malformed, Source, SourceOptions, Texts
@@ -112,9 +112,10 @@ def read_hub(path: Path, options: SourceOptions) -> Source:
     data = _open_hub(path, options)
     names = data.column_names
     needed = needed_columns(names, path, options)
-    ids = (options.user_column, options.item_column)
-    if data.info.builder_name == "csv":  # pandas makes the number 7 of 007
+    if data.info.builder_name == "csv":
         _check_quotes(data, path)
+        ids = [name for name in (options.user_column, options.item_column) if isinstance(data.features[name], Value)]
+        # pandas makes the number 7 of 007
         data = _open_hub(path, options, Features({**data.features, **dict.fromkeys(ids, Value("string"))}))
     table = data.select_columns(needed).with_format("arrow")[:]
     for row, name in enumerate(table.column_names):
@@ -152,14 +153,14 @@ def _open_hub(path: Path, options: SourceOptions, features: "Features | None" = 
 
 def _check_quotes(data: "Dataset", path: Path) -> None:
     """Raises a `ValueError` if a cell holds rows of the CSV that it comes from."""
-    texts = data.select_columns(
-        [name for name, kind in data.features.items() if kind.dtype in ("string", "large_string")]
-    )
+    n_columns = len(data.column_names)
+    kinds = {name: getattr(kind, "dtype", None) for name, kind in data.features.items()}
+    texts = data.select_columns([name for name, kind in kinds.items() if kind in ("string", "large_string")])
     number = 0
     for batch in texts.with_format("arrow").iter(10_000):
         for column in batch.columns:
-            for row in np.flatnonzero(line_breaks(column) >= MANY_LINES).tolist():
-                inside = rows_inside(column[row].as_py(), ",", len(data.column_names))
+            for row in np.flatnonzero(may_hold_rows(column, n_columns)).tolist():
+                inside = rows_inside(column[row].as_py(), ",", n_columns)
                 if inside:
                     raise ValueError(
                         f"a quote that opens in row {number + row + 1} of {path} holds the next {inside} lines; close "
