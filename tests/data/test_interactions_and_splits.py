@@ -137,6 +137,23 @@ def test_k_core_is_the_fixed_point(rows, min_count):
         assert as_lists(k_core(build(rows), min_count)) == as_lists(build(kept))
 
 
+@pytest.mark.parametrize("min_count", [1, 2])
+def test_users_and_items_without_interactions_are_dropped(min_count):
+    rows = np.array([0, 0, 2, 2])
+    items = np.array([1, 2, 2, 1])
+    log = Interactions.from_rows(np.array(["a", "b", "c", "d"]), np.array(["v", "w", "x", "y"]), rows, items)
+    kept = k_core(log, min_count)
+    assert (kept.user_ids.tolist(), kept.item_ids.tolist()) == (["a", "c"], ["w", "x"])
+    assert as_lists(kept) == {"a": ["w", "x"], "c": ["x", "w"]}
+    assert k_core(kept, min_count) is kept
+
+
+def test_whole_numbers_as_ids_stay_as_they_are():
+    large = [3, 2**63 + 1, 2**63 + 2]  # numpy makes floats of them, in which the last two are one
+    log = Interactions.from_columns(large, large)
+    assert log.item_ids.tolist() == log.user_ids.tolist() == list(map(str, large))
+
+
 def test_short_users_are_dropped():
     log = k_core(build([(0, 1, 0), (0, 2, 1), (1, 1, 0), (1, 2, 1), (1, 3, 2)]), 1, min_length=3)
     assert as_lists(log) == {"1": ["1", "2", "3"]}

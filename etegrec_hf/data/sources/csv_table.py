@@ -199,18 +199,22 @@ class _Rows:
         """Columns, by their positions, of the rows that are whole."""
         quotes = self.separator != "\t"
         kinds = dict.fromkeys(self.header, pa.binary()) | {self.header[column]: pa.string() for column in columns}
-        with pyarrow.csv.open_csv(
-            pa.PythonFile(_Marked(open_unpacked(self.path), f"\n{self.end}\n".encode()), mode="r"),
-            # with several threads rows have no numbers
-            read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=block),
-            parse_options=pyarrow.csv.ParseOptions(
-                delimiter=self.separator,
-                quote_char='"' if quotes else False,
-                newlines_in_values=quotes,
-                invalid_row_handler=self._skip,
-            ),
-            convert_options=pyarrow.csv.ConvertOptions(column_types=kinds, null_values=[""], strings_can_be_null=True),
-        ) as reader:
+        end = f"\n{self.end}\n".encode()
+        # with several threads rows have no numbers
+        read_options = pyarrow.csv.ReadOptions(use_threads=False, block_size=block)
+        parse_options = pyarrow.csv.ParseOptions(
+            delimiter=self.separator,
+            quote_char='"' if quotes else False,
+            newlines_in_values=quotes,
+            invalid_row_handler=self._skip,
+        )
+        convert_options = pyarrow.csv.ConvertOptions(column_types=kinds, null_values=[""], strings_can_be_null=True)
+        with (
+            open_unpacked(self.path) as file,
+            pyarrow.csv.open_csv(
+                pa.PythonFile(_Marked(file, end), mode="r"), read_options, parse_options, convert_options
+            ) as reader,
+        ):
             for batch in reader:
                 whole = self._without_rows_inside(batch) if quotes else batch
                 self.kept += len(batch)
