@@ -22,11 +22,14 @@ UNRECORDED = (
     "disable_tqdm",
     "resume_from_checkpoint",
     "do_eval",
+    "do_train",
+    "do_predict",
 )
 RECORDED_TYPES = (int, float, str, bool)
 # What decides which samples a step of which phase reads, so that a run can't be resumed with another
 ORDERING = (
     "seed",
+    "data_seed",
     "per_device_train_batch_size",
     "max_tokens_per_batch",
     "gradient_accumulation_steps",
