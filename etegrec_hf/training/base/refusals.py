@@ -1,6 +1,7 @@
 """What the trainers of transformers and TRL take and those of this package refuse, because it would change nothing."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 from torch.utils.data import Dataset, Subset
@@ -121,11 +122,14 @@ def check_dataset(name: str, dataset: object, kinds: tuple[type, ...]) -> None:
 
 
 def check_eval_dataset(dataset: object, kinds: tuple[type, ...]) -> None:
-    """Raises a `ValueError` for evaluation datasets of another kind: one, parts of one, or several by name."""
+    """Raises a `ValueError` for evaluation datasets of another kind: one, a part of one, or several by name."""
     for name, each in named_datasets(dataset).items():
-        while isinstance(each, Subset):
-            each = each.dataset
-        check_dataset(name, each, kinds)
+        check_dataset(name, whole_of(each), kinds)
+
+
+def whole_of(dataset: Any) -> Any:
+    """Returns the dataset that a [`torch.utils.data.Subset`] is a part of, or the dataset itself."""
+    return whole_of(dataset.dataset) if isinstance(dataset, Subset) else dataset
 
 
 def named_datasets(dataset: object) -> dict[str, object]:

@@ -7,7 +7,7 @@ from transformers import EvalPrediction
 from ...data.sequences import as_batch
 from ...models.modeling_rqvae import RQVAEModel, first_not_finite
 from ..base.callbacks import EpochBorderCallback
-from ..base.refusals import REFUSED_ARGUMENTS, check_eval_dataset
+from ..base.refusals import REFUSED_ARGUMENTS, check_eval_dataset, named_datasets, whole_of
 from ..base.trainer import BaseTrainer
 from .arguments import RQVAETrainingArguments
 from .callbacks import CodeUsageCallback
@@ -65,8 +65,10 @@ class RQVAETrainer(BaseTrainer):
 
     def __init__(self, model: RQVAEModel, args: RQVAETrainingArguments, embeddings: torch.FloatTensor, **kwargs):
         kwargs = self.checked(model, args, kwargs)
-        check_item_embeddings(embeddings, model.config.input_size)
+        check_item_embeddings("`embeddings`", embeddings, model.config.input_size)
         check_eval_dataset(kwargs.get("eval_dataset"), (ItemEmbeddingDataset,))
+        for name, dataset in named_datasets(kwargs.get("eval_dataset")).items():
+            check_item_embeddings(f"`embeddings` of `{name}`", whole_of(dataset).embeddings, model.config.input_size)
         super().__init__(
             model=model,
             args=args,
@@ -103,22 +105,22 @@ def mean_losses(prediction: EvalPrediction) -> dict[str, float]:
     return dict(zip(LOSSES, prediction.predictions.mean(0).tolist()))
 
 
-def check_item_embeddings(embeddings: torch.FloatTensor, input_size: int) -> None:
-    """Checks the embeddings that an item tokenizer is trained on.
+def check_item_embeddings(name: str, embeddings: torch.FloatTensor, input_size: int) -> None:
+    """Checks the embeddings that an item tokenizer is trained or evaluated on.
 
     Raises:
         ValueError: no tensor `[n_items, input_size]` of floats, another width, or NaN or infinity.
     """
     if not isinstance(embeddings, torch.Tensor) or embeddings.ndim != 2 or not embeddings.is_floating_point():
         raise ValueError(
-            f"`embeddings` is a {type(embeddings).__name__}; give a tensor of floats, [n_items, input_size], as "
+            f"{name} is a {type(embeddings).__name__}; give a tensor of floats, [n_items, input_size], as "
             "`torch.from_numpy` makes of an array."
         )
     if embeddings.shape[1] != input_size:
         raise ValueError(
-            f"`embeddings` are {embeddings.shape[1]} wide and the model's `input_size` is {input_size}; make the "
+            f"{name} are {embeddings.shape[1]} wide and the model's `input_size` is {input_size}; make the "
             "model with the width of the data."
         )
     row = first_not_finite(embeddings)
     if row is not None:
-        raise ValueError(f"`embeddings` holds NaN or infinity, first in row {row}; repair that item's embedding.")
+        raise ValueError(f"{name} holds NaN or infinity, first in row {row}; repair that item's embedding.")
