@@ -78,7 +78,7 @@ ACTING_SOMEWHERE = {
 }
 ACTING_IN_GRPO = words(
     """
-    disable_dropout num_generations max_completion_length shuffle_dataset generation_batch_size steps_per_generation
+    num_generations max_completion_length shuffle_dataset generation_batch_size steps_per_generation
     temperature top_k beta num_iterations epsilon delta epsilon_high sapo_temperature_neg sapo_temperature_pos
     vespo_k_pos vespo_lambda_pos vespo_k_neg vespo_lambda_neg importance_sampling_level reward_weights
     multi_objective_aggregation scale_rewards loss_type top_entropy_quantile entropy_coef use_adaptive_entropy

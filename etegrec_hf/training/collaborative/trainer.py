@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import torch.nn.functional as F
-from transformers import EarlyStoppingCallback, GPT2LMHeadModel
+from transformers import GPT2LMHeadModel
 
 from ...data.prepared import PreparedDataset
 from ...data.sequences import LengthGroupedSampler, SequenceDataset, WholeSequenceDataset, as_batch
@@ -12,6 +12,7 @@ from ...evaluation.collaborative import ITEM_IDS, best_items, check_items, next_
 from ...evaluation.metrics import KS, rank
 from ...hub.model_folder import check_files
 from ..base.arguments import order_seed
+from ..base.callbacks import EarlyStoppingCallback
 from ..base.recording import validation_metrics
 from ..base.refusals import REFUSED_ARGUMENTS
 from ..base.trainer import BaseTrainer

@@ -47,7 +47,10 @@ NO_MEANING = dict.fromkeys(
 REFUSED_WITH_GROUPS = dict.fromkeys(
     ("activation_checkpointing", "activation_checkpointing_kwargs", "gradient_checkpointing"),
     "but each history is encoded once for its group; make batches smaller and accumulate gradients",
-)
+) | {
+    "disable_dropout": "which leaves dropout of attention weights; load the model with `dropout_rate`, "
+    "`decoder_dropout_rate` and `attention_dropout_rate` 0",
+}
 
 
 def check_trl_version(installed: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import EarlyStoppingCallback, EvalPrediction
+from transformers import EvalPrediction
 from transformers.utils import logging
 from trl import GRPOTrainer
 
@@ -19,6 +19,7 @@ from ...evaluation.metrics import KS, rank, spread_metrics
 from ...models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ...models.tokenization_etegrec import ETEGRecTokenizer
 from ..base.arguments import order_seed
+from ..base.callbacks import EarlyStoppingCallback
 from ..base.freezing import freeze, thaw
 from ..base.recording import validation_metrics
 from ..base.refusals import REFUSED_ARGUMENTS, check_dataset, named_datasets

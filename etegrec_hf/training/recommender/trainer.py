@@ -7,7 +7,6 @@ from functools import cached_property
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback
 from transformers.trainer_optimizer import is_optimizer_factory
 from transformers.training_args import OptimizerNames
 
@@ -18,7 +17,7 @@ from ...models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ...models.modeling_rqvae import RQVAEOutput
 from ...models.tokenization_etegrec import ETEGRecTokenizer
 from ..base.arguments import order_seed
-from ..base.callbacks import EpochBorderCallback
+from ..base.callbacks import EarlyStoppingCallback, EpochBorderCallback
 from ..base.freezing import freeze, thaw
 from ..base.refusals import REFUSED_ARGUMENTS, check_dataset, check_eval_dataset
 from ..base.trainer import BaseTrainer
