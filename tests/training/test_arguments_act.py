@@ -9,6 +9,7 @@ import torch
 
 from etegrec_hf import ETEGRecForConditionalGeneration, StreamedSequences
 from etegrec_hf.data.sequences import SequenceDataset
+from etegrec_hf.hub.dataset_folder import training_files
 from etegrec_hf.training.base.arguments import order_seed
 from etegrec_hf.training.base.recording import changed_arguments
 from etegrec_hf.training.collaborative.arguments import CollaborativeSizes, CollaborativeTrainingArguments

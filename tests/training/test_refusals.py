@@ -12,7 +12,6 @@ import item_tokenizer_runs
 import pytest
 import recommender_runs
 import torch
-from peft import LoraConfig, get_peft_model
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 from transformers import Trainer, TrainingArguments
 from trl import GRPOConfig, GRPOTrainer
@@ -214,8 +213,10 @@ def test_models_and_arguments_of_another_kind_are_refused(prepared, tmp_path, tr
 @pytest.mark.parametrize("trainer", TRAINERS, ids=lambda trainer: trainer.__name__)
 def test_adapters_of_peft_are_refused_until_they_are_merged(prepared, tmp_path, trainer):
     model, args, others = trainers(prepared, tmp_path)[trainer]
+    peft = pytest.importorskip("peft")
     layers = {"RQVAETrainer": ["encoder.0"], "CollaborativeTrainer": ["c_attn"]}.get(trainer.__name__, ["q", "v"])
-    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=layers))
+    config = peft.LoraConfig(r=2, target_modules=layers, fan_in_fan_out=trainer is CollaborativeTrainer)
+    adapted = peft.get_peft_model(model, config)
     for wrong in (adapted, adapted.get_base_model()):  # the second is what `model.add_adapter` makes
         with pytest.raises(ValueError, match=r"`model` has adapters of PEFT, .* `requires_grad_\(False\)`"):
             trainer(model=wrong, args=args, **others)
