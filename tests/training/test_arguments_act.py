@@ -123,6 +123,28 @@ def test_what_a_script_was_told_to_do_is_not_recorded(prepared, tmp_path):
     assert order_seed(arguments) == 9
 
 
+@pytest.mark.parametrize(
+    ("options", "recorded"),
+    [
+        ({"max_steps": 5, "num_train_epochs": 7}, {"max_steps"}),
+        ({"max_tokens_per_batch": 300, "per_device_train_batch_size": 7}, {"max_tokens_per_batch"}),
+        ({"cycle": 3, "vq_weight": 2.0, "tokenizer_learning_rate": 0.5}, set()),
+        ({"temperature": 0.5, "gather_negatives": True}, set()),
+        ({"temperature": 0.5, "psa_weight": 0.5}, {"temperature", "psa_weight"}),
+    ],
+)
+def test_arguments_that_others_override_are_not_recorded(tmp_path, options, recorded):
+    assert changed_arguments(FinetuningArguments(str(tmp_path), **options)).keys() == recorded
+
+
+def test_arguments_that_others_override_may_change_when_a_run_is_resumed(prepared, tmp_path):
+    often = recommender_runs.SAVED_OFTEN | {"save_steps": 1, "max_tokens_per_batch": 300}
+    trainer = recommender_runs.make_trainer(prepared, tmp_path, callbacks=[lambda _: recommender_runs.Stop()], **often)
+    trainer.train()
+    again = recommender_runs.make_trainer(prepared, tmp_path, **often | {"per_device_train_batch_size": 5})
+    again.check_checkpoint(str(tmp_path / "checkpoint-1"))
+
+
 def test_a_model_loaded_without_dropout_has_none(prepared, tmp_path):
     """As the refusal of `disable_dropout` says."""
     grpo_runs.tiny_model(prepared, decoder_dropout_rate=0.2, attention_dropout_rate=0.1).save_pretrained(tmp_path)

@@ -39,6 +39,13 @@ ORDERING = (
     "num_generations",
 )
 
+# Fields that say nothing where another one is set: above 0, or to True
+OVERRIDDEN = {
+    "max_steps": {"num_train_epochs"},
+    "max_tokens_per_batch": {"per_device_train_batch_size"},
+    "freeze_tokenizer": {"tokenizer_learning_rate", "vq_weight", "cycle"},
+}
+
 
 def record_of(data: PreparedDataset, earlier: str | None = None) -> TrainingRecord:
     """Returns the record that a run goes on with.
@@ -79,7 +86,8 @@ def check_same_run(saved: TrainingRecord, folder: str, record: TrainingRecord, a
     theirs = {"processes": stage.get("processes", args.world_size)} | {
         name: stage.get("arguments", {}).get(name, defaults.get(name)) for name in ORDERING
     }
-    for name, value in ours.items():
+    for name in ours.keys() - overridden(args):
+        value = ours[name]
         if value != theirs[name]:
             raise ValueError(
                 f"`{name}` is {value} and in the checkpoint {folder!r} it is {theirs[name]}, so that its steps "
@@ -126,15 +134,34 @@ def validation_metrics(log_history: list[dict]) -> dict[int, dict[str, float]]:
 
 
 def changed_arguments(args: TrainingArguments) -> dict:
-    """Returns the arguments that were set to something else than transformers' or this package's defaults."""
-    values = args.to_dict()
+    """Returns the arguments that were set to something else than transformers' or this package's defaults.
+
+    Those that others override are left out: they changed nothing.
+    """
+    values, unused = args.to_dict(), overridden(args)
     changed = {}
     for field in dataclasses.fields(args):
         value = values.get(field.name)
         is_default = value == (False if field.default is None and isinstance(value, bool) else field.default)
-        if field.init and not is_default and field.name not in UNRECORDED and isinstance(value, RECORDED_TYPES):
+        if (
+            field.init
+            and not is_default
+            and field.name not in {*UNRECORDED, *unused}
+            and isinstance(value, RECORDED_TYPES)
+        ):
             changed[field.name] = value
     return changed
+
+
+def overridden(args: TrainingArguments) -> set[str]:
+    """Returns the fields that say nothing beside the values of others."""
+    fields: set[str] = set()
+    for name, others in OVERRIDDEN.items():
+        if (getattr(args, name, None) or 0) > 0:
+            fields |= others
+    if getattr(args, "psa_weight", 1) == 0:
+        fields |= {"temperature", "gather_negatives"}
+    return fields
 
 
 def describe_device(device: torch.device) -> str:

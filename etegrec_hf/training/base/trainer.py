@@ -201,7 +201,7 @@ class BaseTrainer(Trainer):
         if not any(weight.requires_grad for weight in self.model.parameters()):
             raise ValueError(
                 "every weight of the model is frozen (`requires_grad` False), so nothing would be trained; thaw those "
-                "that are to learn."
+                "that are to learn by `requires_grad_(True)`."
             )
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_checkpoint(self.args.output_dir)

@@ -228,7 +228,8 @@ class ETEGRecTrainer(BaseTrainer):
             if not any(weight.requires_grad for weight in weights):
                 raise ValueError(
                     f"every weight of the {side} is frozen (`requires_grad` False), so its phase would train nothing; "
-                    "thaw those that are to learn. With `freeze_tokenizer` the recommender is trained alone."
+                    "thaw those that are to learn by `requires_grad_(True)`. With `freeze_tokenizer` the recommender "
+                    "is trained alone."
                 )
         try:
             return super().train(*args, **kwargs)
