@@ -259,10 +259,16 @@ def test_datasets_of_another_kind_are_refused(prepared, tmp_path):
         (ETEGRecGRPOTrainer, "train_dataset", streamed, "`SequenceDataset` or `Dataset`"),
         (ETEGRecGRPOTrainer, "train_dataset", whole, "`SequenceDataset` or `Dataset`"),
         (ETEGRecGRPOTrainer, "train_dataset", None, "`SequenceDataset` or `Dataset`"),
-        (ETEGRecGRPOTrainer, "eval_dataset", Subset(train, [0]), "`SequenceDataset` or `Dataset`"),
+        (ETEGRecGRPOTrainer, "eval_dataset", [train], "`SequenceDataset` or `Dataset`"),
         (ETEGRecGRPOTrainer, "eval_dataset", {"cold": streamed}, "`SequenceDataset` or `Dataset`"),
     ):
         model, args, others = made[trainer]
+        if name == "eval_dataset" and not isinstance(wrong, dict):
+            evaluating = trainer(model=model, args=args, **others)
+            with pytest.raises(
+                ValueError, match=re.escape(f"`eval_dataset` is a {type(wrong).__name__}; give {taken}")
+            ):
+                evaluating.evaluate(wrong)
         kind = type(next(iter(wrong.values())) if isinstance(wrong, dict) else wrong).__name__
         named = f"{name}['cold']" if isinstance(wrong, dict) else name
         with pytest.raises(ValueError, match=re.escape(f"`{named}` is a {kind}; give {taken}")):

@@ -115,6 +115,10 @@ def test_reinforcement_learning_evaluates_several_datasets(prepared, users, tmp_
     assert run.state.best_metric == max(rows.values())
     assert {"eval_cold_coverage@10", "eval_warm_coverage@10"} <= last_metrics(run).keys()
     assert run.evaluate(users["warm"])["eval_ndcg@10"] == pytest.approx(max(rows.values())), "given to `evaluate`"
+    of_prompts, of_samples = (
+        run.evaluate(Subset(make(users["cold"]), [0, 2])) for make in (prompt_dataset, lambda samples: samples)
+    )
+    assert of_prompts["eval_ndcg@10"] == of_samples["eval_ndcg@10"], "parts of both kinds"
 
 
 def test_an_item_tokenizer_evaluates_several_datasets(tmp_path):

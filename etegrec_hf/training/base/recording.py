@@ -86,9 +86,9 @@ def check_same_run(saved: TrainingRecord, folder: str, record: TrainingRecord, a
     theirs = {"processes": stage.get("processes", args.world_size)} | {
         name: stage.get("arguments", {}).get(name, defaults.get(name)) for name in ORDERING
     }
-    for name in ours.keys() - overridden(args):
-        value = ours[name]
-        if value != theirs[name]:
+    unused = overridden(args)
+    for name, value in ours.items():
+        if name not in unused and value != theirs[name]:
             raise ValueError(
                 f"`{name}` is {value} and in the checkpoint {folder!r} it is {theirs[name]}, so that its steps "
                 "read other samples; resume with that, or start a new run."
@@ -138,17 +138,12 @@ def changed_arguments(args: TrainingArguments) -> dict:
 
     Those that others override are left out: they changed nothing.
     """
-    values, unused = args.to_dict(), overridden(args)
+    values, unrecorded = args.to_dict(), overridden(args).union(UNRECORDED)
     changed = {}
     for field in dataclasses.fields(args):
         value = values.get(field.name)
         is_default = value == (False if field.default is None and isinstance(value, bool) else field.default)
-        if (
-            field.init
-            and not is_default
-            and field.name not in {*UNRECORDED, *unused}
-            and isinstance(value, RECORDED_TYPES)
-        ):
+        if field.init and not is_default and field.name not in unrecorded and isinstance(value, RECORDED_TYPES):
             changed[field.name] = value
     return changed
 

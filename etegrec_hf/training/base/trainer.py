@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
+from torch.utils.data import Dataset
 from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
@@ -20,7 +21,14 @@ from .callbacks import EarlyStoppingCallback, StageClock, TerminationCallback
 from .checkpoints import RESUMABLE, STAGING, check_same_sizes, last_checkpoint, move_checkpoint, move_model
 from .progress import TrainingProgressCallback
 from .recording import check_same_run, stage_of_run
-from .refusals import REFUSED_ARGUMENTS, check_best_metric, check_model, check_training_arguments, further_arguments
+from .refusals import (
+    REFUSED_ARGUMENTS,
+    check_best_metric,
+    check_eval_dataset,
+    check_model,
+    check_training_arguments,
+    further_arguments,
+)
 
 
 class BaseTrainer(Trainer):
@@ -35,12 +43,13 @@ class BaseTrainer(Trainer):
     - `train`, `_init_training_state`, `_load_callback_state`, `_load_best_model`: a checkpoint is checked before it is
       loaded, and may have been moved with its run.
     - `create_model_card`: the card is written with the model.
+    - `_get_dataloader`: another kind of dataset than it can evaluate is refused.
     - `_determine_best_metric`: of several evaluation datasets none is the best where no checkpoint is chosen by them.
     - `hyperparameter_search`: it is refused, as it would need a `model_init`.
 
-    A subclass says what it trains by `stage`, `unit`, `model_class`, `args_class` and `refused_arguments`, calls
-    `checked` first, and may extend `check_checkpoint`, `stage_entry` and `write_beside`. Weights that the caller froze
-    (`requires_grad` False) stay as they are.
+    A subclass says what it trains by `stage`, `unit`, `model_class`, `args_class`, `evaluated` and
+    `refused_arguments`, calls `checked` first, and may extend `check_checkpoint`, `stage_entry` and `write_beside`.
+    Weights that the caller froze (`requires_grad` False) stay as they are.
 
     Args:
         model (`PreTrainedModel`): to train.
@@ -58,6 +67,7 @@ class BaseTrainer(Trainer):
     unit = "samples"  # what `samples_per_epoch` counts
     model_class: type[PreTrainedModel] = PreTrainedModel
     args_class: type[TrainingArguments] = TrainingArguments
+    evaluated: tuple[type, ...] = (Dataset,)  # kinds of datasets that it evaluates
     refused_arguments = REFUSED_ARGUMENTS  # of `Trainer`, and what is there instead
     _staging: str | None = None
 
@@ -85,12 +95,13 @@ class BaseTrainer(Trainer):
         """Returns the further arguments of `Trainer`, before anything is made of them or of the model.
 
         Raises:
-            ValueError: a model or arguments of another kind, a model with adapters of PEFT, or an argument that is
-                refused.
+            ValueError: a model, arguments or evaluation datasets of another kind, a model with adapters of PEFT, or an
+                argument that is refused.
         """
         further = further_arguments(given, self.refused_arguments)
         check_model(model, self.model_class)
         check_training_arguments(args, self.args_class)
+        check_eval_dataset(further.get("eval_dataset"), self.evaluated)
         return further
 
     @property
@@ -103,6 +114,11 @@ class BaseTrainer(Trainer):
         return len(self.train_dataset)
 
     # Steps
+
+    def _get_dataloader(self, dataset, *args, is_training: bool = False, **kwargs):
+        if not is_training:
+            check_eval_dataset(dataset, self.evaluated)
+        return super()._get_dataloader(dataset, *args, is_training=is_training, **kwargs)
 
     def training_step(self, model, inputs, *args, **kwargs) -> torch.Tensor:
         """Trainer's step; an infinite loss or NaN ends training before the weights are updated with it.

@@ -48,6 +48,7 @@ class CollaborativeTrainer(BaseTrainer):
     unit = "targets"
     model_class = GPT2LMHeadModel
     args_class = CollaborativeTrainingArguments
+    evaluated = (SequenceDataset,)
     refused_arguments = REFUSED_ARGUMENTS | {
         "train_dataset": "sequences are those of `data`",
         "eval_dataset": "validation targets are those of `data`; `etegrec baselines` measures other splits",

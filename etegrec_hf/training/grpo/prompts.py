@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset
+from torch.utils.data import Subset
 
 from ...data.sequences import LengthGroupedSampler, SequenceDataset
 
@@ -41,10 +42,12 @@ def prompts_on_demand(samples: SequenceDataset) -> Dataset:
     return Dataset.from_dict({"sample": np.arange(len(samples))}).with_transform(read)
 
 
-def as_prompts(dataset: SequenceDataset | Dataset) -> Dataset:
+def as_prompts(dataset: SequenceDataset | Dataset | Subset) -> Dataset:
     """Returns a dataset whose rows hold lists and numbers, whatever its format; a transform stays."""
     if isinstance(dataset, SequenceDataset):
         return prompts_on_demand(dataset)
+    if isinstance(dataset, Subset):
+        return as_prompts(dataset.dataset).select(dataset.indices)
     return dataset if dataset.format["type"] == "custom" else dataset.with_format(None)
 
 

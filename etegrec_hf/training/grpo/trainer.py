@@ -22,7 +22,7 @@ from ..base.arguments import order_seed
 from ..base.callbacks import EarlyStoppingCallback
 from ..base.freezing import freeze, thaw
 from ..base.recording import validation_metrics
-from ..base.refusals import REFUSED_ARGUMENTS, check_dataset, named_datasets
+from ..base.refusals import REFUSED_ARGUMENTS, check_dataset, check_eval_dataset, named_datasets
 from ..base.trainer import BaseTrainer
 from .arguments import ETEGRecGRPOConfig
 from .callbacks import GenerationBorderCallback, StartingPointCallback
@@ -80,6 +80,7 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
     args: ETEGRecGRPOConfig
     model_class = ETEGRecForConditionalGeneration
     args_class = ETEGRecGRPOConfig
+    evaluated = (SequenceDataset, Dataset)
     refused_arguments = (
         REFUSED_ARGUMENTS
         | {"peft_config": "adapters wouldn't be saved whole; freeze what is to stay by `requires_grad_(False)`"}
@@ -100,10 +101,8 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
         processing_class: ETEGRecTokenizer | None = None,
         **kwargs,
     ):
-        kwargs = self.checked(model, args, kwargs)
+        kwargs = self.checked(model, args, kwargs | {"eval_dataset": eval_dataset})
         check_dataset("train_dataset", train_dataset, (SequenceDataset, Dataset))
-        for name, dataset in named_datasets(eval_dataset).items():
-            check_dataset(name, dataset, (SequenceDataset, Dataset))
         if processing_class is None:
             raise ValueError(
                 "`processing_class` is None; give the model's `ETEGRecTokenizer`, which is saved with it."
@@ -129,7 +128,7 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
             )
         n_items = model.config.n_items
         for name, dataset in named_datasets(eval_dataset).items():
-            if isinstance(dataset, Dataset):
+            if not isinstance(dataset, SequenceDataset):
                 lengths_and_targets(name, as_prompts(dataset), n_items)
         if isinstance(train_dataset, SequenceDataset):
             lengths, items = train_dataset.lengths, train_dataset.sequences
@@ -156,7 +155,6 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
                 args,
                 reward_funcs=[checked(reward) for reward in rewards],
                 train_dataset=as_prompts(train_dataset),
-                eval_dataset=eval_dataset,
                 processing_class=processing_class,
                 **kwargs,
             )
@@ -311,6 +309,7 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
         )
 
     def _get_dataloader(self, dataset, *args, **kwargs):
+        check_eval_dataset(dataset, self.evaluated)
         return super()._get_dataloader(as_prompts(dataset), *args, **kwargs)
 
     def _get_eval_sampler(self, eval_dataset) -> Sampler:

@@ -7,7 +7,7 @@ from transformers import EvalPrediction
 from ...data.sequences import as_batch
 from ...models.modeling_rqvae import RQVAEModel, first_not_finite
 from ..base.callbacks import EpochBorderCallback
-from ..base.refusals import REFUSED_ARGUMENTS, check_eval_dataset, named_datasets, whole_of
+from ..base.refusals import REFUSED_ARGUMENTS, named_datasets, whole_of
 from ..base.trainer import BaseTrainer
 from .arguments import RQVAETrainingArguments
 from .callbacks import CodeUsageCallback
@@ -58,6 +58,7 @@ class RQVAETrainer(BaseTrainer):
     unit = "items"
     model_class = RQVAEModel
     args_class = RQVAETrainingArguments
+    evaluated = (ItemEmbeddingDataset,)
     refused_arguments = REFUSED_ARGUMENTS | {
         "train_dataset": "items are trained on by their `embeddings`",
         "processing_class": "items are read by their embeddings, without a tokenizer",
@@ -66,7 +67,6 @@ class RQVAETrainer(BaseTrainer):
     def __init__(self, model: RQVAEModel, args: RQVAETrainingArguments, embeddings: torch.FloatTensor, **kwargs):
         kwargs = self.checked(model, args, kwargs)
         check_item_embeddings("`embeddings`", embeddings, model.config.input_size)
-        check_eval_dataset(kwargs.get("eval_dataset"), (ItemEmbeddingDataset,))
         for name, dataset in named_datasets(kwargs.get("eval_dataset")).items():
             check_item_embeddings(f"`embeddings` of `{name}`", whole_of(dataset).embeddings, model.config.input_size)
         super().__init__(

@@ -19,7 +19,7 @@ from ...models.tokenization_etegrec import ETEGRecTokenizer
 from ..base.arguments import order_seed
 from ..base.callbacks import EarlyStoppingCallback, EpochBorderCallback
 from ..base.freezing import freeze, thaw
-from ..base.refusals import REFUSED_ARGUMENTS, check_dataset, check_eval_dataset
+from ..base.refusals import REFUSED_ARGUMENTS, check_dataset
 from ..base.trainer import BaseTrainer
 from .arguments import ETEGRecTrainingArguments
 from .batches import loader_of, make_own_batches
@@ -97,6 +97,7 @@ class ETEGRecTrainer(BaseTrainer):
     unit = "targets"
     model_class = ETEGRecForConditionalGeneration
     args_class = ETEGRecTrainingArguments
+    evaluated = (SequenceDataset,)
     refused_arguments = REFUSED_ARGUMENTS | {
         "processing_class": "the tokenizer is made of the model's codes and `item_ids`"
     }
@@ -119,10 +120,9 @@ class ETEGRecTrainer(BaseTrainer):
                 f"{model.config.n_items}; "
                 "use the dataset that the model was made for."
             )
-        check_dataset("train_dataset", train_dataset, (SequenceDataset, WholeSequenceDataset, StreamedSequences))
-        check_eval_dataset(kwargs.get("eval_dataset"), (SequenceDataset,))
         check_embeddings(model, args, semantic_embedding)
         check_item_logits(model)
+        check_dataset("train_dataset", train_dataset, (SequenceDataset, WholeSequenceDataset, StreamedSequences))
         self.item_ids, self.item_titles = item_ids, item_titles
         self.semantic_embedding = semantic_embedding
         self.stage = "finetuning" if args.phase(0) == "finetune" else "alternating training"
