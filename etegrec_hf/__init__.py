@@ -76,7 +76,10 @@ if TYPE_CHECKING:
         build_recommender as build_recommender,
     )
     from .training.item_tokenizer.options import ItemTokenizerOptions as ItemTokenizerOptions
-    from .training.item_tokenizer.trainer import RQVAETrainer as RQVAETrainer
+    from .training.item_tokenizer.trainer import (
+        ItemEmbeddingDataset as ItemEmbeddingDataset,
+        RQVAETrainer as RQVAETrainer,
+    )
     from .training.recommender.arguments import (
         ETEGRecTrainingArguments as ETEGRecTrainingArguments,
         FinetuningArguments as FinetuningArguments,

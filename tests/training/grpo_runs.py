@@ -22,7 +22,7 @@ def tiny_model(prepared, codebook_size: int = 8, **sizes):
 
 
 def make_trainer(
-    prepared, folder, rewards=None, model=None, trainer=ETEGRecGRPOTrainer, train=None, **options
+    prepared, folder, rewards=None, model=None, trainer=ETEGRecGRPOTrainer, train=None, evaluated=None, **options
 ) -> ETEGRecGRPOTrainer:
     """A trainer of a tiny recommender on the tiny data: 8 histories a step, in groups of 4, rewards `hit` and
     `semantic`."""
@@ -47,7 +47,7 @@ def make_trainer(
         [HitReward(), SemanticReward(model)] if rewards is None else rewards,
         ETEGRecGRPOConfig(str(folder), **(defaults | options)),
         SequenceDataset.for_training(prepared.train, 20) if train is None else train,
-        SequenceDataset.for_evaluation(prepared.validation, 20),
+        SequenceDataset.for_evaluation(prepared.validation, 20) if evaluated is None else evaluated,
         processing_class=ETEGRecTokenizer.from_item_codes(prepared.item_ids, codes, size, max_history=20),
     )
 

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets, load_from_disk
 from grpo_runs import WITHOUT_EVALUATION, Spy, make_trainer, tiny_model
 from tiny_models import make_model, random_codes
 from trl import GRPOTrainer
@@ -19,16 +19,81 @@ from etegrec_hf import (
     prompt_dataset,
 )
 from etegrec_hf.training.grpo.arguments import check_trl_version
+from etegrec_hf.training.grpo.prompts import prompts_on_demand
 
 
-def test_prompts_are_read_when_asked_for(prepared):
+def rows_of(samples: SequenceDataset) -> list[dict]:
+    """What prompts of these samples are."""
+    batches = (samples[index] for index in range(len(samples)))
+    return [{"prompt": row["history"].tolist(), "target": row["target"].item()} for row in batches]
+
+
+@pytest.mark.parametrize("make", [prompt_dataset, prompts_on_demand])
+def test_prompts_are_histories_and_targets(prepared, make):
     samples = SequenceDataset.for_training(prepared.train, 3)
-    prompts = prompt_dataset(samples)
-    assert len(prompts) == len(samples)
-    for index in (0, 7, len(samples) - 1):
-        item = samples[index]
-        assert prompts[index] == {"prompt": item["history"].tolist(), "target": item["target"].item()}
+    prompts = make(samples)
+    assert list(prompts) == rows_of(samples)
     assert len(prompts[5:25]["prompt"]) == 20
+
+
+def test_prompts_are_laid_out_in_chunks(prepared, monkeypatch):
+    samples = SequenceDataset.for_training(prepared.train, 20)
+    monkeypatch.setattr("etegrec_hf.training.grpo.prompts.CHUNK", 100)
+    assert list(prompt_dataset(samples)) == rows_of(samples)
+
+
+def saved(prompts: Dataset, folder) -> Dataset:
+    prompts.save_to_disk(folder)
+    return load_from_disk(folder)
+
+
+# What one does with a dataset, and how many of 64 rows it leaves
+OPERATIONS = {
+    "as it is": (lambda prompts, _: prompts, 64),
+    "select": (lambda prompts, _: prompts.select(range(32)), 32),
+    "shuffle": (lambda prompts, _: prompts.shuffle(seed=0), 64),
+    "filter": (lambda prompts, _: prompts.filter(lambda row: len(row["prompt"]) > 1), None),
+    "map": (lambda prompts, _: prompts.map(lambda row: {"price": float(row["target"])}), 64),
+    "add_column": (lambda prompts, _: prompts.add_column("price", [1.0] * 64), 64),
+    "remove_columns": (lambda prompts, _: prompts.add_column("price", [1.0] * 64).remove_columns("price"), 64),
+    "concatenate": (lambda prompts, _: concatenate_datasets([prompts, Dataset.from_list(list(prompts))]), 128),
+    "train_test_split": (lambda prompts, _: prompts.train_test_split(0.5, seed=0)["train"], 32),
+    "sort": (lambda prompts, _: prompts.sort("target"), 64),
+    "save_to_disk": (saved, 64),
+    "numpy": (lambda prompts, _: prompts.with_format("numpy"), 64),
+    "torch": (lambda prompts, _: prompts.with_format("torch", columns=["prompt"]), 64),
+    "transform": (lambda prompts, _: prompts.with_transform(lambda rows: {**rows, "seen": rows["prompt"]}), 64),
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_prompts_stay_prompts_whatever_is_done_to_them(prepared, tmp_path, operation):
+    samples = SequenceDataset.for_training(prepared.train, 20)
+    prompts = prompt_dataset(samples).select(range(64))
+    transform, left = OPERATIONS[operation]
+    changed = transform(prompts, tmp_path / "prompts")
+    run = make_trainer(prepared, tmp_path, train=changed, evaluated=changed, max_steps=1)
+    inputs = next(iter(run.get_train_dataloader()))
+    known = rows_of(samples)[:64]
+    assert {"prompt": inputs[0]["prompt"], "target": inputs[0]["target"]} in known
+    assert len(run.train_dataset) == len(run.lengths) == (left or len(run.train_dataset))
+    targets = [row["target"] for row in run.train_dataset.with_format(None)]
+    assert run.item_counts.tolist() == np.bincount(targets, minlength=61).tolist()
+    assert 0 <= run.evaluate()["eval_ndcg@10"] <= 1
+
+
+def test_a_column_of_ones_own_reaches_the_rewards(prepared, tmp_path):
+    prices = []
+
+    def cheap(completions, price, target, **columns):
+        assert price == [target_ / 2 for target_ in target]
+        prices.extend(price)
+        return [float(item % 7) for item in completions]
+
+    prompts = prompt_dataset(SequenceDataset.for_training(prepared.train, 20))
+    prompts = prompts.map(lambda row: {"price": row["target"] / 2})
+    make_trainer(prepared, tmp_path, [cheap], train=prompts, max_steps=1, **WITHOUT_EVALUATION).train()
+    assert len(prices) == 32
 
 
 def test_batches_hold_groups_of_like_length(prepared, tmp_path):
@@ -178,5 +243,6 @@ def test_overridden_methods_are_as_trl_has_them():
         taken = [*theirs[:-10], "multimodal"] if "per_token" in name else theirs
         assert ours == taken, name
     own = {name for name in vars(ETEGRecGRPOTrainer) if callable(getattr(GRPOTrainer, name, None))}
-    inherited = {"__init__", "__doc__", "_init_training_state"}  # from transformers' trainer
+    # from transformers' trainer
+    inherited = {"__init__", "__doc__", "_init_training_state", "train", "_get_dataloader"}
     assert own - inherited == expected.keys(), "the list above is whole"

@@ -2,6 +2,7 @@ import pytest
 import torch
 from item_tokenizer_runs import make_trainer
 
+from etegrec_hf import ItemEmbeddingDataset, RQVAEModel
 from etegrec_hf.evaluation.code_diagnostics import code_diagnostics
 from etegrec_hf.training.base.checkpoints import last_checkpoint
 
@@ -90,3 +91,31 @@ def test_embeddings_with_nan_are_an_error(tmp_path):
     broken[2, 3] = torch.nan
     with pytest.raises(ValueError, match="`embeddings` holds NaN or infinity, first in row 2; repair"):
         make_trainer(broken, tmp_path)
+
+
+def test_evaluation_measures_the_losses_of_held_out_items(embeddings, tmp_path):
+    """13 items by batches of 5: each item counts alike."""
+    held_out, options = embeddings[:13] + 1, {"per_device_eval_batch_size": 5, "eval_strategy": "epoch"}
+    evaluated = ItemEmbeddingDataset(held_out)
+    trainer = make_trainer(embeddings[13:], tmp_path, evaluated=evaluated, num_train_epochs=2, **options)
+    trainer.train()
+    model = trainer.model.eval()
+    with torch.no_grad():
+        outputs = model(held_out)
+    metrics = trainer.evaluate()
+    for name in ("loss", "reconstruction_loss", "quantization_loss"):
+        assert metrics[f"eval_{name}"] == pytest.approx(outputs[name].item(), rel=1e-5)
+    assert len([entry for entry in trainer.state.log_history if "eval_loss" in entry]) == 3
+
+
+def test_the_best_item_tokenizer_by_held_out_items_is_what_remains(embeddings, tmp_path):
+    options = {"eval_strategy": "epoch", "load_best_model_at_end": True, "metric_for_best_model": "loss"}
+    evaluated = ItemEmbeddingDataset(embeddings[:13])
+    trainer = make_trainer(embeddings[13:], tmp_path, evaluated=evaluated, num_train_epochs=4, **options)
+    losses = iter([3.0, 1.0, 2.0, 4.0])
+    trainer.compute_metrics = lambda prediction: {"loss": next(losses)}
+    trainer.train()
+    steps = trainer.state.max_steps // 4
+    assert trainer.state.best_global_step == 2 * steps
+    kept = RQVAEModel.from_pretrained(tmp_path / f"checkpoint-{2 * steps}")
+    assert all(torch.equal(weight, trainer.model.state_dict()[name]) for name, weight in kept.state_dict().items())

@@ -120,7 +120,13 @@ def test_a_budget_below_the_longest_history_is_an_error(prepared, files, tmp_pat
 @pytest.mark.parametrize("tokens", [None, 90])
 def test_processes_take_other_batches_and_equally_many(prepared, files, tokens):
     sequences = StreamedSequences(files, prepared.item_ids, PREFIXES, 50)
-    arguments = {"max_tokens_per_batch": tokens, "train_batch_size": 7, "seed": 1, "dataloader_drop_last": False}
+    arguments = {
+        "max_tokens_per_batch": tokens,
+        "train_batch_size": 7,
+        "seed": 1,
+        "data_seed": None,
+        "dataloader_drop_last": False,
+    }
     parts = [
         make_own_batches(sequences, SimpleNamespace(**arguments, world_size=3, process_index=process), code_length=3)
         for process in range(3)

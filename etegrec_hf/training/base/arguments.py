@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 
 from ...evaluation.metrics import KS
+from .refusals import REFUSED_FIELDS, REFUSED_WITH_RANKING, refuse_fields
 
 
 @dataclass
@@ -17,6 +18,7 @@ class RankedTrainingArguments(TrainingArguments):
 
     Raises:
         ValueError: nothing to train, or early stopping without evaluation.
+        ValueError: a field of transformers' that would change nothing, see [docs/training.md](../training.md).
     """
 
     logging_strategy: str = "epoch"
@@ -40,8 +42,14 @@ class RankedTrainingArguments(TrainingArguments):
             raise ValueError(
                 f"`num_train_epochs` is {self.num_train_epochs}; nothing would be trained: give more than 0."
             )
+        refuse_fields(self, REFUSED_FIELDS | REFUSED_WITH_RANKING)
         super().__post_init__()
         self.early_stopping_patience = check_patience(self.early_stopping_patience, self.eval_strategy)
+
+
+def order_seed(args: TrainingArguments) -> int:
+    """Returns the seed of the order in which samples are read: `data_seed`, or `seed` where that isn't given."""
+    return args.seed if args.data_seed is None else args.data_seed
 
 
 def check_patience(patience: int | None, eval_strategy: str) -> int | None:
@@ -59,8 +67,12 @@ def check_patience(patience: int | None, eval_strategy: str) -> int | None:
 
 
 def check_ranked_metric(metric: str | None, num_beams: int) -> None:
-    """Raises a `ValueError` for a `metric_for_best_model` that isn't measured, or not by so narrow a beam."""
-    name, _, listed = (metric or "ndcg@1").removeprefix("eval_").rpartition("@")
+    """Raises a `ValueError` for a `metric_for_best_model` that isn't measured, or not by so narrow a beam.
+
+    A metric of one of several evaluation datasets has the dataset's name before it, like `cold_ndcg@10`.
+    """
+    measured = (metric or "ndcg@1").removeprefix("eval_").rpartition("_")[2]
+    name, _, listed = measured.rpartition("@")
     if name not in ("recall", "ndcg") or listed not in map(str, KS):
         raise ValueError(
             f"`metric_for_best_model` is {metric!r}; choose recall or ndcg at one of {KS}, like 'ndcg@10'."

@@ -5,6 +5,7 @@ import threading
 import time
 
 import torch
+import transformers
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
@@ -25,6 +26,17 @@ class EpochBorderCallback(TrainerCallback):
     def on_epoch_end(self, args, state, control, **kwargs):
         control.should_save |= self.save
         control.should_evaluate |= self.evaluate
+
+
+class EarlyStoppingCallback(transformers.EarlyStoppingCallback):
+    """Transformers', asked for evaluations of the dataset alone that `metric_for_best_model` names.
+
+    It has its parent's name, by which checkpoints know its state.
+    """
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        if f"eval_{args.metric_for_best_model.removeprefix('eval_')}" in metrics:
+            super().on_evaluate(args, state, control, metrics, **kwargs)
 
 
 class TerminationCallback(TrainerCallback):

@@ -22,11 +22,14 @@ UNRECORDED = (
     "disable_tqdm",
     "resume_from_checkpoint",
     "do_eval",
+    "do_train",
+    "do_predict",
 )
 RECORDED_TYPES = (int, float, str, bool)
 # What decides which samples a step of which phase reads, so that a run can't be resumed with another
 ORDERING = (
     "seed",
+    "data_seed",
     "per_device_train_batch_size",
     "max_tokens_per_batch",
     "gradient_accumulation_steps",
@@ -35,6 +38,13 @@ ORDERING = (
     "freeze_tokenizer",
     "num_generations",
 )
+
+# Fields that say nothing where another one is set: above 0, or to True
+OVERRIDDEN = {
+    "max_steps": {"num_train_epochs"},
+    "max_tokens_per_batch": {"per_device_train_batch_size"},
+    "freeze_tokenizer": {"tokenizer_learning_rate", "vq_weight", "cycle"},
+}
 
 
 def record_of(data: PreparedDataset, earlier: str | None = None) -> TrainingRecord:
@@ -76,8 +86,9 @@ def check_same_run(saved: TrainingRecord, folder: str, record: TrainingRecord, a
     theirs = {"processes": stage.get("processes", args.world_size)} | {
         name: stage.get("arguments", {}).get(name, defaults.get(name)) for name in ORDERING
     }
+    unused = overridden(args)
     for name, value in ours.items():
-        if value != theirs[name]:
+        if name not in unused and value != theirs[name]:
             raise ValueError(
                 f"`{name}` is {value} and in the checkpoint {folder!r} it is {theirs[name]}, so that its steps "
                 "read other samples; resume with that, or start a new run."
@@ -123,15 +134,29 @@ def validation_metrics(log_history: list[dict]) -> dict[int, dict[str, float]]:
 
 
 def changed_arguments(args: TrainingArguments) -> dict:
-    """Returns the arguments that were set to something else than transformers' or this package's defaults."""
-    values = args.to_dict()
+    """Returns the arguments that were set to something else than transformers' or this package's defaults.
+
+    Those that others override are left out: they changed nothing.
+    """
+    values, unrecorded = args.to_dict(), overridden(args).union(UNRECORDED)
     changed = {}
     for field in dataclasses.fields(args):
         value = values.get(field.name)
         is_default = value == (False if field.default is None and isinstance(value, bool) else field.default)
-        if field.init and not is_default and field.name not in UNRECORDED and isinstance(value, RECORDED_TYPES):
+        if field.init and not is_default and field.name not in unrecorded and isinstance(value, RECORDED_TYPES):
             changed[field.name] = value
     return changed
+
+
+def overridden(args: TrainingArguments) -> set[str]:
+    """Returns the fields that say nothing beside the values of others."""
+    fields: set[str] = set()
+    for name, others in OVERRIDDEN.items():
+        if (getattr(args, name, None) or 0) > 0:
+            fields |= others
+    if getattr(args, "psa_weight", 1) == 0:
+        fields |= {"temperature", "gather_negatives"}
+    return fields
 
 
 def describe_device(device: torch.device) -> str:

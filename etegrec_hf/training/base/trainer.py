@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import EarlyStoppingCallback, ProgressCallback, Trainer
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
 from ...data.folders import replace_file
@@ -16,10 +17,18 @@ from ...evaluation.code_diagnostics import code_diagnostics
 from ...hub.model_card import write_model_card
 from ...hub.model_folder import check_files
 from ...hub.training_record import TrainingRecord
-from .callbacks import StageClock, TerminationCallback
+from .callbacks import EarlyStoppingCallback, StageClock, TerminationCallback
 from .checkpoints import RESUMABLE, STAGING, check_same_sizes, last_checkpoint, move_checkpoint, move_model
 from .progress import TrainingProgressCallback
 from .recording import check_same_run, stage_of_run
+from .refusals import (
+    REFUSED_ARGUMENTS,
+    check_best_metric,
+    check_eval_dataset,
+    check_model,
+    check_training_arguments,
+    further_arguments,
+)
 
 
 class BaseTrainer(Trainer):
@@ -34,22 +43,32 @@ class BaseTrainer(Trainer):
     - `train`, `_init_training_state`, `_load_callback_state`, `_load_best_model`: a checkpoint is checked before it is
       loaded, and may have been moved with its run.
     - `create_model_card`: the card is written with the model.
+    - `_get_dataloader`: another kind of dataset than it can evaluate is refused.
+    - `_determine_best_metric`: of several evaluation datasets none is the best where no checkpoint is chosen by them.
+    - `hyperparameter_search`: it is refused, as it would need a `model_init`.
 
-    A subclass says what it trains by `stage` and `unit`, and may extend `check_checkpoint`, `stage_entry` and
-    `write_beside`.
+    A subclass says what it trains by `stage`, `unit`, `model_class`, `args_class`, `evaluated` and
+    `refused_arguments`, calls `checked` first, and may extend `check_checkpoint`, `stage_entry` and `write_beside`.
+    Weights that the caller froze (`requires_grad` False) stay as they are.
 
     Args:
         model (`PreTrainedModel`): to train.
         args (`TrainingArguments`): arguments.
         record ([`TrainingRecord`], *optional*): what is known of data and earlier stages.
-        **kwargs: further arguments of `Trainer`.
+        **kwargs: further arguments of `Trainer`, but those of `REFUSED_ARGUMENTS`.
 
     Raises:
         ValueError: a `hub_strategy` that publishes during training.
+        ValueError: `split_batches` of accelerate.
+        ValueError: several evaluation datasets, of which `metric_for_best_model` names none.
     """
 
     stage = "training"
     unit = "samples"  # what `samples_per_epoch` counts
+    model_class: type[PreTrainedModel] = PreTrainedModel
+    args_class: type[TrainingArguments] = TrainingArguments
+    evaluated: tuple[type, ...] = (Dataset,)  # kinds of datasets that it evaluates
+    refused_arguments = REFUSED_ARGUMENTS  # of `Trainer`, and what is there instead
     _staging: str | None = None
 
     def __init__(self, model, args, record: TrainingRecord | None = None, **kwargs):
@@ -58,6 +77,12 @@ class BaseTrainer(Trainer):
                 f"`hub_strategy` is {args.hub_strategy.value!r}, which publishes parts of a model during training; "
                 "choose 'end', and the whole model is pushed when it is saved."
             )
+        if args.accelerator_config.split_batches:
+            raise ValueError(
+                "`split_batches` of `accelerator_config` is True, but the batch sizes are those of each device; leave "
+                "it out, and give smaller ones."
+            )
+        check_best_metric(args, kwargs.get("eval_dataset"))
         self.record = record or TrainingRecord()
         self.holds_best = False  # whether the best checkpoint's weights were loaded
         super().__init__(model=model, args=args, **kwargs)
@@ -65,6 +90,19 @@ class BaseTrainer(Trainer):
         if self.pop_callback(ProgressCallback) is not None:  # none with `disable_tqdm`, another one in a notebook
             self.add_callback(TrainingProgressCallback(self))
         self.add_callback(StageClock())
+
+    def checked(self, model: object, args: object, given: dict) -> dict:
+        """Returns the further arguments of `Trainer`, before anything is made of them or of the model.
+
+        Raises:
+            ValueError: a model, arguments or evaluation datasets of another kind, a model with adapters of PEFT, or an
+                argument that is refused.
+        """
+        further = further_arguments(given, self.refused_arguments)
+        check_model(model, self.model_class)
+        check_training_arguments(args, self.args_class)
+        check_eval_dataset(further.get("eval_dataset"), self.evaluated)
+        return further
 
     @property
     def progress_title(self) -> str:
@@ -76,6 +114,11 @@ class BaseTrainer(Trainer):
         return len(self.train_dataset)
 
     # Steps
+
+    def _get_dataloader(self, dataset, *args, is_training: bool = False, **kwargs):
+        if not is_training:
+            check_eval_dataset(dataset, self.evaluated)
+        return super()._get_dataloader(dataset, *args, is_training=is_training, **kwargs)
 
     def training_step(self, model, inputs, *args, **kwargs) -> torch.Tensor:
         """Trainer's step; an infinite loss or NaN ends training before the weights are updated with it.
@@ -169,7 +212,13 @@ class BaseTrainer(Trainer):
         Raises:
             FileNotFoundError: there is no checkpoint, or a file of it is missing.
             ValueError: the checkpoint is damaged, or of another model or run.
+            ValueError: the caller has frozen all weights.
         """
+        if not any(weight.requires_grad for weight in self.model.parameters()):
+            raise ValueError(
+                "every weight of the model is frozen (`requires_grad` False), so nothing would be trained; thaw those "
+                "that are to learn by `requires_grad_(True)`."
+            )
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_checkpoint(self.args.output_dir)
         if resume_from_checkpoint:
@@ -209,6 +258,23 @@ class BaseTrainer(Trainer):
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, EarlyStoppingCallback):
                 callback.early_stopping_patience = self.args.early_stopping_patience
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial) -> bool:
+        metric = (self.args.metric_for_best_model or "").removeprefix("eval_")
+        if isinstance(self.eval_dataset, dict) and f"eval_{metric}" not in metrics:
+            return False  # nothing is chosen by it, or it would have been refused
+        return super()._determine_best_metric(metrics, trial)
+
+    def hyperparameter_search(self, *args, **kwargs):
+        """Is refused: a search makes a trainer of its own for each trial.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError(
+            f"`hyperparameter_search` needs a `model_init`, which this trainer can't use: "
+            f"{REFUSED_ARGUMENTS['model_init']}."
+        )
 
     def _load_best_model(self) -> None:
         check_files(self.state.best_model_checkpoint)

@@ -4,14 +4,17 @@ import json
 from pathlib import Path
 
 import torch.nn.functional as F
-from transformers import EarlyStoppingCallback, GPT2LMHeadModel
+from transformers import GPT2LMHeadModel
 
 from ...data.prepared import PreparedDataset
 from ...data.sequences import LengthGroupedSampler, SequenceDataset, WholeSequenceDataset, as_batch
 from ...evaluation.collaborative import ITEM_IDS, best_items, check_items, next_item_scores
 from ...evaluation.metrics import KS, rank
 from ...hub.model_folder import check_files
+from ..base.arguments import order_seed
+from ..base.callbacks import EarlyStoppingCallback
 from ..base.recording import validation_metrics
+from ..base.refusals import REFUSED_ARGUMENTS
 from ..base.trainer import BaseTrainer
 from .arguments import CollaborativeSizes, CollaborativeTrainingArguments
 
@@ -32,7 +35,10 @@ class CollaborativeTrainer(BaseTrainer):
         model (`GPT2LMHeadModel`): see [`build_collaborative_model`].
         args ([`CollaborativeTrainingArguments`]): arguments.
         data ([`PreparedDataset`]): sequences.
-        **kwargs: further arguments of `Trainer`.
+        **kwargs: further arguments of [`BaseTrainer`], like `callbacks`.
+
+    Raises:
+        ValueError: a model, arguments or data of another kind, or an argument of `Trainer` that is refused.
 
     Source: Kang and McAuley, Self-Attentive Sequential Recommendation (2018), with the loss of Klenitskiy and Vasilev,
     Turning Dross Into Gold Loss (2023).
@@ -40,8 +46,21 @@ class CollaborativeTrainer(BaseTrainer):
 
     stage = "collaborative model"
     unit = "targets"
+    model_class = GPT2LMHeadModel
+    args_class = CollaborativeTrainingArguments
+    evaluated = (SequenceDataset,)
+    refused_arguments = REFUSED_ARGUMENTS | {
+        "train_dataset": "sequences are those of `data`",
+        "eval_dataset": "validation targets are those of `data`; `etegrec baselines` measures other splits",
+        "processing_class": "item ids are those of `data`",
+    }
 
     def __init__(self, model: GPT2LMHeadModel, args: CollaborativeTrainingArguments, data: PreparedDataset, **kwargs):
+        kwargs = self.checked(model, args, kwargs)
+        if not isinstance(data, PreparedDataset):
+            raise ValueError(
+                f"`data` is a {type(data).__name__}; give a `PreparedDataset`: `PreparedDataset.load(folder)`."
+            )
         self.item_ids = data.item_ids
         # the head is the embedding, saved once: a checkpoint without it misses nothing
         model._keys_to_ignore_on_save = list(model.all_tied_weights_keys)
@@ -89,7 +108,7 @@ class CollaborativeTrainer(BaseTrainer):
 
     def _get_train_sampler(self, train_dataset=None) -> LengthGroupedSampler:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
-        return LengthGroupedSampler(dataset.lengths, self.args.train_batch_size, seed=self.args.seed)
+        return LengthGroupedSampler(dataset.lengths, self.args.train_batch_size, order_seed(self.args))
 
     def write_beside(self, folder: Path) -> None:
         """Writes the item ids beside the model."""

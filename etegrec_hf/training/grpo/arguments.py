@@ -7,25 +7,49 @@ from trl import GRPOConfig
 from trl import __version__ as trl_version
 
 from ..base.arguments import check_patience, check_ranked_metric
+from ..base.refusals import REFUSED_COMPILATION, REFUSED_FIELDS, REFUSED_WITH_RANKING, refuse_fields
 from .policy import ROLLOUTS
 
 TESTED = ("1.16", "1.17")  # TRL from the first version to before the second
 
-# Options of TRL that mean nothing here, and what they must be
-UNUSED = {
-    "use_vllm": False,
-    "use_transformers_continuous_batching": False,
-    "generation_kwargs": None,
-    "top_p": 1.0,
-    "min_p": None,
-    "repetition_penalty": 1.0,
-    "pad_to_multiple_of": None,
-    "mask_truncated_completions": False,
-    "cast_lm_head_to_fp32": False,
-    "activation_checkpointing": False,
-    "use_liger_kernel": False,
-    "sync_ref_model": False,
-    "model_init_kwargs": None,
+# Options of TRL that mean nothing here
+NO_MEANING = dict.fromkeys(
+    (
+        "use_vllm",
+        *(field for field in GRPOConfig.__dataclass_fields__ if field.startswith("vllm_")),
+        "use_transformers_continuous_batching",
+        "use_transformers_paged",
+        "transformers_continuous_batching_config",
+        "generation_kwargs",
+        "cache_implementation",
+        "chat_template_kwargs",
+        "max_tool_calling_iterations",
+        "log_multimodal",
+        "trust_remote_code",
+        "top_p",
+        "min_p",
+        "repetition_penalty",
+        "pad_to_multiple_of",
+        "mask_truncated_completions",
+        "num_generations_eval",
+        "cast_lm_head_to_fp32",
+        "router_aux_loss_coef",
+        "ds3_gather_for_generation",
+        "sync_ref_model",
+        "ref_model_mixup_alpha",
+        "ref_model_sync_steps",
+        "model_init_kwargs",
+    ),
+    "an option of TRL that has no meaning for a recommender",
+)
+
+# Fields of `TrainingArguments` that reinforcement learning can't use
+REFUSED_WITH_GROUPS = dict.fromkeys(
+    ("activation_checkpointing", "activation_checkpointing_kwargs", "gradient_checkpointing"),
+    "but each history is encoded once for its group; make batches smaller and accumulate gradients",
+) | {
+    "disable_dropout": "which leaves dropout of attention weights; load the model with `dropout_rate`, "
+    "`decoder_dropout_rate` and `attention_dropout_rate` 0",
 }
 
 
@@ -68,7 +92,9 @@ class ETEGRecGRPOConfig(GRPOConfig):
     Raises:
         ValueError: an unknown rollout, a group of 1, batches that hold parts of groups, a temperature that is not
             positive, a negative top-k, fewer beams than `metric_for_best_model` looks at, updates that mix rounds of
-            completions, early stopping without evaluation, or an option of TRL that means nothing here.
+            completions, or early stopping without evaluation.
+        ValueError: a field of transformers' or TRL's that would change nothing, see
+            [docs/training.md](../training.md).
     """
 
     num_generations: int = 16
@@ -94,6 +120,8 @@ class ETEGRecGRPOConfig(GRPOConfig):
     metric_for_best_model: str | None = "ndcg@10"
     greater_is_better: bool | None = True
     dataloader_pin_memory: bool = False
+    logging_nan_inf_filter: bool = False  # training stops there
+    pad_to_multiple_of: int | None = None  # completions have one length
     restore_callback_states_from_checkpoint: bool = True
     hub_strategy: str = "end"
     activation_checkpointing: bool | None = False
@@ -124,13 +152,9 @@ class ETEGRecGRPOConfig(GRPOConfig):
         if self.top_k < 0:
             raise ValueError(f"`top_k` is {self.top_k}; give 0 for all codes, or how many to sample from.")
         check_ranked_metric(self.metric_for_best_model, self.num_beams)
+        refuse_fields(self, REFUSED_FIELDS | REFUSED_WITH_RANKING | REFUSED_COMPILATION)
+        refuse_fields(self, REFUSED_WITH_GROUPS | NO_MEANING)
         super().__post_init__()
-        for name, value in UNUSED.items():
-            if getattr(self, name) != value:
-                raise ValueError(
-                    f"`{name}` is {getattr(self, name)!r}, an option of TRL that has no meaning for a recommender; "
-                    f"leave it at {value!r}."
-                )
         if self.batches_per_round % self.gradient_accumulation_steps:
             raise ValueError(
                 f"a round of completions is {self.batches_per_round} batches (`steps_per_generation` times "

@@ -3,18 +3,35 @@
 from collections.abc import Iterator
 
 import numpy as np
+import pyarrow as pa
 from datasets import Dataset
+from torch.utils.data import Subset
 
 from ...data.sequences import LengthGroupedSampler, SequenceDataset
 
 COLUMNS = ("prompt", "target")
+CHUNK = 2**20  # samples whose histories are laid out at a time
 
 
 def prompt_dataset(samples: SequenceDataset) -> Dataset:
-    """The samples as TRL reads them: `prompt` (item indices, oldest first) and `target` (an item index).
+    """Returns the samples as a table for TRL: `prompt` (item indices, oldest first) and `target` (an item index).
 
-    Rows are made when they are asked for, so that each user's sequence is kept once.
+    Each row holds its history, so the table can be selected from, mapped, joined, saved, and given further columns for
+    rewards to read. A trainer that is given the [`SequenceDataset`] itself keeps each user's sequence once.
     """
+    prompts = []
+    for start in range(0, len(samples), CHUNK):
+        position, lengths = samples.position[start : start + CHUNK], samples.lengths[start : start + CHUNK]
+        offsets = np.concatenate([[0], lengths.cumsum()])
+        source = np.repeat(position - offsets[1:], lengths) + np.arange(offsets[-1])  # [items of all histories]
+        items = samples.sequences[source].astype(np.int64)
+        prompts.append(pa.ListArray.from_arrays(offsets.astype(np.int32), items))
+    targets = samples.sequences[samples.position].astype(np.int64)
+    return Dataset(pa.table({"prompt": pa.chunked_array(prompts), "target": targets}))
+
+
+def prompts_on_demand(samples: SequenceDataset) -> Dataset:
+    """Returns rows like those of [`prompt_dataset`], which are made when they are asked for."""
 
     def read(rows: dict[str, list[int]]) -> dict[str, list]:
         batch = samples.__getitems__(rows["sample"])
@@ -25,8 +42,21 @@ def prompt_dataset(samples: SequenceDataset) -> Dataset:
     return Dataset.from_dict({"sample": np.arange(len(samples))}).with_transform(read)
 
 
-def check_prompts(name: str, dataset: Dataset, n_items: int) -> None:
-    """Raises a `ValueError` for a row that is no history and target, as [`prompt_dataset`] makes them."""
+def as_prompts(dataset: SequenceDataset | Dataset | Subset) -> Dataset:
+    """Returns a dataset whose rows hold lists and numbers, whatever its format; a transform stays."""
+    if isinstance(dataset, SequenceDataset):
+        return prompts_on_demand(dataset)
+    if isinstance(dataset, Subset):
+        return as_prompts(dataset.dataset).select(dataset.indices)
+    return dataset if dataset.format["type"] == "custom" else dataset.with_format(None)
+
+
+def lengths_and_targets(name: str, dataset: Dataset, n_items: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns how many items each row's history has, and its target, `[rows]` each, of prompts of one's own.
+
+    Raises:
+        ValueError: a row that isn't a history and a target, as [`prompt_dataset`] makes them.
+    """
     if not len(dataset):
         raise ValueError(f"`{name}` is empty; check the prepared dataset.")
     row = dataset[0]
@@ -36,12 +66,21 @@ def check_prompts(name: str, dataset: Dataset, n_items: int) -> None:
                 f"`{name}` has the columns {sorted(row)} and no {column!r}; make it with `prompt_dataset`, or give "
                 "each row a `prompt` (item indices, oldest first) and a `target` (an item index)."
             )
-    for number, (prompt, target) in enumerate(zip(dataset["prompt"], dataset["target"])):
-        if not prompt or not all(isinstance(item, int) and 1 <= item <= n_items for item in (*prompt, target)):
-            raise ValueError(
-                f"row {number} of `{name}` is {prompt!r} and {target!r}; both are item indices, 1..{n_items} "
-                "(`tokenizer.index_of(ids)`), and a history has at least one."
-            )
+    if set(COLUMNS) <= set(dataset.column_names) and dataset.format["type"] is None:
+        dataset = dataset.select_columns(list(COLUMNS))  # others may be large
+    lengths: list[int] = []
+    targets: list[int] = []
+    for batch in dataset.iter(batch_size=1000):
+        for prompt, target in zip(batch["prompt"], batch["target"]):
+            is_history = isinstance(prompt, list | tuple) and len(prompt)
+            if not is_history or not all(isinstance(item, int) and 1 <= item <= n_items for item in (*prompt, target)):
+                raise ValueError(
+                    f"row {len(lengths)} of `{name}` is {prompt!r} and {target!r}; both are item indices, "
+                    f"1..{n_items} (`tokenizer.index_of(ids)`), and a history has at least one."
+                )
+            lengths.append(len(prompt))
+            targets.append(target)
+    return np.array(lengths), np.array(targets)
 
 
 class GroupSampler(LengthGroupedSampler):

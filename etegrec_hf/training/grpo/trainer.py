@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import EarlyStoppingCallback, EvalPrediction
+from transformers import EvalPrediction
 from transformers.utils import logging
 from trl import GRPOTrainer
 
@@ -18,15 +18,20 @@ from ...data.sequences import SequenceDataset
 from ...evaluation.metrics import KS, rank, spread_metrics
 from ...models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ...models.tokenization_etegrec import ETEGRecTokenizer
+from ..base.arguments import order_seed
+from ..base.callbacks import EarlyStoppingCallback
+from ..base.freezing import freeze, thaw
 from ..base.recording import validation_metrics
+from ..base.refusals import REFUSED_ARGUMENTS, check_dataset, check_eval_dataset, named_datasets
 from ..base.trainer import BaseTrainer
 from .arguments import ETEGRecGRPOConfig
 from .callbacks import GenerationBorderCallback, StartingPointCallback
 from .policy import CodePolicy, encode_distinct
-from .prompts import GroupSampler, check_prompts, prompt_dataset
+from .prompts import GroupSampler, as_prompts, lengths_and_targets
 
 logger = logging.get_logger(__name__)
 
+STANDING_STILL = ("item_tokenizer", "sequence_adapter", "preference_adapter")
 SAME_REWARD = 1e-6  # a group whose rewards lie within this is one whose rewards are equal
 
 
@@ -41,12 +46,12 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
       narrows what is drawn and not its score), by one pass over each distinct history of a batch, with gradients.
     - `_calculate_rewards`, `_generate_and_score_completions`, `compute_loss`: groups whose rewards are all equal are
       left out and counted, and groups stay whole when TRL shuffles completions.
+    - `train`: codes stand still, and so do the item tokenizer and the adapters that align with it.
     - `_get_train_sampler`: histories of like length, in an order that a resumed run finds again.
+    - `_get_dataloader`: a [`SequenceDataset`] is read as prompts, in `evaluate` too.
     - `prediction_step`, `_get_eval_sampler`: evaluation ranks items instead of rewarding completions.
     - `_init_training_state`: a resumed run generates new completions where they are due.
     - `log`: figures of completions' lengths are left out, and a run that learns nothing says so.
-
-    Codes stand still, and so do the item tokenizer and the adapters that align with it.
 
     Args:
         model ([`ETEGRecForConditionalGeneration`]): a trained recommender.
@@ -55,12 +60,15 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
         args ([`ETEGRecGRPOConfig`]): arguments.
         train_dataset ([`SequenceDataset`] or `datasets.Dataset`): histories and targets; a `Dataset` has a `prompt`
             (item indices, oldest first), a `target` (an item index) and whatever else rewards read.
-        eval_dataset ([`SequenceDataset`] or `datasets.Dataset`, *optional*): users to rank the catalogue for.
+        eval_dataset ([`SequenceDataset`] or `datasets.Dataset`, *optional*): users to rank the catalogue for, or
+            several such datasets by name.
         processing_class ([`ETEGRecTokenizer`]): the model's.
         record ([`TrainingRecord`], *optional*): what is known of data and earlier stages.
-        **kwargs: further arguments of TRL's trainer.
+        **kwargs: further arguments of TRL's trainer that aren't refused, like `callbacks`.
 
     Raises:
+        ValueError: a model, arguments or datasets of another kind, or an argument of TRL's trainer that is refused.
+        ValueError: no reward.
         ValueError: a tokenizer of another model, a dataset without `prompt` or `target`, `max_completion_length` other
             than the code length, or a group larger than the catalogue.
 
@@ -70,6 +78,18 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
     stage = "reinforcement learning"
     unit = "prompts"
     args: ETEGRecGRPOConfig
+    model_class = ETEGRecForConditionalGeneration
+    args_class = ETEGRecGRPOConfig
+    evaluated = (SequenceDataset, Dataset)
+    refused_arguments = (
+        REFUSED_ARGUMENTS
+        | {"peft_config": "adapters wouldn't be saved whole; freeze what is to stay by `requires_grad_(False)`"}
+        | {"quantization_config": "the model is loaded already; give one that was loaded so that it can be trained"}
+        | dict.fromkeys(
+            ("reward_processing_classes", "tools", "rollout_func", "environment_factory"),
+            "completions are items, found by `rollout` and rewarded by functions",
+        )
+    )
 
     def __init__(
         self,
@@ -81,6 +101,8 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
         processing_class: ETEGRecTokenizer | None = None,
         **kwargs,
     ):
+        kwargs = self.checked(model, args, kwargs | {"eval_dataset": eval_dataset})
+        check_dataset("train_dataset", train_dataset, (SequenceDataset, Dataset))
         if processing_class is None:
             raise ValueError(
                 "`processing_class` is None; give the model's `ETEGRecTokenizer`, which is saved with it."
@@ -104,20 +126,21 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
                 f"`num_generations` is {args.num_generations} and `rollout` {args.rollout!r}, which needs as many "
                 f"distinct completions; there are {distinct}: take a smaller group, or 'sample'."
             )
-        datasets = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
-        for name, dataset in datasets.items():
-            if isinstance(dataset, SequenceDataset):
-                datasets[name] = prompt_dataset(dataset)
-            elif dataset is not None:
-                check_prompts(name, dataset, model.config.n_items)
-        self.item_counts = np.bincount(trained_items(train_dataset), minlength=model.config.n_items + 1)
-        self.lengths = np.minimum(lengths_of(train_dataset), model.config.max_history)
+        n_items = model.config.n_items
+        for name, dataset in named_datasets(eval_dataset).items():
+            if not isinstance(dataset, SequenceDataset):
+                lengths_and_targets(name, as_prompts(dataset), n_items)
+        if isinstance(train_dataset, SequenceDataset):
+            lengths, items = train_dataset.lengths, train_dataset.sequences
+        else:
+            lengths, items = lengths_and_targets("train_dataset", as_prompts(train_dataset), n_items)
+        self.item_counts = np.bincount(items, minlength=n_items + 1)
+        self.lengths = np.minimum(lengths, model.config.max_history)
         model.__dict__.pop("forward", None)  # what an earlier trainer put in front of it
-        for name in ("item_tokenizer", "sequence_adapter", "preference_adapter"):
-            if getattr(model, name, None) is not None:
-                getattr(model, name).requires_grad_(False)
         reference = copy.deepcopy(model).requires_grad_(False) if args.beta else None
         rewards = list(reward_funcs) if isinstance(reward_funcs, (list, tuple)) else [reward_funcs]
+        if not rewards:
+            raise ValueError("`reward_funcs` is empty; give a function that returns a number per completion.")
         for reward in rewards:
             group_size = getattr(reward, "num_generations", args.num_generations)
             if group_size != args.num_generations:
@@ -131,8 +154,8 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
                 model,
                 args,
                 reward_funcs=[checked(reward) for reward in rewards],
+                train_dataset=as_prompts(train_dataset),
                 processing_class=processing_class,
-                **datasets,
                 **kwargs,
             )
         finally:
@@ -149,6 +172,15 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
         self.add_callback(StartingPointCallback(self))
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+
+    def train(self, *args, **kwargs):
+        """Trains the recommender; whether its other parts are trained is afterwards as it was."""
+        parts = (getattr(self.model, name, None) for name in STANDING_STILL)
+        still = freeze(weight for part in parts if part is not None for weight in part.parameters())
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            thaw(still)
 
     # Completions
 
@@ -272,7 +304,13 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
         if not self.shuffle_dataset:
             return super()._get_train_sampler(dataset)
         histories = self.args.generation_batch_size // self.num_generations
-        return GroupSampler(self.lengths, histories, self.num_generations, self.args.batches_per_round, self.args.seed)
+        return GroupSampler(
+            self.lengths, histories, self.num_generations, self.args.batches_per_round, order_seed(self.args)
+        )
+
+    def _get_dataloader(self, dataset, *args, **kwargs):
+        check_eval_dataset(dataset, self.evaluated)
+        return super()._get_dataloader(as_prompts(dataset), *args, **kwargs)
 
     def _get_eval_sampler(self, eval_dataset) -> Sampler:
         return SequentialSampler(eval_dataset)
@@ -330,6 +368,8 @@ def checked(reward: Callable) -> Callable:
         raise ValueError(
             f"a reward is a {type(reward).__name__}; models that score text can't read items: give a function."
         )
+    if not callable(reward):
+        raise ValueError(f"a reward is {reward!r}; give a function that returns a number per completion.")
 
     def check(rewards, columns: dict) -> list:
         if not hasattr(rewards, "__len__"):
@@ -349,15 +389,3 @@ def checked(reward: Callable) -> Callable:
     wrapper: Any = awaited if is_coroutine else call
     wrapper.__name__, wrapper.__wrapped__ = name_of(reward), reward
     return wrapper
-
-
-def trained_items(dataset: SequenceDataset | Dataset) -> np.ndarray:
-    """Items of the training sequences, as often as they stand there; of a `Dataset`, its targets."""
-    return dataset.sequences if isinstance(dataset, SequenceDataset) else np.array(dataset["target"])
-
-
-def lengths_of(dataset: SequenceDataset | Dataset) -> np.ndarray:
-    """The items of each row's history."""
-    if isinstance(dataset, SequenceDataset):
-        return dataset.lengths
-    return np.array([len(prompt) for prompt in dataset["prompt"]])

@@ -22,7 +22,8 @@ class CodeUsageCallback(TrainerCallback):
         embeddings = self.trainer.train_dataset.embeddings
         is_due = control.should_log
         figures = code_diagnostics(model.encode(embeddings), model.config.codebook_size) if is_due else {}
-        if args.revive_dead_codes and state.global_step < state.max_steps:
+        learns = model.quantizer.codebooks.requires_grad  # the caller may have frozen them
+        if args.revive_dead_codes and learns and state.global_step < state.max_steps:
             figures["revived_codes"] = revive_dead_codes(model, embeddings)
         if is_due:
             self.trainer.log(figures)

@@ -2,10 +2,12 @@
 
 import torch
 from torch.utils.data import Dataset
+from transformers import EvalPrediction
 
 from ...data.sequences import as_batch
 from ...models.modeling_rqvae import RQVAEModel, first_not_finite
 from ..base.callbacks import EpochBorderCallback
+from ..base.refusals import REFUSED_ARGUMENTS, named_datasets, whole_of
 from ..base.trainer import BaseTrainer
 from .arguments import RQVAETrainingArguments
 from .callbacks import CodeUsageCallback
@@ -28,38 +30,52 @@ class ItemEmbeddingDataset(Dataset):
         return {"embeddings": self.embeddings[indices]}
 
 
+LOSSES = ("loss", "reconstruction_loss", "quantization_loss")  # of held-out items
+
+
 class RQVAETrainer(BaseTrainer):
     """Trains an [`RQVAEModel`] on the embeddings of all items.
 
-    It overrides `train` of transformers' Trainer, besides what [`BaseTrainer`] does: codebooks start from k-means. Its
-    callback revives dead codes, as the arguments say.
+    It overrides `train` and `prediction_step` of transformers' Trainer, besides what [`BaseTrainer`] does: codebooks
+    start from k-means, and evaluation measures the losses of held-out items. Its callback revives dead codes, as the
+    arguments say. Codebooks that the caller froze (`requires_grad` False) are left alone.
 
     Args:
         model ([`RQVAEModel`]): to train.
         args ([`RQVAETrainingArguments`]): arguments.
         embeddings (`torch.FloatTensor` of shape `(n_items, input_size)`): semantic embeddings, maybe mapped.
         record ([`TrainingRecord`], *optional*): what is known of the data.
-        **kwargs: further arguments of `Trainer`.
+        **kwargs: further arguments of [`BaseTrainer`]: `record`, `eval_dataset` (an [`ItemEmbeddingDataset`] of
+            held-out items, or several by name), `callbacks`, ... Evaluation logs `loss`, `reconstruction_loss` and
+            `quantization_loss`, see [`RQVAEOutput`].
 
     Raises:
+        ValueError: a model, arguments or datasets of another kind, or an argument of `Trainer` that is refused.
         ValueError: embeddings of another width, or with NaN or infinity.
     """
 
     stage = "item tokenizer"
     unit = "items"
+    model_class = RQVAEModel
+    args_class = RQVAETrainingArguments
+    evaluated = (ItemEmbeddingDataset,)
+    refused_arguments = REFUSED_ARGUMENTS | {
+        "train_dataset": "items are trained on by their `embeddings`",
+        "processing_class": "items are read by their embeddings, without a tokenizer",
+    }
 
     def __init__(self, model: RQVAEModel, args: RQVAETrainingArguments, embeddings: torch.FloatTensor, **kwargs):
-        if embeddings.shape[1] != model.config.input_size:
-            raise ValueError(
-                f"`embeddings` are {embeddings.shape[1]} wide and the model's `input_size` is "
-                f"{model.config.input_size}; "
-                "make the model with the width of the data."
-            )
-        row = first_not_finite(embeddings)
-        if row is not None:
-            raise ValueError(f"`embeddings` holds NaN or infinity, first in row {row}; repair that item's embedding.")
+        kwargs = self.checked(model, args, kwargs)
+        check_item_embeddings("`embeddings`", embeddings, model.config.input_size)
+        for name, dataset in named_datasets(kwargs.get("eval_dataset")).items():
+            check_item_embeddings(f"`embeddings` of `{name}`", whole_of(dataset).embeddings, model.config.input_size)
         super().__init__(
-            model=model, args=args, train_dataset=ItemEmbeddingDataset(embeddings), data_collator=as_batch, **kwargs
+            model=model,
+            args=args,
+            train_dataset=ItemEmbeddingDataset(embeddings),
+            data_collator=as_batch,
+            compute_metrics=mean_losses,
+            **kwargs,
         )
         self.add_callback(EpochBorderCallback())
         self.add_callback(CodeUsageCallback(self))
@@ -70,6 +86,41 @@ class RQVAETrainer(BaseTrainer):
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
         """Trains; a new run starts the codebooks from k-means unless the arguments say otherwise."""
-        if not resume_from_checkpoint and self.args.kmeans_init:
+        learns = self.model.quantizer.codebooks.requires_grad  # the caller may have frozen them
+        if not resume_from_checkpoint and self.args.kmeans_init and learns:
             initialize_codebooks(self.model, self.train_dataset.embeddings, self.args.seed)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def prediction_step(self, model, inputs, prediction_loss_only: bool, ignore_keys=None):
+        """Returns the [`LOSSES`] of a batch for each of its items, `[batch, 3]`, and their codes `[batch, levels]`."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.accelerator.autocast():
+            outputs = model(**inputs)
+        losses = torch.stack([outputs[name].float() for name in LOSSES])
+        return None, losses.expand(len(outputs.codes), -1), outputs.codes
+
+
+def mean_losses(prediction: EvalPrediction) -> dict[str, float]:
+    """Returns the means over all items of what `prediction_step` returned for each."""
+    return dict(zip(LOSSES, prediction.predictions.mean(0).tolist()))
+
+
+def check_item_embeddings(name: str, embeddings: torch.FloatTensor, input_size: int) -> None:
+    """Checks the embeddings that an item tokenizer is trained or evaluated on.
+
+    Raises:
+        ValueError: no tensor `[n_items, input_size]` of floats, another width, or NaN or infinity.
+    """
+    if not isinstance(embeddings, torch.Tensor) or embeddings.ndim != 2 or not embeddings.is_floating_point():
+        raise ValueError(
+            f"{name} is a {type(embeddings).__name__}; give a tensor of floats, [n_items, input_size], as "
+            "`torch.from_numpy` makes of an array."
+        )
+    if embeddings.shape[1] != input_size:
+        raise ValueError(
+            f"{name} are {embeddings.shape[1]} wide and the model's `input_size` is {input_size}; make the "
+            "model with the width of the data."
+        )
+    row = first_not_finite(embeddings)
+    if row is not None:
+        raise ValueError(f"{name} holds NaN or infinity, first in row {row}; repair that item's embedding.")

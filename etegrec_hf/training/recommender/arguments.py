@@ -4,6 +4,15 @@ import math
 from dataclasses import dataclass, field
 
 from ..base.arguments import RankedTrainingArguments, check_ranked_metric
+from ..base.refusals import REFUSED_COMPILATION, refuse_fields
+
+# Fields of `TrainingArguments` that would change nothing, as processes share gradients without DDP
+REFUSED_IN_ALTERNATION = {
+    "average_tokens_across_devices": "but each target of all processes counts alike",
+} | dict.fromkeys(
+    ("ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph"),
+    "but processes share gradients without DDP",
+)
 
 
 @dataclass
@@ -79,10 +88,11 @@ class ETEGRecTrainingArguments(RankedTrainingArguments):
             raise ValueError(f"`order_noise` is {self.order_noise}; give a number of places, 0 or more.")
         if self.temperature <= 0:
             raise ValueError(f"`temperature` is {self.temperature}; it must be positive.")
-        if self.torch_compile:
+        refuse_fields(self, REFUSED_COMPILATION | REFUSED_IN_ALTERNATION)
+        if self.dataloader_drop_last and self.max_tokens_per_batch is not None:
             raise ValueError(
-                "`torch_compile` is True, which isn't supported: batches have many shapes, and compiled training took "
-                "longer where it was measured; leave it out."
+                f"`dataloader_drop_last` is True and `max_tokens_per_batch` {self.max_tokens_per_batch}, with which "
+                "batches of any number of samples are whole; leave it out."
             )
         check_ranked_metric(self.metric_for_best_model, self.num_beams)
         epochs = math.ceil(self.num_train_epochs)

@@ -14,6 +14,7 @@ from ...data.sequences import (
     as_batch,
 )
 from ...data.streamed_sequences import StreamedBatches, StreamedSequences
+from ..base.arguments import order_seed
 from .arguments import ETEGRecTrainingArguments
 
 
@@ -30,7 +31,7 @@ def make_own_batches(
         ValueError: a sample is longer than `max_tokens_per_batch`.
     """
     if isinstance(dataset, StreamedSequences):
-        return StreamedBatches(dataset, partial(_batches_of, args, code_length), args.seed)
+        return StreamedBatches(dataset, partial(_batches_of, args, code_length), order_seed(args))
     return token_budget_batches(dataset.lengths, args, code_length)
 
 
@@ -50,7 +51,7 @@ def token_budget_batches(
     budget = args.max_tokens_per_batch
     if budget is None:
         return None
-    return TokenBudgetBatches(lengths * code_length, budget, args.seed, args.world_size, args.process_index)
+    return TokenBudgetBatches(lengths * code_length, budget, order_seed(args), args.world_size, args.process_index)
 
 
 def _batches_of(
@@ -61,7 +62,7 @@ def _batches_of(
     if budgeted is not None:
         budgeted.set_epoch(epoch)
         return budgeted
-    sampler = LengthGroupedSampler(lengths, args.train_batch_size, args.seed)
+    sampler = LengthGroupedSampler(lengths, args.train_batch_size, order_seed(args))
     sampler.set_epoch(epoch)
     whole = BatchSampler(sampler, args.train_batch_size, args.dataloader_drop_last)
     return whole if args.world_size == 1 else BatchSamplerShard(whole, args.world_size, args.process_index)
@@ -81,6 +82,9 @@ def loader_of(
         num_workers=args.dataloader_num_workers,
         pin_memory=args.dataloader_pin_memory,
         persistent_workers=args.dataloader_persistent_workers,
+        multiprocessing_context=args.dataloader_multiprocessing_context,
+        prefetch_factor=args.dataloader_prefetch_factor,
+        in_order=args.dataloader_in_order,
     )
     return prepare_data_loader(
         loader, args.device, num_processes=1, process_index=0, put_on_device=True, dispatch_batches=False

@@ -30,9 +30,6 @@ class AlternatingPhaseCallback(TrainerCallback):
 
     on_epoch_end = on_step_end
 
-    def on_train_end(self, args, state, control, model=None, **kwargs):
-        model.requires_grad_(True)
-
 
 class CodeRefreshCallback(TrainerCallback):
     """Computes all item codes again at the end of each tokenizer epoch; logs what changed and how they are used."""

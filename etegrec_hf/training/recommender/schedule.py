@@ -30,12 +30,12 @@ class PhaseScheduler:
     def step(self) -> None:
         """Advances the groups that are trained now."""
         for number, group in enumerate(self.optimizer.param_groups):
-            self.steps[number] += group["params"][0].requires_grad
+            self.steps[number] += is_trained(group)
         self._apply()
 
     def get_last_lr(self) -> list[float]:
         """The groups' learning rates, those that are trained now first."""
-        groups = sorted(self.optimizer.param_groups, key=lambda group: not group["params"][0].requires_grad)
+        groups = sorted(self.optimizer.param_groups, key=lambda group: not is_trained(group))
         return [group["lr"] for group in groups]
 
     def state_dict(self) -> dict:
@@ -44,6 +44,11 @@ class PhaseScheduler:
     def load_state_dict(self, state: dict) -> None:
         self.steps, self.base_rates = list(state["steps"]), list(state["base_rates"])
         self._apply()
+
+
+def is_trained(group: dict) -> bool:
+    """Whether a weight of the group is trained now; callers may have frozen others."""
+    return any(weight.requires_grad for weight in group["params"])
 
 
 def phase_scheduler(

@@ -7,7 +7,8 @@ from functools import cached_property
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback
+from transformers.trainer_optimizer import is_optimizer_factory
+from transformers.training_args import OptimizerNames
 
 from ...data.sequences import LengthGroupedSampler, SequenceDataset, TokenBudgetBatches, WholeSequenceDataset, as_batch
 from ...data.streamed_sequences import StreamedBatches, StreamedSequences
@@ -15,7 +16,10 @@ from ...evaluation.metrics import KS, rank
 from ...models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ...models.modeling_rqvae import RQVAEOutput
 from ...models.tokenization_etegrec import ETEGRecTokenizer
-from ..base.callbacks import EpochBorderCallback
+from ..base.arguments import order_seed
+from ..base.callbacks import EarlyStoppingCallback, EpochBorderCallback
+from ..base.freezing import freeze, thaw
+from ..base.refusals import REFUSED_ARGUMENTS, check_dataset
 from ..base.trainer import BaseTrainer
 from .arguments import ETEGRecTrainingArguments
 from .batches import loader_of, make_own_batches
@@ -27,6 +31,7 @@ from .processes import average_gradients, start_alike
 from .schedule import PhaseScheduler, phase_scheduler
 from .target_batch import TargetBatch
 
+CHOOSES_WEIGHTS = {"params", "model", "optimizer_dict"}  # options of optimizers that take no groups
 MOST_SCORED_ITEMS = 200_000  # item logits of a thousand targets are a gigabyte then; see benchmarks/item_logits.py
 
 
@@ -78,9 +83,10 @@ class ETEGRecTrainer(BaseTrainer):
             none. They stay where they are, on disk if they are mapped: only rows of a batch's targets are read, and
             no checkpoint holds them.
         **kwargs: further arguments of [`BaseTrainer`]: `record`, `eval_dataset` (a [`SequenceDataset`] of last
-            positions), `callbacks`, ...
+            positions, or several by name), `callbacks`, ...
 
     Raises:
+        ValueError: a model, arguments or datasets of another kind, or an argument of `Trainer` that is refused.
         ValueError: another number of ids than the model has items.
         ValueError: item logits of more than 200,000 items.
         ValueError: no embeddings to train the tokenizer with.
@@ -89,6 +95,12 @@ class ETEGRecTrainer(BaseTrainer):
 
     loss_is_scaled_for_ga = True  # by each batch's share of the targets
     unit = "targets"
+    model_class = ETEGRecForConditionalGeneration
+    args_class = ETEGRecTrainingArguments
+    evaluated = (SequenceDataset,)
+    refused_arguments = REFUSED_ARGUMENTS | {
+        "processing_class": "the tokenizer is made of the model's codes and `item_ids`"
+    }
 
     def __init__(
         self,
@@ -101,6 +113,7 @@ class ETEGRecTrainer(BaseTrainer):
         semantic_embedding: torch.FloatTensor | None = None,
         **kwargs,
     ):
+        kwargs = self.checked(model, args, kwargs)
         if len(item_ids) != model.config.n_items:
             raise ValueError(
                 f"data and model disagree: `item_ids` holds {len(item_ids)} items and the model "
@@ -109,10 +122,12 @@ class ETEGRecTrainer(BaseTrainer):
             )
         check_embeddings(model, args, semantic_embedding)
         check_item_logits(model)
+        check_dataset("train_dataset", train_dataset, (SequenceDataset, WholeSequenceDataset, StreamedSequences))
         self.item_ids, self.item_titles = item_ids, item_titles
         self.semantic_embedding = semantic_embedding
         self.stage = "finetuning" if args.phase(0) == "finetune" else "alternating training"
         self.phase, self.aligned = "finetune", False
+        self._resting: list[torch.nn.Parameter] = []  # weights of the side that stands still, to be thawed
         self.optimizer: torch.optim.Optimizer | None
         self.lr_scheduler: PhaseScheduler | None
         self._parts: dict[str, list] = defaultdict(lambda: [0.0, 0])
@@ -158,7 +173,7 @@ class ETEGRecTrainer(BaseTrainer):
 
     def _get_train_sampler(self, train_dataset=None) -> LengthGroupedSampler:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
-        return LengthGroupedSampler(dataset.lengths, self.args.train_batch_size, seed=self.args.seed)
+        return LengthGroupedSampler(dataset.lengths, self.args.train_batch_size, order_seed(self.args))
 
     @cached_property
     def own_batches(self) -> StreamedBatches | TokenBudgetBatches | None:
@@ -179,7 +194,8 @@ class ETEGRecTrainer(BaseTrainer):
         """Returns the number of batches of each process."""
         if self.own_batches is not None:
             return len(self.own_batches)
-        return math.ceil(len(self.train_dataset) / (self.args.train_batch_size * self.args.world_size))
+        batches = len(self.train_dataset) / (self.args.train_batch_size * self.args.world_size)
+        return math.floor(batches) if self.args.dataloader_drop_last else math.ceil(batches)
 
     def _prepare_for_training(self, *args, **kwargs):
         # accelerate doesn't wrap a model in DDP that it has prepared for evaluation already
@@ -197,12 +213,49 @@ class ETEGRecTrainer(BaseTrainer):
 
     # Phases
 
+    def train(self, *args, **kwargs):
+        """Trains, and lets both sides be trained again at the end; what the caller froze stays frozen.
+
+        Raises:
+            ValueError: the caller has frozen all weights of a side that is to be trained.
+        """
+        self._end_phase()
+        recommender, tokenizer = self._sides()
+        sides = {"recommender": recommender} | (
+            {"item tokenizer": tokenizer} if self.args.phase(0) == "tokenizer" else {}
+        )
+        for side, weights in sides.items():
+            if not any(weight.requires_grad for weight in weights):
+                raise ValueError(
+                    f"every weight of the {side} is frozen (`requires_grad` False), so its phase would train nothing; "
+                    "thaw those that are to learn by `requires_grad_(True)`. With `freeze_tokenizer` the recommender "
+                    "is trained alone."
+                )
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self._end_phase()
+
     def enter_phase(self, phase: str, aligned: bool) -> None:
-        """Thaws the side that `phase` trains and freezes the other; `aligned` says whether SIA and PSA count."""
+        """Freezes the side that `phase` doesn't train; `aligned` says whether SIA and PSA count.
+
+        Weights of the other side are trained, but those that the caller froze.
+        """
+        self._end_phase()
         self.phase, self.aligned = phase, aligned
-        self.model.requires_grad_(phase != "tokenizer")
-        if self.model.item_tokenizer is not None:
-            self.model.item_tokenizer.requires_grad_(phase == "tokenizer")
+        recommender, tokenizer = self._sides()
+        self._resting = freeze(recommender if phase == "tokenizer" else tokenizer)
+
+    def _end_phase(self) -> None:
+        thaw(self._resting)
+        self._resting = []
+
+    def _sides(self) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
+        """The weights of the recommender, and those of its item tokenizer."""
+        item_tokenizer = self.model.item_tokenizer
+        tokenizer = [] if item_tokenizer is None else list(item_tokenizer.parameters())
+        own = {id(weight) for weight in tokenizer}
+        return [weight for weight in self.model.parameters() if id(weight) not in own], tokenizer
 
     # Losses
 
@@ -314,17 +367,25 @@ class ETEGRecTrainer(BaseTrainer):
     # Optimizer and schedule
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        """AdamW with two groups: the recommender, and the item tokenizer if there is one."""
+        """`optim` with two groups: the recommender, and the item tokenizer if there is one.
+
+        Raises:
+            ValueError: an optimizer that doesn't take groups.
+        """
         if self.optimizer is None:
-            item_tokenizer = self.model.item_tokenizer
-            tokenizer = [] if item_tokenizer is None else list(item_tokenizer.parameters())
-            own = {id(parameter) for parameter in tokenizer}
-            recommender = [parameter for parameter in self.model.parameters() if id(parameter) not in own]
+            recommender, tokenizer = self._sides()
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            if is_optimizer_factory(optimizer_class) or options.keys() & CHOOSES_WEIGHTS:
+                raise ValueError(
+                    f"`optim` is {OptimizerNames(self.args.optim).value!r}, which chooses the weights that it trains; "
+                    "choose one that takes groups of weights, like 'adamw_torch'."
+                )
             groups = [{"params": recommender, "lr": self.args.learning_rate}]
             if tokenizer:
                 groups.append({"params": tokenizer, "lr": self.args.tokenizer_learning_rate})
-            self.optimizer = optimizer_class(groups, weight_decay=self.args.weight_decay, **options)
+            self.optimizer = optimizer_class(
+                [group | {"weight_decay": self.args.weight_decay} for group in groups], **options
+            )
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer=None) -> PhaseScheduler:
