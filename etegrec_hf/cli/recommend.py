@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..data.item_ids import AS_JSON, read_item_ids
 from ..evaluation.batch_recommend import RecommendOptions, batch_recommend, processes
 from ..hub.dataset_folder import local_dataset
 from ..hub.model_folder import load_recommender
@@ -26,7 +27,7 @@ class RecommendArguments:
     """Whom to recommend to."""
 
     model: str = field(metadata={"help": "A trained recommender: a folder or a Hub id."})
-    history: str | None = field(default=None, metadata={"help": "Item ids, oldest first, with commas between."})
+    history: str | None = field(default=None, metadata={"help": f"Item ids, oldest first, with commas between; {AS_JSON}."})
     data: str | None = field(default=None, metadata={"help": "A prepared dataset, instead of --history."})
     output: str | None = field(default=None, metadata={"help": "With --data: parquet file to write."})
     resume: bool = field(default=False, metadata={"help": "With --data: go on where an interrupted run stopped."})
@@ -56,10 +57,15 @@ def run(argv: list[str]) -> None:
 
 def recommend_one(name: str, given: str, options: RecommendOptions) -> list[dict]:
     """What is recommended for a history, best first: of each item its rank, id, title and log-probability."""
-    history = [item_id.strip() for item_id in given.split(",") if item_id.strip()]
     model, tokenizer = load_recommender(name)
     titles = tokenizer.item_titles
-    batch = tokenizer([history], return_tensors="pt", unknown=options.unknown).to(model.device)
+    history = read_item_ids(given, set(tokenizer.item_ids))
+    try:
+        batch = tokenizer([history], return_tensors="pt", unknown=options.unknown).to(model.device)
+    except ValueError as error:
+        if "," not in given:
+            raise
+        raise ValueError(f"{error} Note that {AS_JSON}.") from error
     beam = search(reading_of(model, **batch), options)
     item_ids, scores = tokenizer.ids_of(beam.items[0]), beam.scores[0].tolist()
     return [

@@ -4,6 +4,7 @@ import math
 
 import gradio as gr
 
+from ..data.item_ids import write_item_ids
 from .beam_tree import beam_tree, probability_text
 from .recommender import DemoRecommender
 from .tables import history_list, item_table, message
@@ -61,7 +62,7 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
         return gr.CheckboxGroup(choices=recommender.choices(found), value=[i for i in chosen if i in found], info=info)
 
     def add(text: str, chosen: list[str]):
-        lines = [*filter(None, [text.strip()]), *chosen]
+        lines = [line for line in (text.rstrip("\n"), write_item_ids(chosen)) if line]
         return "\n".join(lines), gr.CheckboxGroup(value=[])
 
     def show_history(text: str) -> str:
@@ -72,7 +73,7 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
 
     def take_random():
         drawn = recommender.random_history()
-        return "\n".join(drawn.item_ids), drawn
+        return write_item_ids(drawn.item_ids), drawn
 
     def recommend(text, num_beams, temperature, exclude_history, exclude, drawn):
         try:

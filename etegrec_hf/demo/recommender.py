@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..data.item_ids import AS_JSON, read_item_ids
 from ..data.prepared import PreparedDataset
 from ..hub.dataset_folder import local_dataset
 from ..hub.model_folder import load_recommender
@@ -150,20 +151,17 @@ class DemoRecommender:
         return [item_ids[row] for row in rows[:limit]], len(rows)
 
     def read_history(self, text: str) -> list[str]:
-        """Item ids of a text, one a line or with commas between.
+        """Item ids of a text, as [`read_item_ids`] reads them.
 
         Raises:
             ValueError: ids that the model doesn't know, all of which are named.
         """
-        item_ids = []
-        for line in map(str.strip, text.splitlines()):
-            parts = [line] if line in self._indices else [part.strip() for part in line.split(",")]
-            item_ids += [part for part in parts if part]
+        item_ids = read_item_ids(text, self._indices)
         unknown = [repr(item_id) for item_id in item_ids if item_id not in self._indices]
         if unknown:
             raise ValueError(
                 f"The history names {', '.join(unknown)}, not in the catalogue of {len(self._indices)} items; "
-                "correct or remove them."
+                f"correct or remove them. Note that {AS_JSON}."
             )
         return item_ids
 

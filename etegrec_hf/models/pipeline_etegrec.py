@@ -85,8 +85,8 @@ class SequentialRecommendationPipeline(Pipeline):
                     "`exclude` holds a list for each history of a list, and the histories are a stream; "
                     "stream dictionaries of `history` and `exclude`."
                 )
-            requests = (_request(history, number) for number, history in enumerate(_stream(histories)))
-            return super().__call__(requests, **kwargs)
+            stream = (_request(history, number) for number, history in enumerate(_stream(histories)))
+            return super().__call__(stream, **kwargs)
         if histories and not any(_is_ids(entry) or isinstance(entry, dict) for entry in histories):
             if by_history:
                 raise ValueError("`exclude` holds a list for each history, and there is one history; give its ids.")

@@ -117,6 +117,9 @@ def test_an_id_may_hold_a_comma(codes):
     ids = ["a,b", *(f"i{row}" for row in range(2, 41))]
     demo = DemoRecommender(make_model(codes, 8), ETEGRecTokenizer.from_item_codes(ids, codes, 8))
     assert demo.read_history("a,b\ni2,i3") == ["a,b", "i2", "i3"]
+    assert demo.read_history('["a,b", "i2"]\ni3') == ["a,b", "i2", "i3"]
+    with pytest.raises(ValueError, match=r"names 'a', 'b'.*written as a JSON list"):
+        demo.read_history("i2,a,b")
 
 
 def test_similar_items_share_the_longest_prefix():
