@@ -40,7 +40,8 @@ def run(argv: list[str]) -> None:
     classes = (EvaluateArguments, EvaluateOptions, PrintArguments)
     arguments, options, printed = parse("evaluate", argv, *classes, examples=EXAMPLES)
     with printed.apart():
-        output, ranks = check_output_file(arguments.output), check_output_file(arguments.ranks, "ranks")
+        output = check_output_file(arguments.output)
+        ranks = check_output_file(arguments.ranks, "ranks", (".parquet",))
         if arguments.update_card and not Path(arguments.model).is_dir():
             raise ValueError(f"`update_card` needs a folder, and {arguments.model!r} isn't one; name a local copy.")
         model, tokenizer = load_recommender(arguments.model)

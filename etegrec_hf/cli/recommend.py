@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..data.item_ids import AS_JSON, read_item_ids
+from ..data.table_files import TABLE_ENDINGS
 from ..evaluation.batch_recommend import RecommendOptions, batch_recommend, processes
 from ..hub.dataset_folder import local_dataset
 from ..hub.model_folder import load_recommender
@@ -27,9 +28,11 @@ class RecommendArguments:
     """Whom to recommend to."""
 
     model: str = field(metadata={"help": "A trained recommender: a folder or a Hub id."})
-    history: str | None = field(default=None, metadata={"help": f"Item ids, oldest first, with commas between; {AS_JSON}."})
+    history: str | None = field(
+        default=None, metadata={"help": f"Item ids, oldest first, with commas between; {AS_JSON}."}
+    )
     data: str | None = field(default=None, metadata={"help": "A prepared dataset, instead of --history."})
-    output: str | None = field(default=None, metadata={"help": "With --data: parquet file to write."})
+    output: str | None = field(default=None, metadata={"help": "With --data: .parquet, .csv or .jsonl file to write."})
     resume: bool = field(default=False, metadata={"help": "With --data: go on where an interrupted run stopped."})
 
 
@@ -86,7 +89,7 @@ def print_items(rows: list[dict]) -> None:
 
 def recommend_all(name: str, data: str, output: str, options: RecommendOptions, resume: bool) -> dict[str, int]:
     """Writes what is recommended for a dataset's users, in this process or those of `accelerate launch`."""
-    check_output_file(output)
+    check_output_file(output, endings=TABLE_ENDINGS)
     processes()  # before the model is loaded, onto the process's own GPU
     model, tokenizer = load_recommender(name)
     return batch_recommend(model, tokenizer, local_dataset(data), output, options, resume)

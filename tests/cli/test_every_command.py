@@ -167,6 +167,31 @@ def test_wrong_input_is_one_line_and_code_1(case, prepared_folder, model_folder,
     assert not (tmp_path / "new").exists()
 
 
+WRITING = {
+    "evaluate": ("--model", MISSING, "--data", MISSING),
+    "baselines": ("--data", MISSING),
+    "diagnose": ("--tokenizer", MISSING, "--data", MISSING),
+    "compare": ("--results", f"a={MISSING}"),
+    "recommend": ("--model", MISSING, "--data", MISSING),
+}
+ENDINGS = {"recommend": ".parquet, .csv or .jsonl", "--ranks": ".parquet"}
+
+
+def test_every_command_with_an_output_file_is_known():
+    assert {command for command in COMMANDS if "--output" in options(command)} == set(WRITING)
+
+
+@pytest.mark.parametrize(
+    ("command", "option"), [*((command, "--output") for command in WRITING), ("evaluate", "--ranks")]
+)
+def test_a_file_of_another_kind_is_refused_before_any_work(command, option, tmp_path, capsys):
+    for name in ("out.pdf", "out"):
+        assert main([command, *WRITING[command], option, str(tmp_path / name)]) == 1
+        expected = ENDINGS.get(option) or ENDINGS.get(command, ".json")
+        message = f"`{option[2:]}` is {str(tmp_path / name)!r}; name a file that ends in {expected}, which says"
+        assert message in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_mistyped_command_gets_the_nearest(capsys):
     assert main(["evalute", "--model", "x"]) == 2
     assert capsys.readouterr().err == "etegrec: unknown command 'evalute'; did you mean 'evaluate'?\n"

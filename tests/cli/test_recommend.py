@@ -1,5 +1,7 @@
 """`etegrec recommend` for a whole dataset: in one process and in several, interrupted, and on Ray."""
 
+import csv
+import json
 import os
 import re
 import signal
@@ -55,6 +57,23 @@ def test_the_command_tells_what_it_made(wanted, prepared, tmp_path, capsys):
     table = pq.read_table(out)
     assert table["user_id"].to_pylist() == prepared.test.user_ids
     assert {len(items) for items in table["items"].to_pylist()} == {3}
+
+
+def test_the_ending_says_what_is_written(wanted, prepared, tmp_path, capsys):
+    outputs = {ending: tmp_path / f"out.{ending}" for ending in ("parquet", "csv", "jsonl")}
+    for output in outputs.values():
+        call(*wanted, "--output", output, "--top-k", 3, "--exclude-history", "true")
+        assert sorted(path.name for path in tmp_path.glob("*.shards")) == []
+    table = pq.read_table(outputs["parquet"]).to_pylist()
+    assert [json.loads(line) for line in outputs["jsonl"].read_text().splitlines()] == table
+    with outputs["csv"].open(newline="") as file:
+        rows = [
+            {**row, **{name: json.loads(row[name]) for name in ("items", "scores")}} for row in csv.DictReader(file)
+        ]
+    assert rows == table
+    assert "only a .parquet file says of which run it is" in failure(
+        capsys, *wanted, "--output", outputs["csv"], "--resume", "true"
+    )
 
 
 ARTISTS = ["Tyler, the Creator", "Earth, Wind & Fire", " Beyoncé ", "Björk", *(f"artist {row}" for row in range(8))]
@@ -113,6 +132,8 @@ REMEDY = "give either `history`, for a list on the screen, or `data` and `output
         ("--data {data}", f"`data` given; {REMEDY}"),
         ("--history a --output {folder}/out.parquet", f"`history` and `output` given; {REMEDY}"),
         ("--data {data} --output {folder}", "is a folder; name a file in it"),
+        ("--data {data} --output {folder}/x.txt", "/x.txt'; name a file that ends in .parquet, .csv or .jsonl"),
+        ("--data {data} --output {folder}/x", "/x'; name a file that ends in .parquet, .csv or .jsonl"),
         (
             "--history item00000 --transition-weight 0.5",
             "`transition_weight` is 0.5 and the model keeps no transitions",

@@ -6,7 +6,16 @@ from hypothesis import strategies as st
 
 from etegrec_hf.data.item_ids import read_item_ids, write_item_ids
 
-ARTISTS = {"Tyler, the Creator", "Earth, Wind & Fire", " Beyoncé ", "Björk", "[unknown]", '["x"]', '"Weird Al"', "Wind"}
+ARTISTS = {
+    "Tyler, the Creator",
+    "Earth, Wind & Fire",
+    " Beyoncé ",
+    "Björk",
+    "[unknown]",
+    '["x"]',
+    '"Weird Al"',
+    "Wind",
+}
 
 
 @pytest.mark.parametrize(
