@@ -222,6 +222,78 @@ def test_an_interruption_has_its_own_code(monkeypatch, capsys):
     assert capsys.readouterr().err == "etegrec baselines: interrupted\n"
 
 
+@pytest.fixture
+def unread(monkeypatch):
+    """Returns a call that makes stdout or stderr a pipe whose reader has gone, and what is done at the end of it."""
+    streams = []
+
+    def close(name: str) -> None:
+        reader, writer = os.pipe()
+        os.close(reader)
+        streams.append(os.fdopen(writer, "w", buffering=1 if name == "stderr" else -1))  # as Python's own
+        monkeypatch.setattr(sys, name, streams[-1])
+
+    yield close
+    for stream in streams:
+        stream.close()  # as when Python ends: what is left in it would be an error
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        *([command, "--help"] for command in COMMANDS),
+        ["env"],
+        ["env", "--json"],
+        ["completion", "bash"],
+        ["--help"],
+        ["--version"],
+    ],
+    ids=" ".join,
+)
+def test_a_closed_pipe_ends_quietly(argv, unread, capsys):
+    unread("stdout")
+    try:
+        code = main(argv)
+    except SystemExit as stop:  # argparse ignores that nobody reads a help that is longer than a buffer
+        assert "--help" in argv
+        code = 141 if stop.code == 0 else stop.code
+    assert code == 141
+    assert capsys.readouterr().err == ""
+
+
+def test_a_closed_pipe_in_the_midst_of_work(unread, monkeypatch, capsys):
+    def measure(arguments):
+        print("x" * 100_000)  # beyond the buffer
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr("etegrec_hf.cli.baselines.measure_baselines", measure)
+    unread("stdout")
+    assert main(["baselines", "--data", "x"]) == 141
+    unread("stdout")
+    assert main(["baselines", "--data", "x", "--debug"]) == 141
+    assert capsys.readouterr().err == ""
+
+
+def test_a_closed_pipe_for_tables_and_errors(unread, monkeypatch):
+    monkeypatch.setattr("etegrec_hf.cli.quickstart.quickstart", lambda arguments: {"test": {"recall@1": 0.5},
+                        "baselines": {}, "optimum": {}, "seconds": 1.0})  # fmt: skip
+    unread("stdout")
+    assert main(["quickstart", "--output-dir", "x"]) == 141
+    unread("stderr")
+    assert main(["baselines", "--data", "x"]) == 141
+    unread("stderr")
+    assert main(["evalute"]) == 141
+
+
+def test_another_pipe_that_breaks_is_an_error(monkeypatch, capsys):
+    def broken(arguments):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("etegrec_hf.cli.baselines.measure_baselines", broken)
+    assert main(["baselines", "--data", "x"]) == 1
+    assert capsys.readouterr().err == "etegrec baselines: [Errno 32] Broken pipe\n"
+
+
 @pytest.mark.parametrize(("argv", "code"), [(["--help"], 0), (["--version"], 0), ([], 2), (["evalute"], 2)])
 def test_what_needs_no_command_needs_no_torch(argv, code):
     program = (
