@@ -12,6 +12,7 @@ from ..evaluation.batch_recommend import RecommendOptions, batch_recommend, proc
 from ..hub.dataset_folder import local_dataset
 from ..hub.model_folder import load_recommender
 from ..models.search import reading_of, search
+from .model_arguments import ModelArguments
 from .output_file import check_output_file
 from .parsing import parse
 from .printing import PrintArguments
@@ -24,10 +25,9 @@ EXAMPLES = """examples:
 
 
 @dataclass
-class RecommendArguments:
+class RecommendArguments(ModelArguments):
     """Whom to recommend to."""
 
-    model: str = field(metadata={"help": "A trained recommender: a folder or a Hub id."})
     history: str | None = field(
         default=None, metadata={"help": f"Item ids, oldest first, with commas between; {AS_JSON}."}
     )

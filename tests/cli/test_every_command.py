@@ -192,6 +192,50 @@ def test_a_file_of_another_kind_is_refused_before_any_work(command, option, tmp_
         assert message in " ".join(capsys.readouterr().err.split())
 
 
+IDS = [  # each command's ids on the Hub, with their revisions
+    ("evaluate", "--model", "user/it", "--revision", "v2", "--data", "{prepared}"),
+    ("evaluate", "--model", "{model}", "--data", "user/it@v2"),
+    ("recommend", "--model", "user/it", "--revision", "v2", "--history", "a"),
+    ("recommend", "--model", "{model}", "--data", "user/it@v2", "--output", "{new}.parquet"),
+    ("finetune", "--model", "user/it", "--revision", "v2", "--data", "{prepared}", "--output-dir", NEW),
+    ("finetune", "--model", "{model}", "--data", "user/it@v2", "--output-dir", NEW),
+    ("grpo", "--model", "user/it", "--revision", "v2", "--data", "{prepared}", "--output-dir", NEW),
+    ("grpo", "--model", "{model}", "--data", "user/it@v2", "--output-dir", NEW),
+    ("add-items", "--model", "user/it", "--revision", "v2", "--items", "{prepared}", "--output-dir", NEW),
+    ("add-items", "--model", "{model}", "--items", "user/it@v2", "--output-dir", NEW),
+    ("demo", "--model", "user/it", "--revision", "v2", "--port", "47391"),
+    ("demo", "--model", "{model}", "--data", "user/it@v2", "--port", "47391"),
+    ("train", "--data", "{prepared}", "--tokenizer", "user/it", "--revision", "v2", "--output-dir", NEW),
+    ("train", "--data", "user/it@v2", "--tokenizer", "{tokenizer}", "--output-dir", NEW),
+    ("train-tokenizer", "--data", "user/it@v2", "--output-dir", NEW),
+    ("diagnose", "--tokenizer", "user/it@v2", "--data", "{prepared}"),
+    ("diagnose", "--tokenizer", "{tokenizer}", "--data", "user/it@v2"),
+    ("baselines", "--data", "user/it@v2"),
+    ("import-codes", "x.json", "--data", "user/it@v2", "--output-dir", NEW),
+]
+
+
+@pytest.mark.parametrize("case", IDS, ids=lambda case: " ".join(case))
+def test_ids_of_the_hub_name_a_revision(case, prepared_folder, model_folder, tokenizer_folder, tmp_path, capsys):
+    """This process is offline, and its cache holds nothing."""
+    paths = {
+        "prepared": prepared_folder,
+        "model": model_folder,
+        "tokenizer": tokenizer_folder,
+        "new": tmp_path / "new",
+    }
+    assert main([part.format(**paths) for part in case]) == 1
+    assert "'user/it@v2' isn't a folder, and the cache doesn't hold a " in capsys.readouterr().err
+
+
+def test_every_command_with_a_model_takes_its_revision():
+    with_model = {command for command in COMMANDS if "--model" in options(command)} - {"push"}  # which has a branch
+    assert with_model | {"train"} == {case[0] for case in IDS if "--revision" in case}
+    assert {command for command in COMMANDS if "--data" in options(command)} - {"push", "embed"} == {
+        case[0] for case in IDS if "user/it@v2" in case
+    } - {"add-items"}
+
+
 def test_a_mistyped_command_gets_the_nearest(capsys):
     assert main(["evalute", "--model", "x"]) == 2
     assert capsys.readouterr().err == "etegrec: unknown command 'evalute'; did you mean 'evaluate'?\n"

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 
+from ..hub_ids import split_revision
 from ..interactions import Interactions, number_ids
 from .columns import ids_as_text, is_text, needed_columns, split_number, text_columns, time_column
 from .csv_table import csv_table
@@ -84,7 +85,7 @@ def read_parquet(path: Path, options: SourceOptions) -> Source:
 
 
 def read_hub(path: Path, options: SourceOptions) -> Source:
-    """Reads what `datasets.load_dataset` opens: an id on the Hub, or a local folder.
+    """Reads what `datasets.load_dataset` opens: an id on the Hub, maybe with `@revision`, or a local folder.
 
     Raises:
         FileNotFoundError: no such data set.
@@ -98,7 +99,8 @@ def read_hub(path: Path, options: SourceOptions) -> Source:
     if path.is_file():
         raise ValueError(f"{name!r} is a file; give its folder, or read it with --format csv, jsonl or parquet.")
     try:
-        data = load_dataset(name, options.hub_config, split=options.hub_split)
+        repo_id, revision = (name, None) if path.exists() else split_revision(name)
+        data = load_dataset(repo_id, options.hub_config, split=options.hub_split, revision=revision)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"there is no data set {name!r}: {error}; check the folder or the id.") from error
     except (ValueError, DatasetsError, RuntimeError) as error:
