@@ -155,6 +155,18 @@ def test_a_random_user_is_one_of_the_test_split(with_data, prepared):
     assert [*drawn.item_ids, drawn.next_id] == ids
 
 
+def test_the_example_is_a_short_history_and_always_the_same(with_data, prepared, demo):
+    example = with_data.example_history()
+    assert example == with_data.example_history()
+    row = prepared.test.user_ids.index(example.user_id)
+    ids = [prepared.item_ids[index - 1] for index in prepared.test.row(row)]
+    assert [*example.item_ids, example.next_id] == ids
+    others = [abs(len(prepared.test.row(other)) - 1 - 4) for other in range(100)]
+    assert abs(len(example.item_ids) - 4) == min(others)
+    assert demo.example_history().item_ids == ["i1", "i2", "i3", "i4"]
+    assert demo.example_history().user_id is None
+
+
 def test_random_items_without_data(demo):
     drawn = demo.random_history()
     assert 3 <= len(set(drawn.item_ids)) == len(drawn.item_ids) <= 8
