@@ -130,7 +130,7 @@ class SequentialRecommendationPipeline(Pipeline):
                     "the history holds no item of the catalogue; give one, or pass on_empty='empty' for an empty list."
                 )
             excluded = self.tokenizer.index_of(request["exclude"], unknown) + (history if exclude_history else [])
-            padding = [[self.tokenizer.pad_token_id] * self.tokenizer.code_length]  # reads as no item
+            padding = [[0] * self.tokenizer.code_length]
             encoded = {"input_ids": padding, "attention_mask": padding}
             if history:
                 encoded = self.tokenizer([request["history"]], unknown=unknown)
@@ -149,7 +149,8 @@ class SequentialRecommendationPipeline(Pipeline):
             asked = {name: rows[is_asked] for name, rows in model_inputs.items()}
             if not asked["exclude"].any():
                 asked["exclude"] = None
-            items[is_asked], scores[is_asked] = self.model.recommend(**asked, allowed=allowed, **kwargs)
+            items[is_asked], found = self.model.recommend(**asked, allowed=allowed, **kwargs)
+            scores[is_asked] = found.float()
         return {"items": items, "scores": scores}  # [batch, top_k], which the pipeline takes apart by row
 
     def postprocess(self, model_outputs):
