@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 from transformers import HfArgumentParser
 
 from etegrec_hf import ETEGRecForConditionalGeneration, ETEGRecTokenizer, RecommendOptions, recommend_rows
 from etegrec_hf.data.folders import replace_file
+from etegrec_hf.data.table_files import TABLE_ENDINGS, check_ending, write_tables
 from etegrec_hf.evaluation.batch_recommend import COLUMNS, SCHEMA
 
 
@@ -42,6 +42,8 @@ class Recommender:
 
 
 def main(arguments: Arguments, options: RecommendOptions) -> None:
+    output = Path(arguments.output)
+    check_ending(output, TABLE_ENDINGS)
     ray.init(ignore_reinit_error=True)
     cores = int(ray.cluster_resources()["CPU"])
     if arguments.actors >= cores:  # Ray would wait for ever
@@ -60,12 +62,8 @@ def main(arguments: Arguments, options: RecommendOptions) -> None:
         num_gpus=arguments.gpus_per_actor,
     )
 
-    def write(path: Path) -> None:
-        with pq.ParquetWriter(path, SCHEMA) as writer:
-            for table in recommended.iter_batches(batch_format="pyarrow", batch_size=None):
-                writer.write_table(table)
-
-    replace_file(Path(arguments.output), write)
+    tables = recommended.iter_batches(batch_format="pyarrow", batch_size=None)  # which works when it is gone through
+    replace_file(output, lambda beside: write_tables(beside, output.suffix, SCHEMA, tables))
 
 
 if __name__ == "__main__":

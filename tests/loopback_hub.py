@@ -57,6 +57,7 @@ class LoopbackHub(ThreadingHTTPServer):
         self.user = user
         self.repositories: dict[str, Repository] = {}
         self.private: set[str] = set()
+        self.gated: set[str] = set()  # whose files nobody may read who hasn't asked for access
         self.contents: dict[str, bytes] = {}  # by SHA-256
         self.requests: Counter = Counter()  # by method and kind
         self.uploading = threading.Event()  # set when a large upload has begun
@@ -376,6 +377,10 @@ class Handler(BaseHTTPRequestHandler):
             self.answer([self.entry(path, tree[path]) for path in asked["paths"] if path in tree])
 
     def resolve(self, repo, revision, path):
+        if repo in self.server.gated:
+            message = f"Access to model {repo} is restricted and you are not in the authorized list"
+            self.problem(403, "GatedRepo", message)
+            return
         repository, commit = self.found(repo, revision)
         if commit is None:
             return

@@ -24,6 +24,10 @@ def load(folder):
     loaded += [AutoModel.from_config(loaded[0])]
     loaded += [pipeline("sequential-recommendation", model=loaded[2], tokenizer=loaded[1])]
     assert len(loaded[-1](["i1", "i2"], top_k=3)) == 3
+    for arguments in ({}, {"trust_remote_code": True}, {"task": "sequential-recommendation"}):
+        found = pipeline(model=folder + "/mine", **arguments)
+        assert type(found) is type(loaded[-1])
+        assert found(["i1", "i2"], top_k=3) == loaded[-1](["i1", "i2"], top_k=3)
     print(json.dumps([f"{type(thing).__module__}.{type(thing).__name__}" for thing in loaded]))
 """
 OURS = [

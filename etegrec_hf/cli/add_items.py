@@ -12,6 +12,7 @@ from ..evaluation.code_diagnostics import code_diagnostics
 from ..hub.dataset_folder import local_dataset
 from ..hub.model_folder import load_recommender, local_folder, save_model_folder
 from ..hub.training_record import TrainingRecord, versions
+from .model_arguments import ModelArguments
 from .parsing import parse
 from .printing import PrintArguments
 from .tables import print_figures
@@ -23,10 +24,9 @@ EXAMPLES = """examples:
 
 
 @dataclass
-class AddItemsArguments:
+class AddItemsArguments(ModelArguments):
     """What is added to what."""
 
-    model: str = field(metadata={"help": "A trained recommender: a folder or a Hub id."})
     items: str = field(
         metadata={
             "help": "A .parquet or .csv with the columns item_id, embedding (in a .csv as JSON) and maybe title; or a "

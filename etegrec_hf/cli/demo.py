@@ -5,6 +5,7 @@ import socket
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 
+from .model_arguments import ModelArguments
 from .parsing import parse
 
 EXAMPLES = """examples:
@@ -14,10 +15,9 @@ EXAMPLES = """examples:
 
 
 @dataclass
-class DemoArguments:
+class DemoArguments(ModelArguments):
     """What is shown, and where."""
 
-    model: str = field(metadata={"help": "A trained recommender: a folder or a Hub id."})
     data: str | None = field(
         default=None, metadata={"help": "A prepared dataset, for users of its test split and for popular items."}
     )

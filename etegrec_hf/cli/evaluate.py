@@ -9,6 +9,7 @@ from ..evaluation.results import write_ranks
 from ..hub.dataset_folder import load_prepared
 from ..hub.model_folder import load_recommender, local_folder, record_evaluation
 from ..hub.training_record import TrainingRecord
+from .model_arguments import ModelArguments
 from .output_file import check_output_file, write_results
 from .parsing import parse
 from .printing import PrintArguments
@@ -21,10 +22,9 @@ EXAMPLES = """examples:
 
 
 @dataclass
-class EvaluateArguments:
+class EvaluateArguments(ModelArguments):
     """Whose results go where."""
 
-    model: str = field(metadata={"help": "A trained recommender: a folder or a Hub id."})
     data: str = field(metadata={"help": "The prepared dataset that it was trained on."})
     output: str | None = field(default=None, metadata={"help": "JSON file to write."})
     ranks: str | None = field(
@@ -40,7 +40,8 @@ def run(argv: list[str]) -> None:
     classes = (EvaluateArguments, EvaluateOptions, PrintArguments)
     arguments, options, printed = parse("evaluate", argv, *classes, examples=EXAMPLES)
     with printed.apart():
-        output, ranks = check_output_file(arguments.output), check_output_file(arguments.ranks, "ranks")
+        output = check_output_file(arguments.output)
+        ranks = check_output_file(arguments.ranks, "ranks", (".parquet",))
         if arguments.update_card and not Path(arguments.model).is_dir():
             raise ValueError(f"`update_card` needs a folder, and {arguments.model!r} isn't one; name a local copy.")
         model, tokenizer = load_recommender(arguments.model)

@@ -10,6 +10,7 @@ from ..training.base.recording import record_of
 from ..training.recommender.arguments import FinetuningArguments
 from ..training.recommender.fit import RecommenderData, finetune_recommender
 from ..training.recommender.trainer import ETEGRecTrainer
+from .model_arguments import ModelArguments
 from .parsing import parse
 from .run_folder import RecommenderRunArguments, print_report
 
@@ -20,10 +21,9 @@ EXAMPLES = """examples:
 
 
 @dataclass
-class FinetuneArguments(RecommenderRunArguments):
+class FinetuneArguments(ModelArguments, RecommenderRunArguments):
     """What is finetuned on what."""
 
-    model: str = field(metadata={"help": "A trained recommender: a folder or a Hub id."})
     data: str = field(metadata={"help": "A prepared dataset: the model's own, or a new log of its items."})
     add_items: bool = field(
         default=False,

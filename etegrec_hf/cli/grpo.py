@@ -12,6 +12,7 @@ from ..training.grpo.fit import train_by_rewards
 from ..training.grpo.rewards import REWARDS, default_weights, make_reward
 from ..training.grpo.trainer import ETEGRecGRPOTrainer
 from ..training.recommender.fit import RecommenderData
+from .model_arguments import ModelArguments
 from .parsing import parse
 from .printing import PrintArguments
 from .run_folder import RunArguments, print_report
@@ -25,10 +26,9 @@ EXAMPLES = """examples:
 
 
 @dataclass
-class GrpoArguments(RunArguments):
+class GrpoArguments(ModelArguments, RunArguments):
     """What is trained on what, by which rewards."""
 
-    model: str = field(metadata={"help": "A trained recommender: a folder or a Hub id."})
     data: str = field(metadata={"help": "The prepared dataset that it was trained on."})
     rewards: list[str] = field(
         default_factory=lambda: ["hit", "semantic"],

@@ -1,9 +1,12 @@
 """`etegrec COMMAND ...`: finds the command and turns errors into one line; what needs no command needs no torch."""
 
 import difflib
+import os
+import select
 import sys
 from importlib import import_module
 from importlib.metadata import version
+from typing import TextIO
 
 from rich.console import Console
 
@@ -28,6 +31,7 @@ COMMANDS = {
     "env": "print versions and hardware, for a bug report",
     "completion": "print a script for bash or zsh that completes commands and options",
 }
+UNREAD = 141  # the code of a program that the system ends since nobody reads what it prints
 USER_ERRORS = (ValueError, FloatingPointError, OSError)
 USAGE = "\n".join(
     [
@@ -45,9 +49,42 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a command.
 
     Returns:
-        0; 1 for an error of the input, or an unexpected one; 2 for a wrong call; 130 for an interruption.
+        0; 1 for an error of the input, or an unexpected one; 2 for a wrong call; 130 for an interruption; 141 where
+        nobody reads any more what is printed, as in `etegrec env | head -1`.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            return run_arguments(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            sys.stdout.flush()  # or a closed pipe would be found when Python ends
+    except (BrokenPipeError, SystemExit) as error:
+        if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
+            raise  # rich makes the one of the other
+        for stream in (sys.stdout, sys.stderr):
+            if is_unread(stream):
+                discard(stream)
+        return UNREAD
+
+
+def is_unread(stream: TextIO) -> bool:
+    """Whether a stream is a pipe that nobody reads any more."""
+    poll = select.poll()
+    try:
+        poll.register(stream.fileno(), 0)
+    except (OSError, ValueError):  # it is no file, within a program that calls this one
+        return False
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def discard(stream: TextIO) -> None:
+    """Has a stream drop what it still holds and what it will be given."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def run_arguments(argv: list[str]) -> int:
+    """Runs the command that comes first, or says what there is."""
     debug = "--debug" in argv
     if debug:
         argv.remove("--debug")
@@ -80,11 +117,12 @@ def run_command(command: str, argv: list[str], debug: bool = False) -> int:
 
     Raises:
         SystemExit: a wrong call, with code 2, or one for help.
+        BrokenPipeError: nobody reads what is printed.
     """
     try:
         import_module(f"{__package__}.{command.replace('-', '_')}").run(argv)
     except Exception as error:
-        if debug:
+        if debug or (isinstance(error, BrokenPipeError) and (is_unread(sys.stdout) or is_unread(sys.stderr))):
             raise
         Console(stderr=True).print(
             f"etegrec {command}: {explained(error)}", style="red", markup=False, highlight=False, soft_wrap=True

@@ -6,10 +6,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..data.item_ids import AS_JSON, read_item_ids
+from ..data.table_files import TABLE_ENDINGS
 from ..evaluation.batch_recommend import RecommendOptions, batch_recommend, processes
 from ..hub.dataset_folder import local_dataset
 from ..hub.model_folder import load_recommender
 from ..models.search import reading_of, search
+from .model_arguments import ModelArguments
 from .output_file import check_output_file
 from .parsing import parse
 from .printing import PrintArguments
@@ -22,13 +25,14 @@ EXAMPLES = """examples:
 
 
 @dataclass
-class RecommendArguments:
+class RecommendArguments(ModelArguments):
     """Whom to recommend to."""
 
-    model: str = field(metadata={"help": "A trained recommender: a folder or a Hub id."})
-    history: str | None = field(default=None, metadata={"help": "Item ids, oldest first, with commas between."})
+    history: str | None = field(
+        default=None, metadata={"help": f"Item ids, oldest first, with commas between; {AS_JSON}."}
+    )
     data: str | None = field(default=None, metadata={"help": "A prepared dataset, instead of --history."})
-    output: str | None = field(default=None, metadata={"help": "With --data: parquet file to write."})
+    output: str | None = field(default=None, metadata={"help": "With --data: .parquet, .csv or .jsonl file to write."})
     resume: bool = field(default=False, metadata={"help": "With --data: go on where an interrupted run stopped."})
 
 
@@ -56,10 +60,15 @@ def run(argv: list[str]) -> None:
 
 def recommend_one(name: str, given: str, options: RecommendOptions) -> list[dict]:
     """What is recommended for a history, best first: of each item its rank, id, title and log-probability."""
-    history = [item_id.strip() for item_id in given.split(",") if item_id.strip()]
     model, tokenizer = load_recommender(name)
     titles = tokenizer.item_titles
-    batch = tokenizer([history], return_tensors="pt", unknown=options.unknown).to(model.device)
+    history = read_item_ids(given, set(tokenizer.item_ids))
+    try:
+        batch = tokenizer([history], return_tensors="pt", unknown=options.unknown).to(model.device)
+    except ValueError as error:
+        if "," not in given:
+            raise
+        raise ValueError(f"{error} Note that {AS_JSON}.") from error
     beam = search(reading_of(model, **batch), options)
     item_ids, scores = tokenizer.ids_of(beam.items[0]), beam.scores[0].tolist()
     return [
@@ -80,7 +89,7 @@ def print_items(rows: list[dict]) -> None:
 
 def recommend_all(name: str, data: str, output: str, options: RecommendOptions, resume: bool) -> dict[str, int]:
     """Writes what is recommended for a dataset's users, in this process or those of `accelerate launch`."""
-    check_output_file(output)
+    check_output_file(output, endings=TABLE_ENDINGS)
     processes()  # before the model is loaded, onto the process's own GPU
     model, tokenizer = load_recommender(name)
     return batch_recommend(model, tokenizer, local_dataset(data), output, options, resume)

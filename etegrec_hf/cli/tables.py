@@ -48,7 +48,7 @@ def print_systems(results: dict) -> None:
     differences = results["differences"]
     table = Table(Column("system", no_wrap=True), "runs", *(SHOWN[name] for name in COMPARED), title=Text(how))
     for name, system in results["systems"].items():
-        cells = (f"{system['mean'][metric]:.4f} ± {system['std'][metric]:.4f}" for metric in COMPARED)
+        cells = (_with_deviation(system["mean"][metric], system["std"][metric]) for metric in COMPARED)
         table.add_row(Text(name), str(system["runs"]), *cells)
     for name, metrics in results["baselines"].items():
         table.add_row(Text(name), "-", *(_figure(metrics[metric]) for metric in COMPARED))
@@ -83,6 +83,10 @@ def print_comparison(title: str, columns: dict[str, dict]) -> None:
 
 def _figure(value: float) -> str:
     return f"{value:.4f}" if value < 10 else f"{value:.1f}"
+
+
+def _with_deviation(mean: float, deviation: float | None) -> str:
+    return f"{mean:.4f}" if deviation is None else f"{mean:.4f} ± {deviation:.4f}"
 
 
 def _shown(value) -> str:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from ..data.hub_ids import at_revision
 from ..hub.dataset_folder import load_with_embeddings, training_files
 from ..hub.model_folder import load_model
 from ..models.modeling_rqvae import RQVAEModel
@@ -11,6 +12,7 @@ from ..training.recommender.arguments import ETEGRecTrainingArguments
 from ..training.recommender.fit import RecommenderData, check_transitions, train_recommender
 from ..training.recommender.options import RecommenderOptions
 from ..training.recommender.trainer import ETEGRecTrainer
+from .model_arguments import REVISION_HELP
 from .parsing import parse
 from .run_folder import RecommenderRunArguments, note_other_embedding, print_report
 
@@ -26,10 +28,14 @@ class TrainArguments(RecommenderRunArguments):
 
     data: str = field(metadata={"help": "A prepared dataset with embeddings."})
     tokenizer: str = field(metadata={"help": "Output folder of train-tokenizer, or a Hub id."})
+    revision: str | None = field(default=None, metadata={"help": REVISION_HELP.format("--tokenizer")})
     map_embeddings: bool = field(
         default=False,
         metadata={"help": "Read embeddings from disk as they are needed; memory and model don't hold them."},
     )
+
+    def __post_init__(self):
+        self.tokenizer, self.revision = at_revision(self.tokenizer, self.revision), None
 
 
 def run(argv: list[str]) -> None:

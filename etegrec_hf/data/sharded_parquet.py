@@ -1,33 +1,39 @@
-"""A parquet file that is made shard by shard: by several processes, and on from where an interruption left it."""
+"""A file of a table that is made shard by shard: by several processes, and on from where an interruption left it."""
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .folders import complete_or_absent, replace_file
+from .table_files import TABLE_ENDINGS, check_ending, write_tables
 
 MANIFEST = "manifest.json"  # in the shards' folder
 MANIFEST_KEY = b"etegrec_hf"  # in the finished file's metadata
 
 
 class ShardedParquet:
-    """A parquet file to be, its shards in the folder `FILE.shards` until then.
+    """A file to be, its shards in the folder `FILE.shards` until then.
 
-    A shard is complete or absent. A manifest stands beside the shards, and later in the file's metadata, so that only
-    the same run goes on with them.
+    A shard is complete or absent. A manifest stands beside the shards, and later in a parquet file's metadata, so that
+    only the same run goes on with them.
 
     Args:
-        path (`str` or `Path`): the file.
+        path (`str` or `Path`): the file; its ending says whether it becomes parquet, CSV or JSON lines.
         schema (`pa.Schema`): its columns.
         rows (`int`): its rows.
         shard_size (`int`): rows of a shard; the last one has the rest.
         manifest (`dict`): what the run is of, as JSON knows it.
+
+    Raises:
+        ValueError: a file with another ending.
     """
 
     def __init__(self, path: str | Path, schema: pa.Schema, rows: int, shard_size: int, manifest: dict):
+        check_ending(path, TABLE_ENDINGS)
         self.path, self.schema, self.manifest = Path(path), schema, manifest
         self.folder = self.path.with_name(self.path.name + ".shards")
         self.rows_of = [min(shard_size, rows - start) for start in range(0, rows, shard_size)]  # each shard's rows
@@ -80,11 +86,20 @@ class ShardedParquet:
             replace_file(self.path, self._join)
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def tables(self) -> Iterator[pa.Table]:
+        """The rows in their order, when no shard is missing: those of the shards, or of the file if it is there."""
+        if self.path.exists():
+            for batch in pq.ParquetFile(self.path).iter_batches():
+                yield pa.Table.from_batches([batch])
+        else:
+            yield from self._shards()
+
     def _join(self, path: Path) -> None:
         schema = self.schema.with_metadata({MANIFEST_KEY: json.dumps(self.manifest)})
-        with pq.ParquetWriter(path, schema) as writer:
-            for number in range(len(self.rows_of)):
-                writer.write_table(self._read(number))
+        write_tables(path, self.path.suffix, schema, self._shards())
+
+    def _shards(self) -> Iterator[pa.Table]:
+        return map(self._read, range(len(self.rows_of)))
 
     def _read(self, number: int) -> pa.Table:
         with pq.ParquetFile(self.shard(number), page_checksum_verification=True) as file:
@@ -98,6 +113,11 @@ class ShardedParquet:
 
 
 def _manifest_of_file(path: Path) -> dict:
+    if path.suffix != ".parquet":
+        raise ValueError(
+            f"{str(path)!r} is there, and only a .parquet file says of which run it is; remove it, or name another "
+            "`output`."
+        )
     try:
         return json.loads((pq.read_schema(path).metadata or {})[MANIFEST_KEY])
     except (pa.ArrowException, KeyError) as error:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from .folders import replace_file
+from .hub_ids import split_revision
 from .named_embeddings import NamedEmbedding, check_name, embedding_file, write_embedding
 from .prepared import read_items
 from .progress import WorkProgress
@@ -73,7 +74,7 @@ def embed_texts(
 
     Args:
         folder (`str` or `Path`): a prepared dataset with texts.
-        model (`str`): a sentence-transformers model: a folder, or an id on the Hub.
+        model (`str`): a sentence-transformers model: a folder, or an id on the Hub, maybe with `@revision`.
         template (`str`): see [`item_texts`].
         name (`str`, *optional*, defaults to `"text"`): of the embedding.
         batch_size (`int`, *optional*, defaults to 64): texts at a time.
@@ -130,7 +131,8 @@ def _encoder(model: str):
             "text embeddings need sentence-transformers; install it with `pip install 'etegrec_hf[text]'`."
         ) from error
     try:
-        return SentenceTransformer(model)
+        repo_id, revision = (model, None) if Path(model).exists() else split_revision(model)
+        return SentenceTransformer(repo_id, revision=revision)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"{model!r} is no sentence-transformers model, neither a folder nor an id that the Hub gives: "

@@ -4,6 +4,7 @@ import math
 
 import gradio as gr
 
+from ..data.item_ids import write_item_ids
 from .beam_tree import beam_tree, probability_text
 from .recommender import DemoRecommender
 from .tables import history_list, item_table, message
@@ -17,7 +18,7 @@ TREE_HINT = (
     "probability; the thicker a line, the more of it goes that way. Pale prefixes were kept and led to no "
     "item of the final beam. Numbers are places in the list."
 )
-NO_SEARCH = "Nothing searched for yet"
+STALE = "This is not the list of the history and settings as they are now: press Recommend."
 PLAIN = {"apply_default_css": False}  # the page has its own
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # nothing to download
 CSS = """
@@ -25,7 +26,8 @@ CSS = """
 .message { border-left: 4px solid var(--primary-500); }
 .message.error { border-color: #dc2626; }
 .hint { color: var(--body-text-color-subdued); }
-ol.history { margin: 0; padding-left: 1.6em; list-style: decimal; }
+ol.history { margin: 0; padding-left: 1.6em; list-style: decimal; max-height: 7.5em; overflow: auto; }
+.gradio-container:has(.stale .message) :is(.list-box table, .beam-tree) { opacity: 0.45; }
 .items-box { overflow-x: auto; }
 table.items { border-collapse: collapse; width: 100%; font-size: 14px; }
 table.items caption { text-align: left; padding: 4px 0; color: var(--body-text-color-subdued); }
@@ -53,35 +55,53 @@ table.items tr.marked td { background: color-mix(in srgb, var(--primary-500) 15%
 def build_page(recommender: DemoRecommender) -> gr.Blocks:
     """The page of one recommender. What it shows is computed on the server, where the catalogue stays."""
     has_users = recommender.data is not None and len(recommender.data.test) > 0
+    example = recommender.example_history()
+    example_text = write_item_ids(example.item_ids)
 
     def find(query: str, chosen: list[str]):
         found, total = recommender.find(query, MATCHES)
         shown = f"the first {len(found)} of {total}" if total > len(found) else f"{total}"
-        info = f"Found: {shown}" if query.strip() else NO_SEARCH
-        return gr.CheckboxGroup(choices=recommender.choices(found), value=[i for i in chosen if i in found], info=info)
+        is_search = bool(query.strip())
+        kept = [item_id for item_id in chosen if item_id in found]
+        choices = recommender.choices(found)
+        return (
+            gr.CheckboxGroup(choices=choices, value=kept, info=f"Found: {shown}", visible=is_search),
+            gr.Button(visible=is_search),
+        )
 
     def add(text: str, chosen: list[str]):
-        lines = [*filter(None, [text.strip()]), *chosen]
+        before = "" if text == example_text else text.rstrip("\n")  # one's own items take the example's place
+        lines = [line for line in (before, write_item_ids(chosen)) if line]
         return "\n".join(lines), gr.CheckboxGroup(value=[])
 
     def show_history(text: str) -> str:
         try:
-            return history_list(recommender, recommender.read_history(text))
+            listed = history_list(recommender, recommender.read_history(text))
         except ValueError as error:
             return message(str(error), is_error=True)
+        return (
+            f'<p class="hint">An example; what you add takes its place:</p>{listed}'
+            if text == example_text
+            else listed
+        )
+
+    def mark(shown: tuple | None, *asked) -> str:
+        """Says that the list on the page is of something else than what is asked for now."""
+        return message(STALE) if shown is not None and tuple(shown) != asked else ""
 
     def take_random():
         drawn = recommender.random_history()
-        return "\n".join(drawn.item_ids), drawn
+        return write_item_ids(drawn.item_ids), drawn
 
     def recommend(text, num_beams, temperature, exclude_history, exclude, drawn):
+        asked = (text, num_beams, temperature, exclude_history)
         try:
             history = recommender.read_history(text)
             if not history:
-                return popular(exclude)
+                return asked, *popular(exclude)
             found = recommender.recommend(history, TOP_K, int(num_beams), temperature, exclude, exclude_history)
         except ValueError as error:
-            return message(str(error), is_error=True), "", gr.CheckboxGroup(), "", gr.Dropdown()
+            return None, message(str(error), is_error=True), "", gr.CheckboxGroup(), "", gr.Dropdown()
         next_id = drawn.next_id if drawn is not None and drawn.item_ids == history else None
         notes = [f"{len(found.item_ids)} items"]
         if temperature > 0:
@@ -93,6 +113,7 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
         columns = {"probability": [probability_text(math.exp(score)) for score in found.scores]}
         labels = {prefix.item_id: recommender.label(prefix.item_id) for prefix in found.beam[-1] if prefix.item_id}
         return (
+            asked,
             message("; ".join(notes) + "."),
             item_table(recommender, found.item_ids, "Recommended items", columns, marked=next_id),
             gr.CheckboxGroup(choices=recommender.choices([*exclude, *found.item_ids]), value=exclude),
@@ -128,31 +149,34 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
 
     with gr.Blocks(title="etegrec demo", analytics_enabled=False) as page:
         gr.Markdown(f"# What comes next?\nA recommender of {len(recommender.tokenizer.item_ids):,} items.")
-        drawn = gr.State(None)
+        drawn, shown = gr.State(example), gr.State(None)  # a history to try, and what the list on the page is of
         with gr.Row():
             with gr.Column(scale=2, min_width=340):
                 gr.Markdown("## History")
                 query = gr.Textbox(label="Search items by title or id", max_lines=1)
-                matches = gr.CheckboxGroup(label="Matches", choices=[], info=NO_SEARCH)
-                add_button = gr.Button("Add to history")
-                history = gr.Textbox(label="History: item ids, oldest first, one a line", lines=3, max_lines=6)
-                titles = gr.HTML(history_list(recommender, []), **PLAIN)
+                matches = gr.CheckboxGroup(label="Matches", choices=[], visible=False)
+                add_button = gr.Button("Add to history", visible=False)
+                history = gr.Textbox(
+                    example_text, label="History: item ids, oldest first, one per line", lines=3, max_lines=6
+                )
+                titles = gr.HTML(show_history(example_text), **PLAIN)
                 with gr.Row():
-                    random_button = gr.Button("Random user" if has_users else "Random items")
-                    clear_button = gr.Button("Clear")
-            with gr.Column(scale=3, min_width=480):
-                gr.Markdown("## Recommendations")
-                with gr.Row():
+                    random_button = gr.Button("Random user" if has_users else "Random items", min_width=120)
+                    clear_button = gr.Button("Clear", min_width=120)
+                recommend_button = gr.Button("Recommend", variant="primary")
+                with gr.Accordion("Search settings", open=False):
                     num_beams = gr.Slider(
                         TOP_K, MAX_BEAMS, NUM_BEAMS, step=1, label="Beam width", info="Prefixes kept at each level"
                     )
                     temperature = gr.Slider(
                         0, 2, 0, step=0.1, label="Temperature", info="0: most probable items; above: a random draw"
                     )
-                exclude_history = gr.Checkbox(label="No items of the history")
-                recommend_button = gr.Button("Recommend", variant="primary")
-                note = gr.HTML(**PLAIN)
-                table = gr.HTML(elem_classes="items-box", **PLAIN)
+                    exclude_history = gr.Checkbox(label="No items of the history")
+            with gr.Column(scale=3, min_width=340):
+                gr.Markdown("## Recommendations")
+                stale = gr.HTML(elem_classes="stale", **PLAIN)
+                note = gr.HTML('<p class="hint">The list will be here.</p>', **PLAIN)
+                table = gr.HTML(elem_classes=["items-box", "list-box"], **PLAIN)
                 exclude = gr.CheckboxGroup(
                     label="Exclude", choices=[], info="Left out of the search, so that others take their places"
                 )
@@ -163,16 +187,25 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
             chosen = gr.Dropdown(label="Items that share the longest prefix of codes with", choices=[], value=None)
             neighbours = gr.HTML(elem_classes="items-box", **PLAIN)
 
-        query.change(find, [query, matches], matches, trigger_mode="always_last", show_progress="hidden")
+        query.change(find, [query, matches], [matches, add_button], trigger_mode="always_last", show_progress="hidden")
         add_button.click(add, [history, matches], [history, matches])
         random_button.click(take_random, None, [history, drawn])
         clear_button.click(lambda: "", None, history)
         history.change(show_history, history, titles, trigger_mode="always_last", show_progress="hidden")
+        asked = [history, num_beams, temperature, exclude_history]
         gr.on(
             [recommend_button.click, exclude.input],
             recommend,
-            [history, num_beams, temperature, exclude_history, exclude, drawn],
-            [note, table, exclude, tree, chosen],
+            [*asked, exclude, drawn],
+            [shown, note, table, exclude, tree, chosen],
+        )
+        gr.on(  # and when a list arrives, while others may be asked for already
+            [shown.change, *(part.change for part in asked)],
+            mark,
+            [shown, *asked],
+            stale,
+            trigger_mode="always_last",
+            show_progress="hidden",
         )
         chosen.input(similar, chosen, neighbours)
     return page

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..data.prepared import PreparedDataset
+from ..data.item_ids import AS_JSON, read_item_ids
+from ..data.prepared import PreparedDataset, Split
 from ..hub.dataset_folder import local_dataset
 from ..hub.model_folder import load_recommender
 from ..models.beam_search import Beam
@@ -16,6 +17,7 @@ from ..models.search import SamplingOptions, SearchOptions, reading_of, sample, 
 from ..models.tokenization_etegrec import ETEGRecTokenizer
 
 RANDOM_LENGTHS = (3, 8)  # of histories of random items
+EXAMPLE_LENGTH, EXAMPLE_USERS = 4, 100  # of the example's history at best, and among how many users it is chosen
 
 
 @dataclass(frozen=True)
@@ -150,29 +152,35 @@ class DemoRecommender:
         return [item_ids[row] for row in rows[:limit]], len(rows)
 
     def read_history(self, text: str) -> list[str]:
-        """Item ids of a text, one a line or with commas between.
+        """Item ids of a text, as [`read_item_ids`] reads them.
 
         Raises:
             ValueError: ids that the model doesn't know, all of which are named.
         """
-        item_ids = []
-        for line in map(str.strip, text.splitlines()):
-            parts = [line] if line in self._indices else [part.strip() for part in line.split(",")]
-            item_ids += [part for part in parts if part]
+        item_ids = read_item_ids(text, self._indices)
         unknown = [repr(item_id) for item_id in item_ids if item_id not in self._indices]
         if unknown:
             raise ValueError(
                 f"The history names {', '.join(unknown)}, not in the catalogue of {len(self._indices)} items; "
-                "correct or remove them."
+                f"correct or remove them. Note that {AS_JSON}."
             )
         return item_ids
+
+    def example_history(self) -> RandomHistory:
+        """The same short history each time: of a user of the test split, or of the catalogue's first items."""
+        if self.data is not None and len(self.data.test):
+            lengths = np.diff(self.data.test.offsets[: EXAMPLE_USERS + 1]) - 1
+            return self._history_in(self.data.test, int(np.abs(lengths - EXAMPLE_LENGTH).argmin()))
+        return RandomHistory(self.tokenizer.item_ids[:EXAMPLE_LENGTH])
+
+    def _history_in(self, split: Split, row: int) -> RandomHistory:
+        item_ids = self.tokenizer.ids_of(split.row(row))
+        return RandomHistory(item_ids[:-1], split.user_ids[row], item_ids[-1])
 
     def random_history(self) -> RandomHistory:
         """A user of the test split with what came next, or random items where there is no dataset."""
         if self.data is not None and len(self.data.test):
-            row = random.randrange(len(self.data.test))
-            item_ids = self.tokenizer.ids_of(self.data.test.row(row))
-            return RandomHistory(item_ids[:-1], self.data.test.user_ids[row], item_ids[-1])
+            return self._history_in(self.data.test, random.randrange(len(self.data.test)))
         known = self.tokenizer.item_ids
         return RandomHistory(random.sample(known, min(len(known), random.randint(*RANDOM_LENGTHS))))
 

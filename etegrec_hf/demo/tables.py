@@ -43,7 +43,7 @@ def history_list(recommender: DemoRecommender, item_ids: list[str]) -> str:
     if not item_ids:
         return '<p class="hint">The history is empty.</p>'
     entries = "".join(f"<li>{escape(recommender.label(item_id))}</li>" for item_id in item_ids)
-    return f'<ol class="history">{entries}</ol>'
+    return f'<ol class="history" tabindex="0">{entries}</ol>'  # which long histories are scrolled in
 
 
 def message(text: str, is_error: bool = False) -> str:

@@ -78,7 +78,7 @@ def batch_recommend(
     options: RecommendOptions | None = None,
     resume: bool = False,
 ) -> dict[str, int]:
-    """Recommends for each row of a split, into a parquet file; the processes of `accelerate launch` call it together.
+    """Recommends for each row of a split, into a file; the processes of `accelerate launch` call it together.
 
     The rows are cut into shards, which the processes share. A shard's content depends on the shard alone, so the file
     is the same however many they are, on like hardware with as many threads each. On several machines, all must see
@@ -89,7 +89,8 @@ def batch_recommend(
         tokenizer ([`ETEGRecTokenizer`]): of the model.
         data (`str` or `Path`): a prepared dataset's folder, which is read shard by shard.
         output (`str` or `Path`): the file, complete or absent: `user_id: string`, `items: list<string>` best first,
-            and `scores: list<float32>`, as `model.recommend` gives them, in the order of the split's rows.
+            and `scores: list<float32>`, as `model.recommend` gives them, in the order of the split's rows. Its ending
+            says what is written: `.parquet`, `.csv` (lists are JSON) or `.jsonl`.
         options ([`RecommendOptions`], *optional*): by default all of its defaults.
         resume (`bool`, *optional*, defaults to `False`): whether to go on with what an earlier call left, if anything.
 
@@ -99,6 +100,7 @@ def batch_recommend(
     Raises:
         FileNotFoundError: no such dataset.
         FileExistsError: file or shards exist, and `resume` isn't set.
+        ValueError: another ending of `output`.
         ValueError: they are of another run, items that the model doesn't know, or a damaged dataset.
     """
     options = options or RecommendOptions()
@@ -128,10 +130,12 @@ def batch_recommend(
                 table = pa.Table.from_batches([batch])
                 file.write(number, recommend_rows(model, tokenizer, table, options, partial(progress.work_done, task)))
     state.wait_for_everyone()
+    empty = sum(table.filter(pc.equal(pc.list_value_length(table["items"]), 0)).num_rows for table in file.tables())
+    state.wait_for_everyone()  # until all have read the shards
     if state.is_main_process:
         file.finish()
     state.wait_for_everyone()
-    return {"users": count, "empty": _empty_lists(file.path)}
+    return {"users": count, "empty": empty}
 
 
 def recommend_rows(
@@ -214,8 +218,3 @@ def _manifest(model, tokenizer, rows: Path, options: RecommendOptions) -> dict:
             "data": hash_of(iter(partial(file.read, READ_SIZE), b"")),
             **asdict(options),
         }
-
-
-def _empty_lists(path: Path) -> int:
-    lists = (batch["items"] for batch in pq.ParquetFile(path).iter_batches(columns=["items"]))
-    return sum(pc.equal(pc.list_value_length(items), 0).true_count for items in lists)

@@ -51,18 +51,17 @@ def compare(runs: dict[str, list[str]]) -> dict:
     }
 
 
-def over_seeds(metrics: list[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Mean and standard deviation (of a sample; 0 of one run) of each metric over runs.
+def over_seeds(metrics: list[dict[str, float]]) -> dict[str, dict[str, float] | dict[str, None]]:
+    """Mean and standard deviation of each metric over runs. Of one run the deviation is `None`: nothing tells it.
 
     >>> over_seeds([{"recall@1": 0.25}, {"recall@1": 0.75}])["mean"]
     {'recall@1': 0.5}
     """
     values = {name: np.array([run[name] for run in metrics]) for name in metrics[0]}
-    ddof = min(1, len(metrics) - 1)
-    return {
-        "mean": {name: float(of_runs.mean()) for name, of_runs in values.items()},
-        "std": {name: float(of_runs.std(ddof=ddof)) for name, of_runs in values.items()},
-    }
+    means = {name: float(of_runs.mean()) for name, of_runs in values.items()}
+    if len(metrics) == 1:
+        return {"mean": means, "std": dict.fromkeys(values)}
+    return {"mean": means, "std": {name: float(of_runs.std(ddof=1)) for name, of_runs in values.items()}}
 
 
 def paired_bootstrap(
@@ -80,7 +79,8 @@ def paired_bootstrap(
         seed (`int`, *optional*, defaults to 0): of the resampling.
 
     Returns:
-        `dict` by metric of `difference` (the first system's less the other's), `low` and `high`.
+        `dict` by metric of `difference` (the first system's less the other's), `low` and `high`. One user tells
+        nothing of others, so that these are -1 and 1.
 
     Raises:
         ValueError: other numbers of users.
@@ -104,6 +104,8 @@ def paired_bootstrap(
         ]
     )  # [resamples, metrics]
     low, high = np.percentile(means, [2.5, 97.5], axis=0)
+    if len(differences) == 1:
+        low, high = np.full_like(low, -1), np.full_like(high, 1)
     return {
         name: {
             "difference": float(differences[:, column].mean()),

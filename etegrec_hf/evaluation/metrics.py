@@ -71,15 +71,14 @@ def confidence_intervals(
         item_index, target, ks: as in [`ranking_metrics`].
 
     Returns:
-        `dict` of lower and upper end for each metric, cut to 0..1.
-
+        `dict` of lower and upper end for each metric, cut to 0..1, which is all that one user tells.
     >>> low, high = confidence_intervals(np.array([[1], [2], [1], [2]]), np.array([1, 1, 1, 1]), ks=(1,))["recall@1"]
     >>> round(low, 3), round(high, 3)
     (0.01, 0.99)
     """
     intervals = {}
     for name, values in _by_user(item_index, target, ks).items():
-        half = 1.96 * values.std() / np.sqrt(len(values))
+        half = 1.96 * values.std() / np.sqrt(len(values)) if len(values) > 1 else np.inf
         intervals[name] = (float(max(0, values.mean() - half)), float(min(1, values.mean() + half)))
     return intervals
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import (
+    GatedRepoError,
     HfHubHTTPError,
     HTTPError,  # of the client's HTTP library
     LocalTokenNotFoundError,
@@ -13,7 +14,9 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-HUB_ID = r"\w[\w.-]*/[\w.-]+"  # user/name, which no relative path with dots looks like
+from ..data.hub_ids import split_revision
+
+HUB_ID = r"\w[\w.-]*/[\w.-]+(@[\w./-]+)?"  # user/name or user/name@revision, unlike a relative path with dots
 
 
 @contextmanager
@@ -22,7 +25,7 @@ def hub_errors(repo_id: str, intact: str = "") -> Iterator[None]:
 
     Raises:
         FileNotFoundError: no such repository or revision, or none that this token may see.
-        PermissionError: no token, or one without the right to write.
+        PermissionError: no token, one without the right to read or write, or a gated repository.
         ConnectionError: the Hub can't be reached, or broke off.
         ValueError: the Hub refuses what it was sent.
     """
@@ -35,25 +38,27 @@ def hub_errors(repo_id: str, intact: str = "") -> Iterator[None]:
         raise _explained(cause, repr(repo_id), intact) from error
 
 
-def cached_repository(repo_id: str, repo_type: str, patterns: list[str]) -> str:
+def cached_repository(name: str, repo_type: str, patterns: list[str]) -> str:
     """Returns the folder in the cache that holds a repository's files, downloaded if needed.
 
     Args:
-        repo_id (`str`): `user/name`.
+        name (`str`): `user/name` or `user/name@revision`.
         repo_type (`str`): `"model"` or `"dataset"`.
         patterns (`list[str]`): of the files.
 
     Raises:
-        FileNotFoundError: no such repository.
+        FileNotFoundError: no such repository or revision.
+        PermissionError: a repository that this token may not read.
         FileNotFoundError: nothing in the cache, and the Hub can't be reached.
         ConnectionError: the Hub broke off.
     """
-    with hub_errors(repo_id):
+    repo_id, revision = split_revision(name)
+    with hub_errors(name):
         try:
-            return snapshot_download(repo_id, repo_type=repo_type, allow_patterns=patterns)
+            return snapshot_download(repo_id, repo_type=repo_type, revision=revision, allow_patterns=patterns)
         except FileNotFoundError as error:  # nothing in the cache, and no way to the Hub
             raise FileNotFoundError(
-                f"{repo_id!r} isn't a folder, and the cache doesn't hold a {repo_type} of that name while the Hub "
+                f"{name!r} isn't a folder, and the cache doesn't hold a {repo_type} of that name while the Hub "
                 "can't be reached; check the name or the connection."
             ) from error
 
@@ -66,21 +71,26 @@ def _explained(error: Exception, repository: str, intact: str) -> Exception:
         return PermissionError(f"no token for {repository}; log in with `hf auth login`.{intact}")
     if isinstance(error, RevisionNotFoundError):
         return FileNotFoundError(f"the Hub's {repository} has no such revision; see its page for branches.{intact}")
+    message = getattr(error, "server_message", None) or (str(error).splitlines() or [type(error).__name__])[0]
+    if isinstance(error, GatedRepoError):  # which is a RepositoryNotFoundError
+        return PermissionError(
+            f"{repository} is gated ({message}); ask for access on its page, and log in with `hf auth login`.{intact}"
+        )
     if isinstance(error, RepositoryNotFoundError):
         return FileNotFoundError(
             f"{repository} is no folder, and no repository on the Hub that you may see; check the name, or log in "
             f"with `hf auth login` if it is private.{intact}"
         )
     if not isinstance(error, HfHubHTTPError):
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return ConnectionError(
-            f"no connection to {constants.ENDPOINT} for {repository} ({reason}); try again.{intact}"
+            f"no connection to {constants.ENDPOINT} for {repository} ({message}); try again.{intact}"
         )
-    status, message = error.response.status_code, error.server_message or str(error).splitlines()[0]
+    status = error.response.status_code
     if status in (401, 403):
+        refused, right = ("write to", "write there") if intact else ("read", "read it")
         return PermissionError(
-            f"the Hub doesn't let you write to {repository} ({message}); log in with `hf auth login` and a token that "
-            f"may write there.{intact}"
+            f"the Hub doesn't let you {refused} {repository} ({message}); log in with `hf auth login` and a token "
+            f"that may {right}.{intact}"
         )
     if status < 500:
         return ValueError(f"the Hub refuses {repository}: {message}.{intact}")

@@ -11,6 +11,7 @@ import torch
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 from ..data.dataset_card import UNKNOWN, dataset_card, license_of
+from ..data.hub_ids import split_revision
 from ..data.named_embeddings import embedding_names, read_embedding
 from ..data.prepared import PreparedDataset
 from ..data.splits import SPLIT_NAMES
@@ -22,7 +23,7 @@ def local_dataset(name: str, splits: tuple[str, ...] = SPLIT_NAMES) -> str:
     """The folder of that name, or the Hub's dataset of that name in the cache, downloaded if needed.
 
     Args:
-        name (`str`): a folder, or `user/name`.
+        name (`str`): a folder, `user/name` or `user/name@revision`.
         splits (`tuple[str, ...]`, *optional*): those that are downloaded.
 
     Raises:
@@ -77,8 +78,10 @@ def training_files(name: str) -> list[str]:
     Raises:
         FileNotFoundError, ConnectionError: as [`local_dataset`].
     """
+    repo_id, revision = (name, None) if Path(name).exists() else split_revision(name)
     with hub_errors(name):
-        return list(datasets.load_dataset_builder(name, "sequences").config.data_files["train"])
+        builder = datasets.load_dataset_builder(repo_id, "sequences", revision=revision)
+        return list(builder.config.data_files["train"])
 
 
 def publish_dataset(

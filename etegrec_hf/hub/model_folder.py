@@ -31,7 +31,9 @@ def local_folder(name: str) -> Path:
     if Path(name).is_dir():
         return Path(name)
     if not re.fullmatch(HUB_ID, name):
-        raise FileNotFoundError(f"{name!r} is no folder; give a model's folder, or its id on the Hub (user/name).")
+        raise FileNotFoundError(
+            f"{name!r} is no folder; give a model's folder, or its id on the Hub (user/name, maybe with @revision)."
+        )
     return Path(cached_repository(name, "model", SHIPPED))
 
 

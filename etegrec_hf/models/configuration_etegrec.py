@@ -26,6 +26,19 @@ CHOICES = {"encoder_attention": ENCODER_ATTENTION, "encoder_input": ENCODER_INPU
 DROPOUTS = ("dropout_rate", "decoder_dropout_rate", "attention_dropout_rate")
 
 
+class CustomPipelines(dict):
+    """The pipelines of a folder by task, among which transformers doesn't find those that are registered.
+
+    So `pipeline(task, model=folder)` takes the class of an installed package, and no code of the folder. The task of
+    `pipeline(model=folder)` is still the first one here.
+    """
+
+    def __contains__(self, task) -> bool:
+        from transformers.pipelines import PIPELINE_REGISTRY  # whose module imports models
+
+        return super().__contains__(task) and task not in PIPELINE_REGISTRY.supported_tasks
+
+
 class ETEGRecConfig(PreTrainedConfig):
     """Sizes of an [`ETEGRecForConditionalGeneration`].
 
@@ -204,6 +217,8 @@ class ETEGRecConfig(PreTrainedConfig):
                     f"`rqvae_config.{name}` is {found} but `code_length` {self.code_length} and `codebook_size` "
                     f"{self.codebook_size} need {expected}; take both from one item tokenizer."
                 )
+        if "custom_pipelines" in kwargs:
+            kwargs["custom_pipelines"] = CustomPipelines(kwargs["custom_pipelines"])
         super().__post_init__(**kwargs)
 
     @property

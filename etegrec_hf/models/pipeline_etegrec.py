@@ -1,12 +1,18 @@
 """Histories of item ids in, recommended items with titles and scores out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 
 import torch
 from transformers import Pipeline
 
-from .search import SearchOptions
+from .search import SearchOptions, check_count
+from .tokenization_etegrec import as_list, is_list_like
+
+CHOICES = {"unknown": ("error", "skip"), "on_empty": ("error", "empty")}  # the first is the default
+OPTIONS = {option.name for option in fields(SearchOptions)}
+PREPROCESSED = ("exclude", "exclude_history", *CHOICES)
 
 
 class SequentialRecommendationPipeline(Pipeline):
@@ -36,17 +42,19 @@ class SequentialRecommendationPipeline(Pipeline):
         Args:
             histories: one history (`list[str]` of item ids, oldest first), a list of histories, or any other iterable
                 of histories (a generator, a column of a dataset), which is streamed: the results are an iterator then.
-                Arrays, series and tuples count as lists.
+                Arrays, series and tuples count as lists; sets have no order and are refused.
                 A history may also be a `dict` of `history` and `exclude`, a list of item ids for this history alone.
             top_k (`int`, *optional*, defaults to 10): items a history.
             num_beams (`int`, *optional*): prefixes kept a level; by default 20, or `top_k` where that is more.
             exclude (`list[str]` or `list[list[str]]`, *optional*): item ids that nobody gets, or a list for each
                 history of a list.
-            allowed (`list[str]`, *optional*): item ids to choose from.
+            allowed (`list[str]`, *optional*): item ids to choose from. Who may get none of them gets an empty list.
             exclude_history (`bool`, *optional*, defaults to `False`): whether nobody gets an item of their history.
             rerank_weight, transition_weight (`float`, *optional*, default to 0.0): weight of preference re-ranking and
                 share of transition votes, as in `model.recommend`.
             unknown (`str`, *optional*, defaults to `"error"`): `"skip"` passes over ids that are not in the catalogue.
+            on_empty (`str`, *optional*, defaults to `"error"`): `"empty"` answers a history without items that the
+                model knows by an empty list, so that the others get theirs.
             batch_size, num_workers (`int`, *optional*): as in every pipeline.
 
         Returns:
@@ -55,64 +63,94 @@ class SequentialRecommendationPipeline(Pipeline):
             strings).
 
         Raises:
-            ValueError: an unknown item, a history without items, or what `recommend` raises.
+            ValueError: an unknown item, or a history without items; of many histories its number is said, from 0.
+            ValueError: what isn't a history, or what `recommend` raises.
         """
+        for name, least in (("batch_size", 1), ("num_workers", 0)):
+            if kwargs.get(name) is not None:
+                check_count(name, kwargs[name], least)
         if isinstance(histories, dict):
             return super().__call__(_request(histories), **kwargs)
-        if isinstance(histories, str) or (
-            not hasattr(histories, "__getitem__") and not isinstance(histories, Iterable)
+        if is_list_like(histories):
+            histories = as_list(histories)
+        elif isinstance(histories, (str, bytes, set, frozenset)) or not (
+            hasattr(histories, "__getitem__") or isinstance(histories, Iterable)
         ):
-            raise ValueError(f"{histories!r} is no history; give a list of item ids, or a list of such lists.")
-        if isinstance(histories, tuple) or hasattr(histories, "tolist"):  # numpy and pandas have it
-            histories = _as_list(histories)
-        exclude = kwargs.get("exclude")
-        exclude = [] if exclude is None or isinstance(exclude, str) else _as_list(exclude)
-        by_history = any(_is_sequence(entry) for entry in exclude)
+            return _request(histories)  # which raises what is wrong with it
+        exclude = as_list(kwargs["exclude"]) if _is_ids(kwargs.get("exclude")) else []
+        by_history = any(map(_is_ids, exclude))
         if not isinstance(histories, list):
             if by_history:
                 raise ValueError(
                     "`exclude` holds a list for each history of a list, and the histories are a stream; "
                     "stream dictionaries of `history` and `exclude`."
                 )
-            return super().__call__((_request(history) for history in _stream(histories)), **kwargs)
-        if histories and not _is_sequence(histories[0]):
+            stream = (_request(history, number) for number, history in enumerate(_stream(histories)))
+            return super().__call__(stream, **kwargs)
+        if histories and not any(_is_ids(entry) or isinstance(entry, dict) for entry in histories):
             if by_history:
                 raise ValueError("`exclude` holds a list for each history, and there is one history; give its ids.")
             return super().__call__(_request(histories), **kwargs)
-        requests = [_request(history) for history in histories]
+        requests = [_request(history, number) for number, history in enumerate(histories)]
         if by_history:
             if len(exclude) != len(requests):
                 raise ValueError(f"`exclude` holds {len(exclude)} lists for {len(requests)} histories; give one each.")
             for request, ids in zip(requests, exclude):
-                request["exclude"] += _ids("exclude", ids)
+                with _of_history(request["number"]):
+                    request["exclude"] += _ids("exclude", ids)
             kwargs = {**kwargs, "exclude": None}
         return super().__call__(requests, **kwargs) if requests else []
 
     def _sanitize_parameters(self, **kwargs):
-        names = ("exclude", "exclude_history", "unknown")
-        preprocess = {name: kwargs.pop(name) for name in names if name in kwargs}
-        if preprocess.get("exclude") is not None:
-            preprocess["exclude"] = _ids("exclude", preprocess["exclude"])
-        if kwargs.get("allowed") is not None:
-            defaults = getattr(self, "_preprocess_params", {})
-            unknown = {**defaults, **preprocess}.get("unknown", "error")
-            allowed = self.tokenizer.index_of(_ids("allowed", kwargs["allowed"]), unknown)
-            kwargs["allowed"] = torch.tensor(allowed, dtype=torch.long)
-        unknown_names = kwargs.keys() - {"allowed", *(option.name for option in fields(SearchOptions))}
+        defaults = {**getattr(self, "_preprocess_params", {}), **getattr(self, "_forward_params", {})}
+        unknown_names = kwargs.keys() - {*PREPROCESSED, *OPTIONS, "allowed"}
         if unknown_names:
             raise TypeError(f"unknown arguments {sorted(unknown_names)}; see {type(self).__name__}.__call__.")
+        wanted = {**defaults, **kwargs}
+        SearchOptions(**{name: wanted[name] for name in wanted.keys() & OPTIONS})  # raises what it refuses
+        if wanted.get("on_empty") == "popular":
+            raise ValueError(
+                "`on_empty` is 'popular', but a model doesn't hold how popular its items are; pass 'empty', and put "
+                "the most frequent items of your log in the place of empty lists."
+            )
+        for name, choices in CHOICES.items():
+            if wanted.setdefault(name, choices[0]) not in choices:
+                raise ValueError(f"`{name}` is {wanted[name]!r}; choose {' or '.join(map(repr, choices))}.")
+        for name in ("exclude", "allowed"):
+            if kwargs.get(name) is not None:
+                kwargs[name] = self.tokenizer.index_of(_ids(name, kwargs[name]), wanted["unknown"])
+        preprocess = {name: kwargs.pop(name) for name in PREPROCESSED if name in kwargs}
         return preprocess, kwargs, {}
 
-    def preprocess(self, request, exclude=None, exclude_history=False, unknown="error"):
-        excluded = [*(exclude or []), *request["exclude"], *(request["history"] if exclude_history else [])]
-        items = [0, *self.tokenizer.index_of(excluded, unknown)]  # 0 is no item, and a row must not be empty
-        encoded = self.tokenizer([request["history"]], unknown=unknown)
+    def preprocess(self, request, exclude=None, exclude_history=False, unknown="error", on_empty="error"):
+        with _of_history(request["number"]):
+            history = self.tokenizer.index_of(request["history"], unknown)
+            if not history and on_empty == "error":
+                raise ValueError(
+                    "the history holds no item of the catalogue; give one, or pass on_empty='empty' for an empty list."
+                )
+            excluded = self.tokenizer.index_of(request["exclude"], unknown) + (history if exclude_history else [])
+            padding = [[0] * self.tokenizer.code_length]
+            encoded = {"input_ids": padding, "attention_mask": padding}
+            if history:
+                encoded = self.tokenizer([request["history"]], unknown=unknown)
+        items = [0, *excluded, *([] if exclude is None else exclude)]  # 0 is no item, and a row must not be empty
         return {name: torch.tensor(rows) for name, rows in {**encoded, "exclude": [items]}.items()}
 
-    def _forward(self, model_inputs, **kwargs):
-        if not model_inputs["exclude"].any():
-            model_inputs = {**model_inputs, "exclude": None}
-        items, scores = self.model.recommend(**model_inputs, **kwargs)
+    def _forward(self, model_inputs, allowed=None, **kwargs):
+        mask = model_inputs["attention_mask"]
+        items = torch.zeros(len(mask), kwargs.get("top_k", SearchOptions.top_k), dtype=torch.long, device=mask.device)
+        scores = torch.zeros(items.shape, device=mask.device)
+        is_asked = mask.any(1)
+        if allowed is not None:
+            allowed = torch.tensor(allowed, dtype=torch.long, device=mask.device)
+            is_asked &= torch.isin(allowed, self.model.catalogue.trie.leaf_items).any()
+        if is_asked.any():
+            asked = {name: rows[is_asked] for name, rows in model_inputs.items()}
+            if not asked["exclude"].any():
+                asked["exclude"] = None
+            items[is_asked], found = self.model.recommend(**asked, allowed=allowed, **kwargs)
+            scores[is_asked] = found.float()
         return {"items": items, "scores": scores}  # [batch, top_k], which the pipeline takes apart by row
 
     def postprocess(self, model_outputs):
@@ -126,12 +164,19 @@ class SequentialRecommendationPipeline(Pipeline):
         return {"item_id": item_id, **({"title": title} if title else {}), "score": score, "codes": codes}
 
 
-def _is_sequence(value) -> bool:
-    return not isinstance(value, str) and (isinstance(value, (list, tuple, set, dict)) or hasattr(value, "tolist"))
+@contextmanager
+def _of_history(number: int | None) -> Iterator[None]:
+    """Has errors say which of many histories they are about."""
+    try:
+        yield
+    except ValueError as error:
+        if number is None:
+            raise
+        raise ValueError(f"history {number}: {error}") from error
 
 
-def _as_list(values) -> list:
-    return values.tolist() if hasattr(values, "tolist") else list(values)
+def _is_ids(values) -> bool:
+    return is_list_like(values) or isinstance(values, (set, frozenset))
 
 
 def _stream(histories):
@@ -141,22 +186,26 @@ def _stream(histories):
 
 def _ids(name: str, values) -> list:
     """Item ids as a list, from a list, tuple, set, array or series."""
-    if not _is_sequence(values) or isinstance(values, dict):
+    if not _is_ids(values):
         raise ValueError(f"`{name}` is {values!r}; give a list of item ids, also for a single item.")
-    ids = _as_list(values)
+    ids = as_list(values)
     for item_id in ids:
-        if _is_sequence(item_id):
+        if _is_ids(item_id):
             raise ValueError(f"`{name}` holds {item_id!r} where an item id belongs; give a list of item ids.")
     return ids
 
 
-def _request(history) -> dict:
-    """One history, with the items that it must not get."""
-    if isinstance(history, dict):
-        if "history" not in history or history.keys() - {"history", "exclude"}:
-            raise ValueError(f"a history is a dict of {sorted(history)}; give `history`, and `exclude` if you like.")
-        exclude = history.get("exclude")
-        return {"history": _ids("history", history["history"]), "exclude": _ids("exclude", exclude or [])}
-    if not _is_sequence(history):
-        raise ValueError(f"{history!r} is no history; give a list of item ids, also for a single item.")
-    return {"history": _ids("history", history), "exclude": []}
+def _request(history, number: int | None = None) -> dict:
+    """One history, with the items that it must not get and its number among many."""
+    with _of_history(number):
+        entries = history if isinstance(history, dict) else {"history": history}
+        if "history" not in entries or entries.keys() - {"history", "exclude"}:
+            raise ValueError(f"a history is a dict of {sorted(entries)}; give `history`, and `exclude` if you like.")
+        if not is_list_like(entries["history"]):
+            reason = "has no order" if _is_ids(entries["history"]) else "is no history"
+            raise ValueError(
+                f"{entries['history']!r} {reason}; give a list of item ids, oldest first, also for a single item."
+            )
+        exclude = entries.get("exclude")
+        ids = {"history": entries["history"], "exclude": [] if exclude is None else exclude}
+        return {"number": number, **{name: _ids(name, values) for name, values in ids.items()}}

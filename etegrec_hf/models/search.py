@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,7 @@ class SearchOptions:
         max_batch_tokens (`int`, *optional*): bound of memory, see `recommend`.
 
     Raises:
+        ValueError: something else than a number where one belongs.
         ValueError: `top_k` below 1.
         ValueError: a beam narrower than the list.
         ValueError: a negative or infinite `rerank_weight`.
@@ -50,9 +52,12 @@ class SearchOptions:
     max_batch_tokens: int | None = field(default=None, metadata={"help": "Tokens that are decoded together at most."})
 
     def __post_init__(self):
-        for name, number in (("top_k", self.top_k), ("num_beams", self.beams)):
-            if number < 1:
-                raise ValueError(f"`{name}` is {number}; give 1 or more.")
+        check_count("top_k", self.top_k)
+        if self.num_beams is not None:
+            check_count("num_beams", self.num_beams)
+        for name in ("rerank_weight", "transition_weight"):
+            check_number(name, getattr(self, name))
+        check_flag("exclude_history", self.exclude_history)
         if self.beams < self.top_k:
             raise ValueError(
                 f"`num_beams` is {self.beams} and `top_k` {self.top_k}; a beam must be at least as wide as the list."
@@ -110,6 +115,9 @@ class SamplingOptions:
     max_batch_tokens: int | None = None
 
     def __post_init__(self):
+        check_number("num_samples", self.num_samples, Integral, "a whole number")
+        check_number("temperature", self.temperature)
+        check_flag("exclude_history", self.exclude_history)
         if self.num_samples < 1 or not 1e-6 < self.temperature < math.inf:
             raise ValueError(
                 f"`num_samples` is {self.num_samples} and `temperature` {self.temperature}; both must be positive, "
@@ -118,10 +126,29 @@ class SamplingOptions:
         check_batch_tokens(self.max_batch_tokens)
 
 
+def check_count(name: str, number: int, least: int = 1) -> None:
+    """Raises a `ValueError` for something else than a whole number of `least` or more."""
+    check_number(name, number, Integral, "a whole number")
+    if number < least:
+        raise ValueError(f"`{name}` is {number}; give {least} or more.")
+
+
+def check_number(name: str, number: float, kind: type = Real, called: str = "a number") -> None:
+    """Raises a `ValueError` for something else than a number of a kind; what looks like one counts as none."""
+    if isinstance(number, bool) or not isinstance(number, kind):
+        raise ValueError(f"`{name}` is {number!r}; give {called}.")
+
+
+def check_flag(name: str, flag: bool) -> None:
+    """Raises a `ValueError` for something else than `True` or `False`."""
+    if not isinstance(flag, bool):
+        raise ValueError(f"`{name}` is {flag!r}; give True or False.")
+
+
 def check_batch_tokens(max_batch_tokens: int | None) -> None:
-    """Raises a `ValueError` for a bound of memory below 1."""
-    if max_batch_tokens is not None and max_batch_tokens < 1:
-        raise ValueError(f"`max_batch_tokens` is {max_batch_tokens}; give 1 or more, or leave it out.")
+    """Raises a `ValueError` for a bound of memory that isn't a whole number, or is below 1."""
+    if max_batch_tokens is not None:
+        check_count("max_batch_tokens", max_batch_tokens)
 
 
 class Reading:

@@ -1,5 +1,6 @@
 """Item ids to code tokens and back."""
 
+import difflib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from .token_layout import TokenLayout
 
 LEVEL_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 CODE_TOKEN = re.compile(r"<([a-z])_(0|[1-9]\d*)>")
+MOST_COMPARED = 20_000  # items that an unknown one is compared with, which takes up to half a second
 
 
 def code_token(level: int, code: int) -> str:
@@ -26,6 +28,16 @@ def first_repeated(item_ids: list[str]) -> str:
             break
         seen.add(item_id)
     return item_id
+
+
+def is_list_like(values) -> bool:
+    """Whether these are values in an order: a list, a tuple, an array or a series."""
+    return isinstance(values, (list, tuple)) or (hasattr(values, "tolist") and getattr(values, "ndim", 1) > 0)
+
+
+def as_list(values) -> list:
+    """Values as a list of Python's, from whatever can be gone through."""
+    return values.tolist() if hasattr(values, "tolist") else list(values)
 
 
 def read_by_item(path: str) -> dict:
@@ -230,17 +242,36 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
                 hold.
 
         Raises:
-            ValueError: an unknown id, unless they are skipped.
+            ValueError: something else than a string.
+            ValueError: an unknown id, unless they are skipped. What looks like it is named.
         """
         if unknown not in ("error", "skip"):
             raise ValueError(f"`unknown` is {unknown!r}; choose 'error' or 'skip'.")
         for item_id in item_ids:
+            if not isinstance(item_id, str):
+                shown = str(item_id)
+                remedy = f"give {shown!r}" if shown in self._index_of_item else "give strings"
+                raise ValueError(f"item {item_id!r} is of type {type(item_id).__name__}, and ids are text; {remedy}.")
             if item_id not in self._index_of_item and unknown == "error":
                 raise ValueError(
-                    f"item {item_id!r} is not in the catalogue of {len(self.item_ids)} items; "
+                    f"item {item_id!r} is not in the catalogue of {len(self.item_ids)} items; {self._nearest(item_id)}"
                     "leave it out, or pass unknown='skip' to leave out all such items."
                 )
         return [self._index_of_item[item_id] for item_id in item_ids if item_id in self._index_of_item]
+
+    def _nearest(self, item_id: str) -> str:
+        """Names the item whose title this is, or whose id or title looks like it; `""` where there is none."""
+        title_of = self.item_titles
+        found = [known for known, title in title_of.items() if title.casefold() == item_id.casefold()]
+        if not found and len(self.item_ids) <= MOST_COMPARED:
+            found = difflib.get_close_matches(item_id, self.item_ids, n=1)
+            if not found:
+                near = difflib.get_close_matches(item_id, title_of.values(), n=1)
+                found = [known for known, title in title_of.items() if title in near]
+        if not found:
+            return ""
+        title = f" ({title_of[found[0]]})" if found[0] in title_of else ""
+        return f"did you mean {found[0]!r}{title}? Else "
 
     def ids_of(self, items) -> list:
         """Item ids of item indices, as `recommend` returns them; 0, which is no item, is left out.
@@ -280,7 +311,8 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
         Of a history, the last `max_history` items are read, or as many as `max_length` has room for.
 
         Args:
-            histories (`list[str]` or `list[list[str]]`): item ids, oldest first.
+            histories (`list[str]` or `list[list[str]]`): item ids, oldest first. Tuples, arrays and series count as
+                lists.
             padding (`bool` or `str`, *optional*, defaults to `False`): as in transformers.
             truncation (`bool`, *optional*, defaults to `True`): `False` makes a history that is too long an error.
             max_length (`int`, *optional*): tokens that a history may have, and that `padding="max_length"` pads to.
@@ -293,17 +325,17 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
             `BatchEncoding` with `input_ids` and `attention_mask`; tensors are `(batch, items * code_length)`.
 
         Raises:
-            ValueError: an unknown item, a history without items, one too long to be read whole with
-                `truncation=False`, or a `max_length` without room for an item.
+            ValueError: no histories, or an unknown item.
+            ValueError: a history without items, or one too long to be read whole with `truncation=False`.
+            ValueError: a `max_length` without room for an item.
         """
-        if isinstance(histories, str):
-            raise ValueError(f"{histories!r} is not a history; give a list of item ids, also for a single item.")
+        histories = self._checked_histories(histories)
         if kwargs.keys() - {"add_special_tokens", "verbose"}:
             raise TypeError(f"unknown arguments {sorted(kwargs)}; see ETEGRecTokenizer.__call__ for those that exist.")
         kept = self.max_history if max_length is None else min(self.max_history, max_length // self.code_length)
         if kept < 1:
             raise ValueError(f"`max_length` is {max_length}; one item needs {self.code_length} tokens.")
-        single = not histories or isinstance(histories[0], str)
+        single = not histories or not isinstance(histories[0], list)
         rows = []
         for number, history in enumerate([histories] if single else histories):
             indices = self.index_of(history, unknown)
@@ -324,6 +356,18 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
             padding_side=padding_side,
             return_tensors=return_tensors,
         )
+
+    @staticmethod
+    def _checked_histories(histories) -> list:
+        """One history or several as lists, whatever kind of list they came as."""
+        if not is_list_like(histories):
+            raise ValueError(f"{histories!r} is not a history; give a list of item ids, also for a single item.")
+        histories = [as_list(entry) if is_list_like(entry) else entry for entry in as_list(histories)]
+        several = [isinstance(entry, list) for entry in histories]
+        if any(several) and not all(several):
+            odd = histories[several.index(False)]
+            raise ValueError(f"{odd!r} is not a history; give a list of item ids, also for a single item.")
+        return histories
 
     def decode(self, token_ids, skip_special_tokens: bool = True, **kwargs):
         """Item ids of token ids: a list for `[tokens]`, a list of lists for `[batch, tokens]`.

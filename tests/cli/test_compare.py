@@ -65,6 +65,19 @@ def test_a_table_of_means_deviations_and_paired_differences(results, capsys):
     assert table["protocol"]["data"]["test"] in shown
 
 
+def test_one_run_has_no_deviation(results, capsys):
+    both = [f"two={results / f'mine{seed}.json'}" for seed in (0, 1)]
+    call("compare", "--results", f"one={results / 'mine0.json'}", *both, "--output", results / "one.json")
+    shown = capsys.readouterr().out.splitlines()
+    assert [("±" in line) for name in ("one", "two") for line in shown if line.startswith(f"│ {name} ")] == [
+        False,
+        True,
+    ]
+    systems = json.loads((results / "one.json").read_text())["systems"]
+    assert set(systems["one"]["std"].values()) == {None}
+    assert systems["two"]["std"]["ndcg@10"] >= 0
+
+
 def test_the_protocol_names_the_precision_of_the_weights(results, prepared_folder, tmp_path):
     model, tokenizer = load_recommender(str(results / "mine0"))
     save_model_folder(tmp_path / "half", model.bfloat16(), tokenizer, TrainingRecord())

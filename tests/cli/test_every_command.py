@@ -167,6 +167,75 @@ def test_wrong_input_is_one_line_and_code_1(case, prepared_folder, model_folder,
     assert not (tmp_path / "new").exists()
 
 
+WRITING = {
+    "evaluate": ("--model", MISSING, "--data", MISSING),
+    "baselines": ("--data", MISSING),
+    "diagnose": ("--tokenizer", MISSING, "--data", MISSING),
+    "compare": ("--results", f"a={MISSING}"),
+    "recommend": ("--model", MISSING, "--data", MISSING),
+}
+ENDINGS = {"recommend": ".parquet, .csv or .jsonl", "--ranks": ".parquet"}
+
+
+def test_every_command_with_an_output_file_is_known():
+    assert {command for command in COMMANDS if "--output" in options(command)} == set(WRITING)
+
+
+@pytest.mark.parametrize(
+    ("command", "option"), [*((command, "--output") for command in WRITING), ("evaluate", "--ranks")]
+)
+def test_a_file_of_another_kind_is_refused_before_any_work(command, option, tmp_path, capsys):
+    for name in ("out.pdf", "out"):
+        assert main([command, *WRITING[command], option, str(tmp_path / name)]) == 1
+        expected = ENDINGS.get(option) or ENDINGS.get(command, ".json")
+        message = f"`{option[2:]}` is {str(tmp_path / name)!r}; name a file that ends in {expected}, which says"
+        assert message in " ".join(capsys.readouterr().err.split())
+
+
+IDS = [  # each command's ids on the Hub, with their revisions
+    ("evaluate", "--model", "user/it", "--revision", "v2", "--data", "{prepared}"),
+    ("evaluate", "--model", "{model}", "--data", "user/it@v2"),
+    ("recommend", "--model", "user/it", "--revision", "v2", "--history", "a"),
+    ("recommend", "--model", "{model}", "--data", "user/it@v2", "--output", "{new}.parquet"),
+    ("finetune", "--model", "user/it", "--revision", "v2", "--data", "{prepared}", "--output-dir", NEW),
+    ("finetune", "--model", "{model}", "--data", "user/it@v2", "--output-dir", NEW),
+    ("grpo", "--model", "user/it", "--revision", "v2", "--data", "{prepared}", "--output-dir", NEW),
+    ("grpo", "--model", "{model}", "--data", "user/it@v2", "--output-dir", NEW),
+    ("add-items", "--model", "user/it", "--revision", "v2", "--items", "{prepared}", "--output-dir", NEW),
+    ("add-items", "--model", "{model}", "--items", "user/it@v2", "--output-dir", NEW),
+    ("demo", "--model", "user/it", "--revision", "v2", "--port", "47391"),
+    ("demo", "--model", "{model}", "--data", "user/it@v2", "--port", "47391"),
+    ("train", "--data", "{prepared}", "--tokenizer", "user/it", "--revision", "v2", "--output-dir", NEW),
+    ("train", "--data", "user/it@v2", "--tokenizer", "{tokenizer}", "--output-dir", NEW),
+    ("train-tokenizer", "--data", "user/it@v2", "--output-dir", NEW),
+    ("diagnose", "--tokenizer", "user/it@v2", "--data", "{prepared}"),
+    ("diagnose", "--tokenizer", "{tokenizer}", "--data", "user/it@v2"),
+    ("baselines", "--data", "user/it@v2"),
+    ("import-codes", "x.json", "--data", "user/it@v2", "--output-dir", NEW),
+]
+
+
+@pytest.mark.parametrize("case", IDS, ids=lambda case: " ".join(case))
+def test_ids_of_the_hub_name_a_revision(case, prepared_folder, model_folder, tokenizer_folder, tmp_path, capsys):
+    """This process is offline, and its cache holds nothing."""
+    paths = {
+        "prepared": prepared_folder,
+        "model": model_folder,
+        "tokenizer": tokenizer_folder,
+        "new": tmp_path / "new",
+    }
+    assert main([part.format(**paths) for part in case]) == 1
+    assert "'user/it@v2' isn't a folder, and the cache doesn't hold a " in capsys.readouterr().err
+
+
+def test_every_command_with_a_model_takes_its_revision():
+    with_model = {command for command in COMMANDS if "--model" in options(command)} - {"push"}  # which has a branch
+    assert with_model | {"train"} == {case[0] for case in IDS if "--revision" in case}
+    assert {command for command in COMMANDS if "--data" in options(command)} - {"push", "embed"} == {
+        case[0] for case in IDS if "user/it@v2" in case
+    } - {"add-items"}
+
+
 def test_a_mistyped_command_gets_the_nearest(capsys):
     assert main(["evalute", "--model", "x"]) == 2
     assert capsys.readouterr().err == "etegrec: unknown command 'evalute'; did you mean 'evaluate'?\n"
@@ -195,6 +264,78 @@ def test_an_interruption_has_its_own_code(monkeypatch, capsys):
     monkeypatch.setattr("etegrec_hf.cli.baselines.measure_baselines", interrupted)
     assert main(["baselines", "--data", "x"]) == 130
     assert capsys.readouterr().err == "etegrec baselines: interrupted\n"
+
+
+@pytest.fixture
+def unread(monkeypatch):
+    """Returns a call that makes stdout or stderr a pipe whose reader has gone, and what is done at the end of it."""
+    streams = []
+
+    def close(name: str) -> None:
+        reader, writer = os.pipe()
+        os.close(reader)
+        streams.append(os.fdopen(writer, "w", buffering=1 if name == "stderr" else -1))  # as Python's own
+        monkeypatch.setattr(sys, name, streams[-1])
+
+    yield close
+    for stream in streams:
+        stream.close()  # as when Python ends: what is left in it would be an error
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        *([command, "--help"] for command in COMMANDS),
+        ["env"],
+        ["env", "--json"],
+        ["completion", "bash"],
+        ["--help"],
+        ["--version"],
+    ],
+    ids=" ".join,
+)
+def test_a_closed_pipe_ends_quietly(argv, unread, capsys):
+    unread("stdout")
+    try:
+        code = main(argv)
+    except SystemExit as stop:  # argparse ignores that nobody reads a help that is longer than a buffer
+        assert "--help" in argv
+        code = 141 if stop.code == 0 else stop.code
+    assert code == 141
+    assert capsys.readouterr().err == ""
+
+
+def test_a_closed_pipe_in_the_midst_of_work(unread, monkeypatch, capsys):
+    def measure(arguments):
+        print("x" * 100_000)  # beyond the buffer
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr("etegrec_hf.cli.baselines.measure_baselines", measure)
+    unread("stdout")
+    assert main(["baselines", "--data", "x"]) == 141
+    unread("stdout")
+    assert main(["baselines", "--data", "x", "--debug"]) == 141
+    assert capsys.readouterr().err == ""
+
+
+def test_a_closed_pipe_for_tables_and_errors(unread, monkeypatch):
+    monkeypatch.setattr("etegrec_hf.cli.quickstart.quickstart", lambda arguments: {"test": {"recall@1": 0.5},
+                        "baselines": {}, "optimum": {}, "seconds": 1.0})  # fmt: skip
+    unread("stdout")
+    assert main(["quickstart", "--output-dir", "x"]) == 141
+    unread("stderr")
+    assert main(["baselines", "--data", "x"]) == 141
+    unread("stderr")
+    assert main(["evalute"]) == 141
+
+
+def test_another_pipe_that_breaks_is_an_error(monkeypatch, capsys):
+    def broken(arguments):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("etegrec_hf.cli.baselines.measure_baselines", broken)
+    assert main(["baselines", "--data", "x"]) == 1
+    assert capsys.readouterr().err == "etegrec baselines: [Errno 32] Broken pipe\n"
 
 
 @pytest.mark.parametrize(("argv", "code"), [(["--help"], 0), (["--version"], 0), ([], 2), (["evalute"], 2)])

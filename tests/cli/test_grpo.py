@@ -103,7 +103,7 @@ def test_the_configuration_has_the_seeds_values(tmp_path):
     argv = ["--config", str(path), "--model", "m", "--data", "d", "--output-dir", str(tmp_path), "--use-cpu", "true"]
     arguments, training = parse("grpo", argv, GrpoArguments, ETEGRecGRPOConfig)
     plain = ETEGRecGRPOConfig(str(tmp_path), use_cpu=True)
-    assert arguments.rewards == GrpoArguments("m", "d").rewards == ["hit", "semantic"]
+    assert arguments.rewards == GrpoArguments(model="m", data="d").rewards == ["hit", "semantic"]
     assert training.reward_weights == [1.0, 0.5]
     for name, value in {"num_generations": 16, "beta": 0.05, "temperature": 1.0, "top_k": 50, "learning_rate": 1e-5,
                         "epsilon": 0.2, "rollout": "sample"}.items():  # fmt: skip

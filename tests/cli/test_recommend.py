@@ -1,5 +1,7 @@
 """`etegrec recommend` for a whole dataset: in one process and in several, interrupted, and on Ray."""
 
+import csv
+import json
 import os
 import re
 import signal
@@ -57,6 +59,68 @@ def test_the_command_tells_what_it_made(wanted, prepared, tmp_path, capsys):
     assert {len(items) for items in table["items"].to_pylist()} == {3}
 
 
+def test_the_ending_says_what_is_written(wanted, prepared, tmp_path, capsys):
+    outputs = {ending: tmp_path / f"out.{ending}" for ending in ("parquet", "csv", "jsonl")}
+    for output in outputs.values():
+        call(*wanted, "--output", output, "--top-k", 3, "--exclude-history", "true")
+        assert sorted(path.name for path in tmp_path.glob("*.shards")) == []
+    table = pq.read_table(outputs["parquet"]).to_pylist()
+    assert [json.loads(line) for line in outputs["jsonl"].read_text().splitlines()] == table
+    with outputs["csv"].open(newline="") as file:
+        rows = [
+            {**row, **{name: json.loads(row[name]) for name in ("items", "scores")}} for row in csv.DictReader(file)
+        ]
+    assert rows == table
+    assert "only a .parquet file says of which run it is" in failure(
+        capsys, *wanted, "--output", outputs["csv"], "--resume", "true"
+    )
+
+
+ARTISTS = ["Tyler, the Creator", "Earth, Wind & Fire", " Beyoncé ", "Björk", *(f"artist {row}" for row in range(8))]
+
+
+@pytest.fixture(scope="module")
+def artists(tmp_path_factory) -> str:
+    """A model of items whose ids hold commas and blanks."""
+    codes = random_codes(len(ARTISTS), 3, 8)
+    folder = tmp_path_factory.mktemp("artists") / "model"
+    tokenizer = ETEGRecTokenizer.from_item_codes(ARTISTS, codes, 8)
+    save_model_folder(folder, make_model(codes, 8), tokenizer, TrainingRecord())
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("typed", "history"),
+    [
+        ("Earth, Wind & Fire", ARTISTS[1:2]),
+        (" Beyoncé ", ARTISTS[2:3]),
+        ("Björk, artist 3", ["Björk", "artist 3"]),
+        ('["Tyler, the Creator", "Earth, Wind & Fire", " Beyoncé "]', ARTISTS[:3]),
+    ],
+)
+def test_ids_with_commas_and_blanks(artists, typed, history, monkeypatch, capsys):
+    read = []
+
+    def noted(self, histories, **kwargs):
+        read.extend(histories)
+        return tokenize(self, histories, **kwargs)
+
+    tokenize = ETEGRecTokenizer.__call__
+    monkeypatch.setattr(ETEGRecTokenizer, "__call__", noted)
+    call("recommend", "--model", artists, "--history", typed)
+    assert read == [history]
+
+
+def test_the_message_says_how_ids_with_commas_are_written(artists, capsys):
+    wanted = ["recommend", "--model", artists, "--history"]
+    message = failure(capsys, *wanted, "Tyler, the Creator, Björk")
+    assert "item 'Tyler' is not in the catalogue of 12 items; " in message
+    assert 'written as a JSON list: ["Earth, Wind & Fire"]' in message
+    assert "JSON" not in failure(capsys, *wanted, "nobody")
+    assert "did you mean 'Björk'? Else leave it out" in failure(capsys, *wanted, "Bjørk")
+    assert "[1] holds 1, and ids are text" in failure(capsys, *wanted, "[1]")
+
+
 REMEDY = "give either `history`, for a list on the screen, or `data` and `output`"
 
 
@@ -68,6 +132,8 @@ REMEDY = "give either `history`, for a list on the screen, or `data` and `output
         ("--data {data}", f"`data` given; {REMEDY}"),
         ("--history a --output {folder}/out.parquet", f"`history` and `output` given; {REMEDY}"),
         ("--data {data} --output {folder}", "is a folder; name a file in it"),
+        ("--data {data} --output {folder}/x.txt", "/x.txt'; name a file that ends in .parquet, .csv or .jsonl"),
+        ("--data {data} --output {folder}/x", "/x'; name a file that ends in .parquet, .csv or .jsonl"),
         (
             "--history item00000 --transition-weight 0.5",
             "`transition_weight` is 0.5 and the model keeps no transitions",

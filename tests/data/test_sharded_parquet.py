@@ -1,3 +1,6 @@
+import csv
+import json
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -50,3 +53,26 @@ def test_no_rows_make_an_empty_file(tmp_path):
     assert file.missing() == []
     file.finish()
     assert pq.read_table(file.path).num_rows == 0
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
+def test_other_kinds_of_files(tmp_path, ending):
+    schema = pa.schema({"user": pa.string(), "items": pa.list_(pa.string())})
+    file = ShardedParquet(tmp_path / f"out{ending}", schema, 2, 1, {})
+    file.start()
+    for number, row in enumerate(({"user": "a, b", "items": ["x", 'é,"']}, {"user": "c", "items": []})):
+        file.write(number, pa.Table.from_pylist([row], schema=schema))
+    file.finish()
+    text = file.path.read_text(encoding="utf-8")
+    if ending == ".csv":
+        assert [row[0] for row in csv.reader(text.splitlines())] == ["user", "a, b", "c"]
+        assert [json.loads(row[1]) for row in csv.reader(text.splitlines()[1:])] == [["x", 'é,"'], []]
+    else:
+        assert text == '{"user": "a, b", "items": ["x", "é,\\""]}\n{"user": "c", "items": []}\n'
+    assert [path.name for path in tmp_path.iterdir()] == [f"out{ending}"]
+
+
+def test_a_kind_that_nobody_writes(tmp_path):
+    for name in ("out.xlsx", "out"):
+        with pytest.raises(ValueError, match=r"`output` is '.*out.*'; name a file that ends in .parquet, .csv or"):
+            ShardedParquet(tmp_path / name, SCHEMA, 1, 1, {})

@@ -187,6 +187,14 @@ def press(page: Page, button: str) -> None:
     page.get_by_role("button", name=button, exact=True).click()
 
 
+def set_up(page: Page, name: str, value: str) -> None:
+    """Sets a number among the settings of the search, which are folded away at first."""
+    number = page.get_by_label(f"number input for {name}")
+    if not number.is_visible():
+        press(page, "Search settings ▼")
+    number.fill(value)
+
+
 def rows(page: Page, caption: str = "Recommended items") -> list[list[str]]:
     """Cells of a table, once it is there."""
     table = page.get_by_role("table", name=caption)
@@ -256,12 +264,13 @@ def test_the_beam_is_drawn_and_an_excluded_item_leaves_list_and_beam(demo, page)
 def test_titles_are_text_everywhere(demo, page):
     open_demo(page, demo)
     write_history(page, "item00000", "item00001")
+    press(page, "Search settings ▼")
     page.get_by_label("No items of the history").check()
     press(page, "Recommend")
     others = [row[3] for row in rows(page)]
     assert not {"item00000", "item00001"} & set(others)
     page.get_by_label("No items of the history").uncheck()
-    page.get_by_label("number input for Beam width").fill("60")  # all items
+    set_up(page, "Beam width", "60")  # all items
     press(page, "Recommend")
     press(page, "The beam, level by level ▼")
     expect(page.locator("text.item", has_text=NASTY)).to_be_visible()
@@ -291,7 +300,7 @@ def test_similar_items_share_a_prefix_of_codes(demo, page):
 def test_a_temperature_draws_other_items_each_time(demo, page):
     open_demo(page, demo)
     write_history(page, "item00007")
-    page.get_by_label("number input for Temperature").fill("2")
+    set_up(page, "Temperature", "2")
     lists = set()
     for _ in range(4):
         press(page, "Recommend")
@@ -303,7 +312,9 @@ def test_a_temperature_draws_other_items_each_time(demo, page):
 
 def test_a_random_user_and_popular_items(demo, page, prepared):
     open_demo(page, demo)
-    press(page, "Recommend")  # without a history
+    press(page, "Clear")
+    expect(page.get_by_text("The history is empty.")).to_be_visible()
+    press(page, "Recommend")
     expect(page.locator("p[role=status]")).to_contain_text("these are the most popular items of training")
     counts = [int(row[2]) for row in rows(page, "Popular items")]
     assert counts == sorted(counts, reverse=True)
@@ -335,6 +346,8 @@ def test_unknown_items_are_named(demo, page):
 
 def test_without_titles_and_data(bare_demo, page):
     open_demo(page, bare_demo)
+    press(page, "Clear")
+    expect(page.get_by_text("The history is empty.")).to_be_visible()
     press(page, "Recommend")
     expect(page.get_by_role("alert")).to_contain_text("The history is empty: add an item to it")
     press(page, "Random items")
@@ -345,10 +358,73 @@ def test_without_titles_and_data(bare_demo, page):
     expect(page.locator("table.items th")).to_have_text(["", "probability", "item id", "codes"])
 
 
+@pytest.mark.parametrize("shown", ["demo", "bare_demo"])
+def test_the_first_screen_of_a_phone_holds_an_example_and_what_to_press(shown, request, page, prepared):
+    page.set_viewport_size({"width": 390, "height": 844})
+    open_demo(page, request.getfixturevalue(shown))
+    history = page.get_by_label("History: item ids").input_value().split()
+    assert set(history) <= set(prepared.item_ids)
+    assert len(history) >= 3
+    expect(page.locator("ol.history li")).to_have_count(len(history))
+    button = page.get_by_role("button", name="Recommend", exact=True)
+    expect(button).to_be_in_viewport(ratio=1)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    write_history(page, *prepared.item_ids[:30])  # a long one
+    expect(page.locator("ol.history li")).to_have_count(30)
+    expect(button).to_be_in_viewport(ratio=1)
+    press(page, "Recommend")
+    assert len(rows(page)) == 10
+
+
+def test_the_examples_user_took_something_next(demo, page):
+    open_demo(page, demo)
+    expect(page.get_by_text("An example; what you add takes its place:")).to_be_visible()
+    press(page, "Recommend")
+    expect(page.locator("p[role=status]")).to_contain_text(re.compile(r"user user\d+ took .* next"))
+
+
+def test_a_list_of_another_history_or_settings_is_marked(demo, page):
+    open_demo(page, demo)
+    write_history(page, "item00003", "item00004")
+    press(page, "Recommend")
+    first = rows(page)
+    table, told = page.get_by_role("table", name="Recommended items"), page.get_by_text("This is not the list of")
+    expect(told).to_have_count(0)
+    expect(table).to_have_css("opacity", "1")
+    write_history(page, "item00003")
+    expect(told).to_be_visible()
+    expect(table).to_have_css("opacity", "0.45")
+    write_history(page, "item00003", "item00004")  # as it was
+    expect(told).to_have_count(0)
+    expect(table).to_have_css("opacity", "1")
+    for name, other, before in (("Temperature", "1", "0"), ("Beam width", "30", "20")):
+        set_up(page, name, other)
+        expect(told).to_be_visible()
+        set_up(page, name, before)
+        expect(told).to_have_count(0)
+    page.get_by_label("No items of the history").check()
+    expect(told).to_be_visible()
+    press(page, "Clear")
+    expect(told).to_be_visible()
+    page.get_by_label("No items of the history").uncheck()
+    write_history(page, "item00005")
+    press(page, "Recommend")
+    expect(told).to_have_count(0)
+    assert rows(page) != first
+
+
+def test_a_list_that_arrives_too_late_is_marked(demo, page):
+    open_demo(page, demo)
+    ask_slowly(page)
+    write_history(page, "item00005")
+    assert len(rows(page)) == 10
+    expect(page.get_by_text("This is not the list of")).to_be_visible()
+
+
 def ask_slowly(page: Page) -> None:
     """Asks for what takes two seconds, and returns when the question is on its way."""
     write_history(page, "item00003", "item00004")
-    page.get_by_label("number input for Beam width").fill("100")
+    set_up(page, "Beam width", "100")
     with page.expect_request("**/queue/join*"):
         press(page, "Recommend")
     assert page.get_by_role("table").count() == 0, "it was answered before it could be disturbed"

@@ -117,6 +117,9 @@ def test_an_id_may_hold_a_comma(codes):
     ids = ["a,b", *(f"i{row}" for row in range(2, 41))]
     demo = DemoRecommender(make_model(codes, 8), ETEGRecTokenizer.from_item_codes(ids, codes, 8))
     assert demo.read_history("a,b\ni2,i3") == ["a,b", "i2", "i3"]
+    assert demo.read_history('["a,b", "i2"]\ni3') == ["a,b", "i2", "i3"]
+    with pytest.raises(ValueError, match=r"names 'a', 'b'.*written as a JSON list"):
+        demo.read_history("i2,a,b")
 
 
 def test_similar_items_share_the_longest_prefix():
@@ -150,6 +153,18 @@ def test_a_random_user_is_one_of_the_test_split(with_data, prepared):
     start, end = prepared.test.offsets[row : row + 2]
     ids = [prepared.item_ids[index - 1] for index in prepared.test.sequences[start:end]]
     assert [*drawn.item_ids, drawn.next_id] == ids
+
+
+def test_the_example_is_a_short_history_and_always_the_same(with_data, prepared, demo):
+    example = with_data.example_history()
+    assert example == with_data.example_history()
+    row = prepared.test.user_ids.index(example.user_id)
+    ids = [prepared.item_ids[index - 1] for index in prepared.test.row(row)]
+    assert [*example.item_ids, example.next_id] == ids
+    others = [abs(len(prepared.test.row(other)) - 1 - 4) for other in range(100)]
+    assert abs(len(example.item_ids) - 4) == min(others)
+    assert demo.example_history().item_ids == ["i1", "i2", "i3", "i4"]
+    assert demo.example_history().user_id is None
 
 
 def test_random_items_without_data(demo):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from etegrec_hf.evaluation.comparison import over_seeds, paired_bootstrap
-from etegrec_hf.evaluation.metrics import metrics_of_ranks, ranking_metrics, target_ranks
+from etegrec_hf.evaluation.metrics import confidence_intervals, metrics_of_ranks, ranking_metrics, target_ranks
 from etegrec_hf.evaluation.protocol import common_protocol, protocol_of
 
 
@@ -26,7 +26,15 @@ def test_deviations_are_those_of_a_sample():
     found = over_seeds([{"recall@1": 0.1}, {"recall@1": 0.2}, {"recall@1": 0.6}])
     assert found["mean"]["recall@1"] == pytest.approx(0.3)
     assert found["std"]["recall@1"] == pytest.approx(np.sqrt((0.04 + 0.01 + 0.09) / 2))
-    assert over_seeds([{"recall@1": 0.1}])["std"] == {"recall@1": 0.0}
+    assert over_seeds([{"recall@1": 0.1}, {"recall@1": 0.1}])["std"] == {"recall@1": 0.0}
+
+
+def test_one_sample_tells_no_spread():
+    assert over_seeds([{"recall@1": 0.1}]) == {"mean": {"recall@1": 0.1}, "std": {"recall@1": None}}
+    one = paired_bootstrap([np.array([1])], [np.array([0])], ks=(1,))["recall@1"]
+    assert one == {"difference": 1.0, "low": -1.0, "high": 1.0}
+    hit = confidence_intervals(np.array([[1]]), np.array([1]), ks=(1,))
+    assert hit == {"recall@1": (0.0, 1.0), "ndcg@1": (0.0, 1.0)}
 
 
 def test_the_bootstrap_agrees_with_the_normal_approximation_of_paired_differences():

@@ -192,21 +192,44 @@ def test_a_trainer_pushes_what_it_trained(prepared_folder, hub, tmp_path):
 
 
 @pytest.mark.slow
-def test_commands_take_ids_of_the_hub(folder, hub, tmp_path):
-    known = ("recommend", "--model", "tester/mine", "--history", "i1,i2", "--top-k", "40", "--num-beams", "64")
-    unknown = [("recommend", "--model", name, "--history", "i1") for name in ("tester/nothing", "nothing")]
+def test_commands_take_ids_of_the_hub(folder, codes, tokenizer, hub, tmp_path):
+    other = tmp_path / "other"
+    save_model_folder(other, make_model(codes, 8, seed=5), tokenizer, TrainingRecord())
+    hub.add("tester/gated", Path(folder))
+    hub.gated.add("tester/gated")
+
+    def recommend(*model: str) -> tuple:
+        wanted = ("--history", "i1,i2", "--top-k", "40", "--num-beams", "64")
+        return (("recommend", "--model", *model, *wanted), {})
+
     environment = hub.environment(tmp_path / "home")
-    push = ("push", "--model", folder, "--repo-id", "tester/mine")
-    pushed, shown, absent, no_id = several(
-        [(push, WRITER), (known, {}), *((line, {}) for line in unknown)], **environment
+    push = ("push", "--repo-id", "tester/mine", "--model")
+    pushed, branched, shown, second, theirs, absent, no_id, no_revision, gated = several(
+        [
+            ((*push, folder), WRITER),
+            ((*push, str(other), "--revision", "v2"), WRITER),
+            recommend("tester/mine"),
+            recommend("tester/mine", "--revision", "v2"),
+            recommend(str(other)),
+            recommend("tester/nothing"),
+            recommend("nothing"),
+            recommend("tester/mine", "--revision", "v3"),
+            recommend("tester/gated"),
+        ],
+        **environment,
     )
-    assert pushed[0] == shown[0] == 0, (pushed, shown)
+    assert [done[0] for done in (pushed, branched, shown, second, theirs)] == [0] * 5, (pushed, branched, second)
     assert "[red]<b>A & B</b>[/red]" in shown[1], "titles are text, not markup"
-    assert (absent[0], no_id[0]) == (1, 1)
+    assert second[1] == theirs[1] != shown[1]
+    assert [done[0] for done in (absent, no_id, no_revision, gated)] == [1] * 4
     assert "no repository on the Hub" in absent[2]
     assert "is no folder" in no_id[2]
-    cached, unseen = several([(known, {}), (unknown[0], {})], **environment | {"HF_HUB_OFFLINE": "1"})
-    assert cached[0] == 0, cached
+    assert "the Hub's 'tester/mine@v3' has no such revision" in no_revision[2]
+    assert "'tester/gated' is gated (Access to model tester/gated is restricted" in gated[2]
+    assert "ask for access on its page" in gated[2]
+    offline = [recommend("tester/mine"), recommend("tester/mine@v2"), recommend("tester/nothing")]
+    cached, of_branch, unseen = several(offline, **environment | {"HF_HUB_OFFLINE": "1"})
+    assert (cached[:2], of_branch[:2]) == (shown[:2], second[:2])
     assert unseen[0] == 1
     assert "the cache doesn't hold" in unseen[2]
 

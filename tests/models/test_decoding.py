@@ -426,6 +426,14 @@ def test_a_sample_of_everything_is_everything(model):
     for temperature in (0, math.nan, math.inf):
         with pytest.raises(ValueError, match=f"`temperature` {temperature}; both must be positive"):
             model.sample_items(**inputs, temperature=temperature)
+    with pytest.raises(ValueError, match="`num_samples` is '5'; give a whole number"):
+        model.sample_items(**inputs, num_samples="5")
+    with pytest.raises(ValueError, match="`temperature` is '1'; give a number"):
+        model.sample_items(**inputs, temperature="1")
+    with pytest.raises(ValueError, match="`exclude_history` is 1; give True or False"):
+        model.sample_items(**inputs, exclude_history=1)
+    with pytest.raises(ValueError, match="`top_k` is '5'; give a whole number"):
+        model.recommend(**inputs, top_k="5")
 
 
 def test_generate_reads_embedded_histories_too(model):

@@ -133,12 +133,47 @@ def test_defaults_can_be_given_beforehand(model, tokenizer):
         (["gone"], {"unknown": "skip"}, "holds no item"),
         ("i1", {}, "'i1' is no history"),
         ([["i1"], "i2"], {}, "'i2' is no history"),
-        ([1, 2], {}, "item 1 is not in the catalogue"),
+        ([1, 2], {}, "item 1 is of type int, and ids are text; give strings"),
         ({"items": ["i1"]}, {}, "give `history`"),
         (["i1"], {"exclude": "i2"}, "`exclude` is 'i2'"),
         (["i1"], {"allowed": "i2"}, "`allowed` is 'i2'"),
         ({"history": ["i1"], "exclude": "i2"}, {}, "`exclude` is 'i2'"),
-        ({"history": "i1"}, {}, "`history` is 'i1'"),
+        ({"history": "i1"}, {}, "'i1' is no history"),
+        (None, {}, "None is no history"),
+        (5, {}, "5 is no history"),
+        (b"i1", {}, "b'i1' is no history"),
+        ({"i1"}, {}, r"\{'i1'\} has no order; give a list of item ids, oldest first"),
+        ([["i2"], {"i1"}], {}, r"history 1: \{'i1'\} has no order"),
+        ([["i2"], None], {}, "history 1: None is no history"),
+        (["i2", ["i1"]], {}, "history 0: 'i2' is no history"),
+        ([{"history": ["i2"]}, {"items": []}], {}, r"history 1: a history is a dict of \['items'\]"),
+        ([["i2"], [None]], {}, "history 1: item None is of type NoneType, and ids are text"),
+        (["Title 3"], {}, r"item 'Title 3' is not in the catalogue of 40 items; did you mean 'i3' \(Title 3\)\?"),
+        ([["i2"], ["title 3"]], {}, "history 1: item 'title 3' .* did you mean 'i3'"),
+        (["Tittle 12"], {}, r"did you mean 'i12' \(Title 12\)\? Else leave it out"),
+        (["i39x"], {}, r"did you mean 'i39'\?"),
+        (["i1"], {"exclude": 5}, "`exclude` is 5; give a list"),
+        (["i1"], {"exclude": {"i2": 1}}, "`exclude` is {'i2': 1}; give a list"),
+        (["i1"], {"exclude": [2]}, "item 2 is of type int"),
+        (["i1"], {"allowed": 5}, "`allowed` is 5; give a list"),
+        (["i1"], {"allowed": [["i2"]]}, "where an item id belongs"),
+        (["i1"], {"top_k": "5"}, "`top_k` is '5'; give a whole number"),
+        (["i1"], {"top_k": 5.0}, "`top_k` is 5.0; give a whole number"),
+        (["i1"], {"top_k": True}, "`top_k` is True; give a whole number"),
+        (["i1"], {"top_k": None}, "`top_k` is None; give a whole number"),
+        (["i1"], {"top_k": 0}, "`top_k` is 0; give 1 or more"),
+        (["i1"], {"num_beams": "20"}, "`num_beams` is '20'; give a whole number"),
+        (["i1"], {"rerank_weight": "1"}, "`rerank_weight` is '1'; give a number"),
+        (["i1"], {"transition_weight": None}, "`transition_weight` is None; give a number"),
+        (["i1"], {"max_batch_tokens": 1e6}, "`max_batch_tokens` is 1000000.0; give a whole number"),
+        (["i1"], {"exclude_history": "no"}, "`exclude_history` is 'no'; give True or False"),
+        (["i1"], {"unknown": None}, "`unknown` is None; choose 'error' or 'skip'"),
+        (["i1"], {"unknown": ["skip"]}, "choose 'error' or 'skip'"),
+        (["i1"], {"on_empty": "skip"}, "`on_empty` is 'skip'; choose 'error' or 'empty'"),
+        (["i1"], {"on_empty": "popular"}, "a model doesn't hold how popular its items are; pass 'empty'"),
+        (["i1"], {"batch_size": "4"}, "`batch_size` is '4'; give a whole number"),
+        (["i1"], {"batch_size": 0}, "`batch_size` is 0; give 1 or more"),
+        (["i1"], {"num_workers": -1}, "`num_workers` is -1; give 0 or more"),
         ([["i1"], ["i2"]], {"exclude": [["i3"], "i4"]}, "`exclude` is 'i4'"),
         ([["i1", ["i2"]]], {}, "holds \\['i2'\\] where an item id belongs"),
         (["i1"], {"exclude": ["gone"]}, "item 'gone' is not in the catalogue"),
@@ -151,6 +186,72 @@ def test_defaults_can_be_given_beforehand(model, tokenizer):
 def test_bad_input_is_an_error(recommend, asked, arguments, message):
     with pytest.raises(ValueError, match=message):
         recommend(asked, **arguments)
+
+
+EMPTY = {"an empty history": ([], {}), "unknown items alone": (["gone"], {"unknown": "skip"})}
+SEVERAL = {
+    "a list": list,
+    "a tuple": tuple,
+    "dictionaries": lambda asked: [{"history": history} for history in asked],
+    "a generator": iter,
+    "a dataset": lambda asked: KeyDataset(Dataset.from_dict({"history": asked}), "history"),
+}
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("form", SEVERAL)
+@pytest.mark.parametrize("empty", EMPTY)
+def test_an_empty_history_among_many(recommend, empty, form, batch_size):
+    none, arguments = EMPTY[empty]
+    arguments = {"top_k": 3, "batch_size": batch_size, **arguments}
+    asked = [*histories(3), none, ["i5"], none]
+    with pytest.raises(ValueError, match=r"^history 3: the history holds no item .* pass on_empty='empty'"):
+        list(recommend(SEVERAL[form](asked), **arguments))
+    lists = list(recommend(SEVERAL[form](asked), on_empty="empty", **arguments))
+    assert lists[3] == lists[5] == []
+    assert ids(lists[:3] + lists[4:5]) == ids(recommend([*asked[:3], ["i5"]], top_k=3))
+
+
+def test_nothing_but_empty_histories(recommend):
+    assert recommend([[], []], on_empty="empty") == [[], []]
+    assert recommend([["gone"], ["lost"]], on_empty="empty", unknown="skip") == [[], []]
+    assert recommend({"history": ["gone"]}, on_empty="empty", unknown="skip", exclude_history=True) == []
+    with pytest.raises(ValueError, match=r"^item 'gone' is not in the catalogue"):
+        recommend(["gone"], on_empty="empty")
+
+
+@pytest.mark.parametrize("form", SEVERAL)
+def test_an_unknown_item_among_many(recommend, form):
+    with pytest.raises(ValueError, match=r"^history 2: item 'gone' is not in the catalogue of 40 items"):
+        list(recommend(SEVERAL[form]([["i1"], ["i2"], ["i3", "gone"]]), on_empty="empty", batch_size=2))
+
+
+def test_an_item_that_its_own_list_excludes_among_many(recommend):
+    with pytest.raises(ValueError, match=r"^history 1: item 'gone' is not in the catalogue"):
+        recommend([["i1"], ["i2"]], exclude=[["i3"], ["gone"]])
+    with pytest.raises(ValueError, match=r"^item 'gone' is not in the catalogue"):
+        recommend([["i1"], ["i2"]], exclude=["gone"])
+
+
+def test_nothing_that_is_allowed(recommend):
+    """Whether no item is allowed, or none that isn't excluded."""
+    asked = histories(3)
+    assert recommend(asked, allowed=[]) == [[], [], []]
+    assert recommend(asked, allowed=["i3", "i5"], exclude=["i5", "i3"]) == [[], [], []]
+    assert recommend(["i3"], allowed=["gone"], unknown="skip") == []
+    assert recommend({"history": ["i3"]}, allowed=["i3"], exclude_history=True) == []
+    mixed = recommend(asked, allowed=["i3"], exclude=[["i3"], [], ["i3"]])
+    assert ids(mixed) == [[], ["i3"], []]
+    recommend.model.remove_items(torch.tensor([3]))
+    assert recommend(asked, allowed=["i3"]) == [[], [], []]
+
+
+def test_empty_arrays_exclude_nothing(recommend):
+    expected = ids(recommend([["i1"], ["i2"]]))
+    arrays = [{"history": np.array([item_id]), "exclude": np.array([], dtype=str)} for item_id in ("i1", "i2")]
+    assert ids(recommend(arrays)) == expected
+    arrays[0]["exclude"] = np.array(["i3", "i4"])
+    assert ids(recommend(arrays))[1:] == expected[1:]
 
 
 def test_unknown_arguments_and_foreign_tokenizers_are_errors(recommend, tokenizer):

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import RECIPE, make_model, random_codes
 from transformers import AutoModel, AutoModelForSeq2SeqLM, pipeline
 
-from etegrec_hf import ETEGRecForConditionalGeneration
+from etegrec_hf import ETEGRecConfig, ETEGRecForConditionalGeneration
 from etegrec_hf.hub.model_folder import load_recommender
 
 
@@ -67,6 +67,15 @@ def test_weights_are_safetensors_and_nothing_is_pickled(model, tokenizer, tmp_pa
     assert suffixes == {".safetensors", ".json", ".py"}
     config = json.loads((tmp_path / "config.json").read_text())
     assert set(config["auto_map"]) == {"AutoConfig", "AutoModel", "AutoModelForSeq2SeqLM"}
+
+
+def test_a_loaded_configuration_keeps_its_pipeline_for_those_without_the_package(model, tokenizer, tmp_path):
+    model.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())["custom_pipelines"]
+    assert set(saved) == {"sequential-recommendation"}
+    config = ETEGRecConfig.from_pretrained(tmp_path)
+    config.save_pretrained(tmp_path / "again")
+    assert json.loads((tmp_path / "again/config.json").read_text())["custom_pipelines"] == saved
 
 
 def test_a_folder_of_an_earlier_version_loads(model, tokenizer, folder):

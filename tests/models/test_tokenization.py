@@ -1,5 +1,7 @@
 import json
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -92,11 +94,54 @@ def test_unknown_items_are_an_error_unless_skipped(tokenizer):
         tokenizer(["i1"], unknown="ignore")
 
 
-def test_what_is_no_history_is_an_error(tokenizer):
-    with pytest.raises(ValueError, match="history 0 holds no item"):
-        tokenizer([])
-    with pytest.raises(ValueError, match="'i1' is not a history; give a list of item ids"):
-        tokenizer("i1")
+def test_arrays_series_and_tuples_are_lists(tokenizer):
+    one = dict(tokenizer(["i1", "i2"]))
+    for history in (np.array(["i1", "i2"]), pd.Series(["i1", "i2"], index=[7, 8]), ("i1", "i2")):
+        assert dict(tokenizer(history)) == one
+    several = dict(tokenizer([["i1", "i2"], ["i3", "i4"]]))
+    for histories in (
+        np.array([["i1", "i2"], ["i3", "i4"]]),
+        pd.Series([["i1", "i2"], ("i3", "i4")]),
+        (np.array(["i1", "i2"]), ["i3", "i4"]),
+    ):
+        assert dict(tokenizer(histories)) == several
+
+
+@pytest.mark.parametrize(
+    ("histories", "message"),
+    [
+        ([], "history 0 holds no item"),
+        ("i1", "'i1' is not a history; give a list of item ids"),
+        (None, "None is not a history"),
+        ({"i1"}, r"\{'i1'\} is not a history"),
+        (5, "5 is not a history"),
+        ([["i1"], "i2"], "'i2' is not a history"),
+        (["i1", ["i2"]], "'i1' is not a history"),
+        ([1, 2], "item 1 is of type int, and ids are text; give strings"),
+        (np.array([1, 2]), "item 1 is of type int"),
+        ([["i1"], [2.0]], "item 2.0 is of type float, and ids are text"),
+        ([None], "item None is of type NoneType"),
+        (["zzz"], "item 'zzz' is not in the catalogue of 40 items; leave it out"),
+        (["i400"], r"did you mean 'i40'\? Else leave it out, or pass unknown='skip'"),
+    ],
+)
+def test_what_is_no_history_names_itself(tokenizer, histories, message):
+    with pytest.raises(ValueError, match=message):
+        tokenizer(histories)
+    if "of type" in message:
+        with pytest.raises(ValueError, match=message):
+            tokenizer(histories, unknown="skip")
+
+
+def test_whole_numbers_name_the_text_that_is_an_id(codes):
+    tokenizer = ETEGRecTokenizer.from_item_codes([str(row) for row in range(40)], codes, 8)
+    with pytest.raises(ValueError, match=r"^item 1 is of type int, and ids are text; give '1'"):
+        tokenizer([1, 2])
+    with pytest.raises(ValueError, match=r"^item 7 is of type int, and ids are text; give '7'"):
+        tokenizer.index_of([7])
+
+
+def test_unknown_arguments_are_an_error(tokenizer):
     with pytest.raises(TypeError, match=r"unknown arguments \['paddding'\]"):
         tokenizer(["i1"], paddding=True)
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 
+from ..hub_ids import split_revision
 from ..interactions import Interactions, number_ids
 from .columns import ids_as_text, is_text, needed_columns, split_number, text_columns, time_column
 from .csv_table import csv_table, find_separator, may_hold_rows, row_number, rows_inside
@@ -94,7 +95,7 @@ def read_parquet(path: Path, options: SourceOptions) -> Source:
 
 
 def read_hub(path: Path, options: SourceOptions) -> Source:
-    """Reads what `datasets.load_dataset` or `load_from_disk` opens: an id on the Hub, or a local folder.
+    """Reads what `datasets.load_dataset` or `load_from_disk` opens: an id on the Hub, maybe `@revision`, or a folder.
 
     Ids that are classes of a `ClassLabel` are the names of these, and those of CSV files stay as they are written.
 
@@ -136,7 +137,8 @@ def _open_hub(path: Path, options: SourceOptions, features: "Features | None" = 
             return load_from_disk(name)
         if (path / "dataset_dict.json").is_file():
             return load_from_disk(f"{name}/{options.hub_split}")
-        return load_dataset(name, options.hub_config, split=options.hub_split, features=features)
+        repo_id, revision = (name, None) if path.exists() else split_revision(name)
+        return load_dataset(repo_id, options.hub_config, split=options.hub_split, revision=revision, features=features)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"there is no data set {name!r}: {error}; check the folder or the id.") from error
     except (ValueError, DatasetsError, RuntimeError) as error:
