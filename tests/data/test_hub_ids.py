@@ -16,7 +16,7 @@ from etegrec_hf.data.text_embeddings import embed_texts
 def test_a_log_of_a_revision(name, revision, monkeypatch):
     asked = []
 
-    def load_dataset(repo_id, config, split, revision):
+    def load_dataset(repo_id, config, split, revision, features):
         asked.append((repo_id, revision))
         return datasets.Dataset.from_dict({"user_id": ["a"], "item_id": ["x"]})
 
