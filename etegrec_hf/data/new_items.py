@@ -1,18 +1,16 @@
 """Items with embeddings from a file or a dataset, for a catalogue that grows."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet as pq
 import torch
 
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.tokenization_etegrec import ETEGRecTokenizer
-from .embedding_files import embeddings_of_column
+from .embedding_files import embeddings_of_column, read_parquet
 from .prepared import PreparedDataset
 from .sources.columns import ids_as_text
 
@@ -49,7 +47,7 @@ def read_new_items(path: Path) -> NewItems:
     if not path.is_file():
         raise FileNotFoundError(f"`items` {str(path)!r} is no file; check the path.")
     try:
-        table = pq.read_table(path) if path.suffix == ".parquet" else _read_csv(path)
+        table = read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise ValueError(f"{path} can't be read: {error}; copy it again or convert it.") from error
     absent = [name for name in ("item_id", "embedding") if name not in table.column_names]
@@ -69,7 +67,7 @@ def read_new_items(path: Path) -> NewItems:
         )
     titles = table["title"].to_pylist() if "title" in table.column_names else []
     title_of = {item_id: str(title) for item_id, title in zip(item_ids, titles) if title}
-    return NewItems(item_ids, title_of, embeddings_of_column(_as_lists(table["embedding"], path), item_ids, path))
+    return NewItems(item_ids, title_of, embeddings_of_column(table["embedding"], item_ids, path))
 
 
 def _read_csv(path: Path) -> pa.Table:
@@ -82,26 +80,6 @@ def _read_csv(path: Path) -> pa.Table:
     return pyarrow.csv.read_csv(
         path, parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True), convert_options=options
     )
-
-
-def _as_lists(column: pa.ChunkedArray, path: Path) -> pa.ChunkedArray:
-    """A column of lists of numbers, which may be written as JSON.
-
-    Raises:
-        ValueError: it holds something else.
-    """
-    needed = f"the column `embedding` of {path} holds {{}}; it needs lists of numbers, in a .csv as JSON: [0.1, 0.2]."
-    if pa.types.is_string(column.type):
-        try:
-            cells = [None if cell is None else json.loads(cell) for cell in column.to_pylist()]
-            column = pa.chunked_array([pa.array(cells, pa.list_(pa.float32()))])
-        except (ValueError, TypeError, pa.ArrowException) as error:
-            raise ValueError(needed.format("other text")) from error
-    kind = column.type
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    if not (is_list and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))):
-        raise ValueError(needed.format(kind))
-    return column
 
 
 def add_items_of(data: PreparedDataset, model: ETEGRecForConditionalGeneration, tokenizer: ETEGRecTokenizer) -> None:
