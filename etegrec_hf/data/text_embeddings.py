@@ -83,7 +83,7 @@ def embed_texts(
 
     Raises:
         FileNotFoundError: no such dataset or model.
-        ValueError: see [`item_texts`]; sentence-transformers isn't installed.
+        ValueError: see [`item_texts`]; a model that is damaged; sentence-transformers isn't installed.
     """
     check_name(name)
     folder = Path(folder)
@@ -131,10 +131,16 @@ def _encoder(model: str):
         ) from error
     try:
         return SentenceTransformer(model)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a damaged model breaks its readers anywhere, with errors of any kind
+        what = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        if Path(model).is_dir():
+            raise ValueError(
+                f"the folder {model!r} holds no whole sentence-transformers model: {what}; copy it again, or name "
+                "another."
+            ) from error
         raise FileNotFoundError(
-            f"{model!r} is no sentence-transformers model, neither a folder nor an id that the Hub gives: "
-            f"{str(error).splitlines()[0]}; check the name or the connection."
+            f"{model!r} is no sentence-transformers model, neither a folder nor an id that the Hub gives: {what}; "
+            "check the name or the connection."
         ) from error
 
 

@@ -59,7 +59,7 @@ def test_what_is_no_table_of_items_is_an_error(tmp_path, text, message):
     ("name", "content", "error", "message"),
     [
         ("new.parquet", None, FileNotFoundError, "new.parquet' is no file; check the path"),
-        ("new.parquet", "nothing", ValueError, "can't be read: .*; copy it again"),
+        ("new.parquet", "nothing", ValueError, "new.parquet' is damaged .*; copy it again"),
         ("new.npy", "nothing", ValueError, "is no .parquet or .csv file and no prepared dataset; convert it"),
     ],
 )
