@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .metrics import metrics_of_ranks
+from .metrics import KS, metrics_of_ranks
 from .protocol import common_protocol
 from .results import read_ranks, read_result
 
@@ -19,7 +19,8 @@ def compare(runs: dict[str, list[str]]) -> dict:
 
     Returns:
         `dict` of `protocol`; `systems`, each with its number of `runs`, their `seeds`, and `mean` and `std` of the
-        metrics; `differences` `from` the first system of the other `systems`; and `baselines`.
+        metrics; `differences` `from` the first system of the other `systems`, at 10 or, of shorter lists, at the
+        longest that were measured; and `baselines`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -38,8 +39,9 @@ def compare(runs: dict[str, list[str]]) -> dict:
     }
     ranks = {system: read_ranks(of_system) for system, of_system in results.items()}
     reference, *others = runs
+    measured = [k for k in KS if k <= 10 and all(f"recall@{k}" in system["mean"] for system in systems.values())]
     differences = {
-        system: paired_bootstrap(ranks[system], ranks[reference])
+        system: paired_bootstrap(ranks[system], ranks[reference], tuple(measured[-1:]))
         for system in others
         if ranks[system] and ranks[reference]
     }
