@@ -76,8 +76,8 @@ def test_baselines_of_both_parts(evaluated, prepared_folder, tmp_path, capsys):
 def test_lists_of_three_have_no_metrics_at_ten(model_folder, prepared, prepared_folder, tmp_path, capsys):
     """Of ranks and of the spread, in results, tables, cards and comparisons."""
     for seed in (0, 1):
-        call("evaluate", "--model", model_folder, "--data", prepared_folder, "--num-beams", 3, "--output",
-             tmp_path / f"r{seed}.json", "--ranks", tmp_path / f"r{seed}.parquet", "--update-card", "true")  # fmt: skip
+        call("evaluate", "--model", model_folder, "--data", prepared_folder, "--num-beams", 3, "--update-card", "true",
+             "--output", tmp_path / f"r{seed}.json", "--ranks", tmp_path / f"r{seed}.parquet")  # fmt: skip
     results = json.loads((tmp_path / "r0.json").read_text())
     assert set(results["test"]) == set(results["intervals"]) == {"recall@1", "ndcg@1"}
     assert set(results["parts"]["generalisation"]["metrics"]) == {"recall@1", "ndcg@1"}

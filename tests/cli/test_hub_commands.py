@@ -143,12 +143,39 @@ def test_codes_that_collide_need_a_suffix(index, tmp_path, capsys):
         ('{"a": [1, 2]}', "item 'a'"),
         ('{"a": ["<a_99999999999999999999>"]}', "item 'a'"),
         ('{"a": []}', "item 'a'"),
+        (
+            '{"a": ["<a_0>"], "b": ["<a_1>"]}',
+            "have one code each, and a recommender needs 2 or more; pass --add-suffix",
+        ),
+        (
+            '{"a": ["<a_0>", "<b_0>"], "b": ["<a_99999999>", "<b_1>"]}',
+            "has the code 99999999, and a level has at most 1048576 codes; repair",
+        ),
     ],
 )
 def test_an_index_that_is_none_is_refused(index, tmp_path, capsys, content, message):
     index.write_text(content)
     assert message in failure(capsys, "import-codes", index, "--output-dir", tmp_path / "start", *SIZES)
     assert not (tmp_path / "start").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (0, "`codebook_size` is 0; give 1 or more"),
+        (3, "item 'unseen' has the code 12, and `codebook_size` is 3; give 13"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["true", "false"])
+def test_a_codebook_size_that_does_not_hold_the_codes_is_refused(index, tmp_path, capsys, size, message, suffix):
+    wanted = ("import-codes", index, "--output-dir", tmp_path / "start", "--add-suffix", suffix, *SIZES)
+    assert message in failure(capsys, *wanted, "--codebook-size", size)
+
+
+def test_codes_of_one_level_get_a_suffix(index, tmp_path):
+    index.write_text('{"a": ["<a_0>"], "b": ["<a_1>"]}')
+    call("import-codes", index, "--output-dir", tmp_path / "start", "--add-suffix", "true", *SIZES)
+    assert ETEGRecTokenizer.from_pretrained(tmp_path / "start").code_length == 2
 
 
 def test_an_index_of_other_data_is_refused(index, tmp_path, capsys):

@@ -27,6 +27,8 @@ from loopback_hub import LoopbackHub
 from quick_commands import LIMITS, install
 
 from etegrec_hf.data.synthetic import SyntheticProcess
+from etegrec_hf.hub.conversion import convert_rqvae
+from etegrec_hf.training.item_tokenizer.item_codes import assign_item_codes
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
@@ -142,15 +144,16 @@ def write_original(folder: Path) -> None:
     for adapter, width in (("enc", 8), ("dec", 12)):
         state[f"{adapter}_adapter.mlp_layers.1.weight"] = torch.randn(width, 16)
         state[f"{adapter}_adapter.mlp_layers.1.bias"] = torch.randn(width)
-    torch.save(state | {"semantic_embedding.weight": torch.randn(31, 12)}, folder / "X.pt")
+    embeddings = torch.randn(31, 12)
+    torch.save(state | {"semantic_embedding.weight": embeddings}, folder / "X.pt")
     rqvae = {f"rq.vq_layers.{level}.embedding.weight": torch.randn(8, 8) for level in range(2)}
     for side, widths in (("encoder", [12, 16, 10, 8]), ("decoder", [8, 10, 16, 12])):
         for number, layer in enumerate((1, 4, 7)):
             rqvae[f"{side}.mlp_layers.{layer}.weight"] = torch.randn(widths[number + 1], widths[number])
             rqvae[f"{side}.mlp_layers.{layer}.bias"] = torch.randn(widths[number + 1])
     torch.save(rqvae, folder / "X.pt.rqvae")
-    codes = [[-1, -1, -1], *([row % 8, row // 8, 0] for row in range(30))]
-    (folder / "X.code.json").write_text(json.dumps(codes))
+    codes = assign_item_codes(convert_rqvae(rqvae).encode(embeddings[1:]), 8).tolist()
+    (folder / "X.code.json").write_text(json.dumps([[-1, -1, -1], *codes]))
     ids = {"[PAD]": 0} | {f"B{number:03}": number for number in range(1, 31)}
     (folder / "X.emb_map.json").write_text(json.dumps(ids))
 
