@@ -54,7 +54,7 @@ def read_code_index(path: str | Path, item_ids: list[str] | None = None) -> tupl
         rows.append([int(match[2]) for match in matches if match])
         if max(rows[-1]) >= MOST_CODES:
             raise ValueError(
-                f"item {item_id!r} in {str(path)!r} has the code {max(rows[-1])}, and a level has at most {MOST_CODES} "
-                "codes; repair those of the item."
+                f"item {item_id!r} in {str(path)!r} has the code {max(rows[-1])}, and a level has at most "
+                f"{MOST_CODES} codes; repair those of the item."
             )
     return item_ids, torch.tensor(rows)

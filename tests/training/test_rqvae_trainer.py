@@ -2,8 +2,12 @@ import pytest
 import torch
 from item_tokenizer_runs import make_trainer
 
+from etegrec_hf import RQVAETrainingArguments
 from etegrec_hf.evaluation.code_diagnostics import code_diagnostics
+from etegrec_hf.hub.training_record import TrainingRecord
 from etegrec_hf.training.base.checkpoints import last_checkpoint
+from etegrec_hf.training.item_tokenizer.fit import train_item_tokenizer
+from etegrec_hf.training.item_tokenizer.options import ItemTokenizerOptions
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +94,40 @@ def test_embeddings_with_nan_are_an_error(tmp_path):
     broken[2, 3] = torch.nan
     with pytest.raises(ValueError, match="`embeddings` holds NaN or infinity, first in row 2; repair"):
         make_trainer(broken, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "message"),
+    [
+        (
+            torch.ones(6, 8),
+            "all 6 items have the same embedding, which tells nothing; give embeddings that tell items",
+        ),
+        (torch.zeros(6, 8), "all 6 items have the same embedding"),
+        (torch.eye(6, 8) * (torch.arange(6) == 4).unsqueeze(1), "1 of 6 items have an embedding that is not all zero"),
+        (torch.ones(1, 8), "there are embeddings of 1 items, and an item tokenizer tells items apart; give more"),
+    ],
+)
+def test_embeddings_that_tell_nothing_are_refused_before_training(tmp_path, embeddings, message):
+    with pytest.raises(ValueError, match=message):
+        make_trainer(embeddings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_items_that_differ_are_enough(tmp_path):
+    make_trainer(torch.eye(6, 8)[[0, 1, 1, 1]] * torch.tensor([[1], [1], [0], [0]]), tmp_path, num_train_epochs=1)
+
+
+def test_more_items_than_codes_are_refused_before_training(tmp_path):
+    arguments = RQVAETrainingArguments(str(tmp_path / "run"), use_cpu=True)
+    options = ItemTokenizerOptions(hidden_sizes=[4], latent_size=2, num_levels=1, codebook_size=2)
+    with pytest.raises(ValueError, match=r"5 items don't fit into 2\^2 = 4 codes; raise `codebook_size` or"):
+        train_item_tokenizer(torch.eye(5), options, arguments, TrainingRecord())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("epochs", [0, -1])
+def test_a_training_of_no_epoch_is_refused(epochs):
+    with pytest.raises(ValueError, match=f"`num_train_epochs` is {epochs}; nothing would be trained: give more than"):
+        RQVAETrainingArguments("run", num_train_epochs=epochs)
+    assert RQVAETrainingArguments("run", num_train_epochs=epochs, max_steps=3).max_steps == 3

@@ -36,12 +36,15 @@ class RankedTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self):
-        if self.num_train_epochs <= 0 and self.max_steps <= 0:
-            raise ValueError(
-                f"`num_train_epochs` is {self.num_train_epochs}; nothing would be trained: give more than 0."
-            )
+        check_length(self.num_train_epochs, self.max_steps)
         super().__post_init__()
         self.early_stopping_patience = check_patience(self.early_stopping_patience, self.eval_strategy)
+
+
+def check_length(num_train_epochs: float, max_steps: int) -> None:
+    """Raises a `ValueError` if neither of these asks for any training."""
+    if num_train_epochs <= 0 and max_steps <= 0:
+        raise ValueError(f"`num_train_epochs` is {num_train_epochs}; nothing would be trained: give more than 0.")
 
 
 def check_patience(patience: int | None, eval_strategy: str) -> int | None:

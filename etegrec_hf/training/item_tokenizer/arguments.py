@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
+from ..base.arguments import check_length
+
 
 @dataclass
 class RQVAETrainingArguments(TrainingArguments):
@@ -13,6 +15,9 @@ class RQVAETrainingArguments(TrainingArguments):
         kmeans_init (`bool`, *optional*, defaults to `True`): start codebooks from k-means over latents.
         revive_dead_codes (`bool`, *optional*, defaults to `True`): after each epoch but the last, move codes that no
             item uses onto random items.
+
+    Raises:
+        ValueError: nothing to train.
     """
 
     learning_rate: float = 1e-3
@@ -30,3 +35,7 @@ class RQVAETrainingArguments(TrainingArguments):
     hub_strategy: str = "end"
     kmeans_init: bool = field(default=True, metadata={"help": "Start codebooks from k-means over latents."})
     revive_dead_codes: bool = field(default=True, metadata={"help": "Move unused codes onto random items each epoch."})
+
+    def __post_init__(self):
+        check_length(self.num_train_epochs, self.max_steps)
+        super().__post_init__()

@@ -6,6 +6,7 @@ import torch
 
 from ...evaluation.code_diagnostics import code_changes
 from ...models.configuration_etegrec import ETEGRecConfig
+from ...models.configuration_rqvae import RQVAEConfig
 from ...models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ...models.modeling_rqvae import RQVAEModel
 
@@ -165,6 +166,16 @@ def refresh_item_codes(
     return code_changes(before, model.catalogue.item_codes)
 
 
+def check_capacity(n_items: int, sizes: RQVAEConfig) -> None:
+    """Raises a `ValueError` if an RQ-VAE of these sizes, with a suffix, has fewer codes than there are items."""
+    capacity = sizes.codebook_size ** (sizes.num_levels + 1)
+    if n_items > capacity:
+        raise ValueError(
+            f"{n_items} items don't fit into {sizes.codebook_size}^{sizes.num_levels + 1} = {capacity} codes; raise "
+            "`codebook_size` or `num_levels`."
+        )
+
+
 def build_recommender(
     item_tokenizer: RQVAEModel, embeddings: torch.FloatTensor, strategy: str = "forge", **config
 ) -> ETEGRecForConditionalGeneration:
@@ -184,12 +195,7 @@ def build_recommender(
     if unknown:
         raise ValueError(f"ETEGRecConfig has no field {unknown[0]!r}; its docstring lists those that exist.")
     sizes = item_tokenizer.config
-    capacity = sizes.codebook_size ** (sizes.num_levels + 1)
-    if len(embeddings) > capacity:
-        raise ValueError(
-            f"{len(embeddings)} items don't fit into {sizes.codebook_size}^{sizes.num_levels + 1} = {capacity} codes; "
-            "raise `codebook_size` or `num_levels`."
-        )
+    check_capacity(len(embeddings), sizes)
     model = ETEGRecForConditionalGeneration(
         ETEGRecConfig(
             n_items=len(embeddings),

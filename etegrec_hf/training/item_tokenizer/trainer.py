@@ -4,6 +4,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ...data.sequences import as_batch
+from ...evaluation.code_diagnostics import check_telling
 from ...models.modeling_rqvae import RQVAEModel, first_not_finite
 from ..base.callbacks import EpochBorderCallback
 from ..base.trainer import BaseTrainer
@@ -42,7 +43,7 @@ class RQVAETrainer(BaseTrainer):
         **kwargs: further arguments of `Trainer`.
 
     Raises:
-        ValueError: embeddings of another width, or with NaN or infinity.
+        ValueError: embeddings of another width, with NaN or infinity, or that tell no items apart.
     """
 
     stage = "item tokenizer"
@@ -58,6 +59,7 @@ class RQVAETrainer(BaseTrainer):
         row = first_not_finite(embeddings)
         if row is not None:
             raise ValueError(f"`embeddings` holds NaN or infinity, first in row {row}; repair that item's embedding.")
+        check_telling(embeddings)
         super().__init__(
             model=model, args=args, train_dataset=ItemEmbeddingDataset(embeddings), data_collator=as_batch, **kwargs
         )
