@@ -29,17 +29,20 @@ def compare(runs: dict[str, list[str]]) -> dict:
     results = {system: {name: read_result(name) for name in names} for system, names in runs.items()}
     everything = {name: result for of_system in results.values() for name, result in of_system.items()}
     protocol = common_protocol(everything)
+    metrics = {
+        system: [result[protocol["split"]] for result in of_system.values()] for system, of_system in results.items()
+    }
     systems = {
         system: {
             "runs": len(of_system),
             "seeds": [result["seeds"] for result in of_system.values()],
-            **over_seeds([result[protocol["split"]] for result in of_system.values()]),
+            **over_seeds(metrics[system]),
         }
         for system, of_system in results.items()
     }
     ranks = {system: read_ranks(of_system) for system, of_system in results.items()}
     reference, *others = runs
-    measured = [k for k in KS if k <= 10 and all(f"recall@{k}" in system["mean"] for system in systems.values())]
+    measured = [k for k in KS if k <= 10 and all(f"recall@{k}" in run for of in metrics.values() for run in of)]
     differences = {
         system: paired_bootstrap(ranks[system], ranks[reference], tuple(measured[-1:]))
         for system in others

@@ -12,7 +12,7 @@ from ..data.embedding_files import read_array, what_is_wrong
 from ..models.configuration_etegrec import ETEGRecConfig
 from ..models.configuration_rqvae import DISTANCES, RQVAEConfig
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
-from ..models.modeling_rqvae import RQVAEModel
+from ..models.modeling_rqvae import RQVAEModel, check_item_tokenizer
 from ..models.tokenization_etegrec import ETEGRecTokenizer
 
 StateDict = dict[str, torch.Tensor]
@@ -216,8 +216,10 @@ def convert_recommender(
 
     Raises:
         ValueError: a name that is missing or unknown, gated feed-forward layers, or sizes that don't fit.
+        ValueError: an item tokenizer of a subclass.
         ValueError: embeddings of which the item tokenizer makes other codes by any distance.
     """
+    check_item_tokenizer(item_tokenizer)
     state = dict(state)
     levels = len(_numbers(state, r"token_embeddings\.(\d+)\.weight"))
     if not levels:
