@@ -1,12 +1,14 @@
 import pytest
 import torch
+from file_modes import umask, unusual_modes
 from item_tokenizer_runs import make_trainer
+from pictures import undrawn
 
 from etegrec_hf import RQVAETrainingArguments
 from etegrec_hf.evaluation.code_diagnostics import code_diagnostics
 from etegrec_hf.hub.training_record import TrainingRecord
 from etegrec_hf.training.base.checkpoints import last_checkpoint
-from etegrec_hf.training.item_tokenizer.fit import train_item_tokenizer
+from etegrec_hf.training.item_tokenizer.fit import train_item_tokenizer, write_diagnostics
 from etegrec_hf.training.item_tokenizer.options import ItemTokenizerOptions
 
 
@@ -72,6 +74,15 @@ def test_a_run_of_so_many_steps_revives_no_code_at_its_end(embeddings, tmp_path)
     trainer.train()
     figures = [entry for entry in trainer.state.log_history if "usage_0" in entry]
     assert ["revived_codes" in entry for entry in figures] == [True, False]
+
+
+def test_all_files_of_a_run_have_the_modes_that_the_umask_gives(embeddings, tmp_path):
+    options = ItemTokenizerOptions(hidden_sizes=[4], latent_size=2, num_levels=2, codebook_size=8)
+    arguments = RQVAETrainingArguments(str(tmp_path), num_train_epochs=1, use_cpu=True, disable_tqdm=True)
+    with undrawn(), umask(0o027):
+        write_diagnostics(train_item_tokenizer(embeddings, options, arguments, TrainingRecord()))
+    assert (tmp_path / "checkpoint-1/optimizer.pt").exists()
+    assert unusual_modes(tmp_path, 0o027) == {}
 
 
 @pytest.mark.parametrize("kmeans", [True, False])

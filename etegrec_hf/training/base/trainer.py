@@ -16,6 +16,7 @@ from ...evaluation.code_diagnostics import code_diagnostics
 from ...hub.model_card import write_model_card
 from ...hub.model_folder import check_files
 from ...hub.training_record import TrainingRecord
+from ...models.file_modes import set_usual_modes
 from .callbacks import StageClock, TerminationCallback
 from .checkpoints import RESUMABLE, STAGING, check_same_sizes, last_checkpoint, move_checkpoint, move_model
 from .progress import TrainingProgressCallback
@@ -30,7 +31,7 @@ class BaseTrainer(Trainer):
     - `training_step`: training ends at the first loss that is NaN or infinite.
     - `_save_checkpoint`, `_get_output_dir`, `save_model`: a checkpoint or model is written into a folder `.incomplete`
       and moved when every file is there, so that a killed run leaves nothing that looks whole.
-    - `_save`: no pickle of the arguments is kept, and `write_beside` adds its files.
+    - `_save`: no pickle of the arguments is kept, files have their usual modes, and `write_beside` adds its files.
     - `train`, `_init_training_state`, `_load_callback_state`, `_load_best_model`: a checkpoint is checked before it is
       loaded, and may have been moved with its run.
     - `create_model_card`: the card is written with the model.
@@ -156,6 +157,7 @@ class BaseTrainer(Trainer):
         folder = Path(output_dir or self.args.output_dir)
         # a pickle, which nobody should have to trust, and which resuming doesn't need
         (folder / "training_args.bin").unlink()
+        set_usual_modes(folder)
         self.write_beside(folder)
 
     def create_model_card(self, *args, **kwargs) -> None:
