@@ -4,12 +4,16 @@ import json
 import math
 import os
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from transformers import EarlyStoppingCallback, ProgressCallback, Trainer
 from transformers.trainer_utils import HubStrategy
+from transformers.utils import logging
 
 from ...data.folders import replace_file
 from ...evaluation.code_diagnostics import code_diagnostics
@@ -21,6 +25,23 @@ from .callbacks import StageClock, TerminationCallback
 from .checkpoints import RESUMABLE, STAGING, check_same_sizes, last_checkpoint, move_checkpoint, move_model
 from .progress import TrainingProgressCallback
 from .recording import check_same_run, stage_of_run
+
+
+@contextmanager
+def bars_hidden() -> Iterator[None]:
+    """While weights are saved: transformers' bar, which is a line of each checkpoint in a file."""
+    if not logging.is_progress_bar_enabled():
+        yield
+        return
+    with warnings.catch_warnings(
+        action="ignore"
+    ):  # of the Hub's own bars, which HF_HUB_DISABLE_PROGRESS_BARS may rule
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        with warnings.catch_warnings(action="ignore"):
+            logging.enable_progress_bar()
 
 
 class BaseTrainer(Trainer):
@@ -151,7 +172,8 @@ class BaseTrainer(Trainer):
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
-        super()._save(output_dir, state_dict)
+        with bars_hidden():
+            super()._save(output_dir, state_dict)
         if not self.args.should_save:
             return
         folder = Path(output_dir or self.args.output_dir)
