@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from tiny_models import make_model, random_codes
 
 from etegrec_hf import ETEGRecTokenizer
 from etegrec_hf.data.new_items import NewItems, add_new_items, read_new_items
@@ -128,6 +129,14 @@ def test_a_model_without_embeddings_is_asked_for_codes(model, tokenizer):
     ):
         add_new_items(with_embeddings(tokenizer, own.flip(0)), model, tokenizer)
     assert add_new_items(with_embeddings(tokenizer, own), model, tokenizer) == 1
+
+
+def test_a_single_code_that_can_have_been_moved_is_not_compared(caplog):
+    model = make_model(random_codes(9, 2, 4), 4)
+    tokenizer = ETEGRecTokenizer.from_item_codes(list("abcdefghi"), model.catalogue.item_codes, 4)
+    model.catalogue.semantic_embedding, model.config.has_semantic_embedding = None, False
+    assert add_new_items(NewItems(["a", "new"], {}, np.ones((2, 12), np.float32)), model, tokenizer) == 1
+    assert "nothing tells whether their embeddings were made like its own" in caplog.text
 
 
 def test_a_warning_says_that_nothing_could_be_compared(model, tokenizer, caplog):
