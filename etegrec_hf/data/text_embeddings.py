@@ -11,6 +11,7 @@ from string import Formatter
 import numpy as np
 import pyarrow as pa
 
+from .embedding_files import read_array
 from .folders import replace_file
 from .named_embeddings import NamedEmbedding, check_name, embedding_file, write_embedding
 from .prepared import read_items
@@ -94,7 +95,7 @@ def embed_texts(
     unfinished = embedding_file(folder, name).with_name(f".{name}")
     done = unfinished / key
     starts = range(0, len(texts), CHUNK)
-    missing = [start for start in starts if not (done / f"{start}.npy").exists()]
+    missing = [start for start in starts if not _is_whole(done / f"{start}.npy")]
     if missing:
         encoder = _encoder(model)
         done.mkdir(parents=True, exist_ok=True)
@@ -105,7 +106,7 @@ def embed_texts(
                 values = encoder.encode(chunk, batch_size=batch_size, show_progress_bar=False)
                 replace_file(done / f"{start}.npy", partial(_save, values))
                 progress.work_done(task, len(chunk))
-    values = np.concatenate([np.load(done / f"{start}.npy", allow_pickle=False) for start in starts])
+    values = np.concatenate([read_array(done / f"{start}.npy") for start in starts])
     values[[not text for text in texts]] = 0  # nothing is known of them
     part = NamedEmbedding(name, values, made)
     write_embedding(folder, part, items["item_id"].to_pylist())
@@ -142,6 +143,15 @@ def _encoder(model: str):
             f"{model!r} is no sentence-transformers model, neither a folder nor an id that the Hub gives: {what}; "
             "check the name or the connection."
         ) from error
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether embeddings are there that an earlier call kept."""
+    try:
+        read_array(path)
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
 
 
 def _save(values: np.ndarray, path: Path) -> None:

@@ -140,6 +140,20 @@ def test_a_chunk_is_whole_or_absent(folder, monkeypatch):
     assert embed_texts(folder, "m", "{title}").values.shape == (5, 2)
 
 
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY"])
+def test_a_chunk_that_was_damaged_since_is_made_again(folder, monkeypatch, content):
+    monkeypatch.setattr(text_embeddings, "CHUNK", 2)
+    monkeypatch.setattr(text_embeddings, "_encoder", lambda model: Counter(stop_at=1))
+    with pytest.raises(KeyboardInterrupt):
+        embed_texts(folder, "m", "{title}")
+    (chunk,) = (folder / "embeddings/.text").rglob("*.npy")
+    chunk.write_bytes(content)
+    encoder = Counter()
+    monkeypatch.setattr(text_embeddings, "_encoder", lambda model: encoder)
+    assert embed_texts(folder, "m", "{title}").values[0].tolist() == [len(TITLES[0]), 1]
+    assert encoder.calls[0] == TITLES[:2]
+
+
 @pytest.mark.parametrize("name", ["my text", "x.parquet", "../x", ".x"])
 def test_odd_names_are_an_error_before_anything_is_done(folder, monkeypatch, name):
     monkeypatch.setattr(text_embeddings, "_encoder", lambda model: 1 / 0)
