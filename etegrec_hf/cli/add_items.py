@@ -3,10 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from ..data.folders import check_output_dir
-from ..data.new_items import NewItems, read_new_items
+from ..data.new_items import NewItems, add_new_items, read_new_items
 from ..data.prepared import PreparedDataset
 from ..evaluation.code_diagnostics import code_diagnostics
 from ..hub.dataset_folder import local_dataset
@@ -51,8 +49,8 @@ def add_items(arguments: AddItemsArguments) -> dict[str, int]:
 
     Raises:
         FileExistsError: the output folder holds something.
-        ValueError: no embeddings or those of another width, items that the model knows, or [`read_new_items`] or
-            `model.add_items` raises.
+        ValueError: no embeddings, items of a table that the model knows, or [`read_new_items`] or [`add_new_items`]
+            raises.
     """
     check_output_dir(arguments.output_dir)
     is_table = Path(arguments.items).suffix in (".parquet", ".csv") or Path(arguments.items).is_file()
@@ -66,24 +64,17 @@ def add_items(arguments: AddItemsArguments) -> dict[str, int]:
             f"{len(known)} items of {arguments.items} are in the model's catalogue already, first {known[0]!r}; leave "
             "them out."
         )
-    rows = [row for row, item_id in enumerate(items.item_ids) if item_id not in catalogue]
-    if not rows:
+    added = add_new_items(items, model, tokenizer)
+    if not added:
         raise ValueError(f"the model knows all {len(known)} items of {arguments.items}; there is nothing to add.")
-    width = model.config.rqvae_config.input_size if model.item_tokenizer is not None else items.embeddings.shape[1]
-    if items.embeddings.shape[1] != width:
-        raise ValueError(
-            f"the embeddings in {arguments.items} have width {items.embeddings.shape[1]} and the model reads {width}; "
-            "make them as those that it was trained on were made."
-        )
-    model.add_items([items.item_ids[row] for row in rows], torch.from_numpy(items.embeddings[rows]), tokenizer)
     tokenizer.item_titles = items.title_of | tokenizer.item_titles
     record = TrainingRecord.read(local_folder(arguments.model))
-    added = {"stage": "items added", "data": f"{len(rows)} items of {Path(arguments.items).name}"}
-    record.stages.append(added | {"versions": versions()})
+    stage = {"stage": "items added", "data": f"{added} items of {Path(arguments.items).name}"}
+    record.stages.append(stage | {"versions": versions()})
     record.codes = code_diagnostics(model.catalogue.item_codes[:, :-1].cpu(), model.config.codebook_size)
     record.evaluations = []
     save_model_folder(arguments.output_dir, model, tokenizer, record)
-    return {"items_before": before, "items_added": len(rows), "items": model.config.n_items}
+    return {"items_before": before, "items_added": added, "items": model.config.n_items}
 
 
 def items_of_dataset(name: str) -> NewItems:

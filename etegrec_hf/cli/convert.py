@@ -1,5 +1,6 @@
 """`etegrec convert`: the original ETEGRec's three files become a model of this package."""
 
+import sys
 from dataclasses import asdict, dataclass, field
 
 from ..data.folders import check_output_dir
@@ -38,4 +39,9 @@ def run(argv: list[str]) -> None:
     model, tokenizer = convert_files(**wanted)
     record = TrainingRecord(data={"source": "converted from the original ETEGRec's files"})
     save_model_folder(folder, model, tokenizer, record)
+    if model.catalogue.semantic_embedding is None:
+        print(
+            "note: without --embeddings nobody can tell whether the RQ-VAE makes these codes; name their file",
+            file=sys.stderr,
+        )
     print(f"{model.config.n_items} items, {model.num_parameters():,} weights: {folder}")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from transformers import set_seed
 
+from ..data.checks import check_positive
 from ..data.folders import check_output_dir
 from ..hub.code_index import read_code_index
 from ..hub.dataset_folder import load_prepared
@@ -18,7 +19,7 @@ from ..training.recommender.options import RecommenderOptions
 from .parsing import parse
 
 EXAMPLES = """examples:
-  etegrec import-codes Instruments.index.json --data data/instruments --output-dir runs/start
+  etegrec import-codes Instruments.index.json --data data/instruments --add-suffix true --output-dir runs/start
   etegrec finetune --model runs/start --data data/instruments --output-dir runs/model --learning-rate 5e-3
 """
 
@@ -56,11 +57,25 @@ def run(argv: list[str]) -> None:
 
 
 def import_codes(arguments: ImportArguments, sizes: RecommenderOptions) -> ETEGRecForConditionalGeneration:
-    """Makes and saves an untrained recommender with the index's codes, without an item tokenizer of its own."""
+    """Makes and saves an untrained recommender with the index's codes, without an item tokenizer of its own.
+
+    Raises:
+        FileExistsError: the output folder holds something.
+        ValueError: a codebook size below 1 or below an item's code, items that share their codes, codes of one level
+            without a suffix, or [`read_code_index`] raises.
+    """
     check_output_dir(arguments.output_dir)
+    if arguments.codebook_size is not None:
+        check_positive("codebook_size", arguments.codebook_size)
     data = load_prepared(arguments.data) if arguments.data else None
     item_ids, codes = read_code_index(arguments.index, data.item_ids if data else None)
-    codebook_size = arguments.codebook_size or int(codes.max()) + 1
+    highest, item = codes.amax(dim=1).max(dim=0)
+    codebook_size = arguments.codebook_size or int(highest) + 1
+    if highest >= codebook_size:
+        raise ValueError(
+            f"item {item_ids[item]!r} has the code {highest}, and `codebook_size` is {codebook_size}; give "
+            f"{highest + 1} or more, or leave it out."
+        )
     if arguments.add_suffix:
         codes = assign_item_codes(codes, codebook_size)
     elif len(codes.unique(dim=0)) < len(codes):
@@ -69,6 +84,11 @@ def import_codes(arguments: ImportArguments, sizes: RecommenderOptions) -> ETEGR
         raise ValueError(
             f"items {item_ids[first]!r} and {item_ids[second]!r} share the codes {codes[first].tolist()}; "
             "pass --add-suffix true to give every item a last code of its own."
+        )
+    elif codes.shape[1] == 1:
+        raise ValueError(
+            f"the items in {arguments.index!r} have one code each, and a recommender needs 2 or more; pass "
+            "--add-suffix true to give every item a last code of its own."
         )
     set_seed(arguments.seed)
     model = ETEGRecForConditionalGeneration(

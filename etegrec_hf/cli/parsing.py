@@ -31,7 +31,7 @@ def parse(command: str, argv: list[str], *classes: type, examples: str = "") -> 
     if config is not None:
         values = read_config(config, classes)
         parser.set_defaults(**{name: None for name, value in values.items() if value is None})
-        argv = [*as_arguments(values), *argv]
+        argv = [*as_arguments(with_whole_numbers(values, parser)), *argv]
     *parsed, unknown = parser.parse_args_into_dataclasses(
         argv, look_for_args_file=False, return_remaining_strings=True
     )
@@ -138,6 +138,15 @@ def check_keys(values: dict, source: Path, classes: tuple[type, ...]) -> None:
             near = difflib.get_close_matches(str(key), known, n=1)
             remedy = f"did you mean {near[0]!r}?" if near else "see --help for those that exist."
             raise ValueError(f"config key {key!r} in {source} does not exist; {remedy}")
+
+
+def with_whole_numbers(values: dict, parser: argparse.ArgumentParser) -> dict:
+    """A mapping in which numbers like 2.0 are whole where an option takes whole numbers."""
+    whole = {action.dest for action in parser._actions if action.type is int}
+    return {
+        name: int(value) if name in whole and isinstance(value, float) and value.is_integer() else value
+        for name, value in values.items()
+    }
 
 
 def as_arguments(values: dict) -> list[str]:

@@ -46,12 +46,15 @@ def print_systems(results: dict) -> None:
     data = protocol.pop("data")
     how = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in protocol.items())
     differences = results["differences"]
-    table = Table(Column("system", no_wrap=True), "runs", *(SHOWN[name] for name in COMPARED), title=Text(how))
+    measured = next(iter(results["systems"].values()))["mean"]
+    shown = [name for name in COMPARED if name in measured] or [name for name in SHOWN if name in measured]
+    table = Table(Column("system", no_wrap=True), "runs", *(SHOWN[name] for name in shown), title=Text(how))
     for name, system in results["systems"].items():
-        cells = (_with_deviation(system["mean"][metric], system["std"][metric]) for metric in COMPARED)
+        mean, std = system["mean"], system["std"]
+        cells = (_with_deviation(mean[metric], std[metric]) if metric in mean else "-" for metric in shown)
         table.add_row(Text(name), str(system["runs"]), *cells)
     for name, metrics in results["baselines"].items():
-        table.add_row(Text(name), "-", *(_figure(metrics[metric]) for metric in COMPARED))
+        table.add_row(Text(name), "-", *(_figure(metrics[metric]) if metric in metrics else "-" for metric in shown))
     Console().print(table)
     for name, metrics in differences["systems"].items():
         for metric, found in metrics.items():

@@ -367,7 +367,7 @@ def _read_items_without_embedding(folder: Path) -> pa.Table:
 def _read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
         return pq.read_table(path, columns=columns)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} is damaged ({error}); copy the dataset again, or prepare it again.") from error
 
 

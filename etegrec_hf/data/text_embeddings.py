@@ -11,6 +11,7 @@ from string import Formatter
 import numpy as np
 import pyarrow as pa
 
+from .embedding_files import read_array
 from .folders import replace_file
 from .hub_ids import split_revision
 from .named_embeddings import NamedEmbedding, check_name, embedding_file, write_embedding
@@ -84,7 +85,7 @@ def embed_texts(
 
     Raises:
         FileNotFoundError: no such dataset or model.
-        ValueError: see [`item_texts`]; sentence-transformers isn't installed.
+        ValueError: see [`item_texts`]; a model that is damaged; sentence-transformers isn't installed.
     """
     check_name(name)
     folder = Path(folder)
@@ -95,7 +96,7 @@ def embed_texts(
     unfinished = embedding_file(folder, name).with_name(f".{name}")
     done = unfinished / key
     starts = range(0, len(texts), CHUNK)
-    missing = [start for start in starts if not (done / f"{start}.npy").exists()]
+    missing = [start for start in starts if not _is_whole(done / f"{start}.npy")]
     if missing:
         encoder = _encoder(model)
         done.mkdir(parents=True, exist_ok=True)
@@ -106,7 +107,7 @@ def embed_texts(
                 values = encoder.encode(chunk, batch_size=batch_size, show_progress_bar=False)
                 replace_file(done / f"{start}.npy", partial(_save, values))
                 progress.work_done(task, len(chunk))
-    values = np.concatenate([np.load(done / f"{start}.npy", allow_pickle=False) for start in starts])
+    values = np.concatenate([read_array(done / f"{start}.npy") for start in starts])
     values[[not text for text in texts]] = 0  # nothing is known of them
     part = NamedEmbedding(name, values, made)
     write_embedding(folder, part, items["item_id"].to_pylist())
@@ -133,11 +134,26 @@ def _encoder(model: str):
     try:
         repo_id, revision = (model, None) if Path(model).exists() else split_revision(model)
         return SentenceTransformer(repo_id, revision=revision)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a damaged model breaks its readers anywhere, with errors of any kind
+        what = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        if Path(model).is_dir():
+            raise ValueError(
+                f"the folder {model!r} holds no whole sentence-transformers model: {what}; copy it again, or name "
+                "another."
+            ) from error
         raise FileNotFoundError(
-            f"{model!r} is no sentence-transformers model, neither a folder nor an id that the Hub gives: "
-            f"{str(error).splitlines()[0]}; check the name or the connection."
+            f"{model!r} is no sentence-transformers model, neither a folder nor an id that the Hub gives: {what}; "
+            "check the name or the connection."
         ) from error
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether embeddings are there that an earlier call kept."""
+    try:
+        read_array(path)
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
 
 
 def _save(values: np.ndarray, path: Path) -> None:

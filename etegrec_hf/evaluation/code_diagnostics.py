@@ -182,6 +182,31 @@ def _nearest(
     return rows
 
 
+def check_telling(embeddings: torch.FloatTensor) -> None:
+    """Raises a `ValueError` if embeddings `[n_items, width]` tell no items apart, and nothing can be learned of them.
+
+    They are read batch by batch, no further than needed.
+    """
+    n_items = len(embeddings)
+    if n_items < 2:
+        raise ValueError(
+            f"there are embeddings of {n_items} items, and an item tokenizer tells items apart; give more."
+        )
+    if all((batch == embeddings[:1]).all() for batch in embeddings.split(BATCH_SIZE)):
+        raise ValueError(
+            f"all {n_items} items have the same embedding, which tells nothing; give embeddings that tell items apart."
+        )
+    known = 0
+    for batch in embeddings.split(BATCH_SIZE):
+        known += int(batch.any(dim=1).sum())
+        if known > 1:
+            return
+    raise ValueError(
+        f"{known} of {n_items} items have an embedding that is not all zero, and at least 2 need one; give embeddings "
+        "of more items."
+    )
+
+
 @torch.no_grad()
 def tokenizer_diagnostics(model: RQVAEModel, embeddings: torch.FloatTensor) -> dict[str, float]:
     """What can be told of an item tokenizer from the items' embeddings.
@@ -198,13 +223,9 @@ def tokenizer_diagnostics(model: RQVAEModel, embeddings: torch.FloatTensor) -> d
         summed over items and dimensions: 0 for a perfect reconstruction, 1 for one no better than the mean).
 
     Raises:
-        ValueError: all items have the same embedding, or [`neighbour_sharing`] raises.
+        ValueError: [`check_telling`] or [`neighbour_sharing`] raises.
     """
-    if all((batch == embeddings[:1]).all() for batch in embeddings.split(BATCH_SIZE)):
-        raise ValueError(
-            f"all {len(embeddings)} items have the same embedding, of which no variance can be explained; give "
-            "embeddings that tell items apart."
-        )
+    check_telling(embeddings)
     # Sums are of double precision: of 200,000 x 1024 squares, single precision keeps too few digits
     mean = torch.stack([batch.sum(0, dtype=torch.float64) for batch in embeddings.split(BATCH_SIZE)]).sum(0)
     mean /= len(embeddings)

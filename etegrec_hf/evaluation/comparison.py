@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .metrics import metrics_of_ranks
+from .metrics import KS, metrics_of_ranks
 from .protocol import common_protocol
 from .results import read_ranks, read_result
 
@@ -19,7 +19,8 @@ def compare(runs: dict[str, list[str]]) -> dict:
 
     Returns:
         `dict` of `protocol`; `systems`, each with its number of `runs`, their `seeds`, and `mean` and `std` of the
-        metrics; `differences` `from` the first system of the other `systems`; and `baselines`.
+        metrics; `differences` `from` the first system of the other `systems`, at 10 or, of shorter lists, at the
+        longest that were measured; and `baselines`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -28,18 +29,22 @@ def compare(runs: dict[str, list[str]]) -> dict:
     results = {system: {name: read_result(name) for name in names} for system, names in runs.items()}
     everything = {name: result for of_system in results.values() for name, result in of_system.items()}
     protocol = common_protocol(everything)
+    metrics = {
+        system: [result[protocol["split"]] for result in of_system.values()] for system, of_system in results.items()
+    }
     systems = {
         system: {
             "runs": len(of_system),
             "seeds": [result["seeds"] for result in of_system.values()],
-            **over_seeds([result[protocol["split"]] for result in of_system.values()]),
+            **over_seeds(metrics[system]),
         }
         for system, of_system in results.items()
     }
     ranks = {system: read_ranks(of_system) for system, of_system in results.items()}
     reference, *others = runs
+    measured = [k for k in KS if k <= 10 and all(f"recall@{k}" in run for of in metrics.values() for run in of)]
     differences = {
-        system: paired_bootstrap(ranks[system], ranks[reference])
+        system: paired_bootstrap(ranks[system], ranks[reference], tuple(measured[-1:]))
         for system in others
         if ranks[system] and ranks[reference]
     }

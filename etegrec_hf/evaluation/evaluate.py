@@ -77,7 +77,8 @@ class Evaluation:
     Args:
         split (`str`): what was ranked for.
         metrics (`dict[str, float]`): of the model, see [`ranking_metrics`].
-        spread (`dict[str, float]`): of its lists over the catalogue, see [`spread_metrics`].
+        spread (`dict[str, float]`): of its lists over the catalogue, see [`spread_metrics`]; empty for fewer than 10
+            beams.
         intervals (`dict[str, tuple[float, float]]`): of the metrics, see [`confidence_intervals`].
         baselines (`dict[str, dict[str, float]]`): metrics of each baseline.
         parts (`dict[str, dict]`): all metrics for users whose targets came right after an item of their history in

@@ -49,11 +49,13 @@ def spread_metrics(item_index: np.ndarray, item_counts: np.ndarray, k: int = 10)
 
     Returns:
         `dict` of `coverage@k` (distinct items in all lists over items of the catalogue) and `popularity@k` (mean count
-        of a listed item).
+        of a listed item); empty where the lists are shorter than k.
 
     >>> spread_metrics(np.array([[3, 1], [3, 0]]), np.array([0, 4, 9, 7]), k=2)
     {'coverage@2': 0.6666666666666666, 'popularity@2': 6.0}
     """
+    if item_index.shape[1] < k:
+        return {}
     items = item_index[:, :k]
     items = items[items > 0]
     return {

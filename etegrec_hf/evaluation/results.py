@@ -45,6 +45,7 @@ def read_ranks(results: dict[str, dict]) -> list[np.ndarray]:
 
     Raises:
         FileNotFoundError: a file of ranks is gone.
+        ValueError: a file of ranks is damaged, or another file.
     """
     if not all("ranks" in result for result in results.values()):
         return []
@@ -52,4 +53,11 @@ def read_ranks(results: dict[str, dict]) -> list[np.ndarray]:
     for name, path in zip(results, paths):
         if not path.is_file():
             raise FileNotFoundError(f"{name} names its ranks {str(path)!r}, which is no file; move both together.")
-    return [pq.read_table(path, columns=["rank"])["rank"].to_numpy() for path in paths]
+    return [_read_ranks(path) for path in paths]
+
+
+def _read_ranks(path: Path) -> np.ndarray:
+    try:
+        return pq.read_table(path, columns=["rank"])["rank"].to_numpy()
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise ValueError(f"{str(path)!r} holds no ranks ({error}); run `etegrec evaluate --ranks` again.") from error

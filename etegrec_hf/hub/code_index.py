@@ -6,6 +6,8 @@ import torch
 
 from ..models.tokenization_etegrec import CODE_TOKEN, LEVEL_LETTERS, read_by_item
 
+MOST_CODES = 2**20  # of a level: more are a slip of the pen, and would take gigabytes of a model
+
 
 def read_code_index(path: str | Path, item_ids: list[str] | None = None) -> tuple[list[str], torch.LongTensor]:
     """Items and their raw codes from an `*.index.json`, which maps item ids to token strings like `<a_12>`.
@@ -20,6 +22,7 @@ def read_code_index(path: str | Path, item_ids: list[str] | None = None) -> tupl
     Raises:
         FileNotFoundError: no such file.
         ValueError: no such item, no items at all, or token strings that are none or not as many as those of others.
+        ValueError: a code of 2**20 or more.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{str(path)!r} is no file; give the path of a NAME.index.json.")
@@ -49,4 +52,9 @@ def read_code_index(path: str | Path, item_ids: list[str] | None = None) -> tupl
                 "<a_0>, <b_0>, ..., as many as the other items have."
             )
         rows.append([int(match[2]) for match in matches if match])
+        if max(rows[-1]) >= MOST_CODES:
+            raise ValueError(
+                f"item {item_id!r} in {str(path)!r} has the code {max(rows[-1])}, and a level has at most "
+                f"{MOST_CODES} codes; repair those of the item."
+            )
     return item_ids, torch.tensor(rows)

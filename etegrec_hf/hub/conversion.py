@@ -1,7 +1,6 @@
 """The original ETEGRec's checkpoints as models of this package."""
 
 import json
-import pickle
 import re
 from pathlib import Path
 
@@ -9,15 +8,19 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from ..data.embedding_files import read_array, what_is_wrong
 from ..models.configuration_etegrec import ETEGRecConfig
-from ..models.configuration_rqvae import RQVAEConfig
+from ..models.configuration_rqvae import DISTANCES, RQVAEConfig
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
-from ..models.modeling_rqvae import RQVAEModel
+from ..models.modeling_rqvae import RQVAEModel, check_item_tokenizer
 from ..models.tokenization_etegrec import ETEGRecTokenizer
 
 StateDict = dict[str, torch.Tensor]
+LEAST_SHARE = 0.5  # of items whose codes the RQ-VAE makes: that of another run makes hardly any, its own nearly all
 # Names in the original's recommender that hold nothing of their own: copies of `shared`, and a head that is never used
 COPIES = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "model.lm_head.weight")
+# What wrappers of a model put before its names, and the attribute that is the model itself
+WRAPPERS = {"module.": "module", "_orig_mod.": "_orig_mod"}
 FEED_FORWARD = "encoder.block.0.layer.1.DenseReluDense"
 ATTENTION = "encoder.block.0.layer.0.SelfAttention"
 
@@ -69,17 +72,27 @@ def read_state_dict(path: str | Path) -> StateDict:
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file holds more than tensors, or is damaged.
+        ValueError: the state dict is one entry among others, or that of a wrapped model.
     """
     check_file(path, "a state dict")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"{str(path)!r} is refused: it is damaged, or holds more than tensors, which could run code; save its "
-            "state dict alone."
-        ) from error
+    with Path(path).open("rb") as file:
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged file breaks the reader anywhere, with errors of any kind
+            raise ValueError(
+                f"{str(path)!r} is refused: it {what_is_wrong(path)} or holds more than tensors, which could run "
+                "code; copy it again, or save its state dict alone."
+            ) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        raise ValueError(f"{str(path)!r} holds a state dict as its entry 'state_dict'; save that entry alone.")
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f"{str(path)!r} is no state dict of tensors; save `model.state_dict()` alone.")
+    for prefix, attribute in WRAPPERS.items():
+        if state and all(name.startswith(prefix) for name in state):
+            raise ValueError(
+                f"all names in {str(path)!r} begin with {prefix!r}, as those of a wrapped model do; save "
+                f"`model.{attribute}.state_dict()`."
+            )
     return state
 
 
@@ -131,13 +144,10 @@ def read_embeddings(path: str | Path, n_items: int) -> torch.FloatTensor:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another number of rows.
+        ValueError: a file that is damaged or holds something else, or another number of rows.
     """
     check_file(path, "an .npy")
-    try:
-        embeddings = torch.from_numpy(np.load(path, allow_pickle=False)).float()
-    except (ValueError, TypeError, EOFError) as error:
-        raise ValueError(f"{str(path)!r} is no .npy of numbers ({error}); save the array alone.") from error
+    embeddings = torch.from_numpy(read_array(path).astype(np.float32))
     if embeddings.ndim != 2 or len(embeddings) not in (n_items, n_items + 1):
         raise ValueError(
             f"{str(path)!r} has shape {tuple(embeddings.shape)}; expected a row for each of {n_items} items, and "
@@ -147,7 +157,7 @@ def read_embeddings(path: str | Path, n_items: int) -> torch.FloatTensor:
 
 
 def convert_rqvae(state: StateDict) -> RQVAEModel:
-    """The original's RQ-VAE as an [`RQVAEModel`].
+    """The original's RQ-VAE as an [`RQVAEModel`], with the distance `"l2"`, as its file doesn't tell the run's.
 
     Its names are `encoder.mlp_layers.{1,4,7}` and `decoder.mlp_layers.{1,4,7}` (dropout, linear layer and activation
     take turns) and `rq.vq_layers.{0,1,2}.embedding.weight`.
@@ -197,7 +207,8 @@ def convert_recommender(
 
     Args:
         state (`dict[str, torch.Tensor]`): its state dict.
-        item_tokenizer ([`RQVAEModel`]): see [`convert_rqvae`].
+        item_tokenizer ([`RQVAEModel`]): see [`convert_rqvae`]. Given embeddings, the recommender's own takes the
+            distance by which it makes the codes.
         codes (`torch.LongTensor` of shape `(n_items, code_length)`): raw codes.
         embeddings (`torch.FloatTensor` of shape `(n_items, input_size)`, *optional*): the items' semantic embeddings;
             by default those in the state dict, if there are any.
@@ -205,7 +216,10 @@ def convert_recommender(
 
     Raises:
         ValueError: a name that is missing or unknown, gated feed-forward layers, or sizes that don't fit.
+        ValueError: an item tokenizer of a subclass.
+        ValueError: embeddings of which the item tokenizer makes other codes by any distance.
     """
+    check_item_tokenizer(item_tokenizer)
     state = dict(state)
     levels = len(_numbers(state, r"token_embeddings\.(\d+)\.weight"))
     if not levels:
@@ -255,7 +269,35 @@ def convert_recommender(
     model.set_item_codes(codes)
     if embeddings is not None:
         model.catalogue.set_semantic_embedding(embeddings)
+        set_distance_of_codes(model.item_tokenizer, codes[:, :-1], embeddings)
     return model
+
+
+def set_distance_of_codes(
+    item_tokenizer: RQVAEModel, prefixes: torch.LongTensor, embeddings: torch.FloatTensor
+) -> None:
+    """Gives an RQ-VAE the distance by which it makes most of these codes, as the original's file doesn't tell it.
+
+    Args:
+        item_tokenizer ([`RQVAEModel`]): changed in place.
+        prefixes (`torch.LongTensor` of shape `(n_items, num_levels)`): raw codes without suffix.
+        embeddings (`torch.FloatTensor` of shape `(n_items, input_size)`): the items' semantic embeddings.
+
+    Raises:
+        ValueError: by any distance it makes the codes of fewer than half of the items.
+    """
+    shares = {}
+    for distance in DISTANCES:
+        item_tokenizer.quantizer.distance = distance
+        same = item_tokenizer.encode(embeddings) == prefixes
+        shares[distance] = same.all(dim=1).float().mean().item()
+    best = max(shares, key=shares.__getitem__)
+    item_tokenizer.config.distance = item_tokenizer.quantizer.distance = best
+    if shares[best] < LEAST_SHARE:
+        raise ValueError(
+            f"from these embeddings, the RQ-VAE makes the codes of {shares[best]:.1%} of the items, by whichever of "
+            f"the distances {', '.join(DISTANCES)}; take codes, RQ-VAE and embeddings of one run."
+        )
 
 
 def _numbers(state: StateDict, pattern: str) -> set[int]:

@@ -69,8 +69,8 @@ def check_files(folder: str | Path, required: tuple[str, ...] = MODEL_FILES) -> 
             ) from error
 
 
-def model_type_of(folder: Path) -> str | None:
-    """What `config.json` says the model is.
+def model_config(folder: Path) -> dict:
+    """Returns what `config.json` says of the model in a folder.
 
     Raises:
         FileNotFoundError: no model in the folder.
@@ -81,7 +81,7 @@ def model_type_of(folder: Path) -> str | None:
             f"{str(folder)!r} holds no model (no config.json); give the output folder of a finished stage."
         )
     check_files(folder)
-    return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
 def load_model(cls: type[PreTrainedModel], name: str):
@@ -93,12 +93,19 @@ def load_model(cls: type[PreTrainedModel], name: str):
 
     Raises:
         FileNotFoundError: no such folder or repository, or no model in it.
-        ValueError: truncated files, or a model of another kind.
+        ValueError: truncated files, or a model of another kind or of a subclass.
     """
     folder = local_folder(name)
-    found = model_type_of(folder)
+    config = model_config(folder)
+    found = config.get("model_type")
     if found != cls.config_class.model_type:
         raise ValueError(f"{name!r} holds a model of type {found!r}; expected {cls.config_class.model_type!r}.")
+    saved = config.get("architectures") or [cls.__name__]
+    if cls.__name__ not in saved:
+        raise ValueError(
+            f"{name!r} holds a model of the class {saved[0]!r}, whose weights can mean something else in a "
+            f"{cls.__name__}; give a folder that a {cls.__name__} itself was saved to."
+        )
     return cls.from_pretrained(folder).eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 

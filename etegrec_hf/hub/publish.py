@@ -8,7 +8,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Mo
 from ..models import modeling_rqvae
 from ..models.modeling_rqvae import RQVAEModel
 from .client import hub_errors
-from .model_folder import load_model, load_recommender, model_type_of, save_model_folder
+from .model_folder import load_model, load_recommender, model_config, save_model_folder
 from .repository import open_repository
 from .training_record import TrainingRecord
 
@@ -51,7 +51,7 @@ def publish(
         PermissionError, ConnectionError: see [`hub_errors`].
     """
     folder = Path(folder)
-    if model_type_of(folder) == "etegrec":
+    if model_config(folder).get("model_type") == "etegrec":
         model, tokenizer = load_recommender(str(folder))
         _ = model.catalogue.trie  # raises what is wrong with the codes
     else:

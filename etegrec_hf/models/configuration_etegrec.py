@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from .configuration_rqvae import RQVAEConfig
+from .configuration_rqvae import RQVAEConfig, check_class
 from .token_layout import TokenLayout
 
 POSITIVE = (
@@ -105,7 +105,8 @@ class ETEGRecConfig(PreTrainedConfig):
     Raises:
         ValueError: `code_length` below 2, `num_transitions` below 0, another size below 1, an unknown attention,
             `reads_items` without semantic embeddings, `has_repeat_bias` without `constrained_softmax`, `item_logits`
-            without what they need, a dropout outside 0 to 1, or an RQ-VAE whose levels or codebooks don't fit.
+            without what they need, a dropout outside 0 to 1, or an RQ-VAE whose levels or codebooks don't fit, or of a
+            subclass.
 
     Source: seed sections 2.1 and 6.
     """
@@ -209,7 +210,9 @@ class ETEGRecConfig(PreTrainedConfig):
         if self.rqvae_config is None:
             self.rqvae_config = RQVAEConfig(num_levels=self.code_length - 1, codebook_size=self.codebook_size)
         elif isinstance(self.rqvae_config, dict):
+            check_class("rqvae_config", "RQVAEModel", self.rqvae_config.get("architectures") or ["RQVAEModel"])
             self.rqvae_config = RQVAEConfig(**self.rqvae_config)
+        check_class("rqvae_config", "RQVAEConfig", [cls.__name__ for cls in type(self.rqvae_config).__mro__])
         for name, expected in (("num_levels", self.code_length - 1), ("codebook_size", self.codebook_size)):
             found = getattr(self.rqvae_config, name)
             if found != expected:

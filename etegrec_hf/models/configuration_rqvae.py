@@ -5,6 +5,23 @@ from transformers import PreTrainedConfig
 DISTANCES = ("l2", "cosine", "dot")
 
 
+def check_class(name: str, expected: str, found: list[str]) -> None:
+    """Raises a `ValueError` unless a class is the one that is expected, in this package or in a model folder's code.
+
+    A recommender saves sizes and weights of its item tokenizer. What a subclass does besides would be lost with it.
+
+    Args:
+        name (`str`): the argument, as the error calls it.
+        expected (`str`): the class's name.
+        found (`list[str]`): names of a class and of its parents, the class itself first.
+    """
+    if found[:1] != [expected] or found.count(expected) > 1:
+        raise ValueError(
+            f"`{name}` is of the class {found[0]!r}, which a recommender would swap for {expected!r} itself, with "
+            f"other codes: item tokenizers can't be exchanged yet; give a {expected}."
+        )
+
+
 class RQVAEConfig(PreTrainedConfig):
     """Sizes and loss weights of an [`RQVAEModel`].
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers.utils import PushToHubMixin
 
+from .file_modes import set_usual_modes
+
 CITATION = """@inproceedings{etegrec,
   title     = {Generative Recommender with End-to-End Learnable Item Tokenization},
   booktitle = {Proceedings of SIGIR 2025},
@@ -117,7 +119,15 @@ def card_text(config: Any, name: str, metadata: str = "", sections: str = "", ex
 
 
 class ModelCardMixin(PushToHubMixin):
-    """Overrides a hook of pushing: a card of the model goes along to a repository that has none yet."""
+    """Overrides saving and a hook of pushing.
+
+    - `save_pretrained`: weights may be read by whoever may read the other files.
+    - `_upload_modified_files`: a card of the model goes along to a repository that has none yet.
+    """
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        super().save_pretrained(save_directory, *args, **kwargs)
+        set_usual_modes(save_directory)
 
     def _upload_modified_files(self, working_dir, repo_id, *args, **kwargs):
         path = os.path.join(working_dir, "README.md")

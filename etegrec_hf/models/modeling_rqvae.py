@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from .configuration_rqvae import RQVAEConfig
+from .configuration_rqvae import RQVAEConfig, check_class
 from .model_card import ModelCardMixin
 
 
@@ -109,6 +109,11 @@ def first_not_finite(embeddings: torch.FloatTensor, batch_size: int = 8192) -> i
         if len(broken):
             return start + int(broken[0])
     return None
+
+
+def check_item_tokenizer(item_tokenizer: nn.Module) -> None:
+    """Raises a `ValueError` unless this is an [`RQVAEModel`] and of no subclass; see [`check_class`]."""
+    check_class("item_tokenizer", "RQVAEModel", [cls.__name__ for cls in type(item_tokenizer).__mro__])
 
 
 def mlp(sizes: list[int]) -> nn.Sequential:

@@ -70,6 +70,20 @@ def test_of_a_dataset_the_items_that_are_new(prepared, prepared_folder, trained,
     assert f"the model knows all {prepared.n_items} items of {prepared_folder}" in failure(capsys, *again)
 
 
+def test_a_dataset_of_other_embeddings_is_refused(model, tokenizer, trained, tmp_path, capsys):
+    ids = [*tokenizer.item_ids[:20], "n1", "n2"]
+    lines = [f"u{user},{ids[(user + step) % 22]}" for user in range(22) for step in range(6)]
+    (tmp_path / "log.csv").write_text("\n".join(["user_id,item_id", *lines]))
+    write_items(tmp_path / "others.parquet", ids)
+    call("prepare", tmp_path / "log.csv", "--format", "csv", "--output-dir", tmp_path / "data", "--min-count", 1,
+         "--embedding", tmp_path / "others.parquet")  # fmt: skip
+    capsys.readouterr()
+    message = failure(capsys, "add-items", "--model", trained, "--items", tmp_path / "data", "--output-dir",
+                      tmp_path / "next")  # fmt: skip
+    assert "the embeddings were made otherwise than the model's: of 20 items that both know, their mean" in message
+    assert not (tmp_path / "next").exists()
+
+
 def test_what_cannot_be_added_leaves_nothing(trained, folder, prepared, tmp_path, capsys):
     def refused(items, output_dir=tmp_path / "next") -> str:
         arguments = ["add-items", "--model", trained, "--items", items, "--output-dir", output_dir]

@@ -123,3 +123,13 @@ def test_a_result_that_was_moved_without_its_users(results, capsys, tmp_path):
     moved = tmp_path / "moved.json"
     moved.write_text((results / "mine0.json").read_text())
     assert "move both together" in failure(capsys, "compare", "--results", f"a={moved}")
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 and no more"])
+def test_ranks_that_are_damaged(results, capsys, tmp_path, content):
+    result = json.loads((results / "mine0.json").read_text())
+    (tmp_path / "r.json").write_text(json.dumps(result | {"ranks": "r.parquet"}))
+    (tmp_path / "r.parquet").write_bytes(content)
+    message = failure(capsys, "compare", "--results", f"a={tmp_path / 'r.json'}")
+    assert f"'{tmp_path / 'r.parquet'}' holds no ranks" in message
+    assert "run `etegrec evaluate --ranks` again" in message

@@ -71,3 +71,28 @@ def test_baselines_of_both_parts(evaluated, prepared_folder, tmp_path, capsys):
         for system, metrics in part["baselines"].items():
             assert parts[name]["baselines"][system] == metrics
         assert f"{name}: {part['users']} of" in printed
+
+
+def test_lists_of_three_have_no_metrics_at_ten(model_folder, prepared, prepared_folder, tmp_path, capsys):
+    """Of ranks and of the spread, in results, tables, cards and comparisons."""
+    for seed in (0, 1):
+        call("evaluate", "--model", model_folder, "--data", prepared_folder, "--num-beams", 3, "--update-card", "true",
+             "--output", tmp_path / f"r{seed}.json", "--ranks", tmp_path / f"r{seed}.parquet")  # fmt: skip
+    results = json.loads((tmp_path / "r0.json").read_text())
+    assert set(results["test"]) == set(results["intervals"]) == {"recall@1", "ndcg@1"}
+    assert set(results["parts"]["generalisation"]["metrics"]) == {"recall@1", "ndcg@1"}
+    assert results["spread"] == {}
+    assert "@10" in " ".join(results["baselines"]["popularity"]), "baselines list 50"
+    printed = capsys.readouterr().out
+    assert "cov@10" not in printed
+    section = (model_folder / "README.md").read_text().split("### Test split")[1].split("\n###")[0]
+    assert "Recall@1 |" in section
+    assert "Recall@10" not in section
+    call("compare", "--results", f"a={tmp_path / 'r0.json'}", f"b={tmp_path / 'r1.json'}", "--output",
+         tmp_path / "table.json")  # fmt: skip
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert set(table["systems"]["a"]["mean"]) == set(table["differences"]["systems"]["b"]) == {"recall@1", "ndcg@1"}
+    ranks = pq.read_table(tmp_path / "r0.parquet")["rank"].to_numpy()
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"{(ranks == 1).mean():.4f} ± 0.0000" in printed
+    assert "@10" not in printed

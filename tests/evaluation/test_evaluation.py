@@ -6,7 +6,7 @@ import torch
 from tiny_models import make_model, random_codes
 
 from etegrec_hf.evaluation.code_diagnostics import code_diagnostics
-from etegrec_hf.evaluation.metrics import ranking_metrics
+from etegrec_hf.evaluation.metrics import ranking_metrics, spread_metrics
 from etegrec_hf.evaluation.recommend_split import recommend_split
 from etegrec_hf.evaluation.seen import seen_items
 from etegrec_hf.models.search import SearchOptions
@@ -18,6 +18,13 @@ def test_metrics_by_hand():
     assert metrics == pytest.approx(
         {"recall@1": 1 / 3, "ndcg@1": 1 / 3, "recall@3": 2 / 3, "ndcg@3": (1 / math.log2(3) + 1) / 3}
     )
+
+
+def test_the_spread_of_lists_is_told_for_a_length_that_they_have():
+    ranked, counts = np.array([[3, 1, 2], [3, 0, 0]]), np.array([0, 4, 9, 7, 5])
+    assert spread_metrics(ranked, counts, k=2) == {"coverage@2": 2 / 4, "popularity@2": (7 + 4 + 7) / 3}
+    assert spread_metrics(ranked, counts, k=3) == {"coverage@3": 3 / 4, "popularity@3": (7 + 4 + 9 + 7) / 4}
+    assert spread_metrics(ranked, counts, k=4) == {}
 
 
 def test_diagnostics_by_hand():

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_models import random_codes
 from transformers import T5Config, T5ForConditionalGeneration
 
 from etegrec_hf import ETEGRecForConditionalGeneration, ETEGRecTokenizer, RQVAEModel
@@ -32,7 +31,9 @@ def original():
         recommender[f"{adapter}_adapter.mlp_layers.1.weight"] = torch.randn(width, WIDTH)
         recommender[f"{adapter}_adapter.mlp_layers.1.bias"] = torch.randn(width)
     recommender["semantic_embedding.weight"] = torch.randn(N_ITEMS + 1, INPUT)
-    rqvae = {f"rq.vq_layers.{level}.embedding.weight": torch.randn(K, LATENT) for level in range(LEVELS - 1)}
+    # of lengths that differ, so that distances do, but little, as by "dot" most items had one code otherwise
+    tables = F.normalize(torch.randn(LEVELS - 1, K, LATENT), dim=-1) * (2 + torch.rand(LEVELS - 1, K, 1))
+    rqvae = {f"rq.vq_layers.{level}.embedding.weight": table.clone() for level, table in enumerate(tables)}
     widths = [INPUT, 16, 12, LATENT]
     for side, sizes in (("encoder", widths), ("decoder", widths[::-1])):
         for number, layer in enumerate((1, 4, 7)):
@@ -47,11 +48,43 @@ def files(original, tmp_path):
     _, recommender, rqvae = original
     torch.save(recommender, tmp_path / "X.pt")
     torch.save(rqvae, tmp_path / "X.pt.rqvae")
-    codes = [[-1] * LEVELS, *random_codes(N_ITEMS, LEVELS, K).tolist()]
-    (tmp_path / "X.code.json").write_text(json.dumps(codes))
+    write_codes(tmp_path, original)
     ids = {"[PAD]": 0} | {f"B{number:03}": number for number in range(1, N_ITEMS + 1)}
     (tmp_path / "X.emb_map.json").write_text(json.dumps(ids))
     return tmp_path
+
+
+def prefixes_of_the_original(rqvae, embeddings, dist="l2"):
+    """Codes `[n, levels]` that its RQ-VAE gives embeddings, by the distances that its configuration knows."""
+    residual = encoded_by_the_original(rqvae, embeddings)
+    codes = []
+    for level in range(LEVELS - 1):
+        table = rqvae[f"rq.vq_layers.{level}.embedding.weight"]
+        distances = {
+            "l2": lambda: torch.cdist(residual, table),  # noqa: B023
+            "dot": lambda: -residual @ table.T,  # noqa: B023
+            "cos": lambda: -F.cosine_similarity(residual.unsqueeze(1), table, dim=-1),  # noqa: B023
+        }
+        codes.append(distances[dist]().argmin(1))
+        residual = residual - table[codes[-1]]
+    return torch.stack(codes, dim=1)
+
+
+def encoded_by_the_original(rqvae, embeddings):
+    for layer in (1, 4, 7):
+        embeddings = F.linear(
+            embeddings, rqvae[f"encoder.mlp_layers.{layer}.weight"], rqvae[f"encoder.mlp_layers.{layer}.bias"]
+        )
+        embeddings = embeddings if layer == 7 else embeddings.relu()
+    return embeddings
+
+
+def write_codes(folder, original, dist="l2"):
+    """The `.code.json` of a run: its RQ-VAE's codes and a suffix that counts."""
+    _, recommender, rqvae = original
+    rows = prefixes_of_the_original(rqvae, recommender["semantic_embedding.weight"][1:], dist).tolist()
+    codes = [[*row, rows[:number].count(row)] for number, row in enumerate(rows)]
+    (folder / "X.code.json").write_text(json.dumps([[-1] * LEVELS, *codes]))
 
 
 def convert(files, *more, output="converted") -> int:
@@ -113,25 +146,15 @@ def test_logits_and_latents_equal_the_originals(original, files):
 def test_the_rqvae_reconstructs_as_the_original(original):
     rqvae = original[2]
     embeddings = torch.randn(5, INPUT)
-    latents = embeddings
-    for layer in (1, 4, 7):
-        latents = F.linear(
-            latents, rqvae[f"encoder.mlp_layers.{layer}.weight"], rqvae[f"encoder.mlp_layers.{layer}.bias"]
-        )
-        latents = latents if layer == 7 else latents.relu()
-    residual, codes = latents, []
-    for level in range(LEVELS - 1):
-        table = rqvae[f"rq.vq_layers.{level}.embedding.weight"]
-        codes.append(torch.cdist(residual, table).argmin(1))
-        residual = residual - table[codes[-1]]
-    decoded = latents - residual
+    codes = prefixes_of_the_original(rqvae, embeddings)
+    decoded = sum(rqvae[f"rq.vq_layers.{level}.embedding.weight"][codes[:, level]] for level in range(LEVELS - 1))
     for layer in (1, 4, 7):
         decoded = F.linear(
             decoded, rqvae[f"decoder.mlp_layers.{layer}.weight"], rqvae[f"decoder.mlp_layers.{layer}.bias"]
         )
         decoded = decoded if layer == 7 else decoded.relu()
     output = convert_rqvae(rqvae)(embeddings)
-    assert torch.equal(output.codes, torch.stack(codes, dim=1))
+    assert torch.equal(output.codes, codes)
     torch.testing.assert_close(output.reconstruction, decoded, atol=1e-5, rtol=1e-5)
 
 
@@ -141,7 +164,7 @@ def test_embeddings_come_from_a_file_where_the_state_dict_has_none(original, fil
     torch.save({k: v for k, v in recommender.items() if k != "semantic_embedding.weight"}, files / "X.pt")
     assert convert(files, output="without") == 0
     assert ETEGRecForConditionalGeneration.from_pretrained(files / "without").catalogue.semantic_embedding is None
-    embeddings = np.random.default_rng(0).normal(size=(N_ITEMS + padding, INPUT)).astype(np.float32)
+    embeddings = recommender["semantic_embedding.weight"][1 - padding :].numpy()
     np.save(files / "E.npy", embeddings)
     assert convert(files, "--embeddings", files / "E.npy", output="with") == 0
     for broken in (b"", b"PK"):
@@ -224,3 +247,57 @@ def test_state_dicts_of_another_shape_are_refused(original, files, change, messa
     with pytest.raises(ValueError, match=message):
         convert_recommender(state, convert_rqvae(original[2]), codes)
     assert isinstance(convert_rqvae(read_state_dict(files / "X.pt.rqvae")), RQVAEModel)
+
+
+@pytest.mark.parametrize(("dist", "ours"), [("l2", "l2"), ("cos", "cosine"), ("dot", "dot")])
+def test_the_rqvae_gets_the_distance_that_made_the_codes(original, files, dist, ours):
+    write_codes(files, original, dist)
+    assert convert(files) == 0
+    model = ETEGRecForConditionalGeneration.from_pretrained(files / "converted")
+    assert model.config.rqvae_config.distance == ours
+    made = model.item_tokenizer.encode(model.catalogue.semantic_embedding[1:])
+    assert torch.equal(made, model.catalogue.item_codes[:, :-1])
+
+
+def test_an_rqvae_of_another_run_is_refused(original, files, capsys):
+    torch.save({name: torch.randn_like(tensor) for name, tensor in original[2].items()}, files / "X.pt.rqvae")
+    assert convert(files) == 1
+    message = capsys.readouterr().err
+    assert "makes the codes of 0.0% of the items, by whichever of the distances l2, cosine, dot; take" in message
+    assert not (files / "converted").exists()
+
+
+def test_without_embeddings_a_note_says_that_codes_were_not_compared(original, files, capsys):
+    torch.save({k: v for k, v in original[1].items() if k != "semantic_embedding.weight"}, files / "X.pt")
+    assert convert(files) == 0
+    assert "note: without --embeddings nobody can tell whether the RQ-VAE makes these codes" in capsys.readouterr().err
+
+
+def damaged(whole: bytes) -> list[bytes]:
+    """What is left of a file: cut at a tenth of its length, two tenths, ..., or something else altogether."""
+    cut = [whole[: len(whole) * tenths // 10] for tenths in range(1, 10)]
+    return [*cut, b"", b"<html>", b"\x89PNG\r\n\x1a\n" + bytes(50), b"PK\x03\x04" + bytes(50)]
+
+
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_a_damaged_state_dict_is_refused_however_it_is_damaged(tmp_path, as_zip):
+    path = tmp_path / "X.pt"
+    torch.save({"a": torch.zeros(5000)}, path, _use_new_zipfile_serialization=as_zip)
+    for content in damaged(path.read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"X.pt' is refused: it is (damaged|empty,) or holds more than tensors"):
+            read_state_dict(path)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"module.a": torch.zeros(1)}, r"begin with 'module.', .* wrapped model do; save `model.module.state_dict"),
+        ({"_orig_mod.a": torch.zeros(1)}, r"begin with '_orig_mod.', .* save `model._orig_mod.state_dict"),
+        ({"state_dict": {"a": torch.zeros(1)}, "epoch": 3}, "a state dict as its entry 'state_dict'; save that entry"),
+    ],
+)
+def test_a_state_dict_that_is_wrapped_is_refused(tmp_path, state, message):
+    torch.save(state, tmp_path / "X.pt")
+    with pytest.raises(ValueError, match=message):
+        read_state_dict(tmp_path / "X.pt")

@@ -3,12 +3,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from file_modes import umask, unusual_modes
 from safetensors.torch import load_file, save_file
 from tiny_models import RECIPE, make_model, random_codes
 from transformers import AutoModel, AutoModelForSeq2SeqLM, pipeline
 
 from etegrec_hf import ETEGRecConfig, ETEGRecForConditionalGeneration
-from etegrec_hf.hub.model_folder import load_recommender
+from etegrec_hf.hub.model_folder import load_recommender, save_model_folder
+from etegrec_hf.hub.training_record import TrainingRecord
 
 
 def test_round_trip_is_exact(model, tmp_path):
@@ -76,6 +78,16 @@ def test_a_loaded_configuration_keeps_its_pipeline_for_those_without_the_package
     config = ETEGRecConfig.from_pretrained(tmp_path)
     config.save_pretrained(tmp_path / "again")
     assert json.loads((tmp_path / "again/config.json").read_text())["custom_pipelines"] == saved
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+def test_saved_files_have_the_modes_that_the_umask_gives(model, tokenizer, tmp_path, mask):
+    with umask(mask):
+        model.save_pretrained(tmp_path / "alone", max_shard_size="40KB")
+        model.item_tokenizer.save_pretrained(tmp_path / "rqvae")
+        save_model_folder(tmp_path / "whole", model, tokenizer, TrainingRecord())
+    assert len(list(tmp_path.glob("alone/*.safetensors"))) > 1
+    assert unusual_modes(tmp_path, mask) == {}
 
 
 def test_a_folder_of_an_earlier_version_loads(model, tokenizer, folder):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from file_modes import umask, unusual_modes
 from transformers import EarlyStoppingCallback, GPT2LMHeadModel, TrainerCallback
 
 from etegrec_hf.data.prepared import PreparedDataset, Split
@@ -116,6 +117,12 @@ def test_a_catalogue_of_few_items_is_trained_on(prepared, tmp_path):
     trainer = make_trainer(data, tmp_path, num_train_epochs=1)
     trainer.train()
     assert trainer.state.best_metric is not None
+
+
+def test_checkpoints_have_the_modes_that_the_umask_gives(prepared, tmp_path):
+    with umask(0o027):
+        make_trainer(prepared, tmp_path, num_train_epochs=1).train()
+    assert unusual_modes(tmp_path, 0o027) == {}
 
 
 def test_other_items_are_not_resumed(prepared, tmp_path):

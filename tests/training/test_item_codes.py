@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 import zlib
@@ -8,7 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import make_model, random_codes
 
-from etegrec_hf import RQVAEConfig, RQVAEModel
+from etegrec_hf import ETEGRecConfig, RQVAEConfig, RQVAEModel
+from etegrec_hf.hub.conversion import convert_recommender
+from etegrec_hf.hub.model_folder import load_model
+from etegrec_hf.models.modeling_rqvae import check_item_tokenizer
 from etegrec_hf.training.item_tokenizer.item_codes import (
     adler32,
     assign_item_codes,
@@ -119,6 +123,58 @@ def test_a_recommender_that_cannot_be_built_is_an_error(items, options, message)
     small = RQVAEModel(RQVAEConfig(input_size=3, hidden_sizes=[4], latent_size=2, num_levels=1, codebook_size=2))
     with pytest.raises(ValueError, match=message):
         build_recommender(small, torch.zeros(items, 3), **options)
+
+
+class Shifted(RQVAEModel):
+    """Makes other codes than an `RQVAEModel` of its weights."""
+
+    def encode(self, embeddings, batch_size=8192):
+        return (super().encode(embeddings, batch_size) + 1) % self.config.codebook_size
+
+
+Disguised = type("RQVAEModel", (RQVAEModel,), {})
+SMALL = RQVAEConfig(input_size=3, hidden_sizes=[4], latent_size=2, num_levels=1, codebook_size=2)
+
+
+@pytest.mark.parametrize(
+    ("item_tokenizer", "name"),
+    [(Shifted(SMALL), "Shifted"), (Disguised(SMALL), "RQVAEModel"), (torch.nn.Linear(3, 2), "Linear")],
+)
+def test_an_item_tokenizer_of_another_class_is_refused(item_tokenizer, name):
+    message = f"`item_tokenizer` is of the class '{name}', .* with other codes: .*; give a RQVAEModel"
+    with pytest.raises(ValueError, match=message):
+        build_recommender(item_tokenizer, torch.zeros(3, 3))
+    with pytest.raises(ValueError, match=message):
+        convert_recommender({}, item_tokenizer, torch.zeros(3, 2))
+
+
+def test_the_class_of_a_folders_own_code_is_the_same_class():
+    check_item_tokenizer(type("RQVAEModel", (torch.nn.Module,), {})())
+
+
+def test_an_item_tokenizer_of_another_class_is_not_loaded_as_one(tmp_path):
+    Shifted(SMALL).save_pretrained(tmp_path / "shifted")
+    with pytest.raises(
+        ValueError, match="holds a model of the class 'Shifted', whose weights can mean something else"
+    ):
+        load_model(RQVAEModel, str(tmp_path / "shifted"))
+    saved = json.loads((tmp_path / "shifted/config.json").read_text())
+    with pytest.raises(ValueError, match="`rqvae_config` is of the class 'Shifted'"):
+        ETEGRecConfig(n_items=3, code_length=2, codebook_size=2, rqvae_config=saved)
+    RQVAEModel(SMALL).save_pretrained(tmp_path / "own")
+    saved = json.loads((tmp_path / "own/config.json").read_text())
+    assert load_model(RQVAEModel, str(tmp_path / "own")).config.codebook_size == 2
+    assert ETEGRecConfig(n_items=3, code_length=2, codebook_size=2, rqvae_config=saved).rqvae_config.latent_size == 2
+
+
+def test_sizes_of_another_kind_of_item_tokenizer_are_refused():
+    class GroupedConfig(RQVAEConfig):
+        n_groups: int = 2
+
+    with pytest.raises(ValueError, match="`rqvae_config` is of the class 'GroupedConfig'"):
+        ETEGRecConfig(
+            n_items=3, code_length=2, codebook_size=2, rqvae_config=GroupedConfig(num_levels=1, codebook_size=2)
+        )
 
 
 def test_a_built_recommender_has_the_tokenizers_codes():

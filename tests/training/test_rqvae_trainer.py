@@ -1,10 +1,15 @@
 import pytest
 import torch
+from file_modes import umask, unusual_modes
 from item_tokenizer_runs import make_trainer
+from pictures import undrawn
 
-from etegrec_hf import ItemEmbeddingDataset, RQVAEModel
+from etegrec_hf import ItemEmbeddingDataset, RQVAEModel, RQVAETrainingArguments
 from etegrec_hf.evaluation.code_diagnostics import code_diagnostics
+from etegrec_hf.hub.training_record import TrainingRecord
 from etegrec_hf.training.base.checkpoints import last_checkpoint
+from etegrec_hf.training.item_tokenizer.fit import train_item_tokenizer, write_diagnostics
+from etegrec_hf.training.item_tokenizer.options import ItemTokenizerOptions
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +76,15 @@ def test_a_run_of_so_many_steps_revives_no_code_at_its_end(embeddings, tmp_path)
     assert ["revived_codes" in entry for entry in figures] == [True, False]
 
 
+def test_all_files_of_a_run_have_the_modes_that_the_umask_gives(embeddings, tmp_path):
+    options = ItemTokenizerOptions(hidden_sizes=[4], latent_size=2, num_levels=2, codebook_size=8)
+    arguments = RQVAETrainingArguments(str(tmp_path), num_train_epochs=1, use_cpu=True, disable_tqdm=True)
+    with undrawn(), umask(0o027):
+        write_diagnostics(train_item_tokenizer(embeddings, options, arguments, TrainingRecord()))
+    assert (tmp_path / "checkpoint-1/optimizer.pt").exists()
+    assert unusual_modes(tmp_path, 0o027) == {}
+
+
 @pytest.mark.parametrize("kmeans", [True, False])
 def test_codebooks_start_from_latents_only_if_asked(embeddings, tmp_path, kmeans, monkeypatch):
     started = []
@@ -119,3 +133,40 @@ def test_the_best_item_tokenizer_by_held_out_items_is_what_remains(embeddings, t
     assert trainer.state.best_global_step == 2 * steps
     kept = RQVAEModel.from_pretrained(tmp_path / f"checkpoint-{2 * steps}")
     assert all(torch.equal(weight, trainer.model.state_dict()[name]) for name, weight in kept.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "message"),
+    [
+        (
+            torch.ones(6, 8),
+            "all 6 items have the same embedding, which tells nothing; give embeddings that tell items",
+        ),
+        (torch.zeros(6, 8), "all 6 items have the same embedding"),
+        (torch.eye(6, 8) * (torch.arange(6) == 4).unsqueeze(1), "1 of 6 items have an embedding that is not all zero"),
+        (torch.ones(1, 8), "there are embeddings of 1 items, and an item tokenizer tells items apart; give more"),
+    ],
+)
+def test_embeddings_that_tell_nothing_are_refused_before_training(tmp_path, embeddings, message):
+    with pytest.raises(ValueError, match=message):
+        make_trainer(embeddings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_items_that_differ_are_enough(tmp_path):
+    make_trainer(torch.eye(6, 8)[[0, 1, 1, 1]] * torch.tensor([[1], [1], [0], [0]]), tmp_path, num_train_epochs=1)
+
+
+def test_more_items_than_codes_are_refused_before_training(tmp_path):
+    arguments = RQVAETrainingArguments(str(tmp_path / "run"), use_cpu=True)
+    options = ItemTokenizerOptions(hidden_sizes=[4], latent_size=2, num_levels=1, codebook_size=2)
+    with pytest.raises(ValueError, match=r"5 items don't fit into 2\^2 = 4 codes; raise `codebook_size` or"):
+        train_item_tokenizer(torch.eye(5), options, arguments, TrainingRecord())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("epochs", [0, -1])
+def test_a_training_of_no_epoch_is_refused(epochs):
+    with pytest.raises(ValueError, match=f"`num_train_epochs` is {epochs}; nothing would be trained: give more than"):
+        RQVAETrainingArguments("run", num_train_epochs=epochs)
+    assert RQVAETrainingArguments("run", num_train_epochs=epochs, max_steps=3).max_steps == 3

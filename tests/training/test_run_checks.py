@@ -68,7 +68,7 @@ def test_the_item_tokenizer_stops_at_an_infinite_loss_too(tmp_path):
     model = RQVAEModel(RQVAEConfig(input_size=4, hidden_sizes=[], latent_size=2, num_levels=1, codebook_size=2))
     arguments = RQVAETrainingArguments(str(tmp_path), use_cpu=True, disable_tqdm=True, kmeans_init=False)
     with pytest.raises(FloatingPointError, match="the loss is inf at step 1"):
-        RQVAETrainer(model, arguments, torch.full((3, 4), 1e30)).train()
+        RQVAETrainer(model, arguments, 1e30 * (1 + torch.arange(12.0).view(3, 4))).train()
 
 
 @pytest.mark.slow

@@ -2,13 +2,17 @@
 
 import re
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tiny_models import make_model, random_codes
+from transformers import TrainerState, TrainingArguments
+from transformers.utils import logging
 
 from etegrec_hf import ETEGRecTrainer, ETEGRecTrainingArguments, RQVAEConfig, RQVAEModel
 from etegrec_hf.data.sequences import SequenceDataset, WholeSequenceDataset
+from etegrec_hf.training.base.progress import TrainingProgressCallback
 from etegrec_hf.training.collaborative.arguments import CollaborativeSizes, CollaborativeTrainingArguments
 from etegrec_hf.training.collaborative.model import build_collaborative_model
 from etegrec_hf.training.collaborative.trainer import CollaborativeTrainer
@@ -91,6 +95,41 @@ def test_evaluation_alone_has_its_own_progress(prepared, tmp_path, capsys):
     trainer.evaluate()
     (line,) = lines_of(capsys)
     assert re.match(r"evaluation 4/4, [\d,]+ users/s", line)
+
+
+def test_a_long_training_prints_some_thirty_of_its_logs_and_every_evaluation(capsys):
+    """The first and the last of them too; what is logged at one step stays together."""
+    trainer = SimpleNamespace(
+        is_world_process_zero=lambda: True, samples_per_epoch=lambda: 8, progress_title="training", unit="items"
+    )
+    callback = TrainingProgressCallback(trainer)
+    arguments = TrainingArguments("run", use_cpu=True, gradient_accumulation_steps=1)
+    state = TrainerState(max_steps=1000, global_step=0)
+    callback.on_train_begin(arguments, state, None, train_dataloader=range(4))
+    for step in range(1, 1001):
+        state.global_step = step
+        callback.on_step_end(arguments, state, None)
+        callback.on_log(arguments, state, None, logs={"usage_0": 0.5, "gini_0": 0.25})
+        callback.on_log(arguments, state, None, logs={"loss": 0.5})
+        if step % 100 == 0:
+            callback.on_log(arguments, state, None, logs={"eval_recall@1": 0.5})
+    callback.on_train_end(arguments, state, None)
+    lines = lines_of(capsys)
+    losses, usages, evaluations = (
+        [int(re.match(r"training (\d+)/", line)[1]) for line in lines if word in line]
+        for word in (", loss 0.5", ", usage_0 0.5", ", recall@1 0.5")
+    )
+    assert losses == usages == [*range(1, 988, 34), 1000]
+    assert evaluations == list(range(100, 1001, 100))
+    assert len(lines) == len(losses + usages + evaluations)
+
+
+def test_saving_prints_no_bar(prepared, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    trainer = trainer_of(prepared, tmp_path)
+    trainer.save_model()
+    assert "Writing" not in capsys.readouterr().err
+    assert logging.is_progress_bar_enabled(), "it is as it was"
 
 
 def test_other_trainings_tell_their_own(prepared, tmp_path, capsys):

@@ -38,10 +38,7 @@ class RankedTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self):
-        if self.num_train_epochs <= 0 and self.max_steps <= 0:
-            raise ValueError(
-                f"`num_train_epochs` is {self.num_train_epochs}; nothing would be trained: give more than 0."
-            )
+        check_length(self.num_train_epochs, self.max_steps)
         refuse_fields(self, REFUSED_FIELDS | REFUSED_WITH_RANKING)
         super().__post_init__()
         self.early_stopping_patience = check_patience(self.early_stopping_patience, self.eval_strategy)
@@ -50,6 +47,12 @@ class RankedTrainingArguments(TrainingArguments):
 def order_seed(args: TrainingArguments) -> int:
     """Returns the seed of the order in which samples are read: `data_seed`, or `seed` where that isn't given."""
     return args.seed if args.data_seed is None else args.data_seed
+
+
+def check_length(num_train_epochs: float, max_steps: int) -> None:
+    """Raises a `ValueError` if neither of these asks for any training."""
+    if num_train_epochs <= 0 and max_steps <= 0:
+        raise ValueError(f"`num_train_epochs` is {num_train_epochs}; nothing would be trained: give more than 0.")
 
 
 def check_patience(patience: int | None, eval_strategy: str) -> int | None:

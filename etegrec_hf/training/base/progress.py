@@ -1,5 +1,7 @@
 """The progress of a run on a terminal or in a log file."""
 
+import math
+
 from rich.progress import TaskID
 from transformers import TrainerCallback
 from transformers.trainer_utils import has_length
@@ -8,13 +10,15 @@ from ...data.progress import WorkProgress
 
 # Entries of a log that the bar shows already, or that nobody reads there
 HIDDEN = ("total_flos", "epoch", "step", "grad_norm", "learning_rate")
-HIDDEN_PARTS = ("runtime", "_per_second", "train_loss", "num_tokens")
+HIDDEN_PARTS = ("runtime", "_per_second", "train_loss", "num_tokens", "perplexity_", "gini_", "prefixes_")
+MOMENTS = 30  # of a run, evenly spread, whose logs are printed; evaluations all are
 
 
 class TrainingProgressCallback(TrainerCallback):
     """Shows phase, step, samples per second, remaining time and the last loss, in place of transformers' bar.
 
-    A line is printed whenever something is logged; on a terminal it is above a bar. Only the main process shows it.
+    A line is printed of each evaluation, and of what else is logged at some 30 moments of the run; on a terminal it is
+    above a bar. Only the main process shows it.
 
     Args:
         trainer ([`BaseTrainer`]): its `progress_title` names the phase; `samples_per_epoch()` are counted as `unit`.
@@ -25,6 +29,7 @@ class TrainingProgressCallback(TrainerCallback):
         self.progress = WorkProgress(trainer.is_world_process_zero())
         self.training: TaskID | None = None
         self.evaluation: TaskID | None = None
+        self.last_moment = -math.inf  # step whose logs were printed last
 
     def close(self) -> None:
         """Ends what is shown, also in the middle; a terminal is then as it was."""
@@ -38,6 +43,7 @@ class TrainingProgressCallback(TrainerCallback):
         self.close()
         steps = len(train_dataloader) / args.gradient_accumulation_steps  # of an epoch
         samples = self.trainer.samples_per_epoch() / steps
+        self.last_moment = -math.inf
         self.progress.start()
         self.training = self.progress.begin(
             self.trainer.progress_title, state.max_steps, self.trainer.unit, samples, state.global_step
@@ -71,7 +77,16 @@ class TrainingProgressCallback(TrainerCallback):
         if self.training is not None and figures:
             if "loss" in logs:
                 self.progress.update(self.training, note=f"loss {figures['loss']}")
-            self.progress.tell(self.training, ", ".join(f"{name} {value}" for name, value in figures.items()))
+            if any(name.startswith("eval_") for name in logs) or self.is_moment(state):
+                self.progress.tell(self.training, ", ".join(f"{name} {value}" for name, value in figures.items()))
+
+    def is_moment(self, state) -> bool:
+        """Whether what is logged now is printed; what else is logged at the same step is, too."""
+        since = state.global_step - self.last_moment
+        if 0 < since < state.max_steps / MOMENTS and state.global_step < state.max_steps:
+            return False
+        self.last_moment = state.global_step
+        return True
 
     def on_train_end(self, args, state, control, **kwargs):
         self.close()

@@ -4,6 +4,9 @@ import json
 import math
 import os
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -11,12 +14,14 @@ from safetensors import SafetensorError
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import HubStrategy
+from transformers.utils import logging
 
 from ...data.folders import replace_file
 from ...evaluation.code_diagnostics import code_diagnostics
 from ...hub.model_card import write_model_card
 from ...hub.model_folder import check_files
 from ...hub.training_record import TrainingRecord
+from ...models.file_modes import set_usual_modes
 from .callbacks import EarlyStoppingCallback, StageClock, TerminationCallback
 from .checkpoints import RESUMABLE, STAGING, check_same_sizes, last_checkpoint, move_checkpoint, move_model
 from .progress import TrainingProgressCallback
@@ -31,6 +36,23 @@ from .refusals import (
 )
 
 
+@contextmanager
+def bars_hidden() -> Iterator[None]:
+    """While weights are saved: transformers' bar, which is a line of each checkpoint in a file."""
+    if not logging.is_progress_bar_enabled():
+        yield
+        return
+    with warnings.catch_warnings(
+        action="ignore"
+    ):  # of the Hub's own bars, which HF_HUB_DISABLE_PROGRESS_BARS may rule
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        with warnings.catch_warnings(action="ignore"):
+            logging.enable_progress_bar()
+
+
 class BaseTrainer(Trainer):
     """A Trainer with a finite loss, checkpoints that are complete or absent, and a record of what it did.
 
@@ -39,7 +61,7 @@ class BaseTrainer(Trainer):
     - `training_step`: training ends at the first loss that is NaN or infinite.
     - `_save_checkpoint`, `_get_output_dir`, `save_model`: a checkpoint or model is written into a folder `.incomplete`
       and moved when every file is there, so that a killed run leaves nothing that looks whole.
-    - `_save`: no pickle of the arguments is kept, and `write_beside` adds its files.
+    - `_save`: no pickle of the arguments is kept, files have their usual modes, and `write_beside` adds its files.
     - `train`, `_init_training_state`, `_load_callback_state`, `_load_best_model`: a checkpoint is checked before it is
       loaded, and may have been moved with its run.
     - `create_model_card`: the card is written with the model.
@@ -193,12 +215,14 @@ class BaseTrainer(Trainer):
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
-        super()._save(output_dir, state_dict)
+        with bars_hidden():
+            super()._save(output_dir, state_dict)
         if not self.args.should_save:
             return
         folder = Path(output_dir or self.args.output_dir)
         # a pickle, which nobody should have to trust, and which resuming doesn't need
         (folder / "training_args.bin").unlink()
+        set_usual_modes(folder)
         self.write_beside(folder)
 
     def create_model_card(self, *args, **kwargs) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
+from ..base.arguments import check_length
 from ..base.refusals import REFUSED_FIELDS, refuse_fields
 
 
@@ -17,6 +18,7 @@ class RQVAETrainingArguments(TrainingArguments):
             item uses onto random items.
 
     Raises:
+        ValueError: nothing to train.
         ValueError: a field of transformers' that would change nothing, see [docs/training.md](../training.md).
     """
 
@@ -37,5 +39,6 @@ class RQVAETrainingArguments(TrainingArguments):
     revive_dead_codes: bool = field(default=True, metadata={"help": "Move unused codes onto random items each epoch."})
 
     def __post_init__(self):
+        check_length(self.num_train_epochs, self.max_steps)
         refuse_fields(self, REFUSED_FIELDS)
         super().__post_init__()

@@ -13,6 +13,7 @@ from ...models.configuration_rqvae import RQVAEConfig
 from ...models.modeling_rqvae import RQVAEModel
 from ..base.run_report import write_run_report
 from .arguments import RQVAETrainingArguments
+from .item_codes import check_capacity
 from .options import ItemTokenizerOptions
 from .trainer import RQVAETrainer
 
@@ -32,10 +33,13 @@ def train_item_tokenizer(
         record ([`TrainingRecord`]): what is known of the data.
 
     Raises:
+        ValueError: more items than codes.
         ValueError: what [`RQVAEConfig`] and [`RQVAETrainer`] raise.
     """
     set_seed(args.seed)
-    model = RQVAEModel(RQVAEConfig(input_size=embeddings.shape[1], **asdict(options)))
+    config = RQVAEConfig(input_size=embeddings.shape[1], **asdict(options))
+    check_capacity(len(embeddings), config)
+    model = RQVAEModel(config)
     trainer = RQVAETrainer(model, args, embeddings, record=record)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model()
@@ -45,11 +49,7 @@ def train_item_tokenizer(
 
 
 def write_diagnostics(trainer: RQVAETrainer) -> dict[str, float]:
-    """Writes `diagnostics.json` beside a trained RQ-VAE, and returns the figures.
-
-    Raises:
-        ValueError: embeddings that are all alike.
-    """
+    """Writes `diagnostics.json` beside a trained RQ-VAE, and returns the figures."""
     figures = tokenizer_diagnostics(trainer.model.eval(), trainer.train_dataset.embeddings)
     path = Path(trainer.args.output_dir, "diagnostics.json")
     path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

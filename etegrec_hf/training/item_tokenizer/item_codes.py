@@ -6,8 +6,9 @@ import torch
 
 from ...evaluation.code_diagnostics import code_changes
 from ...models.configuration_etegrec import ETEGRecConfig
+from ...models.configuration_rqvae import RQVAEConfig
 from ...models.modeling_etegrec import ETEGRecForConditionalGeneration
-from ...models.modeling_rqvae import RQVAEModel
+from ...models.modeling_rqvae import RQVAEModel, check_item_tokenizer
 
 STRATEGIES = ("forge", "count", "balance")
 BATCH_SIZE = 8192  # items encoded at a time
@@ -165,31 +166,38 @@ def refresh_item_codes(
     return code_changes(before, model.catalogue.item_codes)
 
 
+def check_capacity(n_items: int, sizes: RQVAEConfig) -> None:
+    """Raises a `ValueError` if an RQ-VAE of these sizes, with a suffix, has fewer codes than there are items."""
+    capacity = sizes.codebook_size ** (sizes.num_levels + 1)
+    if n_items > capacity:
+        raise ValueError(
+            f"{n_items} items don't fit into {sizes.codebook_size}^{sizes.num_levels + 1} = {capacity} codes; raise "
+            "`codebook_size` or `num_levels`."
+        )
+
+
 def build_recommender(
     item_tokenizer: RQVAEModel, embeddings: torch.FloatTensor, strategy: str = "forge", **config
 ) -> ETEGRecForConditionalGeneration:
     """A new recommender around a trained RQ-VAE, its catalogue ready.
 
     Args:
-        item_tokenizer ([`RQVAEModel`]): copied into the recommender.
+        item_tokenizer ([`RQVAEModel`]): copied into the recommender; no subclass.
         embeddings (`torch.FloatTensor` of shape `(n_items, input_size)`): the items' semantic embeddings.
         strategy (`str`, *optional*, defaults to `"forge"`): see [`assign_item_codes`].
         **config: further fields of [`ETEGRecConfig`]; with `has_semantic_embedding=False` the model doesn't hold the
             embeddings, which may then be mapped, and alternating training is given them too.
 
     Raises:
-        ValueError: embeddings of another width, with NaN, more items than codes, or an unknown field.
+        ValueError: an item tokenizer of a subclass, embeddings of another width, with NaN, more items than codes, or
+            an unknown field.
     """
+    check_item_tokenizer(item_tokenizer)
     unknown = sorted(config.keys() - ETEGRecConfig.__dataclass_fields__.keys())
     if unknown:
         raise ValueError(f"ETEGRecConfig has no field {unknown[0]!r}; its docstring lists those that exist.")
     sizes = item_tokenizer.config
-    capacity = sizes.codebook_size ** (sizes.num_levels + 1)
-    if len(embeddings) > capacity:
-        raise ValueError(
-            f"{len(embeddings)} items don't fit into {sizes.codebook_size}^{sizes.num_levels + 1} = {capacity} codes; "
-            "raise `codebook_size` or `num_levels`."
-        )
+    check_capacity(len(embeddings), sizes)
     model = ETEGRecForConditionalGeneration(
         ETEGRecConfig(
             n_items=len(embeddings),

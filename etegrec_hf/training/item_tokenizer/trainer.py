@@ -5,6 +5,7 @@ from torch.utils.data import Dataset
 from transformers import EvalPrediction
 
 from ...data.sequences import as_batch
+from ...evaluation.code_diagnostics import check_telling
 from ...models.modeling_rqvae import RQVAEModel, first_not_finite
 from ..base.callbacks import EpochBorderCallback
 from ..base.refusals import REFUSED_ARGUMENTS, named_datasets, whole_of
@@ -51,7 +52,7 @@ class RQVAETrainer(BaseTrainer):
 
     Raises:
         ValueError: a model, arguments or datasets of another kind, or an argument of `Trainer` that is refused.
-        ValueError: embeddings of another width, or with NaN or infinity.
+        ValueError: embeddings of another width, with NaN or infinity, or that tell no items apart.
     """
 
     stage = "item tokenizer"
@@ -67,6 +68,7 @@ class RQVAETrainer(BaseTrainer):
     def __init__(self, model: RQVAEModel, args: RQVAETrainingArguments, embeddings: torch.FloatTensor, **kwargs):
         kwargs = self.checked(model, args, kwargs)
         check_item_embeddings("`embeddings`", embeddings, model.config.input_size)
+        check_telling(embeddings)
         for name, dataset in named_datasets(kwargs.get("eval_dataset")).items():
             check_item_embeddings(f"`embeddings` of `{name}`", whole_of(dataset).embeddings, model.config.input_size)
         super().__init__(
