@@ -188,14 +188,14 @@ class DemoRecommender:
         """The items most frequent in training and how often they stand there; ties by item index.
 
         Raises:
-            ValueError: there is no dataset to count in.
+            ValueError: there is no dataset to count in, and the model holds no counts.
         """
-        if self.data is None:
+        counts = self.model.catalogue.item_counts.cpu().numpy().copy() if self.data is None else self.data.item_counts
+        if not counts.any():
             raise ValueError(
-                "The history is empty: add an item to it. (Popular items could be shown with `--data`; a model's "
-                "folder doesn't hold how popular items are.)"
+                "The history is empty: add an item to it. (This model doesn't hold how popular its items are; with "
+                "`--data` they could be counted.)"
             )
-        counts = self.data.item_counts
         counts[[0, *self.tokenizer.index_of(exclude)]] = 0
         best = np.argsort(-counts, kind="stable")[:limit]
         best = best[counts[best] > 0]

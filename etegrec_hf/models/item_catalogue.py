@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers import initialization as init
 
@@ -64,6 +65,7 @@ class ItemCatalogue(nn.Module):
 
     item_tokens: torch.Tensor  # [n_items + 1, code_length] token ids, row 0 padding
     is_removed: torch.Tensor  # [n_items + 1] bool, items that are read in histories but not recommended
+    item_counts: torch.Tensor  # [n_items + 1] int32, how often each item occurs in training; all 0 if nobody counted
     semantic_embedding: torch.Tensor  # [n_items + 1, input_size], row 0 padding; None where the model holds none
     transitions: ItemTransitions  # None where the model keeps none
 
@@ -72,6 +74,7 @@ class ItemCatalogue(nn.Module):
         self.layout, self.width = config.layout, config.rqvae_config.input_size
         self.register_buffer("item_tokens", torch.zeros(config.n_items + 1, config.code_length, dtype=torch.long))
         self.register_buffer("is_removed", torch.zeros(config.n_items + 1, dtype=torch.bool))
+        self.register_buffer("item_counts", torch.zeros(config.n_items + 1, dtype=torch.int32))
         semantic_embedding = None  # of a large catalogue, not even made where it isn't kept
         if config.has_semantic_embedding:
             semantic_embedding = torch.zeros(config.n_items + 1, self.width)
@@ -84,6 +87,7 @@ class ItemCatalogue(nn.Module):
         """Empties the tables of items."""
         init.zeros_(self.item_tokens)
         init.zeros_(self.is_removed)
+        init.zeros_(self.item_counts)
         if self.semantic_embedding is not None:
             init.zeros_(self.semantic_embedding)
 
@@ -190,6 +194,30 @@ class ItemCatalogue(nn.Module):
         leaves = trie.walk(self.layout.codes(torch.cat(tokens, dim=1))) if tokens else None  # padding gives -1
         return ItemConstraints(trie, leaves if leaves is not None and leaves.shape[1] else None)
 
+    def most_popular(
+        self, top_k: int, exclude: torch.LongTensor, allowed: torch.LongTensor | None = None
+    ) -> tuple[torch.LongTensor, torch.FloatTensor]:
+        """Returns the items that occur most often in training, for users of whom nothing else is known.
+
+        Args:
+            top_k (`int`): items per user.
+            exclude (`torch.LongTensor` of shape `(users, n)`): item indices that single users must not get; 0 is none.
+            allowed (`torch.LongTensor` of shape `(n,)`, *optional*): item indices to choose from.
+
+        Returns:
+            item indices and the logarithms of their shares of all training interactions, both `(users, top_k)`, the
+            largest first; shorter lists are padded with index 0 and -inf.
+        """
+        leaf_items = self.trie.leaf_items
+        can_come = torch.zeros_like(self.item_counts, dtype=torch.bool)
+        can_come[leaf_items if allowed is None else leaf_items[torch.isin(leaf_items, allowed)]] = True
+        counts = self.item_counts.masked_fill(~can_come, 0).expand(len(exclude), -1).scatter(1, exclude, 0)
+        found = counts.sort(dim=1, descending=True, stable=True)
+        counts, items = found.values[:, :top_k], found.indices[:, :top_k]
+        shares = (counts / self.item_counts.sum().clamp(min=1)).log()
+        padding = (0, top_k - counts.shape[1])
+        return F.pad(items.masked_fill(counts == 0, 0), padding), F.pad(shares, padding, value=-torch.inf)
+
     # Tables
 
     def set_codes(self, codes: torch.LongTensor) -> None:
@@ -221,6 +249,23 @@ class ItemCatalogue(nn.Module):
             raise ValueError("`has_semantic_embedding` is False; make the model with True to store embeddings.")
         self.check_embeddings(embeddings)
         self.semantic_embedding[1:] = embeddings.to(self.semantic_embedding)
+
+    def set_item_counts(self, counts: torch.LongTensor) -> None:
+        """Stores how often each item occurs in training `[n_items]`, row i for item index i + 1.
+
+        Raises:
+            ValueError: another shape, numbers that aren't whole, or negative ones.
+        """
+        counts = torch.as_tensor(counts, device=self.item_counts.device)
+        if tuple(counts.shape) != (self.n_items,):
+            raise ValueError(f"`counts` has shape {tuple(counts.shape)}; expected ({self.n_items},), one per item.")
+        largest = torch.iinfo(self.item_counts.dtype).max
+        if counts.is_floating_point() or counts.dtype == torch.bool or counts.min() < 0 or counts.max() > largest:
+            raise ValueError(
+                f"`counts` holds {counts.dtype} from {counts.min().item()} to {counts.max().item()}; give whole "
+                f"numbers from 0 to {largest}, how often each item occurs."
+            )
+        self.item_counts[1:] = counts
 
     def set_transitions(self, items: torch.LongTensor, weights: torch.FloatTensor) -> None:
         """Stores which items came next to each item, for `recommend(transition_weight=)`.
@@ -264,6 +309,7 @@ class ItemCatalogue(nn.Module):
         with torch.inference_mode(False):  # tables that can be changed afterwards
             self.item_tokens = torch.cat([self.item_tokens, self.layout.token_ids(codes)])
             self.is_removed = torch.cat([self.is_removed, self.is_removed.new_zeros(count)])
+            self.item_counts = torch.cat([self.item_counts, self.item_counts.new_zeros(count)])
             if self.semantic_embedding is not None:
                 rows = embeddings.to(self.semantic_embedding)
                 self.semantic_embedding = torch.cat([self.semantic_embedding, rows])

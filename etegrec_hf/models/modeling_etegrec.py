@@ -92,6 +92,7 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _no_split_modules = ["T5Block"]
+    _keys_to_ignore_on_load_missing = [r"catalogue\.item_counts"]  # which folders of earlier versions lack
     _tied_weights_keys = {
         "encoder.embed_tokens.weight": "shared.weight",
         "decoder.embed_tokens.weight": "shared.weight",

@@ -10,7 +10,7 @@ from transformers import Pipeline
 from .search import SearchOptions, check_count
 from .tokenization_etegrec import as_list, is_list_like
 
-CHOICES = {"unknown": ("error", "skip"), "on_empty": ("error", "empty")}  # the first is the default
+CHOICES = {"unknown": ("error", "skip"), "on_empty": ("error", "empty", "popular")}  # the first is the default
 OPTIONS = {option.name for option in fields(SearchOptions)}
 PREPROCESSED = ("exclude", "exclude_history", *CHOICES)
 
@@ -54,13 +54,15 @@ class SequentialRecommendationPipeline(Pipeline):
                 share of transition votes, as in `model.recommend`.
             unknown (`str`, *optional*, defaults to `"error"`): `"skip"` passes over ids that are not in the catalogue.
             on_empty (`str`, *optional*, defaults to `"error"`): `"empty"` answers a history without items that the
-                model knows by an empty list, so that the others get theirs.
+                model knows by an empty list, so that the others get theirs; `"popular"` by the items that occur most
+                often in training.
             batch_size, num_workers (`int`, *optional*): as in every pipeline.
 
         Returns:
             for each history, in order, a list of at most `top_k` dictionaries, best first: `item_id`, `title` (where
             it is known), `score` (log-probability, to which `rerank_weight` adds its part) and `codes` (token
-            strings).
+            strings). A popular item of `on_empty` has the logarithm of its share of training as `score`, and
+            `popular` is True.
 
         Raises:
             ValueError: an unknown item, or a history without items; of many histories its number is said, from 0.
@@ -108,26 +110,27 @@ class SequentialRecommendationPipeline(Pipeline):
             raise TypeError(f"unknown arguments {sorted(unknown_names)}; see {type(self).__name__}.__call__.")
         wanted = {**defaults, **kwargs}
         SearchOptions(**{name: wanted[name] for name in wanted.keys() & OPTIONS})  # raises what it refuses
-        if wanted.get("on_empty") == "popular":
-            raise ValueError(
-                "`on_empty` is 'popular', but a model doesn't hold how popular its items are; pass 'empty', and put "
-                "the most frequent items of your log in the place of empty lists."
-            )
         for name, choices in CHOICES.items():
             if wanted.setdefault(name, choices[0]) not in choices:
                 raise ValueError(f"`{name}` is {wanted[name]!r}; choose {' or '.join(map(repr, choices))}.")
+        if wanted["on_empty"] == "popular" and not self.model.catalogue.item_counts.any():
+            raise ValueError(
+                "`on_empty` is 'popular', and this model holds no counts of its items; finetune it, give them to "
+                "`model.catalogue.set_item_counts`, or pass 'empty' and fill the empty lists yourself."
+            )
         for name in ("exclude", "allowed"):
             if kwargs.get(name) is not None:
                 kwargs[name] = self.tokenizer.index_of(_ids(name, kwargs[name]), wanted["unknown"])
         preprocess = {name: kwargs.pop(name) for name in PREPROCESSED if name in kwargs}
-        return preprocess, kwargs, {}
+        return preprocess, kwargs | {"on_empty": wanted["on_empty"]}, {}
 
     def preprocess(self, request, exclude=None, exclude_history=False, unknown="error", on_empty="error"):
         with _of_history(request["number"]):
             history = self.tokenizer.index_of(request["history"], unknown)
             if not history and on_empty == "error":
                 raise ValueError(
-                    "the history holds no item of the catalogue; give one, or pass on_empty='empty' for an empty list."
+                    "the history holds no item of the catalogue; give one, or pass on_empty='empty' for an empty list "
+                    "or on_empty='popular'."
                 )
             excluded = self.tokenizer.index_of(request["exclude"], unknown) + (history if exclude_history else [])
             padding = [[0] * self.tokenizer.code_length]
@@ -137,25 +140,31 @@ class SequentialRecommendationPipeline(Pipeline):
         items = [0, *excluded, *([] if exclude is None else exclude)]  # 0 is no item, and a row must not be empty
         return {name: torch.tensor(rows) for name, rows in {**encoded, "exclude": [items]}.items()}
 
-    def _forward(self, model_inputs, allowed=None, **kwargs):
+    def _forward(self, model_inputs, allowed=None, on_empty="error", **kwargs):
         mask = model_inputs["attention_mask"]
         items = torch.zeros(len(mask), kwargs.get("top_k", SearchOptions.top_k), dtype=torch.long, device=mask.device)
         scores = torch.zeros(items.shape, device=mask.device)
+        is_popular = ~mask.any(1) & (on_empty == "popular")
         is_asked = mask.any(1)
         if allowed is not None:
             allowed = torch.tensor(allowed, dtype=torch.long, device=mask.device)
             is_asked &= torch.isin(allowed, self.model.catalogue.trie.leaf_items).any()
+        if is_popular.any():
+            found = self.model.catalogue.most_popular(items.shape[1], model_inputs["exclude"][is_popular], allowed)
+            items[is_popular], scores[is_popular] = found
         if is_asked.any():
             asked = {name: rows[is_asked] for name, rows in model_inputs.items()}
             if not asked["exclude"].any():
                 asked["exclude"] = None
             items[is_asked], found = self.model.recommend(**asked, allowed=allowed, **kwargs)
             scores[is_asked] = found.float()
-        return {"items": items, "scores": scores}  # [batch, top_k], which the pipeline takes apart by row
+        # [batch, top_k], and of popular items [batch, 1], which the pipeline takes apart by row
+        return {"items": items, "scores": scores, "is_popular": is_popular.unsqueeze(1)}
 
     def postprocess(self, model_outputs):
         items, scores = (model_outputs[name][0].tolist() for name in ("items", "scores"))
-        return [self._shown(index, score) for index, score in zip(items, scores) if index]
+        marks = {"popular": True} if model_outputs["is_popular"].item() else {}
+        return [self._shown(index, score) | marks for index, score in zip(items, scores) if index]
 
     def _shown(self, index: int, score: float) -> dict:
         item_id = self.tokenizer.item_ids[index - 1]

@@ -101,6 +101,8 @@ def test_transitions_are_those_of_the_data_that_was_trained_on(index, tmp_path, 
     items, weights = strongest_transitions(PreparedDataset.load(data), 3)
     assert torch.equal(model.catalogue.transitions.items[1:], items.int())
     assert torch.equal(model.catalogue.transitions.weights[1:], weights)
+    assert model.catalogue.item_counts.tolist() == PreparedDataset.load(data).item_counts.tolist()
+    assert model.catalogue.item_counts.any()
 
     newer = prepare(tmp_path, "newer", list("jihgfedcba")[:6])  # other items come next to each other in it
     call("finetune", "--model", tmp_path / "model", "--data", newer, "--output-dir", tmp_path / "newest", *TINY)

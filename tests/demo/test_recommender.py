@@ -142,9 +142,13 @@ def test_popular_items_are_counted_in_training(with_data, prepared):
     assert item_ids[0] not in with_data.popular(3, exclude=item_ids[:1])[0]
 
 
-def test_popular_items_need_data(demo):
+def test_popular_items_need_counts(demo):
     with pytest.raises(ValueError, match="The history is empty: add an item to it"):
         demo.popular(3, exclude=[])
+    demo.model.catalogue.set_item_counts(torch.arange(40).fmod(13))
+    for _ in range(2):  # what is excluded counts again the next time
+        assert demo.popular(2, exclude=["i13"]) == (["i26", "i39"], [12, 12])
+    assert demo.popular(2, exclude=[]) == (["i13", "i26"], [12, 12])
 
 
 def test_a_random_user_is_one_of_the_test_split(with_data, prepared):

@@ -190,3 +190,27 @@ def test_suffixes_go_on_where_they_ended():
     trie = CodeTrie.from_item_codes(torch.tensor([[5, 6], [5, 7], [2, 3]]), 8)
     codes = free_codes(trie, torch.tensor([[5], [5], [1], [1], [2]]), lambda row: pytest.fail("there is room"))
     assert codes.tolist() == [[5, 0], [5, 1], [1, 0], [1, 1], [2, 4]]
+
+
+def test_counts_of_items_are_saved_and_new_items_have_none(model, tokenizer, tmp_path):
+    counts = torch.arange(40) * 3
+    model.catalogue.set_item_counts(counts)
+    model.add_items(["new"], torch.randn(1, model.config.rqvae_config.input_size), tokenizer)
+    model.save_pretrained(tmp_path)
+    saved = ETEGRecForConditionalGeneration.from_pretrained(tmp_path)
+    assert saved.catalogue.item_counts.tolist() == [0, *counts.tolist(), 0]
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        (torch.ones(39, dtype=torch.long), r"`counts` has shape \(39,\); expected \(40,\), one per item"),
+        (torch.ones(40), r"`counts` holds torch.float32 from 1.0 to 1.0; give whole numbers from 0 to 2147483647"),
+        (torch.arange(40) - 1, "`counts` holds torch.int64 from -1 to 38; give whole numbers"),
+        (torch.arange(40) + 2**31, "from 2147483648 to 2147483687; give whole numbers"),
+    ],
+)
+def test_counts_that_are_none_are_errors(model, counts, message):
+    with pytest.raises(ValueError, match=message):
+        model.catalogue.set_item_counts(counts)
+    assert not model.catalogue.item_counts.any()

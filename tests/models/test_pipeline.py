@@ -1,6 +1,7 @@
 """`pipeline("sequential-recommendation")` in this process; tests/hub has it in a stranger's."""
 
 import itertools
+import math
 import random
 
 import numpy as np
@@ -169,8 +170,8 @@ def test_defaults_can_be_given_beforehand(model, tokenizer):
         (["i1"], {"exclude_history": "no"}, "`exclude_history` is 'no'; give True or False"),
         (["i1"], {"unknown": None}, "`unknown` is None; choose 'error' or 'skip'"),
         (["i1"], {"unknown": ["skip"]}, "choose 'error' or 'skip'"),
-        (["i1"], {"on_empty": "skip"}, "`on_empty` is 'skip'; choose 'error' or 'empty'"),
-        (["i1"], {"on_empty": "popular"}, "a model doesn't hold how popular its items are; pass 'empty'"),
+        (["i1"], {"on_empty": "skip"}, "`on_empty` is 'skip'; choose 'error' or 'empty' or 'popular'"),
+        (["i1"], {"on_empty": "popular"}, "this model holds no counts of its items; finetune it, give them"),
         (["i1"], {"batch_size": "4"}, "`batch_size` is '4'; give a whole number"),
         (["i1"], {"batch_size": 0}, "`batch_size` is 0; give 1 or more"),
         (["i1"], {"num_workers": -1}, "`num_workers` is -1; give 0 or more"),
@@ -218,6 +219,37 @@ def test_nothing_but_empty_histories(recommend):
     assert recommend({"history": ["gone"]}, on_empty="empty", unknown="skip", exclude_history=True) == []
     with pytest.raises(ValueError, match=r"^item 'gone' is not in the catalogue"):
         recommend(["gone"], on_empty="empty")
+
+
+COUNTS = torch.arange(40) % 7  # of items 1 to 40: the largest, 6, of items 7, 14, 21, 28 and 35; ties by index
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("form", SEVERAL)
+@pytest.mark.parametrize("empty", EMPTY)
+def test_an_empty_history_among_many_gets_popular_items(recommend, empty, form, batch_size):
+    none, arguments = EMPTY[empty]
+    recommend.model.catalogue.set_item_counts(COUNTS)
+    asked = [["i2"], none, ["i5"]]
+    lists = list(recommend(SEVERAL[form](asked), on_empty="popular", top_k=6, batch_size=batch_size, **arguments))
+    assert ids(lists[1:2]) == [["i7", "i14", "i21", "i28", "i35", "i6"]]
+    assert [entry["popular"] for entry in lists[1]] == [True] * 6
+    shares = [math.log(count / COUNTS.sum().item()) for count in (6, 6, 6, 6, 6, 5)]
+    assert [entry["score"] for entry in lists[1]] == pytest.approx(shares)
+    assert ids(lists[::2]) == ids(recommend([["i2"], ["i5"]], top_k=6))
+    assert not any("popular" in entry for entry in lists[0] + lists[2])
+
+
+def test_popular_items_are_those_that_may_come(recommend):
+    recommend.model.catalogue.set_item_counts(COUNTS)
+    recommend.model.remove_items(torch.tensor([21]))
+    asked = [{"history": [], "exclude": ["i14"]}, []]
+    lists = recommend(asked, on_empty="popular", exclude=["i35"], top_k=3)
+    assert ids(lists) == [["i7", "i28", "i6"], ["i7", "i14", "i28"]]
+    few = recommend(asked, on_empty="popular", allowed=["i8", "i9", "i14", "i21"])  # item 8 doesn't occur in training
+    assert ids(few) == [["i9"], ["i14", "i9"]]
+    assert recommend([], on_empty="popular", allowed=["i8"]) == []
+    assert len(recommend({"history": []}, on_empty="popular", top_k=100)) == 40 - 6 - 1
 
 
 @pytest.mark.parametrize("form", SEVERAL)
