@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import make_model, random_codes, random_histories
+from tiny_models import RECIPE, make_model, random_codes, random_histories
 
 from etegrec_hf import ETEGRecForConditionalGeneration, ETEGRecTokenizer, RQVAEConfig, RQVAEModel, build_recommender
 from etegrec_hf.data.synthetic import SyntheticProcess
@@ -190,3 +190,23 @@ def test_suffixes_go_on_where_they_ended():
     trie = CodeTrie.from_item_codes(torch.tensor([[5, 6], [5, 7], [2, 3]]), 8)
     codes = free_codes(trie, torch.tensor([[5], [5], [1], [1], [2]]), lambda row: pytest.fail("there is room"))
     assert codes.tolist() == [[5, 0], [5, 1], [1, 0], [1, 1], [2, 4]]
+
+
+def test_a_model_with_a_trie_is_exported():
+    model = make_model(random_codes(40, 3, 8), 8, **RECIPE)
+
+    def of(*items: int) -> dict[str, torch.Tensor]:
+        inputs = model.catalogue.inputs_from_items(torch.tensor([items[:2], items[2:4]]))
+        return inputs | {"labels": model.catalogue.item_tokens[list(items[4:])]}
+
+    first, second = of(1, 2, 3, 0, 4, 5), of(9, 0, 30, 31, 17, 40)
+    with pytest.raises(ValueError, match="trie can't be built while a model is exported; call the model once before"):
+        torch.export.export(model, (), first, strict=False)
+    expected = [model(**batch).logits for batch in (first, second)]
+    exported = torch.export.export(model, (), first, strict=False).module()
+    for batch, logits in zip((first, second), expected):
+        torch.testing.assert_close(exported(**batch).logits, logits)
+        torch.testing.assert_close(model(**batch).logits, logits)
+    model.remove_items(torch.tensor([7]))
+    with pytest.raises(ValueError, match="trie can't be built while a model is exported"):
+        torch.export.export(model, (), first, strict=False)
