@@ -181,7 +181,8 @@ class ItemDecoding(GenerationMixin):
 
         The items and scores are those that `generate` finds with as many beams, unless `rerank_weight` or
         `transition_weight` say otherwise. What is excluded or not allowed is left out of the search, so that `top_k`
-        items come back whenever they exist.
+        items come back whenever they exist. Linear layers, norms and embeddings that were replaced or have hooks are
+        called; what they are parts of, as attention, isn't.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, items * code_length)`): token ids of histories.
@@ -217,6 +218,7 @@ class ItemDecoding(GenerationMixin):
             ValueError: a history of only padding or broken items, or histories that a model of other sizes encoded.
             ValueError: item indices that don't exist or of the wrong shape, or no allowed item.
             ValueError: weights that give NaN.
+            ValueError: a hook on a block, attention or feed-forward layer, or an offloaded repeat bias.
         """
         options = SearchOptions(top_k, num_beams, exclude_history, rerank_weight, transition_weight, max_batch_tokens)
         beam = search(reading_of(self, input_ids, attention_mask, encoded), options, exclude, allowed)

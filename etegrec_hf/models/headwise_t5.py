@@ -18,15 +18,16 @@ PLAIN = (nn.Linear, nn.Embedding, T5LayerNorm)
 RECORDERS = "transformers.utils.output_capturing"
 
 
-def is_plain(module: nn.Module) -> bool:
-    """Whether a module computes what its class says with the weight that it holds, which may then be read past it.
+def plain_weight(module: nn.Module) -> nn.Parameter | None:
+    """The weight of a module that computes what its class says with it, which may then be read past the module.
 
     Adapters and quantised layers are other classes or hold other tensors. Hooks see and change what a module computes;
-    accelerate's, which also fetch offloaded weights, replace its `forward`. All of these are called instead.
+    accelerate's, which also fetch offloaded weights, replace its `forward`. All of these have none, and are called.
     """
     if type(module) not in PLAIN or module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
-        return False
-    return type(module.weight) is nn.Parameter and module.weight.is_floating_point()
+        return None
+    weight = module._parameters.get("weight")
+    return weight if type(weight) is nn.Parameter and weight.is_floating_point() else None
 
 
 def applied(linear: nn.Module, states: torch.Tensor) -> torch.Tensor:
@@ -67,7 +68,8 @@ class HeadwiseAttention:
 
     def _by_head(self, linear: nn.Module) -> torch.Tensor | nn.Module:
         """The matrices `[heads, d_model, d_kv]` of a linear layer, or the layer if these can't be read."""
-        return linear.weight.T.unflatten(1, (self.heads, -1)).transpose(0, 1) if is_plain(linear) else linear
+        weight = plain_weight(linear)
+        return linear if weight is None else weight.T.unflatten(1, (self.heads, -1)).transpose(0, 1)
 
     def project(self, states: torch.Tensor, weight: torch.Tensor | nn.Module) -> torch.Tensor:
         """Queries, keys or values `[heads * batch, positions, d_kv]` of `states` `[batch, positions, d_model]`."""
@@ -152,9 +154,9 @@ def encoder_block(
 
 def norm(layer_norm, hidden: torch.Tensor) -> torch.Tensor:
     """A T5 layer norm, in fewer passes than the module's where no gradient forbids writing in place."""
-    if torch.is_grad_enabled() or not is_plain(layer_norm):
+    weight = None if torch.is_grad_enabled() else plain_weight(layer_norm)
+    if weight is None:
         return layer_norm(hidden)
-    weight = layer_norm.weight
     length = torch.linalg.vector_norm(
         hidden, dim=-1, keepdim=True, dtype=torch.promote_types(hidden.dtype, torch.float32)
     )
@@ -170,7 +172,7 @@ def feed_forward(block, hidden: torch.Tensor) -> torch.Tensor:
     normed = norm(block.layer[-1].layer_norm, hidden)
     if not hasattr(dense, "wi"):
         inner = dense.act(dense.wi_0(normed)) * dense.wi_1(normed)
-    elif type(dense.act) is nn.ReLU and is_plain(dense.wi) and not torch.is_grad_enabled():
+    elif type(dense.act) is nn.ReLU and not torch.is_grad_enabled() and plain_weight(dense.wi) is not None:
         inner = dense.wi(normed).relu_()  # which nobody else has seen
     else:
         inner = dense.act(dense.wi(normed))
@@ -182,6 +184,7 @@ def _add_product(residual: torch.Tensor, rows: torch.Tensor, linear: nn.Module) 
 
     Of a model in float16 transformers keeps T5's `wo` in float32, and the residual too from there on.
     """
-    if is_plain(linear) and residual.dtype == rows.dtype == linear.weight.dtype:
-        return torch.addmm(residual, rows, linear.weight.T)
+    weight = plain_weight(linear)
+    if weight is not None and residual.dtype == rows.dtype == weight.dtype:
+        return torch.addmm(residual, rows, weight.T)
     return residual + applied(linear, rows)

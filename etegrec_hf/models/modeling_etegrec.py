@@ -17,7 +17,7 @@ from .code_distribution import CodeDistribution, terms_before, terms_of
 from .codes_for_new_items import free_codes
 from .configuration_etegrec import ETEGRecConfig
 from .decoding import ItemDecoding
-from .headwise_t5 import is_plain
+from .headwise_t5 import plain_weight
 from .histories import EncodedBatch, check_tensors
 from .history_encoder import HistoryEncoder, additive
 from .item_catalogue import ItemCatalogue
@@ -521,10 +521,11 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
 
     def _products(self, decoder_states: torch.Tensor, tokens: slice) -> torch.Tensor:
         """Decoder states `[..., d_model]` times the embeddings of a part of the vocabulary: `[..., tokens]`."""
-        if is_plain(self.shared):
-            embeddings = self.shared.weight[tokens]
-        else:
+        weight = plain_weight(self.shared)
+        if weight is None:
             embeddings = self.shared(torch.arange(tokens.start, tokens.stop, device=decoder_states.device))
+        else:
+            embeddings = weight[tokens]
         scale = self.config.d_model**-0.5 if self.config.scale_logits else 1
         return (decoder_states * scale if scale != 1 else decoder_states) @ embeddings.T
 
