@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import RECIPE, make_model, random_codes
 from transformers import AutoModel, AutoModelForSeq2SeqLM, pipeline
 
-from etegrec_hf import ETEGRecForConditionalGeneration, RQVAEConfig, RQVAEModel, build_recommender
+from etegrec_hf import ETEGRecConfig, ETEGRecForConditionalGeneration, RQVAEConfig, RQVAEModel, build_recommender
 from etegrec_hf.hub.model_folder import load_recommender
 
 
@@ -137,6 +137,12 @@ def test_a_configuration_keeps_nothing_of_the_run_that_made_it(tmp_path):
         assert model.config.use_cache
         assert model.config.rqvae_config.hidden_sizes == [16]
         assert model.config.rqvae_config.input_size == 12
+
+
+def test_the_cache_of_a_process_can_be_turned_off():
+    config = ETEGRecConfig(use_cache=False)
+    assert not config.use_cache
+    assert config.to_dict()["use_cache"] is True
 
 
 def test_a_folder_that_holds_a_path_is_saved_without(model, tmp_path):
