@@ -27,7 +27,17 @@ def imports(path: Path) -> list[tuple[int, str]]:
 @pytest.mark.parametrize("path", sorted((PACKAGE / "models").glob("*.py")), ids=lambda path: path.name)
 def test_what_ships_imports_torch_transformers_and_siblings_alone(path):
     siblings = {sibling.stem for sibling in path.parent.glob("*.py")}
-    standard = {"collections", "contextlib", "dataclasses", "difflib", "functools", "itertools", "json", "math"}
+    standard = {
+        "collections",
+        "contextlib",
+        "copy",
+        "dataclasses",
+        "difflib",
+        "functools",
+        "itertools",
+        "json",
+        "math",
+    }
     standard |= {"numbers", "os", "re", "typing"}
     for level, module in imports(path):
         if level == 0:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from .code_distribution import CodeDistribution
 from .code_trie import AllCodes, CodeTrie
-from .headwise_t5 import HeadwiseAttention, feed_forward, norm
+from .headwise_t5 import HeadwiseAttention, check_unhooked, feed_forward, norm
 from .histories import EncodedBatch
 
 
@@ -100,6 +100,8 @@ class BeamDecoder:
         cross_bias = self.decoder.cross_bias(encoded).expand(-1, heads, -1, -1)
         self.cross_bias = cross_bias.transpose(0, 1).flatten(0, 1)  # [heads * users, 1, positions]
         self.last_states = encoded.last_states()
+        for block in self.decoder.block:
+            check_unhooked(block)
         self.self_attention = [HeadwiseAttention(block.layer[0].SelfAttention) for block in self.decoder.block]
         self.cross_attention = [HeadwiseAttention(block.layer[1].EncDecAttention) for block in self.decoder.block]
         self.cross_cache = [
@@ -152,7 +154,9 @@ class BeamDecoder:
         self.ancestors.append(torch.arange(beams, device=tokens.device).expand(users, beams))
         self.widths.append(beams)
         steps = len(self.widths)
-        position_bias = self.decoder.block[0].layer[0].SelfAttention.compute_bias(steps, steps)[0, :, -1]
+        position_bias = (
+            self.decoder.block[0].layer[0].SelfAttention.compute_bias(steps, steps, tokens.device)[0, :, -1]
+        )
         biases: list[torch.Tensor] = []
         for step, (ancestor, width) in enumerate(zip(self.ancestors, self.widths)):
             is_own = ancestor.unsqueeze(2) == torch.arange(width, device=tokens.device)  # [users, beams, width]

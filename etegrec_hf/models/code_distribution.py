@@ -211,6 +211,11 @@ def _terms(
     trie, terms = model.catalogue.trie, list[NodeTerm]()
     had = ItemSets(trie, leaves)
     if model.repeat_bias is not None:
+        if model.repeat_bias.is_meta:
+            raise ValueError(
+                "`repeat_bias` is offloaded, and nothing but `forward` fetches it; recommend and generate with a "
+                "model that was loaded without offloading, in bfloat16 if it's too large."
+            )
         terms.append(RepeatBias(trie, had, model.repeat_bias))
     if model.item_logits is not None:
         known = model.item_inputs, model.catalogue.semantic_embedding
@@ -220,8 +225,8 @@ def _terms(
         )
         if dropout:  # the same numbers of all of a user's items
             recent_vectors = recent_vectors * F.dropout(torch.ones_like(recent_vectors[:, :1]), dropout)
-        logits = model.item_logits(last_states, recent, recent_vectors, vectors)
-        terms.append(ItemEvidence(trie, logits, had, model.item_logits.repeats))
+        logits, repeats = model.item_logits(last_states, recent, recent_vectors, vectors)
+        terms.append(ItemEvidence(trie, logits, had, repeats))
     return terms
 
 

@@ -113,6 +113,7 @@ class ETEGRecConfig(PreTrainedConfig):
 
     model_type = "etegrec"
     sub_configs = {"rqvae_config": RQVAEConfig}
+    tie_word_embeddings = True  # both stacks read one embedding; always, so that no field says it
     attribute_map = {
         "hidden_size": "d_model",
         "num_attention_heads": "num_heads",
@@ -223,6 +224,16 @@ class ETEGRecConfig(PreTrainedConfig):
         if "custom_pipelines" in kwargs:
             kwargs["custom_pipelines"] = CustomPipelines(kwargs["custom_pipelines"])
         super().__post_init__(**kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """transformers' own, without what belongs to a run: paths of the item tokenizer, and the cache turned off.
+
+        Trainer turns `use_cache` off while it trains, and generating later would be slow without.
+        """
+        saved = super().to_dict()
+        sizes = ("model_type", *(name for name in RQVAEConfig.__annotations__ if name in saved["rqvae_config"]))
+        saved["rqvae_config"] = {name: saved["rqvae_config"][name] for name in sizes}
+        return saved | {"use_cache": True}
 
     @property
     def vocab_size(self) -> int:

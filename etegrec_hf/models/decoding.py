@@ -10,6 +10,8 @@ from .histories import EncodedBatch, Histories
 from .logits_process import CodeTrieLogitsProcessor
 from .search import Reading, SamplingOptions, SearchOptions, reading_of, sample, search
 
+RECORDED = ("output_attentions", "output_hidden_states")  # of the stacks, for whoever looks into them
+
 
 class ItemDecoding(GenerationMixin):
     """transformers' `GenerationMixin` for items: overrides `generate`, and adds what it can't do well.
@@ -54,22 +56,40 @@ class ItemDecoding(GenerationMixin):
             ValueError: more items asked for than there are.
             ValueError: constraints with `constrained=False`.
             ValueError: weights that give NaN.
-            ValueError: sampling within beams (`do_sample=True` and `num_beams > 1`) that ran out of items with a
-                probability.
+            ValueError: arguments by which transformers changes scores before the levels and the trie, as
+                `prefix_allowed_tokens_fn`, `suppress_tokens` or `repetition_penalty`.
+            ValueError: sequences that aren't items, as when sampling within beams (`do_sample=True` and
+                `num_beams > 1`) ran out of items with a probability.
+            ValueError: an `assistant_model` that has to know the histories, or another decoder start.
         """
         if not constrained and (exclude is not None or allowed is not None or exclude_history):
             raise ValueError("`exclude`, `allowed` and `exclude_history` need `constrained=True`.")
+        assistant = kwargs.get("assistant_model")
+        if isinstance(assistant, ItemDecoding) and assistant._reads_histories:
+            raise ValueError(
+                "`assistant_model` has a repeat bias or item logits, and assisted decoding doesn't tell it the "
+                "histories; leave it out, or use `recommend`."
+            )
+        if self.training and any(block.gradient_checkpointing for block in self.decoder.block):
+            kwargs["use_cache"] = False  # which checkpointed layers don't fill, so that earlier codes would be lost
         input_ids = kwargs.pop("input_ids", None) if inputs is None else inputs
+        settings = self.generation_config if generation_config is None else generation_config
+        start, own = kwargs.get("decoder_start_token_id"), self.config.decoder_start_token_id
+        if start not in (None, own):
+            raise ValueError(f"`decoder_start_token_id` is {start}, and all items start from {own}; leave it out.")
+        recorded = {name: kwargs.get(name, getattr(settings, name)) for name in RECORDED}
+        device = self.catalogue.item_tokens.device  # that of weights isn't known while they're offloaded
         if input_ids is not None:
             reading = Reading(self, Histories.checked(self.config, input_ids, kwargs.get("attention_mask")))
             histories, input_ids = reading.whole, reading.read.input_ids
             kwargs["attention_mask"] = reading.read.attention_mask
-            if "encoder_outputs" not in kwargs:
+            if kwargs.get("encoder_outputs") is None:
                 with torch.no_grad():
+                    vectors = self.item_vectors(input_ids)
                     kwargs["encoder_outputs"] = self.encoder(
-                        input_ids, kwargs["attention_mask"], item_vectors=self.item_vectors(input_ids)
+                        input_ids, kwargs["attention_mask"], item_vectors=vectors, **recorded
                     )
-        elif exclude is not None or exclude_history or self.repeat_bias is not None or self.item_logits is not None:
+        elif exclude is not None or exclude_history or self._reads_histories:
             raise ValueError(
                 "`exclude`, `exclude_history` and models with a repeat bias or item logits need the histories; pass "
                 "`input_ids` too."
@@ -80,10 +100,9 @@ class ItemDecoding(GenerationMixin):
             if "inputs_embeds" in kwargs:
                 embeds, mask = kwargs.pop("inputs_embeds"), kwargs.get("attention_mask")
                 with torch.no_grad():
-                    kwargs["encoder_outputs"] = self.encoder(inputs_embeds=embeds, attention_mask=mask)
-            nothing = torch.zeros((len(kwargs["encoder_outputs"][0]), 0), dtype=torch.long, device=self.device)
+                    kwargs["encoder_outputs"] = self.encoder(inputs_embeds=embeds, attention_mask=mask, **recorded)
+            nothing = torch.zeros((len(kwargs["encoder_outputs"][0]), 0), dtype=torch.long, device=device)
             histories = Histories(nothing, nothing)
-        settings = self.generation_config if generation_config is None else generation_config
         num_beams, returned, do_sample = (
             kwargs.get(name) or getattr(settings, name, None) or 1
             for name in ("num_beams", "num_return_sequences", "do_sample")
@@ -95,7 +114,7 @@ class ItemDecoding(GenerationMixin):
             if do_sample is True:
                 defaults["top_k"] = 0
             kwargs = {**defaults, **kwargs}
-        distribution = CodeDistribution(AllCodes(self.config.layout, self.device))
+        distribution = CodeDistribution(AllCodes(self.config.layout, device))
         if constrained:
             constraints = self.catalogue.constraints(histories, exclude, allowed, exclude_history)
             wanted = returned if num_beams > 1 else 1
@@ -115,12 +134,34 @@ class ItemDecoding(GenerationMixin):
             **kwargs,
         )
         sequences = output if isinstance(output, torch.Tensor) else output.sequences
-        if (distribution.trie.walk(self.config.layout.codes(sequences[:, 1:])) < 0).any():
+        codes = self.config.layout.codes(sequences[:, 1:])
+        if not codes.shape[1] or (distribution.trie.walk(codes) < 0).any():
             raise ValueError(
-                "transformers drew beams of probability 0, which aren't items; lower `num_beams`, raise "
-                "`temperature`, or draw distinct items with `sample_items`."
+                "transformers ended sequences early or drew beams of probability 0, which aren't items; lower "
+                "`num_beams`, raise `temperature`, leave out what masks all items or ends sequences "
+                "(`logits_processor`, `eos_token_id`, `stopping_criteria`), or draw distinct items with "
+                "`sample_items`."
             )
         return output
+
+    @property
+    def _reads_histories(self) -> bool:
+        """Whether scores depend on which items a history holds, besides encoder states."""
+        return self.repeat_bias is not None or self.item_logits is not None
+
+    def _get_logits_processor(self, *args, **kwargs):
+        # those that transformers' arguments ask for come before given ones, and so before ours
+        processors = super()._get_logits_processor(*args, **kwargs)
+        ours = [place for place, one in enumerate(processors) if isinstance(one, CodeTrieLogitsProcessor)]
+        before = [type(one).__name__ for one in processors[: ours[0]]] if ours else []
+        if before:
+            raise ValueError(
+                f"{' and '.join(before)} would change the scores before codes share the probability. Arguments like "
+                "`prefix_allowed_tokens_fn`, `suppress_tokens` or `repetition_penalty` ask for that; choose items by "
+                "`allowed`, `exclude` and `exclude_history` instead, or give your own as `logits_processor`, which "
+                "comes after."
+            )
+        return processors
 
     def recommend(
         self,
@@ -140,7 +181,8 @@ class ItemDecoding(GenerationMixin):
 
         The items and scores are those that `generate` finds with as many beams, unless `rerank_weight` or
         `transition_weight` say otherwise. What is excluded or not allowed is left out of the search, so that `top_k`
-        items come back whenever they exist.
+        items come back whenever they exist. Linear layers, norms and embeddings that were replaced or have hooks are
+        called; what they are parts of, as attention, isn't.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, items * code_length)`): token ids of histories.
@@ -176,6 +218,7 @@ class ItemDecoding(GenerationMixin):
             ValueError: a history of only padding or broken items, or histories that a model of other sizes encoded.
             ValueError: item indices that don't exist or of the wrong shape, or no allowed item.
             ValueError: weights that give NaN.
+            ValueError: a hook on a block, attention or feed-forward layer, or an offloaded repeat bias.
         """
         options = SearchOptions(top_k, num_beams, exclude_history, rerank_weight, transition_weight, max_batch_tokens)
         beam = search(reading_of(self, input_ids, attention_mask, encoded), options, exclude, allowed)

@@ -214,7 +214,7 @@ def _past_bias(encoder, past_mask: torch.Tensor, count: int, dtype: torch.dtype)
     read = past_mask.shape[1]
     farthest = read + count - 1
     attention = encoder.block[0].layer[0].SelfAttention
-    by_distance = attention.compute_bias(1, farthest + 1, past_seen_tokens=farthest)[0, :, 0]  # -farthest to 0
+    by_distance = attention.compute_bias(1, farthest + 1, past_mask.device, farthest)[0, :, 0]  # -farthest to 0
     columns = torch.arange(farthest + 1, device=past_mask.device)
     position = past_mask.sum(1).view(-1, 1, 1) + columns[:count].unsqueeze(1)  # [batch, count, 1]
     distance = (columns[:read] - position).clamp(max=0)  # beyond 0 only on padding

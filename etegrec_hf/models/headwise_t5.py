@@ -10,8 +10,49 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from .history_encoder import additive
+
+PLAIN = (nn.Linear, nn.Embedding, T5LayerNorm)
+RECORDERS = "transformers.utils.output_capturing"
+
+
+def plain_weight(module: nn.Module) -> nn.Parameter | None:
+    """The weight of a module that computes what its class says with it, which may then be read past the module.
+
+    Adapters and quantised layers are other classes or hold other tensors. Hooks see and change what a module computes;
+    accelerate's, which also fetch offloaded weights, replace its `forward`. All of these have none, and are called.
+    """
+    if type(module) not in PLAIN or module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+        return None
+    weight = module._parameters.get("weight")
+    return weight if type(weight) is nn.Parameter and weight.is_floating_point() else None
+
+
+def applied(linear: nn.Module, states: torch.Tensor) -> torch.Tensor:
+    """What a linear layer makes of states, which are cast to its weight's dtype; quantised layers cast them."""
+    weight = linear.weight
+    is_float = isinstance(weight, torch.Tensor) and weight.is_floating_point()
+    return linear(states.to(weight.dtype) if is_float else states)
+
+
+def check_unhooked(block: nn.Module) -> None:
+    """Looks for hooks on those modules of a T5 block that are read past: what they change would be passed over.
+
+    Raises:
+        ValueError: a forward hook, other than those by which transformers records hidden states and attentions.
+    """
+    modules = [block]
+    for layer in block.layer:
+        modules += [layer, next(iter(layer.children()))]  # the attention or the feed-forward layer that it holds
+    for module in modules:
+        for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
+            if getattr(hook, "__module__", None) != RECORDERS:
+                raise ValueError(
+                    f"a {type(module).__name__} has the forward hook {hook!r}, and a search reads its linear layers "
+                    "without calling it; remove the hook, put it on linear layers, or use `generate` and `labels`."
+                )
 
 
 class HeadwiseAttention:
@@ -22,16 +63,20 @@ class HeadwiseAttention:
     """
 
     def __init__(self, attention):
-        heads = attention.n_heads
-        self.query, self.key, self.value = (
-            _matrix(linear).unflatten(1, (heads, -1)).transpose(0, 1)  # [heads, d_model, d_kv]
-            for linear in (attention.q, attention.k, attention.v)
-        )
-        self.output = _matrix(attention.o)  # [heads * d_kv, d_model]
+        self.heads, self.output = attention.n_heads, attention.o
+        self.query, self.key, self.value = (self._by_head(one) for one in (attention.q, attention.k, attention.v))
 
-    def project(self, states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    def _by_head(self, linear: nn.Module) -> torch.Tensor | nn.Module:
+        """The matrices `[heads, d_model, d_kv]` of a linear layer, or the layer if these can't be read."""
+        weight = plain_weight(linear)
+        return linear if weight is None else weight.T.unflatten(1, (self.heads, -1)).transpose(0, 1)
+
+    def project(self, states: torch.Tensor, weight: torch.Tensor | nn.Module) -> torch.Tensor:
         """Queries, keys or values `[heads * batch, positions, d_kv]` of `states` `[batch, positions, d_model]`."""
         batch, positions, width = states.shape
+        if isinstance(weight, nn.Module):
+            projected = weight(states).view(batch, positions, self.heads, -1)
+            return projected.permute(2, 0, 1, 3).reshape(self.heads * batch, positions, -1)
         rows = states.reshape(1, batch * positions, width).expand(len(weight), -1, -1)
         return torch.bmm(rows, weight).view(len(weight) * batch, positions, -1)
 
@@ -55,8 +100,8 @@ class HeadwiseAttention:
         for chunk, value in zip(chunks[1:], values[1:]):
             context.baddbmm_(chunk.to(value.dtype), value)
         rows = residual.flatten(0, 1)
-        by_row = context.view(len(self.query), len(rows), -1).transpose(0, 1).reshape(len(rows), -1)
-        return torch.addmm(rows, by_row, self.output).view(residual.shape)
+        by_row = context.view(self.heads, len(rows), -1).transpose(0, 1).reshape(len(rows), -1)
+        return _add_product(rows, by_row, self.output).view(residual.shape)
 
 
 def encode(
@@ -79,7 +124,9 @@ def encode(
 def encoder_bias(encoder, positions_mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Position bias of positions on each other, the lowest on unseen ones: `[heads * batch, positions, positions]`."""
     count = positions_mask.shape[1]
-    position_bias = encoder.block[0].layer[0].SelfAttention.compute_bias(count, count)  # [1, heads, count, count]
+    position_bias = (
+        encoder.block[0].layer[0].SelfAttention.compute_bias(count, count, positions_mask.device)
+    )  # [1, heads, count, count]
     unseen = additive(encoder.visible(positions_mask), dtype)  # [batch, 1 or count, count]
     return (position_bias[0].unsqueeze(1) + unseen).flatten(0, 1)
 
@@ -95,6 +142,7 @@ def encoder_block(
 
     Keys, values and biases are in chunks, as in [`HeadwiseAttention.attend`].
     """
+    check_unhooked(block)
     attention = HeadwiseAttention(block.layer[0].SelfAttention)
     normed = norm(block.layer[0].layer_norm, hidden)
     query, key, value = (
@@ -106,25 +154,37 @@ def encoder_block(
 
 def norm(layer_norm, hidden: torch.Tensor) -> torch.Tensor:
     """A T5 layer norm, in fewer passes than the module's where no gradient forbids writing in place."""
-    if torch.is_grad_enabled():
+    weight = None if torch.is_grad_enabled() else plain_weight(layer_norm)
+    if weight is None:
         return layer_norm(hidden)
     length = torch.linalg.vector_norm(
         hidden, dim=-1, keepdim=True, dtype=torch.promote_types(hidden.dtype, torch.float32)
     )
     scale = (length.square_().div_(hidden.shape[-1]).add_(layer_norm.variance_epsilon)).rsqrt_()
-    return (hidden * scale.to(hidden.dtype)).mul_(layer_norm.weight)
+    if hidden.dtype != weight.dtype and weight.dtype in (torch.float16, torch.bfloat16):  # a wider residual, as T5's
+        return (hidden * scale).to(weight.dtype).mul_(weight)
+    return (hidden * scale.to(hidden.dtype)).mul_(weight)
 
 
 def feed_forward(block, hidden: torch.Tensor) -> torch.Tensor:
     """The feed-forward layer of a T5 block, gated or not."""
     dense = block.layer[-1].DenseReluDense
     normed = norm(block.layer[-1].layer_norm, hidden)
-    inner = dense.act(dense.wi(normed)) if hasattr(dense, "wi") else dense.act(dense.wi_0(normed)) * dense.wi_1(normed)
-    return torch.addmm(hidden.flatten(0, 1), inner.flatten(0, 1), _matrix(dense.wo)).view(hidden.shape)
+    if not hasattr(dense, "wi"):
+        inner = dense.act(dense.wi_0(normed)) * dense.wi_1(normed)
+    elif type(dense.act) is nn.ReLU and not torch.is_grad_enabled() and plain_weight(dense.wi) is not None:
+        inner = dense.wi(normed).relu_()  # which nobody else has seen
+    else:
+        inner = dense.act(dense.wi(normed))
+    return _add_product(hidden.flatten(0, 1), inner.flatten(0, 1), dense.wo).view(hidden.shape)
 
 
-def _matrix(linear: nn.Module) -> torch.Tensor:
-    """The matrix `[in, out]` of a linear layer without bias; of an adapter around one, what it multiplies with."""
-    if type(linear) is nn.Linear:
-        return linear.weight.T
-    return linear(torch.eye(linear.in_features, dtype=linear.weight.dtype, device=linear.weight.device))
+def _add_product(residual: torch.Tensor, rows: torch.Tensor, linear: nn.Module) -> torch.Tensor:
+    """`residual` `[n, out]` and what a linear layer without bias makes of `rows` `[n, in]`, in the wider dtype.
+
+    Of a model in float16 transformers keeps T5's `wo` in float32, and the residual too from there on.
+    """
+    weight = plain_weight(linear)
+    if weight is not None and residual.dtype == rows.dtype == weight.dtype:
+        return torch.addmm(residual, rows, weight.T)
+    return residual + applied(linear, rows)

@@ -31,12 +31,14 @@ class Histories:
             attention_mask (`torch.LongTensor` of the same shape, *optional*): 0 on padding; by default on pad tokens.
 
         Raises:
+            ValueError: something else than tensors of whole numbers.
             ValueError: a shape that isn't that of whole items.
             ValueError: a mask of another shape than the token ids.
             ValueError: a token id outside the vocabulary.
             ValueError: a row that holds part of an item.
         """
         code_length = config.code_length
+        check_tensors(input_ids, attention_mask)
         if input_ids.ndim != 2 or input_ids.shape[1] % code_length:
             raise ValueError(
                 f"`input_ids` has shape {tuple(input_ids.shape)}; it must be (batch, items * {code_length}): whole "
@@ -102,6 +104,24 @@ class Histories:
     def part(self, rows: torch.LongTensor, columns: slice) -> "Histories":
         """Returns these rows, and of them these columns."""
         return Histories(self.input_ids[rows, columns], self.attention_mask[rows, columns])
+
+
+def check_tensors(input_ids, attention_mask=None) -> None:
+    """Looks whether histories are tensors of token ids; a mask may be left out, and of any numbers.
+
+    Raises:
+        ValueError: something else.
+    """
+    for name, given in {"input_ids": input_ids, "attention_mask": attention_mask}.items():
+        if given is None and name == "attention_mask":
+            continue
+        is_tensor = isinstance(given, torch.Tensor)
+        if not is_tensor or (name == "input_ids" and (given.is_floating_point() or given.dtype == torch.bool)):
+            found = given.dtype if is_tensor else type(given).__name__
+            raise ValueError(
+                f"`{name}` is {found}; give a tensor of whole numbers, as "
+                '`**tokenizer(histories, padding=True, return_tensors="pt")` does.'
+            )
 
 
 def newest_items(items: torch.LongTensor, count: int) -> torch.LongTensor:

@@ -48,15 +48,14 @@ class HistoryEncoder(T5Stack):
 
         `inputs_embeds` are positions already, and their masks `[batch, positions]`.
         """
-        if input_ids is not None and (item_vectors is not None or self.tokens_per_position > 1):
+        if input_ids is not None and (item_vectors is not None or self.tokens_per_position > 1 or self.is_causal):
             attention_mask = None if attention_mask is None else self.positions_mask(attention_mask)
             input_ids, inputs_embeds = None, self.embed(input_ids, item_vectors)
         if self.is_causal:
-            inputs = input_ids if inputs_embeds is None else inputs_embeds
             if attention_mask is None:
-                attention_mask = torch.ones(inputs.shape[:2], dtype=torch.long, device=inputs.device)
+                attention_mask = torch.ones(inputs_embeds.shape[:2], dtype=torch.long, device=inputs_embeds.device)
             visible = self.visible(attention_mask).unsqueeze(1)  # [batch, 1, positions, positions]
-            attention_mask = additive(visible, self.embed_tokens.weight.dtype)
+            attention_mask = additive(visible, inputs_embeds.dtype)
         return super().forward(
             input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs
         )

@@ -1,5 +1,6 @@
 """The items of a recommender: their codes, their trie, their semantic embeddings and what came next to them."""
 
+from copy import copy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -57,7 +58,8 @@ class ItemCatalogue(nn.Module):
     """What a model knows of its items: tables that are saved with its weights, and the trie of their codes.
 
     The trie is built when it is first asked for, and again after its tables were set, loaded or moved. Set tables by
-    their methods, or whole. Whoever changes `item_tokens` or `is_removed` in place calls `tables_changed`.
+    their methods, or whole. Whoever changes `item_tokens` or `is_removed` in place calls `tables_changed`. Whoever
+    exports a model (`torch.export`) calls it once before.
 
     Args:
         config ([`ETEGRecConfig`]): sizes.
@@ -95,6 +97,10 @@ class ItemCatalogue(nn.Module):
         super()._load_from_state_dict(*args)
         self.tables_changed()
 
+    def _apply(self, *args, **kwargs):  # as `to` does
+        self.tables_changed()
+        return super()._apply(*args, **kwargs)
+
     def tables_changed(self) -> None:
         """Has the trie built again, after a change of tables in place."""
         self._tries = None
@@ -114,7 +120,8 @@ class ItemCatalogue(nn.Module):
         """The trie of the items that can be recommended.
 
         Raises:
-            ValueError: the model has no codes yet.
+            ValueError: the model has no codes yet, or offloaded ones.
+            ValueError: a trie that isn't built yet while a model is exported.
             ValueError: a checkpoint holds codes that are out of range or not unique.
         """
         return self._built().of_recommended
@@ -126,7 +133,18 @@ class ItemCatalogue(nn.Module):
 
     def _built(self) -> _Tries:
         tries = self._tries
+        if torch.compiler.is_exporting():  # in which tables have no values, and are other objects
+            if tries is None:
+                raise ValueError("a trie can't be built while a model is exported; call the model once before.")
+            copies = (
+                copy(trie) for trie in (tries.of_recommended, tries.of_all)
+            )  # what they cache has no values either
+            return _Tries(tries.item_tokens, tries.is_removed, *copies)
         if tries is None or tries.item_tokens is not self.item_tokens or tries.is_removed is not self.is_removed:
+            if self.item_tokens.is_meta:
+                raise ValueError(
+                    "`item_tokens` is offloaded; offload parameters alone, without `offload_buffers=True`."
+                )
             if not self.item_tokens.any():
                 raise ValueError("`item_tokens` is empty; give the model its catalogue with `set_item_codes`.")
             of_all = CodeTrie.from_item_codes(self.item_codes, self.layout.codebook_size)
@@ -237,6 +255,7 @@ class ItemCatalogue(nn.Module):
         CodeTrie.from_item_codes(codes, self.layout.codebook_size)  # raises what is wrong with them
         with torch.inference_mode(False):
             self.item_tokens = torch.cat([self.item_tokens[:1], self.layout.token_ids(codes)])
+        self.tables_changed()
 
     def set_semantic_embedding(self, embeddings: torch.FloatTensor) -> None:
         """Stores the items' frozen embeddings `[n_items, input_size]`, row i for item index i + 1.
@@ -313,6 +332,7 @@ class ItemCatalogue(nn.Module):
             if self.semantic_embedding is not None:
                 rows = embeddings.to(self.semantic_embedding)
                 self.semantic_embedding = torch.cat([self.semantic_embedding, rows])
+        self.tables_changed()
         return torch.arange(first, first + count, device=device)
 
     def remove(self, items: torch.LongTensor) -> None:
@@ -328,6 +348,7 @@ class ItemCatalogue(nn.Module):
         if removed[1:].all():
             raise ValueError(f"`items` are all {self.n_items} of the catalogue; leave at least one.")
         self.is_removed = removed
+        self.tables_changed()
 
     # Checks
 

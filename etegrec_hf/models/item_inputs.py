@@ -1,11 +1,12 @@
 """What the encoder reads of an item beside its codes."""
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from transformers import initialization as init
 
 from .configuration_etegrec import ETEGRecConfig
+from .headwise_t5 import applied
+from .modeling_rqvae import directions_of
 
 
 class ItemInputs(nn.Module):
@@ -30,9 +31,9 @@ class ItemInputs(nn.Module):
 
         Embeddings count by direction alone; 0, padding, has none.
         """
-        numbers = directions_of(embeddings, self.projection.weight.dtype) * embeddings.shape[-1] ** 0.5
-        vectors = self.own_vectors(items) + self.projection(numbers)
-        return vectors * (items > 0).unsqueeze(-1)
+        own = self.own_vectors(items)
+        projected = applied(self.projection, directions_of(embeddings) * embeddings.shape[-1] ** 0.5)
+        return (own + projected.to(own.dtype)) * (items > 0).unsqueeze(-1)
 
     def own_vectors(self, items: torch.LongTensor) -> torch.FloatTensor:
         """Vectors `[*, d_model]` of their own of item indices `[*]`."""
@@ -51,9 +52,3 @@ class ItemInputs(nn.Module):
         """Draws vectors that are as large as those of codes, over the gain, in effect."""
         init.normal_(self.own.weight, std=factor / self.gain**2)
         init.normal_(self.projection.weight, std=factor * self.projection.in_features**-0.5)
-
-
-def directions_of(embeddings: torch.FloatTensor, dtype: torch.dtype) -> torch.FloatTensor:
-    """Semantic embeddings `[*, input_size]` as far as they count: by direction alone, of length 1; 0 has none."""
-    smallest = max(1e-12, torch.finfo(embeddings.dtype).tiny)  # float16 would round 1e-12 to 0, and padding to NaN
-    return F.normalize(embeddings, dim=-1, eps=smallest).to(dtype)

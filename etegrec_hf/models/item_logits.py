@@ -10,7 +10,9 @@ from transformers import initialization as init
 
 from .code_trie import CodeTrie, ItemSets
 from .configuration_etegrec import ETEGRecConfig
-from .item_inputs import ItemInputs, directions_of
+from .headwise_t5 import applied
+from .item_inputs import ItemInputs
+from .modeling_rqvae import directions_of
 from .node_term import NodeTerm
 from .softmax_mixture import log_softmax_mixture
 
@@ -105,7 +107,7 @@ class ItemLogits(nn.Module):
         items = items.long()
         with torch.autocast(embeddings.device.type, enabled=False):
             # directions of length 1, so that an update moves what they say about as far as own vectors
-            projected = self.projection(directions_of(embeddings[items], self.projection.weight.dtype))
+            projected = applied(self.projection, directions_of(embeddings[items]))
             return ((inputs.own_vectors(items) + projected) * (items > 0).unsqueeze(-1)).float()
 
     def forward(
@@ -114,8 +116,8 @@ class ItemLogits(nn.Module):
         recent: torch.LongTensor,
         recent_vectors: torch.FloatTensor,
         vectors: torch.FloatTensor,
-    ) -> torch.FloatTensor:
-        """Returns logits `[items, users]` in float32.
+    ) -> tuple[torch.FloatTensor, torch.FloatTensor]:
+        """Returns logits `[items, users]` in float32, and `repeats`, which only a forward may read if it's offloaded.
 
         Args:
             states (`torch.FloatTensor` of shape `(users, d_model)`): of the encoder, at each user's last item.
@@ -124,18 +126,19 @@ class ItemLogits(nn.Module):
             recent_vectors (`torch.FloatTensor` of shape `(users, newest, d_model)`): their vectors; 0 likewise.
             vectors (`torch.FloatTensor` of shape `(items, d_model)`): see `vectors`.
         """
-        asking, recent_vectors = states, recent_vectors.to(self.query.weight.dtype)
+        asking, recent_vectors = states, recent_vectors.to(self.repeats.dtype)
         if self.recency is not None:
             asking = (recent_vectors[:, : len(self.recency)] * self.recency.unsqueeze(1)).sum(1)
-        queries = [self.query(asking)]
+        queries = [applied(self.query, asking)]
         if self.mixed is not None:
-            queries += [ask(recent_vectors[:, place]) for place, ask in enumerate(self.mixed)]
+            queries += [applied(ask, recent_vectors[:, place]) for place, ask in enumerate(self.mixed)]
         with torch.autocast(states.device.type, enabled=False):  # bfloat16 would round away what tells items apart
             if self.mixed is None:
-                return vectors @ queries[0].float().T
+                return vectors @ queries[0].float().T, self.repeats
             lacks = F.pad(recent[:, : len(self.mixed)] == 0, (1, 0))  # [users, 1 + mixed]
-            shares = self.shares(states.to(self.shares.weight.dtype)).float().masked_fill(lacks, -torch.inf).softmax(1)
-            return log_softmax_mixture(torch.stack([asked.float() for asked in queries]), vectors, shares)
+            shares = applied(self.shares, states).float().masked_fill(lacks, -torch.inf).softmax(1)
+            asked = torch.stack([query.float() for query in queries])
+            return log_softmax_mixture(asked, vectors, shares), self.repeats
 
     @torch.no_grad()
     def init_weights(self, factor: float) -> None:

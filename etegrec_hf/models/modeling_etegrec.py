@@ -17,7 +17,8 @@ from .code_distribution import CodeDistribution, terms_before, terms_of
 from .codes_for_new_items import free_codes
 from .configuration_etegrec import ETEGRecConfig
 from .decoding import ItemDecoding
-from .histories import EncodedBatch
+from .headwise_t5 import plain_weight
+from .histories import EncodedBatch, check_tensors
 from .history_encoder import HistoryEncoder, additive
 from .item_catalogue import ItemCatalogue
 from .item_inputs import ItemInputs
@@ -36,6 +37,14 @@ if TYPE_CHECKING:  # never run: saving a model copies the files that it imports,
 EARLIER_NAMES = {
     name: f"catalogue.{name}"
     for name in ("item_tokens", "is_removed", "semantic_embedding", "transitions.items", "transitions.weights")
+}
+
+# What transformers records of a stack's layers, and its names in the output
+ENCODER_RECORDS = {"hidden_states": "encoder_hidden_states", "attentions": "encoder_attentions"}
+DECODER_RECORDS = {
+    "hidden_states": "decoder_hidden_states",
+    "attentions": "decoder_attentions",
+    "cross_attentions": "cross_attentions",
 }
 
 
@@ -61,6 +70,10 @@ class ETEGRecOutput(ModelOutput):
         past_key_values (`EncoderDecoderCache`): the decoder's cache, when it was asked for.
         encoder_last_hidden_state (`torch.FloatTensor` of shape `(batch, positions, d_model)`): encoder states, of a
             token or of an item each.
+        encoder_hidden_states, decoder_hidden_states (`tuple[torch.FloatTensor]`): what each stack reads and what each
+            of its layers makes of it, as of T5; given `output_hidden_states`. Targets of a sequence are one row.
+        encoder_attentions, decoder_attentions, cross_attentions (`tuple[torch.FloatTensor]`): attention weights of
+            each layer, as of T5; given `output_attentions`.
     """
 
     loss: torch.FloatTensor | None = None
@@ -71,6 +84,11 @@ class ETEGRecOutput(ModelOutput):
     preference_latents: torch.FloatTensor | None = None
     past_key_values: object | None = None
     encoder_last_hidden_state: torch.FloatTensor | None = None
+    encoder_hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    encoder_attentions: tuple[torch.FloatTensor, ...] | None = None
+    decoder_hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    decoder_attentions: tuple[torch.FloatTensor, ...] | None = None
+    cross_attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedModel, GenerationMixin):
@@ -93,6 +111,7 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
     _supports_sdpa = True
     _no_split_modules = ["T5Block"]
     _keys_to_ignore_on_load_missing = [r"catalogue\.item_counts"]  # which folders of earlier versions lack
+    _keep_in_fp32_modules = ["shares"]  # few numbers, which make a mixture; bitsandbytes can't quantise so few
     _tied_weights_keys = {
         "encoder.embed_tokens.weight": "shared.weight",
         "decoder.embed_tokens.weight": "shared.weight",
@@ -115,9 +134,6 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
         self.repeat_bias = nn.Parameter(torch.zeros(config.code_length)) if config.has_repeat_bias else None
         self.item_logits = ItemLogits(config) if config.item_logits == "exact" else None
         self.catalogue = ItemCatalogue(config)
-        for module in self.modules():
-            if isinstance(module, nn.ReLU):
-                module.inplace = True  # its input is a linear layer's output, which nobody else needs
         # Set anew for every model: loading through one auto class drops the other, and a Hub id stays in the names
         auto_classes = ("AutoModel", "AutoModelForSeq2SeqLM")
         config.auto_map = dict.fromkeys(auto_classes, "modeling_etegrec.ETEGRecForConditionalGeneration")
@@ -167,9 +183,38 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
         return self.shared
 
     def set_input_embeddings(self, value):
+        """Replaces the embeddings of both stacks, which are the output's too.
+
+        Raises:
+            ValueError: embeddings of another size, before anything changes.
+        """
+        expected = (self.config.vocab_size, self.config.d_model)
+        found = getattr(value, "num_embeddings", None), getattr(value, "embedding_dim", None)
+        if None not in found and found != expected:
+            raise ValueError(
+                f"`value` holds embeddings of size {found}; `code_length`, `codebook_size` and `d_model` say "
+                f"{expected}: give embeddings of that size."
+            )
         self.shared = value
         self.encoder.set_input_embeddings(value)
         self.decoder.set_input_embeddings(value)
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Module:
+        """Returns the embeddings, whose number doesn't change.
+
+        Raises:
+            ValueError: another number of tokens.
+        """
+        size = self.config.vocab_size
+        if new_num_tokens not in (None, size) or size % (pad_to_multiple_of or 1):
+            asked = f"`new_num_tokens` is {new_num_tokens} and `pad_to_multiple_of` {pad_to_multiple_of}"
+            raise ValueError(
+                f"{asked}; the vocabulary has {size} token ids, which follow from `code_length` and `codebook_size`. "
+                "Build a model with others, or add items with `add_items`."
+            )
+        return self.shared
 
     def get_encoder(self):
         return self.encoder
@@ -186,9 +231,12 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
         history_lengths: torch.LongTensor | None = None,
         sequence_labels: torch.LongTensor | None = None,
         decoder_input_ids: torch.LongTensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
         encoder_outputs: BaseModelOutput | tuple | None = None,
         past_key_values=None,
         use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         **kwargs,
     ) -> ETEGRecOutput | tuple:
@@ -210,9 +258,13 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
                 these targets, left out where only the latents are wanted.
             decoder_input_ids (`torch.LongTensor` of shape `(batch, decoded)`, *optional*): the decoder start and the
                 codes so far. By default just the start: enough for both adapters.
+            decoder_attention_mask (`torch.Tensor`, *optional*): which of `decoder_input_ids` are seen, as of T5.
             encoder_outputs (*optional*): encoder states to use instead of encoding `input_ids`.
             past_key_values (`EncoderDecoderCache`, *optional*): the decoder's cache, for `decoder_input_ids`.
             use_cache (`bool`, *optional*): whether to return the cache, where the next code is scored; by default as
+                the configuration says.
+            output_attentions, output_hidden_states (`bool`, *optional*): whether to return attention weights, which
+                only `attn_implementation="eager"` has, and what each layer makes; not of `candidates`. By default as
                 the configuration says.
             return_dict (`bool`, *optional*): whether to return an [`ETEGRecOutput`] instead of a tuple.
 
@@ -223,19 +275,38 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
             ValueError: `sequence_labels` without `history_lengths`, or these with a bidirectional encoder.
             ValueError: encoder outputs alone for a model with a repeat bias or item logits, which asks what users had.
             ValueError: encoder outputs of another length than the mask.
+            TypeError: another argument that isn't None, or a `decoder_attention_mask` of nothing.
         """
+        if decoder_input_ids is None:
+            kwargs["decoder_attention_mask"] = decoder_attention_mask
+        unknown = sorted(name for name, value in kwargs.items() if value is not None)
+        if unknown:
+            raise TypeError(f"forward() got unexpected arguments {', '.join(unknown)}; see its documentation.")
+        flags = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        recorded: dict[str, bool] = {
+            name: getattr(self.config, name) if flag is None else flag for name, flag in flags.items()
+        }
         sequences = sequence_labels if history_lengths is None else history_lengths
         asked = {"labels": labels, "candidates": candidates, "history_lengths": sequences}
         _check_one(asked | {"decoder_input_ids": decoder_input_ids})
-        encoded = self._encoded(input_ids, attention_mask, encoder_outputs)
+        encoded, encoder_records = self._encoded(input_ids, attention_mask, encoder_outputs, recorded)
         if history_lengths is not None or sequence_labels is not None:
-            output = self._score_sequences(encoded, history_lengths, sequence_labels)
+            output = self._score_sequences(encoded, history_lengths, sequence_labels, recorded)
         elif candidates is not None:
+            if any(recorded.values()):
+                raise ValueError(
+                    "`candidates` are decoded without attentions and hidden states to return; give one target per "
+                    "history as `labels`, or leave out `output_attentions` and `output_hidden_states`."
+                )
             output = self._score_candidates(encoded, candidates)
         elif labels is not None:
-            output = self._score_targets(encoded, labels)
+            output = self._score_targets(encoded, labels, recorded)
         else:
-            output = self._score_next_codes(encoded, decoder_input_ids, past_key_values, use_cache)
+            use_cache = self.config.use_cache and not self.training if use_cache is None else use_cache
+            options = {"past_key_values": past_key_values, "use_cache": use_cache, **recorded}
+            options |= {"attention_mask": decoder_attention_mask}
+            output = self._score_next_codes(encoded, decoder_input_ids, options)
+        output = ETEGRecOutput(**output, **encoder_records)
         return output if return_dict is not False else output.to_tuple()
 
     # Reading histories
@@ -255,37 +326,45 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
         items = self.catalogue.items_of(input_ids)
         return self.item_inputs(items, self.catalogue.semantic_embedding[items])
 
-    def _encoded(self, input_ids, attention_mask, encoder_outputs) -> EncodedBatch:
-        """Histories and what the encoder makes of them, unless that is given."""
+    def _encoded(
+        self, input_ids, attention_mask, encoder_outputs, recorded: dict[str, bool]
+    ) -> tuple[EncodedBatch, dict[str, tuple]]:
+        """Histories and what the encoder makes of them, unless that is given; and what was recorded of its layers."""
         if input_ids is None and encoder_outputs is None:
             raise ValueError("there is nothing to read; pass histories as `input_ids`, or `encoder_outputs`.")
+        if input_ids is not None:
+            check_tensors(input_ids, attention_mask)
         if attention_mask is None and input_ids is not None:
             attention_mask = (input_ids != self.config.pad_token_id).long()
         elif encoder_outputs is None:  # what is masked wasn't had either
             input_ids = input_ids.masked_fill(attention_mask == 0, self.config.pad_token_id)
         if encoder_outputs is None:
-            encoder_outputs = self.encoder(
-                input_ids=input_ids, attention_mask=attention_mask, item_vectors=self.item_vectors(input_ids)
-            )
-        return EncodedBatch.checked(self.config, input_ids, attention_mask, encoder_outputs[0])
+            vectors = self.item_vectors(input_ids)
+            encoder_outputs = self.encoder(input_ids, attention_mask, item_vectors=vectors, **recorded)
+        encoded = EncodedBatch.checked(self.config, input_ids, attention_mask, encoder_outputs[0])
+        return encoded, _records(encoder_outputs, ENCODER_RECORDS)
 
     # Scoring codes
 
-    def _score_targets(self, encoded: EncodedBatch, labels: torch.LongTensor) -> ETEGRecOutput:
+    def _score_targets(
+        self, encoded: EncodedBatch, labels: torch.LongTensor, recorded: dict[str, bool]
+    ) -> ETEGRecOutput:
         """Scores a target per history: `labels` `[B, L]`."""
         self._check_labels("labels", labels, (len(encoded.states), self.config.code_length))
         start = torch.full_like(labels[:, :1], self.config.decoder_start_token_id)
-        states = self.decoder(
+        decoded = self.decoder(
             input_ids=torch.cat([start, labels[:, :-1]], dim=1),
             last_states=encoded.last_states(),
             encoder_hidden_states=encoded.states,
             encoder_attention_mask=self.decoder.cross_bias(encoded),
             use_cache=False,
-        ).last_hidden_state  # [B, L, d]
+            **recorded,
+        )
+        states = decoded.last_hidden_state  # [B, L, d]
         logits, rows = self._logits_by_level(states).unsqueeze(1), labels.unsqueeze(1)
         terms = terms_of(self, encoded, self._dropout)
         item_loss, logits = self._item_loss(rows, terms), self._along(logits, rows, terms).squeeze(1)  # [B, L, K]
-        others = self._other_outputs(encoded, encoded.mean_states(), states[:, 0])
+        others = self._other_outputs(encoded, encoded.mean_states(), states[:, 0]) | _records(decoded, DECODER_RECORDS)
         return ETEGRecOutput(loss=self._code_loss(logits, labels), item_loss=item_loss, logits=logits, **others)
 
     def _score_candidates(self, encoded: EncodedBatch, candidates: torch.LongTensor) -> ETEGRecOutput:
@@ -302,6 +381,7 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
         encoded: EncodedBatch,
         history_lengths: torch.LongTensor | None,
         sequence_labels: torch.LongTensor | None,
+        recorded: dict[str, bool],
     ) -> ETEGRecOutput:
         """Scores many targets per sequence, each after `history_lengths` `[B, T]` of its items."""
         if history_lengths is None:
@@ -315,9 +395,12 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
             self._check_labels("sequence_labels", sequence_labels, (*history_lengths.shape, self.config.code_length))
         start = history_lengths.new_full((*history_lengths.shape, 1), self.config.decoder_start_token_id)
         codes = start[..., :0] if sequence_labels is None else sequence_labels[..., :-1]
-        states = self._decode_blocks(encoded, torch.cat([start, codes], dim=2), history_lengths)  # [B, T, 1 or L, d]
+        decoded = self._decode_blocks(encoded, torch.cat([start, codes], dim=2), history_lengths, recorded)
+        states = decoded.last_hidden_state.unflatten(
+            1, (history_lengths.shape[1], 1 + codes.shape[2])
+        )  # [B, T, 1 or L, d]
         sequence_latents = encoded.mean_states_before(history_lengths * self.config.code_length)
-        others = self._other_outputs(encoded, sequence_latents, states[:, :, 0])
+        others = self._other_outputs(encoded, sequence_latents, states[:, :, 0]) | _records(decoded, DECODER_RECORDS)
         if sequence_labels is None:
             return ETEGRecOutput(**others)
         logits = self._logits_by_level(states)  # [B, T, L, K]
@@ -331,27 +414,25 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
         return ETEGRecOutput(loss=loss, item_loss=item_loss, logits=logits, **others)
 
     def _score_next_codes(
-        self, encoded: EncodedBatch, decoder_input_ids, past_key_values, use_cache: bool | None
+        self, encoded: EncodedBatch, decoder_input_ids: torch.LongTensor | None, options: dict
     ) -> ETEGRecOutput:
-        """Scores the code after each of `decoder_input_ids` `[B, decoded]`, as `generate` asks."""
+        """Scores the code after each of `decoder_input_ids` `[B, decoded]`, as `generate` asks; `options` are T5's."""
         if decoder_input_ids is None:
             start, device = self.config.decoder_start_token_id, encoded.states.device
             decoder_input_ids = torch.full((len(encoded.states), 1), start, device=device)
-        if use_cache is None:
-            use_cache = self.config.use_cache and not self.training
         decoded = self.decoder(
             input_ids=decoder_input_ids,
             last_states=encoded.last_states(),
             encoder_hidden_states=encoded.states,
             encoder_attention_mask=self.decoder.cross_bias(encoded),
-            past_key_values=past_key_values,
-            use_cache=use_cache,
+            **options,
         )
         states = decoded.last_hidden_state
         return ETEGRecOutput(
-            logits=self._scaled(states) @ self.shared.weight.T,  # [B, decoded, vocab_size]
+            logits=self._products(states, slice(0, self.config.vocab_size)),  # [B, decoded, vocab_size]
             past_key_values=decoded.past_key_values,
             **self._other_outputs(encoded, encoded.mean_states(), states[:, 0]),
+            **_records(decoded, DECODER_RECORDS),
         )
 
     @property
@@ -370,25 +451,29 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
             )
 
     def _decode_blocks(
-        self, encoded: EncodedBatch, decoder_input_ids: torch.LongTensor, history_lengths: torch.LongTensor
-    ) -> torch.Tensor:
-        """Decoder states `[B, targets, block, d]` of all targets of each sequence.
+        self,
+        encoded: EncodedBatch,
+        decoder_input_ids: torch.LongTensor,
+        history_lengths: torch.LongTensor,
+        recorded: dict[str, bool],
+    ) -> ModelOutput:
+        """The decoder's output, whose states are `[B, targets * block, d]` of all targets of each sequence.
 
         All targets of a sequence are one row of the decoder, in blocks that don't see each other.
         """
-        targets, block = decoder_input_ids.shape[1:]
+        block = decoder_input_ids.shape[2]
         own = torch.ones(block, block, dtype=torch.bool, device=history_lengths.device).tril()
         last_states = encoded.last_states_before(history_lengths * self.config.code_length)
         cross_bias = self.decoder.cross_bias_before(encoded, history_lengths)  # [B, heads, targets, positions]
-        states = self.decoder(
+        return self.decoder(
             input_ids=decoder_input_ids.flatten(1),
             last_states=last_states.repeat_interleave(block, dim=1),
             attention_mask=additive(own, encoded.states.dtype)[None, None],
             encoder_hidden_states=encoded.states,
             encoder_attention_mask=cross_bias.repeat_interleave(block, dim=2),
             use_cache=False,
-        ).last_hidden_state
-        return states.unflatten(1, (targets, block))
+            **recorded,
+        )
 
     def _other_outputs(
         self, encoded: EncodedBatch, sequence_latents: torch.Tensor, start_states: torch.Tensor
@@ -404,7 +489,7 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
 
     def level_logits(self, decoder_states: torch.Tensor, level: int) -> torch.Tensor:
         """Returns logits `[..., codebook_size]` of one level's codes, of decoder states `[..., d_model]`."""
-        return self._scaled(decoder_states) @ self.shared.weight[self.config.layout.of_level(level)].T
+        return self._products(decoder_states, self.config.layout.of_level(level))
 
     def _along(self, logits: torch.Tensor, labels: torch.LongTensor, terms: list[NodeTerm]) -> torch.Tensor:
         """Logits `[rows, n, L, K]` along the paths of `labels` `[rows, n, L]`, with the terms of the rows.
@@ -435,8 +520,15 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
         levels = range(self.config.code_length)
         return torch.stack([self.level_logits(decoder_states[..., level, :], level) for level in levels], dim=-2)
 
-    def _scaled(self, decoder_states: torch.Tensor) -> torch.Tensor:
-        return decoder_states * self.config.d_model**-0.5 if self.config.scale_logits else decoder_states
+    def _products(self, decoder_states: torch.Tensor, tokens: slice) -> torch.Tensor:
+        """Decoder states `[..., d_model]` times the embeddings of a part of the vocabulary: `[..., tokens]`."""
+        weight = plain_weight(self.shared)
+        if weight is None:
+            embeddings = self.shared(torch.arange(tokens.start, tokens.stop, device=decoder_states.device))
+        else:
+            embeddings = weight[tokens]
+        scale = self.config.d_model**-0.5 if self.config.scale_logits else 1
+        return (decoder_states * scale if scale != 1 else decoder_states) @ embeddings.T
 
     # A catalogue that changes
 
@@ -506,6 +598,13 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
             ValueError: an index that doesn't exist, or no item left.
         """
         self.catalogue.remove(items)
+
+
+def _records(outputs: ModelOutput | tuple, names: dict[str, str]) -> dict[str, tuple]:
+    """What was recorded of a stack's layers, by its names in the output."""
+    return {
+        ours: outputs[name] for name, ours in names.items() if isinstance(outputs, ModelOutput) and name in outputs
+    }
 
 
 def _check_one(arguments: dict[str, object]) -> None:

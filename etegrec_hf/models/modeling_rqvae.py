@@ -69,7 +69,7 @@ class ResidualQuantizer(nn.Module):
         """How near `residual` `[batch, latent_size]` is to each vector of a level's codebook: `[batch, K]`."""
         codebook = self.codebooks[level]
         if self.distance == "cosine":
-            return F.normalize(residual, dim=-1) @ F.normalize(codebook, dim=-1).T
+            return directions_of(residual).to(residual.dtype) @ directions_of(codebook).to(residual.dtype).T
         similarity = residual @ codebook.T
         if self.distance == "dot":
             return similarity
@@ -100,6 +100,11 @@ class ResidualQuantizer(nn.Module):
             code_logits=torch.stack(logits, dim=1),
             loss=torch.stack(losses).mean(),
         )
+
+
+def directions_of(vectors: torch.FloatTensor) -> torch.FloatTensor:
+    """Vectors `[*, width]` made as long as 1; 0 stays 0. They are float32: float16 lacks small and large lengths."""
+    return F.normalize(vectors.float(), dim=-1)
 
 
 def first_not_finite(embeddings: torch.FloatTensor, batch_size: int = 8192) -> int | None:
@@ -180,7 +185,14 @@ class RQVAEModel(ModelCardMixin, PreTrainedModel):
         """Codes of many items, `[n, num_levels]`, from their embeddings `[n, input_size]`, batch by batch.
 
         The embeddings may be on any device, or mapped from disk.
+
+        Raises:
+            ValueError: weights that are offloaded.
         """
+        if self.device.type == "meta":
+            raise ValueError(
+                "the item tokenizer's weights are offloaded; load the model without offloading to encode."
+            )
         batches = (batch.to(self.device, self.dtype) for batch in embeddings.split(batch_size))
         return torch.cat([self.quantizer(self.encoder(batch)).codes for batch in batches])
 

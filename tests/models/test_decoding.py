@@ -557,6 +557,95 @@ def test_impossible_wishes_are_an_error(model):
         model.generate(history, max_new_tokens=5)
 
 
+@pytest.mark.parametrize(
+    ("argument", "processor"),
+    [
+        ({"prefix_allowed_tokens_fn": lambda user, prefix: [3]}, "PrefixConstrainedLogitsProcessor"),
+        ({"suppress_tokens": list(range(1, 25))}, "SuppressTokensLogitsProcessor"),
+        ({"begin_suppress_tokens": [3]}, "SuppressTokensAtBeginLogitsProcessor"),
+        ({"bad_words_ids": [[3]]}, "NoBadWordsLogitsProcessor"),
+        ({"sequence_bias": [[[3], -5.0]]}, "SequenceBiasLogitsProcessor"),
+        ({"repetition_penalty": 1.2}, "RepetitionPenaltyLogitsProcessor"),
+        ({"encoder_repetition_penalty": 1.2}, "EncoderRepetitionPenaltyLogitsProcessor"),
+        ({"no_repeat_ngram_size": 1}, "NoRepeatNGramLogitsProcessor"),
+        ({"encoder_no_repeat_ngram_size": 1}, "EncoderNoRepeatNGramLogitsProcessor"),
+        ({"forced_bos_token_id": 3}, "ForcedBOSTokenLogitsProcessor"),
+        ({"forced_eos_token_id": 3}, "ForcedEOSTokenLogitsProcessor"),
+        ({"remove_invalid_values": True}, "InfNanRemoveLogitsProcessor"),
+        ({"guidance_scale": 2.0}, "UnbatchedClassifierFreeGuidanceLogitsProcessor"),
+    ],
+)
+@pytest.mark.parametrize("beams", [1, 4])
+def test_what_would_change_scores_before_the_catalogue_does_is_an_error(model, argument, processor, beams):
+    history = model.catalogue.item_tokens[[1]]
+    message = rf"^{processor} would change the scores before codes share .* choose items by `allowed`, `exclude`"
+    with pytest.raises(ValueError, match=message):
+        model.generate(history, num_beams=beams, **argument)
+    if "prefix_allowed_tokens_fn" not in argument:
+        with pytest.raises(ValueError, match=message):
+            model.generate(history, GenerationConfig(num_beams=beams, max_new_tokens=3, **argument))
+
+
+def test_other_decoder_starts_are_an_error(model):
+    with pytest.raises(ValueError, match="`decoder_start_token_id` is 4, and all items start from 0; leave it out"):
+        model.generate(model.catalogue.item_tokens[[1]], decoder_start_token_id=4)
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+def test_nothing_left_is_an_error_that_blames_no_weights(model, beams):
+    def nothing(ids, scores):
+        return torch.full_like(scores, -torch.inf)
+
+    with pytest.raises(ValueError, match=r"aren't items; .* leave out what masks all items .*`logits_processor`"):
+        model.generate(model.catalogue.item_tokens[[1]], logits_processor=[nothing], num_beams=beams)
+
+
+@pytest.mark.parametrize("options", [{}, RECIPE])
+def test_generating_while_checkpointing_is_generating(options):
+    """Layers that are checkpointed keep no cache, so that earlier codes would be forgotten."""
+    model = make_model(random_codes(40, 3, 8), 8, dropout_rate=0.0, **options | {"attention_dropout_rate": 0.0})
+    inputs = model.catalogue.inputs_from_items(random_histories(model, [4, 2]))
+    expected = model.generate(**inputs, num_beams=6, num_return_sequences=6)
+    model.train().gradient_checkpointing_enable()
+    for more in ({}, {"use_cache": True}):
+        assert torch.equal(model.generate(**inputs, num_beams=6, num_return_sequences=6, **more), expected)
+    settings = GenerationConfig(num_beams=6, num_return_sequences=6, max_new_tokens=3, length_penalty=0.0)
+    assert torch.equal(model.generate(**inputs, generation_config=settings), expected)
+
+
+@pytest.mark.parametrize("options", [{}, RECIPE])
+def test_a_static_cache_changes_nothing(options):
+    model = make_model(random_codes(40, 3, 8), 8, **options)
+    inputs = model.catalogue.inputs_from_items(random_histories(model, [4, 2]))
+    expected = model.generate(**inputs, num_beams=4)
+    assert torch.equal(model.generate(**inputs, num_beams=4, cache_implementation="static"), expected)
+
+
+def test_an_assistant_that_must_know_histories_is_an_error(model):
+    history = model.catalogue.item_tokens[[1]]
+    assert torch.equal(model.generate(history, assistant_model=model), model.generate(history))
+    kinds = {"constrained_softmax": True}
+    for more in ({"has_repeat_bias": True}, {"reads_items": True, "item_logits": "exact"}):
+        other = make_model(random_codes(40, 3, 8), 8, **kinds, **more)
+        with pytest.raises(ValueError, match="`assistant_model` has a repeat bias or item logits, and assisted"):
+            other.generate(history, assistant_model=other)
+
+
+def test_histories_that_are_no_tensors_are_an_error(model, tokenizer):
+    batch = tokenizer([["i1", "i2"], ["i3", "i4"]])
+    tensors = tokenizer([["i1", "i2"], ["i3", "i4"]], return_tensors="pt")
+    advice = r"; give a tensor of whole numbers, as `\*\*tokenizer\("
+    for act in (model.generate, model.recommend, model.sample_items, model.encode_history, model):
+        with pytest.raises(ValueError, match="`input_ids` is BatchEncoding" + advice):
+            act(tensors)
+        with pytest.raises(ValueError, match="`input_ids` is list" + advice):
+            act(batch["input_ids"])
+        with pytest.raises(ValueError, match=r"`input_ids` is torch\.float32" + advice):
+            act(tensors["input_ids"].float())
+        with pytest.raises(ValueError, match="`attention_mask` is list" + advice):
+            act(tensors["input_ids"], attention_mask=batch["attention_mask"])
+
+
 def test_damaged_weights_are_an_error(model):
     with torch.no_grad():
         model.decoder.final_layer_norm.weight.fill_(torch.nan)

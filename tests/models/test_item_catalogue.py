@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import make_model, random_codes, random_histories
+from tiny_models import RECIPE, make_model, random_codes, random_histories
 
 from etegrec_hf import ETEGRecForConditionalGeneration, ETEGRecTokenizer, RQVAEConfig, RQVAEModel, build_recommender
 from etegrec_hf.data.synthetic import SyntheticProcess
@@ -214,3 +214,23 @@ def test_counts_that_are_none_are_errors(model, counts, message):
     with pytest.raises(ValueError, match=message):
         model.catalogue.set_item_counts(counts)
     assert not model.catalogue.item_counts.any()
+
+
+def test_a_model_with_a_trie_is_exported():
+    model = make_model(random_codes(40, 3, 8), 8, **RECIPE)
+
+    def of(*items: int) -> dict[str, torch.Tensor]:
+        inputs = model.catalogue.inputs_from_items(torch.tensor([items[:2], items[2:4]]))
+        return inputs | {"labels": model.catalogue.item_tokens[list(items[4:])]}
+
+    first, second = of(1, 2, 3, 0, 4, 5), of(9, 0, 30, 31, 17, 40)
+    with pytest.raises(ValueError, match="trie can't be built while a model is exported; call the model once before"):
+        torch.export.export(model, (), first, strict=False)
+    expected = [model(**batch).logits for batch in (first, second)]
+    exported = torch.export.export(model, (), first, strict=False).module()
+    for batch, logits in zip((first, second), expected):
+        torch.testing.assert_close(exported(**batch).logits, logits)
+        torch.testing.assert_close(model(**batch).logits, logits)
+    model.remove_items(torch.tensor([7]))
+    with pytest.raises(ValueError, match="trie can't be built while a model is exported"):
+        torch.export.export(model, (), first, strict=False)

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from tiny_models import make_model, random_codes
+from tiny_models import RECIPE, make_model, random_codes
 
 from etegrec_hf import ETEGRecConfig, ETEGRecTokenizer
 
@@ -68,6 +68,19 @@ def test_items_without_an_embedding_are_read_in_float16(model):
     halves = model.half().item_vectors(model.catalogue.item_tokens[torch.tensor([[4, 9, 0]])].flatten(1))
     assert halves.isfinite().all()
     assert not halves[0, 2].any()
+
+
+@pytest.mark.parametrize("options", [{}, RECIPE])
+def test_lengths_of_embeddings_beyond_float16_count_as_well(options):
+    """Numbers fit into float16, and the square of their length doesn't."""
+    model = make_model(random_codes(40, 3, 8), 8, **options | {"reads_items": True}).half()
+    embeddings = model.catalogue.semantic_embedding
+    inputs = model.catalogue.inputs_from_items(torch.tensor([[4, 9, 0], [9, 0, 0]]))
+    expected = model.recommend(**inputs, top_k=40, num_beams=40)[1]
+    for length in (20000, 1e-6):
+        embeddings[9] *= length / embeddings[9].float().abs().max()
+        scores = model.recommend(**inputs, top_k=40, num_beams=40)[1]
+        torch.testing.assert_close(scores, expected, atol=0.3 if length < 1 else 0.05, rtol=0)
 
 
 def test_vectors_belong_to_items_whatever_their_codes(model, codes):

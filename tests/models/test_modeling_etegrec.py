@@ -1,6 +1,6 @@
 import pytest
 import torch
-from tiny_models import make_model, random_codes, random_histories
+from tiny_models import RECIPE, make_model, random_codes, random_histories
 
 from etegrec_hf import ETEGRecConfig
 
@@ -225,3 +225,81 @@ def test_what_forward_cannot_score_is_an_error(model, arguments, message):
 def test_forward_reads_something(model):
     with pytest.raises(ValueError, match="there is nothing to read; pass histories as `input_ids`"):
         model(labels=model.catalogue.item_tokens[[1]])
+
+
+@pytest.mark.parametrize(
+    "name", ["decoder_attention_mask", "inputs_embeds", "decoder_inputs_embeds", "head_mask", "lables", "item_vectors",
+             "num_items_in_batch"]
+)  # fmt: skip
+def test_unknown_arguments_are_an_error(model, name):
+    inputs = model.catalogue.inputs_from_items(torch.tensor([[1, 2]]))
+    labels = model.catalogue.item_tokens[[3]]
+    with pytest.raises(TypeError, match=rf"unexpected arguments {name}; see its documentation"):
+        model(**inputs, labels=labels, **{name: labels})
+    assert model(**inputs, labels=labels, **{name: None}).loss.isfinite()  # as PEFT gives those of T5
+
+
+@pytest.mark.parametrize("options", [{}, RECIPE])
+def test_hidden_states_and_attentions_are_returned(options):
+    """By name and shape, and of what the encoder and T5's decoder make."""
+    model = make_model(random_codes(40, 3, 8), 8, attn_implementation="eager", **options)
+    inputs = model.catalogue.inputs_from_items(torch.tensor([[1, 2, 3], [4, 0, 0]]))
+    labels, positions = model.catalogue.item_tokens[[5, 6]], 9 // model.config.tokens_per_position
+    both = {"output_hidden_states": True, "output_attentions": True}
+    plain, output = model(**inputs, labels=labels), model(**inputs, labels=labels, **both)
+    assert not [name for name in plain if "hidden_states" in name or "attentions" in name]
+    torch.testing.assert_close(output.loss, plain.loss)
+    shapes = {
+        "encoder_hidden_states": 3 * [(2, positions, 16)],
+        "decoder_hidden_states": 3 * [(2, 3, 16)],
+        "encoder_attentions": 2 * [(2, 2, positions, positions)],
+        "decoder_attentions": 2 * [(2, 2, 3, 3)],
+        "cross_attentions": 2 * [(2, 2, 3, positions)],
+    }
+    for name, expected in shapes.items():
+        assert [tuple(layer.shape) for layer in output[name]] == expected, name
+        if "attentions" in name:
+            torch.testing.assert_close(output[name][1].sum(-1), torch.ones(expected[0][:3]))
+    assert torch.equal(output.encoder_hidden_states[-1], output.encoder_last_hidden_state)
+    last = model.level_logits(output.decoder_hidden_states[-1][:, 0], 0)
+    if not options:
+        torch.testing.assert_close(output.logits[:, 0], last)
+    found = model.generate(**inputs, return_dict_in_generate=True, **both)
+    assert [len(found[name]) for name in shapes] == [3, 3, 2, 3, 3]  # of the decoder: of each step
+    torch.testing.assert_close(found.encoder_attentions, output.encoder_attentions)
+    torch.testing.assert_close(found.decoder_hidden_states[0][-1][:, 0], output.decoder_hidden_states[-1][:, 0])
+    model.config.output_hidden_states = True
+    assert len(model(**inputs, labels=labels).decoder_hidden_states) == 3
+    with pytest.raises(ValueError, match="`candidates` are decoded without attentions and hidden states to return"):
+        model(**inputs, candidates=labels.unsqueeze(1))
+
+
+def test_a_whole_sequence_has_hidden_states_too():
+    model = make_model(random_codes(40, 3, 8), 8, encoder_attention="causal", attn_implementation="eager")
+    inputs, lengths = model.catalogue.inputs_from_items(torch.tensor([[1, 2]])), torch.tensor([[1, 2]])
+    targets = model.catalogue.item_tokens[torch.tensor([[2, 5]])]
+    both = {"output_hidden_states": True, "output_attentions": True}
+    output = model(**inputs, history_lengths=lengths, sequence_labels=targets, **both)
+    assert [tuple(layer.shape) for layer in output.decoder_hidden_states] == 3 * [(1, 6, 16)]
+    alone = model(**inputs, labels=targets[:, 1], **both)
+    torch.testing.assert_close(output.decoder_hidden_states[-1][:, 3:], alone.decoder_hidden_states[-1])
+    torch.testing.assert_close(output.cross_attentions[1][:, :, 3:], alone.cross_attentions[1])
+
+
+def test_the_vocabulary_keeps_its_size(model, tokenizer):
+    before, inputs = model.shared, model.catalogue.inputs_from_items(torch.tensor([[1, 2]]))
+    expected = model.recommend(**inputs)
+    for size in (None, 25, len(tokenizer)):
+        assert model.resize_token_embeddings(size) is before
+    for asked in ({"new_num_tokens": 100}, {"new_num_tokens": 24}, {"pad_to_multiple_of": 8},
+                  {"new_num_tokens": 25, "pad_to_multiple_of": 64}):  # fmt: skip
+        with pytest.raises(ValueError, match="the vocabulary has 25 token ids, which follow from `code_length` and"):
+            model.resize_token_embeddings(**asked)
+    with pytest.raises(ValueError, match=r"embeddings of size \(26, 16\); .* say \(25, 16\): give embeddings of that"):
+        model.set_input_embeddings(torch.nn.Embedding(26, 16))
+    assert model.shared is model.encoder.embed_tokens is model.decoder.embed_tokens is before
+    for found, wanted in zip(model.recommend(**inputs), expected):
+        assert torch.equal(found, wanted)
+    other = torch.nn.Embedding(25, 16)
+    model.set_input_embeddings(other)
+    assert model.shared is model.encoder.embed_tokens is model.decoder.embed_tokens is other

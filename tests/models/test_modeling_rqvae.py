@@ -93,3 +93,12 @@ def test_round_trip_is_exact(tmp_path):
 def test_impossible_sizes_are_an_error(config, message):
     with pytest.raises(ValueError, match=message):
         RQVAEConfig(**config)
+
+
+def test_cosines_of_nothing_are_0_in_float16():
+    model = with_codebooks(distance="cosine").half()
+    latents = torch.tensor([[0.0, 0.0], [3e-5, 0.0], [6e4, 6e4]], dtype=torch.float16)
+    logits = model.quantizer.closeness(latents, 0)  # of (0, 0), (4, 0) and (0, 4)
+    half = 0.5**0.5
+    expected = torch.tensor([[0, 0, 0], [0, 1, 0], [0, half, half]], dtype=torch.float16)
+    torch.testing.assert_close(logits, expected, atol=1e-3, rtol=0)

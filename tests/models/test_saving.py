@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import RECIPE, make_model, random_codes
 from transformers import AutoModel, AutoModelForSeq2SeqLM, pipeline
 
-from etegrec_hf import ETEGRecConfig, ETEGRecForConditionalGeneration
+from etegrec_hf import ETEGRecConfig, ETEGRecForConditionalGeneration, RQVAEConfig, RQVAEModel, build_recommender
 from etegrec_hf.hub.model_folder import load_recommender, save_model_folder
 from etegrec_hf.hub.training_record import TrainingRecord
 
@@ -129,7 +129,7 @@ def test_tables_with_their_earlier_names_are_read_and_saved_anew(codes, tmp_path
     other = ETEGRecForConditionalGeneration.from_pretrained(tmp_path, key_mapping={"^unknown$": "shared.weight"})
     assert other.catalogue.item_tokens.equal(read.catalogue.item_tokens)
     read.save_pretrained(tmp_path / "again")
-    assert load_file(tmp_path / "again/model.safetensors").keys() == state.keys()
+    assert load_file(tmp_path / "again/model.safetensors").keys() == state.keys() | {"catalogue.item_counts"}
 
 
 def test_a_checkpoint_with_equal_codes_is_an_error(model, tmp_path):
@@ -138,3 +138,43 @@ def test_a_checkpoint_with_equal_codes_is_an_error(model, tmp_path):
     copy = ETEGRecForConditionalGeneration.from_pretrained(tmp_path)
     with pytest.raises(ValueError, match="items 1 and 2 share the codes"):
         copy.recommend(copy.catalogue.item_tokens[[3]])
+
+
+def test_a_configuration_keeps_nothing_of_the_run_that_made_it(tmp_path):
+    RQVAEModel(RQVAEConfig(input_size=12, hidden_sizes=[16], latent_size=8, num_levels=2, codebook_size=8)
+               ).save_pretrained(tmp_path / "somebody")  # fmt: skip
+    tokenizer = RQVAEModel.from_pretrained(tmp_path / "somebody")
+    sizes = {"d_model": 16, "d_ff": 16, "d_kv": 8, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 2}
+    model = build_recommender(tokenizer, torch.randn(9, 12), **sizes)
+    model.config.use_cache = False  # as Trainer does
+    for folder in (tmp_path / "model", tmp_path / "again"):
+        model.save_pretrained(folder)
+        saved = json.loads((folder / "config.json").read_text())
+        assert saved["use_cache"] is True
+        assert saved["rqvae_config"].keys() == {
+            "model_type", "input_size", "hidden_sizes", "latent_size", "num_levels", "codebook_size",
+            "commitment_weight", "quantization_weight", "distance",
+        }  # fmt: skip
+        assert "somebody" not in (folder / "config.json").read_text()
+        model = ETEGRecForConditionalGeneration.from_pretrained(folder)
+        assert model.config.use_cache
+        assert model.config.rqvae_config.hidden_sizes == [16]
+        assert model.config.rqvae_config.input_size == 12
+
+
+def test_the_cache_of_a_process_can_be_turned_off():
+    config = ETEGRecConfig(use_cache=False)
+    assert not config.use_cache
+    assert config.to_dict()["use_cache"] is True
+
+
+def test_a_folder_that_holds_a_path_is_saved_without(model, tmp_path):
+    """As earlier versions left it."""
+    model.save_pretrained(tmp_path / "old")
+    config = json.loads((tmp_path / "old" / "config.json").read_text())
+    config["rqvae_config"] |= {"_name_or_path": "/home/somebody/tokenizer", "architectures": ["RQVAEModel"]}
+    (tmp_path / "old" / "config.json").write_text(json.dumps(config | {"use_cache": False}))
+    ETEGRecForConditionalGeneration.from_pretrained(tmp_path / "old").save_pretrained(tmp_path / "new")
+    saved = (tmp_path / "new" / "config.json").read_text()
+    assert "somebody" not in saved
+    assert json.loads(saved)["use_cache"] is True

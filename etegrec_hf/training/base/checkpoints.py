@@ -21,6 +21,8 @@ RESUMABLE = (*MODEL_FILES, "optimizer.pt", "scheduler.pt", "trainer_state.json")
 def check_same_sizes(ours: PreTrainedConfig, theirs: PreTrainedConfig, folder: str | Path) -> None:
     """Raises a `ValueError` if a model's configuration differs from `theirs`, that of the checkpoint in `folder`."""
     for name in type(ours).__annotations__:
+        if name == "use_cache":  # no size: Trainer turns it off, and what is saved has it on
+            continue
         own, saved = getattr(ours, name), getattr(theirs, name)
         if isinstance(own, PreTrainedConfig):
             check_same_sizes(own, saved, folder)
