@@ -26,8 +26,8 @@ class StreamedSequences:
     of it. Each buffer becomes a dataset like that of a split in memory. Buffers are the same in every epoch, so that
     every epoch has as many batches; row groups come in another order each time, and a buffer's samples are shuffled.
 
-    Making one reads all rows once: it counts samples, which the schedules of training need to know, looks up every
-    item, and hashes the sequences.
+    Making one reads all rows once: it counts samples, which the schedules of training need to know, looks up and
+    counts every item, and hashes the sequences.
 
     Args:
         files (`list[str]`): parquet files with `user_id`, `history` (a list of item ids) and `target`: paths or
@@ -40,6 +40,7 @@ class StreamedSequences:
         groups (`list[tuple[str, int]]`): file and number of each row group.
         counts (`list[np.ndarray]`): for each buffer, how many of its samples have each length, from 0.
         n_targets (`int`): of an epoch.
+        item_counts (`np.ndarray` of shape `(n_items + 1,)`): how often each item occurs, by item index; 0 for padding.
         fingerprint (`str`): of the sequences and of how buffers divide them; that of the same split in memory where
             one buffer holds all.
 
@@ -60,6 +61,7 @@ class StreamedSequences:
         self.groups = [(file, group) for file in files for group in range(self.footers[file].num_row_groups)]
         self.counts: list[np.ndarray] = []
         self.n_targets = 0
+        self.item_counts = np.zeros(len(item_ids) + 1, dtype=np.int64)
         self.fingerprint = splits_hash(self._counted(self._splits(self.groups)))
         if not self.counts:
             raise ValueError(
@@ -79,6 +81,7 @@ class StreamedSequences:
     def _counted(self, splits: Iterable[Split]) -> Iterator[Split]:
         for split in splits:
             yield split
+            self.item_counts += np.bincount(split.sequences, minlength=len(self.item_counts))
             if _has_samples(split):
                 samples = self.samples_of(split)
                 self.counts.append(np.bincount(samples.lengths))

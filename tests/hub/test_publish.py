@@ -16,7 +16,7 @@ from etegrec_hf.hub.model_folder import save_model_folder
 from etegrec_hf.hub.publish import publish
 from etegrec_hf.hub.training_record import TrainingRecord
 
-RQVAE_CODE = {"configuration_rqvae.py", "modeling_rqvae.py", "model_card.py"}
+RQVAE_CODE = {"configuration_rqvae.py", "file_modes.py", "modeling_rqvae.py", "model_card.py"}
 WRITER = {"HF_TOKEN": "hf_writer"}
 CODE = {
     "beam_search.py",
@@ -26,6 +26,7 @@ CODE = {
     "configuration_rqvae.py",
     "decoding.py",
     "encoded_history.py",
+    "file_modes.py",
     "codes_for_new_items.py",
     "headwise_t5.py",
     "histories.py",

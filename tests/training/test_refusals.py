@@ -287,7 +287,7 @@ def test_data_and_embeddings_of_another_kind_are_refused(prepared, tmp_path):
 
 
 def test_held_out_items_must_be_as_wide_as_the_models(tmp_path):
-    embeddings = torch.ones(20, 8)
+    embeddings = torch.randn(20, 8)
     with pytest.raises(
         ValueError, match="`embeddings` of `eval_dataset` are 7 wide and the model's `input_size` is 8"
     ):

@@ -117,7 +117,7 @@ def fit(
 ) -> ETEGRecTrainer:
     """Trains a recommender, from `args.resume_from_checkpoint` if it is given, and saves it with its report.
 
-    Items, and transitions that a model keeps, are counted anew, unless the sequences are streamed.
+    Items are counted anew, and transitions that a model keeps unless the sequences are streamed.
 
     Args:
         model ([`ETEGRecForConditionalGeneration`]): to train.
@@ -131,13 +131,13 @@ def fit(
         ValueError: what [`ETEGRecTrainer`] raises.
     """
     prepared = data.prepared
-    if data.streamed_files is None:
-        model.catalogue.set_item_counts(torch.from_numpy(prepared.item_counts[1:]))
-        if model.catalogue.transitions is not None:
-            model.catalogue.set_transitions(*strongest_transitions(prepared, model.config.num_transitions))
+    if model.catalogue.transitions is not None and data.streamed_files is None:
+        model.catalogue.set_transitions(*strongest_transitions(prepared, model.config.num_transitions))
     train_dataset = training_samples(data, model.config, args)
+    counts = prepared.item_counts
     if isinstance(train_dataset, StreamedSequences):
-        record.fingerprint["train"] = train_dataset.fingerprint
+        record.fingerprint["train"], counts = train_dataset.fingerprint, train_dataset.item_counts
+    model.catalogue.set_item_counts(torch.from_numpy(counts[1:]))
     evaluated = data.evaluated(model.config.max_history)
     trainer = ETEGRecTrainer(
         model,
