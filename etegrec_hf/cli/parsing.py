@@ -30,7 +30,7 @@ def parse(command: str, argv: list[str], *classes: type, examples: str = "") -> 
     config = first.parse_known_args(argv)[0].config
     if config is not None:
         values = read_config(config, classes)
-        parser.set_defaults(**{name: None for name, value in values.items() if value is None})
+        parser.set_defaults(**{name: value for name, value in values.items() if value is None or value == []})
         argv = [*as_arguments(with_whole_numbers(values, parser)), *argv]
     *parsed, unknown = parser.parse_args_into_dataclasses(
         argv, look_for_args_file=False, return_remaining_strings=True
@@ -150,12 +150,12 @@ def with_whole_numbers(values: dict, parser: argparse.ArgumentParser) -> dict:
 
 
 def as_arguments(values: dict) -> list[str]:
-    """A mapping as command line arguments, without what is `None`."""
+    """A mapping as command line arguments, without what is `None` or an empty list."""
     argv = []
     for name, value in values.items():
         if value is False and name.endswith("_strategy"):
             value = "no"  # which YAML reads as false
-        if value is not None:
+        if value is not None and value != []:
             entries = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
             argv += [f"--{name}", *map(str, entries)]
     return argv

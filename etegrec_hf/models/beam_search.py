@@ -100,8 +100,7 @@ class BeamDecoder:
         cross_bias = self.decoder.cross_bias(encoded).expand(-1, heads, -1, -1)
         self.cross_bias = cross_bias.transpose(0, 1).flatten(0, 1)  # [heads * users, 1, positions]
         self.last_states = encoded.last_states()
-        for block in self.decoder.block:
-            check_unhooked(block)
+        check_unhooked(self.decoder)
         self.self_attention = [HeadwiseAttention(block.layer[0].SelfAttention) for block in self.decoder.block]
         self.cross_attention = [HeadwiseAttention(block.layer[1].EncDecAttention) for block in self.decoder.block]
         self.cross_cache = [

@@ -34,8 +34,8 @@ class ItemDecoding(GenerationMixin):
         """transformers' `generate`, in which each step chooses among its level's codes.
 
         Beam search, greedy decoding, sampling and several returned sequences work as ever; `sequences_scores` are the
-        items' log-probabilities. Without a generation configuration, `max_new_tokens` is `code_length`,
-        `length_penalty` 0 and top-k filtering off.
+        items' log-probabilities. Where neither a generation configuration is given nor the model's says otherwise,
+        `max_new_tokens` is `code_length`, `length_penalty` 0 and top-k filtering off.
 
         Args:
             inputs (`torch.LongTensor` of shape `(batch, items * code_length)`): token ids of histories; also as
@@ -74,9 +74,10 @@ class ItemDecoding(GenerationMixin):
             kwargs["use_cache"] = False  # which checkpointed layers don't fill, so that earlier codes would be lost
         input_ids = kwargs.pop("input_ids", None) if inputs is None else inputs
         settings = self.generation_config if generation_config is None else generation_config
-        start, own = kwargs.get("decoder_start_token_id"), self.config.decoder_start_token_id
-        if start not in (None, own):
-            raise ValueError(f"`decoder_start_token_id` is {start}, and all items start from {own}; leave it out.")
+        own = self.config.decoder_start_token_id
+        for start in (kwargs.get("decoder_start_token_id"), settings.decoder_start_token_id):
+            if start not in (None, own):
+                raise ValueError(f"`decoder_start_token_id` is {start}, and all items start from {own}; leave it out.")
         recorded = {name: kwargs.get(name, getattr(settings, name)) for name in RECORDED}
         device = self.catalogue.item_tokens.device  # that of weights isn't known while they're offloaded
         if input_ids is not None:
@@ -113,7 +114,7 @@ class ItemDecoding(GenerationMixin):
                 defaults["length_penalty"] = 0.0
             if do_sample is True:
                 defaults["top_k"] = 0
-            kwargs = {**defaults, **kwargs}
+            kwargs = {name: value for name, value in defaults.items() if getattr(settings, name) is None} | kwargs
         distribution = CodeDistribution(AllCodes(self.config.layout, device))
         if constrained:
             constraints = self.catalogue.constraints(histories, exclude, allowed, exclude_history)
@@ -218,7 +219,7 @@ class ItemDecoding(GenerationMixin):
             ValueError: a history of only padding or broken items, or histories that a model of other sizes encoded.
             ValueError: item indices that don't exist or of the wrong shape, or no allowed item.
             ValueError: weights that give NaN.
-            ValueError: a hook on a block, attention or feed-forward layer, or an offloaded repeat bias.
+            ValueError: a hook on a stack, block, attention, feed-forward layer or dropout; an offloaded bias.
         """
         options = SearchOptions(top_k, num_beams, exclude_history, rerank_weight, transition_weight, max_batch_tokens)
         beam = search(reading_of(self, input_ids, attention_mask, encoded), options, exclude, allowed)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .headwise_t5 import encoder_bias, encoder_block, norm
+from .headwise_t5 import check_unhooked, encoder_bias, encoder_block, norm
 from .histories import EncodedBatch, Histories
 from .history_encoder import additive
 
@@ -195,6 +195,7 @@ def _encode_items(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """States, keys and values of items after those of `past`, in the order and shapes of [`EncodedHistory`]."""
     encoder, input_ids = model.encoder, histories.input_ids
+    check_unhooked(encoder)
     hidden = encoder.embed(input_ids, model.item_vectors(input_ids))
     biases = [encoder_bias(encoder, encoder.positions_mask(histories.attention_mask), hidden.dtype)]
     before: list = [((), ())] * len(encoder.block)

@@ -37,16 +37,16 @@ def applied(linear: nn.Module, states: torch.Tensor) -> torch.Tensor:
     return linear(states.to(weight.dtype) if is_float else states)
 
 
-def check_unhooked(block: nn.Module) -> None:
-    """Looks for hooks on those modules of a T5 block that are read past: what they change would be passed over.
+def check_unhooked(stack: nn.Module) -> None:
+    """Looks for hooks on those modules of a T5 stack that are read past: what they change would be passed over.
 
     Raises:
         ValueError: a forward hook, other than those by which transformers records hidden states and attentions.
     """
-    modules = [block]
-    for layer in block.layer:
-        modules += [layer, next(iter(layer.children()))]  # the attention or the feed-forward layer that it holds
-    for module in modules:
+    layers = [layer for block in stack.block for layer in block.layer]
+    inner = [next(iter(layer.children())) for layer in layers]  # the attention or feed-forward layer that each holds
+    dropouts = [module.dropout for module in (stack, *layers, *inner) if isinstance(module.dropout, nn.Module)]
+    for module in (stack, *stack.block, *layers, *inner, *dropouts):
         for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
             if getattr(hook, "__module__", None) != RECORDERS:
                 raise ValueError(
@@ -116,6 +116,7 @@ def encode(
     """
     hidden = encoder.embed(input_ids, item_vectors)
     bias = encoder_bias(encoder, encoder.positions_mask(attention_mask), hidden.dtype)
+    check_unhooked(encoder)
     for block in encoder.block:
         hidden = encoder_block(block, hidden, [bias])[0]
     return norm(encoder.final_layer_norm, hidden)
@@ -142,7 +143,6 @@ def encoder_block(
 
     Keys, values and biases are in chunks, as in [`HeadwiseAttention.attend`].
     """
-    check_unhooked(block)
     attention = HeadwiseAttention(block.layer[0].SelfAttention)
     normed = norm(block.layer[0].layer_norm, hidden)
     query, key, value = (
@@ -172,11 +172,15 @@ def feed_forward(block, hidden: torch.Tensor) -> torch.Tensor:
     normed = norm(block.layer[-1].layer_norm, hidden)
     if not hasattr(dense, "wi"):
         inner = dense.act(dense.wi_0(normed)) * dense.wi_1(normed)
-    elif type(dense.act) is nn.ReLU and not torch.is_grad_enabled() and plain_weight(dense.wi) is not None:
+    elif _is_plain_relu(dense.act) and not torch.is_grad_enabled() and plain_weight(dense.wi) is not None:
         inner = dense.wi(normed).relu_()  # which nobody else has seen
     else:
         inner = dense.act(dense.wi(normed))
     return _add_product(hidden.flatten(0, 1), inner.flatten(0, 1), dense.wo).view(hidden.shape)
+
+
+def _is_plain_relu(module: nn.Module) -> bool:
+    return type(module) is nn.ReLU and not module._forward_hooks and not module._forward_pre_hooks
 
 
 def _add_product(residual: torch.Tensor, rows: torch.Tensor, linear: nn.Module) -> torch.Tensor:

@@ -141,10 +141,7 @@ class ItemCatalogue(nn.Module):
             )  # what they cache has no values either
             return _Tries(tries.item_tokens, tries.is_removed, *copies)
         if tries is None or tries.item_tokens is not self.item_tokens or tries.is_removed is not self.is_removed:
-            if self.item_tokens.is_meta:
-                raise ValueError(
-                    "`item_tokens` is offloaded; offload parameters alone, without `offload_buffers=True`."
-                )
+            self._check_held()
             if not self.item_tokens.any():
                 raise ValueError("`item_tokens` is empty; give the model its catalogue with `set_item_codes`.")
             of_all = CodeTrie.from_item_codes(self.item_codes, self.layout.codebook_size)
@@ -251,6 +248,7 @@ class ItemCatalogue(nn.Module):
         expected = (self.n_items, self.layout.code_length)
         if tuple(codes.shape) != expected:
             raise ValueError(f"`codes` has shape {tuple(codes.shape)}; `n_items` and `code_length` say {expected}.")
+        self._check_held()
         codes = codes.to(device=self.item_tokens.device, dtype=torch.long)
         CodeTrie.from_item_codes(codes, self.layout.codebook_size)  # raises what is wrong with them
         with torch.inference_mode(False):
@@ -275,6 +273,7 @@ class ItemCatalogue(nn.Module):
         Raises:
             ValueError: another shape, numbers that aren't whole, or negative ones.
         """
+        self._check_held()
         counts = torch.as_tensor(counts, device=self.item_counts.device)
         if tuple(counts.shape) != (self.n_items,):
             raise ValueError(f"`counts` has shape {tuple(counts.shape)}; expected ({self.n_items},), one per item.")
@@ -352,12 +351,18 @@ class ItemCatalogue(nn.Module):
 
     # Checks
 
+    def _check_held(self) -> None:
+        if self.item_tokens.is_meta:
+            raise ValueError("`item_tokens` is offloaded; offload parameters alone, without `offload_buffers=True`.")
+
     def check_tokenizer(self, tokenizer) -> None:
         """Compares a tokenizer's items with these.
 
         Raises:
             ValueError: another number of items, or an item whose codes differ.
+            ValueError: tables that are offloaded.
         """
+        self._check_held()
         theirs = torch.as_tensor(tokenizer.item_tokens)
         if theirs.shape != self.item_tokens.shape:
             raise ValueError(
@@ -389,6 +394,7 @@ class ItemCatalogue(nn.Module):
         expected = (count, self.width)
         if tuple(embeddings.shape) != expected:
             raise ValueError(f"`embeddings` has shape {tuple(embeddings.shape)}; expected {expected}.")
+        self._check_held()
         row = first_not_finite(embeddings)
         if row is not None:
             raise ValueError(f"`embeddings` holds NaN or infinity, first at item index {first + row}; repair it.")
@@ -398,7 +404,9 @@ class ItemCatalogue(nn.Module):
 
         Raises:
             ValueError: something else than item indices, or one beyond the catalogue.
+            ValueError: tables that are offloaded.
         """
+        self._check_held()
         try:
             items = torch.as_tensor(items, device=self.item_tokens.device)
         except (TypeError, ValueError, RuntimeError) as error:

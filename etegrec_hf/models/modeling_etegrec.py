@@ -275,10 +275,10 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
             ValueError: `sequence_labels` without `history_lengths`, or these with a bidirectional encoder.
             ValueError: encoder outputs alone for a model with a repeat bias or item logits, which asks what users had.
             ValueError: encoder outputs of another length than the mask.
-            TypeError: another argument that isn't None, or a `decoder_attention_mask` of nothing.
+            TypeError: another argument that isn't None, or a `decoder_attention_mask` or `past_key_values` of nothing.
         """
         if decoder_input_ids is None:
-            kwargs["decoder_attention_mask"] = decoder_attention_mask
+            kwargs |= {"decoder_attention_mask": decoder_attention_mask, "past_key_values": past_key_values}
         unknown = sorted(name for name, value in kwargs.items() if value is not None)
         if unknown:
             raise TypeError(f"forward() got unexpected arguments {', '.join(unknown)}; see its documentation.")
@@ -563,6 +563,7 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
             ValueError: embeddings of the wrong shape or with NaN.
             ValueError: a tokenizer of other items.
             ValueError: no free codes.
+            ValueError: weights or tables that are offloaded.
             ValueError: a model without an item tokenizer. Model and tokenizer are in all cases as they were.
         """
         if isinstance(ids, str):
@@ -573,6 +574,8 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
                 "give all of them to `set_item_codes` of a model with more `n_items`."
             )
         self.catalogue.check_tokenizer(tokenizer)
+        if self.item_inputs is not None and self.item_inputs.own.weight.is_meta:
+            raise ValueError("the vectors of items are offloaded; load the model without offloading to add some.")
         embeddings = torch.as_tensor(embeddings)
         self.catalogue.check_new_embeddings(embeddings, len(ids))
         embeddings = embeddings.to(self.device, self.item_tokenizer.dtype)

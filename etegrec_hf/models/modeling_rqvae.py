@@ -162,9 +162,11 @@ class RQVAEModel(ModelCardMixin, PreTrainedModel):
         """Encodes, quantises and decodes.
 
         Args:
-            embeddings (`torch.FloatTensor` of shape `(batch, input_size)`): semantic embeddings.
+            embeddings (`torch.FloatTensor` of shape `(batch, input_size)`): semantic embeddings, cast to the weights'
+                dtype.
             return_dict (`bool`, *optional*): whether to return an [`RQVAEOutput`] instead of a tuple.
         """
+        embeddings = embeddings.to(self.quantizer.codebooks.dtype)
         latents = self.encoder(embeddings)  # [B, latent_size]
         quantizer_output = self.quantizer(latents)
         reconstruction = self.decoder(quantizer_output.quantized)  # [B, input_size]

@@ -66,6 +66,14 @@ def test_a_strategy_that_yaml_reads_as_false_is_no(tmp_path):
     assert (arguments.save_strategy, arguments.eval_strategy, arguments.load_best_model_at_end) == ("no", "no", False)
 
 
+def test_an_empty_list_is_an_empty_list(tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text("data: d\nlayers: []\noutput_dir: x\ninclude_for_metrics: []\n")
+    sizes, arguments = parse("x", ["--config", str(config)], Sizes, ETEGRecTrainingArguments)
+    assert (sizes.layers, arguments.include_for_metrics) == ([], [])
+    assert parse("x", ["--config", str(config), "--layers", "3"], Sizes, ETEGRecTrainingArguments)[0].layers == [3]
+
+
 def test_what_is_no_yaml_mapping_is_an_error(tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text("data: [1, 2\n")

@@ -265,6 +265,11 @@ def test_the_models_own_generation_settings_count():
     torch.manual_seed(0)
     drawn = model.generate(history.expand(3000, -1))
     assert len(drawn[:, 1].unique()) > 60, "no top-k of 50 behind the caller's back"
+    model.generation_config.top_k = 1
+    assert len(model.generate(history.expand(100, -1)).unique(dim=0)) == 1
+    model.generation_config = GenerationConfig(num_beams=5, length_penalty=1.0, decoder_start_token_id=0)
+    best = model.generate(history, return_dict_in_generate=True, output_scores=True)
+    torch.testing.assert_close(best.sequences_scores, scores[0, :1] / 2)  # by the 2 codes of an item
 
 
 def test_max_batch_tokens_bounds_a_batch(model, monkeypatch):
@@ -589,6 +594,9 @@ def test_what_would_change_scores_before_the_catalogue_does_is_an_error(model, a
 def test_other_decoder_starts_are_an_error(model):
     with pytest.raises(ValueError, match="`decoder_start_token_id` is 4, and all items start from 0; leave it out"):
         model.generate(model.catalogue.item_tokens[[1]], decoder_start_token_id=4)
+    settings = GenerationConfig(max_new_tokens=3, decoder_start_token_id=4)
+    with pytest.raises(ValueError, match="`decoder_start_token_id` is 4, and all items start from 0; leave it out"):
+        model.generate(model.catalogue.item_tokens[[1]], generation_config=settings)
 
 
 @pytest.mark.parametrize("beams", [1, 4])

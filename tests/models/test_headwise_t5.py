@@ -170,8 +170,26 @@ def test_what_offloading_hides_is_an_error():
             search(**inputs)
     model = make_model(random_codes(40, 3, 8), 8)
     cpu_offload(model, execution_device=torch.device("cpu"), offload_buffers=True)
-    with pytest.raises(ValueError, match="`item_tokens` is offloaded; offload parameters alone, without"):
-        model.recommend(**inputs)
+    changes = [
+        lambda: model.recommend(**inputs),
+        lambda: model.remove_items(torch.tensor([1])),
+        lambda: model.set_item_codes(random_codes(40, 3, 8)),
+        lambda: model.catalogue.set_item_counts(torch.arange(40)),
+        lambda: model.catalogue.set_semantic_embedding(torch.randn(40, 12)),
+    ]
+    for change in changes:
+        with pytest.raises(ValueError, match="`item_tokens` is offloaded; offload parameters alone, without"):
+            change()
+
+
+def test_no_items_join_offloaded_vectors(tokenizer):
+    """They would replace all vectors by empty ones."""
+    model = make_model(random_codes(40, 3, 8), 8, reads_items=True)
+    cpu_offload(model.item_inputs, execution_device=torch.device("cpu"))
+    with pytest.raises(ValueError, match="the vectors of items are offloaded; load the model without offloading"):
+        model.add_items(["new"], torch.randn(1, 12), tokenizer)
+    assert model.config.n_items == model.catalogue.n_items == len(tokenizer.item_ids) == 40
+    model.recommend(**model.catalogue.inputs_from_items(torch.tensor([[1, 2]])))
 
 
 @pytest.mark.parametrize("kind", [{}, {"feed_forward_proj": "gated-gelu"}, RECIPE])
@@ -192,9 +210,22 @@ def test_hooks_of_layers_are_called(kind):
     torch.testing.assert_close(scores, expected, atol=1e-5, rtol=0)
 
 
+def test_hooks_of_activations_are_called(model):
+    history = random_histories(model, [3, 5, 1])
+    before = searched(model, history)[1]
+    for stack in (model.encoder, model.decoder):
+        stack.block[0].layer[-1].DenseReluDense.act.register_forward_hook(lambda module, given, output: output * 0)
+    items, scores = searched(model, history)
+    assert (scores - before).abs().max() > 0.01
+    expected_items, expected = generated(model, history)
+    assert torch.equal(items, expected_items)
+    torch.testing.assert_close(scores, expected, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("name", ["encoder.block.1", "encoder.block.0.layer.0.SelfAttention", "decoder.block.0",
                                   "decoder.block.1.layer.1.EncDecAttention",
-                                  "decoder.block.0.layer.2.DenseReluDense"])  # fmt: skip
+                                  "decoder.block.0.layer.2.DenseReluDense", "encoder", "decoder", "encoder.dropout",
+                                  "decoder.block.0.layer.1.dropout"])  # fmt: skip
 def test_hooks_that_a_search_would_pass_over_are_an_error(model, name):
     inputs = model.catalogue.inputs_from_items(torch.tensor([[1, 2]]))
     model(**inputs, output_hidden_states=True)  # whose hooks change nothing

@@ -229,7 +229,7 @@ def test_forward_reads_something(model):
 
 @pytest.mark.parametrize(
     "name", ["decoder_attention_mask", "inputs_embeds", "decoder_inputs_embeds", "head_mask", "lables", "item_vectors",
-             "num_items_in_batch"]
+             "num_items_in_batch", "past_key_values"]
 )  # fmt: skip
 def test_unknown_arguments_are_an_error(model, name):
     inputs = model.catalogue.inputs_from_items(torch.tensor([[1, 2]]))

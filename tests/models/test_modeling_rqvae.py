@@ -102,3 +102,10 @@ def test_cosines_of_nothing_are_0_in_float16():
     half = 0.5**0.5
     expected = torch.tensor([[0, 0, 0], [0, 1, 0], [0, half, half]], dtype=torch.float16)
     torch.testing.assert_close(logits, expected, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_embeddings_are_cast_to_the_weights(dtype):
+    model, embeddings = tiny(), torch.randn(4, 6).to(dtype)
+    torch.testing.assert_close(model(embeddings).loss, model(embeddings.float()).loss)
+    assert model.to(dtype)(embeddings.float()).reconstruction.dtype == dtype

@@ -178,6 +178,13 @@ def test_data_of_no_use_is_an_error(prepared, tmp_path, prompts, targets, messag
         make_trainer(prepared, tmp_path, train=Dataset.from_dict(columns)).train()
 
 
+@pytest.mark.parametrize("column", ["log_probability", "completions", "prompts", "trainer_state", "image", "images"])
+def test_columns_of_names_that_are_taken_are_an_error(prepared, tmp_path, column):
+    own = Dataset.from_dict({"prompt": [[1]] * 8, "target": [2] * 8, column: [0.5] * 8})
+    with pytest.raises(ValueError, match=f"`train_dataset` has the column '{column}', which .*; rename it"):
+        make_trainer(prepared, tmp_path, train=own)
+
+
 def test_a_tokenizer_that_is_not_the_models_is_an_error(prepared, tmp_path):
     run = make_trainer(prepared, tmp_path)
     arguments = ETEGRecGRPOConfig(str(tmp_path), use_cpu=True)

@@ -223,6 +223,15 @@ def test_adapters_of_peft_are_refused_until_they_are_merged(prepared, tmp_path, 
     assert isinstance(trainer(model=adapted.merge_and_unload(), args=args, **others), trainer)
 
 
+@pytest.mark.parametrize("trainer", TRAINERS, ids=lambda trainer: trainer.__name__)
+def test_models_in_float16_are_refused(prepared, tmp_path, trainer):
+    """AdamW's epsilon is 0 there: weights without a gradient become NaN."""
+    model, args, others = trainers(prepared, tmp_path)[trainer]
+    with pytest.raises(ValueError, match=r"`model` is in float16, .* load it with `dtype=torch.float32`"):
+        trainer(model=model.half(), args=args, **others)
+    assert isinstance(trainer(model=model.float(), args=args, **others), trainer)
+
+
 def test_split_batches_are_refused(prepared, tmp_path):
     with pytest.raises(ValueError, match="`split_batches` of `accelerator_config` is True"):
         recommender_runs.make_trainer(prepared, tmp_path, accelerator_config={"split_batches": True})
@@ -287,7 +296,7 @@ def test_data_and_embeddings_of_another_kind_are_refused(prepared, tmp_path):
 
 
 def test_held_out_items_must_be_as_wide_as_the_models(tmp_path):
-    embeddings = torch.randn(20, 8)
+    embeddings = torch.eye(20, 8)
     with pytest.raises(
         ValueError, match="`embeddings` of `eval_dataset` are 7 wide and the model's `input_size` is 8"
     ):

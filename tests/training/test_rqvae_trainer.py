@@ -120,6 +120,8 @@ def test_evaluation_measures_the_losses_of_held_out_items(embeddings, tmp_path):
     for name in ("loss", "reconstruction_loss", "quantization_loss"):
         assert metrics[f"eval_{name}"] == pytest.approx(outputs[name].item(), rel=1e-5)
     assert len([entry for entry in trainer.state.log_history if "eval_loss" in entry]) == 3
+    trainer.args.bf16_full_eval = True
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(outputs.loss.item(), rel=0.05)
 
 
 def test_the_best_item_tokenizer_by_held_out_items_is_what_remains(embeddings, tmp_path):

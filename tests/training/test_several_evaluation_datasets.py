@@ -76,13 +76,21 @@ def test_the_usual_metric_is_no_hindrance_where_no_checkpoint_is_chosen(prepared
         {"load_best_model_at_end": False, "early_stopping_patience": 2},
         {"load_best_model_at_end": False, "save_strategy": "best"},
         {"metric_for_best_model": "other_recall@5"},
+        {"metric_for_best_model": "cold_users_recall@5"},
     ],
 )
 def test_a_choice_by_no_dataset_is_an_error(prepared, users, tmp_path, options):
     metric = options.get("metric_for_best_model", "ndcg@10")
-    message = f"`metric_for_best_model` is '{metric}', which each dataset .* choose one of cold_.*, warm_"
+    own = metric.rpartition("_")[2]
+    message = f"`metric_for_best_model` is '{metric}', which each dataset .* choose one of cold_{own}, warm_{own}"
     with pytest.raises(ValueError, match=message):
         recommender_runs.make_trainer(prepared, tmp_path, FinetuningArguments, evaluated=users, **ONCE | options)
+
+
+def test_names_of_datasets_are_strings(prepared, users, tmp_path):
+    options = ONCE | {"metric_for_best_model": "1_ndcg@10"}
+    with pytest.raises(ValueError, match="`eval_dataset` has the key 1; give each dataset a name, a string"):
+        recommender_runs.make_trainer(prepared, tmp_path, FinetuningArguments, evaluated={1: users["cold"]}, **options)
 
 
 def test_a_named_metric_without_names_is_an_error(prepared, tmp_path):
@@ -131,6 +139,12 @@ def test_an_item_tokenizer_evaluates_several_datasets(tmp_path):
     trainer.train()
     losses = [entry["eval_new_loss"] for entry in trainer.state.log_history if "eval_new_loss" in entry]
     assert trainer.state.best_metric == min(losses)
-    options |= {"evaluated": {"old": old, "new": new}, "load_best_model_at_end": True, "metric_for_best_model": "loss"}
+    options |= {"evaluated": {"old": old, "new": new}, "load_best_model_at_end": True}
+    misspelt = item_tokenizer_runs.make_trainer(
+        embeddings[30:], tmp_path / "misspelt", **options | {"metric_for_best_model": "new_reconstruction"}
+    )
+    with pytest.raises(KeyError, match="'eval_new_reconstruction', which is not found in the evaluation metrics"):
+        misspelt.train()
+    options["metric_for_best_model"] = "loss"
     with pytest.raises(ValueError, match="choose one of old_loss, new_loss"):
         item_tokenizer_runs.make_trainer(embeddings[30:], tmp_path, **options)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.data import Dataset, Subset
 from transformers import PreTrainedModel, TrainingArguments
@@ -80,7 +81,7 @@ def further_arguments(given: Mapping[str, object], refused: Mapping[str, str]) -
 
 
 def check_model(model: object, kind: type[PreTrainedModel]) -> None:
-    """Raises a `ValueError` for a model of another kind, or one with adapters of PEFT."""
+    """Raises a `ValueError` for a model of another kind, one with adapters of PEFT, or one in float16."""
     if isinstance(model, nn.Module) and has_adapters(model):
         raise ValueError(
             "`model` has adapters of PEFT, whose training wouldn't be saved whole. Give the model without them, and "
@@ -92,6 +93,11 @@ def check_model(model: object, kind: type[PreTrainedModel]) -> None:
         raise ValueError(
             f"`model` is a {type(model).__name__}; give the model itself, a `{kind.__name__}`, as `from_pretrained` "
             "returns it."
+        )
+    if model.dtype == torch.float16:
+        raise ValueError(
+            "`model` is in float16, which has no room for small updates and their squares; load it with "
+            "`dtype=torch.float32`, and set `bf16` or `fp16` of the arguments."
         )
 
 
@@ -125,6 +131,9 @@ def check_eval_dataset(dataset: object, kinds: tuple[type, ...]) -> None:
     """Raises a `ValueError` for evaluation datasets of another kind: one, a part of one, or several by name."""
     for name, each in named_datasets(dataset).items():
         check_dataset(name, whole_of(each), kinds)
+    for key in dataset if isinstance(dataset, dict) else ():
+        if not isinstance(key, str):
+            raise ValueError(f"`eval_dataset` has the key {key!r}; give each dataset a name, a string.")
 
 
 def whole_of(dataset: Any) -> Any:
@@ -139,6 +148,12 @@ def named_datasets(dataset: object) -> dict[str, object]:
     return {} if dataset is None else {"eval_dataset": dataset}
 
 
+def chooses_best(args: TrainingArguments) -> bool:
+    """Whether a model is kept, or training ends, by `metric_for_best_model`."""
+    is_kept = args.load_best_model_at_end or args.save_strategy == "best"
+    return is_kept or getattr(args, "early_stopping_patience", None) is not None
+
+
 def check_best_metric(args: TrainingArguments, eval_dataset: Dataset | dict[str, Dataset] | None) -> None:
     """Checks that the metric by which a model is kept is one that the evaluation datasets have.
 
@@ -148,10 +163,12 @@ def check_best_metric(args: TrainingArguments, eval_dataset: Dataset | dict[str,
     """
     metric = (args.metric_for_best_model or "").removeprefix("eval_")
     if isinstance(eval_dataset, dict):
-        chooses = args.load_best_model_at_end or args.save_strategy == "best"
-        chooses = chooses or getattr(args, "early_stopping_patience", None) is not None
-        if chooses and not any(metric.startswith(f"{name}_") for name in eval_dataset):
-            names = [f"{name}_{metric}" for name in eval_dataset]
+        named, measured = {name for name in eval_dataset if metric.startswith(f"{name}_")}, metric
+        if "@" in metric:  # of ranking, which has no underscore
+            dataset, _, measured = metric.rpartition("_")
+            named &= {dataset}
+        if chooses_best(args) and not named:
+            names = [f"{name}_{measured}" for name in eval_dataset]
             raise ValueError(
                 f"`metric_for_best_model` is {metric!r}, which each dataset of `eval_dataset` has its own of; choose "
                 f"one of {', '.join(names)}."

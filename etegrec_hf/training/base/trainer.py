@@ -32,6 +32,7 @@ from .refusals import (
     check_eval_dataset,
     check_model,
     check_training_arguments,
+    chooses_best,
     further_arguments,
 )
 
@@ -285,8 +286,8 @@ class BaseTrainer(Trainer):
 
     def _determine_best_metric(self, metrics: dict[str, float], trial) -> bool:
         metric = (self.args.metric_for_best_model or "").removeprefix("eval_")
-        if isinstance(self.eval_dataset, dict) and f"eval_{metric}" not in metrics:
-            return False  # nothing is chosen by it, or it would have been refused
+        if f"eval_{metric}" not in metrics and not chooses_best(self.args):
+            return False
         return super()._determine_best_metric(metrics, trial)
 
     def hyperparameter_search(self, *args, **kwargs):

@@ -10,6 +10,8 @@ from torch.utils.data import Subset
 from ...data.sequences import LengthGroupedSampler, SequenceDataset
 
 COLUMNS = ("prompt", "target")
+# What TRL or this trainer gives rewards by these names, and columns by which TRL takes rows for pictures
+RESERVED = ("prompts", "completions", "completion_ids", "log_probability", "trainer_state", "image", "images")
 CHUNK = 2**20  # samples whose histories are laid out at a time
 
 
@@ -56,6 +58,7 @@ def lengths_and_targets(name: str, dataset: Dataset, n_items: int) -> tuple[np.n
 
     Raises:
         ValueError: a row that isn't a history and a target, as [`prompt_dataset`] makes them.
+        ValueError: a column of a name that rewards or TRL have a meaning for.
     """
     if not len(dataset):
         raise ValueError(f"`{name}` is empty; check the prepared dataset.")
@@ -66,6 +69,11 @@ def lengths_and_targets(name: str, dataset: Dataset, n_items: int) -> tuple[np.n
                 f"`{name}` has the columns {sorted(row)} and no {column!r}; make it with `prompt_dataset`, or give "
                 "each row a `prompt` (item indices, oldest first) and a `target` (an item index)."
             )
+    taken = [column for column in RESERVED if column in row]
+    if taken:
+        raise ValueError(
+            f"`{name}` has the column {taken[0]!r}, which has a meaning of its own for rewards or in TRL; rename it."
+        )
     if set(COLUMNS) <= set(dataset.column_names) and dataset.format["type"] is None:
         dataset = dataset.select_columns(list(COLUMNS))  # others may be large
     lengths: list[int] = []
