@@ -1,32 +1,35 @@
 """The recommender: reads the codes of a history and generates the codes of the next item."""
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from transformers import GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
-from transformers.utils import ModelOutput
 
-from .beam_search import BeamDecoder, candidate_logits
-from .code_distribution import CodeDistribution, terms_before, terms_of
 from .codes_for_new_items import free_codes
 from .configuration_etegrec import ETEGRecConfig
 from .decoding import ItemDecoding
 from .headwise_t5 import plain_weight
 from .histories import EncodedBatch, check_tensors
-from .history_encoder import HistoryEncoder, additive
+from .history_encoder import HistoryEncoder
 from .item_catalogue import ItemCatalogue
 from .item_inputs import ItemInputs
-from .item_logits import ItemEvidence, ItemLogits
+from .item_logits import ItemLogits
 from .item_transitions import ItemTransitions
 from .model_card import ModelCardMixin
 from .modeling_rqvae import RQVAEModel
-from .node_term import NodeTerm
+from .scoring import (
+    ENCODER_RECORDS,
+    ETEGRecOutput,
+    records_of,
+    score_candidates,
+    score_next_codes,
+    score_sequences,
+    score_targets,
+)
 from .target_decoder import TargetDecoder
 
 if TYPE_CHECKING:  # never run: saving a model copies the files that it imports, and the pipeline belongs to it
@@ -38,57 +41,6 @@ EARLIER_NAMES = {
     name: f"catalogue.{name}"
     for name in ("item_tokens", "is_removed", "semantic_embedding", "transitions.items", "transitions.weights")
 }
-
-# What transformers records of a stack's layers, and its names in the output
-ENCODER_RECORDS = {"hidden_states": "encoder_hidden_states", "attentions": "encoder_attentions"}
-DECODER_RECORDS = {
-    "hidden_states": "decoder_hidden_states",
-    "attentions": "decoder_attentions",
-    "cross_attentions": "cross_attentions",
-}
-
-
-@dataclass
-class ETEGRecOutput(ModelOutput):
-    """Output of [`ETEGRecForConditionalGeneration`].
-
-    Args:
-        loss (`torch.FloatTensor` of shape `()`): code loss, in nats per code, given `labels` or `sequence_labels`.
-        item_loss (`torch.FloatTensor` of shape `()`): cross-entropy of the item logits alone over all items, without
-            what those of the history gain, in nats per code of an item; given `sequence_labels`, or `labels`, and item
-            logits.
-        logits (`torch.FloatTensor`): given `labels` `(batch, code_length, codebook_size)`, each position scored
-            against its own level's codes; given `candidates` or `sequence_labels`
-            `(batch, candidates or targets, code_length, codebook_size)`; else `(batch, decoded, vocab_size)`, as
-            `generate` reads them.
-        sequence_latents (`torch.FloatTensor` of shape `(batch, d_model)`): mean of the unpadded encoder states.
-        sequence_projection (`torch.FloatTensor` of shape `(batch, latent_size)`): the same in the RQ-VAE's latent
-            space; given an item tokenizer.
-        preference_latents (`torch.FloatTensor` of shape `(batch, input_size)`): the decoder's first state in the space
-            of semantic embeddings; given an item tokenizer. Given `history_lengths`, these three latents are
-            `(batch, targets, ...)`.
-        past_key_values (`EncoderDecoderCache`): the decoder's cache, when it was asked for.
-        encoder_last_hidden_state (`torch.FloatTensor` of shape `(batch, positions, d_model)`): encoder states, of a
-            token or of an item each.
-        encoder_hidden_states, decoder_hidden_states (`tuple[torch.FloatTensor]`): what each stack reads and what each
-            of its layers makes of it, as of T5; given `output_hidden_states`. Targets of a sequence are one row.
-        encoder_attentions, decoder_attentions, cross_attentions (`tuple[torch.FloatTensor]`): attention weights of
-            each layer, as of T5; given `output_attentions`.
-    """
-
-    loss: torch.FloatTensor | None = None
-    item_loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    sequence_latents: torch.FloatTensor | None = None
-    sequence_projection: torch.FloatTensor | None = None
-    preference_latents: torch.FloatTensor | None = None
-    past_key_values: object | None = None
-    encoder_last_hidden_state: torch.FloatTensor | None = None
-    encoder_hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    encoder_attentions: tuple[torch.FloatTensor, ...] | None = None
-    decoder_hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    decoder_attentions: tuple[torch.FloatTensor, ...] | None = None
-    cross_attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedModel, GenerationMixin):
@@ -291,21 +243,21 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
         _check_one(asked | {"decoder_input_ids": decoder_input_ids})
         encoded, encoder_records = self._encoded(input_ids, attention_mask, encoder_outputs, recorded)
         if history_lengths is not None or sequence_labels is not None:
-            output = self._score_sequences(encoded, history_lengths, sequence_labels, recorded)
+            output = score_sequences(self, encoded, history_lengths, sequence_labels, recorded)
         elif candidates is not None:
             if any(recorded.values()):
                 raise ValueError(
                     "`candidates` are decoded without attentions and hidden states to return; give one target per "
                     "history as `labels`, or leave out `output_attentions` and `output_hidden_states`."
                 )
-            output = self._score_candidates(encoded, candidates)
+            output = score_candidates(self, encoded, candidates)
         elif labels is not None:
-            output = self._score_targets(encoded, labels, recorded)
+            output = score_targets(self, encoded, labels, recorded)
         else:
             use_cache = self.config.use_cache and not self.training if use_cache is None else use_cache
             options = {"past_key_values": past_key_values, "use_cache": use_cache, **recorded}
             options |= {"attention_mask": decoder_attention_mask}
-            output = self._score_next_codes(encoded, decoder_input_ids, options)
+            output = score_next_codes(self, encoded, decoder_input_ids, options)
         output = ETEGRecOutput(**output, **encoder_records)
         return output if return_dict is not False else output.to_tuple()
 
@@ -342,186 +294,21 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
             vectors = self.item_vectors(input_ids)
             encoder_outputs = self.encoder(input_ids, attention_mask, item_vectors=vectors, **recorded)
         encoded = EncodedBatch.checked(self.config, input_ids, attention_mask, encoder_outputs[0])
-        return encoded, _records(encoder_outputs, ENCODER_RECORDS)
+        return encoded, records_of(encoder_outputs, ENCODER_RECORDS)
 
-    # Scoring codes
-
-    def _score_targets(
-        self, encoded: EncodedBatch, labels: torch.LongTensor, recorded: dict[str, bool]
-    ) -> ETEGRecOutput:
-        """Scores a target per history: `labels` `[B, L]`."""
-        self._check_labels("labels", labels, (len(encoded.states), self.config.code_length))
-        start = torch.full_like(labels[:, :1], self.config.decoder_start_token_id)
-        decoded = self.decoder(
-            input_ids=torch.cat([start, labels[:, :-1]], dim=1),
-            last_states=encoded.last_states(),
-            encoder_hidden_states=encoded.states,
-            encoder_attention_mask=self.decoder.cross_bias(encoded),
-            use_cache=False,
-            **recorded,
-        )
-        states = decoded.last_hidden_state  # [B, L, d]
-        logits, rows = self._logits_by_level(states).unsqueeze(1), labels.unsqueeze(1)
-        terms = terms_of(self, encoded, self._dropout)
-        item_loss, logits = self._item_loss(rows, terms), self._along(logits, rows, terms).squeeze(1)  # [B, L, K]
-        others = self._other_outputs(encoded, encoded.mean_states(), states[:, 0]) | _records(decoded, DECODER_RECORDS)
-        return ETEGRecOutput(loss=self._code_loss(logits, labels), item_loss=item_loss, logits=logits, **others)
-
-    def _score_candidates(self, encoded: EncodedBatch, candidates: torch.LongTensor) -> ETEGRecOutput:
-        """Scores several items per history: `candidates` `[B, C, L]`."""
-        self._check_labels("candidates", candidates, (len(encoded.states), None, self.config.code_length))
-        decoder = BeamDecoder(self, encoded)
-        logits = candidate_logits(decoder, candidates)
-        logits = self._along(logits, candidates, terms_of(self, encoded))  # [B, C, L, K]
-        others = self._other_outputs(encoded, encoded.mean_states(), decoder.start_states[:, 0])
-        return ETEGRecOutput(loss=self._code_loss(logits, candidates), logits=logits, **others)
-
-    def _score_sequences(
-        self,
-        encoded: EncodedBatch,
-        history_lengths: torch.LongTensor | None,
-        sequence_labels: torch.LongTensor | None,
-        recorded: dict[str, bool],
-    ) -> ETEGRecOutput:
-        """Scores many targets per sequence, each after `history_lengths` `[B, T]` of its items."""
-        if history_lengths is None:
-            raise ValueError("`sequence_labels` are given without `history_lengths`; say what each one comes after.")
-        if self.config.encoder_attention != "causal":
-            raise ValueError(
-                f"`history_lengths` are given and `encoder_attention` is {self.config.encoder_attention!r}, in which "
-                "every item sees all of the sequence, the targets too; build the model with 'causal'."
-            )
-        if sequence_labels is not None:
-            self._check_labels("sequence_labels", sequence_labels, (*history_lengths.shape, self.config.code_length))
-        start = history_lengths.new_full((*history_lengths.shape, 1), self.config.decoder_start_token_id)
-        codes = start[..., :0] if sequence_labels is None else sequence_labels[..., :-1]
-        decoded = self._decode_blocks(encoded, torch.cat([start, codes], dim=2), history_lengths, recorded)
-        states = decoded.last_hidden_state.unflatten(
-            1, (history_lengths.shape[1], 1 + codes.shape[2])
-        )  # [B, T, 1 or L, d]
-        sequence_latents = encoded.mean_states_before(history_lengths * self.config.code_length)
-        others = self._other_outputs(encoded, sequence_latents, states[:, :, 0]) | _records(decoded, DECODER_RECORDS)
-        if sequence_labels is None:
-            return ETEGRecOutput(**others)
-        logits = self._logits_by_level(states)  # [B, T, L, K]
-        rows, terms = (
-            sequence_labels.flatten(0, 1).unsqueeze(1),
-            terms_before(self, encoded, history_lengths, self._dropout),
-        )
-        item_loss = self._item_loss(rows, terms)  # rows are [B * T, 1, L]
-        logits = self._along(logits.flatten(0, 1).unsqueeze(1), rows, terms).view_as(logits)
-        loss = self._code_loss(logits, sequence_labels)
-        return ETEGRecOutput(loss=loss, item_loss=item_loss, logits=logits, **others)
-
-    def _score_next_codes(
-        self, encoded: EncodedBatch, decoder_input_ids: torch.LongTensor | None, options: dict
-    ) -> ETEGRecOutput:
-        """Scores the code after each of `decoder_input_ids` `[B, decoded]`, as `generate` asks; `options` are T5's."""
-        if decoder_input_ids is None:
-            start, device = self.config.decoder_start_token_id, encoded.states.device
-            decoder_input_ids = torch.full((len(encoded.states), 1), start, device=device)
-        decoded = self.decoder(
-            input_ids=decoder_input_ids,
-            last_states=encoded.last_states(),
-            encoder_hidden_states=encoded.states,
-            encoder_attention_mask=self.decoder.cross_bias(encoded),
-            **options,
-        )
-        states = decoded.last_hidden_state
-        return ETEGRecOutput(
-            logits=self._products(states, slice(0, self.config.vocab_size)),  # [B, decoded, vocab_size]
-            past_key_values=decoded.past_key_values,
-            **self._other_outputs(encoded, encoded.mean_states(), states[:, 0]),
-            **_records(decoded, DECODER_RECORDS),
-        )
-
-    @property
-    def _dropout(self) -> float:
-        """Dropout of what is read beside the encoder; none where targets are scored as they are decoded."""
-        return self.config.dropout_rate if self.training else 0.0
-
-    def _check_labels(self, name: str, labels: torch.LongTensor, expected: tuple[int | None, ...]) -> None:
-        """Raises a `ValueError` for token ids of another shape; None is any size."""
-        sizes = zip(labels.shape, expected)
-        if labels.ndim != len(expected) or any(size != wanted for size, wanted in sizes if wanted is not None):
-            shape = ", ".join("n" if wanted is None else str(wanted) for wanted in expected)
-            raise ValueError(
-                f"`{name}` has shape {tuple(labels.shape)}; expected ({shape}). Give one target per history "
-                "as `labels`, several as `candidates`, and those of whole sequences as `sequence_labels`."
-            )
-
-    def _decode_blocks(
-        self,
-        encoded: EncodedBatch,
-        decoder_input_ids: torch.LongTensor,
-        history_lengths: torch.LongTensor,
-        recorded: dict[str, bool],
-    ) -> ModelOutput:
-        """The decoder's output, whose states are `[B, targets * block, d]` of all targets of each sequence.
-
-        All targets of a sequence are one row of the decoder, in blocks that don't see each other.
-        """
-        block = decoder_input_ids.shape[2]
-        own = torch.ones(block, block, dtype=torch.bool, device=history_lengths.device).tril()
-        last_states = encoded.last_states_before(history_lengths * self.config.code_length)
-        cross_bias = self.decoder.cross_bias_before(encoded, history_lengths)  # [B, heads, targets, positions]
-        return self.decoder(
-            input_ids=decoder_input_ids.flatten(1),
-            last_states=last_states.repeat_interleave(block, dim=1),
-            attention_mask=additive(own, encoded.states.dtype)[None, None],
-            encoder_hidden_states=encoded.states,
-            encoder_attention_mask=cross_bias.repeat_interleave(block, dim=2),
-            use_cache=False,
-            **recorded,
-        )
-
-    def _other_outputs(
-        self, encoded: EncodedBatch, sequence_latents: torch.Tensor, start_states: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        """Encoder states, and latents `[B, ...]` or `[B, targets, ...]`, by their names in the output."""
-        outputs = {"sequence_latents": sequence_latents, "encoder_last_hidden_state": encoded.states}
-        if self.config.has_item_tokenizer:
-            outputs["sequence_projection"] = self.sequence_adapter(sequence_latents)
-            outputs["preference_latents"] = self.preference_adapter(start_states)
-        return outputs
-
-    # Logits and loss
+    # Logits
 
     def level_logits(self, decoder_states: torch.Tensor, level: int) -> torch.Tensor:
         """Returns logits `[..., codebook_size]` of one level's codes, of decoder states `[..., d_model]`."""
-        return self._products(decoder_states, self.config.layout.of_level(level))
+        return self.code_logits(decoder_states, self.config.layout.of_level(level))
 
-    def _along(self, logits: torch.Tensor, labels: torch.LongTensor, terms: list[NodeTerm]) -> torch.Tensor:
-        """Logits `[rows, n, L, K]` along the paths of `labels` `[rows, n, L]`, with the terms of the rows.
-
-        Where all codes of a level share the probability, they stay as they are, and no trie is needed.
-        """
-        if not self.config.constrained_softmax:
-            return logits
-        trie = self.catalogue.trie
-        return CodeDistribution(trie, trie, terms).along(logits, self.config.layout.codes(labels))
-
-    def _code_loss(self, logits: torch.Tensor, labels: torch.LongTensor) -> torch.Tensor:
-        """Mean cross-entropy of codes, in nats, of logits `[..., L, K]` and token ids `[..., L]`; not of padding."""
-        codes = self.config.layout.codes(labels).masked_fill(labels == self.config.pad_token_id, -100)
-        return F.cross_entropy(logits.flatten(0, -2).float(), codes.flatten())
-
-    def _item_loss(self, labels: torch.LongTensor, terms: list[NodeTerm]) -> torch.Tensor | None:
-        """Mean cross-entropy of the items `labels` `[rows, n, L]` in the item logits, over L; not of padding."""
-        for term in terms:
-            if isinstance(term, ItemEvidence):
-                leaves = self.catalogue.trie.walk(self.config.layout.codes(labels))
-                log_p, is_item = term.log_p(leaves), leaves >= 0
-                return -(log_p * is_item).sum() / (is_item.sum().clamp(min=1) * self.config.code_length)
-        return None
-
-    def _logits_by_level(self, decoder_states: torch.Tensor) -> torch.Tensor:
-        """Decoder states `[..., L, d]`, each against the K codes of its level: `[..., L, K]`."""
+    def logits_by_level(self, decoder_states: torch.Tensor) -> torch.Tensor:
+        """Returns logits `[..., code_length, codebook_size]` of decoder states `[..., code_length, d_model]`."""
         levels = range(self.config.code_length)
         return torch.stack([self.level_logits(decoder_states[..., level, :], level) for level in levels], dim=-2)
 
-    def _products(self, decoder_states: torch.Tensor, tokens: slice) -> torch.Tensor:
-        """Decoder states `[..., d_model]` times the embeddings of a part of the vocabulary: `[..., tokens]`."""
+    def code_logits(self, decoder_states: torch.Tensor, tokens: slice) -> torch.Tensor:
+        """Returns logits `[..., tokens]` of a part of the vocabulary, of decoder states `[..., d_model]`."""
         weight = plain_weight(self.shared)
         if weight is None:
             embeddings = self.shared(torch.arange(tokens.start, tokens.stop, device=decoder_states.device))
@@ -601,13 +388,6 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
             ValueError: an index that doesn't exist, or no item left.
         """
         self.catalogue.remove(items)
-
-
-def _records(outputs: ModelOutput | tuple, names: dict[str, str]) -> dict[str, tuple]:
-    """What was recorded of a stack's layers, by its names in the output."""
-    return {
-        ours: outputs[name] for name, ours in names.items() if isinstance(outputs, ModelOutput) and name in outputs
-    }
 
 
 def _check_one(arguments: dict[str, object]) -> None:

@@ -36,6 +36,7 @@ CODE = {
     "node_term.py",
     "recency_bias.py",
     "repeat_bias.py",
+    "scoring.py",
     "softmax_mixture.py",
     "search.py",
     "target_decoder.py",
