@@ -422,6 +422,13 @@ def test_broken_histories_of_a_letter_file_are_an_error(tmp_path, histories, mes
     fails(tmp_path, "letter", tmp_path, ValueError, message)
 
 
+@pytest.mark.parametrize("texts", ["A title", None, ["A title"]])
+def test_texts_of_a_letter_file_that_are_no_object_are_an_error(tmp_path, texts):
+    write(tmp_path / "Tiny.inter.json", '{"0": [1, 2, 3]}')
+    write(tmp_path / "Tiny.item.json", json.dumps({"1": {"title": "A"}, "2": texts}))
+    fails(tmp_path, "letter", tmp_path, ValueError, r"item '2' in .*Tiny.item.json has .*; expected texts like \{")
+
+
 @pytest.mark.parametrize("split", ["leave-one-out", "ratio"])
 @pytest.mark.parametrize("empty", [1, 3])  # in the middle, and last
 def test_users_of_a_letter_file_without_items_are_dropped_and_counted(tmp_path, split, empty):
