@@ -148,12 +148,11 @@ def _encoder(model: str):
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether embeddings are there that an earlier call kept."""
+    """Whether embeddings are there that an earlier call kept, and that can be used."""
     try:
-        read_array(path)
+        return bool(np.isfinite(read_array(path)).all())
     except (FileNotFoundError, ValueError):
         return False
-    return True
 
 
 def _save(values: np.ndarray, path: Path) -> None:
