@@ -1,6 +1,7 @@
 """`etegrec compare`: results of several runs in one table, if they were measured alike."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ..evaluation.comparison import compare
 from .output_file import check_output_file, write_results
@@ -47,7 +48,7 @@ def runs_of(named: list[str]) -> dict[str, list[str]]:
         system, _, name = entry.partition("=")
         if not system or not name:
             raise ValueError(f"`results` holds {entry!r}; write SYSTEM=FILE, like ours=runs/metrics.json.")
-        if name in runs.setdefault(system, []):
+        if Path(name).resolve() in [Path(other).resolve() for other in runs.setdefault(system, [])]:
             raise ValueError(f"`results` names {name!r} twice for {system!r}; name each run once.")
         runs[system].append(name)
     return runs

@@ -52,6 +52,9 @@ def main(argv: list[str] | None = None) -> int:
         0; 1 for an error of the input, or an unexpected one; 2 for a wrong call; 130 for an interruption; 141 where
         nobody reads any more what is printed, as in `etegrec env | head -1`.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as some services start their programs
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the program ends
     try:
         try:
             return run_arguments(list(sys.argv[1:] if argv is None else argv))

@@ -141,12 +141,15 @@ def check_keys(values: dict, source: Path, classes: tuple[type, ...]) -> None:
 
 
 def with_whole_numbers(values: dict, parser: argparse.ArgumentParser) -> dict:
-    """A mapping in which numbers like 2.0 are whole where an option takes whole numbers."""
-    whole = {action.dest for action in parser._actions if action.type is int}
-    return {
-        name: int(value) if name in whole and isinstance(value, float) and value.is_integer() else value
-        for name, value in values.items()
-    }
+    """A mapping in which numbers like 2.0, also in lists, are whole where an option takes whole numbers."""
+
+    def whole(value):
+        if isinstance(value, list):
+            return [whole(entry) for entry in value]
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+
+    names = {action.dest for action in parser._actions if action.type is int}
+    return {name: whole(value) if name in names else value for name, value in values.items()}
 
 
 def as_arguments(values: dict) -> list[str]:

@@ -125,6 +125,7 @@ def _fingerprint(model: str) -> list:
 
 
 def _encoder(model: str):
+    repo_id, revision = split_revision(model)
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
@@ -132,7 +133,6 @@ def _encoder(model: str):
             "text embeddings need sentence-transformers; install it with `pip install 'etegrec_hf[text]'`."
         ) from error
     try:
-        repo_id, revision = (model, None) if Path(model).exists() else split_revision(model)
         return SentenceTransformer(repo_id, revision=revision)
     except Exception as error:  # a damaged model breaks its readers anywhere, with errors of any kind
         what = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
@@ -148,12 +148,11 @@ def _encoder(model: str):
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether embeddings are there that an earlier call kept."""
+    """Whether embeddings are there that an earlier call kept, and that can be used."""
     try:
-        read_array(path)
+        return bool(np.isfinite(read_array(path)).all())
     except (FileNotFoundError, ValueError):
         return False
-    return True
 
 
 def _save(values: np.ndarray, path: Path) -> None:

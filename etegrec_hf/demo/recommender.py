@@ -185,7 +185,7 @@ class DemoRecommender:
         return RandomHistory(random.sample(known, min(len(known), random.randint(*RANDOM_LENGTHS))))
 
     def popular(self, limit: int, exclude: list[str]) -> tuple[list[str], list[int]]:
-        """The items most frequent in training and how often they stand there; ties by item index.
+        """The items most frequent in training, without removed ones, and their counts there; ties by item index.
 
         Raises:
             ValueError: there is no dataset to count in, and the model holds no counts.
@@ -197,6 +197,7 @@ class DemoRecommender:
                 "`--data` they could be counted.)"
             )
         counts[[0, *self.tokenizer.index_of(exclude)]] = 0
+        counts[self.model.catalogue.is_removed.cpu().numpy()] = 0
         best = np.argsort(-counts, kind="stable")[:limit]
         best = best[counts[best] > 0]
         return self.tokenizer.ids_of(best), counts[best].tolist()

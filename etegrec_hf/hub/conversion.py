@@ -85,7 +85,9 @@ def read_state_dict(path: str | Path) -> StateDict:
             ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         raise ValueError(f"{str(path)!r} holds a state dict as its entry 'state_dict'; save that entry alone.")
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
         raise ValueError(f"{str(path)!r} is no state dict of tensors; save `model.state_dict()` alone.")
     for prefix, attribute in WRAPPERS.items():
         if state and all(name.startswith(prefix) for name in state):

@@ -77,8 +77,9 @@ def training_files(name: str) -> list[str]:
 
     Raises:
         FileNotFoundError, ConnectionError: as [`local_dataset`].
+        ValueError: the revision of a folder.
     """
-    repo_id, revision = (name, None) if Path(name).exists() else split_revision(name)
+    repo_id, revision = split_revision(name)
     with hub_errors(name):
         builder = datasets.load_dataset_builder(repo_id, "sequences", revision=revision)
         return list(builder.config.data_files["train"])

@@ -44,6 +44,7 @@ class SequentialRecommendationPipeline(Pipeline):
                 of histories (a generator, a column of a dataset), which is streamed: the results are an iterator then.
                 Arrays, series and tuples count as lists; sets have no order and are refused.
                 A history may also be a `dict` of `history` and `exclude`, a list of item ids for this history alone.
+                `[]` is a list of no histories, and `{"history": []}` one without items.
             top_k (`int`, *optional*, defaults to 10): items a history.
             num_beams (`int`, *optional*): prefixes kept a level; by default 20, or `top_k` where that is more.
             exclude (`list[str]` or `list[list[str]]`, *optional*): item ids that nobody gets, or a list for each

@@ -114,9 +114,11 @@ def test_files_that_are_no_results(capsys, tmp_path, content, message):
     assert message in failure(capsys, "compare", "--results", f"a={tmp_path / 'other.json'}")
 
 
-def test_a_file_that_is_named_twice(results, capsys):
-    twice = f"mine={results / 'mine0.json'}"
-    assert "names" in failure(capsys, "compare", "--results", twice, twice)
+@pytest.mark.parametrize("other", ["mine0.json", "../{}/mine0.json"])
+def test_a_file_that_is_named_twice(results, capsys, other):
+    twice = f"{results}/{other.format(results.name)}"
+    message = failure(capsys, "compare", "--results", f"mine={results / 'mine0.json'}", f"mine={twice}")
+    assert f"`results` names '{twice}' twice for 'mine'; name each run once" in message
 
 
 def test_a_result_that_was_moved_without_its_users(results, capsys, tmp_path):

@@ -329,6 +329,14 @@ def test_a_closed_pipe_for_tables_and_errors(unread, monkeypatch):
     assert main(["evalute"]) == 141
 
 
+def test_streams_that_were_closed_before_are_none(monkeypatch):
+    for name in ("stdout", "stderr"):  # as Python leaves those of `etegrec env >&- 2>&-`
+        monkeypatch.setattr(sys, name, None)
+    assert main(["--version"]) == 0
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["prepare", "nowhere.csv", "--format", "csv", "--output-dir", "x", "--json"]) == 1
+
+
 def test_another_pipe_that_breaks_is_an_error(monkeypatch, capsys):
     def broken(arguments):
         raise BrokenPipeError(32, "Broken pipe")

@@ -53,6 +53,8 @@ def test_types_in_the_file_are_checked_as_on_the_command_line(tmp_path, capsys):
     assert "argument --width: invalid int value: '2.5'" in capsys.readouterr().err
     config.write_text("data: 2.0\nwidth: 2.0\nrate: 2.0\n")
     assert parse("x", ["--config", str(config)], Sizes) == (Sizes("2.0", width=2, rate=2.0),)
+    config.write_text("data: here\nlayers: [2.0, 3]\n")
+    assert parse("x", ["--config", str(config)], Sizes) == (Sizes("here", layers=[2, 3]),)
     config.write_text("data: 7\nlayers: 3\n")
     assert parse("x", ["--config", str(config)], Sizes) == (Sizes("7", layers=[3]),)
     config.write_text("data: here\npatience: null\n")

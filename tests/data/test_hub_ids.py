@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import datasets
 import pytest
 
+from etegrec_hf.data.hub_ids import split_revision
 from etegrec_hf.data.sources import SourceOptions
 from etegrec_hf.data.sources.tables import read_hub
 from etegrec_hf.data.text_embeddings import embed_texts
+from etegrec_hf.hub.dataset_folder import training_files
 
 
 @pytest.mark.parametrize(("name", "revision"), [("user/log@v2", "v2"), ("user/log", None)])
@@ -37,3 +39,20 @@ def test_a_text_model_of_a_revision(name, revision, prepared_folder, monkeypatch
     with pytest.raises(FileNotFoundError, match=f"'{name}' is no sentence-transformers model"):
         embed_texts(prepared_folder, name, "{title}")
     assert asked == [("user/texts", revision)]
+
+
+def test_a_folder_has_no_revisions(tmp_path, monkeypatch, prepared_folder):
+    """`datasets` and sentence-transformers would read the folder, whatever the revision."""
+    monkeypatch.chdir(tmp_path)
+    Path("logs").mkdir()
+    Path("logs/a.csv").write_text("user_id,item_id\nu,a\n")
+    Path("of@v1").mkdir()
+    assert split_revision("of@v1") == ("of@v1", None)
+    message = "'logs@v1' names a revision of the folder 'logs'; leave it out, or give an id on the Hub"
+    for read in (
+        lambda: read_hub(Path("logs@v1"), SourceOptions()),
+        lambda: training_files("logs@v1"),
+        lambda: embed_texts(prepared_folder, "logs@v1", "{title}"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read()

@@ -5,6 +5,7 @@ import gzip
 import json
 import lzma
 import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -421,6 +422,13 @@ def test_broken_histories_of_a_letter_file_are_an_error(tmp_path, histories, mes
     fails(tmp_path, "letter", tmp_path, ValueError, message)
 
 
+@pytest.mark.parametrize("texts", ["A title", None, ["A title"]])
+def test_texts_of_a_letter_file_that_are_no_object_are_an_error(tmp_path, texts):
+    write(tmp_path / "Tiny.inter.json", '{"0": [1, 2, 3]}')
+    write(tmp_path / "Tiny.item.json", json.dumps({"1": {"title": "A"}, "2": texts}))
+    fails(tmp_path, "letter", tmp_path, ValueError, r"item '2' in .*Tiny.item.json has .*; expected texts like \{")
+
+
 @pytest.mark.parametrize("split", ["leave-one-out", "ratio"])
 @pytest.mark.parametrize("empty", [1, 3])  # in the middle, and last
 def test_users_of_a_letter_file_without_items_are_dropped_and_counted(tmp_path, split, empty):
@@ -623,7 +631,8 @@ def test_ids_of_a_csv_on_the_hub_stay_as_they_are_written(tmp_path):
 def test_classes_of_a_hub_data_set_are_called_by_their_names(tmp_path, kind):
     names = ClassLabel(names=["x", "y", "z"])
     features = Features({"user_id": Value("string"), "item_id": names, "title": names})
-    data = Dataset.from_dict({"user_id": ["u"] * 3, "item_id": [2, 0, 1], "title": [0, 1, None]}, features)
+    rows = {"user_id": ["u"] * 4, "item_id": [2, 0, 1, -1], "title": [0, 1, None, -1]}  # -1 is no class
+    data = Dataset.from_dict(rows, features)
     folder = tmp_path / "mine"
     if kind == "parquet":
         folder.mkdir()
@@ -633,8 +642,10 @@ def test_classes_of_a_hub_data_set_are_called_by_their_names(tmp_path, kind):
     else:
         DatasetDict({"train": data}).save_to_disk(folder)
         fails(folder, "hub", tmp_path, FileNotFoundError, "there is no data set .*mine'.*test", hub_split="test")
-    _, sequences, texts = read(folder, "hub", tmp_path / "data")
+    options = SourceOptions(max_malformed=0.25)
+    statistics, sequences, texts = read(folder, "hub", tmp_path / "data", options=options)
     assert sequences == {"u": ["z", "x", "y"]}
+    assert "(row 4: 'item_id' is empty or missing)" in statistics["malformed"][0]
     assert {item_id: text["title"] for item_id, text in texts.items()} == {"z": "x", "x": "y", "y": ""}
 
 
@@ -844,11 +855,13 @@ def test_rows_that_quotes_have_swallowed_count_as_malformed(tmp_path, changed, l
     )
 
 
-def test_quotes_that_have_swallowed_rows_of_a_csv_on_the_hub_are_an_error(tmp_path):
+@pytest.mark.parametrize(("name", "separator"), [("a.csv", ","), ("a.tsv", "\t")])
+def test_quotes_that_have_swallowed_rows_of_a_csv_on_the_hub_are_an_error(tmp_path, name, separator):
     (tmp_path / "hub").mkdir()
     # the title isn't read, and yet rows are in it
     changed = {501: 'u50,i0,500,"7 inch', 1501: 'u150,i0,1500,7 inch"'}
-    csv_of(tmp_path / "hub/a.csv", HEADER.replace("title", "shown"), DISCS, changed)
+    path = csv_of(tmp_path / "hub" / name, HEADER.replace("title", "shown"), DISCS, changed)
+    write(path, path.read_text().replace(",", separator))
     fails(
         tmp_path / "hub", "hub", tmp_path, ValueError, "a quote that opens in row 501 of .* holds the next 1000 lines"
     )
@@ -870,9 +883,11 @@ def test_the_separator_is_the_one_by_which_the_header_has_the_ids(tmp_path, sepa
     rows = ["user_id,item_id,timestamp,a-b", "u,x,3,1", "u,y,2,1", "u,z,1,1"]
     path = write(tmp_path / "log.txt", "\n".join(rows).replace(",", separator))
     assert read(path, "csv", tmp_path / "data")[1] == {"u": ["z", "y", "x"]}
-    items = write(tmp_path / "items.csv", f"item_id{separator}title\nx{separator}X\n")
-    texts = read(path, "csv", tmp_path / "other", options=SourceOptions(items=str(items)))[2]
-    assert texts["x"] == {"title": "X"}
+    assert read(path, "recbole", tmp_path / "recbole")[1] == {"u": ["z", "y", "x"]}
+    for ending in ("csv", "tsv", "item"):
+        items = write(tmp_path / f"items.{ending}", f"item_id{separator}title\nx{separator}X\n")
+        texts = read(path, "csv", tmp_path / ending, options=SourceOptions(items=str(items)))[2]
+        assert texts["x"] == {"title": "X"}
 
 
 @pytest.mark.parametrize(("named", "separator"), [("tab", "\t"), ("\\t", "\t"), ("#", "#"), (";", ";")])
@@ -894,6 +909,10 @@ def test_a_separator_that_is_none_is_an_error(separator):
         ('"User-ID";"ISBN"\nu;a\n', r"no column 'user_id', only \['User-ID', 'ISBN'\]; name it with --user-column"),
         ("1 1193\n1 661\n", r"no column 'user_id': its first line \['1', '1193'\] holds no names; write a line with"),
         ("A1,B2,5.0,1393545600\nA1,B3,1.0,1393545600\n", "its first line .* holds no names"),
+        (
+            "user_id\x01item_id\nu\x01a\n",
+            r"only \['user_id.*item_id'\]; name the character between .* --separator, and",
+        ),
     ],
 )
 def test_columns_that_a_header_does_not_name_are_an_error_with_the_right_remedy(tmp_path, content, message):
@@ -927,11 +946,21 @@ def test_packed_files_are_read_whatever_they_are_called(tmp_path, pack):
 
 @pytest.mark.parametrize("format", ["csv", "jsonl", "letter"])
 def test_other_archives_are_named(tmp_path, format):
-    for kind, content in (("xz", lzma.compress(b"user_id,item_id\n")), ("zip", b"PK\x03\x04" + bytes(20))):
+    lz4 = pa.Codec("lz4").compress(b"user_id,item_id\n", asbytes=True)
+    for kind, content in (
+        ("xz", lzma.compress(b"user_id,item_id\n")),
+        ("zip", b"PK\x03\x04" + bytes(20)),
+        ("lz4", lz4),
+    ):
         path = write(tmp_path / "log", content)
         fails(
             path, format, tmp_path, ValueError, f"log is packed as {kind}, which isn't read; unpack it, or pack it by"
         )
+    write(tmp_path / "log.csv", "user_id,item_id\nu,a\n")
+    for mode in ("w", "w:gz", "w:bz2"):
+        with tarfile.open(path, mode) as archive:
+            archive.add(tmp_path / "log.csv")
+        fails(path, format, tmp_path, ValueError, "log is a tar archive of files; unpack it, and give the one to read")
 
 
 def test_a_text_that_begins_like_an_archive_is_none(tmp_path):
@@ -1014,6 +1043,14 @@ def test_metadata_of_other_items_is_told_of(tmp_path):
         (note,) = statistics["notes"]
         assert note.endswith(f"items are in {file}: its first id is {first}")
         expect(statistics, items_in_file_of_texts=0)
+
+
+def test_titles_that_parquet_holds_as_bytes_are_texts(tmp_path):
+    titles = pa.array(["Ünder".encode(), b"\xff!", None])
+    table = pa.table({"user_id": ["u"] * 3, "item_id": ["a", "b", "c"], "title": titles})
+    pq.write_table(table, tmp_path / "log.parquet")
+    texts = read(tmp_path / "log.parquet", "parquet", tmp_path / "data")[2]
+    assert [texts[item_id]["title"] for item_id in "abc"] == ["Ünder", "\ufffd!", ""]
 
 
 def test_texts_that_are_not_there_are_no_words(tmp_path):
@@ -1342,7 +1379,7 @@ def test_files_of_another_format_are_an_error_that_says_so(tmp_path):
     parquet = tmp_path / "log.parquet"
     for path in (csv, jsonl, parquet):
         for format in ("csv", "jsonl", "parquet", "recbole", "letter", *("amazon2014", "amazon2018", "amazon2023")):
-            if path.suffix != f".{format}" and (path, format) != (jsonl, "amazon2023"):
+            if path.suffix != f".{format}" and (path, format) not in ((jsonl, "amazon2023"), (csv, "recbole")):
                 remedy = "copy it again" if format == "letter" else "check --format"
                 fails(path, format, tmp_path, ValueError, f"{path.name}.*{remedy}")
 

@@ -171,6 +171,8 @@ def test_what_is_not_a_number_is_not_written(folder, monkeypatch):
     with pytest.raises(ValueError, match="hold nothing, NaN or infinity"):
         embed_texts(folder, "m", "{title}")
     assert not (folder / "embeddings/text.parquet").exists()
+    monkeypatch.setattr(text_embeddings, "_encoder", lambda model: Counter())  # on another device, say
+    assert embed_texts(folder, "m", "{title}").values[0].tolist() == [len(TITLES[0]), 1]
 
 
 def test_no_model_and_no_package_are_errors(folder, monkeypatch):

@@ -140,6 +140,8 @@ def test_popular_items_are_counted_in_training(with_data, prepared):
     by_count = sorted(set(taken), key=taken.count, reverse=True)
     assert counts == [taken.count(item_id) for item_id in by_count[:3]] == [taken.count(i) for i in item_ids]
     assert item_ids[0] not in with_data.popular(3, exclude=item_ids[:1])[0]
+    with_data.model.remove_items(with_data.tokenizer.index_of(item_ids[:1]))
+    assert with_data.popular(2, exclude=[])[0] == item_ids[1:]
 
 
 def test_popular_items_need_counts(demo):
@@ -149,6 +151,8 @@ def test_popular_items_need_counts(demo):
     for _ in range(2):  # what is excluded counts again the next time
         assert demo.popular(2, exclude=["i13"]) == (["i26", "i39"], [12, 12])
     assert demo.popular(2, exclude=[]) == (["i13", "i26"], [12, 12])
+    demo.model.remove_items([13])
+    assert demo.popular(2, exclude=[]) == (["i26", "i39"], [12, 12])
 
 
 def test_a_random_user_is_one_of_the_test_split(with_data, prepared):

@@ -294,6 +294,7 @@ def test_a_damaged_state_dict_is_refused_however_it_is_damaged(tmp_path, as_zip)
     [
         ({"module.a": torch.zeros(1)}, r"begin with 'module.', .* wrapped model do; save `model.module.state_dict"),
         ({"_orig_mod.a": torch.zeros(1)}, r"begin with '_orig_mod.', .* save `model._orig_mod.state_dict"),
+        ({1: torch.zeros(1)}, "is no state dict of tensors; save `model.state_dict"),
         ({"state_dict": {"a": torch.zeros(1)}, "epoch": 3}, "a state dict as its entry 'state_dict'; save that entry"),
     ],
 )

@@ -248,8 +248,11 @@ def test_popular_items_are_those_that_may_come(recommend):
     assert ids(lists) == [["i7", "i28", "i6"], ["i7", "i14", "i28"]]
     few = recommend(asked, on_empty="popular", allowed=["i8", "i9", "i14", "i21"])  # item 8 doesn't occur in training
     assert ids(few) == [["i9"], ["i14", "i9"]]
-    assert recommend([], on_empty="popular", allowed=["i8"]) == []
-    assert len(recommend({"history": []}, on_empty="popular", top_k=100)) == 40 - 6 - 1
+    alone = {"history": []}
+    assert recommend(alone, on_empty="popular", allowed=["i8"]) == []
+    assert ids([recommend(alone, on_empty="popular", allowed=["i8", "i9"])]) == [["i9"]]
+    assert recommend([], on_empty="popular") == []  # no histories
+    assert len(recommend(alone, on_empty="popular", top_k=100)) == 40 - 6 - 1
 
 
 @pytest.mark.parametrize("form", SEVERAL)

@@ -12,6 +12,8 @@ from recommender_runs import SAVED_OFTEN, Stop, make_trainer, record_of, sides, 
 from transformers import TrainerCallback
 
 from etegrec_hf import RQVAEConfig, RQVAEModel, RQVAETrainer, RQVAETrainingArguments
+from etegrec_hf.hub.training_record import TrainingRecord
+from etegrec_hf.training.base.recording import check_same_run
 
 STEP = 32  # of the first recommender epoch, whose first step is 27
 
@@ -124,6 +126,7 @@ def test_a_checkpoint_of_another_dataset_is_not_resumed(prepared, tmp_path):
         ("per_device_train_batch_size", 16),
         ("max_tokens_per_batch", 400),
         ("gradient_accumulation_steps", 2),
+        ("dataloader_drop_last", True),
         ("cycle", 3),
         ("warm_epochs", 3),
     ],
@@ -133,3 +136,11 @@ def test_a_checkpoint_whose_steps_read_other_samples_is_not_resumed(prepared, tm
     trainer = make_trainer(prepared, tmp_path, **SAVED_OFTEN | {name: value})
     with pytest.raises(ValueError, match=f"`{name}` is {value} and in the checkpoint .* it is .* other samples"):
         trainer.train(resume_from_checkpoint=True)
+
+
+def test_a_checkpoint_whose_items_came_in_another_order_is_not_resumed(tmp_path):
+    saved = TrainingRecord(stages=[{"arguments": {"train_sampling_strategy": "sequential"}}])
+    alike = RQVAETrainingArguments(str(tmp_path), train_sampling_strategy="sequential", use_cpu=True)
+    check_same_run(saved, "c", TrainingRecord(), alike)
+    with pytest.raises(ValueError, match="`train_sampling_strategy` is random and in the checkpoint 'c' it is seq"):
+        check_same_run(saved, "c", TrainingRecord(), RQVAETrainingArguments(str(tmp_path), use_cpu=True))

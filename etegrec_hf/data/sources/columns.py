@@ -1,5 +1,6 @@
 """Columns of tables: which a reader needs, and what ids, texts and splits in them mean."""
 
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -39,6 +40,8 @@ def check_columns(names: list[str], path: Path, options: SourceOptions) -> None:
                 f"{path} has no column {name!r}: its first line {names} holds no names; write a line with the names "
                 "of its columns before it."
             )
+        if name not in names and len(names) == 1 and re.search(r"\W", names[0]):  # a header in one piece
+            remedy = "name the character between its columns with --separator"
         if name not in names:
             raise ValueError(f"{path} has no column {name!r}, only {names}; {remedy}, and check --format.")
         if names.count(name) > 1:

@@ -78,8 +78,7 @@ def _read_table(file: ItemsFile, suffix: str, options: SourceOptions, aliases: d
         return [file.item_column, *text_columns(names, options, aliases).values()]
 
     if suffix != PARQUET:
-        separator = find_separator(path, [file.item_column]) if suffix == ".csv" else "\t"
-        return csv_table(path, separator, file.malformed, needed).table
+        return csv_table(path, find_separator(path, [file.item_column]), file.malformed, needed).table
     try:
         with pyarrow.parquet.ParquetFile(path) as parquet:
             return parquet.read(needed(parquet.schema_arrow.names))

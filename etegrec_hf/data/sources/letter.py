@@ -22,7 +22,7 @@ def read_letter(path: Path, options: SourceOptions) -> Source:
     Raises:
         FileNotFoundError: no `.inter.json`, or several.
         ValueError: files that are no JSON, histories that are no lists of numbers or of texts, codes that are no token
-            strings, or no interaction.
+            strings, or no interaction; when the texts are read, those of an item that are no object.
     """
     found = sorted(path.glob("*.inter.json")) if path.is_dir() else [path]
     if len(found) != 1:
@@ -67,8 +67,13 @@ def read_letter(path: Path, options: SourceOptions) -> Source:
     def read_texts(item_ids: Collection[str]) -> Texts:
         if file is None:
             return {}
-        entries = read_json_object(item_file).items()
-        rows = ((0, {**texts, "item": item}) for item, texts in entries if isinstance(texts, dict) and item)
+        entries = read_json_object(item_file)
+        for item, texts in entries.items():
+            if not isinstance(texts, dict):
+                raise ValueError(
+                    f'item {item!r} in {item_file} has {texts!r}; expected texts like {{"title": "..."}}.'
+                )
+        rows = ((0, {**texts, "item": item}) for item, texts in entries.items() if item)
         return texts_of_entries(rows, item_ids, file)
 
     return Source(interactions, read_texts, tokens, items_file=file)

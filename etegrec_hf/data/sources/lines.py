@@ -11,7 +11,14 @@ import pyarrow as pa
 from .source import Malformed
 
 PACKINGS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}  # by a file's first bytes
-ARCHIVES = {b"PK\x03\x04": "zip", b"\xfd7zXZ\x00": "xz", b"7z\xbc\xaf": "7z", b"Rar!\x1a": "rar"}
+ARCHIVES = {
+    b"PK\x03\x04": "zip",
+    b"\xfd7zXZ\x00": "xz",
+    b"7z\xbc\xaf": "7z",
+    b"Rar!\x1a": "rar",
+    b"\x04\x22\x4d\x18": "lz4",
+}
+TAR, TAR_AT = b"ustar", 257  # and where it stands, in a file that may be packed as a whole
 
 
 def packing(path: Path) -> str | None:
@@ -40,9 +47,14 @@ def open_unpacked(path: Path) -> io.BufferedReader:
     Raises:
         FileNotFoundError: no such file.
         ValueError: an archive of a kind that isn't read.
+        OSError: a packed file whose beginning is damaged.
     """
     kind = packing(path)
-    return path.open("rb") if kind is None else io.BufferedReader(pa.input_stream(str(path), kind), 1 << 20)
+    file = path.open("rb") if kind is None else io.BufferedReader(pa.input_stream(str(path), kind), 1 << 20)
+    if file.peek(TAR_AT + len(TAR))[TAR_AT:].startswith(TAR):
+        file.close()
+        raise ValueError(f"{path} is a tar archive of files; unpack it, and give the one to read.")
+    return file
 
 
 def raw_lines(path: Path) -> Iterator[bytes]:
@@ -53,13 +65,13 @@ def raw_lines(path: Path) -> Iterator[bytes]:
         ValueError: a packed file that is damaged, or an archive of a kind that isn't read.
     """
     kind = packing(path)
-    with open_unpacked(path) as lines:
-        try:
+    try:
+        with open_unpacked(path) as lines:
             yield from lines
-        except OSError as error:
-            if kind is None:
-                raise
-            raise ValueError(f"{path} is a damaged {kind} file ({error}); copy it again.") from error
+    except OSError as error:
+        if kind is None:
+            raise
+        raise ValueError(f"{path} is a damaged {kind} file ({error}); copy it again.") from error
 
 
 def json_lines(path: Path, malformed: Malformed, literals: bool = False) -> Iterator[tuple[int, dict]]:

@@ -25,15 +25,12 @@ if TYPE_CHECKING:
 RECBOLE_NAMES = {"movie_title": "title", "item_name": "title", "genre": "categories", "class": "categories"}
 
 
-def read_csv(
-    path: Path, options: SourceOptions, separator: str | None = None, aliases: dict[str, str] | None = None
-) -> Source:
+def read_csv(path: Path, options: SourceOptions, aliases: dict[str, str] | None = None) -> Source:
     """Reads delimited text with a header, packed or not; ids and texts are taken as written.
 
     Args:
         path (`Path`): the file.
-        options ([`SourceOptions`]): name its columns, and maybe its separator.
-        separator (`str`, *optional*): of the format, where `options` names none; else [`find_separator`] finds it.
+        options ([`SourceOptions`]): name its columns, and maybe its separator; else [`find_separator`] finds that.
         aliases (`dict[str, str]`, *optional*): of the file `options.items`, as in [`text_columns`].
 
     Raises:
@@ -41,7 +38,7 @@ def read_csv(
         ValueError: no CSV, missing columns, or too many malformed rows.
     """
     malformed = Malformed(path, unit="row")
-    separator = options.separator or separator or find_separator(path, [options.user_column, options.item_column])
+    separator = options.separator or find_separator(path, [options.user_column, options.item_column])
     found = csv_table(path, separator, malformed, needed=lambda names: needed_columns(names, path, options))
     log = LogTable(found.table, malformed, found.names, found.left_out)
     return _source(log, options, aliases)
@@ -68,7 +65,7 @@ def read_recbole(path: Path, options: SourceOptions) -> Source:
     items = found[0].with_suffix(".item")
     if options.items is None and items.is_file():
         options = replace(options, items=str(items))
-    return read_csv(found[0], options, "\t", RECBOLE_NAMES)
+    return read_csv(found[0], options, RECBOLE_NAMES)
 
 
 def read_parquet(path: Path, options: SourceOptions) -> Source:
@@ -122,7 +119,8 @@ def read_hub(path: Path, options: SourceOptions) -> Source:
     for row, name in enumerate(table.column_names):
         kind = data.features[name]
         if isinstance(kind, ClassLabel):
-            table = table.set_column(row, name, pc.take(pa.array(kind.names, pa.string()), table[name]))
+            known = pc.if_else(pc.less(table[name], 0), None, table[name])  # -1 is no class
+            table = table.set_column(row, name, pc.take(pa.array(kind.names, pa.string()), known))
     return _source(LogTable(table, Malformed(path, unit="row", rows=table.num_rows), names), options)
 
 
@@ -132,12 +130,12 @@ def _open_hub(path: Path, options: SourceOptions, features: "Features | None" = 
     from datasets.exceptions import DatasetsError
 
     name = path.as_posix()
+    repo_id, revision = split_revision(name)
     try:
         if (path / "state.json").is_file():
             return load_from_disk(name)
         if (path / "dataset_dict.json").is_file():
             return load_from_disk(f"{name}/{options.hub_split}")
-        repo_id, revision = (name, None) if path.exists() else split_revision(name)
         return load_dataset(repo_id, options.hub_config, split=options.hub_split, revision=revision, features=features)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"there is no data set {name!r}: {error}; check the folder or the id.") from error
@@ -162,7 +160,8 @@ def _check_quotes(data: "Dataset", path: Path) -> None:
     for batch in texts.with_format("arrow").iter(10_000):
         for column in batch.columns:
             for row in np.flatnonzero(may_hold_rows(column, n_columns)).tolist():
-                inside = rows_inside(column[row].as_py(), ",", n_columns)
+                text = column[row].as_py()
+                inside = max(rows_inside(text, separator, n_columns) for separator in ",\t;|")  # it isn't told which
                 if inside:
                     raise ValueError(
                         f"a quote that opens in row {number + row + 1} of {path} holds the next {inside} lines; close "

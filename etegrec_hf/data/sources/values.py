@@ -72,6 +72,8 @@ def text_of(value) -> str:
     """A field of a metadata file as text: lists are joined, markup stays as it stands, NaN is nothing."""
     if isinstance(value, (list, tuple)):
         return " ".join(filter(None, map(text_of, value)))
+    if isinstance(value, bytes):  # as some writers of parquet leave texts
+        value = value.decode(errors="replace")
     missing = value is None or isinstance(value, dict) or value != value
     text = "" if missing else str(value).strip()
     return text if is_unicode(text) else text.encode(errors="replace").decode()

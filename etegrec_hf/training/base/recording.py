@@ -33,6 +33,8 @@ ORDERING = (
     "per_device_train_batch_size",
     "max_tokens_per_batch",
     "gradient_accumulation_steps",
+    "dataloader_drop_last",
+    "train_sampling_strategy",
     "cycle",
     "warm_epochs",
     "freeze_tokenizer",
