@@ -21,7 +21,7 @@ POSITIVE = (
 )
 ENCODER_ATTENTION = ("bidirectional", "causal")
 ENCODER_INPUT = ("codes", "items")
-ITEM_LOGITS = ("none", "exact")
+ITEM_LOGITS = ("none", "exact", "detached")
 CHOICES = {"encoder_attention": ENCODER_ATTENTION, "encoder_input": ENCODER_INPUT, "item_logits": ITEM_LOGITS}
 DROPOUTS = ("dropout_rate", "decoder_dropout_rate", "attention_dropout_rate")
 
@@ -87,7 +87,8 @@ class ETEGRecConfig(PreTrainedConfig):
         item_logits (`str`, *optional*, defaults to `"none"`): whether whole items are scored too, by the encoder's
             state at the last item, or by `recent_items`. With `"exact"` the logit of a code gains the log-sum-exp of
             the logits of all items to which it leads, see [`ItemLogits`]; with `constrained_softmax` and
-            `reads_items`.
+            `reads_items`. With `"detached"` it gains the same, but items' own vectors and the item logits learn from
+            `item_loss` alone: the code loss and the encoder read them without a gradient.
         recent_items (`int`, *optional*, defaults to 0): by how many of the newest items' vectors the item logits ask,
             instead of by the encoder's state; with `item_logits`.
         mixed_items (`int`, *optional*, defaults to 0): how many of the newest items have a distribution of their own

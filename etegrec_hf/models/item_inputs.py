@@ -14,6 +14,7 @@ class ItemInputs(nn.Module):
 
     Codes say which items are alike; that two items are the same, or what follows one of them alone, is learned much
     faster from a vector of its own. An item that joins later has none, and is known by its semantic embedding.
+    With detached item logits own vectors are what these logits have learned, and the encoder's gradient leaves them.
 
     Args:
         config ([`ETEGRecConfig`]): sizes.
@@ -24,6 +25,7 @@ class ItemInputs(nn.Module):
     def __init__(self, config: ETEGRecConfig):
         super().__init__()
         self.own, self.gain = nn.Embedding(config.n_items + 1, config.d_model), config.item_gain
+        self.is_only_read = config.item_logits == "detached"  # and learns from the loss of item logits
         self.projection = nn.Linear(config.rqvae_config.input_size, config.d_model, bias=False)
 
     def forward(self, items: torch.LongTensor, embeddings: torch.FloatTensor) -> torch.FloatTensor:
@@ -32,6 +34,7 @@ class ItemInputs(nn.Module):
         Embeddings count by direction alone; 0, padding, has none.
         """
         own = self.own_vectors(items)
+        own = own.detach() if self.is_only_read else own
         projected = applied(self.projection, directions_of(embeddings) * embeddings.shape[-1] ** 0.5)
         return (own + projected.to(own.dtype)) * (items > 0).unsqueeze(-1)
 

@@ -169,10 +169,18 @@ class ItemEvidence(NodeTerm):
 
     def __init__(self, catalogue: CodeTrie, logits: torch.FloatTensor, had: ItemSets, repeats: torch.FloatTensor):
         self.catalogue, self.had, self.n_users = catalogue, had, logits.shape[1]
-        self.repeats, self.plain = 10 * repeats.float(), logits
-        leaves = had.nodes[-1].T - len(catalogue.inner_counts)  # [n, users], beyond the last one where there are fewer
-        gain = self.repeats * (leaves < catalogue.n_items)
-        self.logits = logits.scatter_add(0, leaves.clamp(max=catalogue.n_items - 1), gain)
+        self.stored_repeats, self.repeats, self.plain = repeats, 10 * repeats.float(), logits
+
+    def detached(self) -> "ItemEvidence":
+        """Returns the same evidence, of whose item logits no gradient is asked; what repeats gain learns as ever."""
+        return ItemEvidence(self.catalogue, self.plain.detach(), self.had, self.stored_repeats)
+
+    @cached_property
+    def logits(self) -> torch.FloatTensor:
+        """The logits `[items, users]` with what items of the history gain."""
+        n_items = self.catalogue.n_items
+        leaves = self.had.nodes[-1].T - len(self.catalogue.inner_counts)  # [n, users], n_items or more where fewer
+        return self.plain.scatter_add(0, leaves.clamp(max=n_items - 1), self.repeats * (leaves < n_items))
 
     def __call__(self, child: torch.LongTensor, level: int) -> torch.FloatTensor:
         """Returns the numbers of child nodes `[users, n, m]` of nodes of `level`."""

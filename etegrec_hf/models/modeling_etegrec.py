@@ -84,7 +84,7 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
             self.preference_adapter = nn.Linear(config.d_model, config.rqvae_config.input_size)
         self.item_inputs = ItemInputs(config) if config.reads_items else None
         self.repeat_bias = nn.Parameter(torch.zeros(config.code_length)) if config.has_repeat_bias else None
-        self.item_logits = ItemLogits(config) if config.item_logits == "exact" else None
+        self.item_logits = ItemLogits(config) if config.item_logits != "none" else None
         self.catalogue = ItemCatalogue(config)
         # Set anew for every model: loading through one auto class drops the other, and a Hub id stays in the names
         auto_classes = ("AutoModel", "AutoModelForSeq2SeqLM")

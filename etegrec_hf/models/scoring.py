@@ -80,7 +80,8 @@ def score_targets(model, encoded: EncodedBatch, labels: torch.LongTensor, record
     states = decoded.last_hidden_state  # [B, L, d]
     logits, rows = model.logits_by_level(states).unsqueeze(1), labels.unsqueeze(1)
     terms = terms_of(model, encoded, _dropout(model))
-    item_loss, logits = _item_loss(model, rows, terms), _along(model, logits, rows, terms).squeeze(1)  # [B, L, K]
+    item_loss = _item_loss(model, rows, terms)
+    logits = _along(model, logits, rows, _of_codes(model, terms)).squeeze(1)  # [B, L, K]
     others = _other_outputs(model, encoded, encoded.mean_states(), states[:, 0]) | records_of(decoded, DECODER_RECORDS)
     return ETEGRecOutput(loss=_code_loss(model, logits, labels), item_loss=item_loss, logits=logits, **others)
 
@@ -125,7 +126,7 @@ def score_sequences(
     rows = sequence_labels.flatten(0, 1).unsqueeze(1)  # [B * T, 1, L]
     terms = terms_before(model, encoded, history_lengths, _dropout(model))
     item_loss = _item_loss(model, rows, terms)
-    logits = _along(model, logits.flatten(0, 1).unsqueeze(1), rows, terms).view_as(logits)
+    logits = _along(model, logits.flatten(0, 1).unsqueeze(1), rows, _of_codes(model, terms)).view_as(logits)
     loss = _code_loss(model, logits, sequence_labels)
     return ETEGRecOutput(loss=loss, item_loss=item_loss, logits=logits, **others)
 
@@ -215,6 +216,13 @@ def _along(model, logits: torch.Tensor, labels: torch.LongTensor, terms: list[No
         return logits
     trie = model.catalogue.trie
     return CodeDistribution(trie, trie, terms).along(logits, model.config.layout.codes(labels))
+
+
+def _of_codes(model, terms: list[NodeTerm]) -> list[NodeTerm]:
+    """The terms by which the code loss learns: with detached item logits their evidence is given, and isn't learned."""
+    if model.config.item_logits != "detached":
+        return terms
+    return [term.detached() if isinstance(term, ItemEvidence) else term for term in terms]
 
 
 def _code_loss(model, logits: torch.Tensor, labels: torch.LongTensor) -> torch.Tensor:

@@ -51,9 +51,10 @@ class RecommenderOptions:
         metadata={"help": "What stored vectors of items are multiplied by; they start at 1 / gain in effect."},
     )
     item_logits: str = field(
-        default="exact",
+        default="detached",
         metadata={
-            "help": "'none', or 'exact': whole items are scored too; with --constrained-softmax and --reads-items."
+            "help": "'none'; 'exact': whole items are scored too, with --constrained-softmax and --reads-items; or "
+            "'detached': the same, learned by the item loss alone."
         },
     )
     recent_items: int = field(

@@ -88,7 +88,7 @@ class ETEGRecTrainer(BaseTrainer):
     Raises:
         ValueError: a model, arguments or datasets of another kind, or an argument of `Trainer` that is refused.
         ValueError: another number of ids than the model has items.
-        ValueError: item logits of more than 200,000 items.
+        ValueError: item logits of more than 200,000 items, or detached ones without `item_weight`.
         ValueError: no embeddings to train the tokenizer with.
         ValueError: `semantic_embedding` beside those of the model, of another shape or with NaN.
     """
@@ -121,7 +121,7 @@ class ETEGRecTrainer(BaseTrainer):
                 "use the dataset that the model was made for."
             )
         check_embeddings(model, args, semantic_embedding)
-        check_item_logits(model)
+        check_item_logits(model, args.item_weight)
         check_dataset("train_dataset", train_dataset, (SequenceDataset, WholeSequenceDataset, StreamedSequences))
         self.item_ids, self.item_titles = item_ids, item_titles
         self.semantic_embedding = semantic_embedding
@@ -421,9 +421,19 @@ class ETEGRecTrainer(BaseTrainer):
         super()._save(output_dir, state_dict)
 
 
-def check_item_logits(model: ETEGRecForConditionalGeneration) -> None:
-    """Raises a `ValueError` for more items than can all be scored for each target of a batch."""
+def check_item_logits(model: ETEGRecForConditionalGeneration, item_weight: float) -> None:
+    """Checks that item logits can be trained.
+
+    Raises:
+        ValueError: more items than can all be scored for each target of a batch.
+        ValueError: detached item logits, without the loss that trains them.
+    """
     n_items = model.config.n_items
+    if model.config.item_logits == "detached" and not item_weight:
+        raise ValueError(
+            "`item_weight` is 0 and the model's `item_logits` 'detached', so that nothing would train them; give it a "
+            "weight, or build the model with `item_logits` 'exact'."
+        )
     if model.item_logits is not None and n_items > MOST_SCORED_ITEMS:
         raise ValueError(
             f"`item_logits` is {model.config.item_logits!r} and the model has {n_items} items, all of which would be "
