@@ -219,7 +219,7 @@ def _along(model, logits: torch.Tensor, labels: torch.LongTensor, terms: list[No
 
 
 def _of_codes(model, terms: list[NodeTerm]) -> list[NodeTerm]:
-    """The terms by which the code loss learns: with detached item logits their evidence is given, and isn't learned."""
+    """The terms that the code loss reads: detached item logits are given to it, and learn nothing from it."""
     if model.config.item_logits != "detached":
         return terms
     return [term.detached() if isinstance(term, ItemEvidence) else term for term in terms]

@@ -322,6 +322,52 @@ def test_it_learns_what_comes_after_what():
     assert (best[:, 0] == follows).float().mean() > 0.9
 
 
+LEARNED = ("item_inputs.own.weight", "item_logits.query.weight", "item_logits.projection.weight",
+           "item_logits.recency", "item_logits.mixed.0.weight", "item_logits.shares.weight")  # fmt: skip
+
+
+def gradients(model, loss) -> dict[str, bool]:
+    """Which weights a loss moves."""
+    model.zero_grad()
+    loss.backward()
+    return {name: weight.grad is not None and bool(weight.grad.any()) for name, weight in model.named_parameters()}
+
+
+def ways_to_give_targets(model) -> dict[str, dict[str, torch.Tensor]]:
+    sequences = model.catalogue.inputs_from_items(torch.tensor([[3, 9, 17], [8, 2, 30]]))
+    after = torch.tensor([[1, 2, 3], [1, 2, 3]])
+    targets = model.catalogue.item_tokens[torch.tensor([[4, 5, 6], [4, 7, 9]])]
+    return {
+        "a target per history": inputs_of(model) | {"labels": model.catalogue.item_tokens[[4, 5, 6]]},
+        "whole sequences": sequences | {"history_lengths": after, "sequence_labels": targets},
+    }
+
+
+@pytest.mark.parametrize("way", ["a target per history", "whole sequences"])
+def test_detached_item_logits_learn_from_the_item_loss_alone(way):
+    codes = random_codes(40, 3, 8)
+    exact, detached = (make_model(codes, 8, **RECIPE | {"item_logits": kind}) for kind in ("exact", "detached"))
+    given = ways_to_give_targets(detached)[way]
+    expected, found = exact(**given), detached(**given)
+    torch.testing.assert_close(
+        (found.loss, found.item_loss, found.logits), (expected.loss, expected.item_loss, expected.logits)
+    )
+    by_codes, by_items = gradients(detached, detached(**given).loss), gradients(detached, detached(**given).item_loss)
+    assert not any(by_codes[name] for name in LEARNED)
+    assert by_codes["item_logits.repeats"], "which the item loss doesn't know"
+    assert all(by_codes[name] for name in ("item_inputs.projection.weight", "shared.weight", "repeat_bias"))
+    assert all(by_items[name] for name in LEARNED)
+    assert all(gradients(exact, exact(**given).loss)[name] for name in LEARNED)
+
+
+def test_rewards_reach_detached_item_logits():
+    """GRPO scores candidates, and shapes all that they are scored by."""
+    model = make_model(random_codes(40, 3, 8), 8, **RECIPE | {"item_logits": "detached"})
+    candidates = model.catalogue.item_tokens[torch.tensor([[4, 5], [6, 7], [8, 9]])]
+    moved = gradients(model, model(**inputs_of(model), candidates=candidates).loss)
+    assert all(moved[name] for name in LEARNED)
+
+
 def test_histories_are_asked_for():
     model = make_model(random_codes(40, 3, 8), 8, **RECIPE | {"has_repeat_bias": False})
     states = model(**inputs_of(model)).encoder_last_hidden_state

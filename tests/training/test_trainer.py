@@ -448,6 +448,11 @@ def test_no_checkpoint_to_resume_is_an_error(tmp_path):
         last_checkpoint(tmp_path)
 
 
+def test_detached_item_logits_need_their_loss(prepared, tmp_path):
+    with pytest.raises(ValueError, match="`item_weight` is 0 and the model's `item_logits` 'detached'.*; give it a"):
+        make_trainer(prepared, tmp_path, sizes=RECIPE | {"item_logits": "detached"}, item_weight=0)
+
+
 def test_data_of_another_catalogue_is_an_error(prepared, tmp_path):
     model = make_model(random_codes(30, 3, 8), 8)
     with pytest.raises(ValueError, match="`item_ids` holds 60 items and the model 30"):
