@@ -449,7 +449,7 @@ def test_no_checkpoint_to_resume_is_an_error(tmp_path):
 
 
 def test_detached_item_logits_need_their_loss(prepared, tmp_path):
-    with pytest.raises(ValueError, match="`item_weight` is 0 and the model's `item_logits` 'detached'.*; give it a"):
+    with pytest.raises(ValueError, match=r"`item_weight` is 0 and the model's `item_logits` 'detached'.*; give it a"):
         make_trainer(prepared, tmp_path, sizes=RECIPE | {"item_logits": "detached"}, item_weight=0)
 
 
