@@ -638,9 +638,9 @@ def test_classes_of_a_hub_data_set_are_called_by_their_names(tmp_path, kind):
         folder.mkdir()
         data.to_parquet(folder / "train.parquet")
     elif kind == "saved":
-        data.save_to_disk(folder)
+        data.save_to_disk(str(folder))
     else:
-        DatasetDict({"train": data}).save_to_disk(folder)
+        DatasetDict({"train": data}).save_to_disk(str(folder))
         fails(folder, "hub", tmp_path, FileNotFoundError, "there is no data set .*mine'.*test", hub_split="test")
     options = SourceOptions(max_malformed=0.25)
     statistics, sequences, texts = read(folder, "hub", tmp_path / "data", options=options)

@@ -43,8 +43,8 @@ def test_prompts_are_laid_out_in_chunks(prepared, monkeypatch):
 
 
 def saved(prompts: Dataset, folder) -> Dataset:
-    prompts.save_to_disk(folder)
-    return load_from_disk(folder)
+    prompts.save_to_disk(str(folder))
+    return load_from_disk(str(folder))
 
 
 # What one does with a dataset, and how many of 64 rows it leaves
