@@ -188,11 +188,21 @@ def press(page: Page, button: str) -> None:
 
 
 def set_up(page: Page, name: str, value: str) -> None:
-    """Sets a number among the settings of the search, which are folded away at first."""
+    """Sets a number among the settings of the search, which are folded away at first, until it stays.
+
+    A setting that has just been unfolded may not listen yet: its slider then stays where it was.
+    """
     number = page.get_by_label(f"number input for {name}")
+    slider = page.get_by_label(f"range slider for {name}")
     if not number.is_visible():
         press(page, "Search settings ▼")
-    number.fill(value)
+    for _ in range(10):
+        number.fill(value)
+        page.wait_for_timeout(500)
+        if number.input_value() == slider.input_value() == value:
+            return
+        number.fill("")
+    pytest.fail(f"{name} doesn't stay at {value}")
 
 
 def rows(page: Page, caption: str = "Recommended items") -> list[list[str]]:
