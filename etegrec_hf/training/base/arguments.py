@@ -7,6 +7,8 @@ from transformers import TrainingArguments
 from ...evaluation.metrics import KS
 from .refusals import REFUSED_FIELDS, REFUSED_WITH_RANKING, refuse_fields
 
+MAX_SECONDS_HELP = "Training ends after so many seconds, evaluations included; by default it takes what it takes."
+
 
 @dataclass
 class RankedTrainingArguments(TrainingArguments):
@@ -15,9 +17,11 @@ class RankedTrainingArguments(TrainingArguments):
     Args:
         early_stopping_patience (`int`, *optional*): evaluations without a better `metric_for_best_model` before
             stopping; 0 is the same as none: it never stops early.
+        max_seconds (`float`, *optional*): of training, in which evaluations count. It ends there, with an evaluation
+            and a checkpoint; alternating training at the next step that trains the recommender.
 
     Raises:
-        ValueError: nothing to train, or early stopping without evaluation.
+        ValueError: nothing to train, no time for it, or early stopping without evaluation.
         ValueError: a field of transformers' that would change nothing, see [docs/training.md](../training.md).
     """
 
@@ -36,9 +40,10 @@ class RankedTrainingArguments(TrainingArguments):
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Evaluations without a better score before training stops; 0: it never does."}
     )
+    max_seconds: float | None = field(default=None, metadata={"help": MAX_SECONDS_HELP})
 
     def __post_init__(self):
-        check_length(self.num_train_epochs, self.max_steps)
+        check_length(self.num_train_epochs, self.max_steps, self.max_seconds)
         refuse_fields(self, REFUSED_FIELDS | REFUSED_WITH_RANKING)
         super().__post_init__()
         self.early_stopping_patience = check_patience(self.early_stopping_patience, self.eval_strategy)
@@ -49,8 +54,10 @@ def order_seed(args: TrainingArguments) -> int:
     return args.seed if args.data_seed is None else args.data_seed
 
 
-def check_length(num_train_epochs: float, max_steps: int) -> None:
-    """Raises a `ValueError` if neither of these asks for any training."""
+def check_length(num_train_epochs: float, max_steps: int, max_seconds: float | None) -> None:
+    """Raises a `ValueError` if neither of the first two asks for any training, or the last leaves no time for it."""
+    if max_seconds is not None and max_seconds <= 0:
+        raise ValueError(f"`max_seconds` is {max_seconds}; give a number above 0, or leave it out.")
     if num_train_epochs <= 0 and max_steps <= 0:
         raise ValueError(f"`num_train_epochs` is {num_train_epochs}; nothing would be trained: give more than 0.")
 

@@ -1,4 +1,4 @@
-"""Callbacks of all trainings: borders of epochs, SIGTERM, and the time that training takes."""
+"""Callbacks of all trainings: borders of epochs, SIGTERM, and the time that training takes and may take."""
 
 import signal
 import threading
@@ -6,8 +6,10 @@ import time
 
 import torch
 import transformers
+from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 
 class EpochBorderCallback(TrainerCallback):
@@ -79,6 +81,34 @@ class TerminationCallback(TrainerCallback):
         if self.handler is not None:
             signal.signal(signal.SIGTERM, self.handler)
             self.handler = None
+
+
+class TimeLimitCallback(TrainerCallback):
+    """Ends training once it has taken `args.max_seconds`, with an evaluation and a checkpoint where runs have those.
+
+    Seconds before an interruption don't count: each call has the whole time. Several processes go by the main one's
+    clock.
+
+    Args:
+        trainer ([`BaseTrainer`]): asked by its `may_end` whether the model is one to end with.
+    """
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+        self.start = 0.0
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.start = time.monotonic()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        is_over = time.monotonic() - self.start >= args.max_seconds
+        if args.world_size > 1:
+            is_over = broadcast_object_list([is_over])[0]
+        if is_over and self.trainer.may_end:
+            control.should_training_stop = True
+            # strategies by epoch take the end for that of an epoch
+            control.should_evaluate |= args.eval_strategy == IntervalStrategy.STEPS
+            control.should_save |= args.save_strategy == SaveStrategy.STEPS
 
 
 class StageClock(TrainerCallback, ExportableState):

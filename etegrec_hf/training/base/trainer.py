@@ -22,7 +22,7 @@ from ...hub.model_card import write_model_card
 from ...hub.model_folder import check_files
 from ...hub.training_record import TrainingRecord
 from ...models.file_modes import set_usual_modes
-from .callbacks import EarlyStoppingCallback, StageClock, TerminationCallback
+from .callbacks import EarlyStoppingCallback, StageClock, TerminationCallback, TimeLimitCallback
 from .checkpoints import RESUMABLE, STAGING, check_same_sizes, last_checkpoint, move_checkpoint, move_model
 from .progress import TrainingProgressCallback
 from .recording import check_same_run, stage_of_run
@@ -113,6 +113,8 @@ class BaseTrainer(Trainer):
         if self.pop_callback(ProgressCallback) is not None:  # none with `disable_tqdm`, another one in a notebook
             self.add_callback(TrainingProgressCallback(self))
         self.add_callback(StageClock())
+        if getattr(args, "max_seconds", None) is not None:
+            self.add_callback(TimeLimitCallback(self))
 
     def checked(self, model: object, args: object, given: dict) -> dict:
         """Returns the further arguments of `Trainer`, before anything is made of them or of the model.
@@ -131,6 +133,11 @@ class BaseTrainer(Trainer):
     def progress_title(self) -> str:
         """What is being trained, as its progress is titled."""
         return self.stage
+
+    @property
+    def may_end(self) -> bool:
+        """Whether the model, as it is in the middle of training, is one to end with."""
+        return True
 
     def samples_per_epoch(self) -> int:
         """Returns the samples that all processes read in an epoch."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from ..base.arguments import check_length
+from ..base.arguments import MAX_SECONDS_HELP, check_length
 from ..base.refusals import REFUSED_FIELDS, refuse_fields
 
 
@@ -16,9 +16,10 @@ class RQVAETrainingArguments(TrainingArguments):
         kmeans_init (`bool`, *optional*, defaults to `True`): start codebooks from k-means over latents.
         revive_dead_codes (`bool`, *optional*, defaults to `True`): after each epoch but the last, move codes that no
             item uses onto random items.
+        max_seconds (`float`, *optional*): of training. It ends there, with a checkpoint.
 
     Raises:
-        ValueError: nothing to train.
+        ValueError: nothing to train, or no time for it.
         ValueError: a field of transformers' that would change nothing, see [docs/training.md](../training.md).
     """
 
@@ -37,8 +38,9 @@ class RQVAETrainingArguments(TrainingArguments):
     hub_strategy: str = "end"
     kmeans_init: bool = field(default=True, metadata={"help": "Start codebooks from k-means over latents."})
     revive_dead_codes: bool = field(default=True, metadata={"help": "Move unused codes onto random items each epoch."})
+    max_seconds: float | None = field(default=None, metadata={"help": MAX_SECONDS_HELP})
 
     def __post_init__(self):
-        check_length(self.num_train_epochs, self.max_steps)
+        check_length(self.num_train_epochs, self.max_steps, self.max_seconds)
         refuse_fields(self, REFUSED_FIELDS)
         super().__post_init__()

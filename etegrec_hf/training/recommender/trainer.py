@@ -165,6 +165,11 @@ class ETEGRecTrainer(BaseTrainer):
         """The phase, where phases take turns."""
         return self.stage if self.phase == "finetune" else f"{self.phase} phase"
 
+    @property
+    def may_end(self) -> bool:
+        """Not in a tokenizer phase: no recommender would have learned the codes that it ends with."""
+        return self.phase != "tokenizer"
+
     def samples_per_epoch(self) -> int:
         """Returns the targets of an epoch, of whole sequences too."""
         return self.train_dataset.n_targets
