@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import GPT2LMHeadModel
 
 from ..data.checks import check_choice, check_positive
 from ..data.prepared import PreparedDataset
@@ -86,6 +87,7 @@ class Evaluation:
         protocol (`dict`): how all of it was measured, see [`protocol_of`].
         rerank_weight, transition_weight (`float`): of the search.
         ranks (`np.ndarray` of shape `(users,)`): rank of each user's target, from 1; 0 where it isn't listed.
+        baseline_ranks (`dict[str, np.ndarray]`): the same of each baseline.
     """
 
     split: str
@@ -98,10 +100,11 @@ class Evaluation:
     rerank_weight: float
     transition_weight: float
     ranks: np.ndarray
+    baseline_ranks: dict[str, np.ndarray]
 
     def figures(self) -> dict[str, Any]:
         """Returns all but the ranks, by their names."""
-        return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "ranks"}
+        return {entry.name: getattr(self, entry.name) for entry in fields(self) if not entry.name.endswith("ranks")}
 
 
 def evaluate(
@@ -109,6 +112,7 @@ def evaluate(
     tokenizer: ETEGRecTokenizer,
     data: PreparedDataset,
     options: EvaluateOptions | None = None,
+    collaborative_model: GPT2LMHeadModel | None = None,
 ) -> Evaluation:
     """Measures a recommender on a split, and baselines on the same split.
 
@@ -117,6 +121,7 @@ def evaluate(
         tokenizer ([`ETEGRecTokenizer`]): of the model.
         data ([`PreparedDataset`]): whose items the model knows.
         options ([`EvaluateOptions`], *optional*): by default all of its defaults.
+        collaborative_model (`GPT2LMHeadModel`, *optional*): of the same dataset, for the SASRec row.
 
     Raises:
         ValueError: the dataset has items that the model doesn't know.
@@ -134,7 +139,7 @@ def evaluate(
             seen,
             partial(progress.work_done, progress.begin("evaluating", len(split), "users")),
         )
-    lists = baseline_lists(data, split, exclude_seen=options.exclude_seen)
+    lists = baseline_lists(data, split, collaborative_model=collaborative_model, exclude_seen=options.exclude_seen)
     dtype = "bfloat16 autocast" if options.bf16 else str(model.dtype).removeprefix("torch.")
     return Evaluation(
         split=options.split,
@@ -147,4 +152,5 @@ def evaluate(
         rerank_weight=options.rerank_weight,
         transition_weight=options.transition_weight,
         ranks=target_ranks(ranked, split.targets),
+        baseline_ranks={name: target_ranks(listed, split.targets) for name, listed in lists.items()},
     )

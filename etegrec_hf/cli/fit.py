@@ -1,0 +1,56 @@
+"""`etegrec fit`: from a log to a recommender in one command."""
+
+import sys
+from dataclasses import asdict, dataclass, field, fields
+
+from ..data.sources import SourceOptions
+from ..training.from_log.fit import FitResult, fit
+from ..training.from_log.options import FitOptions
+from .parsing import parse
+from .printing import PrintArguments
+from .tables import print_metrics
+
+EXAMPLES = """examples:
+  etegrec fit log.csv --output-dir runs/mine
+  etegrec fit log.csv --items items.csv --time-limit 30m --output-dir runs/mine
+"""
+
+
+@dataclass
+class FitArguments:
+    """The log, how it is read, and where everything goes."""
+
+    path: str = field(metadata={"help": "The log: a file, a folder, or an id on the Hub. May stand first."})
+    output_dir: str = field(metadata={"help": "A new folder, or that of a run to go on with."})
+    format: str = field(default="auto", metadata={"help": "Of the log, as `etegrec prepare` has it."})
+    items: str | None = field(default=None, metadata={"help": "File of the items' titles and other texts."})
+    user_column: str | None = field(default=None, metadata={"help": "Column of user ids; by default it is guessed."})
+    item_column: str | None = field(default=None, metadata={"help": "Column of item ids; by default it is guessed."})
+    time_column: str | None = field(default=None, metadata={"help": "Column of times; by default it is guessed."})
+    title_column: str | None = field(default=None, metadata={"help": "Column of titles; by default it is guessed."})
+    separator: str | None = field(default=None, metadata={"help": "Between cells; by default it is guessed."})
+
+    @property
+    def reading(self) -> SourceOptions:
+        """How the log is read."""
+        names = [option.name for option in fields(SourceOptions) if hasattr(self, option.name)]
+        return SourceOptions(**{name: getattr(self, name) for name in names})
+
+
+def run(argv: list[str]) -> None:
+    if argv and not argv[0].startswith("-"):
+        argv = ["--path", *argv]
+    arguments, options, printed = parse("fit", argv, FitArguments, FitOptions, PrintArguments, examples=EXAMPLES)
+    with printed.apart():
+        result = fit(arguments.path, arguments.output_dir, options, arguments.reading, arguments.format)
+    printed.show(asdict(result), lambda: print_result(result))
+
+
+def print_result(result: FitResult) -> None:
+    """Prints figures, what they say, and what can be done with the model."""
+    print_metrics("Test split", {"this model": result.metrics, **result.baselines})
+    print(result.verdict)
+    for sentence in result.tries:
+        print(f"try: {sentence}")
+    print(f"report: {result.report}", file=sys.stderr)
+    print(f"recommend: etegrec recommend --model {result.model} --history ID,ID", file=sys.stderr)

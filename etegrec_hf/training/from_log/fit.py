@@ -1,0 +1,271 @@
+"""From a log to a recommender in one call."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from transformers import pipeline
+
+from ...data.folders import replace_file
+from ...data.prepare import prepare
+from ...data.prepared import PreparedDataset, Split
+from ...data.sources import SourceOptions
+from ...evaluation.choose_settings import choose_settings
+from ...evaluation.collaborative import load_collaborative_model
+from ...evaluation.evaluate import EvaluateOptions, evaluate
+from ...hub.model_folder import load_recommender, record_evaluation, save_settings
+from ...hub.report import FILE as REPORT
+from ..base.run_report import write_run_report
+from .options import FitOptions
+from .plan import Plan, Stage, plan_for
+from .presets import LogSize
+from .run_state import RunState
+from .stages import Stages, chosen
+from .verdict import verdict
+
+RESULTS = "metrics.json"
+RARE = 0.01  # share of next items that a user had before, below which lists leave out what a user had
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What [`fit`] made.
+
+    Args:
+        folder (`str`): everything.
+        model (`str`): folder of the recommender, for `pipeline`, `etegrec recommend` and `etegrec push`.
+        metrics (`dict[str, float]`): of the recommender on the test split.
+        baselines (`dict[str, dict[str, float]]`): of simpler systems on the same split.
+        verdict (`str`): how they compare, in a sentence.
+        tries (`list[str]`): what to try next where the recommender isn't above all of them.
+        left_out (`list[str]`): what the run left out, and why.
+        report (`str`): a page with curves, codes and samples.
+    """
+
+    folder: str
+    model: str
+    metrics: dict[str, float]
+    baselines: dict[str, dict[str, float]]
+    verdict: str
+    tries: list[str]
+    left_out: list[str]
+    report: str
+
+    def recommend(self, histories: list[list[str]], **options: Any) -> list[list[dict]]:
+        """Recommends items for histories of item ids, by the pipeline of the model and with its options."""
+        recommender = pipeline("sequential-recommendation", model=self.model, trust_remote_code=True)
+        return recommender(histories, **options)
+
+
+def fit(
+    log: Any,
+    output_dir: str | Path,
+    options: FitOptions | None = None,
+    reading: SourceOptions | None = None,
+    format: str = "auto",
+    tell: Callable[[str], object] = print,
+) -> FitResult:
+    """Makes a recommender of an interaction log: prepares, embeds, trains, chooses on validation, measures on test.
+
+    Called again with the same arguments, it goes on where an interrupted call stopped; only the time limit may be
+    another. Each stage leaves its folder, and a YAML file with which it can be repeated by hand.
+
+    Args:
+        log (`str`, `Path` or a table): as in [`prepare`].
+        output_dir (`str` or `Path`): a new folder, or that of an earlier call.
+        options ([`FitOptions`], *optional*): by default all of its defaults.
+        reading ([`SourceOptions`], *optional*): how the log is read.
+        format (`str`, *optional*, defaults to `"auto"`): of the log.
+        tell (`Callable`, *optional*): is given each sentence about what happens; by default it is printed.
+
+    Returns:
+        [`FitResult`].
+
+    Raises:
+        FileExistsError: `output_dir` holds something else, or a run of another log or with other arguments.
+        ValueError: what [`prepare`] and the trainings raise.
+    """
+    options, reading = options or FitOptions(), reading or SourceOptions()
+    asked = asked_of(log, format, options, reading)
+    run = RunState(Path(output_dir), asked, tell, options.seconds)
+    if run.known["ended"]:
+        tell(f"going on after {', '.join(run.known['ended'])}")
+    if not run.has_ended("prepare"):
+        prepare_log(run, log, format, options, reading)
+    data = PreparedDataset.load(run.path("data"))
+    plan = plan_of_run(run, data, options)
+    stages = Stages(run, plan, options)
+    for number, stage in enumerate(plan.stages, start=2):
+        if run.has_ended(stage.name):
+            continue
+        tell(f"{number}/{len(plan.stages) + 1} {stage.told} (about {in_words(stage.seconds * stages.pace)})")
+        start = time.monotonic()
+        if stage.name == "evaluate":
+            measure(run, stage, stages)
+        else:
+            getattr(stages, stage.name.replace("-", "_"))(stage)
+        seconds = time.monotonic() - start
+        if min(seconds, stage.seconds) > 10:  # shorter ones tell of their start alone
+            stages.pace = seconds / stage.seconds
+        run.end(stage.name, seconds)
+    result = json.loads((run.folder / RESULTS).read_text(encoding="utf-8"))
+    return FitResult(
+        str(run.folder),
+        run.path("model"),
+        result["test"],
+        result["baselines"],
+        result["verdict"],
+        result["tries"],
+        run.known["left_out"],
+        result["report"],
+    )
+
+
+def asked_of(log: Any, format: str, options: FitOptions, reading: SourceOptions) -> dict[str, Any]:
+    """What tells a run from others: the log and all arguments but the time limit, as JSON keeps them."""
+    if isinstance(log, (str, Path)):
+        path = Path(log)
+        told: Any = str(path.resolve()) if path.exists() else str(log)
+        if path.is_file():
+            told = f"{told}, {path.stat().st_size} bytes"
+    else:
+        told = f"a table of {len(log)} rows"
+    asked = {"log": told, "format": format} | asdict(options) | asdict(reading)
+    del asked["time_limit"]
+    return json.loads(json.dumps(asked, default=str))
+
+
+def prepare_log(run: RunState, log: Any, format: str, options: FitOptions, reading: SourceOptions) -> None:
+    """Writes the prepared dataset, with the embedding that counts give."""
+    run.tell("1 read the log")
+    start = time.monotonic()
+    if not (run.folder / "data" / "statistics.json").is_file():
+        statistics = prepare(
+            log,
+            format=format,
+            output_dir=run.folder / "data",
+            min_count=options.min_count,
+            split=options.split,
+            embedding="cooccurrence",
+            options=reading,
+            license=options.license,
+            seed=options.seed,
+        )
+        run.tell(
+            f"{statistics['users']:,} users, {statistics['items']:,} items, {statistics['interactions']:,} "
+            f"interactions of {statistics['interactions_read']:,} that were read"
+        )
+        for note in (*statistics["malformed"], *statistics["notes"]):
+            run.tell(f"note: {note}")
+    run.end("prepare", time.monotonic() - start)
+
+
+def plan_of_run(run: RunState, data: PreparedDataset, options: FitOptions) -> Plan:
+    """The plan of an earlier call, or a new one, which is told and written."""
+    size = LogSize.of(data)
+    if "preset" in run.known:  # trainings go on with the arguments they began with
+        plan = plan_for(size, run.known["preset"], None, run.known["has_texts"] * data.n_items)
+        for stage in plan.stages:
+            stage.values = yaml.safe_load(Path(run.path(f"{stage.name}.yaml")).read_text(encoding="utf-8")) or {}
+        return plan
+    n_texts = count_texts(run, data, options)
+    plan = plan_for(size, options.preset, run.seconds_left, n_texts)
+    run.tell(
+        f"preset {plan.preset}, {size.n_targets:,} next items to learn from: it may take {in_words(plan.seconds)} "
+        "on 2 cores"
+    )
+    for sentence in plan.left_out:
+        run.leave_out(f"{sentence}, for lack of time")
+    for stage in plan.stages:
+        text = f"# etegrec {by_hand(run, stage)}\n" + yaml.safe_dump(stage.values, sort_keys=False)
+        Path(run.path(f"{stage.name}.yaml")).write_text(text, encoding="utf-8")
+    run.known |= {"preset": plan.preset, "has_texts": n_texts > 0}
+    run.write()
+    return plan
+
+
+def count_texts(run: RunState, data: PreparedDataset, options: FitOptions) -> int:
+    """How many items have texts that will be embedded."""
+    if options.text_model is not None:
+        return 0 if options.text_model == "none" else data.n_items
+    titled = len(data.title_of)
+    if titled < data.n_items / 2:
+        return 0
+    if find_spec("sentence_transformers") is None:
+        run.leave_out("embeddings of titles, which need `pip install 'etegrec_hf[text]'`")
+        return 0
+    return titled
+
+
+def by_hand(run: RunState, stage: Stage) -> str:
+    """The command that repeats a stage."""
+    given = {
+        "embed": "--collaborative true --output-dir NEW",
+        "train-tokenizer": "--output-dir NEW",
+        "train": f"--tokenizer {run.path('tokenizer')} --output-dir NEW",
+        "finetune": f"--model {run.path('alternating')} --output-dir NEW",
+        "evaluate": f"--model {run.path('model')} --output NEW.json",
+    }[stage.name]
+    return f"{stage.name} --config {run.path(f'{stage.name}.yaml')} --data {run.path('data')} {given}"
+
+
+def measure(run: RunState, stage: Stage, stages: Stages) -> None:
+    """Chooses settings of the search on validation and keeps them with the model; figures on test; the report."""
+    model, tokenizer = load_recommender(run.path("model"))
+    data = PreparedDataset.load(run.path("data"))
+    excludes = share_of_repeats(data.validation) < RARE
+    if excludes:
+        run.tell("lists leave out what a user had before, since next items hardly ever are such")
+    values = chosen(EvaluateOptions, stage.values) | {"exclude_seen": excludes}
+    found = choose_settings(model, tokenizer, data, EvaluateOptions(split="validation", **values))
+    save_settings(run.path("model"), found.settings)
+    model, tokenizer = load_recommender(run.path("model"))
+    rival = load_collaborative_model(run.path("collaborative"), data)
+    evaluation = evaluate(model, tokenizer, data, EvaluateOptions(**values), rival)
+    record = record_evaluation(run.path("model"), model.config, evaluation)
+    report = run.path(f"model/{REPORT}")
+    if stages.trainers:  # else they ran in an earlier call, and the model's own report stands
+        *earlier, last = stages.trainers
+        report = str(write_run_report(last, data, last.eval_dataset, run.folder, tuple(earlier), evaluation))
+    remedies = [f"a run without what was left out: {sentence}" for sentence in run.known["left_out"]]
+    sentence, tries = verdict(evaluation, LogSize.of(data), remedies)
+    results = {
+        "test": evaluation.metrics,
+        "verdict": sentence,
+        "tries": tries,
+        "settings": found.settings,
+        "tried": found.tried,
+        "report": report,
+        "seeds": record.seeds(),
+        **{name: value for name, value in evaluation.figures().items() if name not in ("split", "metrics")},
+    }
+    text = json.dumps(results, indent=2) + "\n"
+    replace_file(run.folder / RESULTS, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def share_of_repeats(split: Split) -> float:
+    """Share of a split's targets that the user had before.
+
+    >>> share_of_repeats(Split(["a", "b"], np.array([1, 2, 1, 3, 4]), np.array([0, 3, 5])))
+    0.5
+    """
+    rows, items = split.histories
+    again = items == split.targets[rows]
+    return len(np.unique(rows[again])) / max(len(split), 1)
+
+
+def in_words(seconds: float) -> str:
+    """A time in words.
+
+    >>> in_words(40), in_words(400), in_words(9000)
+    ('40 seconds', '7 minutes', '2.5 hours')
+    """
+    if seconds < 90:
+        return f"{max(1, round(seconds))} seconds"
+    return f"{round(seconds / 60)} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

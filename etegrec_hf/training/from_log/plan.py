@@ -1,0 +1,153 @@
+"""What will be done to make a recommender of a log, and how long it may take."""
+
+from dataclasses import dataclass
+
+from .presets import LogSize, fitted_preset
+
+AUTO = "auto"
+CHOICES = (AUTO, "best", "fast", "paper")
+RESERVE = 0.9  # share of a time limit that is planned for
+TEXTS_PER_SECOND = 120  # of a small text encoder
+# Seconds on 2 cores that multiply in bfloat16: per target of the two models, for each item of the catalogue more
+PER_TARGET, PER_TARGET_AND_ITEM = 4.0e-4, 2.2e-8
+# Per item and epoch of the item tokenizer; per evaluated user
+PER_ITEM, PER_USER = 8.0e-5, 4.0e-3
+CHOSEN_ON = 4000  # validation users on whom settings of the search are chosen
+TRIALS = 6  # of such settings
+
+
+@dataclass
+class Stage:
+    """A step of the way from a log to a recommender.
+
+    Args:
+        name (`str`): the command of `etegrec` that does the same.
+        folder (`str`): what it writes, within the output folder.
+        told (`str`): what it does, in words.
+        values (`dict`): the command's arguments.
+        seconds (`float`): how long it may take.
+    """
+
+    name: str
+    folder: str
+    told: str
+    values: dict
+    seconds: float
+
+
+@dataclass
+class Plan:
+    """The stages of a run in their order, and what was left out for lack of time.
+
+    Args:
+        preset (`str`): that was chosen.
+        stages (`list[Stage]`): of the run.
+        left_out (`list[str]`): sentences.
+    """
+
+    preset: str
+    stages: list[Stage]
+    left_out: list[str]
+
+    @property
+    def seconds(self) -> float:
+        """How long all of it may take."""
+        return sum(stage.seconds for stage in self.stages)
+
+    def stage(self, name: str) -> Stage | None:
+        """Returns the stage of that name, if there is one."""
+        return next((stage for stage in self.stages if stage.name == name), None)
+
+
+def plan_for(size: LogSize, preset: str, time_limit: float | None, n_texts: int) -> Plan:
+    """Plans a run.
+
+    Without enough time, trainings become shorter, at most to one epoch; then the collaborative model is left out.
+
+    Args:
+        size ([`LogSize`]): of the log.
+        preset (`str`): of `CHOICES`; `"auto"` is `"best"` if the time suffices for it, else `"fast"`.
+        time_limit (`float`, *optional*): seconds that are left.
+        n_texts (`int`): items whose texts are embedded.
+
+    Raises:
+        ValueError: none of `CHOICES`.
+    """
+    planned = Plan(preset, stages_of(size, "best" if preset == AUTO else preset, n_texts), [])
+    budget = None if time_limit is None else RESERVE * time_limit
+    if preset == AUTO:
+        planned.preset = "best"
+        if budget is not None and planned.seconds > budget:
+            planned = Plan("fast", stages_of(size, "fast", n_texts), [])
+            planned.left_out.append("training in turns and finetuning (--preset best has both)")
+    if budget is not None and planned.seconds > budget:
+        shorten(planned, budget)
+    return planned
+
+
+def stages_of(size: LogSize, preset: str, n_texts: int) -> list[Stage]:
+    """Returns the stages of a preset with their expected times."""
+    values = fitted_preset(preset, size)
+    per_target = PER_TARGET + PER_TARGET_AND_ITEM * size.n_items
+    epoch = per_target * size.n_targets
+    tokenizer_epochs = values["train-tokenizer"].get("num_train_epochs", 200)
+    stages = [
+        Stage(
+            "embed",
+            "collaborative",
+            "embed items by who took what after what" + (", and by their texts" if n_texts else ""),
+            values["embed"],
+            epoch * values["embed"].get("num_train_epochs", 15) / 3 + n_texts / TEXTS_PER_SECOND,
+        ),
+        Stage(
+            "train-tokenizer",
+            "tokenizer",
+            "train the item tokenizer, which turns embeddings into codes",
+            values["train-tokenizer"],
+            PER_ITEM * size.n_items * tokenizer_epochs,
+        ),
+    ]
+    train = values["train"]
+    is_frozen = train.get("freeze_tokenizer", False)
+    stages.append(
+        Stage(
+            "train",
+            "model" if is_frozen else "alternating",
+            "train the recommender" if is_frozen else "train recommender and item tokenizer in turns",
+            train,
+            epoch * train.get("num_train_epochs", 1),
+        )
+    )
+    if not is_frozen:
+        finetune = values["finetune"]
+        stages.append(
+            Stage(
+                "finetune", "model", "finetune the recommender", finetune, epoch * finetune.get("num_train_epochs", 1)
+            )
+        )
+    chosen_on = min(size.n_users, CHOSEN_ON)
+    stages.append(
+        Stage(
+            "evaluate",
+            "evaluation.json",
+            "choose settings of the search on validation, and measure on test",
+            values["evaluate"],
+            PER_USER * (size.n_users + TRIALS * chosen_on),
+        )
+    )
+    return stages
+
+
+def shorten(plan: Plan, budget: float) -> None:
+    """Gives the trainings of a plan fewer epochs, so that it fits into `budget` seconds if that can be."""
+    trainings = [stage for stage in plan.stages if stage.name != "evaluate"]
+    fixed = plan.seconds - sum(stage.seconds for stage in trainings)
+    share = max(budget - fixed, 0.0) / sum(stage.seconds for stage in trainings)
+    for stage in trainings:
+        planned = stage.values.get("num_train_epochs")
+        if planned is None or stage.values.get("cycle"):  # turns are short already
+            continue
+        epochs = max(1, int(planned * share))
+        stage.seconds *= epochs / planned
+        stage.values["num_train_epochs"] = epochs
+        plan.left_out.append(f"{planned - epochs} of {planned} epochs of `{stage.name}`")

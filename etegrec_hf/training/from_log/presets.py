@@ -1,0 +1,118 @@
+"""Presets: arguments of all commands that turn a log into a recommender, fitted to the log's size."""
+
+import math
+from dataclasses import dataclass
+from importlib.resources import files
+
+import torch
+import yaml
+
+from ...data.checks import check_choice
+from ...data.prepared import PreparedDataset
+
+PRESETS = ("best", "fast", "paper")
+LARGE = 100_000  # training targets of logs by which lengths were chosen
+
+
+@dataclass(frozen=True)
+class LogSize:
+    """What of a log decides how a recommender of it is trained.
+
+    Args:
+        n_users (`int`): training sequences.
+        n_items (`int`): items of the catalogue.
+        n_targets (`int`): items of training sequences that come after another one.
+    """
+
+    n_users: int
+    n_items: int
+    n_targets: int
+
+    @classmethod
+    def of(cls, data: PreparedDataset) -> "LogSize":
+        """Returns the size of a prepared dataset."""
+        n_users = len(data.train)
+        return cls(n_users, data.n_items, len(data.train.sequences) - n_users)
+
+
+def read_preset(name: str) -> dict[str, dict]:
+    """Returns a preset's arguments as they stand in its file, by command.
+
+    Raises:
+        ValueError: none of `PRESETS`.
+    """
+    check_choice("preset", name, PRESETS)
+    return yaml.safe_load(files("etegrec_hf").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def fitted_preset(name: str, size: LogSize) -> dict[str, dict]:
+    """Returns a preset's arguments by command, fitted to a log. Those of the paper stay as they are.
+
+    - *Codes*: a level has a sixteenth of the items' number of codes, as a power of two from 16 to 256, and
+      catalogues of fewer than 2,000 items have two levels instead of three.
+    - *Batches* hold a hundredth of the training targets, as a power of two from 128 to 1,024.
+    - *Epochs* fall with the square root of the targets: 8 at 100,000, and between 3 and 30.
+    - The *collaborative model* has batches of a 64th of the users, as a power of two from 8 to 128, and 15 epochs at
+      100,000 targets, 3 to 60 otherwise, unless validation stops it before.
+    - *Dropout* is .5 in the encoder and .2 in the decoder from 30,000 targets, and .3 and .1 below.
+    - bfloat16 is left out where the hardware lacks it.
+
+    Args:
+        name (`str`): of `PRESETS`.
+        size ([`LogSize`]): of the log.
+
+    Raises:
+        ValueError: none of `PRESETS`.
+    """
+    values = read_preset(name)
+    if name == "paper":
+        return values
+    num_levels = 2 if size.n_items < 2_000 else 3
+    values["train-tokenizer"] |= {
+        "num_levels": num_levels,
+        "codebook_size": power_of_two(size.n_items / 16, 16, 256),
+        "per_device_train_batch_size": power_of_two(size.n_items / 8, 64, 1024),
+    }
+    is_small = size.n_targets < 30_000
+    values["train"] |= {"dropout_rate": 0.3 if is_small else 0.5, "decoder_dropout_rate": 0.1 if is_small else 0.2}
+    tokens = power_of_two(size.n_targets / 100, 128, 1024) * (num_levels + 1)
+    epochs = epochs_for(size.n_targets, 8, 3, 30)
+    for command in ("train", "finetune"):
+        if command in values:
+            values[command]["max_tokens_per_batch"] = tokens
+    values["finetune" if "finetune" in values else "train"]["num_train_epochs"] = epochs
+    values["embed"] |= {
+        "num_train_epochs": epochs_for(size.n_targets, 15, 3, 60),
+        "per_device_train_batch_size": power_of_two(size.n_users / 64, 8, 128),
+    }
+    for command, arguments in values.items():
+        if not has_bfloat16():
+            arguments.pop("bf16", None)
+        elif command != "evaluate" and not torch.cuda.is_available():
+            arguments["use_cpu"] = True  # else transformers refuses bfloat16
+    return values
+
+
+def epochs_for(n_targets: int, at_large: int, least: int, most: int) -> int:
+    """Returns epochs, `at_large` at 100,000 training targets and the fewer the more there are.
+
+    >>> epochs_for(100_000, 8, 3, 30), epochs_for(25_000, 8, 3, 30), epochs_for(100, 8, 3, 30)
+    (8, 16, 30)
+    """
+    return min(max(round(at_large * math.sqrt(LARGE / max(n_targets, 1))), least), most)
+
+
+def power_of_two(number: float, least: int, most: int) -> int:
+    """Returns the largest power of two up to a number, within two powers of two.
+
+    >>> power_of_two(386, 128, 1024), power_of_two(10, 128, 1024), power_of_two(9000, 128, 1024)
+    (256, 128, 1024)
+    """
+    return min(max(2 ** int(math.log2(max(number, 1))), least), most)
+
+
+def has_bfloat16() -> bool:
+    """Whether the hardware multiplies in bfloat16 by itself; others imitate it slowly."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

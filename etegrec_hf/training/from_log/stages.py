@@ -1,0 +1,120 @@
+"""The stages between a prepared dataset and a recommender, each with the arguments of a plan."""
+
+import shutil
+from dataclasses import fields
+
+from ...data.prepared import PreparedDataset, set_semantic_embedding
+from ...data.text_embeddings import embed_texts
+from ...hub.dataset_folder import load_with_embeddings
+from ...hub.model_folder import load_model, load_recommender
+from ...models.modeling_rqvae import RQVAEModel
+from ..base.checkpoints import check_run_folder
+from ..base.recording import record_of
+from ..collaborative.arguments import CollaborativeSizes, CollaborativeTrainingArguments
+from ..collaborative.fit import embed_collaborative
+from ..item_tokenizer.arguments import RQVAETrainingArguments
+from ..item_tokenizer.fit import train_item_tokenizer, write_diagnostics
+from ..item_tokenizer.options import ItemTokenizerOptions
+from ..recommender.arguments import ETEGRecTrainingArguments, FinetuningArguments
+from ..recommender.fit import RecommenderData, finetune_recommender, train_recommender
+from ..recommender.options import RecommenderOptions
+from ..recommender.trainer import ETEGRecTrainer
+from .options import TEXT_MODEL, FitOptions
+from .plan import Plan, Stage
+from .run_state import RunState
+
+LEAST_SECONDS = 1.0  # that a training gets, however late it is
+
+
+class Stages:
+    """Runs the trainings of a plan.
+
+    Args:
+        run ([`RunState`]): whose folder they write into.
+        plan ([`Plan`]): their arguments.
+        options ([`FitOptions`]): of the run.
+    """
+
+    def __init__(self, run: RunState, plan: Plan, options: FitOptions):
+        self.run, self.plan, self.options = run, plan, options
+        self.pace = 1.0  # measured by expected seconds, of the stage before
+        self.trainers: list[ETEGRecTrainer] = []  # of the recommender, in this call
+
+    def embed(self, stage: Stage) -> None:
+        """Trains collaborative embeddings, makes text embeddings, and fuses both."""
+        folder = self.run.path("data")
+        names = ["collaborative"]
+        if self.run.known["has_texts"] and self._embed_texts(folder):
+            names.append("text")
+        args = self._arguments(CollaborativeTrainingArguments, stage)
+        sizes = CollaborativeSizes(**chosen(CollaborativeSizes, stage.values))
+        embed_collaborative(PreparedDataset.load(folder), folder, sizes, args)
+        set_semantic_embedding(folder, names, stage.values["normalize"])
+
+    def _embed_texts(self, folder: str) -> bool:
+        """Whether there is a text embedding; a model that nobody named may be missing."""
+        named = self.options.text_model
+        try:
+            embed_texts(folder, named or TEXT_MODEL, self.options.text)
+        except (OSError, ValueError) as error:
+            if named is not None:
+                raise
+            self.run.leave_out(f"embeddings of titles: {error}")
+            return False
+        return True
+
+    def train_tokenizer(self, stage: Stage) -> None:
+        """Trains the item tokenizer."""
+        args = self._arguments(RQVAETrainingArguments, stage)
+        data, embeddings = load_with_embeddings(self.run.path("data"))
+        options = ItemTokenizerOptions(**chosen(ItemTokenizerOptions, stage.values))
+        write_diagnostics(train_item_tokenizer(embeddings, options, args, record_of(data)))
+
+    def train(self, stage: Stage) -> None:
+        """Trains recommender and item tokenizer in turns, or the recommender alone."""
+        args = self._arguments(ETEGRecTrainingArguments, stage)
+        data, _ = load_with_embeddings(self.run.path("data"))
+        source = self.run.path("tokenizer")
+        options = RecommenderOptions(**chosen(RecommenderOptions, stage.values))
+        item_tokenizer, evaluated = load_model(RQVAEModel, source), self._evaluated(data, stage)
+        self.trainers.append(train_recommender(item_tokenizer, evaluated, options, args, record_of(data, source)))
+
+    def finetune(self, stage: Stage) -> None:
+        """Finetunes the recommender on codes that stand still."""
+        args = self._arguments(FinetuningArguments, stage)
+        data, _ = load_with_embeddings(self.run.path("data"))
+        source = self.run.path("alternating")
+        model, tokenizer = load_recommender(source)
+        evaluated = self._evaluated(data, stage)
+        self.trainers.append(finetune_recommender(model, tokenizer, evaluated, args, record_of(data, source)))
+
+    def _evaluated(self, data: PreparedDataset, stage: Stage) -> RecommenderData:
+        return RecommenderData(data, eval_samples=stage.values.get("eval_samples"))
+
+    def _arguments(self, cls: type, stage: Stage):
+        """The arguments of a training, which goes on from its newest checkpoint if there is one.
+
+        With a time limit it gets its share of the seconds that are left, and fewer epochs if the stage before took
+        longer than expected, so that its learning rate still comes down.
+        """
+        values = chosen(cls, stage.values)
+        left = self.run.seconds_left
+        if left is not None:
+            waiting = sum(other.seconds for other in self.plan.stages if not self.run.has_ended(other.name))
+            seconds = max(left * stage.seconds / waiting, LEAST_SECONDS)
+            expected = stage.seconds * self.pace
+            if stage.folder == "model" and expected > seconds and "num_train_epochs" in values:
+                values["num_train_epochs"] = max(1, int(values["num_train_epochs"] * seconds / expected))
+            values["max_seconds"] = seconds
+        folder = self.run.folder / stage.folder
+        resume = any(folder.glob("checkpoint-*"))
+        if not resume:
+            shutil.rmtree(folder, ignore_errors=True)  # what an interrupted call left there
+        args = cls(str(folder), seed=self.options.seed, **values)
+        check_run_folder(args, resume)
+        return args
+
+
+def chosen(cls: type, values: dict) -> dict:
+    """Returns those of a stage's arguments that a dataclass has."""
+    return {field.name: values[field.name] for field in fields(cls) if field.init and field.name in values}

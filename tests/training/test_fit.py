@@ -1,0 +1,233 @@
+"""`etegrec_hf.fit`: from a log to a recommender in one call."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from transformers import AutoModel, AutoTokenizer
+
+from etegrec_hf import FitOptions, fit
+from etegrec_hf.cli.parsing import check_keys
+from etegrec_hf.training.from_log import plan, presets, stages
+from etegrec_hf.training.from_log.fit import share_of_repeats
+from etegrec_hf.training.from_log.plan import Plan, plan_for
+from etegrec_hf.training.from_log.presets import LogSize, fitted_preset, read_preset
+
+TINY = {
+    "embed": {"width": 8, "num_layers": 1, "num_heads": 1, "num_train_epochs": 2},
+    "train-tokenizer": {"hidden_sizes": [8], "latent_size": 4, "num_train_epochs": 3},
+    "train": {"num_train_epochs": 2, "d_model": 8, "d_ff": 8, "d_kv": 4, "num_heads": 1, "num_layers": 1, "num_decoder_layers": 1},
+    "finetune": {"num_train_epochs": 2},
+}
+
+
+@pytest.fixture
+def log(prepared, tmp_path) -> Path:
+    """The tiny data as a CSV file of rows in order."""
+    path = tmp_path / "log.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["user_id", "item_id", "timestamp"])
+        for row, user in enumerate(prepared.test.user_ids):
+            for moment, item in enumerate(prepared.test.row(row)):
+                writer.writerow([user, prepared.item_ids[item - 1], moment])
+    return path
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Presets of models and trainings that take a second."""
+
+    def fitted(name: str, size: LogSize) -> dict[str, dict]:
+        return {command: values | TINY.get(command, {}) for command, values in fitted_preset(name, size).items()}
+
+    monkeypatch.setattr(plan, "fitted_preset", fitted)
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("preset", ["best", "fast"])
+def test_a_log_becomes_a_recommender(log, tmp_path, preset):
+    told: list[str] = []
+    result = fit(log, tmp_path / "mine", FitOptions(preset=preset), tell=told.append)
+
+    model = AutoModel.from_pretrained(result.model, trust_remote_code=True).eval()
+    tokenizer = AutoTokenizer.from_pretrained(result.model, trust_remote_code=True)
+    items, _ = model.recommend(**tokenizer([["item00003", "item00009"]], return_tensors="pt"))
+    (listed,) = result.recommend([["item00003", "item00009"]])
+    assert [entry["item_id"] for entry in listed] == tokenizer.ids_of(items[0])
+
+    assert set(result.baselines) == {"popularity", "transitions", "SASRec"}
+    assert {"recall@10", "ndcg@10"} <= result.metrics.keys()
+    assert f"NDCG@10 is {result.metrics['ndcg@10']:.4f}".replace(" 0.", " .") in result.verdict
+    assert Path(result.report).is_file()
+    assert (tmp_path / "mine" / "alternating").is_dir() == (preset == "best")
+    last = 6 if preset == "best" else 5
+    assert [sentence[:3] for sentence in told if sentence[1:2] == "/"] == [f"{n}/{last}" for n in range(2, last + 1)]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_what_the_model_keeps_is_what_was_measured(log, tmp_path):
+    result = fit(log, tmp_path / "mine", FitOptions(preset="fast"), tell=lambda sentence: None)
+    results = json.loads((tmp_path / "mine" / "metrics.json").read_text())
+    config = AutoModel.from_pretrained(result.model, trust_remote_code=True).config
+    assert config.search_settings == results["settings"]
+    best = max(results["tried"], key=lambda tried: tried["ndcg@10"])
+    assert best["transition_weight"] == results["settings"]["transition_weight"]
+    assert results["settings"]["exclude_history"] == (results["protocol"]["seen_items"] == "left out")
+
+
+@pytest.mark.usefixtures("tiny")
+def test_an_interrupted_run_goes_on(log, tmp_path, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    arguments = (log, tmp_path / "mine", FitOptions(preset="best"))
+    monkeypatch.setattr(stages, "finetune_recommender", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit(*arguments, tell=lambda sentence: None)
+    monkeypatch.undo()
+    weights = tmp_path / "mine" / "alternating" / "model.safetensors"
+    before = weights.read_bytes()
+
+    def unexpected(*arguments):
+        raise AssertionError("a stage that had ended")
+
+    for name in ("embed_collaborative", "train_item_tokenizer", "train_recommender"):
+        monkeypatch.setattr(stages, name, unexpected)
+    told: list[str] = []
+    result = fit(*arguments, tell=told.append)
+    assert told[0] == "going on after prepare, embed, train-tokenizer, train"
+    assert weights.read_bytes() == before
+    again = fit(*arguments, tell=lambda sentence: None)  # it has ended
+    assert again == result
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_folder_of_another_run_is_left_alone(log, tmp_path, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "embed_collaborative", interrupted)
+    folder = tmp_path / "mine"
+    with pytest.raises(KeyboardInterrupt):
+        fit(log, folder, FitOptions(seed=1, time_limit="1h"), tell=lambda sentence: None)
+    with pytest.raises(KeyboardInterrupt):  # another time limit is the same run
+        fit(log, folder, FitOptions(seed=1, time_limit="2h"), tell=lambda sentence: None)
+    with pytest.raises(FileExistsError, match=r"holds a run whose `seed` is 1, and here it is 2; name another folder"):
+        fit(log, folder, FitOptions(seed=2))
+    log.write_text(log.read_text() + "user,item00001,1\n")
+    with pytest.raises(FileExistsError, match=r"holds a run whose `log` is .*bytes', and here it is .*bytes'"):
+        fit(log, folder, FitOptions(seed=1))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"already holds another run"):
+        fit(log, tmp_path / "other")
+    (folder / "fit.json").write_text("{")
+    with pytest.raises(ValueError, match=r"fit.json is damaged; remove the folder, or name another"):
+        fit(log, folder, FitOptions(seed=1))
+
+
+@pytest.mark.usefixtures("tiny")
+def test_too_little_time_leaves_out_and_says_what(log, tmp_path):
+    told: list[str] = []
+    result = fit(log, tmp_path / "mine", FitOptions(time_limit="3s"), tell=told.append)
+    assert "training in turns and finetuning (--preset best has both), for lack of time" in result.left_out
+    assert any("epochs of `train-tokenizer`, for lack of time" in sentence for sentence in result.left_out)
+    assert all(f"left out: {sentence}" in told for sentence in result.left_out)
+    assert result.metrics["recall@10"] > 0
+
+
+def test_files_of_a_run_are_those_of_the_commands(log, tmp_path, monkeypatch):
+    """Each stage's YAML file has names that its command knows."""
+    from etegrec_hf.cli import embed, evaluate, finetune, train, train_tokenizer
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "embed_collaborative", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit(log, tmp_path / "mine", tell=lambda sentence: None)
+    classes = {
+        "embed": (embed.EmbedArguments, embed.CollaborativeSizes, embed.CollaborativeTrainingArguments),
+        "train-tokenizer": (
+            train_tokenizer.TokenizerArguments,
+            train_tokenizer.ItemTokenizerOptions,
+            train_tokenizer.RQVAETrainingArguments,
+        ),
+        "train": (train.TrainArguments, train.RecommenderOptions, train.ETEGRecTrainingArguments),
+        "finetune": (finetune.FinetuneArguments, finetune.FinetuningArguments),
+        "evaluate": (evaluate.EvaluateArguments, evaluate.EvaluateOptions),
+    }
+    for command, known in classes.items():
+        path = tmp_path / "mine" / f"{command}.yaml"
+        text = path.read_text()
+        assert text.startswith(f"# etegrec {command} --config {path} ")
+        check_keys(yaml.safe_load(text), path, known)
+
+
+@pytest.mark.parametrize("preset", presets.PRESETS)
+def test_a_preset_has_no_name_twice_and_all_commands(preset):
+    values = read_preset(preset)
+    assert {"embed", "train-tokenizer", "train", "evaluate"} <= values.keys()
+    assert ("finetune" in values) != values["train"].get("freeze_tokenizer", False)
+
+
+@pytest.mark.parametrize(
+    ("size", "codes", "tokens", "epochs", "dropout"),
+    [
+        (LogSize(19_412, 11_924, 109_361), (3, 256), 4 * 1024, 8, 0.5),  # Toys
+        (LogSize(13_210, 5_312, 38_625), (3, 256), 4 * 256, 13, 0.5),  # MicroLens
+        (LogSize(80, 47, 575), (2, 16), 3 * 128, 30, 0.3),
+        (LogSize(10**6, 300_000, 10**7), (3, 256), 4 * 1024, 3, 0.5),
+    ],
+)
+def test_presets_follow_the_log(size, codes, tokens, epochs, dropout):
+    values = fitted_preset("best", size)
+    tokenizer = values["train-tokenizer"]
+    assert (tokenizer["num_levels"], tokenizer["codebook_size"]) == codes
+    assert values["train"]["max_tokens_per_batch"] == values["finetune"]["max_tokens_per_batch"] == tokens
+    assert values["finetune"]["num_train_epochs"] == epochs
+    assert values["train"]["dropout_rate"] == dropout
+    assert codes[1] ** (codes[0] + 1) >= size.n_items
+    assert fitted_preset("paper", size) == read_preset("paper")
+
+
+def test_the_best_preset_that_the_time_allows_is_taken():
+    size = LogSize(20_000, 10_000, 100_000)
+    best = plan_for(size, "auto", None, 0)
+    assert best.preset == "best"
+    assert best.left_out == []
+    assert plan_for(size, "auto", best.seconds / 0.9 + 1, 0).preset == "best"
+    fast = plan_for(size, "auto", best.seconds / 0.9 - 1, 0)
+    assert fast.preset == "fast"
+    assert fast.seconds <= best.seconds
+    assert [stage.name for stage in fast.stages] == ["embed", "train-tokenizer", "train", "evaluate"]
+
+
+def test_trainings_are_shortened_alike():
+    size = LogSize(20_000, 10_000, 100_000)
+    whole = plan_for(size, "best", None, 0)
+    fixed = next(stage.seconds for stage in whole.stages if stage.name == "evaluate")
+    half = plan_for(size, "best", (fixed + (whole.seconds - fixed) / 2) / 0.9, 0)
+
+    def epochs(planned: Plan, name: str) -> int:
+        return next(stage.values["num_train_epochs"] for stage in planned.stages if stage.name == name)
+
+    assert [epochs(half, name) for name in ("embed", "train-tokenizer", "train", "finetune")] == [7, 75, 2, 4]
+    assert "75 of 150 epochs of `train-tokenizer`" in half.left_out
+    least = plan_for(size, "best", 1.0, 0)
+    assert [epochs(least, name) for name in ("embed", "train-tokenizer", "train", "finetune")] == [1, 1, 2, 1]
+
+
+def test_repeats_are_counted_per_user(prepared):
+    split = prepared.test
+    expected = sum(row[-1] in row[:-1] for row in map(split.row, range(len(split)))) / len(split)
+    assert share_of_repeats(split) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("limit", ["soon", "0m", "-1h", "nan", "inf", "m", ""])
+def test_no_time_is_refused(limit):
+    with pytest.raises(ValueError, match=r"`time_limit` is .*; give a time above 0 like '90s', '30m' or '2h'"):
+        FitOptions(time_limit=limit)
