@@ -25,6 +25,10 @@ if TYPE_CHECKING:
         batch_recommend as batch_recommend,
         recommend_rows as recommend_rows,
     )
+    from .evaluation.choose_settings import (
+        ChosenSettings as ChosenSettings,
+        choose_settings as choose_settings,
+    )
     from .evaluation.code_diagnostics import tokenizer_diagnostics as tokenizer_diagnostics
     from .evaluation.comparison import compare as compare
     from .evaluation.evaluate import (
@@ -47,7 +51,10 @@ if TYPE_CHECKING:
     from .models.modeling_etegrec import ETEGRecForConditionalGeneration as ETEGRecForConditionalGeneration
     from .models.modeling_rqvae import RQVAEModel as RQVAEModel
     from .models.pipeline_etegrec import SequentialRecommendationPipeline as SequentialRecommendationPipeline
-    from .models.search import SearchOptions as SearchOptions
+    from .models.search_options import (
+        SearchOptions as SearchOptions,
+        SearchSettings as SearchSettings,
+    )
     from .models.tokenization_etegrec import ETEGRecTokenizer as ETEGRecTokenizer
     from .training.base.run_report import write_run_report as write_run_report
     from .training.collaborative.arguments import (
