@@ -25,6 +25,10 @@ if TYPE_CHECKING:
         batch_recommend as batch_recommend,
         recommend_rows as recommend_rows,
     )
+    from .evaluation.choose_settings import (
+        ChosenSettings as ChosenSettings,
+        choose_settings as choose_settings,
+    )
     from .evaluation.code_diagnostics import tokenizer_diagnostics as tokenizer_diagnostics
     from .evaluation.comparison import compare as compare
     from .evaluation.evaluate import (
@@ -47,7 +51,10 @@ if TYPE_CHECKING:
     from .models.modeling_etegrec import ETEGRecForConditionalGeneration as ETEGRecForConditionalGeneration
     from .models.modeling_rqvae import RQVAEModel as RQVAEModel
     from .models.pipeline_etegrec import SequentialRecommendationPipeline as SequentialRecommendationPipeline
-    from .models.search import SearchOptions as SearchOptions
+    from .models.search_options import (
+        SearchOptions as SearchOptions,
+        SearchSettings as SearchSettings,
+    )
     from .models.tokenization_etegrec import ETEGRecTokenizer as ETEGRecTokenizer
     from .training.base.run_report import write_run_report as write_run_report
     from .training.collaborative.arguments import (
@@ -56,6 +63,8 @@ if TYPE_CHECKING:
     )
     from .training.collaborative.fit import embed_collaborative as embed_collaborative
     from .training.collaborative.trainer import CollaborativeTrainer as CollaborativeTrainer
+    from .training.from_log.fit import FitResult as FitResult, fit as fit
+    from .training.from_log.options import FitOptions as FitOptions
     from .training.grpo.arguments import ETEGRecGRPOConfig as ETEGRecGRPOConfig
     from .training.grpo.fit import train_by_rewards as train_by_rewards
     from .training.grpo.prompts import prompt_dataset as prompt_dataset

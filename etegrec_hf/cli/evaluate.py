@@ -4,11 +4,13 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..evaluation.choose_settings import check_chooses, choose_settings
 from ..evaluation.evaluate import EvaluateOptions, evaluate
 from ..evaluation.results import write_ranks
 from ..hub.dataset_folder import load_prepared
-from ..hub.model_folder import load_recommender, local_folder, record_evaluation
+from ..hub.model_folder import load_recommender, local_folder, record_evaluation, save_search_settings
 from ..hub.training_record import TrainingRecord
+from ..models.model_card import written_settings
 from .model_arguments import ModelArguments
 from .output_file import check_output_file, write_results
 from .parsing import parse
@@ -17,6 +19,7 @@ from .tables import print_metrics, print_parts
 
 EXAMPLES = """examples:
   etegrec evaluate --model runs/model --data data/mine --split test --output metrics.json
+  etegrec evaluate --model runs/model --data data/mine --split validation --choose-weights true
   etegrec evaluate --model runs/model --data data/mine --update-card true
 """
 
@@ -34,6 +37,13 @@ class EvaluateArguments(ModelArguments):
     update_card: bool = field(
         default=False, metadata={"help": "Write the results into the model's card and training record."}
     )
+    choose_weights: bool = field(
+        default=False,
+        metadata={
+            "help": "With --split validation: choose the weights of transition votes and re-ranking, save them as the "
+            "model's own search settings, and write the results of these into the card."
+        },
+    )
 
 
 def run(argv: list[str]) -> None:
@@ -42,16 +52,26 @@ def run(argv: list[str]) -> None:
     with printed.apart():
         output = check_output_file(arguments.output)
         ranks = check_output_file(arguments.ranks, "ranks", (".parquet",))
-        if arguments.update_card and not Path(arguments.model).is_dir():
-            raise ValueError(f"`update_card` needs a folder, and {arguments.model!r} isn't one; name a local copy.")
+        for name in ("update_card", "choose_weights"):
+            if getattr(arguments, name) and not Path(arguments.model).is_dir():
+                raise ValueError(f"`{name}` needs a folder, and {arguments.model!r} isn't one; name a local copy.")
+        if arguments.choose_weights:
+            check_chooses(options)
         model, tokenizer = load_recommender(arguments.model)
         data = load_prepared(arguments.data)
+        tried = []
+        if arguments.choose_weights:
+            chosen = choose_settings(model, tokenizer, data, options)
+            tried = chosen.tried
+            model.config.search_settings = save_search_settings(arguments.model, chosen.settings).search_settings
         evaluation = evaluate(model, tokenizer, data, options)
-        if arguments.update_card:
+        if arguments.update_card or arguments.choose_weights:
             record_evaluation(arguments.model, model.config, evaluation)
         seeds = TrainingRecord.read(local_folder(arguments.model)).seeds()
         figures = evaluation.figures() | {"seeds": seeds}
         results = {figures.pop("split"): figures.pop("metrics"), **figures}
+        if tried:
+            results |= {"search_settings": model.config.search_settings, "tried": tried}
         if ranks is not None:
             write_ranks(ranks, data.split(options.split).user_ids, evaluation.ranks)
             results["ranks"] = os.path.relpath(ranks, output.parent if output else ".")  # from where they are read
@@ -60,7 +80,15 @@ def run(argv: list[str]) -> None:
     rows = {"this model": evaluation.metrics | evaluation.spread, **evaluation.baselines}
 
     def tables() -> None:
+        if tried:
+            print_metrics("weights of votes and of re-ranking", {weights_of(one): one for one in tried})
+            print(f"Saved with the model: {written_settings(model.config.search_settings)}")
         print_metrics(title, rows)
         print_parts(evaluation.parts)
 
     printed.show(results, tables)
+
+
+def weights_of(tried: dict[str, float]) -> str:
+    """Returns how a table names a pair of weights."""
+    return f"{tried['transition_weight']:g}, {tried['rerank_weight']:g}"

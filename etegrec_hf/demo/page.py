@@ -12,7 +12,7 @@ from .tables import history_list, item_table, message
 TOP_K = 10  # recommended items
 MATCHES = 10  # items that a search shows: the catalogue stays on the server
 SIMILAR = 20
-NUM_BEAMS, MAX_BEAMS = 20, 100
+MAX_BEAMS = 100  # unless the model's own settings say more
 TREE_HINT = (
     "Each level keeps the most probable prefixes. A box shows a prefix's last code and the whole prefix's "
     "probability; the thicker a line, the more of it goes that way. Pale prefixes were kept and led to no "
@@ -55,7 +55,7 @@ table.items tr.marked td { background: color-mix(in srgb, var(--primary-500) 15%
 def build_page(recommender: DemoRecommender) -> gr.Blocks:
     """The page of one recommender. What it shows is computed on the server, where the catalogue stays."""
     has_users = recommender.data is not None and len(recommender.data.test) > 0
-    example = recommender.example_history()
+    example, settings = recommender.example_history(), recommender.settings
     example_text = write_item_ids(example.item_ids)
 
     def find(query: str, chosen: list[str]):
@@ -111,6 +111,8 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
         if next_id is not None:
             notes.append(what_came_next(drawn.user_id, next_id, found.item_ids))
         columns = {"probability": [probability_text(math.exp(score)) for score in found.scores]}
+        if found.is_reranked:
+            columns = {"score": [f"{score:.2f}" for score in found.scores]}
         labels = {prefix.item_id: recommender.label(prefix.item_id) for prefix in found.beam[-1] if prefix.item_id}
         return (
             asked,
@@ -166,12 +168,17 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
                 recommend_button = gr.Button("Recommend", variant="primary")
                 with gr.Accordion("Search settings", open=False):
                     num_beams = gr.Slider(
-                        TOP_K, MAX_BEAMS, NUM_BEAMS, step=1, label="Beam width", info="Prefixes kept at each level"
+                        TOP_K,
+                        max(MAX_BEAMS, settings.num_beams),
+                        max(TOP_K, settings.num_beams),
+                        step=1,
+                        label="Beam width",
+                        info="Prefixes kept at each level",
                     )
                     temperature = gr.Slider(
                         0, 2, 0, step=0.1, label="Temperature", info="0: most probable items; above: a random draw"
                     )
-                    exclude_history = gr.Checkbox(label="No items of the history")
+                    exclude_history = gr.Checkbox(settings.exclude_history, label="No items of the history")
             with gr.Column(scale=3, min_width=340):
                 gr.Markdown("## Recommendations")
                 stale = gr.HTML(elem_classes="stale", **PLAIN)

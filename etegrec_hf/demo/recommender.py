@@ -13,7 +13,8 @@ from ..hub.dataset_folder import local_dataset
 from ..hub.model_folder import load_recommender
 from ..models.beam_search import Beam
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
-from ..models.search import SamplingOptions, SearchOptions, reading_of, sample, search
+from ..models.search import reading_of, sample, search
+from ..models.search_options import SamplingOptions, SearchOptions, SearchSettings
 from ..models.tokenization_etegrec import ETEGRecTokenizer
 
 RANDOM_LENGTHS = (3, 8)  # of histories of random items
@@ -45,13 +46,16 @@ class Recommendations:
 
     Args:
         item_ids (`list[str]`): in the list's order.
-        scores (`list[float]`): their log-probabilities.
-        beam (`list[list[KeptPrefix]]`): the prefixes that were kept, level by level.
+        scores (`list[float]`): their log-probabilities, to which re-ranking adds its part where `is_reranked`.
+        beam (`list[list[KeptPrefix]]`): the prefixes that were kept, level by level, with the model's own
+            probabilities, without transition votes.
+        is_reranked (`bool`): whether the list was ranked again by preferences.
     """
 
     item_ids: list[str]
     scores: list[float]
     beam: list[list[KeptPrefix]]
+    is_reranked: bool
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,11 @@ class DemoRecommender:
         if data is not None:
             prepared = PreparedDataset.load(local_dataset(data, ("train", "test")), ("train", "test"))
         return cls(*load_recommender(model), prepared)
+
+    @property
+    def settings(self) -> SearchSettings:
+        """The model's own settings of a search."""
+        return SearchOptions(top_k=1).for_model(self.model)
 
     def label(self, item_id: str) -> str:
         """The title, or the id where no title is known."""
@@ -209,9 +218,11 @@ class DemoRecommender:
         num_beams: int,
         temperature: float = 0.0,
         exclude: list[str] | None = None,
-        exclude_history: bool = False,
+        exclude_history: bool | None = None,
     ) -> Recommendations:
         """The most probable items, or a draw of items, with the beam that led to them.
+
+        Weights of re-ranking and of votes are the model's own; a draw knows neither.
 
         Args:
             history (`list[str]`): item ids, oldest first.
@@ -221,23 +232,28 @@ class DemoRecommender:
                 model finds them; above 0 items are drawn without replacement as in `sample_items`, and probabilities
                 are those of the distribution drawn from.
             exclude (`list[str]`, *optional*): items that must not come.
-            exclude_history (`bool`, *optional*, defaults to `False`): whether no item of the history comes.
+            exclude_history (`bool`, *optional*): whether no item of the history comes; by default as the model's own
+                settings say.
 
         Raises:
             ValueError: an unknown item, an empty history, or a beam narrower than the list.
         """
-        options = SearchOptions(top_k, num_beams)
+        settings = SearchOptions(top_k, num_beams, exclude_history).for_model(self.model)
         batch = self.tokenizer([history], return_tensors="pt").to(self.model.device)
-        excluded = [0, *self.tokenizer.index_of([*(exclude or []), *(history if exclude_history else [])])]
+        left_out = [*(exclude or []), *(history if settings.exclude_history else [])]  # all, not only what is read
+        excluded = [0, *self.tokenizer.index_of(left_out)]
         rows = torch.tensor([excluded], device=self.model.device) if len(excluded) > 1 else None  # 0 isn't an item
         reading = reading_of(self.model, **batch)
         if temperature == 0:
-            beam = search(reading, options, rows)
+            beam = search(reading, SearchOptions(top_k, num_beams, exclude_history=False), rows)
         else:
             beam = sample(reading, SamplingOptions(num_beams, temperature), rows).first(top_k)
         found = int((beam.items[0] > 0).sum())
         return Recommendations(
-            self.tokenizer.ids_of(beam.items[0, :found]), beam.scores[0, :found].tolist(), self._read_beam(beam)
+            self.tokenizer.ids_of(beam.items[0, :found]),
+            beam.scores[0, :found].tolist(),
+            self._read_beam(beam),
+            is_reranked=temperature == 0 and settings.rerank_weight > 0,
         )
 
     def _read_beam(self, found: Beam) -> list[list[KeptPrefix]]:

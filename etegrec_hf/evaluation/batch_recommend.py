@@ -22,7 +22,7 @@ from ..data.progress import WorkProgress
 from ..data.sharded_parquet import ShardedParquet
 from ..data.splits import SPLIT_NAMES
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
-from ..models.search import SearchOptions
+from ..models.search_options import SearchOptions
 from ..models.tokenization_etegrec import ETEGRecTokenizer
 from .recommend_split import recommendations
 
@@ -32,7 +32,8 @@ COLUMNS = ["user_id", "history", "target"]
 SCHEMA = pa.schema(
     {"user_id": pa.string(), "items": pa.list_(pa.string()), "scores": pa.list_(pa.float32())},
 )
-LOADED_FROM = ("_name_or_path", "transformers_version")  # of a configuration, which don't shape the model
+# Of a configuration: which don't shape the model, or say what the options say when they are filled in
+NOT_COMPARED = ("_name_or_path", "transformers_version", "search_settings")
 LONGEST_WAIT = timedelta(days=7)  # of a process for the slowest one
 READ_SIZE = 1 << 20  # bytes that are hashed together
 
@@ -208,7 +209,7 @@ def _item_index(item_ids: pa.ChunkedArray, tokenizer: ETEGRecTokenizer, unknown:
 
 def _manifest(model, tokenizer, rows: Path, options: RecommendOptions) -> dict:
     """What a run is of: hashes of the model, its items and the split's file, and the options."""
-    config = {name: value for name, value in model.config.to_dict().items() if name not in LOADED_FROM}
+    config = {name: value for name, value in model.config.to_dict().items() if name not in NOT_COMPARED}
     weights = (tensor.detach().cpu().contiguous().flatten() for tensor in model.state_dict().values())
     with rows.open("rb") as file:
         return {
@@ -217,4 +218,5 @@ def _manifest(model, tokenizer, rows: Path, options: RecommendOptions) -> dict:
             "items": hash_of(item_id.encode() + b"\0" for item_id in tokenizer.item_ids),
             "data": hash_of(iter(partial(file.read, READ_SIZE), b"")),
             **asdict(options),
+            **asdict(options.for_model(model)),
         }

@@ -13,7 +13,7 @@ from ..data.prepared import PreparedDataset
 from ..data.progress import WorkProgress
 from ..data.splits import SPLIT_NAMES
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
-from ..models.search import SearchOptions
+from ..models.search_options import SearchOptions, SearchSettings
 from ..models.tokenization_etegrec import ETEGRecTokenizer
 from .baselines import baseline_lists
 from .memorisation import memorised_targets, metrics_by_part
@@ -29,10 +29,12 @@ from .protocol import protocol_of
 from .recommend_split import recommend_split
 from .seen import seen_items
 
+NUM_BEAMS = 50  # of a model whose own settings don't say how many
+
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Options of [`evaluate`].
+    """Options of [`evaluate`]. Settings of the search that aren't given are the model's own.
 
     Raises:
         ValueError: a number below 1.
@@ -41,34 +43,46 @@ class EvaluateOptions:
     """
 
     split: str = field(default="test", metadata={"help": "validation or test."})
-    num_beams: int = field(default=50, metadata={"help": "Beams; metrics at longer lists are left out."})
-    rerank_weight: float = field(
-        default=0.0, metadata={"help": "Weight of preference re-ranking; choose it on the validation split."}
+    num_beams: int | None = field(
+        default=None,
+        metadata={
+            "help": "Beams; metrics at longer lists are left out. By default those of the model's own settings, or 50."
+        },
     )
-    transition_weight: float = field(
-        default=0.0, metadata={"help": "Share of transition votes; choose it on the validation split."}
+    rerank_weight: float | None = field(
+        default=None, metadata={"help": "Weight of preference re-ranking; by default the model's own."}
+    )
+    transition_weight: float | None = field(
+        default=None, metadata={"help": "Share of transition votes; by default the model's own."}
     )
     batch_size: int = field(default=64, metadata={"help": "Users at a time."})
-    exclude_seen: bool = field(
-        default=False, metadata={"help": "Leave items that the user had before out of the lists."}
+    exclude_seen: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Leave items that the user had before out of the lists; by default as the model's own "
+            "`exclude_history` says.",
+            "nargs": "?",
+            "const": True,
+        },
     )
     bf16: bool = field(default=False, metadata={"help": "Decode under bfloat16 autocast."})
 
     def __post_init__(self):
         check_choice("split", self.split, SPLIT_NAMES[1:])
-        check_positive("num_beams", self.num_beams)
         check_positive("batch_size", self.batch_size)
-        _ = self.search  # raises what is wrong with it
+        self._given(self.num_beams)  # raises what is wrong with it
 
-    @property
-    def search(self) -> SearchOptions:
-        """How items are searched for."""
-        return SearchOptions(
-            top_k=min(max(KS), self.num_beams),
-            num_beams=self.num_beams,
-            rerank_weight=self.rerank_weight,
-            transition_weight=self.transition_weight,
-        )
+    def settings(self, model: ETEGRecForConditionalGeneration) -> SearchSettings:
+        """Returns how items are searched for: as given, or else by the model's own settings.
+
+        Raises:
+            ValueError: weights, also the model's own, for which it lacks something.
+        """
+        num_beams = self.num_beams or model.config.search_settings.get("num_beams", NUM_BEAMS)
+        return self._given(num_beams).for_model(model)
+
+    def _given(self, num_beams: int | None) -> SearchOptions:
+        return SearchOptions(1, num_beams, self.exclude_seen, self.rerank_weight, self.transition_weight)
 
 
 @dataclass(frozen=True)
@@ -107,6 +121,15 @@ class Evaluation:
         return {entry.name: getattr(self, entry.name) for entry in fields(self) if not entry.name.endswith("ranks")}
 
 
+def ranking_options(settings: SearchSettings) -> SearchOptions:
+    """Returns how lists are made that metrics are measured of: no longer than the beam is wide.
+
+    Seen items are excluded by what is known of users, so not by their histories too.
+    """
+    listed = min(max(KS), settings.num_beams)
+    return SearchOptions(listed, settings.num_beams, False, settings.rerank_weight, settings.transition_weight)
+
+
 def evaluate(
     model: ETEGRecForConditionalGeneration,
     tokenizer: ETEGRecTokenizer,
@@ -129,17 +152,19 @@ def evaluate(
     options = options or EvaluateOptions()
     data = data.with_items(tokenizer.item_ids)
     split = data.split(options.split)
-    seen = seen_items(data, split) if options.exclude_seen else None
+    settings = options.settings(model)
+    exclude_seen = settings.exclude_history
+    seen = seen_items(data, split) if exclude_seen else None
     with WorkProgress() as progress, torch.autocast(model.device.type, torch.bfloat16, enabled=options.bf16):
         ranked = recommend_split(
             model,
             split,
-            options.search,
+            ranking_options(settings),
             options.batch_size,
             seen,
             partial(progress.work_done, progress.begin("evaluating", len(split), "users")),
         )
-    lists = baseline_lists(data, split, collaborative_model=collaborative_model, exclude_seen=options.exclude_seen)
+    lists = baseline_lists(data, split, collaborative_model=collaborative_model, exclude_seen=exclude_seen)
     dtype = "bfloat16 autocast" if options.bf16 else str(model.dtype).removeprefix("torch.")
     return Evaluation(
         split=options.split,
@@ -148,9 +173,9 @@ def evaluate(
         intervals=confidence_intervals(ranked, split.targets),
         baselines=metrics_of_systems(lists, split.targets),
         parts=metrics_by_part(memorised_targets(data, split), split.targets, lists, ranked),
-        protocol=protocol_of(data, options.split, options.exclude_seen, num_beams=options.num_beams, dtype=dtype),
-        rerank_weight=options.rerank_weight,
-        transition_weight=options.transition_weight,
+        protocol=protocol_of(data, options.split, exclude_seen, num_beams=settings.num_beams, dtype=dtype),
+        rerank_weight=settings.rerank_weight,
+        transition_weight=settings.transition_weight,
         ranks=target_ranks(ranked, split.targets),
         baseline_ranks={name: target_ranks(listed, split.targets) for name, listed in lists.items()},
     )

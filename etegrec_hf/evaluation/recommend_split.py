@@ -10,10 +10,26 @@ import torch
 from ..data.prepared import Split
 from ..data.sequences import SequenceDataset
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
-from ..models.search import SearchOptions, reading_of, search
+from ..models.search import reading_of, search
+from ..models.search_options import SearchOptions
 from .seen import padded_rows
 
 RANKED = SearchOptions(top_k=50, num_beams=50)
+
+
+@dataclass(frozen=True)
+class HistoryBatch:
+    """The histories of some rows of a split, of like length.
+
+    Args:
+        rows (`np.ndarray` of shape `(batch,)`): which rows these are.
+        inputs (`dict[str, torch.LongTensor]`): `input_ids` and `attention_mask`.
+        exclude (`torch.LongTensor` of shape `(batch, n)`, *optional*): item indices to leave out, padded with 0.
+    """
+
+    rows: np.ndarray
+    inputs: dict[str, torch.LongTensor]
+    exclude: torch.LongTensor | None
 
 
 @dataclass(frozen=True)
@@ -78,12 +94,36 @@ def recommendations(
         ValueError: no row has a history.
     """
     # all of a history is handed over where all of it is excluded, and not only what is read
-    longest = int(np.diff(split.offsets).max()) if options.exclude_history else model.config.max_history
+    is_excluded = options.for_model(model).exclude_history
+    longest = int(np.diff(split.offsets).max()) if is_excluded else model.config.max_history
+    for batch in history_batches(model, split, longest, batch_size, seen):
+        beam = search(reading_of(model, **batch.inputs), options, batch.exclude)
+        yield RankedRows(batch.rows, beam.items.cpu().numpy(), beam.scores.cpu().numpy())
+
+
+def history_batches(
+    model: ETEGRecForConditionalGeneration,
+    split: Split,
+    longest: int,
+    batch_size: int,
+    seen: scipy.sparse.csr_matrix | None = None,
+) -> Iterator[HistoryBatch]:
+    """Reads the histories of a split batch by batch, in the order of their lengths.
+
+    Args:
+        model, split, batch_size, seen: as in [`recommend_split`].
+        longest (`int`): items of a history that are handed over, the last ones.
+
+    Yields:
+        [`HistoryBatch`]. Rows without a history are passed over.
+
+    Raises:
+        ValueError: no row has a history.
+    """
     dataset = SequenceDataset.for_evaluation(split, longest)
     for start in range(0, len(dataset), batch_size):
         chosen = list(range(start, min(start + batch_size, len(dataset))))
         rows = dataset.rows[chosen]
         history = dataset.__getitems__(chosen)["history"].to(model.device)
         exclude = None if seen is None else torch.from_numpy(padded_rows(seen[rows])).to(model.device)
-        beam = search(reading_of(model, **model.catalogue.inputs_from_items(history)), options, exclude)
-        yield RankedRows(rows, beam.items.cpu().numpy(), beam.scores.cpu().numpy())
+        yield HistoryBatch(rows, model.catalogue.inputs_from_items(history), exclude)

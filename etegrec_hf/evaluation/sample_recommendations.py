@@ -6,7 +6,7 @@ import numpy as np
 
 from ..data.prepared import Split
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
-from ..models.search import SearchOptions
+from ..models.search_options import BY_CODES_ALONE, SearchOptions
 from .recommend_split import recommend_split
 
 
@@ -30,7 +30,7 @@ class SampleRecommendation:
 def sample_recommendations(
     model: ETEGRecForConditionalGeneration, split: Split, users: int = 5, top_k: int = 10, num_beams: int = 50
 ) -> list[SampleRecommendation]:
-    """Recommends for users spread evenly over a split's rows.
+    """Recommends for users spread evenly over a split's rows, without re-ranking and votes, as metrics in training.
 
     Args:
         model ([`ETEGRecForConditionalGeneration`]): in eval mode.
@@ -39,7 +39,7 @@ def sample_recommendations(
         top_k, num_beams (`int`, *optional*): as in `model.recommend`.
     """
     chosen = np.unique(np.linspace(0, len(split) - 1, users).round().astype(np.int64))
-    ranked = recommend_split(model, split.take(chosen), SearchOptions(top_k, num_beams))
+    ranked = recommend_split(model, split.take(chosen), SearchOptions(top_k, num_beams, **BY_CODES_ALONE))
     samples = []
     for row, listed in zip(chosen, ranked):
         *history, target = split.row(row).tolist()

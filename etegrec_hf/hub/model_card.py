@@ -2,13 +2,17 @@
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
+from ..data.folders import replace_file
 from ..evaluation.memorisation import part_title, systems_of_part
-from ..models.model_card import METADATA, card_text
+from ..models.model_card import METADATA, card_text, written_settings
+from ..models.search_options import SearchSettings
 from .training_record import TrainingRecord
 
 SHOWN = ("recall@1", "recall@5", "recall@10", "recall@50", "ndcg@5", "ndcg@10")
@@ -22,7 +26,7 @@ def write_model_card(
     name: str,
     license: str | None = None,
 ) -> None:
-    """Writes `README.md`, the model card, into a model's folder.
+    """Writes `README.md`, the model card, into a model's folder, whole or not at all.
 
     Args:
         folder (`str` or `Path`): of the model; its `item_index.json` gives the example's item.
@@ -41,10 +45,10 @@ def write_model_card(
         config,
         name,
         metadata=metadata(config, record, Path(name).name, license),
-        sections=sections(record),
+        sections=sections(config, record),
         **({"example": example} if example else {}),
     )
-    Path(folder, "README.md").write_text(text, encoding="utf-8")
+    replace_file(standing, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 
 def metadata(config: PreTrainedConfig, record: TrainingRecord, model_name: str, license: str | None = None) -> str:
@@ -75,9 +79,11 @@ def metadata(config: PreTrainedConfig, record: TrainingRecord, model_name: str, 
     return METADATA.format(model_type=config.model_type) + (data.to_yaml() if data.to_dict() else "")
 
 
-def sections(record: TrainingRecord) -> str:
+def sections(config: PreTrainedConfig, record: TrainingRecord) -> str:
     """Markdown about data, results, item codes and training, of what is known."""
-    return "\n".join(text for text in (_results(record), _data(record), _codes(record), _training(record)) if text)
+    return "\n".join(
+        text for text in (_results(config, record), _data(record), _codes(record), _training(record)) if text
+    )
 
 
 def table(header: list[str], rows: list[list]) -> str:
@@ -97,7 +103,7 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _results(record: TrainingRecord) -> str:
+def _results(config: PreTrainedConfig, record: TrainingRecord) -> str:
     parts = []
     for evaluation in record.evaluations:
         protocol = evaluation.get("protocol", {})
@@ -111,11 +117,7 @@ def _results(record: TrainingRecord) -> str:
         how = ", ".join(f"{_words(name)}: {value}" for name, value in protocol.items())
         header = ["system", *(name.replace("recall", "Recall").replace("ndcg", "NDCG") for name in shown)]
         parts.append(f"### {evaluation['split'].capitalize()} split\n\n{table(header, rows)}\nProtocol: {how}.\n")
-        weights = [
-            f"{name}={evaluation[name]}" for name in ("rerank_weight", "transition_weight") if evaluation.get(name)
-        ]
-        if weights:
-            parts.append(f"The lists are those of `recommend({', '.join(weights)})`.\n")
+        parts.append(_settings(config, evaluation))
         for name, part in evaluation.get("parts", {}).items():
             title = part_title(name, part).capitalize()
             parts.append(f"{title}.\n\n{table(header, _rows(systems_of_part(part), shown))}")
@@ -123,6 +125,26 @@ def _results(record: TrainingRecord) -> str:
         return ""
     note = "Baselines were run on the same split. Intervals are of the mean over users, by normal approximation."
     return "## Results\n\n" + "\n".join(parts) + f"\n{note}\n"
+
+
+def _settings(config: PreTrainedConfig, evaluation: dict[str, Any]) -> str:
+    """Markdown about the search settings that an evaluation is of, and whether they are the model's own."""
+    protocol = evaluation.get("protocol", {})
+    own = asdict(SearchSettings.of(config.search_settings))
+    measured = {name: evaluation.get(name) or 0.0 for name in ("rerank_weight", "transition_weight")}
+    measured |= {"num_beams": protocol.get("num_beams", own["num_beams"])}
+    measured |= {"exclude_history": protocol.get("seen_items") == "left out"}
+    other = {name: value for name, value in measured.items() if value != own[name]}
+    if not other:
+        return (
+            f"The lists are those of the model's own search settings ({written_settings(own)}), which `recommend` and "
+            "the pipeline follow unless a call says otherwise.\n"
+        )
+    theirs = {name: own[name] for name in other}
+    return (
+        f"The lists are those of `recommend({written_settings(other)})`; the model's own search settings, which "
+        f"`recommend` follows without these arguments, are {written_settings(theirs)}.\n"
+    )
 
 
 def _rows(systems: dict[str, dict[str, float]], shown: list[str]) -> list[list[str]]:

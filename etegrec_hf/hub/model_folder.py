@@ -4,13 +4,15 @@ import json
 import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..data.folders import check_output_dir, complete_or_absent
+from ..data.folders import check_output_dir, complete_or_absent, replace_file
 from ..evaluation.evaluate import Evaluation
+from ..models.configuration_etegrec import ETEGRecConfig
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.tokenization_etegrec import ETEGRecTokenizer
 from .client import HUB_ID, cached_repository
@@ -165,3 +167,27 @@ def record_evaluation(folder: str, config: PreTrainedConfig, evaluation: Evaluat
     write_model_card(folder, config, record, folder)
     record.write(folder)
     return record
+
+
+def save_search_settings(folder: str | Path, settings: dict[str, Any]) -> ETEGRecConfig:
+    """Writes a model's own search settings into its folder: into `config.json`, and into the card anew.
+
+    Each file is replaced as a whole; all else in `config.json` stays as it is.
+
+    Args:
+        folder (`str` or `Path`): the model's.
+        settings (`dict`): by the names of [`SearchSettings`].
+
+    Returns:
+        [`ETEGRecConfig`] with the settings.
+
+    Raises:
+        FileNotFoundError, ValueError: see [`model_config`].
+        ValueError: settings that [`ETEGRecConfig`] refuses.
+    """
+    saved = model_config(Path(folder)) | {"search_settings": settings}
+    config = ETEGRecConfig.from_pretrained(folder, search_settings=settings)
+    text = json.dumps(saved, indent=2, sort_keys=True) + "\n"
+    replace_file(Path(folder, "config.json"), lambda beside: beside.write_text(text, encoding="utf-8"))
+    write_model_card(folder, config, TrainingRecord.read(folder), str(folder))
+    return config

@@ -58,8 +58,9 @@ def publish(
         model, tokenizer = load_model(RQVAEModel, str(folder)), None
     record = TrainingRecord.read(folder)
     if without_embeddings and tokenizer is not None:
-        if model.config.reads_items or any(result.get("rerank_weight") for result in record.evaluations):
-            use = "its encoder reads" if model.config.reads_items else "its results were re-ranked by"
+        weights = [result.get("rerank_weight") for result in (*record.evaluations, model.config.search_settings)]
+        if model.config.reads_items or any(weights):
+            use = "its encoder reads" if model.config.reads_items else "its lists are ranked again by"
             raise ValueError(f"`without_embeddings` is True, and {use} the embeddings; publish them with the model.")
         model.config.has_semantic_embedding, model.catalogue.semantic_embedding = False, None
     with tempfile.TemporaryDirectory() as temporary, hub_errors(repo_id, f" {str(folder)!r} is as it was."):

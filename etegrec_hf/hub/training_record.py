@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
+from ..data.folders import replace_file
+
 FILE = "training_record.json"
 EARLIER_NAMES = {"rerank": "rerank_weight", "transitions": "transition_weight"}  # of weights in evaluations
 PACKAGES = ("etegrec_hf", "torch", "transformers", "trl", "accelerate", "datasets", "huggingface_hub")
@@ -67,8 +69,9 @@ class TrainingRecord:
                 raise ValueError(f"`{name}` is no mapping")
 
     def write(self, folder: str | Path) -> None:
-        """Writes `training_record.json` into a folder."""
-        Path(folder, FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        """Writes `training_record.json` into a folder, whole or not at all."""
+        text = json.dumps(asdict(self), indent=2) + "\n"
+        replace_file(Path(folder, FILE), lambda beside: beside.write_text(text, encoding="utf-8"))
 
     def seeds(self) -> dict[str, int]:
         """The seed of each stage that names one, by the stage's name."""

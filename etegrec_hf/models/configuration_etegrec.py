@@ -6,6 +6,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from .configuration_rqvae import RQVAEConfig, check_class
+from .search_options import SearchSettings
 from .token_layout import TokenLayout
 
 POSITIVE = (
@@ -100,13 +101,17 @@ class ETEGRecConfig(PreTrainedConfig):
             semantic embeddings, which training needs and recommending doesn't.
         has_item_tokenizer (`bool`, *optional*, defaults to `True`): whether the model holds the RQ-VAE that its codes
             come from, and the adapters that align with it. Without, codes were made elsewhere and stay as they are.
+        search_settings (`dict`, *optional*): `num_beams`, `exclude_history`, `rerank_weight` and `transition_weight`
+            of `recommend` and of all that calls it, where a call gives nothing else, see [`SearchSettings`]. Those
+            left out keep their defaults. `etegrec evaluate --choose-weights` chooses and saves them.
         rqvae_config (`RQVAEConfig` or `dict`, *optional*): the item tokenizer's sizes; by default those that follow
             from `code_length` and `codebook_size`.
 
     Raises:
         ValueError: `code_length` below 2, `num_transitions` below 0, another size below 1, an unknown attention,
             `reads_items` without semantic embeddings, `has_repeat_bias` without `constrained_softmax`, `item_logits`
-            without what they need, a dropout outside 0 to 1, or an RQ-VAE whose levels or codebooks don't fit, or of a
+            without what they need, a dropout outside 0 to 1, `search_settings` that [`SearchSettings`] refuses or for
+            which the model would lack something, or an RQ-VAE whose levels or codebooks don't fit, or of a
             subclass.
 
     Source: seed sections 2.1 and 6.
@@ -155,6 +160,7 @@ class ETEGRecConfig(PreTrainedConfig):
     max_history: int = 50
     has_semantic_embedding: bool = True
     has_item_tokenizer: bool = True
+    search_settings: dict[str, Any] | None = None
     rqvae_config: Any = None
     is_encoder_decoder: bool = True
     use_cache: bool = True
@@ -209,6 +215,8 @@ class ETEGRecConfig(PreTrainedConfig):
                     f"`{name}` is {number} and `item_logits` {self.item_logits!r}; give 0 or more, and item logits "
                     "that ask by recent items, or leave it out."
                 )
+        self.search_settings = {} if self.search_settings is None else self.search_settings
+        self._check_search(SearchSettings.of(self.search_settings))
         if self.rqvae_config is None:
             self.rqvae_config = RQVAEConfig(num_levels=self.code_length - 1, codebook_size=self.codebook_size)
         elif isinstance(self.rqvae_config, dict):
@@ -225,6 +233,20 @@ class ETEGRecConfig(PreTrainedConfig):
         if "custom_pipelines" in kwargs:
             kwargs["custom_pipelines"] = CustomPipelines(kwargs["custom_pipelines"])
         super().__post_init__(**kwargs)
+
+    def _check_search(self, settings: SearchSettings) -> None:
+        """Raises a `ValueError` for weights of a search that this model could never follow."""
+        if settings.transition_weight and not self.num_transitions:
+            raise ValueError(
+                f"`search_settings` has the `transition_weight` {settings.transition_weight}, and `num_transitions` "
+                "is 0, so that there are no votes; keep transitions, or make the weight 0."
+            )
+        if settings.rerank_weight and not (self.has_item_tokenizer and self.has_semantic_embedding):
+            lacking = "has_semantic_embedding" if self.has_item_tokenizer else "has_item_tokenizer"
+            raise ValueError(
+                f"`search_settings` has the `rerank_weight` {settings.rerank_weight}, and `{lacking}` is False, so "
+                "that there is nothing to rank by; keep it in the model, or make the weight 0."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """transformers' own, without what belongs to a run: paths of the item tokenizer, and the cache turned off.

@@ -8,7 +8,8 @@ from .code_trie import AllCodes
 from .encoded_history import EncodedHistory, encode_history
 from .histories import EncodedBatch, Histories
 from .logits_process import CodeTrieLogitsProcessor
-from .search import Reading, SamplingOptions, SearchOptions, reading_of, sample, search
+from .search import Reading, reading_of, sample, search
+from .search_options import SamplingOptions, SearchOptions
 
 RECORDED = ("output_attentions", "output_hidden_states")  # of the stacks, for whoever looks into them
 
@@ -172,39 +173,40 @@ class ItemDecoding(GenerationMixin):
         num_beams: int | None = None,
         exclude: torch.LongTensor | None = None,
         allowed: torch.LongTensor | None = None,
-        exclude_history: bool = False,
+        exclude_history: bool | None = None,
         max_batch_tokens: int | None = None,
         encoded: EncodedHistory | None = None,
-        rerank_weight: float = 0.0,
-        transition_weight: float = 0.0,
+        rerank_weight: float | None = None,
+        transition_weight: float | None = None,
     ) -> tuple[torch.LongTensor, torch.FloatTensor]:
         """Returns the `top_k` items of each user by batched code beam search.
 
-        The items and scores are those that `generate` finds with as many beams, unless `rerank_weight` or
-        `transition_weight` say otherwise. What is excluded or not allowed is left out of the search, so that `top_k`
-        items come back whenever they exist. Linear layers, norms and embeddings that were replaced or have hooks are
-        called; what they are parts of, as attention, isn't.
+        `num_beams`, `exclude_history`, `rerank_weight` and `transition_weight` that aren't given are the model's own,
+        as `config.search_settings` has them. The items and scores are those that `generate` finds with as many beams,
+        unless `rerank_weight` or `transition_weight` say otherwise. What is excluded or not allowed is left out of the
+        search, so that `top_k` items come back whenever they exist. Linear layers, norms and embeddings that were
+        replaced or have hooks are called; what they are parts of, as attention, isn't.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, items * code_length)`): token ids of histories.
             attention_mask (`torch.LongTensor` of the same shape, *optional*): 0 on padding; by default on pad tokens.
             top_k (`int`, *optional*, defaults to 10): items per user.
-            num_beams (`int`, *optional*): prefixes that each level keeps, at least `top_k`; by default 20, or `top_k`
-                where that is more.
+            num_beams (`int`, *optional*): prefixes that each level keeps, at least `top_k`; by default the model's own
+                number (20, unless its settings say otherwise), or `top_k` where that is more.
             exclude (`torch.LongTensor` of shape `(batch, n)`, *optional*): item indices that each user must not get,
                 padded with 0.
             allowed (`torch.LongTensor` of shape `(n,)`, *optional*): item indices that all users must choose from.
-            exclude_history (`bool`, *optional*, defaults to `False`): whether no user gets an item of their history,
-                of all of it, also where only its last items are read.
+            exclude_history (`bool`, *optional*): whether no user gets an item of their history, of all of it, also
+                where only its last items are read.
             max_batch_tokens (`int`, *optional*): users are decoded together while their tokens, those of the longest
                 history and one per beam for each user, stay within this number; by default 4096 on a CPU and 131072
                 on a GPU. It bounds memory and changes no result.
             encoded ([`EncodedHistory`], *optional*): what `encode_history` returned, instead of `input_ids`.
-            rerank_weight (`float`, *optional*, defaults to 0.0): the weight w by which all items that the beam found
-                are ranked again, by `log p(codes) + w * cos(preference_latents, semantic embedding)`, p being the
+            rerank_weight (`float`, *optional*): the weight w by which all items that the beam found are ranked again,
+                by `log p(codes) + w * cos(preference_latents, semantic embedding)`, p being the
                 mixture where transition votes are mixed in. Choose it on validation users. Preference latents mean
                 something where the recommender was trained with PSA.
-            transition_weight (`float`, *optional*, defaults to 0.0): the share w in `(1 - w) * p(codes) + w * votes`,
+            transition_weight (`float`, *optional*): the share w in `(1 - w) * p(codes) + w * votes`,
                 by which the beam is then chosen and scored. The votes are those of the history's last items for what
                 came next to them in training (see [`ItemTransitions`]). They sum to 1, less what goes to items that
                 can't be returned or that the repeat bias makes unlikely. Choose it on validation users.
@@ -215,7 +217,8 @@ class ItemDecoding(GenerationMixin):
             items exist are padded with index 0 and score minus infinity.
 
         Raises:
-            ValueError: options that [`SearchOptions`] refuses, or weights for which the model lacks something.
+            ValueError: options that [`SearchOptions`] refuses, or weights, also the model's own, for which it lacks
+                something.
             ValueError: a history of only padding or broken items, or histories that a model of other sizes encoded.
             ValueError: item indices that don't exist or of the wrong shape, or no allowed item.
             ValueError: weights that give NaN.

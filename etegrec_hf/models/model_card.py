@@ -37,7 +37,8 @@ print(recommend([{example}], top_k=10))
 ```
 
 It needs torch and transformers, nothing else. Lists of histories are decoded in batches, and generators are streamed;
-`exclude=[...]`, `exclude_history=True` and `allowed=[...]` narrow the choice within the search. `AutoModel` and
+`exclude=[...]`, `exclude_history=True` and `allowed=[...]` narrow the choice within the search. What a call doesn't
+give (`num_beams`, `transition_weight`, ...) follows the model's own search settings. `AutoModel` and
 `AutoTokenizer` load the parts (`model.recommend`, `model.generate`, `model.add_items`, `model.remove_items`).
 
 ## What it is
@@ -48,6 +49,7 @@ It needs torch and transformers, nothing else. Lists of histories are decoded in
 | codes of an item | {code_length}, each one of {codebook_size} |
 | encoder and decoder | T5, {num_layers} + {num_decoder_layers} layers of width {d_model} |
 | history | the last {max_history} items |
+| search settings | {searched} |
 | item tokenizer | {item_tokenizer} |
 | semantic embeddings | {embeddings} |
 """
@@ -104,6 +106,7 @@ def card_text(config: Any, name: str, metadata: str = "", sections: str = "", ex
         known["item_tokenizer"] = f"RQ-VAE from {sizes.input_size} to {sizes.latent_size} dimensions"
         if not config.has_item_tokenizer:
             known["item_tokenizer"] = "none: its codes were made elsewhere"
+        known["searched"] = written_settings(config.search_settings) or "the defaults of `recommend`"
         known["embeddings"] = (
             "included" if config.has_semantic_embedding else "left out: training and re-ranking need them"
         )
@@ -116,6 +119,11 @@ def card_text(config: Any, name: str, metadata: str = "", sections: str = "", ex
         f"## Citation\n\n```bibtex\n{CITATION}\n```\n\nMade with etegrec_hf.",
     ]
     return "\n".join(part for part in parts if part).rstrip() + "\n"
+
+
+def written_settings(settings: dict[str, Any]) -> str:
+    """Returns settings of a search as they are written in a call of `recommend`."""
+    return ", ".join(f"{name}={value}" for name, value in settings.items())
 
 
 class ModelCardMixin(PushToHubMixin):

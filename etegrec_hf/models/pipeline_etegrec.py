@@ -7,7 +7,7 @@ from dataclasses import fields
 import torch
 from transformers import Pipeline
 
-from .search import SearchOptions, check_count
+from .search_options import SearchOptions, check_count
 from .tokenization_etegrec import as_list, is_list_like
 
 CHOICES = {"unknown": ("error", "skip"), "on_empty": ("error", "empty", "popular")}  # the first is the default
@@ -46,13 +46,14 @@ class SequentialRecommendationPipeline(Pipeline):
                 A history may also be a `dict` of `history` and `exclude`, a list of item ids for this history alone.
                 `[]` is a list of no histories, and `{"history": []}` one without items.
             top_k (`int`, *optional*, defaults to 10): items a history.
-            num_beams (`int`, *optional*): prefixes kept a level; by default 20, or `top_k` where that is more.
+            num_beams (`int`, *optional*): prefixes kept a level; by default the model's own number, or `top_k` where
+                that is more.
             exclude (`list[str]` or `list[list[str]]`, *optional*): item ids that nobody gets, or a list for each
                 history of a list.
             allowed (`list[str]`, *optional*): item ids to choose from. Who may get none of them gets an empty list.
-            exclude_history (`bool`, *optional*, defaults to `False`): whether nobody gets an item of their history.
-            rerank_weight, transition_weight (`float`, *optional*, default to 0.0): weight of preference re-ranking and
-                share of transition votes, as in `model.recommend`.
+            exclude_history (`bool`, *optional*): whether nobody gets an item of their history.
+            rerank_weight, transition_weight (`float`, *optional*): weight of preference re-ranking and share of
+                transition votes, as in `model.recommend`. These and `exclude_history` are the model's own by default.
             unknown (`str`, *optional*, defaults to `"error"`): `"skip"` passes over ids that are not in the catalogue.
             on_empty (`str`, *optional*, defaults to `"error"`): `"empty"` answers a history without items that the
                 model knows by an empty list, so that the others get theirs; `"popular"` by the items that occur most
@@ -125,7 +126,7 @@ class SequentialRecommendationPipeline(Pipeline):
         preprocess = {name: kwargs.pop(name) for name in PREPROCESSED if name in kwargs}
         return preprocess, kwargs | {"on_empty": wanted["on_empty"]}, {}
 
-    def preprocess(self, request, exclude=None, exclude_history=False, unknown="error", on_empty="error"):
+    def preprocess(self, request, exclude=None, exclude_history=None, unknown="error", on_empty="error"):
         with _of_history(request["number"]):
             history = self.tokenizer.index_of(request["history"], unknown)
             if not history and on_empty == "error":
@@ -133,7 +134,9 @@ class SequentialRecommendationPipeline(Pipeline):
                     "the history holds no item of the catalogue; give one, or pass on_empty='empty' for an empty list "
                     "or on_empty='popular'."
                 )
-            excluded = self.tokenizer.index_of(request["exclude"], unknown) + (history if exclude_history else [])
+            settings = SearchOptions(exclude_history=exclude_history).for_model(self.model)
+            excluded = self.tokenizer.index_of(request["exclude"], unknown)
+            excluded += history if settings.exclude_history else []
             padding = [[0] * self.tokenizer.code_length]
             encoded = {"input_ids": padding, "attention_mask": padding}
             if history:
@@ -157,7 +160,8 @@ class SequentialRecommendationPipeline(Pipeline):
             asked = {name: rows[is_asked] for name, rows in model_inputs.items()}
             if not asked["exclude"].any():
                 asked["exclude"] = None
-            items[is_asked], found = self.model.recommend(**asked, allowed=allowed, **kwargs)
+            # items of histories are among the excluded ones where they should be
+            items[is_asked], found = self.model.recommend(**asked, allowed=allowed, exclude_history=False, **kwargs)
             scores[is_asked] = found.float()
         # [batch, top_k], and of popular items [batch, 1], which the pipeline takes apart by row
         return {"items": items, "scores": scores, "is_popular": is_popular.unsqueeze(1)}

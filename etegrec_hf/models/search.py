@@ -1,9 +1,7 @@
 """The search for items over batches of users: what `recommend` and `sample_items` do."""
 
-import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from numbers import Integral, Real
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -13,142 +11,10 @@ from .code_distribution import code_distribution
 from .encoded_history import EncodedHistory
 from .headwise_t5 import encode
 from .histories import EncodedBatch, Histories
+from .search_options import SamplingOptions, SearchOptions
 
 # Tokens that a search holds at a time: on a CPU as many as caches like, on a GPU enough to keep it busy
 MAX_BATCH_TOKENS = {"cpu": 4096, "cuda": 131072}
-
-NUM_BEAMS = 20  # where nobody says how many
-
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """How items are searched for.
-
-    Args:
-        top_k (`int`, *optional*, defaults to 10): items per user.
-        num_beams (`int`, *optional*): prefixes that each level keeps, at least `top_k`; by default 20, or `top_k`
-            where that is more.
-        exclude_history (`bool`, *optional*, defaults to `False`): whether no user gets an item of their history.
-        rerank_weight (`float`, *optional*, defaults to 0.0): weight of preference re-ranking, see `recommend`.
-        transition_weight (`float`, *optional*, defaults to 0.0): share of transition votes, see `recommend`.
-        max_batch_tokens (`int`, *optional*): bound of memory, see `recommend`.
-
-    Raises:
-        ValueError: something else than a number where one belongs.
-        ValueError: `top_k` below 1.
-        ValueError: a beam narrower than the list.
-        ValueError: a negative or infinite `rerank_weight`.
-        ValueError: a `transition_weight` outside 0 to 1.
-        ValueError: `max_batch_tokens` below 1.
-    """
-
-    top_k: int = field(default=10, metadata={"help": "Items to recommend."})
-    num_beams: int | None = field(
-        default=None, metadata={"help": "Beams; by default 20, or `top_k` where that is more."}
-    )
-    exclude_history: bool = field(default=False, metadata={"help": "Recommend no item of the history."})
-    rerank_weight: float = field(default=0.0, metadata={"help": "Weight of preference re-ranking, see `recommend`."})
-    transition_weight: float = field(default=0.0, metadata={"help": "Share of transition votes, see `recommend`."})
-    max_batch_tokens: int | None = field(default=None, metadata={"help": "Tokens that are decoded together at most."})
-
-    def __post_init__(self):
-        check_count("top_k", self.top_k)
-        if self.num_beams is not None:
-            check_count("num_beams", self.num_beams)
-        for name in ("rerank_weight", "transition_weight"):
-            check_number(name, getattr(self, name))
-        check_flag("exclude_history", self.exclude_history)
-        if self.beams < self.top_k:
-            raise ValueError(
-                f"`num_beams` is {self.beams} and `top_k` {self.top_k}; a beam must be at least as wide as the list."
-            )
-        if not 0 <= self.rerank_weight < math.inf:
-            raise ValueError(f"`rerank_weight` is {self.rerank_weight}; give a weight of 0 or more.")
-        if not 0 <= self.transition_weight < 1:
-            raise ValueError(f"`transition_weight` is {self.transition_weight}; give a share from 0 on and below 1.")
-        check_batch_tokens(self.max_batch_tokens)
-
-    @property
-    def beams(self) -> int:
-        """Prefixes that each level keeps."""
-        return max(NUM_BEAMS, self.top_k) if self.num_beams is None else self.num_beams
-
-    def check_model(self, model) -> None:
-        """Looks whether a model has what the weights need.
-
-        Raises:
-            ValueError: a `rerank_weight` for a model without an item tokenizer or without semantic embeddings.
-            ValueError: a `transition_weight` for a model that keeps no transitions.
-        """
-        catalogue = model.catalogue
-        if self.rerank_weight and (model.item_tokenizer is None or catalogue.semantic_embedding is None):
-            lacking = "has_item_tokenizer" if model.item_tokenizer is None else "has_semantic_embedding"
-            raise ValueError(
-                f"`rerank_weight` is {self.rerank_weight} and the model's `{lacking}` is False, so that there are no "
-                "preference latents and embeddings to rank by; leave it out."
-            )
-        if self.transition_weight and (catalogue.transitions is None or not catalogue.transitions.are_known):
-            raise ValueError(
-                f"`transition_weight` is {self.transition_weight} and the model keeps no transitions; train it with "
-                "`num_transitions`, or give them to `catalogue.set_transitions`, or leave the weight out."
-            )
-
-
-@dataclass(frozen=True)
-class SamplingOptions:
-    """How items are drawn.
-
-    Args:
-        num_samples (`int`, *optional*, defaults to 16): items per user.
-        temperature (`float`, *optional*, defaults to 1.0): above 1 draws more evenly.
-        exclude_history, max_batch_tokens: as in [`SearchOptions`].
-
-    Raises:
-        ValueError: no samples.
-        ValueError: a temperature that isn't a positive number beyond 1e-6.
-        ValueError: `max_batch_tokens` below 1.
-    """
-
-    num_samples: int = 16
-    temperature: float = 1.0
-    exclude_history: bool = False
-    max_batch_tokens: int | None = None
-
-    def __post_init__(self):
-        check_number("num_samples", self.num_samples, Integral, "a whole number")
-        check_number("temperature", self.temperature)
-        check_flag("exclude_history", self.exclude_history)
-        if self.num_samples < 1 or not 1e-6 < self.temperature < math.inf:
-            raise ValueError(
-                f"`num_samples` is {self.num_samples} and `temperature` {self.temperature}; both must be positive, "
-                "and the temperature a number beyond 1e-6."
-            )
-        check_batch_tokens(self.max_batch_tokens)
-
-
-def check_count(name: str, number: int, least: int = 1) -> None:
-    """Raises a `ValueError` for something else than a whole number of `least` or more."""
-    check_number(name, number, Integral, "a whole number")
-    if number < least:
-        raise ValueError(f"`{name}` is {number}; give {least} or more.")
-
-
-def check_number(name: str, number: float, kind: type = Real, called: str = "a number") -> None:
-    """Raises a `ValueError` for something else than a number of a kind; what looks like one counts as none."""
-    if isinstance(number, bool) or not isinstance(number, kind):
-        raise ValueError(f"`{name}` is {number!r}; give {called}.")
-
-
-def check_flag(name: str, flag: bool) -> None:
-    """Raises a `ValueError` for something else than `True` or `False`."""
-    if not isinstance(flag, bool):
-        raise ValueError(f"`{name}` is {flag!r}; give True or False.")
-
-
-def check_batch_tokens(max_batch_tokens: int | None) -> None:
-    """Raises a `ValueError` for a bound of memory that isn't a whole number, or is below 1."""
-    if max_batch_tokens is not None:
-        check_count("max_batch_tokens", max_batch_tokens)
 
 
 class Reading:
@@ -235,18 +101,21 @@ def search(
         ValueError: scores that are NaN.
     """
     model = reading.model
-    options.check_model(model)
-    constraints = model.catalogue.constraints(reading.whole, exclude, allowed, options.exclude_history)
+    settings = options.for_model(model)
+    constraints = model.catalogue.constraints(reading.whole, exclude, allowed, settings.exclude_history)
 
     def find(encoded: EncodedBatch, rows: torch.LongTensor) -> Beam:
         distribution = code_distribution(
-            model, encoded, constraints.of_users(rows), transition_weight=options.transition_weight
+            model, encoded, constraints.of_users(rows), transition_weight=settings.transition_weight
         )
         decoder = BeamDecoder(model, encoded)
-        beam = beam_search(decoder, distribution, options.beams)
-        return _reranked(beam, decoder, options.rerank_weight) if options.rerank_weight else beam
+        beam = beam_search(decoder, distribution, settings.num_beams)
+        if settings.rerank_weight:
+            cosines = preference_cosines(model, decoder.start_states, beam.items)
+            beam = reranked(beam, cosines, settings.rerank_weight)
+        return beam
 
-    return _in_batches(reading, options.top_k, options.beams, options.max_batch_tokens, find)
+    return _in_batches(reading, options.top_k, settings.num_beams, options.max_batch_tokens, find)
 
 
 @torch.no_grad()
@@ -288,10 +157,18 @@ def preference_cosines(model, start_states: torch.FloatTensor, items: torch.Long
     return F.cosine_similarity(model.catalogue.semantic_embedding[items].float(), preference.float(), dim=-1)
 
 
-def _reranked(beam: Beam, decoder: BeamDecoder, weight: float) -> Beam:
-    """The beam's items in the order of their scores and `weight` times the cosine to the users' preference."""
-    scores = beam.scores + weight * preference_cosines(decoder.model, decoder.start_states, beam.items)
-    scores, order = scores.sort(dim=1, descending=True, stable=True)
+@torch.no_grad()
+def start_states(reading: Reading | EncodedReading) -> torch.FloatTensor:
+    """Returns the decoder's first states `(users, 1, d_model)`, as [`preference_cosines`] takes them."""
+    attention_mask = reading.read.attention_mask
+    rows = torch.arange(len(attention_mask), device=attention_mask.device)
+    decoder = BeamDecoder(reading.model, reading.batch(rows, slice(0, attention_mask.shape[1])))
+    return decoder.step(torch.zeros_like(rows).unsqueeze(1))
+
+
+def reranked(beam: Beam, cosines: torch.FloatTensor, weight: float) -> Beam:
+    """Returns the beam's items in the order of their scores and `weight` times `cosines` `(users, found)`."""
+    scores, order = (beam.scores + weight * cosines).sort(dim=1, descending=True, stable=True)
     return replace(beam, items=beam.items.gather(1, order), scores=scores)
 
 

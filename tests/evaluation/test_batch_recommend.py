@@ -14,7 +14,7 @@ from etegrec_hf import ETEGRecTokenizer, RecommendOptions, batch_recommend, reco
 from etegrec_hf.data.transitions import strongest_transitions
 from etegrec_hf.evaluation import batch_recommend as module
 from etegrec_hf.evaluation.recommend_split import recommend_split
-from etegrec_hf.models.search import SearchOptions
+from etegrec_hf.models.search_options import SearchOptions
 
 SIZES = {"batch_size": 7, "shard_size": 50}  # of 120 users: three shards
 

@@ -9,7 +9,7 @@ from etegrec_hf.evaluation.code_diagnostics import code_diagnostics
 from etegrec_hf.evaluation.metrics import ranking_metrics, spread_metrics
 from etegrec_hf.evaluation.recommend_split import recommend_split
 from etegrec_hf.evaluation.seen import seen_items
-from etegrec_hf.models.search import SearchOptions
+from etegrec_hf.models.search_options import SearchOptions
 
 
 def test_metrics_by_hand():

@@ -39,6 +39,7 @@ CODE = {
     "scoring.py",
     "softmax_mixture.py",
     "search.py",
+    "search_options.py",
     "target_decoder.py",
     "item_transitions.py",
     "item_catalogue.py",
@@ -307,7 +308,7 @@ def test_a_folder_that_is_not_whole_is_not_sent(folder, tmp_path, name, message)
 
 @pytest.mark.parametrize(
     ("reads_items", "rerank_weight", "message"),
-    [(True, 0, "its encoder reads"), (False, 4.0, "its results were re-ranked by")],
+    [(True, 0, "its encoder reads"), (False, 4.0, "its lists are ranked again by")],
 )
 def test_embeddings_that_are_needed_are_not_left_out(codes, tokenizer, tmp_path, reads_items, rerank_weight, message):
     model = make_model(codes, 8, reads_items=reads_items)

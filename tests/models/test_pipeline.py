@@ -165,7 +165,6 @@ def test_defaults_can_be_given_beforehand(model, tokenizer):
         (["i1"], {"top_k": 0}, "`top_k` is 0; give 1 or more"),
         (["i1"], {"num_beams": "20"}, "`num_beams` is '20'; give a whole number"),
         (["i1"], {"rerank_weight": "1"}, "`rerank_weight` is '1'; give a number"),
-        (["i1"], {"transition_weight": None}, "`transition_weight` is None; give a number"),
         (["i1"], {"max_batch_tokens": 1e6}, "`max_batch_tokens` is 1000000.0; give a whole number"),
         (["i1"], {"exclude_history": "no"}, "`exclude_history` is 'no'; give True or False"),
         (["i1"], {"unknown": None}, "`unknown` is None; choose 'error' or 'skip'"),

@@ -18,7 +18,15 @@ from etegrec_hf.training.from_log.presets import LogSize, fitted_preset, read_pr
 TINY = {
     "embed": {"width": 8, "num_layers": 1, "num_heads": 1, "num_train_epochs": 2},
     "train-tokenizer": {"hidden_sizes": [8], "latent_size": 4, "num_train_epochs": 3},
-    "train": {"num_train_epochs": 2, "d_model": 8, "d_ff": 8, "d_kv": 4, "num_heads": 1, "num_layers": 1, "num_decoder_layers": 1},
+    "train": {
+        "num_train_epochs": 2,
+        "d_model": 8,
+        "d_ff": 8,
+        "d_kv": 4,
+        "num_heads": 1,
+        "num_layers": 1,
+        "num_decoder_layers": 1,
+    },
     "finetune": {"num_train_epochs": 2},
 }
 

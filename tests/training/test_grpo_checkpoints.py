@@ -11,7 +11,7 @@ from etegrec_hf import (
 )
 from etegrec_hf.evaluation.metrics import ranking_metrics
 from etegrec_hf.evaluation.recommend_split import recommend_split
-from etegrec_hf.models.search import SearchOptions
+from etegrec_hf.models.search_options import SearchOptions
 from etegrec_hf.training.base.checkpoints import last_checkpoint
 
 

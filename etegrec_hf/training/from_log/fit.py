@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,11 @@ from ...data.sources import SourceOptions
 from ...evaluation.choose_settings import choose_settings
 from ...evaluation.collaborative import load_collaborative_model
 from ...evaluation.evaluate import EvaluateOptions, evaluate
-from ...hub.model_folder import load_recommender, record_evaluation, save_settings
+from ...hub.model_folder import load_recommender, record_evaluation, save_search_settings
 from ...hub.report import FILE as REPORT
 from ..base.run_report import write_run_report
 from .options import FitOptions
-from .plan import Plan, Stage, plan_for
+from .plan import CHOSEN_ON, Plan, Stage, plan_for
 from .presets import LogSize
 from .run_state import RunState
 from .stages import Stages, chosen
@@ -223,8 +223,10 @@ def measure(run: RunState, stage: Stage, stages: Stages) -> None:
     if excludes:
         run.tell("lists leave out what a user had before, since next items hardly ever are such")
     values = chosen(EvaluateOptions, stage.values) | {"exclude_seen": excludes}
-    found = choose_settings(model, tokenizer, data, EvaluateOptions(split="validation", **values))
-    save_settings(run.path("model"), found.settings)
+    users = np.random.default_rng(0).permutation(len(data.validation))[:CHOSEN_ON]
+    some = replace(data, validation=data.validation.take(np.sort(users)))
+    found = choose_settings(model, tokenizer, some, EvaluateOptions(split="validation", **values))
+    save_search_settings(run.path("model"), found.settings)
     model, tokenizer = load_recommender(run.path("model"))
     rival = load_collaborative_model(run.path("collaborative"), data)
     evaluation = evaluate(model, tokenizer, data, EvaluateOptions(**values), rival)

@@ -17,6 +17,7 @@ from trl import GRPOTrainer
 from ...data.sequences import SequenceDataset
 from ...evaluation.metrics import KS, rank, spread_metrics
 from ...models.modeling_etegrec import ETEGRecForConditionalGeneration
+from ...models.search_options import BY_CODES_ALONE
 from ...models.tokenization_etegrec import ETEGRecTokenizer
 from ..base.arguments import order_seed
 from ..base.callbacks import EarlyStoppingCallback
@@ -325,6 +326,7 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
                 **core.catalogue.inputs_from_items(pad_sequence(histories, batch_first=True).to(core.device)),
                 top_k=min(max(KS), self.args.num_beams),
                 num_beams=self.args.num_beams,
+                **BY_CODES_ALONE,
             )
         return None, items, targets
 

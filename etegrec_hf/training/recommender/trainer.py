@@ -15,6 +15,7 @@ from ...data.streamed_sequences import StreamedBatches, StreamedSequences
 from ...evaluation.metrics import KS, rank
 from ...models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ...models.modeling_rqvae import RQVAEOutput
+from ...models.search_options import BY_CODES_ALONE
 from ...models.tokenization_etegrec import ETEGRecTokenizer
 from ..base.arguments import order_seed
 from ..base.callbacks import EarlyStoppingCallback, EpochBorderCallback
@@ -412,6 +413,7 @@ class ETEGRecTrainer(BaseTrainer):
                 **core.catalogue.inputs_from_items(inputs["history"]),
                 top_k=min(max(KS), self.args.num_beams),
                 num_beams=self.args.num_beams,
+                **BY_CODES_ALONE,
             )
         return None, items, inputs["target"]
 

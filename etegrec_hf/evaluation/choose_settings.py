@@ -1,0 +1,132 @@
+"""The search settings that suit a model best, chosen on validation users."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..data.prepared import PreparedDataset
+from ..data.progress import WorkProgress
+from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
+from ..models.search import preference_cosines, reading_of, reranked, search, start_states
+from ..models.search_options import SearchOptions, SearchSettings, can_rerank, can_vote
+from ..models.tokenization_etegrec import ETEGRecTokenizer
+from .evaluate import EvaluateOptions
+from .metrics import KS, metrics_of_ranks, target_ranks
+from .recommend_split import HistoryBatch, history_batches
+from .seen import seen_items
+
+TRANSITION_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7)
+RERANK_WEIGHTS = (0.0, 1.0, 2.0, 4.0, 8.0)
+CHOSEN_BY, LISTED = "ndcg@10", 10  # and how long lists must be for it
+
+
+@dataclass(frozen=True)
+class ChosenSettings:
+    """Results of [`choose_settings`].
+
+    Args:
+        settings (`dict`): for `search_settings` of a model's configuration.
+        tried (`list[dict[str, float]]`): each pair of weights, `transition_weight` and `rerank_weight`, with its
+            metrics on the validation split, see [`ranking_metrics`].
+    """
+
+    settings: dict[str, Any]
+    tried: list[dict[str, float]]
+
+
+def check_chooses(options: EvaluateOptions) -> None:
+    """Raises a `ValueError` if options of an evaluation ask for another split than validation."""
+    if options.split != "validation":
+        raise ValueError(
+            f"`split` is {options.split!r}, and weights are to be chosen; choose them on 'validation' and evaluate on "
+            "'test' afterwards: figures of the users for whom weights were chosen flatter."
+        )
+
+
+def choose_settings(
+    model: ETEGRecForConditionalGeneration,
+    tokenizer: ETEGRecTokenizer,
+    data: PreparedDataset,
+    options: EvaluateOptions,
+    transition_weights: Iterable[float] = TRANSITION_WEIGHTS,
+    rerank_weights: Iterable[float] = RERANK_WEIGHTS,
+) -> ChosenSettings:
+    """Chooses the weights of votes and of re-ranking that have the best NDCG@10 on the validation split.
+
+    All pairs are tried. Histories are encoded once, each transition weight costs a search, and re-ranking orders what
+    a search found. Weight 0 is always among those tried, and the smaller of two weights stays unless the larger one is
+    better, transition weights compared first. Other settings are those of the evaluation; a wider beam is rarely
+    worse, so that its width isn't chosen.
+
+    Args:
+        model ([`ETEGRecForConditionalGeneration`]): in eval mode; it stays as it is.
+        tokenizer ([`ETEGRecTokenizer`]): of the model.
+        data ([`PreparedDataset`]): whose items the model knows; only its validation and training splits are read.
+        options ([`EvaluateOptions`]): of the validation split. A weight that they give is kept and not chosen.
+        transition_weights (`Iterable[float]`, *optional*): to try, where the model keeps transitions.
+        rerank_weights (`Iterable[float]`, *optional*): to try, where the model can rank again by preferences.
+
+    Raises:
+        ValueError: another split than validation.
+        ValueError: a beam too narrow for lists of 10, or weights that [`SearchSettings`] refuses.
+        ValueError: the dataset has items that the model doesn't know.
+    """
+    check_chooses(options)
+    base = options.settings(model)
+    if base.num_beams < LISTED:
+        raise ValueError(
+            f"`num_beams` is {base.num_beams}, and weights are chosen by {CHOSEN_BY}; give {LISTED} or more."
+        )
+    votes = _tried(options.transition_weight, transition_weights, can_vote(model))
+    again = _tried(options.rerank_weight, rerank_weights, can_rerank(model))
+    pairs = [replace(base, transition_weight=vote, rerank_weight=weight) for vote, weight in product(votes, again)]
+    data = data.with_items(tokenizer.item_ids)
+    split = data.split(options.split)
+    seen = seen_items(data, split) if base.exclude_history else None
+    ranks = {settings: np.zeros(len(split), dtype=np.int64) for settings in pairs}
+    with WorkProgress() as progress, torch.autocast(model.device.type, torch.bfloat16, enabled=options.bf16):
+        advance = partial(progress.work_done, progress.begin("choosing weights", len(split), "users"))
+        for batch in history_batches(model, split, model.config.max_history, options.batch_size, seen):
+            for settings, items in _lists(model, batch, pairs).items():
+                ranks[settings][batch.rows] = target_ranks(items, split.targets[batch.rows])
+            advance(len(batch.rows))
+    measured = tuple(k for k in KS if k <= base.num_beams)
+    tried = []
+    for settings in pairs:
+        weights = {"transition_weight": settings.transition_weight, "rerank_weight": settings.rerank_weight}
+        metrics = metrics_of_ranks(ranks[settings], measured)
+        tried.append(weights | {name: float(values.mean()) for name, values in metrics.items()})
+    best = max(range(len(pairs)), key=lambda place: tried[place][CHOSEN_BY])  # the first of those that are level
+    return ChosenSettings(asdict(pairs[best]), tried)
+
+
+def _tried(given: float | None, weights: Iterable[float], can_use: bool) -> list[float]:
+    """The weights to try, from 0 up."""
+    if given is not None:
+        return [given]
+    return sorted({0.0, *map(float, weights)}) if can_use else [0.0]
+
+
+def _lists(
+    model: ETEGRecForConditionalGeneration, batch: HistoryBatch, pairs: list[SearchSettings]
+) -> dict[SearchSettings, np.ndarray]:
+    """The lists `[users, num_beams]` of a batch by each of several settings, which differ in their weights alone."""
+    reading = reading_of(model, encoded=model.encode_history(**batch.inputs))
+    states = start_states(reading) if any(settings.rerank_weight for settings in pairs) else None
+    beams, cosines, lists = {}, {}, {}
+    for settings in pairs:
+        vote, width = settings.transition_weight, settings.num_beams
+        if vote not in beams:
+            beams[vote] = search(reading, SearchOptions(width, width, False, 0.0, vote), batch.exclude)
+            if states is not None:
+                cosines[vote] = preference_cosines(model, states, beams[vote].items)
+        beam = beams[vote]
+        if settings.rerank_weight:
+            beam = reranked(beam, cosines[vote], settings.rerank_weight)
+        lists[settings] = beam.items.cpu().numpy()
+    return lists
