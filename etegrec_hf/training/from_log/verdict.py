@@ -29,8 +29,8 @@ def verdict(evaluation: Evaluation, size: LogSize, remedies: list[str]) -> tuple
 
     >>> import numpy as np
     >>> ranks, worse = np.array([1, 2, 1, 1] * 50), np.array([0, 2, 1, 1] * 50)
-    >>> evaluation = Evaluation("test", {"ndcg@10": 0.9}, {}, {}, {"transitions": {"ndcg@10": 0.6}}, {}, {}, 0, 0, ranks,
-    ...     {"transitions": worse})
+    >>> counts = {"transitions": {"ndcg@10": 0.6}}
+    >>> evaluation = Evaluation("test", {"ndcg@10": 0.9}, {}, {}, counts, {}, {}, 0, 0, ranks, {"transitions": worse})
     >>> verdict(evaluation, LogSize(200, 10, 900), [])
     ('NDCG@10 is .9000: 50% above counting what follows what (.6000).', [])
     """
