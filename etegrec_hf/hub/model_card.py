@@ -134,7 +134,7 @@ def _settings(config: PreTrainedConfig, evaluation: dict[str, Any]) -> str:
     measured = {name: evaluation.get(name) or 0.0 for name in ("rerank_weight", "transition_weight")}
     measured |= {"num_beams": protocol.get("num_beams", own["num_beams"])}
     measured |= {"exclude_history": protocol.get("seen_items") == "left out"}
-    other = {name: value for name, value in measured.items() if value != own[name]}
+    other = {name: measured[name] for name, value in own.items() if measured[name] != value}
     if not other:
         return (
             f"The lists are those of the model's own search settings ({written_settings(own)}), which `recommend` and "

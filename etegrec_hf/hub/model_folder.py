@@ -186,7 +186,7 @@ def save_search_settings(folder: str | Path, settings: dict[str, Any]) -> ETEGRe
         ValueError: settings that [`ETEGRecConfig`] refuses.
     """
     saved = model_config(Path(folder)) | {"search_settings": settings}
-    config = ETEGRecConfig.from_pretrained(folder, search_settings=settings)
+    config = ETEGRecConfig.from_dict(saved)
     text = json.dumps(saved, indent=2, sort_keys=True) + "\n"
     replace_file(Path(folder, "config.json"), lambda beside: beside.write_text(text, encoding="utf-8"))
     write_model_card(folder, config, TrainingRecord.read(folder), str(folder))

@@ -1,16 +1,19 @@
-"""`etegrec evaluate` and `etegrec baselines` tell memorised targets from the others."""
+"""`etegrec evaluate`: memorised targets and the others, short lists, and weights that are chosen."""
 
 import json
+from dataclasses import fields
 
 import pyarrow.parquet as pq
 import pytest
-from calling import call
+import torch
+from calling import call, failure
 from tiny_models import make_model, random_codes
+from transformers import AutoModel, AutoTokenizer
 
-from etegrec_hf import ETEGRecTokenizer
+from etegrec_hf import ETEGRecTokenizer, SearchSettings, strongest_transitions
 from etegrec_hf.evaluation.memorisation import memorised_targets
-from etegrec_hf.evaluation.metrics import metrics_of_ranks
-from etegrec_hf.hub.model_folder import save_model_folder
+from etegrec_hf.evaluation.metrics import metrics_of_ranks, target_ranks
+from etegrec_hf.hub.model_folder import save_model_folder, save_search_settings
 from etegrec_hf.hub.training_record import TrainingRecord
 
 
@@ -97,3 +100,64 @@ def test_lists_of_three_have_no_metrics_at_ten(model_folder, prepared, prepared_
     assert f"{(ranks == 1).mean():.4f}" in printed
     assert "±" not in printed, "one run tells no deviation"
     assert "@10" not in printed
+
+
+@pytest.fixture
+def voting_folder(prepared, tmp_path):
+    """An untrained recommender that keeps what came next in training, whose votes are better than its codes."""
+    codes = random_codes(prepared.n_items, 3, 8)
+    tokenizer = ETEGRecTokenizer.from_item_codes(prepared.item_ids, codes, 8)
+    model = make_model(codes, 8, num_transitions=10)
+    model.catalogue.set_transitions(*strongest_transitions(prepared, 10))
+    save_model_folder(tmp_path / "voting", model, tokenizer, TrainingRecord())
+    return tmp_path / "voting"
+
+
+def test_three_lines_give_what_was_measured_after_weights_were_chosen(
+    voting_folder, prepared, prepared_folder, tmp_path, capsys
+):
+    before = json.loads((voting_folder / "config.json").read_text())
+    results, ranks = tmp_path / "r.json", tmp_path / "r.parquet"
+    call("evaluate", "--model", voting_folder, "--data", prepared_folder, "--split", "validation", "--num-beams", 12,
+         "--choose-weights", "true", "--output", results, "--ranks", ranks)  # fmt: skip
+    after = json.loads((voting_folder / "config.json").read_text())
+    settings, after["search_settings"] = after["search_settings"], {}
+    assert after == before | {"search_settings": {}}
+    assert settings["transition_weight"] > 0
+    measured = json.loads(results.read_text())
+    assert measured["search_settings"] == settings
+    best = max(measured["tried"], key=lambda one: one["ndcg@10"])
+    assert measured["validation"]["ndcg@10"] == pytest.approx(best["ndcg@10"])
+    assert f"transition_weight={settings['transition_weight']}" in capsys.readouterr().out
+
+    model = AutoModel.from_pretrained(voting_folder, trust_remote_code=True).eval()
+    tokenizer = AutoTokenizer.from_pretrained(voting_folder, trust_remote_code=True)
+    split = prepared.validation
+    found = [
+        model.recommend(**tokenizer([tokenizer.ids_of(split.row(row)[:-1])], return_tensors="pt"))[0][0]
+        for row in range(len(split))
+    ]
+    mine = target_ranks(torch.stack(found).numpy(), split.targets)
+    theirs = pq.read_table(ranks)["rank"].to_numpy()
+    assert mine.tolist() == (theirs * (theirs <= 10)).tolist()
+
+    written = ", ".join(f"{setting.name}={settings[setting.name]}" for setting in fields(SearchSettings))
+    card = (voting_folder / "README.md").read_text()
+    assert f"The lists are those of the model's own search settings ({written})" in card
+    call("evaluate", "--model", voting_folder, "--data", prepared_folder, "--split", "validation",
+         "--transition-weight", 0, "--update-card", "true")  # fmt: skip
+    card = (voting_folder / "README.md").read_text()
+    own = f"are transition_weight={settings['transition_weight']}."
+    assert "The lists are those of `recommend(transition_weight=0.0)`; the model's own search settings" in card
+    assert own in card
+
+
+def test_weights_are_not_chosen_on_test_users_nor_saved_where_they_are_refused(voting_folder, capsys):
+    before = {path.name: path.read_bytes() for path in voting_folder.iterdir()}
+    error = failure(capsys, "evaluate", "--model", voting_folder, "--data", "none", "--choose-weights", "true")
+    assert "`split` is 'test', and weights are to be chosen; choose them on 'validation'" in error
+    error = failure(capsys, "evaluate", "--model", "me/it", "--data", "none", "--choose-weights", "true")
+    assert "`choose_weights` needs a folder, and 'me/it' isn't one; name a local copy" in error
+    with pytest.raises(ValueError, match=r"`transition_weight` is 1\.5"):
+        save_search_settings(voting_folder, {"transition_weight": 1.5})
+    assert {path.name: path.read_bytes() for path in voting_folder.iterdir()} == before

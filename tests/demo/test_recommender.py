@@ -31,6 +31,21 @@ def test_the_list_is_that_of_recommend(demo):
     assert found.scores == scores[0].tolist()
 
 
+def test_the_models_own_settings_are_those_of_the_list(demo):
+    before = demo.recommend(["i4", "i9"], top_k=5, num_beams=30)
+    demo.model.config.search_settings = {"num_beams": 30, "exclude_history": True, "rerank_weight": 3.0}
+    assert (demo.settings.num_beams, demo.settings.exclude_history) == (30, True)
+    found = demo.recommend(["i4", "i9"], top_k=5, num_beams=30)
+    items, scores = demo.model.recommend(**demo.tokenizer([["i4", "i9"]], return_tensors="pt"), top_k=5)
+    assert (found.item_ids, found.scores) == (demo.tokenizer.ids_of(items[0]), scores[0].tolist())
+    assert found.item_ids != before.item_ids
+    assert (before.is_reranked, found.is_reranked) == (False, True)
+    drawn = demo.recommend(["i4", "i9"], top_k=40, num_beams=40, temperature=1.0)
+    assert not drawn.is_reranked
+    assert not {"i4", "i9"} & set(drawn.item_ids)
+    assert "i4" in demo.recommend(["i4", "i9"], top_k=40, num_beams=40, exclude_history=False).item_ids
+
+
 def test_the_beam_holds_the_kept_prefixes_with_the_models_probabilities(demo):
     history = ["i4", "i9"]
     found = demo.recommend(history, top_k=5, num_beams=12)

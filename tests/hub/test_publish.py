@@ -306,6 +306,13 @@ def test_a_folder_that_is_not_whole_is_not_sent(folder, tmp_path, name, message)
         publish(broken, "tester/mine")
 
 
+def test_embeddings_that_the_models_own_settings_rank_by_are_not_left_out(codes, tokenizer, tmp_path):
+    model = make_model(codes, 8, search_settings={"rerank_weight": 4.0})
+    save_model_folder(tmp_path / "mine", model, tokenizer, TrainingRecord())
+    with pytest.raises(ValueError, match="`without_embeddings` is True, and its lists are ranked again by"):
+        publish(tmp_path / "mine", "tester/mine", without_embeddings=True)
+
+
 @pytest.mark.parametrize(
     ("reads_items", "rerank_weight", "message"),
     [(True, 0, "its encoder reads"), (False, 4.0, "its lists are ranked again by")],

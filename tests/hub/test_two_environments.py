@@ -77,8 +77,9 @@ def test_a_model_with_all_options_used_there(codes, tokenizer, stranger, tmp_pat
     kind = {"reads_items": True, "constrained_softmax": True, "has_repeat_bias": True, "num_transitions": 3}
     model = make_model(codes, 8, encoder_attention="causal", **kind)
     model.catalogue.set_transitions(torch.randint(1, 41, (40, 3)), torch.rand(40, 3))
-    save_model_folder(tmp_path / "mine", model, tokenizer, TrainingRecord())
     wanted = expected(model, tokenizer, **options)
     assert wanted["items"] != expected(model, tokenizer)["items"]
+    model.config.search_settings = options  # which a stranger's calls follow, as they give no weights
+    save_model_folder(tmp_path / "mine", model, tokenizer, TrainingRecord())
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
-    check(run(stranger, STRANGER, tmp_path / "mine", tmp_path / "copy", "", json.dumps(options), **offline), wanted)
+    check(run(stranger, STRANGER, tmp_path / "mine", tmp_path / "copy", "", **offline), wanted)

@@ -107,6 +107,14 @@ def test_the_best_checkpoint_is_what_remains(prepared, tmp_path):
     assert trainer.evaluate()["eval_ndcg@10"] == pytest.approx(max(scores))
 
 
+def test_evaluations_while_training_do_not_follow_the_models_own_settings(prepared, tmp_path):
+    settings = {"num_beams": 40, "exclude_history": True, "rerank_weight": 9.0}
+    runs = [make_trainer(prepared, tmp_path, sizes={"search_settings": own}) for own in (None, settings)]
+    ranked = [run.predict(run.eval_dataset).predictions for run in runs]
+    assert (ranked[0] == ranked[1]).all()
+    assert ranked[0].shape[1] == 10, "the beams of the arguments"
+
+
 @pytest.mark.parametrize(
     ("stop_after", "load_best"),
     [
