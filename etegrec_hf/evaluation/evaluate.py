@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -38,6 +38,8 @@ class EvaluateOptions:
         ValueError: a `split` that is neither validation nor test.
         ValueError: weights that [`SearchOptions`] refuses.
     """
+
+    help_group: ClassVar[str] = "search"
 
     split: str = field(default="test", metadata={"help": "validation or test."})
     num_beams: int = field(default=50, metadata={"help": "Beams; metrics at longer lists are left out."})

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +42,8 @@ class SearchOptions:
         ValueError: a `transition_weight` outside 0 to 1.
         ValueError: `max_batch_tokens` below 1.
     """
+
+    help_group: ClassVar[str] = "search"
 
     top_k: int = field(default=10, metadata={"help": "Items to recommend."})
     num_beams: int | None = field(

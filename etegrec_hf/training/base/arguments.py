@@ -1,6 +1,7 @@
 """Training arguments of the item tokenizer and of the recommender."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from transformers import TrainingArguments
 
@@ -20,6 +21,8 @@ class RankedTrainingArguments(TrainingArguments):
         ValueError: nothing to train, or early stopping without evaluation.
         ValueError: a field of transformers' that would change nothing, see [docs/training.md](../training.md).
     """
+
+    help_group: ClassVar[str] = "training"
 
     logging_strategy: str = "epoch"
     logging_nan_inf_filter: bool = False  # training stops there
