@@ -11,7 +11,7 @@ RAW ?= data/raw/instruments
 OUTPUT ?= runs/instruments
 RECIPE := $(BIN)/python examples/recipes/run.py examples/recipes
 
-.PHONY: quickstart reproduce-instruments reproduce-toys reproduce-microlens ablate-instruments test test-fast test-minimum test-newest lint docs clean
+.PHONY: quickstart reproduce-instruments reproduce-toys reproduce-microlens ablate-instruments test test-fast test-minimum test-newest options lint docs clean
 
 $(VENV)/installed: pyproject.toml setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +39,10 @@ reproduce-microlens: $(VENV)/installed
 
 ablate-instruments: $(VENV)/installed
 	$(RECIPE)/instruments-ablations --raw $(RAW) --output-dir $(OUTPUT)-ablations --variants all --tables test
+
+# What `etegrec COMMAND --help` reads: after options changed
+options: $(VENV)/installed
+	$(BIN)/python -m etegrec_hf.cli.describe
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+DATA = {"etegrec_hf/py.typed", "etegrec_hf/cli/options.json"}
 NOT_BUILT = shutil.ignore_patterns(".*", "runs", "build", "dist", "*.egg-info", "__pycache__")
 
 
@@ -36,7 +37,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(built):
         names = set(archive.namelist())
         metadata = message_from_string(archive.read("etegrec_hf-0.1.0.dist-info/METADATA").decode())
         entry_points = archive.read("etegrec_hf-0.1.0.dist-info/entry_points.txt").decode()
-    assert {name for name in names if ".dist-info/" not in name} == modules() | {"etegrec_hf/py.typed"}
+    assert {name for name in names if ".dist-info/" not in name} == modules() | DATA
     assert "etegrec_hf-0.1.0.dist-info/licenses/LICENSE" in names
     assert "etegrec = etegrec_hf.cli.main:main" in entry_points
     assert metadata["License-Expression"] == "Apache-2.0"
@@ -49,5 +50,5 @@ def test_the_sdist_holds_what_builds_it(built):
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert modules() | {"etegrec_hf/py.typed", "pyproject.toml", "setup.cfg", "README.md", "LICENSE"} <= names
+    assert modules() | DATA | {"pyproject.toml", "setup.cfg", "README.md", "LICENSE"} <= names
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "docs", "examples", "runs"))]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from ..data.folders import check_output_dir
 from ..data.new_items import NewItems, add_new_items, read_new_items
@@ -16,14 +17,16 @@ from .printing import PrintArguments
 from .tables import print_figures
 
 EXAMPLES = """examples:
-  etegrec add-items --model runs/model --items new.parquet --output-dir runs/next
-  etegrec add-items --model user/published --items data/newer --output-dir runs/next
+  etegrec add-items runs/model --items new.parquet --output-dir runs/next
+  etegrec add-items user/published --items data/newer --output-dir runs/next
 """
 
 
 @dataclass
 class AddItemsArguments(ModelArguments):
     """What is added to what."""
+
+    help_group: ClassVar[str] = "options"
 
     items: str = field(
         metadata={
@@ -35,7 +38,8 @@ class AddItemsArguments(ModelArguments):
 
 
 def run(argv: list[str]) -> None:
-    arguments, printed = parse("add-items", argv, AddItemsArguments, PrintArguments, examples=EXAMPLES)
+    classes = (AddItemsArguments, PrintArguments)
+    arguments, printed = parse("add-items", argv, *classes, examples=EXAMPLES, works_on="model")
     with printed.apart():
         figures = add_items(arguments)
     printed.show(figures, lambda: print_figures(arguments.output_dir, figures))

@@ -22,8 +22,8 @@ from .printing import PrintArguments
 from .tables import print_metrics, print_parts
 
 EXAMPLES = """examples:
-  etegrec baselines --data data/mine
-  etegrec baselines --data data/mine --collaborative-model runs/collaborative --output baselines.json
+  etegrec baselines data/mine
+  etegrec baselines data/mine --collaborative-model runs/collaborative --output baselines.json
 """
 
 
@@ -43,7 +43,8 @@ class BaselineArguments:
 
 
 def run(argv: list[str]) -> None:
-    arguments, printed = parse("baselines", argv, BaselineArguments, PrintArguments, examples=EXAMPLES)
+    classes = (BaselineArguments, PrintArguments)
+    arguments, printed = parse("baselines", argv, *classes, examples=EXAMPLES, works_on="data")
     with printed.apart():
         output = check_output_file(arguments.output)
         results = measure_baselines(arguments)

@@ -10,8 +10,8 @@ from .printing import PrintArguments
 from .tables import print_systems
 
 EXAMPLES = """examples:
-  etegrec compare --results ours=a/metrics.json theirs=b/metrics.json
-  etegrec compare --results ours=s0/m.json ours=s1/m.json theirs=t0/m.json theirs=t1/m.json --output table.json
+  etegrec compare ours=a/metrics.json theirs=b/metrics.json
+  etegrec compare ours=s0/m.json ours=s1/m.json theirs=t0/m.json theirs=t1/m.json --output table.json
 """
 
 
@@ -22,14 +22,16 @@ class CompareArguments:
     results: list[str] = field(
         metadata={
             "help": "SYSTEM=FILE for each run, a JSON file of `etegrec evaluate`; several runs of one system are its "
-            "seeds, and the others are compared with the first one."
+            "seeds, and the others are compared with the first one.",
+            "metavar": "SYSTEM=FILE",
         }
     )
     output: str | None = field(default=None, metadata={"help": "JSON file to write."})
 
 
 def run(argv: list[str]) -> None:
-    arguments, printed = parse("compare", argv, CompareArguments, PrintArguments, examples=EXAMPLES)
+    classes = (CompareArguments, PrintArguments)
+    arguments, printed = parse("compare", argv, *classes, examples=EXAMPLES, works_on="results")
     with printed.apart():
         output = check_output_file(arguments.output)
         results = compare(runs_of(arguments.results))

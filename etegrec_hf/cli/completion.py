@@ -1,13 +1,11 @@
 """`etegrec completion`: a script for the shell, which completes commands and options without starting Python."""
 
-import io
-from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Literal
 
 from .main import COMMANDS
-from .parsing import LIST_OPTIONS, parse
+from .options import offered, read_options
+from .parsing import parse
 
 EXAMPLES = """examples:
   etegrec completion bash > ~/.local/share/bash-completion/completions/etegrec
@@ -35,13 +33,11 @@ complete -o default -F _etegrec etegrec
 class CompletionArguments:
     """For whom."""
 
-    shell: Literal["bash", "zsh"] = field(metadata={"help": "bash or zsh. May stand first."})
+    shell: Literal["bash", "zsh"] = field(metadata={"help": "bash or zsh."})
 
 
 def run(argv: list[str]) -> None:
-    if argv and not argv[0].startswith("-"):
-        argv = ["--shell", *argv]
-    (arguments,) = parse("completion", argv, CompletionArguments, examples=EXAMPLES)
+    (arguments,) = parse("completion", argv, CompletionArguments, examples=EXAMPLES, works_on="shell")
     print((ZSH if arguments.shell == "zsh" else "") + script(), end="")
 
 
@@ -52,8 +48,5 @@ def script() -> str:
 
 
 def options(command: str) -> list[str]:
-    """A command's options, which it lists itself."""
-    listed = io.StringIO()
-    with redirect_stdout(listed), suppress(SystemExit):
-        import_module(f"{__package__}.{command.replace('-', '_')}").run([LIST_OPTIONS])
-    return listed.getvalue().split()
+    """A command's options."""
+    return offered(read_options(command))

@@ -10,7 +10,7 @@ from ..hub.training_record import TrainingRecord
 from .parsing import parse
 
 EXAMPLES = """examples:
-  etegrec convert --recommender X.pt --rqvae X.pt.rqvae --codes X.code.json --item-ids X.emb_map.json \\
+  etegrec convert X.pt --rqvae X.pt.rqvae --codes X.code.json --item-ids X.emb_map.json \\
       --output-dir runs/converted
 """
 
@@ -33,7 +33,7 @@ class ConvertArguments:
 
 
 def run(argv: list[str]) -> None:
-    (arguments,) = parse("convert", argv, ConvertArguments, examples=EXAMPLES)
+    (arguments,) = parse("convert", argv, ConvertArguments, examples=EXAMPLES, works_on="recommender")
     wanted = asdict(arguments)
     folder = check_output_dir(wanted.pop("output_dir"))
     model, tokenizer = convert_files(**wanted)

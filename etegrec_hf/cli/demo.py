@@ -4,19 +4,22 @@ import errno
 import socket
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from typing import ClassVar
 
 from .model_arguments import ModelArguments
 from .parsing import parse
 
 EXAMPLES = """examples:
-  etegrec demo --model runs/model
-  etegrec demo --model me/my-recommender --data data/mine --port 8000
+  etegrec demo runs/model
+  etegrec demo me/my-recommender --data data/mine --port 8000
 """
 
 
 @dataclass
 class DemoArguments(ModelArguments):
     """What is shown, and where."""
+
+    help_group: ClassVar[str] = "options"
 
     data: str | None = field(
         default=None, metadata={"help": "A prepared dataset, for users of its test split and for popular items."}
@@ -26,7 +29,7 @@ class DemoArguments(ModelArguments):
 
 
 def run(argv: list[str]) -> None:
-    (arguments,) = parse("demo", argv, DemoArguments, examples=EXAMPLES)
+    (arguments,) = parse("demo", argv, DemoArguments, examples=EXAMPLES, works_on="model", first=("data",))
     if find_spec("gradio") is None:
         raise ValueError("the demo needs gradio, which is not installed: pip install 'etegrec_hf[demo]'")
     check_address(arguments.host, arguments.port)

@@ -17,8 +17,8 @@ from .run_folder import note_other_embedding
 from .tables import print_comparison
 
 EXAMPLES = """examples:
-  etegrec diagnose --tokenizer runs/a runs/b --data data/mine
-  etegrec diagnose --tokenizer runs/a runs/b --data data/mine data/other --output codes.json --plots plots
+  etegrec diagnose runs/a runs/b --data data/mine
+  etegrec diagnose runs/a runs/b --data data/mine data/other --output codes.json --plots plots
 """
 
 
@@ -37,7 +37,8 @@ class DiagnoseArguments:
 
 
 def run(argv: list[str]) -> None:
-    arguments, printed = parse("diagnose", argv, DiagnoseArguments, PrintArguments, examples=EXAMPLES)
+    classes = (DiagnoseArguments, PrintArguments)
+    arguments, printed = parse("diagnose", argv, *classes, examples=EXAMPLES, works_on="tokenizer")
     with printed.apart():
         output = check_output_file(arguments.output)
         results = diagnose(arguments)

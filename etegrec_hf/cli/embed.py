@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from ..data.checks import check_positive
 from ..data.named_embeddings import check_fusion, check_name, describe, find_embedding
@@ -16,15 +17,18 @@ from .run_folder import RunArguments
 from .tables import print_figures
 
 EXAMPLES = """examples:
-  etegrec embed --data data/mine --collaborative --output-dir runs/collaborative
-  etegrec embed --data data/mine --text-model sentence-transformers/sentence-t5-base --text "{title} {description}"
-  etegrec embed --data data/mine --fuse collaborative text --normalize l2
+  etegrec embed data/mine --collaborative --output-dir runs/collaborative
+  etegrec embed data/mine --text-model sentence-transformers/sentence-t5-base --text "{title} {description}"
+  etegrec embed data/mine --fuse collaborative text --normalize l2
 """
+FIRST = ("collaborative", "output_dir", "text_model", "text", "fuse", "normalize", "num_train_epochs", "use_cpu")
 
 
 @dataclass
 class EmbedArguments(RunArguments):
     """What is embedded, and how the semantic embedding is made of it."""
+
+    help_group: ClassVar[str] = "data"
 
     data: str = field(metadata={"help": "Folder of a prepared dataset; the embeddings are written into it."})
     collaborative: bool = field(
@@ -48,7 +52,9 @@ class EmbedArguments(RunArguments):
 
 def run(argv: list[str]) -> None:
     classes = (EmbedArguments, CollaborativeSizes, CollaborativeTrainingArguments, PrintArguments)
-    arguments, sizes, training, printed = parse("embed", argv, *classes, examples=EXAMPLES)
+    arguments, sizes, training, printed = parse(
+        "embed", argv, *classes, examples=EXAMPLES, works_on="data", first=FIRST
+    )
     with printed.apart():
         figures = embed(arguments, sizes, training)
     printed.show(figures, lambda: print_figures(arguments.data, figures))

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from ..evaluation.choose_settings import check_chooses, choose_settings
 from ..evaluation.evaluate import EvaluateOptions, evaluate
@@ -18,15 +19,18 @@ from .printing import PrintArguments
 from .tables import print_metrics, print_parts
 
 EXAMPLES = """examples:
-  etegrec evaluate --model runs/model --data data/mine --split test --output metrics.json
-  etegrec evaluate --model runs/model --data data/mine --split validation --choose-weights true
-  etegrec evaluate --model runs/model --data data/mine --update-card true
+  etegrec evaluate runs/model --data data/mine --split test --output metrics.json
+  etegrec evaluate runs/model --data data/mine --split validation --choose-weights true
+  etegrec evaluate runs/model --data data/mine --update-card true
 """
+FIRST = ("data", "split", "num_beams", "rerank_weight", "transition_weight", "output", "update_card")
 
 
 @dataclass
 class EvaluateArguments(ModelArguments):
     """Whose results go where."""
+
+    help_group: ClassVar[str] = "output"
 
     data: str = field(metadata={"help": "The prepared dataset that it was trained on."})
     output: str | None = field(default=None, metadata={"help": "JSON file to write."})
@@ -48,7 +52,7 @@ class EvaluateArguments(ModelArguments):
 
 def run(argv: list[str]) -> None:
     classes = (EvaluateArguments, EvaluateOptions, PrintArguments)
-    arguments, options, printed = parse("evaluate", argv, *classes, examples=EXAMPLES)
+    arguments, options, printed = parse("evaluate", argv, *classes, examples=EXAMPLES, works_on="model", first=FIRST)
     with printed.apart():
         output = check_output_file(arguments.output)
         ranks = check_output_file(arguments.ranks, "ranks", (".parquet",))

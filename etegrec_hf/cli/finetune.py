@@ -1,6 +1,7 @@
 """`etegrec finetune`: the recommender alone, on frozen codes."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from ..data.new_items import add_items_of
 from ..hub.dataset_folder import load_prepared, training_files
@@ -12,17 +13,20 @@ from ..training.recommender.fit import RecommenderData, finetune_recommender
 from ..training.recommender.trainer import ETEGRecTrainer
 from .model_arguments import ModelArguments
 from .parsing import parse
-from .run_folder import RecommenderRunArguments, print_report
+from .run_folder import FIRST_OF_A_RUN, RecommenderRunArguments, print_report
 
 EXAMPLES = """examples:
-  etegrec finetune --model runs/alternating --data data/mine --output-dir runs/model
-  etegrec finetune --model user/published --data data/newer --add-items true --output-dir runs/newer
+  etegrec finetune runs/alternating --data data/mine --output-dir runs/model
+  etegrec finetune user/published --data data/newer --add-items true --output-dir runs/newer
 """
+FIRST = ("data", *FIRST_OF_A_RUN)
 
 
 @dataclass
 class FinetuneArguments(ModelArguments, RecommenderRunArguments):
     """What is finetuned on what."""
+
+    help_group: ClassVar[str] = "data"
 
     data: str = field(metadata={"help": "A prepared dataset: the model's own, or a new log of its items."})
     add_items: bool = field(
@@ -32,7 +36,8 @@ class FinetuneArguments(ModelArguments, RecommenderRunArguments):
 
 
 def run(argv: list[str]) -> None:
-    finetune(*parse("finetune", argv, FinetuneArguments, FinetuningArguments, examples=EXAMPLES))
+    classes = (FinetuneArguments, FinetuningArguments)
+    finetune(*parse("finetune", argv, *classes, examples=EXAMPLES, works_on="model", first=FIRST))
 
 
 def finetune(arguments: FinetuneArguments, training: FinetuningArguments) -> ETEGRecTrainer:

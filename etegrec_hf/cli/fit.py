@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import asdict, dataclass, field, fields
+from typing import ClassVar
 
 from ..data.sources import SourceOptions
 from ..training.from_log.fit import FitResult, fit
@@ -14,13 +15,16 @@ EXAMPLES = """examples:
   etegrec fit log.csv --output-dir runs/mine
   etegrec fit log.csv --items items.csv --time-limit 30m --output-dir runs/mine
 """
+FIRST = ("output_dir", "items", "preset", "time_limit", "text_model")
 
 
 @dataclass
 class FitArguments:
     """The log, how it is read, and where everything goes."""
 
-    path: str = field(metadata={"help": "The log: a file, a folder, or an id on the Hub. May stand first."})
+    help_group: ClassVar[str] = "data"
+
+    path: str = field(metadata={"help": "The log: a file, a folder, or an id on the Hub."})
     output_dir: str = field(metadata={"help": "A new folder, or that of a run to go on with."})
     format: str = field(default="auto", metadata={"help": "Of the log, as `etegrec prepare` has it."})
     items: str | None = field(default=None, metadata={"help": "File of the items' titles and other texts."})
@@ -38,9 +42,8 @@ class FitArguments:
 
 
 def run(argv: list[str]) -> None:
-    if argv and not argv[0].startswith("-"):
-        argv = ["--path", *argv]
-    arguments, options, printed = parse("fit", argv, FitArguments, FitOptions, PrintArguments, examples=EXAMPLES)
+    classes = (FitArguments, FitOptions, PrintArguments)
+    arguments, options, printed = parse("fit", argv, *classes, examples=EXAMPLES, works_on="path", first=FIRST)
     with printed.apart():
         result = fit(arguments.path, arguments.output_dir, options, arguments.reading, arguments.format)
     printed.show(asdict(result), lambda: print_result(result))
@@ -53,4 +56,4 @@ def print_result(result: FitResult) -> None:
     for sentence in result.tries:
         print(f"try: {sentence}")
     print(f"report: {result.report}", file=sys.stderr)
-    print(f"recommend: etegrec recommend --model {result.model} --history ID,ID", file=sys.stderr)
+    print(f"recommend: etegrec recommend {result.model} --history ID,ID", file=sys.stderr)

@@ -1,6 +1,7 @@
 """`etegrec grpo`: reinforcement learning of a trained recommender."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from ..evaluation.collaborative import load_collaborative_model
 from ..hub.dataset_folder import load_prepared
@@ -15,19 +16,22 @@ from ..training.recommender.fit import RecommenderData
 from .model_arguments import ModelArguments
 from .parsing import parse
 from .printing import PrintArguments
-from .run_folder import RunArguments, print_report
+from .run_folder import FIRST_OF_A_RUN, RunArguments, print_report
 from .tables import print_metrics
 
 EXAMPLES = """examples:
-  etegrec grpo --model runs/model --data data/mine --output-dir runs/rewarded
-  etegrec grpo --model runs/model --data data/mine --output-dir runs/rewarded --rewards hit prefix \\
+  etegrec grpo runs/model --data data/mine --output-dir runs/rewarded
+  etegrec grpo runs/model --data data/mine --output-dir runs/rewarded --rewards hit prefix \\
       --reward-weights 1 0.2 --rollout without_replacement
 """
+FIRST = ("data", "rewards", "reward_weights", *FIRST_OF_A_RUN)
 
 
 @dataclass
 class GrpoArguments(ModelArguments, RunArguments):
     """What is trained on what, by which rewards."""
+
+    help_group: ClassVar[str] = "training"
 
     data: str = field(metadata={"help": "The prepared dataset that it was trained on."})
     rewards: list[str] = field(
@@ -44,7 +48,7 @@ class GrpoArguments(ModelArguments, RunArguments):
 
 def run(argv: list[str]) -> None:
     classes = (GrpoArguments, ETEGRecGRPOConfig, PrintArguments)
-    arguments, training, printed = parse("grpo", argv, *classes, examples=EXAMPLES)
+    arguments, training, printed = parse("grpo", argv, *classes, examples=EXAMPLES, works_on="model", first=FIRST)
     with printed.apart():
         trainer = grpo(arguments, training)
     if trainer.is_world_process_zero():

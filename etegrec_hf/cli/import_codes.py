@@ -20,15 +20,16 @@ from .parsing import parse
 
 EXAMPLES = """examples:
   etegrec import-codes Instruments.index.json --data data/instruments --add-suffix true --output-dir runs/start
-  etegrec finetune --model runs/start --data data/instruments --output-dir runs/model --learning-rate 5e-3
+  etegrec finetune runs/start --data data/instruments --output-dir runs/model --learning-rate 5e-3
 """
+FIRST = ("output_dir", "data", "codebook_size", "add_suffix", "seed")
 
 
 @dataclass
 class ImportArguments:
     """Where the codes come from."""
 
-    index: str = field(metadata={"help": "NAME.index.json of LC-Rec, LETTER, ... May stand first."})
+    index: str = field(metadata={"help": "NAME.index.json of LC-Rec, LETTER, ..."})
     output_dir: str = field(metadata={"help": "A new folder."})
     data: str | None = field(
         default=None, metadata={"help": "The prepared dataset to train on: its items, in its order, with its titles."}
@@ -49,9 +50,8 @@ class ImportedOptions(RecommenderOptions):
 
 
 def run(argv: list[str]) -> None:
-    if argv and not argv[0].startswith("-"):
-        argv = ["--index", *argv]
-    arguments, sizes = parse("import-codes", argv, ImportArguments, ImportedOptions, examples=EXAMPLES)
+    classes = (ImportArguments, ImportedOptions)
+    arguments, sizes = parse("import-codes", argv, *classes, examples=EXAMPLES, works_on="index", first=FIRST)
     model = import_codes(arguments, sizes)
     print(f"{model.config.n_items} items, codes of length {model.config.code_length}: {arguments.output_dir}")
 

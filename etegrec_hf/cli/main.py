@@ -10,8 +10,11 @@ from typing import TextIO
 
 from rich.console import Console
 
+from .options import check_command
+
 COMMANDS = {
     "quickstart": "train, evaluate and try a recommender on made-up data",
+    "fit": "make a recommender of an interaction log: all that follows, in one command",
     "prepare": "turn an interaction log into a prepared dataset",
     "embed": "make collaborative and text embeddings of items",
     "train-tokenizer": "train the item tokenizer (RQ-VAE)",
@@ -123,6 +126,7 @@ def run_command(command: str, argv: list[str], debug: bool = False) -> int:
         BrokenPipeError: nobody reads what is printed.
     """
     try:
+        check_command(command, argv)
         import_module(f"{__package__}.{command.replace('-', '_')}").run(argv)
     except Exception as error:
         if debug or (isinstance(error, BrokenPipeError) and (is_unread(sys.stdout) or is_unread(sys.stderr))):

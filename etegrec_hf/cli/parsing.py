@@ -2,163 +2,158 @@
 
 import argparse
 import dataclasses
-import difflib
+import inspect
 import json
 from enum import Enum
-from pathlib import Path
 
-import yaml
 from transformers import HfArgumentParser
+from transformers.hf_argparser import string_to_bool
 
-LIST_OPTIONS = "--list-options"
+from .config_file import as_arguments
+from .options import (
+    FIRST,
+    GENERAL,
+    HELP_ALL,
+    LIBRARIES,
+    REST,
+    CommandOptions,
+    Option,
+    as_json,
+    check_call,
+    make_parser,
+)
+
+DESCRIBE = "--describe"  # what `make options` asks each command for
+GENERAL_OPTIONS = (
+    Option("config", group=GENERAL, metavar="FILE.yaml", help="File of options with the same names; the call wins."),
+    Option("debug", nargs=0, group=GENERAL, help="Show the trace of an error."),
+)
+TYPE_NAMES = {int: "int", float: "float", string_to_bool: "bool"}
+# Options of transformers and TRL that `--help` shows, with what it says of them. `--help-all` shows all the others
+SHOWN = {
+    "output_dir": ("output", "A new folder, for the model, checkpoints and the report."),
+    "num_train_epochs": ("training", "Epochs."),
+    "learning_rate": ("training", "Learning rate at its highest."),
+    "weight_decay": ("training", "Weight decay of AdamW."),
+    "per_device_train_batch_size": ("training", "Samples per update and device."),
+    "seed": ("training", "Random seed of all that is drawn."),
+    "bf16": ("training", "Compute in bfloat16."),
+    "use_cpu": ("training", "Train on the CPU, even if there is a GPU."),
+    "num_generations": ("training", "Completions per history, the group."),
+    "beta": ("training", "Weight of the KL divergence from the starting model."),
+    "temperature": ("training", "Temperature of the policy."),
+    "top_k": ("training", "Codes per level that are drawn from; 0 for all."),
+    "epsilon": ("training", "Ratios are clipped to 1 - epsilon .. 1 + epsilon."),
+    "num_iterations": ("training", "Rounds of updates per round of completions."),
+    "reward_weights": ("training", "Weights of the rewards, in their order."),
+    "report_to": ("output", "Where else logs go: tensorboard, wandb, ..., all or none."),
+    "push_to_hub": ("output", "Publish the model on the Hub."),
+    "hub_model_id": ("output", "Its name there: user/name."),
+    "debug": (GENERAL, "Show the trace of an error."),
+}
 
 
-def parse(command: str, argv: list[str], *classes: type, examples: str = "") -> tuple:
+def parse(
+    command: str, argv: list[str], *classes: type, examples: str = "", works_on: str = "", first: tuple[str, ...] = ()
+) -> tuple:
     """Instances of `classes` from the command line, and from `--config FILE.yaml` for what it leaves out.
 
-    A file's entries are read as if they stood first on the command line, so types are checked alike.
+    A file's entries are read as if they stood first on the command line, so types are checked alike. Help groups
+    options by `help_group` of the class that has them; those in its `help_all` are left to `--help-all`.
+
+    Args:
+        command (`str`): its name.
+        argv (`list[str]`): its arguments.
+        classes (`type`): dataclasses, whose fields are its options.
+        examples (`str`, *optional*, defaults to `""`): calls, under a heading.
+        works_on (`str`, *optional*, defaults to `""`): the field whose value may stand first, without its name.
+        first (`tuple[str, ...]`, *optional*): fields that the help shows first, between `works_on` and
+            other required ones.
 
     Raises:
         ValueError: a file that is no YAML mapping, or a key in it that no class has.
         FileNotFoundError: no such file.
         SystemExit: arguments that can't be parsed, with code 2.
     """
-    parser = make_parser(command, classes, examples)
-    check_options(parser, argv)
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--config", type=Path)
-    config = first.parse_known_args(argv)[0].config
-    if config is not None:
-        values = read_config(config, classes)
-        parser.set_defaults(**{name: value for name, value in values.items() if value is None or value == []})
-        argv = [*as_arguments(with_whole_numbers(values, parser)), *argv]
-    *parsed, unknown = parser.parse_args_into_dataclasses(
-        argv, look_for_args_file=False, return_remaining_strings=True
-    )
-    if unknown:
-        parser.error(f"unknown argument {unknown[0]!r}; see --help.")
+    parser = HfArgumentParser(classes, prog=f"etegrec {command}", allow_abbrev=False, add_help=False)
+    options = in_order(options_of(parser, classes), (works_on, *first))
+    described = CommandOptions(command, works_on.replace("_", "-"), examples, options)
+    if argv == [DESCRIBE]:
+        print(json.dumps(as_json(described)))
+        parser.exit()
+    if HELP_ALL in argv:
+        make_parser(described, everything=True).print_help()
+        parser.exit()
+    argv, values = check_call(described, argv)
+    parser.set_defaults(**{name: value for name, value in values.items() if value is None or value == []})
+    parser.add_argument("--config")
+    if "--debug" not in parser._option_string_actions:  # TrainingArguments has one, which a file alone can set
+        parser.add_argument("--debug", action="store_true")
+    parsed = parser.parse_args_into_dataclasses([*as_arguments(values), *argv], look_for_args_file=False)
     return tuple(parsed[: len(classes)])
 
 
-def make_parser(command: str, classes: tuple[type, ...], examples: str) -> HfArgumentParser:
-    """The parser of a command, whose help shows every default, and examples."""
-    parser = HfArgumentParser(
-        classes,
-        prog=f"etegrec {command}",
-        usage=f"etegrec {command} [--help] [--config FILE.yaml] [--OPTION VALUE ...]",  # a list of all fills a screen
-        epilog=examples,
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
+def options_of(parser: HfArgumentParser, classes: tuple[type, ...]) -> list[Option]:
+    """The options of a parser, and those that every command has."""
+    fields = {field.name: field for cls in classes for field in dataclasses.fields(cls)}
+    options = [option_of(action, fields[action.dest], classes) for action in parser._actions]
+    names = {option.name for option in options}
+    return options + [option for option in GENERAL_OPTIONS if option.name not in names]
+
+
+def option_of(action: argparse.Action, field: dataclasses.Field, classes: tuple[type, ...]) -> Option:
+    """The option that an action of argparse is."""
+    name = action.option_strings[-1].removeprefix("--")
+    group, told = heading_and_help(field.name, classes)
+    if action.nargs == 0:
+        told = f"The same as --{name.removeprefix('no-')} false."
+        return Option(name, nargs=0, group=group, is_extra=True, help=told)
+    return Option(
+        name,
+        type=next((kind for type_, kind in TYPE_NAMES.items() if action.type is type_), "text"),
+        nargs=action.nargs,
+        choices=None if action.choices is None else [str(choice) for choice in action.choices],
+        required=action.required,
+        group=group,
+        is_extra=group == REST or any(field.name in getattr(cls, "help_all", ()) for cls in classes),
+        metavar=field.metadata.get("metavar", ""),
+        help=told,
+        default=shown_default(action.default),
     )
-    for action in parser._actions:
-        action.help = action.help or inherited_help(classes, action.dest)
-    parser.add_argument("--config", type=Path, help="YAML file with the same names; the command line wins.")
-    debug = parser._option_string_actions.get("--debug")  # TrainingArguments has one, which a file alone can set
-    if debug is None:
-        debug = parser.add_argument("--debug", action="store_true")
-    debug.help = "Show the trace of an error."
-    parser.add_argument(LIST_OPTIONS, action=ListOptions, nargs=0, help=argparse.SUPPRESS)
-    return parser
 
 
-def inherited_help(classes: tuple[type, ...], name: str) -> str:
-    """What the nearest parent says of a field whose default alone was changed."""
-    parents = (parent for cls in classes for parent in cls.__mro__ if dataclasses.is_dataclass(parent))
-    found = (field.metadata.get("help") for cls in parents for field in dataclasses.fields(cls) if field.name == name)
-    return next(filter(None, found), "")
+def heading_and_help(name: str, classes: tuple[type, ...]) -> tuple[str, str]:
+    """An option's heading, and what the nearest class says of it that says something.
 
-
-def options_of(parser: argparse.ArgumentParser) -> list[str]:
-    """The options to offer: each spelling with hyphens, and none that the help leaves out."""
-    return [
-        option
-        for option, action in parser._option_string_actions.items()
-        if option.startswith("--") and "_" not in option and action.help is not argparse.SUPPRESS
-    ]
-
-
-def check_options(parser: argparse.ArgumentParser, argv: list[str]) -> None:
-    """Stops with code 2 at an option that doesn't exist, naming the nearest, before others are found missing."""
-    for argument in argv:
-        option = argument.partition("=")[0]
-        if option.startswith("--") and " " not in option and option not in parser._option_string_actions:
-            near = difflib.get_close_matches(option, options_of(parser), n=1)
-            parser.error(f"unknown argument {option!r}; " + (f"did you mean {near[0]!r}?" if near else "see --help."))
-
-
-class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Examples as they were written, and behind each option its default."""
-
-    def _get_help_string(self, action: argparse.Action) -> str:
-        if action.required:
-            return f"{action.help} (required)"
-        if action.default is argparse.SUPPRESS:
-            return action.help or ""
-        default = action.default
-        if isinstance(default, Enum):
-            default = default.value
-        elif isinstance(default, list):
-            default = " ".join(map(str, default))
-        default = str(default).replace("%", "%%")  # which argparse would take for a format
-        return f"{action.help} (default: {default})"
-
-
-class ListOptions(argparse.Action):
-    """Prints a command's options, one a line, and ends: what `etegrec completion` asks each command for."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        print("\n".join(options_of(parser)))
-        parser.exit()
-
-
-def read_config(path: Path, classes: tuple[type, ...]) -> dict:
-    """The entries of a YAML file.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is no YAML mapping, or has a key that none of the dataclasses has.
+    A class that changes a field's default alone leaves the rest to its parents.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"`config` {str(path)!r} is no file; name a YAML file.")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}; repair it.") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} holds a {type(values).__name__}; it needs `name: value` lines.")
-    check_keys(values, path, classes)
-    return values
+    holders = [
+        parent
+        for cls in classes
+        for parent in cls.__mro__
+        if dataclasses.is_dataclass(parent) and name in inspect.get_annotations(parent)
+    ]
+    helps = (holder.__dataclass_fields__[name].metadata.get("help") for holder in holders)
+    told = next(filter(None, helps), "")
+    if any(holder.__module__.split(".")[0] in LIBRARIES for holder in holders):
+        return SHOWN.get(name, (REST, told))
+    return getattr(holders[0], "help_group", "options"), told
 
 
-def check_keys(values: dict, source: Path, classes: tuple[type, ...]) -> None:
-    """Raises a `ValueError` for a key that none of the dataclasses has, naming the nearest one."""
-    known = [field.name for cls in classes for field in dataclasses.fields(cls) if field.init]
-    for key in values:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            remedy = f"did you mean {near[0]!r}?" if near else "see --help for those that exist."
-            raise ValueError(f"config key {key!r} in {source} does not exist; {remedy}")
+def shown_default(default: object) -> str | None:
+    """A default as the help shows it, or `None` for nothing."""
+    if isinstance(default, Enum):
+        default = default.value
+    if isinstance(default, list):
+        default = " ".join(map(str, default))
+    return None if default is None or default is False or default == "" else str(default)
 
 
-def with_whole_numbers(values: dict, parser: argparse.ArgumentParser) -> dict:
-    """A mapping in which numbers like 2.0, also in lists, are whole where an option takes whole numbers."""
-
-    def whole(value):
-        if isinstance(value, list):
-            return [whole(entry) for entry in value]
-        return int(value) if isinstance(value, float) and value.is_integer() else value
-
-    names = {action.dest for action in parser._actions if action.type is int}
-    return {name: whole(value) if name in names else value for name, value in values.items()}
-
-
-def as_arguments(values: dict) -> list[str]:
-    """A mapping as command line arguments, without what is `None` or an empty list."""
-    argv = []
-    for name, value in values.items():
-        if value is False and name.endswith("_strategy"):
-            value = "no"  # which YAML reads as false
-        if value is not None and value != []:
-            entries = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
-            argv += [f"--{name}", *map(str, entries)]
-    return argv
+def in_order(options: list[Option], first: tuple[str, ...]) -> list[Option]:
+    """The options, those that the help shows first before the others: in the order of `first`, then required ones."""
+    names = [name.replace("_", "-") for name in first]
+    ranks = {option.name: len(names) for option in options if option.required}
+    ranks |= {name: rank for rank, name in enumerate(names) if name}
+    chosen = sorted((option for option in options if option.name in ranks), key=lambda option: ranks[option.name])
+    rest = [option for option in options if option.name not in ranks]
+    return [dataclasses.replace(option, group=FIRST) for option in chosen] + rest

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass, field, fields
+from typing import ClassVar
 
 from ..data.prepare import prepare
 from ..data.sources import READERS, ROW_ORDER, SourceOptions
@@ -16,13 +17,19 @@ EXAMPLES = """examples:
   etegrec prepare reviews/Office_Products_5.json.gz --format amazon2018 --output-dir data/office
   etegrec prepare user/log --format hub --user-column user --item-column item --output-dir data/mine
 """
+FIRST = (
+    *("format", "output_dir", "user_column", "item_column", "time_column", "title_column", "items"),
+    *("embedding", "min_count", "split", "max_history"),
+)
 
 
 @dataclass
 class PrepareArguments:
     """Arguments of the command; those of reading have the names of [`SourceOptions`]."""
 
-    path: str = field(metadata={"help": "The log: a file, a folder, or an id on the Hub. May stand first."})
+    help_group: ClassVar[str] = "data"
+
+    path: str = field(metadata={"help": "The log: a file, a folder, or an id on the Hub.", "metavar": "LOG"})
     format: str = field(metadata={"help": f"{', '.join(READERS)}."})
     output_dir: str = field(metadata={"help": "A new folder."})
     min_count: int = field(default=5, metadata={"help": "k-core: interactions every user and item must have."})
@@ -65,9 +72,8 @@ class PrepareArguments:
 
 
 def run(argv: list[str]) -> None:
-    if argv and not argv[0].startswith("-"):
-        argv = ["--path", *argv]
-    args, printed = parse("prepare", argv, PrepareArguments, PrintArguments, examples=EXAMPLES)
+    classes = (PrepareArguments, PrintArguments)
+    args, printed = parse("prepare", argv, *classes, examples=EXAMPLES, works_on="path", first=FIRST)
     with printed.apart():
         statistics = prepare_dataset(args)
     malformed, notes = statistics.pop("malformed"), statistics.pop("notes")

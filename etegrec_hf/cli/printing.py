@@ -5,11 +5,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 
 @dataclass
 class PrintArguments:
     """How a command prints its results."""
+
+    help_group: ClassVar[str] = "output"
 
     json: bool = field(
         default=False, metadata={"help": "Print one JSON document on stdout instead of tables, all else on stderr."}

@@ -1,15 +1,17 @@
 """`etegrec push`: a trained model or a prepared dataset goes to the Hub, checked first, in one commit."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
 
 from ..hub.dataset_folder import publish_dataset
 from ..hub.publish import publish
 from .parsing import parse
 
 EXAMPLES = """examples:
-  etegrec push --model runs/model --repo-id me/my-recommender --private true
-  etegrec push --model runs/model --repo-id me/my-recommender --without-embeddings true --license mit
-  etegrec push --data data/mine --repo-id me/my-log --license cc-by-4.0
+  etegrec push runs/model --repo-id me/my-recommender --private true
+  etegrec push runs/model --repo-id me/my-recommender --without-embeddings true --license mit
+  etegrec push data/mine --repo-id me/my-log --license cc-by-4.0
 """
 
 
@@ -17,9 +19,14 @@ EXAMPLES = """examples:
 class PushArguments:
     """What is published where. Log in first, with `hf auth login`."""
 
+    help_all: ClassVar[tuple[str, ...]] = ("model", "data")
+
     repo_id: str = field(metadata={"help": "user/name, or a name in your own namespace."})
-    model: str | None = field(default=None, metadata={"help": "Folder of a trained recommender or item tokenizer."})
-    data: str | None = field(default=None, metadata={"help": "Folder of a prepared dataset, instead of a model."})
+    folder: str | None = field(
+        default=None, metadata={"help": "A trained recommender or item tokenizer, or a prepared dataset."}
+    )
+    model: str | None = field(default=None, metadata={"help": "The folder, if a model is in it."})
+    data: str | None = field(default=None, metadata={"help": "The folder, if a prepared dataset is in it."})
     private: bool | None = field(default=None, metadata={"help": "Whether a new repository is private."})
     revision: str | None = field(default=None, metadata={"help": "A branch, made if needed."})
     without_embeddings: bool = field(
@@ -31,9 +38,12 @@ class PushArguments:
 
 
 def run(argv: list[str]) -> None:
-    (arguments,) = parse("push", argv, PushArguments, examples=EXAMPLES)
-    if (arguments.model is None) == (arguments.data is None):
-        raise ValueError("give either --model or --data: what is to be published.")
+    (arguments,) = parse("push", argv, PushArguments, examples=EXAMPLES, works_on="folder")
+    if [arguments.folder, arguments.model, arguments.data].count(None) != 2:
+        raise ValueError("give one FOLDER, first or as --model or --data: what is to be published.")
+    if arguments.folder is not None:
+        is_dataset = Path(arguments.folder, "sequences").is_dir()
+        setattr(arguments, "data" if is_dataset else "model", arguments.folder)
     if arguments.data is not None:
         for name in ("without_embeddings", "dataset_id"):
             if getattr(arguments, name):

@@ -1,6 +1,7 @@
 """`etegrec recommend`: items for one history, or for all users of a prepared dataset."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from rich.console import Console
 from rich.table import Table
@@ -18,15 +19,18 @@ from .parsing import parse
 from .printing import PrintArguments
 
 EXAMPLES = """examples:
-  etegrec recommend --model runs/model --history "id1,id2" --top-k 10
-  etegrec recommend --model runs/model --data data/mine --output recommendations.parquet
-  accelerate launch --config_file examples/accelerate/gpus.yaml --module etegrec_hf recommend --model ... --data ...
+  etegrec recommend runs/model --history "id1,id2" --top-k 10
+  etegrec recommend runs/model --data data/mine --output recommendations.parquet
+  accelerate launch --config_file examples/accelerate/gpus.yaml --module etegrec_hf recommend MODEL --data ...
 """
+FIRST = ("history", "data", "output", "top_k", "num_beams", "exclude_history", "rerank_weight", "transition_weight")
 
 
 @dataclass
 class RecommendArguments(ModelArguments):
     """Whom to recommend to."""
+
+    help_group: ClassVar[str] = "output"
 
     history: str | None = field(
         default=None, metadata={"help": f"Item ids, oldest first, with commas between; {AS_JSON}."}
@@ -38,7 +42,7 @@ class RecommendArguments(ModelArguments):
 
 def run(argv: list[str]) -> None:
     classes = (RecommendArguments, RecommendOptions, PrintArguments)
-    arguments, options, printed = parse("recommend", argv, *classes, examples=EXAMPLES)
+    arguments, options, printed = parse("recommend", argv, *classes, examples=EXAMPLES, works_on="model", first=FIRST)
     history, data, output = arguments.history, arguments.data, arguments.output
     if history is not None and data is None and output is None:
         with printed.apart():

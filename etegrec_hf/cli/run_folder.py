@@ -3,6 +3,7 @@
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from ..data.prepared import PreparedDataset
 from ..hub.model_folder import local_folder
@@ -10,10 +11,18 @@ from ..hub.report import FILE
 from ..hub.training_record import TrainingRecord
 from ..training.base.trainer import BaseTrainer
 
+# Options that the help of each command with a run shows first, after what the run is made of
+FIRST_OF_A_RUN = (
+    *("output_dir", "config", "num_train_epochs", "learning_rate", "per_device_train_batch_size", "resume"),
+    *("seed", "bf16", "use_cpu"),
+)
+
 
 @dataclass(kw_only=True)
 class RunArguments:
     """Whether a run is a new one."""
+
+    help_group: ClassVar[str] = "training"
 
     resume: bool = field(default=False, metadata={"help": "Go on from the newest checkpoint in the output folder."})
 

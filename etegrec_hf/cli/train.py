@@ -1,6 +1,7 @@
 """`etegrec train`: alternating training of recommender and item tokenizer."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from ..data.hub_ids import at_revision
 from ..hub.dataset_folder import load_with_embeddings, training_files
@@ -14,21 +15,24 @@ from ..training.recommender.options import RecommenderOptions
 from ..training.recommender.trainer import ETEGRecTrainer
 from .model_arguments import REVISION_HELP
 from .parsing import parse
-from .run_folder import RecommenderRunArguments, note_other_embedding, print_report
+from .run_folder import FIRST_OF_A_RUN, RecommenderRunArguments, note_other_embedding, print_report
 
 EXAMPLES = """examples:
-  etegrec train --data data/mine --tokenizer runs/tokenizer --output-dir runs/model
-  etegrec train --config examples/configs/instrument2018.yaml --data ... --tokenizer ... --output-dir ...
+  etegrec train data/mine --tokenizer runs/tokenizer --output-dir runs/model
+  etegrec train data/mine --tokenizer runs/tokenizer --output-dir runs/tiger --config examples/configs/tiger.yaml
 """
+FIRST = ("tokenizer", *FIRST_OF_A_RUN)
 
 
 @dataclass
 class TrainArguments(RecommenderRunArguments):
     """What is trained on what."""
 
+    help_group: ClassVar[str] = "data"
+
     data: str = field(metadata={"help": "A prepared dataset with embeddings."})
     tokenizer: str = field(metadata={"help": "Output folder of train-tokenizer, or a Hub id."})
-    revision: str | None = field(default=None, metadata={"help": REVISION_HELP.format("--tokenizer")})
+    revision: str | None = field(default=None, metadata={"help": REVISION_HELP.format("tokenizer")})
     map_embeddings: bool = field(
         default=False,
         metadata={"help": "Read embeddings from disk as they are needed; memory and model don't hold them."},
@@ -39,7 +43,8 @@ class TrainArguments(RecommenderRunArguments):
 
 
 def run(argv: list[str]) -> None:
-    train(*parse("train", argv, TrainArguments, RecommenderOptions, ETEGRecTrainingArguments, examples=EXAMPLES))
+    classes = (TrainArguments, RecommenderOptions, ETEGRecTrainingArguments)
+    train(*parse("train", argv, *classes, examples=EXAMPLES, works_on="data", first=FIRST))
 
 
 def train(

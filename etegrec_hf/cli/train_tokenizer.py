@@ -1,6 +1,7 @@
 """`etegrec train-tokenizer`: pre-trains the RQ-VAE on a prepared dataset's item embeddings."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from ..hub.dataset_folder import load_with_embeddings
 from ..training.base.checkpoints import check_run_folder
@@ -10,17 +11,20 @@ from ..training.item_tokenizer.fit import train_item_tokenizer, write_diagnostic
 from ..training.item_tokenizer.options import ItemTokenizerOptions
 from .parsing import parse
 from .printing import PrintArguments
-from .run_folder import RunArguments, print_report
+from .run_folder import FIRST_OF_A_RUN, RunArguments, print_report
 from .tables import print_figures
 
 EXAMPLES = """examples:
-  etegrec train-tokenizer --data data/mine --output-dir runs/tokenizer
+  etegrec train-tokenizer data/mine --output-dir runs/tokenizer
 """
+FIRST = (*FIRST_OF_A_RUN, "num_levels", "codebook_size")
 
 
 @dataclass
 class TokenizerArguments(RunArguments):
     """What is trained on."""
+
+    help_group: ClassVar[str] = "data"
 
     data: str = field(metadata={"help": "A prepared dataset with embeddings."})
     map_embeddings: bool = field(
@@ -31,7 +35,9 @@ class TokenizerArguments(RunArguments):
 
 def run(argv: list[str]) -> None:
     classes = (TokenizerArguments, ItemTokenizerOptions, RQVAETrainingArguments, PrintArguments)
-    arguments, options, training, printed = parse("train-tokenizer", argv, *classes, examples=EXAMPLES)
+    arguments, options, training, printed = parse(
+        "train-tokenizer", argv, *classes, examples=EXAMPLES, works_on="data", first=FIRST
+    )
     with printed.apart():
         figures = train_tokenizer(arguments, options, training)
     printed.show(figures, lambda: print_figures(training.output_dir, figures))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -41,6 +41,8 @@ class EvaluateOptions:
         ValueError: a `split` that is neither validation nor test.
         ValueError: weights that [`SearchOptions`] refuses.
     """
+
+    help_group: ClassVar[str] = "search"
 
     split: str = field(default="test", metadata={"help": "validation or test."})
     num_beams: int | None = field(

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, ClassVar
 
 # What a call gives so that the probabilities of codes decide alone, whatever a model's own settings say
 BY_CODES_ALONE: dict[str, Any] = {"exclude_history": False, "rerank_weight": 0.0, "transition_weight": 0.0}
@@ -98,6 +98,8 @@ class SearchOptions:
         ValueError: `top_k` or `max_batch_tokens` that isn't a whole number, or is below 1.
         ValueError: a beam narrower than the list.
     """
+
+    help_group: ClassVar[str] = "search"
 
     top_k: int = field(default=10, metadata={"help": "Items to recommend."})
     num_beams: int | None = field(

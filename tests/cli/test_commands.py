@@ -17,16 +17,14 @@ from calling import call, failure
 from pictures import undrawn
 from safetensors.torch import load_file
 
-from etegrec_hf.cli.grpo import GrpoArguments
-from etegrec_hf.cli.parsing import check_keys
-from etegrec_hf.cli.train import TrainArguments
+from etegrec_hf.cli.config_file import check_keys
+from etegrec_hf.cli.options import read_options
 from etegrec_hf.data.prepared import PreparedDataset
 from etegrec_hf.data.sequences import WholeSequenceDataset
 from etegrec_hf.hub.model_folder import load_recommender
 from etegrec_hf.hub.training_record import TrainingRecord
 from etegrec_hf.models.configuration_etegrec import ETEGRecConfig
-from etegrec_hf.training.grpo.arguments import ETEGRecGRPOConfig
-from etegrec_hf.training.recommender.arguments import ETEGRecTrainingArguments, FinetuningArguments
+from etegrec_hf.training.recommender.arguments import ETEGRecTrainingArguments
 from etegrec_hf.training.recommender.options import RecommenderOptions
 from etegrec_hf.training.recommender.trainer import ETEGRecTrainer
 
@@ -325,12 +323,8 @@ def test_the_example_that_recommends(runs, capsys):
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("configs/*.yaml")), ids=lambda path: path.name)
 def test_the_example_configurations_name_fields_that_exist(path):
     values = yaml.safe_load(path.read_text())
-    classes: tuple = (RecommenderOptions, ETEGRecTrainingArguments, TrainArguments)
-    if "finetune" in path.name:
-        classes = (FinetuningArguments, TrainArguments)
-    elif "grpo" in path.name:
-        classes = (GrpoArguments, ETEGRecGRPOConfig)
-    check_keys(values, path, classes)
+    command = next((command for command in ("finetune", "grpo") if command in path.name), "train")
+    check_keys(values, path, read_options(command).names)
 
 
 def test_the_papers_configuration_is_that_of_the_model(tmp_path):

@@ -12,8 +12,10 @@ from tiny_models import make_model, random_codes
 from transformers import pipeline
 
 from etegrec_hf import ETEGRecGRPOConfig, ETEGRecTokenizer, TrainingRecord
+from etegrec_hf.cli.config_file import check_keys
 from etegrec_hf.cli.grpo import GrpoArguments
-from etegrec_hf.cli.parsing import check_keys, parse
+from etegrec_hf.cli.options import read_options
+from etegrec_hf.cli.parsing import parse
 from etegrec_hf.hub.model_folder import load_recommender, save_model_folder
 
 pytestmark = pytest.mark.usefixtures("undrawn_pictures")
@@ -99,7 +101,7 @@ def test_semantic_rewards_need_embeddings(model_folder, prepared_folder, tmp_pat
 def test_the_configuration_has_the_seeds_values(tmp_path):
     path = EXAMPLES / "configs/grpo.yaml"
     values = yaml.safe_load(path.read_text())
-    check_keys(values, path, (GrpoArguments, ETEGRecGRPOConfig))
+    check_keys(values, path, read_options("grpo").names)
     argv = ["--config", str(path), "--model", "m", "--data", "d", "--output-dir", str(tmp_path), "--use-cpu", "true"]
     arguments, training = parse("grpo", argv, GrpoArguments, ETEGRecGRPOConfig)
     plain = ETEGRecGRPOConfig(str(tmp_path), use_cpu=True)

@@ -84,7 +84,7 @@ def test_what_is_no_dataset_is_not_pushed(dataset, capsys):
 def test_what_to_push_must_be_said(dataset, tmp_path, capsys):
     for arguments, message in (
         (("--data", str(tmp_path / "nothing")), "is no prepared dataset"),
-        ((), "give either --model or --data"),
+        ((), "give one FOLDER, first or as --model or --data"),
         (("--data", str(dataset), "--dataset-id", "x/y"), "`dataset_id` means nothing to a dataset"),
     ):
         assert main(["push", *arguments, "--repo-id", "log"]) == 1

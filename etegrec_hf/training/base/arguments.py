@@ -1,6 +1,7 @@
 """Training arguments of the item tokenizer and of the recommender."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from transformers import TrainingArguments
 
@@ -24,6 +25,8 @@ class RankedTrainingArguments(TrainingArguments):
         ValueError: nothing to train, no time for it, or early stopping without evaluation.
         ValueError: a field of transformers' that would change nothing, see [docs/training.md](../training.md).
     """
+
+    help_group: ClassVar[str] = "training"
 
     logging_strategy: str = "epoch"
     logging_nan_inf_filter: bool = False  # training stops there

@@ -1,6 +1,7 @@
 """Arguments of the collaborative model and of its training."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from ...data.checks import check_positive
 from ..base.arguments import RankedTrainingArguments
@@ -20,6 +21,8 @@ class CollaborativeSizes:
     Raises:
         ValueError: a size below 1, a width that the heads don't divide, or a dropout outside 0..1.
     """
+
+    help_group: ClassVar[str] = "model"
 
     width: int = field(default=256, metadata={"help": "Width of the item embeddings and of the layers."})
     num_layers: int = field(default=2, metadata={"help": "Transformer layers."})

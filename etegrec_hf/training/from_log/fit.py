@@ -205,14 +205,15 @@ def count_texts(run: RunState, data: PreparedDataset, options: FitOptions) -> in
 
 def by_hand(run: RunState, stage: Stage) -> str:
     """The command that repeats a stage."""
+    data, config = run.path("data"), f"--config {run.path(f'{stage.name}.yaml')}"
     given = {
-        "embed": "--collaborative true --output-dir NEW",
-        "train-tokenizer": "--output-dir NEW",
-        "train": f"--tokenizer {run.path('tokenizer')} --output-dir NEW",
-        "finetune": f"--model {run.path('alternating')} --output-dir NEW",
-        "evaluate": f"--model {run.path('model')} --output NEW.json",
-    }[stage.name]
-    return f"{stage.name} --config {run.path(f'{stage.name}.yaml')} --data {run.path('data')} {given}"
+        "embed": f"{data} {config} --collaborative --output-dir NEW",
+        "train-tokenizer": f"{data} {config} --output-dir NEW",
+        "train": f"{data} {config} --tokenizer {run.path('tokenizer')} --output-dir NEW",
+        "finetune": f"{run.path('alternating')} {config} --data {data} --output-dir NEW",
+        "evaluate": f"{run.path('model')} {config} --data {data} --output NEW.json",
+    }
+    return f"{stage.name} {given[stage.name]}"
 
 
 def measure(run: RunState, stage: Stage, stages: Stages) -> None:

@@ -1,6 +1,7 @@
 """How a recommender is made of a log."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from .plan import AUTO
 
@@ -14,7 +15,7 @@ class FitOptions:
     Args:
         preset (`str`, *optional*, defaults to `"auto"`): `"best"`, `"fast"` or `"paper"`, or `"auto"`: the best that
             `time_limit` leaves time for.
-        time_limit (`str` or `float`, *optional*): in all, like `"90s"`, `"30m"` or `"2h"`, or seconds. Trainings
+        time_limit (`str`, *optional*): in all, like `"90s"`, `"30m"` or `"2h"`. Trainings
             become shorter, and what was left out is told.
         text_model (`str`, *optional*): a sentence-transformers model, a folder or a Hub id, for `text`; by default
             `TEXT_MODEL` where at least half of the items have titles and it can be loaded, and `"none"` for none.
@@ -28,8 +29,10 @@ class FitOptions:
         ValueError: a `time_limit` that is no time, or not above 0.
     """
 
+    help_group: ClassVar[str] = "training"
+
     preset: str = field(default=AUTO, metadata={"help": "auto, fast, best or paper; auto is the best in the time."})
-    time_limit: str | float | None = field(
+    time_limit: str | None = field(
         default=None, metadata={"help": "In all, like 90s, 30m or 2h; by default it takes what it takes."}
     )
     text_model: str | None = field(
@@ -53,10 +56,10 @@ class FitOptions:
         return None if self.time_limit is None else seconds_of(self.time_limit)
 
 
-def seconds_of(time_limit: str | float) -> float:
+def seconds_of(time_limit: str) -> float:
     """Returns a time in seconds.
 
-    >>> seconds_of("30m"), seconds_of("1.5h"), seconds_of("90s"), seconds_of(20)
+    >>> seconds_of("30m"), seconds_of("1.5h"), seconds_of("90s"), seconds_of("20")
     (1800.0, 5400.0, 90.0, 20.0)
 
     Raises:

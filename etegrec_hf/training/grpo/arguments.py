@@ -1,6 +1,7 @@
 """Arguments of reinforcement learning."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from packaging.version import Version
 from trl import GRPOConfig
@@ -96,6 +97,8 @@ class ETEGRecGRPOConfig(GRPOConfig):
         ValueError: a field of transformers' or TRL's that would change nothing, see
             [docs/training.md](../training.md).
     """
+
+    help_group: ClassVar[str] = "training"
 
     num_generations: int = 16
     num_generations_eval: int | None = 1  # evaluation ranks the catalogue and generates nothing

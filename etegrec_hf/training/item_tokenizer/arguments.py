@@ -1,6 +1,7 @@
 """Training arguments of the item tokenizer."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from transformers import TrainingArguments
 
@@ -22,6 +23,8 @@ class RQVAETrainingArguments(TrainingArguments):
         ValueError: nothing to train, or no time for it.
         ValueError: a field of transformers' that would change nothing, see [docs/training.md](../training.md).
     """
+
+    help_group: ClassVar[str] = "training"
 
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4

@@ -1,6 +1,7 @@
 """Sizes and weights of an item tokenizer that a user chooses."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from ...models.configuration_rqvae import RQVAEConfig
 
@@ -8,6 +9,8 @@ from ...models.configuration_rqvae import RQVAEConfig
 @dataclass
 class ItemTokenizerOptions:
     """Fields of [`RQVAEConfig`] that a user chooses."""
+
+    help_group: ClassVar[str] = "model"
 
     hidden_sizes: list[int] = field(
         default_factory=lambda: list(RQVAEConfig.hidden_sizes), metadata={"help": "Widths of the MLP."}

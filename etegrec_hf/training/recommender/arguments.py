@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from ..base.arguments import RankedTrainingArguments, check_ranked_metric
 from ..base.refusals import REFUSED_COMPILATION, refuse_fields
@@ -46,6 +47,11 @@ class ETEGRecTrainingArguments(RankedTrainingArguments):
             `metric_for_best_model` looks at, a last epoch that would train the tokenizer, `torch_compile`, or early
             stopping without evaluation.
     """
+
+    help_all: ClassVar[tuple[str, ...]] = (
+        *("code_weight", "vq_weight", "item_weight", "temperature", "gather_negatives", "code_strategy"),
+        *("order_noise", "max_tokens_per_batch"),
+    )
 
     learning_rate: float = 5e-3
     weight_decay: float = 0.05

@@ -1,6 +1,7 @@
 """Sizes and options of a recommender that a user chooses."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from ...models.configuration_etegrec import ETEGRecConfig
 
@@ -12,6 +13,20 @@ class RecommenderOptions:
     Defaults are those of the recipe (`examples/recipes/common`), where [`ETEGRecConfig`] has the paper's:
     `examples/configs/instrument2018.yaml` names these.
     """
+
+    help_group: ClassVar[str] = "model"
+    help_all: ClassVar[tuple[str, ...]] = (
+        *(
+            "d_ff",
+            "d_kv",
+            "num_heads",
+            "attention_dropout_rate",
+            "encoder_attention",
+            "encoder_input",
+            "recency_buckets",
+        ),
+        *("starts_from_last_item", "item_gain", "has_repeat_bias", "constrained_softmax"),
+    )
 
     d_model: int = field(default=ETEGRecConfig.d_model, metadata={"help": "Width of encoder and decoder."})
     d_ff: int = field(default=ETEGRecConfig.d_ff, metadata={"help": "Width of the feed-forward layers."})
@@ -42,9 +57,7 @@ class RecommenderOptions:
     )
     reads_items: bool = field(
         default=True,
-        metadata={
-            "help": "The encoder reads each item's semantic embedding and a vector of its own beside its codes."
-        },
+        metadata={"help": "Read items' embeddings and vectors of their own, not codes alone."},
     )
     item_gain: float = field(
         default=10.0,
@@ -52,20 +65,13 @@ class RecommenderOptions:
     )
     item_logits: str = field(
         default="detached",
-        metadata={
-            "help": "'none'; 'exact': whole items are scored too, with --constrained-softmax and --reads-items; or "
-            "'detached': the same, learned by the item loss alone."
-        },
+        metadata={"help": "'exact': whole items are scored too; 'detached': by a loss of their own; or 'none'."},
     )
     recent_items: int = field(
         default=10,
-        metadata={
-            "help": "Newest items by whose vectors item logits ask, or 0: by the encoder's state; with --item-logits."
-        },
+        metadata={"help": "Newest items that ask for item logits; 0: the encoder's state does."},
     )
-    mixed_items: int = field(
-        default=0, metadata={"help": "Newest items whose own successors item logits mix in; with --item-logits."}
-    )
+    mixed_items: int = field(default=0, metadata={"help": "Newest items whose own successors item logits mix in."})
     has_repeat_bias: bool = field(
         default=True,
         metadata={"help": "Learn how likely items of the history are to come again; with --constrained-softmax."},
@@ -76,7 +82,7 @@ class RecommenderOptions:
     )
     num_transitions: int = field(
         default=ETEGRecConfig.num_transitions,
-        metadata={"help": "Items kept that came next to each item, which --transition-weight asks for."},
+        metadata={"help": "Items kept that came next to each item, for --transition-weight."},
     )
     max_history: int = field(
         default=ETEGRecConfig.max_history, metadata={"help": "Items of a history that are read, the last ones."}
