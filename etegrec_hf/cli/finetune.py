@@ -13,17 +13,18 @@ from ..training.recommender.fit import RecommenderData, finetune_recommender
 from ..training.recommender.trainer import ETEGRecTrainer
 from .model_arguments import ModelArguments
 from .parsing import parse
+from .preset import PresetArguments
 from .run_folder import FIRST_OF_A_RUN, RecommenderRunArguments, print_report
 
 EXAMPLES = """examples:
   etegrec finetune runs/alternating --data data/mine --output-dir runs/model
   etegrec finetune user/published --data data/newer --add-items true --output-dir runs/newer
 """
-FIRST = ("data", *FIRST_OF_A_RUN)
+FIRST = ("data", "preset", *FIRST_OF_A_RUN)
 
 
 @dataclass
-class FinetuneArguments(ModelArguments, RecommenderRunArguments):
+class FinetuneArguments(ModelArguments, RecommenderRunArguments, PresetArguments):
     """What is finetuned on what."""
 
     help_group: ClassVar[str] = "data"

@@ -22,7 +22,9 @@ from .options import (
     check_call,
     make_parser,
 )
+from .preset import PresetArguments, preset_names, preset_values
 
+BY_PRESET = "by --preset"  # stands for a default
 DESCRIBE = "--describe"  # what `make options` asks each command for
 GENERAL_OPTIONS = (
     Option("config", group=GENERAL, metavar="FILE.yaml", help="File of options with the same names; the call wins."),
@@ -58,8 +60,9 @@ def parse(
 ) -> tuple:
     """Instances of `classes` from the command line, and from `--config FILE.yaml` for what it leaves out.
 
-    A file's entries are read as if they stood first on the command line, so types are checked alike. Help groups
-    options by `help_group` of the class that has them; those in its `help_all` are left to `--help-all`.
+    A file's entries are read as if they stood first on the command line, so types are checked alike. What neither
+    gives is a preset's, where one of the classes is a [`PresetArguments`]. Help groups options by `help_group` of the
+    class that has them; those in its `help_all` are left to `--help-all`.
 
     Args:
         command (`str`): its name.
@@ -77,6 +80,13 @@ def parse(
     """
     parser = HfArgumentParser(classes, prog=f"etegrec {command}", allow_abbrev=False, add_help=False)
     options = in_order(options_of(parser, classes), (works_on, *first))
+    has_preset = any(issubclass(cls, PresetArguments) for cls in classes)
+    if has_preset:
+        names = preset_names(command)
+        options = [
+            dataclasses.replace(option, default=BY_PRESET) if option.name.replace("-", "_") in names else option
+            for option in options
+        ]
     described = CommandOptions(command, works_on.replace("_", "-"), examples, options)
     if argv == [DESCRIBE]:
         print(json.dumps(as_json(described)))
@@ -85,6 +95,8 @@ def parse(
         make_parser(described, everything=True).print_help()
         parser.exit()
     argv, values = check_call(described, argv)
+    if has_preset:
+        values = preset_values(command, argv, values) | values
     parser.set_defaults(**{name: value for name, value in values.items() if value is None or value == []})
     parser.add_argument("--config")
     if "--debug" not in parser._option_string_actions:  # TrainingArguments has one, which a file alone can set

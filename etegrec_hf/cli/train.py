@@ -15,17 +15,18 @@ from ..training.recommender.options import RecommenderOptions
 from ..training.recommender.trainer import ETEGRecTrainer
 from .model_arguments import REVISION_HELP
 from .parsing import parse
+from .preset import PresetArguments
 from .run_folder import FIRST_OF_A_RUN, RecommenderRunArguments, note_other_embedding, print_report
 
 EXAMPLES = """examples:
   etegrec train data/mine --tokenizer runs/tokenizer --output-dir runs/model
   etegrec train data/mine --tokenizer runs/tokenizer --output-dir runs/tiger --config examples/configs/tiger.yaml
 """
-FIRST = ("tokenizer", *FIRST_OF_A_RUN)
+FIRST = ("tokenizer", "preset", *FIRST_OF_A_RUN)
 
 
 @dataclass
-class TrainArguments(RecommenderRunArguments):
+class TrainArguments(RecommenderRunArguments, PresetArguments):
     """What is trained on what."""
 
     help_group: ClassVar[str] = "data"

@@ -10,6 +10,7 @@ from ..training.item_tokenizer.arguments import RQVAETrainingArguments
 from ..training.item_tokenizer.fit import train_item_tokenizer, write_diagnostics
 from ..training.item_tokenizer.options import ItemTokenizerOptions
 from .parsing import parse
+from .preset import PresetArguments
 from .printing import PrintArguments
 from .run_folder import FIRST_OF_A_RUN, RunArguments, print_report
 from .tables import print_figures
@@ -21,7 +22,7 @@ FIRST = (*FIRST_OF_A_RUN, "num_levels", "codebook_size")
 
 
 @dataclass
-class TokenizerArguments(RunArguments):
+class TokenizerArguments(RunArguments, PresetArguments):
     """What is trained on."""
 
     help_group: ClassVar[str] = "data"

@@ -192,7 +192,7 @@ class PreparedDataset:
         for name in splits:
             path = folder / f"sequences/{name}.parquet"
             sequences[name] = split_of(_read_table(path), items["item_id"], path)
-        statistics = _read_statistics(folder)
+        statistics = read_statistics(folder)
         if embeddings is not None and metadata_of(items):  # which knows better, if writing both was interrupted
             statistics |= _figures_of(NamedEmbedding("embedding", embeddings, metadata_of(items)))
         titles = items["title"].to_pylist() if "title" in items.column_names else [""] * len(item_ids)
@@ -321,7 +321,7 @@ def set_semantic_embedding(folder: str | Path, names: list[str], normalize: str)
     if "embedding" in items.column_names and not metadata_of(items):  # of a dataset from elsewhere: its only copy
         earlier = embeddings_of_column(items["embedding"], item_ids, folder)
         write_embedding(folder, NamedEmbedding("earlier", earlier), item_ids)
-    statistics = _read_statistics(folder)
+    statistics = read_statistics(folder)
     _write_semantic_embedding(folder, semantic)
     _write_statistics(folder, str(folder), statistics | _figures_of(semantic))
     return semantic.made
@@ -371,7 +371,13 @@ def _read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         raise ValueError(f"{path} is damaged ({error}); copy the dataset again, or prepare it again.") from error
 
 
-def _read_statistics(folder: Path) -> dict:
+def read_statistics(folder: Path) -> dict:
+    """What is known of a prepared dataset: counts, and how it was made.
+
+    Raises:
+        FileNotFoundError: the folder is no prepared dataset.
+        ValueError: the file is damaged.
+    """
     path = folder / "statistics.json"
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -9,6 +9,7 @@ import yaml
 
 from ...data.checks import check_choice
 from ...data.prepared import PreparedDataset
+from ...data.splits import SPLIT_NAMES
 
 PRESETS = ("best", "fast", "paper")
 LARGE = 100_000  # training targets of logs by which lengths were chosen
@@ -33,6 +34,17 @@ class LogSize:
         """Returns the size of a prepared dataset."""
         n_users = len(data.train)
         return cls(n_users, data.n_items, len(data.train.sequences) - n_users)
+
+    @classmethod
+    def of_statistics(cls, statistics: dict) -> "LogSize":
+        """Returns the size of a prepared dataset by its statistics.
+
+        Raises:
+            KeyError: they lack the numbers of users, items and interactions.
+        """
+        users = statistics["users"]
+        rows = [statistics.get(f"{name}_rows", users) for name in SPLIT_NAMES]
+        return cls(rows[0], statistics["items"], statistics["interactions"] - sum(rows))
 
 
 def read_preset(name: str) -> dict[str, dict]:
@@ -78,9 +90,11 @@ def fitted_preset(name: str, size: LogSize) -> dict[str, dict]:
     tokens = power_of_two(size.n_targets / 100, 128, 1024) * (num_levels + 1)
     epochs = epochs_for(size.n_targets, 8, 3, 30)
     for command in ("train", "finetune"):
-        if command in values:
-            values[command]["max_tokens_per_batch"] = tokens
-    values["finetune" if "finetune" in values else "train"]["num_train_epochs"] = epochs
+        values[command]["max_tokens_per_batch"] = tokens
+    is_frozen = values["train"].get("freeze_tokenizer", False)
+    values["finetune"]["num_train_epochs"] = epochs
+    if is_frozen:
+        values["train"]["num_train_epochs"] = epochs
     values["embed"] |= {
         "num_train_epochs": epochs_for(size.n_targets, 15, 3, 60),
         "per_device_train_batch_size": power_of_two(size.n_users / 64, 8, 128),

@@ -1,0 +1,77 @@
+"""`--preset`: arguments of a training that neither the call nor its `--config` gives."""
+
+import argparse
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from ..data.checks import check_choice
+from ..data.prepared import read_statistics
+from ..hub.dataset_folder import local_dataset
+from ..hub.model_folder import local_folder, model_config
+from ..training.from_log.presets import PRESETS, LogSize, fitted_preset
+
+# Arguments of a preset that say nothing, or are wrong, beside one that is given
+REPLACED_BY = {
+    "per_device_train_batch_size": "max_tokens_per_batch",
+    "max_steps": "num_train_epochs",
+    "eval_strategy": "early_stopping_patience",
+    "fp16": "bf16",
+}
+
+
+@dataclass(kw_only=True)
+class PresetArguments:
+    """Which preset a training goes by."""
+
+    help_group: ClassVar[str] = "training"
+
+    preset: str = field(
+        default=PRESETS[0],
+        metadata={"help": "best, fast or paper: what isn't given; but for paper by the log's size."},
+    )
+
+
+def preset_values(command: str, argv: list[str], values: dict) -> dict:
+    """Returns the arguments of a call's preset, without those that others of the call replace.
+
+    Args:
+        command (`str`): that is called.
+        argv (`list[str]`): its arguments by their names.
+        values (`dict`): entries of its `--config`.
+
+    Raises:
+        ValueError: an unknown preset.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("preset", "data", "model"):
+        parser.add_argument(f"--{name}", default=values.get(name))
+    call = parser.parse_known_args(argv)[0]
+    preset = call.preset or PresetArguments.preset
+    check_choice("preset", preset, PRESETS)
+    given = {argument.partition("=")[0][2:].replace("-", "_") for argument in argv if argument.startswith("--")}
+    given |= values.keys()
+    try:
+        size = LogSize.of_statistics(read_statistics(Path(local_dataset(call.data, ()))))
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}  # the command itself says what is wrong with the dataset
+    found = fitted_preset(preset, size)[command]
+    left_out = {replaced for name, replaced in REPLACED_BY.items() if name in given}
+    if command == "finetune" and not aligns(call.model):
+        left_out |= {"psa_weight", "sia_weight"}
+    return {name: value for name, value in found.items() if name not in left_out}
+
+
+def aligns(model: str) -> bool:
+    """Whether a model has what its alignment with an item tokenizer needs."""
+    try:
+        config = model_config(local_folder(model))
+    except (OSError, ValueError, TypeError):
+        return False  # the command itself says what is wrong with the model
+    return all(config.get(name, True) for name in ("has_item_tokenizer", "has_semantic_embedding"))
+
+
+def preset_names(command: str) -> Collection[str]:
+    """Returns the arguments of a command that a preset gives."""
+    return fitted_preset(PRESETS[0], LogSize(1, 1, 1))[command].keys() - {"use_cpu"}
