@@ -238,7 +238,7 @@ TYPES = {"int": int, "float": float, "bool": true_or_false, "text": str}
 
 
 def make_parser(described: CommandOptions, everything: bool = False) -> argparse.ArgumentParser:
-    """A parser of a command's options, whose help shows those with a heading, or `everything`."""
+    """A parser of a command's options, whose help leaves out extra ones, or shows `everything`."""
     required = [option for option in described.options if option.required or option.name == described.works_on]
     required.sort(key=lambda option: option.name != described.works_on)
     shown = [option.values.strip() if option.name == described.works_on else option.usage for option in required]
@@ -262,16 +262,16 @@ def make_parser(described: CommandOptions, everything: bool = False) -> argparse
         if option.nargs == "?":
             how["const"] = True
         hidden = option.is_extra and not everything
-        told = argparse.SUPPRESS if hidden else told_of(option).replace("%", "%%")
+        told = argparse.SUPPRESS if hidden else help_line(option).replace("%", "%%")
         groups[option.group].add_argument(f"--{option.name}", dest=option.name, help=told, **how)
     groups[GENERAL].add_argument("-h", "--help", action="help", help="Show this.")
     has_more = any(option.is_extra for option in described.options)
-    more = "Show all options, those of transformers too." if has_more else argparse.SUPPRESS
+    more = "Show all options." if has_more else argparse.SUPPRESS
     groups[GENERAL].add_argument(HELP_ALL, action="store_true", help=more)
     return parser
 
 
-def told_of(option: Option) -> str:
+def help_line(option: Option) -> str:
     """An option's line of help, with its default."""
     if option.required:
         return f"{option.help} (required)"

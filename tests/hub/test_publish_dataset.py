@@ -81,10 +81,21 @@ def test_what_is_no_dataset_is_not_pushed(dataset, capsys):
         pq.write_table(whole, dataset / name)
 
 
+def test_what_is_in_a_folder_says_how_it_is_pushed(dataset, tmp_path, monkeypatch, capsys):
+    (tmp_path / "model").mkdir()
+    monkeypatch.setattr("etegrec_hf.cli.push.publish_dataset", lambda folder, *_: f"dataset {folder}")
+    monkeypatch.setattr("etegrec_hf.cli.push.publish", lambda folder, *_, **__: f"model {folder}")
+    for folder, kind in ((dataset, "dataset"), (tmp_path / "model", "model")):
+        for argv in ([folder], ["--folder", folder], [f"--{kind.removesuffix('set')}", folder]):
+            assert main(["push", *map(str, argv), "--repo-id", "it"]) == 0
+            assert capsys.readouterr().out == f"{kind} {folder}\n"
+
+
 def test_what_to_push_must_be_said(dataset, tmp_path, capsys):
     for arguments, message in (
         (("--data", str(tmp_path / "nothing")), "is no prepared dataset"),
         ((), "give one FOLDER, first or as --model or --data"),
+        ((str(dataset), "--model", str(dataset)), "give one FOLDER, first or as --model or --data"),
         (("--data", str(dataset), "--dataset-id", "x/y"), "`dataset_id` means nothing to a dataset"),
     ):
         assert main(["push", *arguments, "--repo-id", "log"]) == 1
