@@ -36,7 +36,7 @@ ACCELERATE = Path(__file__).parents[1] / "examples/accelerate/cpu.yaml"
 
 def make(folder: Path, source: Path, users: int) -> None:
     """`data` with so many test users, and `model`."""
-    prepare(source, "letter", folder / "data", embedding="cooccurrence")
+    prepare(source, folder / "data", "letter", embedding="cooccurrence")
     test = folder / "data/sequences/test.parquet"
     pq.write_table(pq.read_table(test).slice(0, users), test)
     data = PreparedDataset.load(folder / "data")

@@ -45,7 +45,7 @@ def load(
 ) -> tuple[ETEGRecForConditionalGeneration, list[torch.Tensor]]:
     """A recommender of random weights, and the histories `[items]` of random test users."""
     with tempfile.TemporaryDirectory() as scratch:
-        prepare(folder, "letter", f"{scratch}/data", embedding="cooccurrence")
+        prepare(folder, f"{scratch}/data", "letter", embedding="cooccurrence")
         data = PreparedDataset.load(f"{scratch}/data")
     torch.manual_seed(0)
     rqvae = RQVAEModel(RQVAEConfig(input_size=data.embeddings.shape[1]))

@@ -120,7 +120,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
 
     with tempfile.TemporaryDirectory() as scratch:
-        prepare(options.folder, "letter", f"{scratch}/data", embedding="cooccurrence")
+        prepare(options.folder, f"{scratch}/data", "letter", embedding="cooccurrence")
         data = PreparedDataset.load(f"{scratch}/data")
         trainers = [
             make_trainer(cls, data, scratch, ["hit", "semantic"], options)

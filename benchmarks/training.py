@@ -118,7 +118,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
 
     with tempfile.TemporaryDirectory() as scratch:
-        prepare(options.folder, "letter", f"{scratch}/data", embedding="cooccurrence")
+        prepare(options.folder, f"{scratch}/data", "letter", embedding="cooccurrence")
         data = PreparedDataset.load(f"{scratch}/data")
         torch.manual_seed(0)
         rqvae = RQVAEModel(RQVAEConfig(input_size=data.embeddings.shape[1]))

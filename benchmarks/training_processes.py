@@ -87,7 +87,7 @@ def main() -> None:
         work(options.folder, options.steps, options.bf16, options.processes)
         return
     with tempfile.TemporaryDirectory() as scratch:
-        prepare(options.folder, "letter", f"{scratch}/data", embedding="cooccurrence")
+        prepare(options.folder, f"{scratch}/data", "letter", embedding="cooccurrence")
         rounds = [[run(Path(scratch), options, count) for count in (1, 2)] for _ in range(options.rounds)]
     for count, seconds in zip((1, 2), zip(*rounds)):
         rate = options.steps * BATCH / statistics.median(seconds)

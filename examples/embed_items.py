@@ -20,7 +20,7 @@ from etegrec_hf.training.collaborative.trainer import describe_training
 
 
 def main(log: str, folder: str, run: str, text_model: str, epochs: str = "15") -> None:
-    prepare(log, "csv", folder)
+    prepare(log, folder, "csv")
     data = PreparedDataset.load(folder)
 
     sizes = CollaborativeSizes()

@@ -5,17 +5,17 @@ from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
 from ..data.prepare import prepare
-from ..data.sources import READERS, ROW_ORDER, SourceOptions
+from ..data.sources import AUTO, READERS, ROW_ORDER, SourceOptions
 from ..data.splits import SPLITTERS
 from .parsing import parse
 from .printing import PrintArguments
 from .tables import print_figures
 
 EXAMPLES = """examples:
-  etegrec prepare log.csv --format csv --output-dir data/mine --embedding cooccurrence
-  etegrec prepare Instruments.inter.json --format letter --output-dir data/instruments
+  etegrec prepare log.csv --output-dir data/mine --embedding cooccurrence
+  etegrec prepare Instruments.inter.json --output-dir data/instruments
   etegrec prepare reviews/Office_Products_5.json.gz --format amazon2018 --output-dir data/office
-  etegrec prepare user/log --format hub --user-column user --item-column item --output-dir data/mine
+  etegrec prepare user/log --user-column who --item-column what --output-dir data/mine
 """
 FIRST = (
     *("format", "output_dir", "user_column", "item_column", "time_column", "title_column", "items"),
@@ -30,8 +30,8 @@ class PrepareArguments:
     help_group: ClassVar[str] = "data"
 
     path: str = field(metadata={"help": "The log: a file, a folder, or an id on the Hub.", "metavar": "LOG"})
-    format: str = field(metadata={"help": f"{', '.join(READERS)}."})
     output_dir: str = field(metadata={"help": "A new folder."})
+    format: str = field(default=AUTO, metadata={"help": f"By default it is recognised; or {', '.join(READERS)}."})
     min_count: int = field(default=5, metadata={"help": "k-core: interactions every user and item must have."})
     split: str = field(default="leave-one-out", metadata={"help": f"{', '.join(SPLITTERS)}."})
     duplicates: str = field(
@@ -43,13 +43,14 @@ class PrepareArguments:
         metadata={"help": "'cooccurrence', or .npy, .safetensors or .parquet files; several are laid side by side."},
     )
     normalize: str = field(default="none", metadata={"help": "Of each embedding: none, l2 or standardize."})
-    user_column: str = field(default="user_id", metadata={"help": "Column of user ids."})
-    item_column: str = field(default="item_id", metadata={"help": "Column of item ids."})
-    time_column: str | None = field(
-        default=None,
-        metadata={"help": "Column of timestamps; by default 'timestamp' where there is one, else rows are in order."},
+    user_column: str | None = field(
+        default=None, metadata={"help": "Column of user ids; by default, as those below, the one that is called so."}
     )
-    title_column: str = field(default="title", metadata={"help": "Column of titles."})
+    item_column: str | None = field(default=None, metadata={"help": "Column of item ids."})
+    time_column: str | None = field(
+        default=None, metadata={"help": "Column of timestamps; where there is none, rows are in order."}
+    )
+    title_column: str | None = field(default=None, metadata={"help": "Column of titles."})
     split_column: str | None = field(
         default=None, metadata={"help": "Column of train, validation or test, for --split given."}
     )
@@ -78,7 +79,7 @@ def run(argv: list[str]) -> None:
         statistics = prepare_dataset(args)
     malformed, notes = statistics.pop("malformed"), statistics.pop("notes")
     printed.show(statistics, lambda: print_figures(args.output_dir, statistics))
-    if args.format not in ("letter", "etegrec") and statistics["order"] == ROW_ORDER:
+    if statistics["format"] not in ("letter", "etegrec") and statistics["order"] == ROW_ORDER:
         print(
             "note: no time column: the rows are taken to be in order; else name one with --time-column",
             file=sys.stderr,
@@ -99,8 +100,8 @@ def prepare_dataset(args: PrepareArguments) -> dict:
     """Prepares the log as the arguments say, and returns the dataset's statistics."""
     return prepare(
         args.path,
-        args.format,
         args.output_dir,
+        args.format,
         min_count=args.min_count,
         split=args.split,
         duplicates=args.duplicates,

@@ -84,7 +84,7 @@ def read_new_items(path: Path) -> NewItems:
 def _read_csv(path: Path) -> pa.Table:
     """All columns as they are written, and empty ones as nothing."""
     malformed = Malformed(path, unit="row")
-    separator = find_separator(path, ["item_id", "embedding"])
+    separator = find_separator(path, lambda names: {"item_id", "embedding"} <= set(names))
     table = csv_table(path, separator, malformed, lambda names: list(dict.fromkeys(names))).table
     if malformed.count:
         raise ValueError(f"{malformed}; repair them.")

@@ -14,14 +14,15 @@ from .folders import check_output_dir
 from .interactions import Interactions, drop_repeated, k_core
 from .named_embeddings import NORMALIZATIONS, NamedEmbedding
 from .prepared import ItemFeatures, write_prepared
-from .sources import Source, SourceOptions, read_source
+from .sources import AUTO, InMemory, Source, SourceOptions, read_source
+from .sources.column_names import notes_of_unused
 from .splits import MIN_LENGTHS, SPLITTERS, SplitRows, positions_of
 
 
 def prepare(
-    path: str | Path,
-    format: str,
+    log: "str | Path | InMemory",
     output_dir: str | Path,
+    format: str = AUTO,
     min_count: int = 5,
     split: str = "leave-one-out",
     duplicates: str = "exact",
@@ -35,9 +36,10 @@ def prepare(
     """Reads, filters, splits and writes.
 
     Args:
-        path (`str` or `Path`): the log: a file, a folder, or an id on the Hub.
-        format (`str`): a key of `READERS`.
+        log (`str`, `Path` or a table): a file, a folder, or an id on the Hub; or a table in memory: a DataFrame, a
+            `pyarrow.Table` or a `datasets.Dataset`.
         output_dir (`str` or `Path`): a new folder.
+        format (`str`, *optional*, defaults to `"auto"`): a key of `READERS`; by default it is recognised.
         min_count (`int`, *optional*, defaults to 5): k-core: interactions that every user and item must have.
         split (`str`, *optional*, defaults to `"leave-one-out"`): a key of `SPLITTERS`.
         duplicates (`str`, *optional*, defaults to `"exact"`): what [`drop_repeated`] drops, before the k-core.
@@ -54,7 +56,7 @@ def prepare(
 
     Raises:
         ValueError: an unknown format or split, a count below 1, empty or broken data; see the readers.
-        FileNotFoundError: nothing at `path`.
+        FileNotFoundError: nothing at the path.
         FileExistsError: `output_dir` holds something.
     """
     check_choice("split", split, SPLITTERS)
@@ -65,26 +67,28 @@ def prepare(
         check_positive(name, number)
     named = _names_of([embedding] if isinstance(embedding, (str, Path)) else embedding or [])
     check_output_dir(output_dir)
-    source = read_source(path, format, options)
-    log = source.interactions
-    distinct = drop_repeated(log, duplicates)
+    source, format = read_source(log, format, options)
+    read = source.interactions
+    distinct = drop_repeated(read, duplicates)
     least = MIN_LENGTHS[split]
     interactions = k_core(distinct, min_count, least)
     rows = SPLITTERS[split](interactions)
     item_ids = interactions.item_ids.tolist()
     texts = source.read_texts(item_ids)
+    columns = _item_columns(source, interactions)
     embeddings = [
         _embedding(name, origin, source, interactions, rows["train"], seed) for name, origin in named.items()
     ]
     # where one interaction is enough, those without any are below `min_count`
-    too_short = int((np.diff(log.starts) < least).sum()) if least > 1 else 0
+    too_short = int((np.diff(read.starts) < least).sum()) if least > 1 else 0
     file = source.items_file
     malformed = [*source.malformed, *([file.malformed] if file else [])]
     lengths = np.diff(interactions.starts)
     cells = len(interactions.user_ids) * len(interactions.item_ids)
     statistics = {
-        "source": Path(path).name,
+        "source": Path(log).name if isinstance(log, (str, Path)) else f"a {type(log).__name__} in memory",
         "format": format,
+        **({"columns": str(source.columns)} if source.columns else {}),
         "license": license,
         "order": source.order,
         "split": split,
@@ -97,28 +101,32 @@ def prepare(
         "median_sequence": float(np.median(lengths)),
         "mean_sequence": round(float(lengths.mean()), 2),
         "longest_sequence": int(lengths.max()),
-        "users_read": len(log.user_ids),
-        "items_read": len(log.item_ids),
-        "interactions_read": len(log.users),
+        "users_read": len(read.user_ids),
+        "items_read": len(read.item_ids),
+        "interactions_read": len(read.users),
         "malformed_rows_left_out": sum(of_file.count for of_file in malformed),
-        "duplicates_dropped": len(log.users) - len(distinct.users),
+        "duplicates_dropped": len(read.users) - len(distinct.users),
         **({f"users_below_{least}_interactions_dropped": too_short} if least > 1 else {}),
-        "users_below_min_count_dropped": len(log.user_ids) - len(interactions.user_ids) - too_short,
-        "items_dropped": len(log.item_ids) - len(interactions.item_ids),
-        "users_sorted_by_time": log.users_sorted,
+        "users_below_min_count_dropped": len(read.user_ids) - len(interactions.user_ids) - too_short,
+        "items_dropped": len(read.item_ids) - len(interactions.item_ids),
+        "users_sorted_by_time": read.users_sorted,
         "items_without_title": sum(not texts.get(item_id, {}).get("title") for item_id in item_ids),
         "items_without_texts": sum(not texts.get(item_id) for item_id in item_ids),
         **({"items_in_file_of_texts": len(file.found)} if file else {}),
+        "item_columns": ", ".join(columns) or "none",
         "columns_of_log_not_used": ", ".join(source.unused) or "none",
         **({"columns_of_texts_not_used": ", ".join(file.unused()) or "none"} if file else {}),
         "embedding": "none",
         **{f"{name}_rows": len(split_rows.start) for name, split_rows in rows.items()},
     }
-    features = ItemFeatures(texts, embeddings, normalize, source.item_tokens)
+    features = ItemFeatures(texts, embeddings, normalize, source.item_tokens, columns)
     statistics = write_prepared(output_dir, interactions, rows, features, statistics, max_history)
     return statistics | {
         "malformed": [str(of_file) for of_file in malformed if of_file.count],
-        "notes": file.notes(item_ids) if file else [],
+        "notes": [
+            *(notes_of_unused(source.unused) if source.columns else []),
+            *(file.notes(item_ids) if file else []),
+        ],
     }
 
 
@@ -139,14 +147,29 @@ def _embedding(
         sequences, offsets = training_sequences(interactions, train)
         values = cooccurrence_embedding(sequences, offsets, len(interactions.item_ids), seed=seed)
         return NamedEmbedding(name, values, {"method": "SVD of positive pointwise mutual information", "seed": seed})
-    log_ids = pa.array(source.interactions.item_ids)
-    rows = pc.index_in(pa.array(interactions.item_ids), value_set=log_ids).to_numpy()
-    n_rows = len(log_ids)
+    rows, n_rows = _rows_in_log(source, interactions), len(source.interactions.item_ids)
     padded = source.embedding_rows is not None
     if source.embedding_rows is not None:
         rows, n_rows = source.embedding_rows[rows], source.n_embedding_rows or 0
     values = read_embeddings(Path(origin), interactions.item_ids.tolist(), rows, n_rows, padded)
     return NamedEmbedding(name, values, {"file": Path(origin).name})
+
+
+def _rows_in_log(source: Source, interactions: Interactions) -> np.ndarray:
+    """The row of each item among all items of the log."""
+    log_ids = pa.array(source.interactions.item_ids)
+    return pc.index_in(pa.array(interactions.item_ids), value_set=log_ids).to_numpy()
+
+
+def _item_columns(source: Source, interactions: Interactions) -> dict[str, pa.Array]:
+    """Numbers and categories of the items that are left: those of the log, and before them those of a file."""
+    columns = {}
+    if source.item_columns:
+        rows = pa.array(_rows_in_log(source, interactions))
+        columns = {name: values.take(rows) for name, values in source.item_columns.items()}
+    if source.items_file:
+        columns |= source.items_file.item_columns
+    return columns
 
 
 def training_sequences(interactions: Interactions, train: SplitRows) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """The prepared dataset: a folder of parquet files that `datasets.load_dataset` opens and the Hub shows."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -241,12 +241,14 @@ class ItemFeatures:
         embeddings (`list[NamedEmbedding]`): of all items; their fusion is the semantic embedding.
         normalize (`str`, *optional*, defaults to `"none"`): as in [`fuse`].
         tokens (`dict[str, list[str]]`, *optional*): item id to token strings that came with the log, where known.
+        columns (`dict[str, pa.Array]`, *optional*): numbers and categories of all items, in their order.
     """
 
     texts: dict[str, dict[str, str]]
     embeddings: list[NamedEmbedding]
     normalize: str = "none"
     tokens: dict[str, list[str]] | None = None
+    columns: dict[str, pa.Array] = field(default_factory=dict)
 
 
 def write_prepared(
@@ -279,6 +281,7 @@ def write_prepared(
         values = [str(features.texts.get(item_id, {}).get(name) or "") for item_id in item_ids]
         if any(values):
             columns[name] = pa.array(values, pa.string())
+    columns |= features.columns
     if features.tokens:
         columns["codes"] = pa.array([features.tokens.get(item_id) for item_id in item_ids], pa.list_(pa.string()))
     with complete_or_absent(check_output_dir(output_dir)) as folder:

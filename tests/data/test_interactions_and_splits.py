@@ -347,7 +347,7 @@ def test_training_data_knows_nothing_of_what_is_evaluated(tmp_path, kind, change
         columns = {"user_id": users, "item_id": column, "timestamp": times, "fold": np.array(SPLIT_NAMES)[fold]}
         pyarrow.csv.write_csv(pa.table(columns), tmp_path / "log.csv")
         options = SourceOptions(split_column="fold")
-        prepare(tmp_path / "log.csv", "csv", tmp_path / folder, 3, kind, embedding="cooccurrence", options=options)
+        prepare(tmp_path / "log.csv", tmp_path / folder, "csv", 3, kind, embedding="cooccurrence", options=options)
     same = [
         file.relative_to(tmp_path / "before").as_posix()
         for file in sorted((tmp_path / "before").rglob("*.parquet"))

@@ -17,7 +17,7 @@ def folder(tmp_path):
     lines = ["user_id,item_id,timestamp,title", *(f"{user},{item},{step},T" for user, item, step in rows)]
     (tmp_path / "log.csv").write_text("\n".join(lines))
     np.save(tmp_path / "first.npy", np.arange(12.0).reshape(6, 2))
-    prepare(tmp_path / "log.csv", "csv", tmp_path / "data", min_count=1, embedding=str(tmp_path / "first.npy"))
+    prepare(tmp_path / "log.csv", tmp_path / "data", "csv", min_count=1, embedding=str(tmp_path / "first.npy"))
     return tmp_path / "data"
 
 
@@ -150,7 +150,7 @@ def test_files_of_any_name_can_be_prepared_from(folder, tmp_path):
     for path in (tmp_path / "item emb (1).npy", tmp_path / "more/item emb (1).npy"):
         np.save(path, np.ones((6, 1)))
     files = [str(tmp_path / "item emb (1).npy"), str(tmp_path / "more/item emb (1).npy")]
-    prepare(tmp_path / "log.csv", "csv", tmp_path / "again", min_count=1, embedding=files)
+    prepare(tmp_path / "log.csv", tmp_path / "again", "csv", min_count=1, embedding=files)
     assert embedding_names(tmp_path / "again") == ["item-emb-1", "item-emb-1-2"]
     assert PreparedDataset.load(tmp_path / "again").embeddings.shape == (6, 2)
 
@@ -168,7 +168,7 @@ def test_nothing_in_a_card_is_markup(tmp_path):
     (tmp_path / "a|b `x` <script>.csv").write_text(
         "user_id,item_id\n" + "".join(f"u,{item}\n" for item in ("{name}", "<b>", "x|y"))
     )
-    prepare(tmp_path / "a|b `x` <script>.csv", "csv", tmp_path / "data", min_count=1)
+    prepare(tmp_path / "a|b `x` <script>.csv", tmp_path / "data", "csv", min_count=1)
     row = next(line for line in (tmp_path / "data/README.md").read_text().splitlines() if line.startswith("| source"))
     assert row == "| source | a&#124;b &#96;x&#96; &lt;script&gt;.csv |"
     assert PreparedDataset.load(tmp_path / "data").item_ids == ["{name}", "<b>", "x|y"]

@@ -49,7 +49,7 @@ def write(table: pa.Table, folder, kind: str):
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_tables_become_the_same_dataset(table, tmp_path, kind):
     path = write(table.take(np.random.default_rng(0).permutation(len(table))), tmp_path, kind)
-    statistics = prepare(path, kind, tmp_path / "data", min_count=1)
+    statistics = prepare(path, tmp_path / "data", kind, min_count=1)
     assert (statistics["users"], statistics["items"], statistics["interactions"]) == (8, 6, len(ROWS))
     sequences = {
         user: [item for other, item, _ in ROWS if other == user] for user in dict.fromkeys(r[0] for r in ROWS)
@@ -66,17 +66,17 @@ def test_other_column_names_and_dates(table, tmp_path):
     days = pa.array(np.array(table["timestamp"]).astype("datetime64[D]"))
     renamed = pa.table({"who": table["user_id"], "what": table["item_id"], "when": days}).slice(0)
     path = write(renamed.take(list(range(len(renamed)))[::-1]), tmp_path, "parquet")
-    prepare(path, "parquet", tmp_path / "data", min_count=1, options=SourceOptions("who", "what", "when"))
+    prepare(path, tmp_path / "data", "parquet", min_count=1, options=SourceOptions("who", "what", "when"))
     assert rows_of(tmp_path / "data")["test"][-1][1][:3] == ["i0", "i1", "i2"]
     with pytest.raises(
-        ValueError, match=r"has no column 'user_id', only \['who', 'what', 'when'\]; name it with --user"
+        ValueError, match=r"whose name says that it holds users, only \['who', 'what', 'when'\]; name it with --user"
     ):
-        prepare(path, "parquet", tmp_path / "other", min_count=1)
+        prepare(path, tmp_path / "other", "parquet", min_count=1)
 
 
 def order_of(rows: pa.Table, folder, kind: str = "parquet", **wishes) -> tuple[str, list[str]]:
     """What `prepare` says it ordered by, and the items of the one user."""
-    statistics = prepare(write(rows, folder, kind), kind, folder / "data", min_count=1, **wishes)
+    statistics = prepare(write(rows, folder, kind), folder / "data", kind, min_count=1, **wishes)
     ((_, items),) = rows_of(folder / "data")["test"]
     return statistics["order"], items
 
@@ -93,9 +93,9 @@ def test_the_order_is_that_of_the_named_column_or_of_timestamp_or_of_the_rows(tm
     rows = write(pa.table(columns).drop(["timestamp"]), tmp_path, "csv")
     for given in ("whne", "timestamp"):
         with pytest.raises(ValueError, match=rf"no column '{given}', only \['user_id', .*'when'\]; .* --time-column"):
-            prepare(rows, "csv", tmp_path / "data", min_count=1, options=SourceOptions(time_column=given))
+            prepare(rows, tmp_path / "data", "csv", min_count=1, options=SourceOptions(time_column=given))
     with pytest.raises(ValueError, match="`split` 'time' needs timestamps and this data has none"):
-        prepare(rows, "csv", tmp_path / "data", min_count=1, split="time")
+        prepare(rows, tmp_path / "data", "csv", min_count=1, split="time")
 
 
 def test_the_command_says_when_rows_are_taken_to_be_in_order(table, tmp_path, capsys):
@@ -135,7 +135,7 @@ def test_nanoseconds_in_a_csv_keep_their_order(tmp_path):
     path = tmp_path / "log.csv"
     times = [f"2024-01-01 00:00:00.00000000{step}" for step in (2, 1, 0)]
     path.write_text("user_id,item_id,timestamp\n" + "".join(f"u,i{row},{time}\n" for row, time in enumerate(times)))
-    prepare(path, "csv", tmp_path / "data", min_count=1)
+    prepare(path, tmp_path / "data", "csv", min_count=1)
     assert rows_of(tmp_path / "data")["test"] == [("u", ["i2", "i1", "i0"])]
 
 
@@ -158,7 +158,7 @@ def test_times_that_are_none_are_an_error(tmp_path, times):
 def test_users_and_items_that_go_are_counted_and_add_up(tmp_path, min_count, users, short, rare):
     histories = {**dict.fromkeys(("a", "b", "c"), "xyz"), "two": "xy", "left": "xyp", "rare": "qwv"}
     rows = pa.table(dict(zip(("user_id", "item_id"), zip(*((u, i) for u, items in histories.items() for i in items)))))
-    found = prepare(write(rows, tmp_path, "csv"), "csv", tmp_path / "data", min_count=min_count)
+    found = prepare(write(rows, tmp_path, "csv"), tmp_path / "data", "csv", min_count=min_count)
     assert (found["users_read"], found["items_read"], found["interactions_read"]) == (6, 7, 17)
     assert found["users"] == users
     assert found["users_below_3_interactions_dropped"] == short
@@ -172,18 +172,18 @@ def test_letter_layout_is_numbered_by_item_and_ordered_as_written(tmp_path):
     (tmp_path / "Tiny.inter.json").write_text(json.dumps({"9": [4, 0, 2], "3": [2, 1, 4, 0]}))
     (tmp_path / "Tiny.item.json").write_text(json.dumps({"4": {"title": "Four", "description": "the fourth"}}))
     (tmp_path / "Tiny.index.json").write_text(json.dumps({"4": ["<a_1>"]}))
-    prepare(tmp_path, "letter", tmp_path / "data", min_count=1)
+    prepare(tmp_path, tmp_path / "data", "letter", min_count=1)
     data = PreparedDataset.load(tmp_path / "data")
     assert data.item_ids == ["0", "1", "2", "4"]
     assert data.titles == ["", "", "", "Four"]
     assert rows_of(tmp_path / "data")["test"] == [("9", ["4", "0", "2"]), ("3", ["2", "1", "4", "0"])]
     with pytest.raises(FileNotFoundError, match=r"holds 0 files NAME.inter.json"):
-        prepare(tmp_path / "data", "letter", tmp_path / "again")
+        prepare(tmp_path / "data", tmp_path / "again", "letter")
 
 
 def test_users_without_items_in_a_letter_file_are_counted(tmp_path):
     (tmp_path / "Tiny.inter.json").write_text(json.dumps({"1": [], "2": [0, 1, 2], "3": [0], "4": []}))
-    found = prepare(tmp_path, "letter", tmp_path / "data", min_count=1)
+    found = prepare(tmp_path, tmp_path / "data", "letter", min_count=1)
     assert (found["users_read"], found["users"], found["users_below_3_interactions_dropped"]) == (4, 1, 3)
     assert rows_of(tmp_path / "data")["test"] == [("2", ["0", "1", "2"])]
 
@@ -192,7 +192,7 @@ def test_codes_that_came_with_a_letter_file_are_kept(tmp_path):
     (tmp_path / "Tiny.inter.json").write_text(json.dumps({"9": [4, 0, 2], "3": [2, 4, 0], "1": [7]}))
     codes = {"4": ["<a_1>", "<b_2>"], "0": ["<a_3>", "<b_0>"], "7": ["<a_0>", "<b_0>"]}
     (tmp_path / "Tiny.index.json").write_text(json.dumps(codes))
-    prepare(tmp_path, "letter", tmp_path / "data", min_count=2)
+    prepare(tmp_path, tmp_path / "data", "letter", min_count=2)
     items = load_dataset(str(tmp_path / "data"), "items", cache_dir=str(tmp_path / "cache"))["train"]
     assert dict(zip(items["item_id"], items["codes"])) == {"0": codes["0"], "2": None, "4": codes["4"]}
     assert "codes" in (tmp_path / "data/README.md").read_text()
@@ -210,14 +210,14 @@ def test_datasets_opens_the_folder(prepared_folder, prepared, tmp_path):
 
 
 def test_training_sequences_keep_all_items(table, tmp_path):
-    prepare(write(table, tmp_path, "csv"), "csv", tmp_path / "data", min_count=1, max_history=1)
+    prepare(write(table, tmp_path, "csv"), tmp_path / "data", "csv", min_count=1, max_history=1)
     rows = rows_of(tmp_path / "data")
     assert max(len(items) for _, items in rows["train"]) > 2
     assert {len(items) for _, items in rows["test"]} == {2}, "one and the target"
 
 
 def test_histories_keep_their_last_items(table, tmp_path):
-    prepare(write(table, tmp_path, "csv"), "csv", tmp_path / "data", min_count=1, max_history=2)
+    prepare(write(table, tmp_path, "csv"), tmp_path / "data", "csv", min_count=1, max_history=2)
     rows = rows_of(tmp_path / "data")
     assert {len(items) for _, items in rows["test"]} == {3}
     assert max(len(items) for _, items in rows["train"]) == 3, "training keeps whole sequences"
@@ -234,7 +234,7 @@ def test_given_embeddings_follow_their_items(table, tmp_path):
         pa.table({"item_id": [ids[i] for i in order], "embedding": array[order].tolist()}), tmp_path / "e.parquet"
     )
     for kind in ("npy", "safetensors", "parquet"):
-        prepare(path, "csv", tmp_path / kind, min_count=1, embedding=str(tmp_path / f"e.{kind}"))
+        prepare(path, tmp_path / kind, "csv", min_count=1, embedding=str(tmp_path / f"e.{kind}"))
         data = PreparedDataset.load(tmp_path / kind)
         assert data.item_ids == ids
         np.testing.assert_array_equal(data.embeddings, array)
@@ -254,7 +254,7 @@ def test_given_embeddings_follow_the_items_that_filtering_left(tmp_path, kind):
     else:
         rows = {"z": [3.0], "other": None, "x": [1.0], "y": [2.0]}
         pq.write_table(pa.table({"item_id": list(rows), "embedding": list(rows.values())}), given)
-    prepare(path, "csv", tmp_path / "data", min_count=2, embedding=str(given))
+    prepare(path, tmp_path / "data", "csv", min_count=2, embedding=str(given))
     data = PreparedDataset.load(tmp_path / "data")
     assert dict(zip(data.item_ids, data.embeddings.ravel().tolist())) == {"x": 1, "y": 2, "z": 3}
 
@@ -275,7 +275,7 @@ def test_broken_embeddings_are_an_error_and_nothing_is_written(table, tmp_path, 
     np.save(tmp_path / "e.npy", array)
     with pytest.raises(ValueError, match=message):
         prepare(
-            write(table, tmp_path, "csv"), "csv", tmp_path / "data", min_count=1, embedding=str(tmp_path / "e.npy")
+            write(table, tmp_path, "csv"), tmp_path / "data", "csv", min_count=1, embedding=str(tmp_path / "e.npy")
         )
     assert not (tmp_path / "data").exists()
 
@@ -293,7 +293,7 @@ def test_items_without_or_with_two_embeddings_are_an_error(table, tmp_path, kept
     pq.write_table(pa.table(rows), tmp_path / "e.parquet")
     with pytest.raises(ValueError, match=message):
         prepare(
-            write(table, tmp_path, "csv"), "csv", tmp_path / "data", min_count=1, embedding=str(tmp_path / "e.parquet")
+            write(table, tmp_path, "csv"), tmp_path / "data", "csv", min_count=1, embedding=str(tmp_path / "e.parquet")
         )
 
 
@@ -303,7 +303,7 @@ def test_empty_ids_are_an_error_in_every_table(table, tmp_path):
     for kind in ("csv", "jsonl", "parquet"):
         path = write(pa.Table.from_pylist(rows), tmp_path, kind)
         with pytest.raises(ValueError, match=r"malformed (row|line)s in .*: 'item_id' is empty or missing.* repair"):
-            prepare(path, kind, tmp_path / "data", min_count=1)
+            prepare(path, tmp_path / "data", kind, min_count=1)
 
 
 @pytest.mark.parametrize(
@@ -328,41 +328,41 @@ def test_broken_letter_files_are_an_error(tmp_path, name, content, options, mess
     (tmp_path / "Tiny.inter.json").write_text('{"9": [4, 0, 2]}')
     (tmp_path / f"Tiny.{name}.json").write_text(content)
     with pytest.raises(ValueError, match=message):
-        prepare(tmp_path, "letter", tmp_path / "data", min_count=1, options=options)
+        prepare(tmp_path, tmp_path / "data", "letter", min_count=1, options=options)
 
 
 def test_an_embedding_table_with_other_columns_is_an_error(table, tmp_path):
     pq.write_table(pa.table({"asin": ["i0"], "vector": [[1.0]]}), tmp_path / "e.parquet")
     with pytest.raises(ValueError, match=r"has the columns \['asin', 'vector'\]; name those to use `item_id` and"):
         prepare(
-            write(table, tmp_path, "csv"), "csv", tmp_path / "data", min_count=1, embedding=str(tmp_path / "e.parquet")
+            write(table, tmp_path, "csv"), tmp_path / "data", "csv", min_count=1, embedding=str(tmp_path / "e.parquet")
         )
 
 
 @pytest.mark.parametrize(
     ("kind", "wishes", "message"),
     [
-        ("xml", {}, r"`format` is 'xml'; choose one of amazon2014, .*, csv, jsonl, parquet, hub"),
+        ("xml", {}, r"`format` is 'xml'; choose one of auto, amazon2014, .*, csv, jsonl, parquet, hub"),
         ("csv", {"split": "random"}, "`split` is 'random'; choose one of leave-one-out, time, ratio, given"),
         ("csv", {"normalize": "l2"}, "`normalize` is 'l2', and there is no `embedding` to normalize"),
         ("csv", {"embedding": "e.txt"}, r"is no .npy, .safetensors or .parquet file; convert it"),
         (
             "csv",
-            {"options": SourceOptions(user_column="item_id")},
+            {"options": SourceOptions("item_id", "item_id")},
             "users and items both are column 'item_id'; name one with --item-column",
         ),
     ],
 )
 def test_wrong_wishes_are_an_error(table, tmp_path, kind, wishes, message):
     with pytest.raises(ValueError, match=message):
-        prepare(write(table, tmp_path, "csv"), kind, tmp_path / "data", min_count=1, **wishes)
+        prepare(write(table, tmp_path, "csv"), tmp_path / "data", kind, min_count=1, **wishes)
 
 
 def test_a_folder_that_holds_files_is_left_alone(table, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
     with pytest.raises(FileExistsError, match=r"`output_dir` '.*full' already holds another run; choose another fol"):
-        prepare(write(table, tmp_path, "csv"), "csv", tmp_path / "full")
+        prepare(write(table, tmp_path, "csv"), tmp_path / "full", "csv")
 
 
 def test_a_folder_that_is_no_prepared_dataset_is_an_error(tmp_path):
@@ -371,7 +371,7 @@ def test_a_folder_that_is_no_prepared_dataset_is_an_error(tmp_path):
 
 
 def test_a_damaged_prepared_folder_is_an_error(table, tmp_path):
-    prepare(write(table, tmp_path, "csv"), "csv", tmp_path / "data", min_count=1)
+    prepare(write(table, tmp_path, "csv"), tmp_path / "data", "csv", min_count=1)
     items = pq.read_table(tmp_path / "data/items/items.parquet")
     pq.write_table(items.slice(1), tmp_path / "data/items/items.parquet")
     with pytest.raises(ValueError, match="names the item 'i0', which `items` doesn't hold; prepare again"):
@@ -384,7 +384,7 @@ def test_a_damaged_prepared_folder_is_an_error(table, tmp_path):
 @pytest.mark.parametrize("list_type", [pa.list_(pa.float32(), 2), pa.list_(pa.float64())], ids=["fixed", "list"])
 @pytest.mark.parametrize("broken", [None, [1.0, None], [np.nan, 1.0], [np.inf, 1.0]])
 def test_a_prepared_folder_with_broken_embeddings_is_an_error(table, tmp_path, list_type, broken):
-    prepare(write(table, tmp_path, "csv"), "csv", tmp_path / "data", min_count=1)
+    prepare(write(table, tmp_path, "csv"), tmp_path / "data", "csv", min_count=1)
     path = tmp_path / "data/items/items.parquet"
     items = pq.read_table(path)
     rows = [[float(row), 0.0] for row in range(6)]
@@ -397,7 +397,7 @@ def test_a_prepared_folder_with_broken_embeddings_is_an_error(table, tmp_path, l
 
 
 def test_a_prepared_folder_with_embeddings_of_several_widths_is_an_error(table, tmp_path):
-    prepare(write(table, tmp_path, "csv"), "csv", tmp_path / "data", min_count=1)
+    prepare(write(table, tmp_path, "csv"), tmp_path / "data", "csv", min_count=1)
     items = pq.read_table(tmp_path / "data/items/items.parquet")
     rows = pa.array([[1.0], [1.0, 2.0, 3.0], [1.0, 2.0], [1.0, 2.0], [1.0, 2.0], [1.0, 2.0]])  # 12 numbers in 6 rows
     pq.write_table(items.append_column("embedding", rows), tmp_path / "data/items/items.parquet")
@@ -407,7 +407,7 @@ def test_a_prepared_folder_with_embeddings_of_several_widths_is_an_error(table, 
 
 @pytest.mark.parametrize("column", ["history", "target"])
 def test_a_prepared_folder_with_empty_cells_is_an_error(table, tmp_path, column):
-    prepare(write(table, tmp_path, "csv"), "csv", tmp_path / "data", min_count=1)
+    prepare(write(table, tmp_path, "csv"), tmp_path / "data", "csv", min_count=1)
     path = tmp_path / "data/sequences/test.parquet"
     rows = pq.read_table(path)
     position = rows.column_names.index(column)
@@ -428,7 +428,7 @@ def test_a_prepared_folder_with_empty_cells_is_an_error(table, tmp_path, column)
     ],
 )
 def test_a_prepared_folder_that_is_not_whole_is_an_error(table, tmp_path, name, content, message):
-    prepare(write(table, tmp_path, "csv"), "csv", tmp_path / "data", min_count=1)
+    prepare(write(table, tmp_path, "csv"), tmp_path / "data", "csv", min_count=1)
     (tmp_path / "data" / name).unlink()
     if content is not None:
         (tmp_path / "data" / name).write_text(content)
@@ -440,9 +440,9 @@ def test_splits_by_time_keep_users_of_one_interaction(tmp_path):
     rows = [("long", f"i{step % 3}", step) for step in range(30)] + [("short", "i0", 1)]
     path = tmp_path / "log.csv"
     path.write_text("\n".join(["user_id,item_id,timestamp", *(f"{u},{i},{t}" for u, i, t in rows)]))
-    by_time = prepare(path, "csv", tmp_path / "time", min_count=1, split="time")
+    by_time = prepare(path, tmp_path / "time", "csv", min_count=1, split="time")
     assert (by_time["users"], "users_below_3_interactions_dropped" in by_time) == (2, False)
-    left_out = prepare(path, "csv", tmp_path / "loo", min_count=1)
+    left_out = prepare(path, tmp_path / "loo", "csv", min_count=1)
     assert (left_out["users"], left_out["users_below_3_interactions_dropped"]) == (1, 1)
 
 
@@ -458,7 +458,7 @@ def test_brackets_in_names_are_no_markup(table, tmp_path, capsys):
 def test_an_interrupted_write_leaves_nothing(table, tmp_path, monkeypatch):
     monkeypatch.setattr("etegrec_hf.data.prepared.json.dumps", lambda *args, **kwargs: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        prepare(write(table, tmp_path, "csv"), "csv", tmp_path / "data", min_count=1)
+        prepare(write(table, tmp_path, "csv"), tmp_path / "data", "csv", min_count=1)
     assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
 
 
@@ -477,13 +477,13 @@ def test_broken_cells_are_an_error(tmp_path, row, message):
     path = tmp_path / "log.csv"
     path.write_text(f"user_id,item_id,timestamp\na,x,1\n{row}\n")
     with pytest.raises(ValueError, match=message):
-        prepare(path, "csv", tmp_path / "data")
+        prepare(path, tmp_path / "data", "csv")
 
 
 def test_ids_and_titles_of_a_csv_are_taken_as_written(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("user_id,item_id,title\nNA,null,007\nNA,nan,1.50\nNA,01,\n")
-    prepare(path, "csv", tmp_path / "data", min_count=1)
+    prepare(path, tmp_path / "data", "csv", min_count=1)
     data = PreparedDataset.load(tmp_path / "data")
     assert dict(zip(data.item_ids, data.titles)) == {"null": "007", "nan": "1.50", "01": ""}
     assert data.test.user_ids == ["NA"]

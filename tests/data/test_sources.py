@@ -42,7 +42,7 @@ def rows_of(folder, split: str) -> list[tuple[str, list[str]]]:
 def read(path, format: str, output_dir, split: str = "leave-one-out", **wishes) -> tuple[dict, dict, dict]:
     """Statistics; each user's whole sequence; texts of each item, as they are in the prepared dataset."""
     options = wishes.pop("options", SourceOptions())
-    statistics = prepare(path, format, output_dir, min_count=1, split=split, options=options, **wishes)
+    statistics = prepare(path, output_dir, format, min_count=1, split=split, options=options, **wishes)
     items = pq.read_table(output_dir / "items/items.parquet").to_pylist()
     texts = {row.pop("item_id"): row for row in items}
     return statistics, dict(rows_of(output_dir, "test")), texts
@@ -60,7 +60,7 @@ def write(path: Path, content: str | bytes, packed: bool = False) -> Path:
 
 def fails(path, format: str, folder, kind: type[Exception], match: str, **options) -> None:
     with pytest.raises(kind, match=match) as caught:
-        prepare(path, format, folder / "never", min_count=1, options=SourceOptions(**options))
+        prepare(path, folder / "never", format, min_count=1, options=SourceOptions(**options))
     assert isinstance(caught.value, USER_ERRORS)
     assert not (folder / "never").exists()
 
@@ -339,9 +339,9 @@ def test_recbole(tmp_path):
     statistics, sequences, texts = read(tmp_path, "recbole", tmp_path / "data")
     assert sequences == {"u1": ["i1", "i 3", "007"]}
     assert texts == {
-        "i 3": {"title": '"open quote', "brand": "", "categories": ""},
-        "i1": {"title": '"Quoted" 12" LP, live', "brand": "EMI", "categories": "Rock Pop"},
-        "007": {"title": "Bond", "brand": "", "categories": "Film"},
+        "i 3": {"title": '"open quote', "brand": "", "categories": "", "price": None},
+        "i1": {"title": '"Quoted" 12" LP, live', "brand": "EMI", "categories": "Rock Pop", "price": 1.5},
+        "007": {"title": "Bond", "brand": "", "categories": "Film", "price": 2.0},
     }
     expect(statistics, **NOTHING_LEFT_OUT, items=3, order="timestamp")
     write(tmp_path / "other.inter", "user_id:token\titem_id:token\n")
@@ -515,8 +515,8 @@ def test_the_original_etegrec(tmp_path, padding, array):
 
 def test_splits_of_etegrec_are_those_of_its_files(tmp_path):
     folder = etegrec_folder(tmp_path / "Tiny", padding=True)
-    prepare(folder, "etegrec", tmp_path / "given", min_count=1, split="given")
-    prepare(folder, "etegrec", tmp_path / "last", min_count=1, split="leave-one-out")
+    prepare(folder, tmp_path / "given", "etegrec", min_count=1, split="given")
+    prepare(folder, tmp_path / "last", "etegrec", min_count=1, split="leave-one-out")
     for split in SPLIT_NAMES:
         assert rows_of(tmp_path / "given", split) == rows_of(tmp_path / "last", split)
 
@@ -737,15 +737,15 @@ def test_wrong_files_of_texts_are_an_error(tmp_path):
         ("x.xml", "<a/>", ValueError, "`items` '.*x.xml' is none of .csv, .tsv, .item, .jsonl and .parquet; convert"),
         (
             "x.csv",
-            "asin,title\n1,a\n",
+            "number,title\n1,a\n",
             ValueError,
-            r"x.csv has no column 'item_id', only \['asin', 'title'\]; name it as in",
+            r"x.csv has no column 'item_id', only \['number', 'title'\]; name it as in",
         ),
         (
             "x.jsonl",
-            '{"asin": "1"}',
+            '{"number": "1"}',
             ValueError,
-            r"1 malformed lines in .*x.jsonl \(line 1: 'item_id' is empty or missing",
+            r"x.jsonl has no column 'item_id', only \['number'\]; name it as in",
         ),
         ("x.parquet", "junk", ValueError, "x.parquet can't be read as parquet"),
         (
@@ -847,7 +847,7 @@ def test_rows_that_quotes_have_swallowed_count_as_malformed(tmp_path, changed, l
         rf"{lines + 3} malformed rows in .*log.csv \(row 100: 1 cells instead of 4; {reason}; row {2000 - lines}: "
     )
     fails(path, "csv", tmp_path, ValueError, message)
-    statistics = prepare(path, "csv", tmp_path / "data", min_count=1, options=SourceOptions(max_malformed=0.5))
+    statistics = prepare(path, tmp_path / "data", "csv", min_count=1, options=SourceOptions(max_malformed=0.5))
     expect(statistics, interactions_read=3000 - lines - 3, malformed_rows_left_out=lines + 3)
     number = 2000 - lines
     assert (
@@ -906,8 +906,8 @@ def test_a_separator_that_is_none_is_an_error(separator):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('"User-ID";"ISBN"\nu;a\n', r"no column 'user_id', only \['User-ID', 'ISBN'\]; name it with --user-column"),
-        ("1 1193\n1 661\n", r"no column 'user_id': its first line \['1', '1193'\] holds no names; write a line with"),
+        ('"Reader";"ISBN"\nu;a\n', r"that it holds users, only \['Reader', 'ISBN'\]; name it with --user-column"),
+        ("1 1193\n1 661\n", r"that it holds users: its first line \['1', '1193'\] holds no names; write a line with"),
         ("A1,B2,5.0,1393545600\nA1,B3,1.0,1393545600\n", "its first line .* holds no names"),
         (
             "user_id\x01item_id\nu\x01a\n",
@@ -974,7 +974,7 @@ def test_rows_longer_than_a_block_are_read_in_larger_ones(tmp_path, monkeypatch)
     rows = [f"user{row % 5},item{row % 7},{row}," for row in range(300)]
     rows[200], rows[250] = f'user1,item1,200,"{text}"', "ragged"
     path = write(tmp_path / "log.csv", "\n".join(["user_id,item_id,timestamp,review", *rows]))
-    statistics = prepare(path, "csv", tmp_path / "data", min_count=1, options=SourceOptions(max_malformed=0.01))
+    statistics = prepare(path, tmp_path / "data", "csv", min_count=1, options=SourceOptions(max_malformed=0.01))
     expect(statistics, interactions_read=299, malformed_rows_left_out=1, columns_of_log_not_used="review")
     assert "(row 251: 1 cells instead of 4)" in statistics["malformed"][0], "the first try doesn't count"
     monkeypatch.setattr("etegrec_hf.data.sources.csv_table.BLOCKS", (1000, 2000))
@@ -1015,15 +1015,15 @@ def test_a_file_of_texts_that_tells_nothing_is_told_of(tmp_path, kind, capsys):
     note = f"note: 0 of 3 items are in {tmp_path}/others.{kind}: its first id is '0.0', the log's is 'a'"
     assert (rc, note in told) == (0, True)
     assert "items without texts" not in told, "the note above says it"
-    named = {"item_id": ["a", "b"], "name": ["A", "B"]}
+    named = {"item_id": ["a", "b"], "label": ["A", "B"]}
     rc, told = call("named", named)
-    columns = "title, description, brand, categories, only ['item_id', 'name'] (--title-column)"
+    columns = "title, description, brand, categories, only ['item_id', 'label'] (--title-column)"
     assert (rc, f"named.{kind} has no texts: none of the columns {columns}" in told) == (0, True)
     assert "0 of 3" not in told
     rc, told = call("typo", named, "--title-column", "nmae")
-    columns = "has a column 'nmae', only ['item_id', 'name'] and ['user_id', 'item_id']; name it with --title-column"
+    columns = "has a column 'nmae', only ['item_id', 'label'] and ['user_id', 'item_id']; name it with --title-column"
     assert (rc, f"neither {tmp_path}/typo.{kind} nor the log {columns}" in told) == (1, True)
-    rc, told = call("half", named, "--title-column", "name")
+    rc, told = call("half", named, "--title-column", "label")
     assert (rc, "of 3 items are in" in told, "items without title: 1" in told) == (0, False, True)
 
 
@@ -1039,7 +1039,7 @@ def test_metadata_of_other_items_is_told_of(tmp_path):
         ("letter", tmp_path / "Tiny.inter.json", item, "'i1', the log's is '1'"),
         ("movielens", tmp_path, movies, "'77', the log's is '7'"),
     ):
-        statistics = prepare(path, format, tmp_path / format, min_count=1)
+        statistics = prepare(path, tmp_path / format, format, min_count=1)
         (note,) = statistics["notes"]
         assert note.endswith(f"items are in {file}: its first id is {first}")
         expect(statistics, items_in_file_of_texts=0)
@@ -1109,7 +1109,7 @@ def test_columns_that_are_not_used_are_named(tmp_path, format):
     else:
         write(folder / "Tiny.inter.json", '{"u": [1, 2, 3]}')
         named = "none"
-    statistics = prepare(path, format, tmp_path / "data", min_count=1)
+    statistics = prepare(path, tmp_path / "data", format, min_count=1)
     expect(statistics, columns_of_log_not_used=named)
     assert statistics.get("columns_of_texts_not_used") == ("feature, price" if format == "amazon2018" else None)
     assert f"| columns of log not used | {named} |" in (tmp_path / "data/README.md").read_text()
@@ -1147,7 +1147,7 @@ def test_row_numbers_of_a_long_csv_are_right(tmp_path):
     rows[10_000] = rows[40_000] = "ragged"
     rows[50_000] = "user1,,5"
     path = write(tmp_path / "log.csv", "\n".join(["user_id,item_id,timestamp", *rows]), packed=True)
-    statistics = prepare(path, "csv", tmp_path / "data", min_count=1)
+    statistics = prepare(path, tmp_path / "data", "csv", min_count=1)
     assert statistics["malformed"] == [
         f"3 malformed rows in {path} (row 10001: 1 cells instead of 3; row 40001: 1 cells instead of 3; row 50001: "
         "'item_id' is empty or missing)"
@@ -1199,14 +1199,13 @@ def test_a_malformed_first_line_of_jsonl_is_one_of_many(tmp_path):
     _, sequences, texts = read(path, "jsonl", tmp_path / "data", options=SourceOptions(max_malformed=0.2))
     assert sequences == {"u": ["1", "2", "3", "4"]}
     assert texts["4"] == {"title": "Four", "description": "a b"}
-    lines[0], lines[1] = lines[1].replace(', "timestamp": 3', ""), lines[0]
-    fails(
-        write(path, "\n".join(lines)),
-        "jsonl",
-        tmp_path,
-        ValueError,
-        "line 2 of .* has a `timestamp` and the first line none",
-    )
+
+
+def test_a_time_that_comes_late_in_json_lines_is_an_error(tmp_path):
+    lines = [f'{{"user_id": "u", "item_id": "{line}"}}' for line in range(200)]
+    lines[150] = lines[150].replace("}", ', "timestamp": 3}')
+    message = "line 151 of .* has a `timestamp` and others none"
+    fails(write(tmp_path / "log.jsonl", "\n".join(lines)), "jsonl", tmp_path, ValueError, message)
 
 
 def test_texts_of_a_malformed_line_are_not_taken(tmp_path):
@@ -1268,27 +1267,33 @@ def test_ids_of_a_parquet_file_must_be_text_or_whole_numbers(tmp_path):
 
 
 def test_missing_columns_are_named_with_their_remedy(tmp_path):
-    csv = write(tmp_path / "log.csv", "user,item_id\nu,a\n")
-    jsonl = write(tmp_path / "log.jsonl", '{"user": "u", "item_id": "a"}\n{"user": "u", "item_id": "b"}\n')
-    pq.write_table(pa.table({"user": ["u"], "item_id": ["a"]}), tmp_path / "log.parquet")
+    csv = write(tmp_path / "log.csv", "who,item_id\nu,a\n")
+    jsonl = write(tmp_path / "log.jsonl", '{"who": "u", "item_id": "a"}\n{"who": "u", "item_id": "b"}\n')
+    pq.write_table(pa.table({"who": ["u"], "item_id": ["a"]}), tmp_path / "log.parquet")
     (tmp_path / "hub").mkdir()
-    write(tmp_path / "hub/a.csv", "user,item_id\nu,a\n")
+    write(tmp_path / "hub/a.csv", "who,item_id\nu,a\n")
     for path, format in (
         (csv, "csv"),
         (jsonl, "jsonl"),
         (tmp_path / "log.parquet", "parquet"),
         (tmp_path / "hub", "hub"),
     ):
-        columns = r", only \['user', 'item_id'\]"
-        fails(path, format, tmp_path, ValueError, f"has no column 'user_id'{columns}; name it with --user-column")
+        columns = r", only \['who', 'item_id'\]"
+        fails(
+            path,
+            format,
+            tmp_path,
+            ValueError,
+            f"whose name says that it holds users{columns}; name it with --user-column",
+        )
         for option, remedy in (
             ("item", "name it with --item"),
             ("title", "name it with --title"),
             ("time", "name one of"),
         ):
             message = f"has no column 'x'{columns}; {remedy}"
-            fails(path, format, tmp_path, ValueError, message, user_column="user", **{f"{option}_column": "x"})
-        wishes = {"user_column": "user", "split_column": "x"}
+            fails(path, format, tmp_path, ValueError, message, user_column="who", **{f"{option}_column": "x"})
+        wishes = {"user_column": "who", "split_column": "x"}
         message = "of line 1 of .* is None.*--split-column" if format == "jsonl" else "no column 'x', .*--split-column"
         fails(path, format, tmp_path, ValueError, message, **wishes)
     twice = write(tmp_path / "twice.csv", "user_id,item_id,item_id\nu,a,b\n")
@@ -1443,7 +1448,7 @@ def test_nothing_left_is_an_error(tmp_path):
     with pytest.raises(
         ValueError, match=r"no users with 5 and items with 5 interactions remain, .*; lower `min_count`"
     ):
-        prepare(path, "csv", tmp_path / "data")
+        prepare(path, tmp_path / "data", "csv")
 
 
 def test_the_command_tells_what_was_left_out(tmp_path, capsys):

@@ -8,14 +8,16 @@ from pathlib import Path
 from ..checks import check_choice
 from .amazon import EDITIONS, read_amazon
 from .etegrec import read_etegrec
+from .formats import likely_formats
 from .json_rows import read_jsonl
 from .letter import read_letter
 from .movielens import read_movielens
 from .source import ROW_ORDER, Malformed, Source, SourceOptions
-from .tables import read_csv, read_hub, read_parquet, read_recbole
+from .tables import InMemory, read_csv, read_hub, read_in_memory, read_parquet, read_recbole
 
-__all__ = ["READERS", "ROW_ORDER", "Malformed", "Source", "SourceOptions", "read_source"]
+__all__ = ["AUTO", "READERS", "ROW_ORDER", "InMemory", "Malformed", "Source", "SourceOptions", "read_source"]
 
+AUTO = "auto"
 COLUMNS = ("user_column", "item_column", "time_column", "title_column", "split_column", "items", "max_malformed")
 
 
@@ -40,20 +42,44 @@ READERS = {
 }
 
 
-def read_source(path: str | Path, format: str, options: SourceOptions) -> Source:
-    """Reads a log.
+def read_source(log: "str | Path | InMemory", format: str, options: SourceOptions) -> tuple[Source, str]:
+    """Reads a log, and says in what format.
+
+    Args:
+        log (`str`, `Path` or a table): a path or an id on the Hub, or what [`read_in_memory`] takes.
+        format (`str`): a key of `READERS`, or `"auto"`, by which it is recognised.
+        options ([`SourceOptions`]): how it is read.
 
     Raises:
         FileNotFoundError: the reader doesn't find its files.
-        ValueError: an unknown format, an option that means nothing to it, or broken data.
+        ValueError: an unknown format, one that isn't recognised, an option that means nothing to it, or broken data.
         ConnectionError: the Hub can't be reached.
     """
-    check_choice("format", format, READERS)
-    reader = READERS[format]
-    for field in fields(options):
-        value = getattr(options, field.name)
-        if value != field.default and field.name not in reader.uses:
-            raise ValueError(f"`{field.name}` is {value!r} and means nothing to the format {format!r}; leave it out.")
+    check_choice("format", format, (AUTO, *READERS))
+    if not isinstance(log, (str, Path)):
+        if format != AUTO:
+            raise ValueError(f"`format` is {format!r} and means nothing to a table in memory; leave it out.")
+        _check_options("table", COLUMNS, options)
+        return read_in_memory(log, options), "table"
+    path = Path(log)
+    formats = likely_formats(path) if format == AUTO else [format]
+    # an option says that the log is to be read as a format that knows it
+    format = next((name for name in formats if not _without_meaning(READERS[name].uses, options)), formats[0])
+    _check_options(format, READERS[format].uses, options)
+    return READERS[format].read(path, options), format
+
+
+def _without_meaning(uses: tuple[str, ...], options: SourceOptions) -> list[str]:
+    """The options given that aren't in `uses`."""
+    given = [field.name for field in fields(options) if getattr(options, field.name) != field.default]
+    return [name for name in given if name not in uses]
+
+
+def _check_options(format: str, uses: tuple[str, ...], options: SourceOptions) -> None:
+    """Raises the errors of options before anything is read."""
+    for name in _without_meaning(uses, options):
+        raise ValueError(
+            f"`{name}` is {getattr(options, name)!r} and means nothing to the format {format!r}; leave it out."
+        )
     if options.items is not None and not Path(options.items).is_file():
         raise FileNotFoundError(f"`items` {options.items!r} is no file; name the file of the items' texts.")
-    return reader.read(Path(path), options)

@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from array import array
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ class CsvTable:
     """What a delimited file holds.
 
     Args:
-        table (`pa.Table`): the columns asked for, all of them text.
+        table (`pa.Table`): the columns asked for, all that are needed as text.
         left_out (`np.ndarray` of `int64`): numbers of the rows that aren't in it, ascending.
         names (`list[str]`): all columns of the file.
     """
@@ -40,8 +40,8 @@ class CsvTable:
     names: list[str]
 
 
-def find_separator(path: Path, columns: Collection[str]) -> str:
-    """The separator by which a file's header has the columns named; else the comma, or what makes most columns.
+def find_separator(path: Path, fits: Callable[[list[str]], bool]) -> str:
+    """The separator by which the names of a file's header fit; else the comma, or what makes most columns.
 
     Raises:
         FileNotFoundError: no such file.
@@ -49,13 +49,19 @@ def find_separator(path: Path, columns: Collection[str]) -> str:
     """
     with _told_as_csv(path):
         headers = {separator: _header(path, separator)[1] for separator in SEPARATORS}
-    found = [separator for separator, names in headers.items() if set(columns) <= set(names)]
+    found = [separator for separator, names in headers.items() if fits(names)]
     if found or len(headers[","]) > 1:
         return next(iter(found), ",")
     return max(SEPARATORS, key=lambda separator: len(headers[separator]))
 
 
-def csv_table(path: Path, separator: str, malformed: Malformed, needed: Callable[[list[str]], list[str]]) -> CsvTable:
+def csv_table(
+    path: Path,
+    separator: str,
+    malformed: Malformed,
+    needed: Callable[[list[str]], list[str]],
+    besides: Callable[[pa.Table], list[str]] | None = None,
+) -> CsvTable:
     """Reads columns of a delimited file with a header, packed or not.
 
     Cells may be in quotes and hold line breaks, but not where tabs separate them: quotes are text there.
@@ -68,6 +74,8 @@ def csv_table(path: Path, separator: str, malformed: Malformed, needed: Callable
         malformed ([`Malformed`]): takes the rows with another number of cells than the header, those whose quotes hold
             rows of the file, and the number of rows.
         needed (`Callable`): of the header's names, those to read.
+        besides (`Callable`, *optional*): of the first rows, with all columns, names of others to read: as dictionaries
+            of bytes, which may be no text.
 
     Raises:
         FileNotFoundError: no such file.
@@ -83,7 +91,14 @@ def csv_table(path: Path, separator: str, malformed: Malformed, needed: Callable
         rows = _Rows(path, separator, header)
         try:
             with _told_as_csv(path):
-                batches = list(rows.batches(block, in_file))
+                also: list[int] = []
+                parts: list[list[pa.Array]] = []
+                for batch in rows.batches(block, in_file):
+                    if besides is not None and not parts:
+                        first_rows = pa.Table.from_arrays(batch.columns, names=names)
+                        also = [names.index(name) for name in besides(first_rows)]
+                    encoded = [batch.column(column).dictionary_encode() for column in also]
+                    parts.append([*(batch.column(column) for column in in_file), *encoded])
             break
         except ValueError as error:
             if "straddling object" not in str(error):
@@ -98,8 +113,9 @@ def csv_table(path: Path, separator: str, malformed: Malformed, needed: Callable
             f"a quote that opens in row {rows.count} of {path} is never closed, so that one cell holds the rest of "
             "the file; close it, or double it where it is text."
         )
-    schema = pa.schema([(name, pa.string()) for name in columns])
-    table = pa.Table.from_batches([pa.record_batch(batch, schema=schema) for batch in batches], schema)
+    encoded_bytes = pa.dictionary(pa.int32(), pa.binary())
+    schema = pa.schema([(name, pa.string()) for name in columns] + [(names[column], encoded_bytes) for column in also])
+    table = pa.Table.from_batches([pa.record_batch(part, schema=schema) for part in parts], schema)
     malformed.rows += rows.count + rows.swallowed
     malformed.count += rows.malformed.count
     for number, reason in rows.malformed.first:
@@ -195,8 +211,8 @@ class _Rows:
         """Rows so far."""
         return self.kept + len(self.skipped)
 
-    def batches(self, block: int, columns: list[int]) -> Iterator[list[pa.Array]]:
-        """Columns, by their positions, of the rows that are whole."""
+    def batches(self, block: int, columns: list[int]) -> Iterator[pa.RecordBatch]:
+        """The rows that are whole: columns of these positions as text, others as bytes."""
         quotes = self.separator != "\t"
         kinds = dict.fromkeys(self.header, pa.binary()) | {self.header[column]: pa.string() for column in columns}
         end = f"\n{self.end}\n".encode()
@@ -218,7 +234,7 @@ class _Rows:
             for batch in reader:
                 whole = self._without_rows_inside(batch) if quotes else batch
                 self.kept += len(batch)
-                yield [whole.column(column) for column in columns]
+                yield whole
 
     def _skip(self, row: pyarrow.csv.InvalidRow) -> str:
         """Takes a row with another number of cells than the header."""

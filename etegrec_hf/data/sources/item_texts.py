@@ -1,33 +1,37 @@
 """Texts of items, mostly from a file of their own."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from .columns import ids_as_text, text_columns
+from .column_names import ITEMS_OF_FILE, named_like
+from .columns import find_file_columns, ids_as_text
 from .csv_table import csv_table, find_separator
-from .lines import json_lines
-from .source import TEXT_FIELDS, ItemsFile, Malformed, SourceOptions, Texts
+from .item_columns import ItemValues, item_columns, tellers
+from .lines import json_lines, with_names
+from .source import TEXT_FIELDS, ItemsFile, LogColumns, Malformed, SourceOptions, Texts
 from .values import text_of, wrong_id
 
 JSON = (".jsonl", ".json")
 SEPARATED = (".csv", ".tsv", ".item")
 PARQUET = ".parquet"
+ROWS_PER_ITEM_OF_FILE = 1
 PACKED = (".gz", ".bz2", ".zst")  # what may follow these, but for parquet
 
 
 def texts_reader(
-    texts: Texts, options: SourceOptions, columns: Collection[str], aliases: dict[str, str] | None = None
+    texts: Texts, options: SourceOptions, log: LogColumns, aliases: dict[str, str] | None = None
 ) -> tuple[Callable[[Collection[str]], Texts], ItemsFile | None]:
     """The `read_texts` of a [`Source`]: what the rows of a log told of its items, and before it what a file tells.
 
     Args:
         texts (`dict`): of the log.
         options ([`SourceOptions`]): names the file, which exists, and its columns of ids and titles.
-        columns (`Collection[str]`): all columns of the log.
+        log ([`LogColumns`]): what the columns of the log are.
         aliases (`dict[str, str]`, *optional*): as in [`text_columns`].
 
     Returns:
@@ -43,22 +47,25 @@ def texts_reader(
     name = path.with_suffix("") if path.suffix in PACKED else path
     if name.suffix not in (*JSON, *SEPARATED, PARQUET):
         raise ValueError(f"`items` {options.items!r} is none of .csv, .tsv, .item, .jsonl and .parquet; convert it.")
-    fields = dict(zip(TEXT_FIELDS, TEXT_FIELDS)) | {"title": options.title_column}
     unit = "line" if name.suffix in JSON else "row"
-    file = ItemsFile(Malformed(path, unit=unit), options.item_column, fields)
+    file = ItemsFile(Malformed(path, unit=unit), log.item, dict(zip(TEXT_FIELDS, TEXT_FIELDS)))
 
     def read_texts(item_ids: Collection[str]) -> Texts:
         if name.suffix in JSON:
-            entries = json_lines(path, file.malformed, literals=True)
+            names, entries = with_names(json_lines(path, file.malformed, literals=True))
+            if names:
+                find_file_columns(file, names, options, log, aliases)
+            values = ItemValues((file.item_column, *file.fields.values()))
+            of_file = texts_of_entries(entries, item_ids, file, values)
+            file.item_columns = values.columns(list(item_ids), ROWS_PER_ITEM_OF_FILE)
         else:
-            table = _read_table(file, name.suffix, options, aliases)
-            entries = _entries(table, file, item_ids)
-        of_file = texts_of_entries(entries, item_ids, file)
+            table = _read_table(file, name.suffix, options, log, aliases)
+            of_file = _texts_of_table(table, file, item_ids)
         file.malformed.check(options.max_malformed)
         title = options.title_column
-        if title != SourceOptions.title_column and title not in {**file.columns, **dict.fromkeys(columns)}:
+        if title is not None and title not in {**file.columns, **dict.fromkeys(log.names)}:
             raise ValueError(
-                f"neither {path} nor the log has a column {title!r}, only {list(file.columns)} and {list(columns)}; "
+                f"neither {path} nor the log has a column {title!r}, only {list(file.columns)} and {list(log.names)}; "
                 "name it with --title-column."
             )
         return {item_id: texts.get(item_id, {}) | of_file.get(item_id, {}) for item_id in {**texts, **of_file}}
@@ -66,42 +73,56 @@ def texts_reader(
     return read_texts, file
 
 
-def _read_table(file: ItemsFile, suffix: str, options: SourceOptions, aliases: dict[str, str] | None) -> pa.Table:
-    """The columns of ids and texts."""
+def _read_table(
+    file: ItemsFile, suffix: str, options: SourceOptions, log: LogColumns, aliases: dict[str, str] | None
+) -> pa.Table:
+    """The columns of ids and texts, and others that tell something of items."""
     path = file.malformed.path
 
     def needed(names: list[str]) -> list[str]:
-        if file.item_column not in names:
-            raise ValueError(f"{path} has no column {file.item_column!r}, only {names}; name it as in the log.")
         file.columns = dict.fromkeys(names)
-        file.fields |= text_columns(names, options, aliases)
-        return [file.item_column, *text_columns(names, options, aliases).values()]
+        find_file_columns(file, names, options, log, aliases)
+        return list(dict.fromkeys([file.item_column, *(name for name in file.fields.values() if name in names)]))
+
+    def besides(first_rows: pa.Table) -> list[str]:
+        return tellers(first_rows.schema, file.unused())
+
+    def fits(names: list[str]) -> bool:
+        return log.item in names or (options.item_column is None and bool(named_like(names, ITEMS_OF_FILE)))
 
     if suffix != PARQUET:
-        return csv_table(path, find_separator(path, [file.item_column]), file.malformed, needed).table
+        return csv_table(path, find_separator(path, fits), file.malformed, needed, besides).table
     try:
         with pyarrow.parquet.ParquetFile(path) as parquet:
-            return parquet.read(needed(parquet.schema_arrow.names))
+            schema = parquet.schema_arrow
+            return parquet.read([*needed(schema.names), *tellers(schema, file.unused())])
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} can't be read as parquet: {error}; copy it again or convert it.") from error
 
 
-def _entries(table: pa.Table, file: ItemsFile, item_ids: Collection[str]) -> Iterator[tuple[int, dict]]:
-    """The rows of the items asked for, a thousand at a time as objects."""
+def _texts_of_table(table: pa.Table, file: ItemsFile, item_ids: Collection[str]) -> Texts:
+    """Takes what the rows of the items asked for tell, of their texts a thousand rows at a time as objects."""
+    asked = pa.array(list(item_ids), pa.string())
     ids = ids_as_text(table[file.item_column], file.item_column, file.malformed.path).cast(pa.string())
     file.first_id = ids[0].as_py() if len(ids) else None
-    asked = table.filter(pc.is_in(ids, value_set=pa.array(list(item_ids), pa.string())))
-    for batch in asked.to_batches(max_chunksize=1000):
-        yield from ((0, entry) for entry in batch.to_pylist())
+    rows = pc.index_in(ids, value_set=asked)
+    table, rows = table.filter(rows.is_valid()), rows.drop_null().to_numpy().astype(np.int64)
+    others = [name for name in file.unused() if name in table.column_names]
+    file.item_columns = item_columns(table, others, rows, len(asked), ROWS_PER_ITEM_OF_FILE)
+    batches = table.drop_columns(others).to_batches(max_chunksize=1000)
+    return texts_of_entries(((0, entry) for batch in batches for entry in batch.to_pylist()), item_ids, file)
 
 
-def texts_of_entries(entries: Iterable[tuple[int, dict]], item_ids: Collection[str], file: ItemsFile) -> Texts:
+def texts_of_entries(
+    entries: Iterable[tuple[int, dict]], item_ids: Collection[str], file: ItemsFile, values: ItemValues | None = None
+) -> Texts:
     """Texts of the items asked for; of several entries for one item, the first that has a field tells it.
 
     Args:
         entries (`Iterable`): line numbers and objects of a file of texts.
         item_ids (`Collection[str]`): the items asked for.
         file ([`ItemsFile`]): names its fields, and takes what is found in it.
+        values ([`ItemValues`], *optional*): takes numbers and categories.
     """
     asked = set(item_ids)
     texts: Texts = {}
@@ -117,6 +138,8 @@ def texts_of_entries(entries: Iterable[tuple[int, dict]], item_ids: Collection[s
         if str(value) in asked:
             file.found.add(str(value))
             add_texts(texts, str(value), entry, file.fields)
+            if values is not None:
+                values.add(str(value), entry)
     return texts
 
 

@@ -1,10 +1,12 @@
 """JSON lines of one interaction each."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from .columns import check_columns, split_number, time_column
+from .columns import check_named, guess_columns, split_number
+from .item_columns import ROWS_PER_ITEM, ItemValues
 from .item_texts import add_texts, texts_reader
-from .lines import json_lines
+from .lines import json_lines, with_names
 from .log_builder import LogBuilder, empty_log
 from .source import ROW_ORDER, TEXT_FIELDS, Malformed, Source, SourceOptions, Texts
 
@@ -17,32 +19,46 @@ def read_jsonl(path: Path, options: SourceOptions) -> Source:
         ValueError: too many malformed lines, fields that no line has, ids of mixed types.
     """
     malformed = Malformed(path)
-    texts: Texts = {}
-    fields = dict(zip(TEXT_FIELDS, TEXT_FIELDS)) | {"title": options.title_column}
-    names: dict[str, None] = {}  # of all lines, as a line may leave a field out
-    log = None
-    for number, entry in json_lines(path, malformed, literals=True):
-        if log is None:
-            time = time_column(list(entry), options)
-            log = LogBuilder(path, malformed, options.user_column, options.item_column, time or "")
-        if not entry.keys() <= names.keys():
-            names |= dict.fromkeys(entry)
-            if "timestamp" in names and not log.time:
-                raise ValueError(
-                    f"line {number} of {path} has a `timestamp` and the first line none; give all lines one."
-                )
-        split = None
-        if options.split_column is not None:
-            split = split_number(entry.get(options.split_column), f"line {number} of {path}")
-        if log.add(number, entry, split):
-            add_texts(texts, str(entry[options.item_column]), entry, fields)
-    if log is None:
+    names, entries = with_names(json_lines(path, malformed, literals=True))
+    if not names:
         malformed.check(options.max_malformed)
         raise empty_log(path)
-    check_columns(list(names), path, options)
+    named = (options.user_column, options.item_column, options.time_column, options.title_column)
+    # a field that was named may be in later lines
+    columns = guess_columns(list(dict.fromkeys([*names, *filter(None, named)])), path, options)
+    fields = dict(zip(TEXT_FIELDS, TEXT_FIELDS)) | columns.texts
+    fields = {field: name for field, name in fields.items() if field == "title" or name != fields["title"]}
+    log = LogBuilder(path, malformed, columns.user, columns.item, columns.time or "")
+    texts: Texts = {}
+    used = [columns.user, columns.item, columns.time, columns.split, *fields.values()]
+    values = ItemValues(filter(None, used))
+    known: dict[str, None] = {}  # of all lines, as a line may leave a field out
+    for number, entry in entries:
+        if not entry.keys() <= known.keys():
+            known |= dict.fromkeys(entry)
+            if "timestamp" in known and not log.time:
+                raise ValueError(f"line {number} of {path} has a `timestamp` and others none; give all lines one.")
+        split = None
+        if columns.split is not None:
+            split = split_number(entry.get(columns.split), f"line {number} of {path}")
+        if log.add(number, entry, split):
+            item_id = str(entry[columns.item])
+            add_texts(texts, item_id, entry, fields)
+            values.add(item_id, entry)
+    check_named(list(known), path, options)
     malformed.check(options.max_malformed)
-    used = (*log.names, log.time, options.split_column, *fields.values())
-    unused = [name for name in names if name not in used]
-    read_texts, items_file = texts_reader(texts, options, names)
-    order = log.time or ROW_ORDER
-    return Source(log.build(), read_texts, order=order, malformed=[malformed], unused=unused, items_file=items_file)
+    interactions = log.build()
+    item_columns = values.columns(interactions.item_ids.tolist(), ROWS_PER_ITEM)
+    unused = [name for name in known if name not in used and name not in item_columns]
+    columns = replace(columns, names=tuple(known))
+    read_texts, items_file = texts_reader(texts, options, columns)
+    return Source(
+        interactions,
+        read_texts,
+        order=log.time or ROW_ORDER,
+        malformed=[malformed],
+        unused=unused,
+        items_file=items_file,
+        columns=columns,
+        item_columns=item_columns,
+    )

@@ -4,6 +4,7 @@ import ast
 import io
 import json
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ ARCHIVES = {
     b"Rar!\x1a": "rar",
     b"\x04\x22\x4d\x18": "lz4",
 }
+FIRST_OBJECTS = 100  # that tell the names of fields, as one may leave some out
 TAR, TAR_AT = b"ustar", 257  # and where it stands, in a file that may be packed as a whole
 
 
@@ -98,6 +100,12 @@ def json_lines(path: Path, malformed: Malformed, literals: bool = False) -> Iter
             yield number, entry
         else:
             malformed.add(number, f"it holds a {type(entry).__name__} and no object")
+
+
+def with_names(entries: Iterator[tuple[int, dict]]) -> tuple[list[str], Iterator[tuple[int, dict]]]:
+    """The fields that the first objects have, and all objects."""
+    first = list(islice(entries, FIRST_OBJECTS))
+    return list(dict.fromkeys(name for _, entry in first for name in entry)), chain(first, entries)
 
 
 def _literal(line: bytes) -> object:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from ..interactions import Interactions
 
@@ -18,10 +19,12 @@ class SourceOptions:
     """How a log is read. Which options a format knows stands in `READERS`.
 
     Args:
-        user_column, item_column (`str`, *optional*): columns of the ids.
-        time_column (`str`, *optional*): column of timestamps; without it `timestamp` is taken where there is one, and
-            else the order of the rows is the time.
-        title_column (`str`, *optional*): column of titles.
+        user_column, item_column (`str`, *optional*): columns of the ids; without them those that are called so, as
+            `user_id`, `CustomerID` or `visitorid`, and `item_id`, `sku` or `movieId`.
+        time_column (`str`, *optional*): column of timestamps; without it one that is called so, as `timestamp` or
+            `created_at`, and where there is none the order of the rows is the time.
+        title_column (`str`, *optional*): column of titles; without it one that is called so, as `title` or `name`, or
+            that of descriptions.
         split_column (`str`, *optional*): column that says `train`, `validation` or `test` of each interaction.
         items (`str`, *optional*): file of the items' texts (for Amazon: the metadata file).
         max_malformed (`float`, *optional*): largest share of rows that may be unreadable; they are left out, and told.
@@ -34,10 +37,10 @@ class SourceOptions:
         ValueError: a share outside 0..1, or a separator that is none.
     """
 
-    user_column: str = "user_id"
-    item_column: str = "item_id"
+    user_column: str | None = None
+    item_column: str | None = None
     time_column: str | None = None
-    title_column: str = "title"
+    title_column: str | None = None
     split_column: str | None = None
     items: str | None = None
     max_malformed: float = 0.001
@@ -53,6 +56,43 @@ class SourceOptions:
             object.__setattr__(self, "separator", "\t")
         elif separator is not None and (len(separator) != 1 or not separator.isascii() or separator in '"\r\n'):
             raise ValueError(f"`separator` is {separator!r}; name one character, such as ; or |, or 'tab'.")
+
+
+@dataclass(frozen=True)
+class LogColumns:
+    """What the columns of a log are.
+
+    Args:
+        names (`tuple[str, ...]`): all of them.
+        user, item (`str`): those of ids.
+        time, split (`str`, *optional*): those of timestamps, and of train, validation and test.
+        texts (`dict[str, str]`): those of `TEXT_FIELDS` that there are.
+
+    >>> str(LogColumns(("CustomerID", "sku", "day"), "CustomerID", "sku", "day", None, {}))
+    'CustomerID is the user, sku the item, day the time'
+    """
+
+    names: tuple[str, ...]
+    user: str
+    item: str
+    time: str | None
+    split: str | None
+    texts: dict[str, str]
+
+    def __str__(self) -> str:
+        others = {"time": self.time, "split": self.split, **self.texts}
+        told = [f"{self.user} is the user", f"{self.item} the item"]
+        return ", ".join(told + [f"{name} the {what}" for what, name in others.items() if name is not None])
+
+    def needed(self) -> list[str]:
+        """Those that a log is made of, in the order of the file."""
+        wanted = {self.user, self.item, self.time, self.split, *self.texts.values()}
+        return [name for name in dict.fromkeys(self.names) if name in wanted]
+
+    def others(self) -> list[str]:
+        """All but these."""
+        needed = self.needed()
+        return [name for name in dict.fromkeys(self.names) if name not in needed]
 
 
 @dataclass
@@ -105,6 +145,7 @@ class ItemsFile:
         columns (`dict[str, None]`, *optional*): all that it has.
         first_id (`str`, *optional*): the first id in it.
         found (`set[str]`, *optional*): those of the items asked for that have an entry in it.
+        item_columns (`dict[str, pa.Array]`, *optional*): numbers and categories of the items asked for, in order.
     """
 
     malformed: Malformed
@@ -113,10 +154,12 @@ class ItemsFile:
     columns: dict[str, None] = field(default_factory=dict)
     first_id: str | None = None
     found: set[str] = field(default_factory=set)
+    item_columns: dict[str, pa.Array] = field(default_factory=dict)
 
     def unused(self) -> list[str]:
-        """Columns that neither ids nor texts are taken from."""
-        return [name for name in self.columns if name not in (self.item_column, *self.fields.values())]
+        """Columns that nothing is taken from."""
+        used = (self.item_column, *self.fields.values(), *self.item_columns)
+        return [name for name in self.columns if name not in used]
 
     def notes(self, item_ids: list[str]) -> list[str]:
         """What whoever gave the file for these items should know."""
@@ -153,6 +196,8 @@ class Source:
         malformed (`list[Malformed]`): what was left out of the log.
         unused (`list[str]`): columns of the log that nothing was taken from.
         items_file ([`ItemsFile`], *optional*): the file of texts, where there is one.
+        columns ([`LogColumns`], *optional*): what the columns of a table are.
+        item_columns (`dict[str, pa.Array]`): numbers and categories of the log's items, in their order.
     """
 
     interactions: Interactions
@@ -164,3 +209,5 @@ class Source:
     malformed: list[Malformed] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     items_file: ItemsFile | None = None
+    columns: LogColumns | None = None
+    item_columns: dict[str, pa.Array] = field(default_factory=dict)

@@ -1,25 +1,29 @@
-"""Tables of one interaction a row: CSV, RecBole's atomic files, parquet, and data sets of the Hub."""
+"""Tables of one interaction per row: CSV, RecBole's atomic files, parquet, data sets of the Hub, tables in memory."""
 
-from dataclasses import dataclass, field, replace
+import sys
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
+import pyarrow.parquet as pq
 
 from ..hub_ids import split_revision
-from ..interactions import Interactions, number_ids
-from .columns import ids_as_text, is_text, needed_columns, split_number, text_columns, time_column
-from .csv_table import csv_table, find_separator, may_hold_rows, row_number, rows_inside
-from .item_texts import add_texts, texts_reader
-from .log_builder import empty_log
-from .source import ROW_ORDER, Malformed, Source, SourceOptions, Texts
-from .values import parse_time, wrong_time
+from .columns import find_columns, is_log
+from .csv_table import csv_table, find_separator, may_hold_rows, rows_inside
+from .item_columns import FIRST_ROWS, steady_columns, tellers
+from .log_table import LogTable, source_of_table
+from .source import LogColumns, Malformed, Source, SourceOptions
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
+    from pandas import DataFrame
+
+InMemory: TypeAlias = "pa.Table | Dataset | DataFrame"
 
 # RecBole's `.item` files call their columns by the data set's words; ours for them
 RECBOLE_NAMES = {"movie_title": "title", "item_name": "title", "genre": "categories", "class": "categories"}
@@ -38,10 +42,17 @@ def read_csv(path: Path, options: SourceOptions, aliases: dict[str, str] | None 
         ValueError: no CSV, missing columns, or too many malformed rows.
     """
     malformed = Malformed(path, unit="row")
-    separator = options.separator or find_separator(path, [options.user_column, options.item_column])
-    found = csv_table(path, separator, malformed, needed=lambda names: needed_columns(names, path, options))
-    log = LogTable(found.table, malformed, found.names, found.left_out)
-    return _source(log, options, aliases)
+    separator = options.separator or find_separator(path, lambda names: is_log(names, options))
+
+    def needed(names: list[str]) -> list[str]:
+        return find_columns(names, path, options).needed()
+
+    def besides(first_rows: pa.Table) -> list[str]:
+        return _steady(first_rows, find_columns(first_rows.column_names, path, options))
+
+    found = csv_table(path, separator, malformed, needed, besides)
+    log = LogTable(found.table, malformed, find_columns(found.names, path, options), found.left_out)
+    return source_of_table(log, options, aliases)
 
 
 def read_recbole(path: Path, options: SourceOptions) -> Source:
@@ -80,15 +91,18 @@ def read_parquet(path: Path, options: SourceOptions) -> Source:
         raise FileNotFoundError(f"{str(path)!r} is no file and no folder with .parquet files; check the path.")
     try:
         schema = pyarrow.dataset.dataset(files, format="parquet").schema
-        needed = needed_columns(schema.names, path, options)
+        columns = find_columns(schema.names, path, options, _kinds(schema))
+        others = tellers(schema, columns.others())
+        with pq.ParquetFile(files[0]) as first:  # of which a dataset would read all row groups
+            batches = list(islice(first.iter_batches(FIRST_ROWS, columns=[columns.item, *others]), 1))
+        needed = [*columns.needed(), *(_steady(pa.Table.from_batches(batches), columns) if batches else [])]
         texts = [name for name in needed if pa.types.is_string(schema.field(name).type)]
         # ids repeat, so that their numbers take less memory than themselves
         kind = pyarrow.dataset.ParquetFileFormat(dictionary_columns=texts)
         table = pyarrow.dataset.dataset(files, format=kind).to_table(columns=needed)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} can't be read as parquet: {error}; check --format and the file.") from error
-    log = LogTable(table, Malformed(path, unit="row", rows=table.num_rows), schema.names)
-    return _source(log, options)
+    return source_of_table(LogTable(table, Malformed(path, unit="row", rows=table.num_rows), columns), options)
 
 
 def read_hub(path: Path, options: SourceOptions) -> Source:
@@ -101,27 +115,83 @@ def read_hub(path: Path, options: SourceOptions) -> Source:
         ConnectionError: the Hub can't be reached.
         ValueError: no such configuration or split, broken files, missing columns, or too many malformed rows.
     """
-    from datasets import ClassLabel, Features, Value  # takes a second, and other formats don't need it
+    from datasets import Features, Value  # takes a second, and other formats don't need it
 
     if path.is_file():
         raise ValueError(
             f"{path.as_posix()!r} is a file; give its folder, or read it with --format csv, jsonl or parquet."
         )
     data = _open_hub(path, options)
-    names = data.column_names
-    needed = needed_columns(names, path, options)
     if data.info.builder_name == "csv":
         _check_quotes(data, path)
-        ids = [name for name in (options.user_column, options.item_column) if isinstance(data.features[name], Value)]
+        columns = _columns_of(data, path, options)
+        ids = [name for name in (columns.user, columns.item) if isinstance(data.features[name], Value)]
         # pandas makes the number 7 of 007
         data = _open_hub(path, options, Features({**data.features, **dict.fromkeys(ids, Value("string"))}))
-    table = data.select_columns(needed).with_format("arrow")[:]
+    return source_of_dataset(data, path, options)
+
+
+def source_of_dataset(data: "Dataset", path: Path, options: SourceOptions) -> Source:
+    """Returns the log that a data set holds, which is called `path` in errors.
+
+    Raises:
+        ValueError: missing columns, or too many malformed rows.
+    """
+    from datasets import ClassLabel
+
+    columns = _columns_of(data, path, options)
+    schema = data.features.arrow_schema
+    first_rows = data.select(range(min(FIRST_ROWS, len(data)))).with_format("arrow")
+    first_rows = first_rows.select_columns([columns.item, *tellers(schema, columns.others())])[:]
+    table = data.select_columns([*columns.needed(), *_steady(first_rows, columns)]).with_format("arrow")[:]
     for row, name in enumerate(table.column_names):
         kind = data.features[name]
         if isinstance(kind, ClassLabel):
             known = pc.if_else(pc.less(table[name], 0), None, table[name])  # -1 is no class
             table = table.set_column(row, name, pc.take(pa.array(kind.names, pa.string()), known))
-    return _source(LogTable(table, Malformed(path, unit="row", rows=table.num_rows), names), options)
+    return source_of_table(LogTable(table, Malformed(path, unit="row", rows=table.num_rows), columns), options)
+
+
+def read_in_memory(log: "InMemory", options: SourceOptions) -> Source:
+    """Reads a table in memory: of pyarrow, a data set of `datasets`, or what pandas or polars calls a DataFrame.
+
+    Raises:
+        ValueError: several data sets, another object, columns of mixed types, missing columns, or too many malformed
+            rows.
+    """
+    path = Path(f"the {type(log).__name__}")
+    datasets = sys.modules.get("datasets")  # what was never imported has no instances
+    if datasets is not None and isinstance(log, datasets.Dataset):
+        return source_of_dataset(log, path, options)
+    if not hasattr(log, "__arrow_c_stream__") or isinstance(log, pa.ChunkedArray):
+        raise ValueError(
+            f"the log is a {type(log).__name__}; give a path, a DataFrame, a pyarrow.Table, or one split as a "
+            "datasets.Dataset."
+        )
+    try:
+        table = pa.table(log)
+    except (pa.ArrowException, TypeError) as error:
+        raise ValueError(
+            f"{path} is no table: {' '.join(str(error).split())}; write each column in one type, ids as text."
+        ) from error
+    # the numbers that pandas gives rows are none of the log's
+    table = table.select([name for name in table.column_names if not name.startswith("__index_level_")])
+    columns = find_columns(table.column_names, path, options, _kinds(table.schema))
+    table = table.select([*columns.needed(), *_steady(table, columns)])
+    return source_of_table(LogTable(table, Malformed(path, unit="row", rows=table.num_rows), columns), options)
+
+
+def _columns_of(data: "Dataset", path: Path, options: SourceOptions) -> LogColumns:
+    return find_columns(data.column_names, path, options, _kinds(data.features.arrow_schema))
+
+
+def _kinds(schema: pa.Schema) -> dict[str, pa.DataType]:
+    return {column.name: column.type for column in schema}
+
+
+def _steady(first_rows: pa.Table, columns: LogColumns) -> list[str]:
+    """Columns that may tell of items, by the first rows of a log."""
+    return steady_columns(first_rows, columns.item, columns.others())
 
 
 def _open_hub(path: Path, options: SourceOptions, features: "Features | None" = None) -> "Dataset":
@@ -168,176 +238,3 @@ def _check_quotes(data: "Dataset", path: Path) -> None:
                         "it, or double it where it is text."
                     )
         number += len(batch)
-
-
-@dataclass(frozen=True)
-class LogTable:
-    """A table with one interaction a row.
-
-    Args:
-        table (`pa.Table`): with the columns of [`needed_columns`].
-        malformed ([`Malformed`]): of its file, with the number of rows.
-        names (`list[str]`): all columns of the file.
-        left_out (`np.ndarray` of `int64`, *optional*): numbers of the file's rows that aren't in the table, from 1.
-    """
-
-    table: pa.Table
-    malformed: Malformed
-    names: list[str]
-    left_out: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-
-
-def _source(log_table: LogTable, options: SourceOptions, aliases: dict[str, str] | None = None) -> Source:
-    """What a table tells.
-
-    Args:
-        log_table ([`LogTable`]): the table.
-        options ([`SourceOptions`]): name the columns.
-        aliases (`dict[str, str]`, *optional*): as in [`read_csv`].
-    """
-    malformed, left_out, path = log_table.malformed, log_table.left_out, log_table.malformed.path
-    table = log_table.table
-    table = table.cast(pa.schema([_with_plain_text(column) for column in table.schema]))
-    users, items = (ids_as_text(table[name], name, path) for name in (options.user_column, options.item_column))
-    broken = np.zeros(table.num_rows, dtype=bool)
-
-    def leave_out(rows: np.ndarray, reason) -> None:
-        nonlocal broken
-        rows = rows & ~broken
-        malformed.count += int(rows.sum())
-        for row in np.flatnonzero(rows)[:3]:
-            malformed.show(row_number(row, left_out), reason(row))
-        broken = broken | rows
-
-    for name, column in ((options.user_column, users), (options.item_column, items)):
-        empty = pc.fill_null(pc.equal(column, ""), True).to_numpy()
-        leave_out(empty, lambda row, name=name: f"{name!r} is empty or missing")
-    time = time_column(table.column_names, options)
-    times = None
-    if time is not None:
-        times, unknown = _times(table[time])
-        leave_out(unknown, lambda row: wrong_time(time, table[time][row].as_py()))
-    malformed.check(options.max_malformed)
-    if broken.all():
-        raise empty_log(path)
-    splits = None
-    if options.split_column is not None:
-        splits = _splits(table[options.split_column], broken, left_out, path)
-    if broken.any():
-        kept = pa.array(~broken)
-        table, users, items = table.filter(kept), users.filter(kept), items.filter(kept)
-        times, splits = (None if column is None else column[~broken] for column in (times, splits))
-    user_ids, user_rows = number_ids(users)
-    item_ids, item_rows = number_ids(items)
-    log = Interactions.from_rows(user_ids, item_ids, user_rows, item_rows, times, splits)
-    texts = _texts_of_rows(table, item_ids, item_rows, options)
-    read_texts, items_file = texts_reader(texts, options, log_table.names, aliases)
-    unused = [name for name in dict.fromkeys(log_table.names) if name not in table.column_names]
-    return Source(
-        log, read_texts, order=time or ROW_ORDER, malformed=[malformed], unused=unused, items_file=items_file
-    )
-
-
-def _with_plain_text(column: pa.Field) -> pa.Field:
-    """The type of a column, but views of texts, which little can be done with, as texts."""
-    return column.with_type(pa.string()) if pa.types.is_string_view(column.type) else column
-
-
-def _times(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """A column of timestamps as integers where it holds integers or dates, else as floats; and where there is none."""
-    if pa.types.is_dictionary(column.type) or is_text(column.type):
-        return _times_as_text(column)
-    try:
-        if pa.types.is_boolean(column.type) or pa.types.is_time(column.type):  # a time of day is none without its date
-            return _parsed(column)
-        if pa.types.is_temporal(column.type):
-            # what has 32 bits can't become int64 at once
-            column = column.cast(pa.int32() if column.type.bit_width == 32 else pa.int64())
-        numbers = column.cast(pa.int64() if pa.types.is_integer(column.type) else pa.float64())
-    except pa.ArrowException:  # neither numbers nor dates, or too large
-        return _parsed(column)
-    return _filled(numbers)
-
-
-def _times_as_text(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """As [`_times`], each distinct text once unless all are numbers."""
-    if not pa.types.is_dictionary(column.type):
-        numbers = _cast(column)
-        if numbers is not None:
-            return _filled(numbers)
-        column = column.dictionary_encode()
-    encoded = column.combine_chunks()
-    rows = pc.fill_null(encoded.indices, -1).to_numpy()
-    times, unknown = _parsed(encoded.dictionary)
-    times, unknown = np.append(times, 0), np.append(unknown, True)  # for rows -1
-    return times[rows], unknown[rows]
-
-
-def _cast(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray | None:
-    """Texts as numbers if they all are some, or as nanoseconds since 1970 if all are dates."""
-    for kind in (pa.int64(), pa.float64(), pa.timestamp("ns")):
-        try:
-            numbers = column.cast(kind)
-        except pa.ArrowException:
-            continue
-        return numbers.cast(pa.int64()) if pa.types.is_timestamp(kind) else numbers
-    return None
-
-
-def _parsed(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """As [`_times`], value by value if need be."""
-    numbers = _cast(column) if is_text(column.type) else None
-    if numbers is not None:
-        return _filled(numbers)
-    times = [parse_time(value) for value in column.to_pylist()]
-    kind = np.float64 if any(isinstance(time, float) for time in times) else np.int64
-    return np.array([time or 0 for time in times], kind), np.array([time is None for time in times], bool)
-
-
-def _filled(numbers: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers with 0 where there is none, and where that is."""
-    unknown = pc.is_null(numbers).to_numpy(zero_copy_only=False)
-    times = pc.fill_null(numbers, 0).to_numpy(zero_copy_only=False)
-    if times.dtype.kind == "f":
-        unknown = unknown | ~np.isfinite(times)
-    return times, unknown
-
-
-def _splits(column: pa.ChunkedArray, broken: np.ndarray, left_out: np.ndarray, path: Path) -> np.ndarray:
-    """0, 1 or 2 for each row."""
-    encoded = column.cast(pa.string()).dictionary_encode().combine_chunks()
-    rows = pc.fill_null(encoded.indices, -1).to_numpy()
-    missing = (rows < 0) & ~broken
-    if missing.any():
-        raise ValueError(f"the split of row {row_number(missing.argmax(), left_out)} of {path} is missing; write one.")
-    numbers = [split_number(value, f"a row of {path}") for value in encoded.dictionary.to_pylist()]
-    return np.array(numbers, dtype=np.int8)[rows]
-
-
-def _texts_of_rows(table: pa.Table, item_ids: np.ndarray, item_rows: np.ndarray, options: SourceOptions) -> Texts:
-    """For each item the first text that its rows have, where the table has such columns.
-
-    Args:
-        table (`pa.Table`): the log.
-        item_ids (`np.ndarray` of `str`, shape `(n_items,)`): items.
-        item_rows (`np.ndarray` of `int64`, shape `(rows,)`): the item of each row.
-        options ([`SourceOptions`]): name the columns.
-    """
-    texts: Texts = {}
-    for name, column in text_columns(table.column_names, options).items():
-        values = table[column]
-        there = values.is_valid()
-        kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
-        if is_text(kind):
-            there = pc.fill_null(pc.not_equal(values, ""), False)
-        elif pa.types.is_floating(kind):
-            there = pc.fill_null(pc.invert(pc.is_nan(values)), False)  # which pandas writes where there is none
-        elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
-            there = pc.fill_null(pc.greater(pc.list_value_length(values), 0), False)
-        rows = np.flatnonzero(there.to_numpy())[::-1]
-        first = np.full(len(item_ids), -1)
-        first[item_rows[rows]] = rows  # of several writes to one place the last, the first row's, stays
-        has_text = first >= 0
-        for item_id, value in zip(item_ids[has_text], values.take(pa.array(first[has_text])).to_pylist()):
-            add_texts(texts, item_id, {name: value}, {name: name})
-    return texts

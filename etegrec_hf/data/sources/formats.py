@@ -1,0 +1,131 @@
+"""Recognises the format of a log by its name and its first lines."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+from .amazon import EDITIONS
+from .csv_table import SEPARATORS
+from .lines import open_unpacked
+
+FOLDERS = {
+    "movielens": ("u.data", "ratings.dat", "ratings.csv"),
+    "etegrec": ("*.train.jsonl",),
+    "letter": ("*.inter.json",),
+    "recbole": ("*.inter",),
+    "hub": ("state.json", "dataset_dict.json"),
+}
+# Names of files that say all; for those of a folder the reader tells to give that
+FILES = {
+    r"(u\.data|ratings\.dat)$": "movielens",
+    r"\.train\.jsonl$": "etegrec",
+    r"\.inter\.json(\.(gz|bz2|zst))?$": "letter",
+    r"\.inter(\.(gz|bz2|zst))?$": "recbole",
+}
+OF_A_FILE = r"\.(csv|tsv|txt|dat|jsonl?|parquet|inter|gz|bz2|zst|zip|xlsx?)$"  # endings that no id on the Hub has
+ON_HUB = r"[\w.-]+/[\w.-]+(@.+)?"
+HEAD = 1 << 16  # bytes that are looked at
+FIRST_LINES = 20
+KNOWN = "Amazon's reviews, MovieLens, RecBole, LETTER, the original ETEGRec, CSV, JSON lines, parquet or the Hub"
+
+
+def likely_formats(path: Path) -> list[str]:
+    """The formats that the log at `path` may have, keys of `READERS`: the most special one first.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: another kind of file or folder, or one of several formats.
+    """
+    if path.is_dir():
+        return _of_folder(path)
+    if not path.exists():
+        if re.fullmatch(ON_HUB, path.as_posix()) and not re.search(OF_A_FILE, path.name):
+            return ["hub"]
+        raise FileNotFoundError(f"{str(path)!r} is no file and no folder; check the path.")
+    for pattern, format in FILES.items():
+        if re.search(pattern, path.name):
+            return [format]
+    return _of_content(path)
+
+
+def _of_folder(path: Path) -> list[str]:
+    if (path / "items/items.parquet").is_file() and (path / "sequences").is_dir():
+        raise ValueError(f"{str(path)!r} is a prepared dataset already; give it to other commands as --data.")
+    found = [format for format, names in FOLDERS.items() if any(any(path.glob(name)) for name in names)]
+    if found == ["movielens"] and not any((path / name).is_file() for name in FOLDERS["movielens"][:2]):
+        found = found if b"movieId" in _head(path / "ratings.csv").partition(b"\n")[0] else []
+    if not found and next(path.rglob("*.parquet"), None) is not None:
+        found = ["parquet"]
+    if not found:
+        reviews = [file for file in sorted(path.glob("*.json*")) if not file.name.startswith("meta_")]
+        of_reviews = _of_content(reviews[0]) if len(reviews) == 1 else []
+        found = [format for format in of_reviews if format in EDITIONS]
+    if len(found) != 1:
+        what = f"files of several formats, {', '.join(found)}" if found else "no log that is recognised"
+        raise ValueError(f"{str(path)!r} holds {what}; give the path of the file to read, or name one with --format.")
+    return found
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes of a file as they were before it was packed."""
+    try:
+        with open_unpacked(path) as file:
+            return file.read(HEAD)
+    except OSError as error:
+        if isinstance(error, (FileNotFoundError, PermissionError)):
+            raise
+        raise ValueError(f"{path} is damaged ({error}); copy it again.") from error
+
+
+def _of_content(path: Path) -> list[str]:
+    if path.suffix in (".xlsx", ".xls"):
+        raise ValueError(f"{path} is a spreadsheet; save it as CSV, and give that.")
+    with path.open("rb") as file:
+        if file.read(4) == b"PAR1":
+            return ["parquet"]
+    head = _head(path)
+    lines = [line for line in head.decode("utf-8-sig", errors="replace").splitlines() if line.strip()][:FIRST_LINES]
+    if not lines:
+        raise ValueError(f"the data set is empty: {path} holds no interaction; check the path.")
+    if lines[0].startswith("["):
+        raise ValueError(f"{path} is one JSON array; write one object per line (JSON lines), or CSV.")
+    objects = [line for line in lines if line.lstrip().startswith("{")]
+    if 2 * len(objects) >= len(lines):
+        return _of_objects(objects, path)
+    if b"\0" not in head and any(separator in lines[0] for separator in SEPARATORS):
+        return ["csv"]
+    raise ValueError(
+        f"{path} is of no format that is recognised ({KNOWN}); name it with --format, or convert it to CSV, JSON "
+        "lines or parquet."
+    )
+
+
+def _of_objects(lines: list[str], path: Path) -> list[str]:
+    """The format of a file with objects."""
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            try:
+                entry = ast.literal_eval(line.strip())
+            except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+                continue
+        if isinstance(entry, dict) and entry and not all(isinstance(value, list) for value in entry.values()):
+            return [*_amazon(entry), "jsonl"]
+    if re.match(r'\s*\{\s*"[^"]*"\s*:\s*\[', lines[0]):
+        return ["letter"]
+    if len(lines) == 1:  # of which the beginning alone was looked at
+        return ["jsonl"]
+    raise ValueError(f"{path} holds objects that can't be read; write one JSON object per line, or name its --format.")
+
+
+def _amazon(entry: dict) -> list[str]:
+    """The edition of Amazon's reviews that a line is of, if it is of one."""
+    found = [name for name, edition in EDITIONS.items() if {edition.user, edition.item, edition.time} <= entry.keys()]
+    if found == [
+        "amazon2014",
+        "amazon2018",
+    ]:  # which name these alike; votes are `helpful` in one, `vote` in the other
+        return found[:1] if "helpful" in entry else found[1:]
+    return found

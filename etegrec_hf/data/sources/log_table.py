@@ -1,0 +1,228 @@
+"""A table of one interaction per row becomes a log."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..interactions import Interactions, number_ids
+from .columns import ids_as_text, is_text, split_number
+from .csv_table import row_number
+from .item_columns import ROWS_PER_ITEM, item_columns
+from .item_texts import add_texts, texts_reader
+from .log_builder import empty_log
+from .source import ROW_ORDER, LogColumns, Malformed, Source, SourceOptions, Texts
+from .values import parse_time, wrong_time
+
+SLASHED = (
+    r"^\s*(?P<first>\d{1,2})[/.](?P<second>\d{1,2})[/.](?P<year>\d{4})"
+    r"(?:[ T](?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<seconds>\d\d))?)?\s*$"
+)
+
+
+@dataclass(frozen=True)
+class LogTable:
+    """A table with one interaction a row.
+
+    Args:
+        table (`pa.Table`): with the columns that are needed, and others that may tell of items.
+        malformed ([`Malformed`]): of its file, with the number of rows.
+        columns ([`LogColumns`]): what the columns of the file are.
+        left_out (`np.ndarray` of `int64`, *optional*): numbers of the file's rows that aren't in the table, from 1.
+    """
+
+    table: pa.Table
+    malformed: Malformed
+    columns: LogColumns
+    left_out: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+
+def source_of_table(log_table: LogTable, options: SourceOptions, aliases: dict[str, str] | None = None) -> Source:
+    """What a table tells.
+
+    Args:
+        log_table ([`LogTable`]): the table.
+        options ([`SourceOptions`]): name the file of texts, and say how many rows may be malformed.
+        aliases (`dict[str, str]`, *optional*): of the file of texts, as in [`text_columns`].
+    """
+    malformed, left_out, path = log_table.malformed, log_table.left_out, log_table.malformed.path
+    table, columns = log_table.table, log_table.columns
+    table = table.cast(pa.schema([_with_plain_text(column) for column in table.schema]))
+    users, items = (ids_as_text(table[name], name, path) for name in (columns.user, columns.item))
+    broken = np.zeros(table.num_rows, dtype=bool)
+
+    def leave_out(rows: np.ndarray, reason) -> None:
+        nonlocal broken
+        rows = rows & ~broken
+        malformed.count += int(rows.sum())
+        for row in np.flatnonzero(rows)[:3]:
+            malformed.show(row_number(row, left_out), reason(row))
+        broken = broken | rows
+
+    for name, column in ((columns.user, users), (columns.item, items)):
+        empty = pc.fill_null(pc.equal(column, ""), True).to_numpy()
+        leave_out(empty, lambda row, name=name: f"{name!r} is empty or missing")
+    time, times = columns.time, None
+    if time is not None:
+        times, unknown = _times(table[time])
+        leave_out(unknown, lambda row: wrong_time(time, table[time][row].as_py()))
+    malformed.check(options.max_malformed)
+    if broken.all():
+        raise empty_log(path)
+    splits = None
+    if columns.split is not None:
+        splits = _splits(table[columns.split], broken, left_out, path)
+    if broken.any():
+        kept = pa.array(~broken)
+        table, users, items = table.filter(kept), users.filter(kept), items.filter(kept)
+        times, splits = (None if column is None else column[~broken] for column in (times, splits))
+    user_ids, user_rows = number_ids(users)
+    item_ids, item_rows = number_ids(items)
+    log = Interactions.from_rows(user_ids, item_ids, user_rows, item_rows, times, splits)
+    texts = _texts_of_rows(table, item_ids, item_rows, columns.texts)
+    read_texts, items_file = texts_reader(texts, options, columns, aliases)
+    candidates = [name for name in table.column_names if name not in columns.needed()]
+    told = item_columns(table, candidates, item_rows, len(item_ids), ROWS_PER_ITEM)
+    return Source(
+        log,
+        read_texts,
+        order=time or ROW_ORDER,
+        malformed=[malformed],
+        unused=[name for name in columns.others() if name not in told],
+        items_file=items_file,
+        columns=columns,
+        item_columns=told,
+    )
+
+
+def _with_plain_text(column: pa.Field) -> pa.Field:
+    """The type of a column, but views of texts, which little can be done with, as texts."""
+    return column.with_type(pa.string()) if pa.types.is_string_view(column.type) else column
+
+
+def _times(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """A column of timestamps as integers where it holds integers or dates, else as floats; and where there is none."""
+    if pa.types.is_dictionary(column.type) or is_text(column.type):
+        return _times_as_text(column)
+    try:
+        if pa.types.is_boolean(column.type) or pa.types.is_time(column.type):  # a time of day is none without its date
+            return _parsed(column)
+        if pa.types.is_temporal(column.type):
+            # what has 32 bits can't become int64 at once
+            column = column.cast(pa.int32() if column.type.bit_width == 32 else pa.int64())
+        numbers = column.cast(pa.int64() if pa.types.is_integer(column.type) else pa.float64())
+    except pa.ArrowException:  # neither numbers nor dates, or too large
+        return _parsed(column)
+    return _filled(numbers)
+
+
+def _times_as_text(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """As [`_times`], each distinct text once unless all are numbers."""
+    if not pa.types.is_dictionary(column.type):
+        numbers = _cast(column)
+        if numbers is not None:
+            return _filled(numbers)
+        column = column.dictionary_encode()
+    encoded = column.combine_chunks()
+    rows = pc.fill_null(encoded.indices, -1).to_numpy()
+    times, unknown = _parsed(encoded.dictionary)
+    times, unknown = np.append(times, 0), np.append(unknown, True)  # for rows -1
+    return times[rows], unknown[rows]
+
+
+def _cast(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray | None:
+    """Texts as numbers if they all are some, or as nanoseconds since 1970 if all are dates."""
+    for kind in (pa.int64(), pa.float64(), pa.timestamp("ns")):
+        try:
+            numbers = column.cast(kind)
+        except pa.ArrowException:
+            continue
+        return numbers.cast(pa.int64()) if pa.types.is_timestamp(kind) else numbers
+    return None
+
+
+def _parsed(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """As [`_times`], value by value if need be."""
+    numbers = _cast(column) if is_text(column.type) else None
+    numbers = _slashed_dates(column) if numbers is None and is_text(column.type) else numbers
+    if numbers is not None:
+        return _filled(numbers)
+    times = [parse_time(value) for value in column.to_pylist()]
+    kind = np.float64 if any(isinstance(time, float) for time in times) else np.int64
+    return np.array([time or 0 for time in times], kind), np.array([time is None for time in times], bool)
+
+
+def _slashed_dates(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray | None:
+    """Texts like `12/31/2010 8:26` or `31.12.2010` as seconds since 1970, if most of a column are some.
+
+    Days beyond 12 show which of the first two numbers is the month. Where they don't, it isn't guessed.
+    """
+    parts = pc.extract_regex(column, SLASHED)
+    valid = len(column) - column.null_count
+    if 2 * (len(parts) - parts.null_count) <= valid:
+        return None
+    numbers = [pc.struct_field(parts, index).cast(pa.string()) for index in range(6)]
+    month_first = [pc.max(number.cast(pa.int32())).as_py() <= 12 for number in numbers[:2]]
+    if month_first[0] == month_first[1]:
+        return None
+    month, day = numbers[:2] if month_first[0] else numbers[1::-1]
+    date = [numbers[2], *(pc.utf8_lpad(number, 2, "0") for number in (month, day))]
+    time = [pc.utf8_lpad(number, 2, "0") for number in numbers[3:]]
+    moments = pc.binary_join_element_wise(
+        pc.binary_join_element_wise(*date, "-"), pc.binary_join_element_wise(*time, ":"), " "
+    )
+    try:
+        return moments.cast(pa.timestamp("s")).cast(pa.int64())
+    except pa.ArrowException:  # a 31st of June
+        return None
+
+
+def _filled(numbers: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers with 0 where there is none, and where that is."""
+    unknown = pc.is_null(numbers).to_numpy(zero_copy_only=False)
+    times = pc.fill_null(numbers, 0).to_numpy(zero_copy_only=False)
+    if times.dtype.kind == "f":
+        unknown = unknown | ~np.isfinite(times)
+    return times, unknown
+
+
+def _splits(column: pa.ChunkedArray, broken: np.ndarray, left_out: np.ndarray, path: Path) -> np.ndarray:
+    """0, 1 or 2 for each row."""
+    encoded = column.cast(pa.string()).dictionary_encode().combine_chunks()
+    rows = pc.fill_null(encoded.indices, -1).to_numpy()
+    missing = (rows < 0) & ~broken
+    if missing.any():
+        raise ValueError(f"the split of row {row_number(missing.argmax(), left_out)} of {path} is missing; write one.")
+    numbers = [split_number(value, f"a row of {path}") for value in encoded.dictionary.to_pylist()]
+    return np.array(numbers, dtype=np.int8)[rows]
+
+
+def _texts_of_rows(table: pa.Table, item_ids: np.ndarray, item_rows: np.ndarray, fields: dict[str, str]) -> Texts:
+    """For each item the first text that its rows have, where the table has such columns.
+
+    Args:
+        table (`pa.Table`): the log.
+        item_ids (`np.ndarray` of `str`, shape `(n_items,)`): items.
+        item_rows (`np.ndarray` of `int64`, shape `(rows,)`): the item of each row.
+        fields (`dict[str, str]`): those of `TEXT_FIELDS` that it has, and their columns.
+    """
+    texts: Texts = {}
+    for name, column in fields.items():
+        values = table[column]
+        there = values.is_valid()
+        kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+        if is_text(kind):
+            there = pc.fill_null(pc.not_equal(values, ""), False)
+        elif pa.types.is_floating(kind):
+            there = pc.fill_null(pc.invert(pc.is_nan(values)), False)  # which pandas writes where there is none
+        elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            there = pc.fill_null(pc.greater(pc.list_value_length(values), 0), False)
+        rows = np.flatnonzero(there.to_numpy())[::-1]
+        first = np.full(len(item_ids), -1)
+        first[item_rows[rows]] = rows  # of several writes to one place the last, the first row's, stays
+        has_text = first >= 0
+        for item_id, value in zip(item_ids[has_text], values.take(pa.array(first[has_text])).to_pylist()):
+            add_texts(texts, item_id, {name: value}, {name: name})
+    return texts
