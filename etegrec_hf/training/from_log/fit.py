@@ -161,6 +161,8 @@ def prepare_log(run: RunState, log: Any, format: str, options: FitOptions, readi
             f"{statistics['users']:,} users, {statistics['items']:,} items, {statistics['interactions']:,} "
             f"interactions of {statistics['interactions_read']:,} that were read"
         )
+        if "columns" in statistics:
+            run.tell(f"columns: {statistics['columns']}")
         for note in (*statistics["malformed"], *statistics["notes"]):
             run.tell(f"note: {note}")
     run.end("prepare", time.monotonic() - start)
