@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from typing import ClassVar
 
 from ..data.sources import SourceOptions
@@ -45,7 +46,8 @@ def run(argv: list[str]) -> None:
     classes = (FitArguments, FitOptions, PrintArguments)
     arguments, options, printed = parse("fit", argv, *classes, examples=EXAMPLES, works_on="path", first=FIRST)
     with printed.apart():
-        result = fit(arguments.path, arguments.output_dir, options, arguments.reading, arguments.format)
+        tell = partial(print, file=sys.stderr, flush=True)
+        result = fit(arguments.path, arguments.output_dir, options, arguments.reading, arguments.format, tell)
     printed.show(asdict(result), lambda: print_result(result))
 
 

@@ -18,7 +18,7 @@ from .tables import print_figures
 EXAMPLES = """examples:
   etegrec train-tokenizer data/mine --output-dir runs/tokenizer
 """
-FIRST = (*FIRST_OF_A_RUN, "num_levels", "codebook_size")
+FIRST = ("preset", *FIRST_OF_A_RUN, "num_levels", "codebook_size")
 
 
 @dataclass

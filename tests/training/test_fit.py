@@ -97,6 +97,7 @@ def check_model(result: FitResult) -> None:
     results = json.loads(Path(result.folder, "metrics.json").read_text())
     settings = results["settings"]
     assert model.config.search_settings == settings
+    assert {0, 0.5} <= {tried["transition_weight"] for tried in results["tried"]}
     best = max(results["tried"], key=lambda tried: tried["ndcg@10"])
     assert best["transition_weight"] == settings["transition_weight"] == results["transition_weight"]
     assert settings["exclude_history"] == (results["protocol"]["seen_items"] == "left out")

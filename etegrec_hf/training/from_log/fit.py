@@ -143,7 +143,6 @@ def asked_of(log: Any, format: str, options: FitOptions, reading: SourceOptions)
 
 def prepare_log(run: RunState, log: Any, format: str, options: FitOptions, reading: SourceOptions) -> None:
     """Writes the prepared dataset, with the embedding that counts give."""
-    run.tell("1 read the log")
     start = time.monotonic()
     if not (run.folder / "data" / "statistics.json").is_file():
         statistics = prepare(

@@ -33,8 +33,6 @@ class RunState:
             self.known = self._read(asked)
         else:
             check_output_dir(folder)
-            folder.mkdir(parents=True, exist_ok=True)
-            self.write()
 
     def _read(self, asked: dict) -> dict:
         try:
@@ -75,6 +73,6 @@ class RunState:
         self.write()
 
     def write(self) -> None:
-        """Writes what is known."""
+        """Writes what is known. Nothing is there before a stage has ended."""
         text = json.dumps(self.known, indent=2) + "\n"
         replace_file(self.folder / FILE, lambda beside: beside.write_text(text, encoding="utf-8"))

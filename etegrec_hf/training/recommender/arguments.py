@@ -50,7 +50,7 @@ class ETEGRecTrainingArguments(RankedTrainingArguments):
 
     help_all: ClassVar[tuple[str, ...]] = (
         *("code_weight", "vq_weight", "item_weight", "temperature", "gather_negatives", "code_strategy"),
-        *("order_noise", "max_tokens_per_batch"),
+        *("order_noise", "max_tokens_per_batch", "warm_epochs", "max_seconds"),
     )
 
     learning_rate: float = 5e-3

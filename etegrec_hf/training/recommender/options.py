@@ -25,7 +25,7 @@ class RecommenderOptions:
             "encoder_input",
             "recency_buckets",
         ),
-        *("starts_from_last_item", "item_gain", "has_repeat_bias", "constrained_softmax"),
+        *("starts_from_last_item", "item_gain", "mixed_items", "has_repeat_bias", "constrained_softmax"),
     )
 
     d_model: int = field(default=ETEGRecConfig.d_model, metadata={"help": "Width of encoder and decoder."})
