@@ -18,8 +18,8 @@ CARD = """---
 
 Interactions of users with items, prepared by etegrec_hf for sequential recommendation. `sequences` holds `user_id`,
 `history` (oldest first) and `target`; a training row is a user's whole training sequence, each of whose items after
-the first is a target too. `items` holds `item_id` and, where known, texts, `embedding` (the semantic embedding), and
-`codes` (token strings that came with the log; training makes its own).
+the first is a target too. `items` holds `item_id` and, where known, texts, numbers and categories, `embedding` (the
+semantic embedding), and `codes` (token strings that came with the log; training makes its own).
 
 ```python
 from datasets import load_dataset

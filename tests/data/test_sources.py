@@ -9,6 +9,7 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -19,9 +20,10 @@ from etegrec_hf.cli.main import USER_ERRORS, main
 from etegrec_hf.data.new_items import read_new_items
 from etegrec_hf.data.prepare import prepare
 from etegrec_hf.data.prepared import PreparedDataset, Split
-from etegrec_hf.data.sources import READERS, SourceOptions
+from etegrec_hf.data.sources import READERS, SourceOptions, read_source
 from etegrec_hf.data.sources.values import parse_time
 from etegrec_hf.data.splits import SPLIT_NAMES
+from etegrec_hf.data.text_embeddings import item_texts
 
 NOTHING_LEFT_OUT = {"malformed_rows_left_out": 0, "malformed": []}
 
@@ -1568,3 +1570,305 @@ def test_a_file_that_may_not_be_read_is_an_error(tmp_path):
     path = write(tmp_path / "log.csv", "user_id,item_id\nu,a\n")
     path.chmod(0)
     fails(path, "csv", tmp_path, PermissionError, "log.csv")
+
+
+# ---- What is recognised: formats, columns, dates, and what belongs to items
+
+EIGHTS = [(f"u{row // 8}", f"i{(row // 8 + row) % 8}", row) for row in range(64)]  # 8 users of 8 items each
+
+
+def log_of(path: Path, names: tuple[str, str, str], separator: str = ",") -> Path:
+    return write(path, "\n".join([separator.join(names), *(separator.join(map(str, row)) for row in EIGHTS)]))
+
+
+def movielens_folder(folder: Path, name: str, content: str) -> Path:
+    folder.mkdir()
+    return write(folder / name, content).parent
+
+
+@pytest.mark.parametrize(
+    ("format", "make"),
+    [
+        ("csv", lambda at: log_of(at / "log.csv", ("user_id", "item_id", "timestamp"))),
+        ("csv", lambda at: log_of(at / "log.tsv", ("user_id", "item_id", "timestamp"), "\t")),
+        ("csv", lambda at: write(at / "log.txt", gzip.compress(b"userId;movieId\nu;1\nu;2\nu;3\n"))),
+        ("jsonl", lambda at: write(at / "log.json", '{"user_id": "u", "item_id": 1}\n' * 3)),
+        ("jsonl", lambda at: write(at / "log", bz2.compress(b"{'user': 'u', 'item': 1}\n" * 3))),
+        ("recbole", lambda at: write(at / "log.inter", "user_id:token,item_id:token\nu,1\nu,2\nu,3\n")),
+        ("letter", lambda at: write(at / "Tiny.inter.json", '{"u": [1, 2, 3]}')),
+        ("letter", lambda at: write(at / "histories.json", '{"u": [1, 2, 3]}')),
+        ("letter", lambda at: write(at / "Tiny.inter.json", '{"u": [1, 2, 3]}').parent),
+        ("amazon2014", lambda at: write(at / "reviews_Pens_5.json.gz", gzip.compress(REVIEWS_2014.encode()))),
+        ("amazon2018", lambda at: write(at / "Pens_5.json", REVIEWS_2018)),
+        ("amazon2023", lambda at: write(at / "Pens.jsonl", REVIEWS_2023).parent),
+        ("movielens", lambda at: movielens_folder(at / "ml", "ratings.dat", "1::7::5::1\n1::8::5::2\n1::9::5::3\n")),
+        (
+            "movielens",
+            lambda at: movielens_folder(at / "ml", "ratings.csv", "userId,movieId,timestamp\n1,7,1\n1,8,2\n1,9,3\n"),
+        ),
+        ("etegrec", lambda at: etegrec_folder(at / "Tiny", padding=True) or at / "Tiny"),
+    ],
+)
+def test_formats_are_recognised(tmp_path, format, make):
+    (tmp_path / "raw").mkdir()
+    path = make(tmp_path / "raw")
+    expected = prepare(path, tmp_path / "named", format, min_count=1)
+    assert prepare(path, tmp_path / "auto", min_count=1) == expected
+    assert expected["format"] == format
+    assert rows_of(tmp_path / "auto", "test") == rows_of(tmp_path / "named", "test")
+
+
+def test_tables_and_saved_data_sets_are_recognised(tmp_path):
+    rows = {"user_id": ["u"] * 3, "item_id": ["a", "b", "c"]}
+    pq.write_table(pa.table(rows), tmp_path / "log")  # by its first bytes
+    Dataset.from_dict(rows).save_to_disk(tmp_path / "saved")
+    (tmp_path / "parts").mkdir()
+    pq.write_table(pa.table(rows), tmp_path / "parts/a.parquet")
+    for name, format in (("log", "parquet"), ("saved", "hub"), ("parts", "parquet")):
+        expect(prepare(tmp_path / name, tmp_path / f"{name}-data", min_count=1), format=format, interactions=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind", "message"),
+    [
+        ("log.csv", None, FileNotFoundError, "log.csv' is no file and no folder; check the path"),
+        ("log.json", "[\n{}]", ValueError, "log.json is one JSON array; write one object per line"),
+        ("log.xlsx", "PK", ValueError, "log.xlsx is a spreadsheet; save it as CSV"),
+        ("log.csv", "\n\n", ValueError, "the data set is empty: .*log.csv holds no interaction"),
+        ("log", "word\nword\n", ValueError, "of no format that is recognised .*; name it with --format, or convert"),
+        ("log", b"\x00,\x01", ValueError, "of no format that is recognised"),
+        ("log", '{\n"a": 1}\n{\n"b": 2}', ValueError, "objects that can't be read; write one JSON object per line"),
+    ],
+)
+def test_what_is_not_recognised_is_an_error_with_a_remedy(tmp_path, name, content, kind, message):
+    path = tmp_path / name if content is None else write(tmp_path / name, content)
+    fails(path, "auto", tmp_path, kind, message)
+
+
+def test_folders_that_are_not_recognised_are_an_error_with_a_remedy(tmp_path):
+    fails(tmp_path, "auto", tmp_path, ValueError, "holds no log that is recognised; give the path of the file to")
+    log = log_of(tmp_path / "log.csv", ("user_id", "item_id", "timestamp"))
+    fails(tmp_path, "auto", tmp_path, ValueError, "holds no log that is recognised; give the path of the file to")
+    for name in ("a.inter.json", "a.inter"):
+        write(tmp_path / name, "")
+    fails(tmp_path, "auto", tmp_path, ValueError, "holds files of several formats, letter, recbole; give the path")
+    prepare(log, tmp_path / "data", min_count=1)
+    fails(tmp_path / "data", "auto", tmp_path, ValueError, "is a prepared dataset already; give it .* as --data")
+    fails("no-such/data", "auto", tmp_path, ConnectionError, "'no-such/data' is no local folder, and the Hub doesn't")
+
+
+def test_an_option_says_that_reviews_are_read_as_json_lines(tmp_path):
+    path = write(tmp_path / "Pens.json", REVIEWS_2018)
+    statistics = prepare(path, tmp_path / "data", min_count=1, options=SourceOptions(time_column="unixReviewTime"))
+    expect(statistics, format="jsonl", columns="reviewerID is the user, asin the item, unixReviewTime the time")
+
+
+GUESSES = [
+    ("user_id,item_id,timestamp,title", "user_id is the user, item_id the item, timestamp the time, title the title"),
+    ("CustomerID,StockCode,InvoiceDate", "CustomerID is the user, StockCode the item, InvoiceDate the time"),
+    ("visitorid,itemid,event,timestamp", "visitorid is the user, itemid the item, timestamp the time"),
+    ("User ID,Product_ID,created at", "User ID is the user, Product_ID the item, created at the time"),
+    ("session_id,sku,ts", "session_id is the user, sku the item, ts the time"),
+    ("user,session,item", "user is the user, item the item"),
+    ("userId,movieId,movie,Name", "userId is the user, movieId the item, Name the title"),
+    ("member,track,name,title", "member is the user, track the item, title the title"),
+    ("username,user_id,asin,parent_asin", "user_id is the user, parent_asin the item"),
+    ("uid,iid,reviewTime,unixReviewTime", "uid is the user, iid the item, unixReviewTime the time"),
+    ("user,item,Description,Brand", "user is the user, item the item, Description the title, Brand the brand"),
+    ("user,item,description,title", "user is the user, item the item, title the title, description the description"),
+]
+
+
+@pytest.mark.parametrize(("header", "columns"), GUESSES)
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_columns_are_recognised_by_common_names(tmp_path, header, columns, separator):
+    names = header.split(",")
+    rows = [",".join(f"{row}" for _ in names) for row in range(3)]
+    text = "\n".join([header, *rows]).replace(",", separator)
+    source, format = read_source(write(tmp_path / "log.csv", text), "auto", SourceOptions())
+    assert (str(source.columns), format) == (columns, "csv")
+    lines = [json.dumps(dict.fromkeys(names, row)) for row in range(3)]
+    source, format = read_source(write(tmp_path / "log.jsonl", "\n".join(lines)), "auto", SourceOptions())
+    assert (str(source.columns), format) == (columns, "jsonl")
+
+
+@pytest.mark.parametrize(
+    ("header", "options", "message"),
+    [
+        ("customer_id,member,item", {}, r"may hold users, \['customer_id', 'member'\]; name one with --user-column"),
+        ("user,product_id,sku", {}, r"may hold items, \['product_id', 'sku'\]; name one with --item-column"),
+        ("user,item,date,time", {}, r"may hold times, \['date', 'time'\]; name one with --time-column"),
+        ("user,item,item_name,movie_title", {}, r"may hold titles, .*; name one with --title-column"),
+        ("user,price", {}, r"that it holds items, only \['user', 'price'\]; name it with --item-column"),
+        ("user,item", {"user_column": "item"}, "that it holds items, only .*; name it with --item-column"),
+        ("user,item", {"time_column": "day"}, r"has no column 'day', only \['user', 'item'\]; name one of them"),
+    ],
+)
+def test_columns_that_are_not_clear_are_an_error_that_names_the_option(tmp_path, header, options, message):
+    path = write(tmp_path / "log.csv", f"{header}\n" + ",".join("1" for _ in header.split(",")))
+    fails(path, "auto", tmp_path, ValueError, message, **options)
+
+
+def test_names_that_are_given_win_and_types_rule_out_what_cannot_be_meant(tmp_path):
+    path = write(tmp_path / "log.csv", "user_id,buyer,item_id,date,time\nu,b,1,3,1\nu,b,2,2,2\nu,b,3,1,3\n")
+    options = SourceOptions(user_column="buyer", time_column="date")
+    assert read(path, "auto", tmp_path / "data", options=options)[1] == {"b": ["3", "2", "1"]}
+    rows = pa.table({"user": ["u"] * 3, "item": list("abc"), "sku": [0.5, 1.5, 2.5], "date": [3, 2, 1]})
+    table = rows.append_column("time", pa.array([1, 2, 3], pa.time32("s")))
+    source, _ = read_source(table, "auto", SourceOptions())
+    assert str(source.columns) == "user is the user, item the item, date the time"
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_columns_of_a_file_of_texts_are_recognised(tmp_path, kind):
+    log = log_of(tmp_path / "log.csv", ("user", "StockCode", "ts"))
+    rows = {"id": [f"i{item}" for item in range(9)], "Product Name": list("ABCDEFGHI"), "price": [*range(8), 8.5]}
+    rows |= {"category": ["x", "y", ""] * 3, "sizes": [[1]] * 9}
+    path = tmp_path / f"items.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.table(rows), path)
+    elif kind == "jsonl":
+        write(path, "\n".join(json.dumps(dict(zip(rows, row))) for row in zip(*rows.values())))
+    else:
+        write(path, "\n".join([",".join(rows), *(",".join(map(str, row)) for row in zip(*rows.values()))]))
+    statistics, _, texts = read(log, "auto", tmp_path / "data", options=SourceOptions(items=str(path)))
+    assert texts["i1"] == {"title": "B", "price": 1.0, "category": "y"}
+    assert not texts["i2"]["category"]
+    unused = "sizes"
+    expect(statistics, item_columns="price, category", columns_of_texts_not_used=unused, items_without_title=0)
+
+
+def test_texts_of_a_file_do_not_put_descriptions_before_titles_of_the_log(tmp_path):
+    log = write(tmp_path / "log.csv", "user,item,name\nu,1,A\nu,2,B\nu,3,C\n")
+    items = write(tmp_path / "items.csv", "item,description\n1,long\n")
+    texts = read(log, "auto", tmp_path / "data", options=SourceOptions(items=str(items)))[2]
+    assert texts["1"] == {"title": "A", "description": "long"}
+    log = write(tmp_path / "log.csv", "user,item\nu,1\nu,2\nu,3\n")
+    texts = read(log, "auto", tmp_path / "again", options=SourceOptions(items=str(items)))[2]
+    assert texts["1"] == {"title": "long"}
+
+
+BELONGING = {
+    "price": [0.5 * (row % 8) for row in range(8)],
+    "year": [2000 + row for row in range(8)],
+    "code": [f"00{row}" for row in range(8)],
+    "category": ["lamp", "mug", None, "mug", "lamp", "mug", "lamp", "mug"],
+}
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "hub", "table"])
+def test_numbers_and_categories_that_belong_to_items_are_kept(tmp_path, kind):
+    users, items, times = zip(*EIGHTS)
+    numbers = [int(item[1:]) for item in items]
+    columns = {name: [values[number] for number in numbers] for name, values in BELONGING.items()}
+    columns["price"][9] = None  # one row may leave it out
+    others = {"quantity": [row % 3 for row in times], "country": ["UK"] * 64, "event": ["view", "buy"] * 32}
+    others["rating"] = [row % 5 for row in times]
+    others["nearly"] = [number if row else -1 for row, number in enumerate(numbers)]
+    rows = pa.table({"user": users, "item": items, "time": times, **columns, **others})
+    path = tmp_path / f"log.{kind}"
+    if kind == "csv":
+        pyarrow.csv.write_csv(rows, path)
+    elif kind == "jsonl":
+        write(path, "\n".join(map(json.dumps, rows.to_pylist())))
+    elif kind == "parquet":
+        pq.write_table(rows, path)
+    elif kind == "hub":
+        Dataset(rows).save_to_disk(path)
+    else:
+        path = rows
+    statistics = prepare(path, tmp_path / "data", min_count=1)
+    expect(statistics, item_columns=", ".join(BELONGING), columns_of_log_not_used=", ".join(others))
+    table = pq.read_table(tmp_path / "data/items/items.parquet")
+    assert [str(table.schema.field(name).type) for name in BELONGING] == ["double", "int64", "string", "string"]
+    for row in table.to_pylist():
+        assert [row[name] for name in BELONGING] == [values[int(row["item_id"][1])] for values in BELONGING.values()]
+    assert PreparedDataset.load(tmp_path / "data").n_items == 8
+    assert "0 to" in " ".join(item_texts(table, "{category} 0 to {code}"))
+    (event, rating) = statistics["notes"]
+    assert "column 'event' says what happened in a row, and all rows count alike" in event
+    assert "column 'rating' holds ratings, and all rows count alike" in rating
+
+
+def test_columns_follow_the_items_that_are_left(tmp_path):
+    rows = [(f"u{user}", f"i{item}", 10 * item) for item in range(5) for user in range(5) if user < 4 or item != 2]
+    rows = [row for row in rows if row[1] != "i1" or row[0] == "u0"]
+    path = write(tmp_path / "log.csv", "\n".join(["user,item,price", *(",".join(map(str, row)) for row in rows)]))
+    assert prepare(path, tmp_path / "data", min_count=3)["items_dropped"] == 1
+    table = pq.read_table(tmp_path / "data/items/items.parquet")
+    assert [(row["item_id"], row["price"]) for row in table.to_pylist()] == [
+        ("i0", 0),
+        ("i2", 20),
+        ("i3", 30),
+        ("i4", 40),
+    ]
+
+
+def test_where_items_occur_once_no_column_is_taken_for_theirs(tmp_path):
+    path = write(tmp_path / "log.csv", "user,item,price\n" + "".join(f"u,{row},{row}\n" for row in range(9)))
+    expect(prepare(path, tmp_path / "data", min_count=1), item_columns="none", columns_of_log_not_used="price")
+
+
+def test_bytes_that_are_no_text_stand_in_no_item_column(tmp_path):
+    rows = b"".join(f"u{row % 2},{row // 2},".encode() + bytes([0xE0 + row // 2]) + b"\n" for row in range(8))
+    path = write(tmp_path / "log.csv", b"user,item,maker\n" + rows)
+    expect(prepare(path, tmp_path / "data", min_count=1), item_columns="none", columns_of_log_not_used="maker")
+
+
+@pytest.mark.parametrize(
+    "make", [pa.Table.to_pandas, lambda table: table, Dataset], ids=["pandas", "arrow", "datasets"]
+)
+def test_tables_in_memory_become_the_same_dataset_as_their_file(tmp_path, make):
+    users, items, times = zip(*EIGHTS)
+    table = pa.table({"CustomerID": users, "sku": items, "ts": times[::-1], "title": [f"T{item}" for item in items]})
+    pq.write_table(table, tmp_path / "log.parquet")
+    of_file, log = prepare(tmp_path / "log.parquet", tmp_path / "file", min_count=1), make(table)
+    found = prepare(log, tmp_path / "memory", min_count=1)
+    told = {"source": f"a {type(log).__name__} in memory", "format": "table"}
+    assert found == of_file | told
+    for name in ("items/items.parquet", "sequences/train.parquet", "sequences/test.parquet"):
+        assert pq.read_table(tmp_path / "memory" / name).equals(pq.read_table(tmp_path / "file" / name))
+
+
+def test_what_is_no_table_in_memory_is_an_error(tmp_path):
+    rows = pa.table({"user": ["u"] * 3, "item": ["a", "b", "c"]})
+    mixed = rows.to_pandas()
+    mixed["item"] = pd.Series(["a", 1, 2.5], dtype=object)
+    for log, format, message in (
+        ([1], "auto", "the log is a list; give a path, a DataFrame, a pyarrow.Table, or one split"),
+        (DatasetDict({"train": Dataset(rows)}), "auto", "the log is a DatasetDict; give a path, .* or one split as a"),
+        (rows, "csv", "`format` is 'csv' and means nothing to a table in memory; leave it out"),
+        (mixed, "auto", "the DataFrame is no table: .*; write each column in one type, ids as text"),
+        (rows.rename_columns(["who", "item"]), "auto", r"the Table has no column .* users, only \['who', 'item'\]"),
+    ):
+        fails(log, format, tmp_path, ValueError, message)
+    fails(rows, "auto", tmp_path, ValueError, "`separator` is ';' and means nothing to the format", separator=";")
+
+
+@pytest.mark.parametrize(
+    ("dates", "order"),
+    [
+        (["12/1/2010 8:26", "1/31/2010 8:26", "2/1/2010 18:26:30"], "bca"),  # the day 31 says which is the month
+        (["1/12/2010", "31/1/2010", "2/1/2010"], "cba"),
+        (["01.12.2010 08:26", "31.01.2010 08:26", "31.01.2010 07:26"], "cba"),
+    ],
+)
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_dates_with_slashes_are_read_where_a_day_tells_them_from_months(dates, order, kind):
+    table = pa.table({"user": ["u"] * 3, "item": list("abc"), "date": pa.array(dates, kind)})
+    log = read_source(table, "auto", SourceOptions())[0].interactions
+    assert "".join(log.item_ids[log.items]) == order
+
+
+@pytest.mark.parametrize("dates", [["1/2/2010", "2/1/2010"], ["13/1/2010", "1/13/2010"], ["31/6/2010", "1/6/2010"]])
+def test_dates_whose_month_is_not_clear_are_no_times(tmp_path, dates):
+    path = write(tmp_path / "log.csv", "user,item,date\n" + "".join(f"u,{date},{date}\n" for date in dates))
+    fails(path, "auto", tmp_path, ValueError, f"2 malformed rows .* 'date' is '{dates[0]}', no number and no date")
+
+
+def test_the_command_needs_no_flag_but_the_folder_and_shows_what_it_recognised(tmp_path, capsys):
+    path = log_of(tmp_path / "log.csv", ("CustomerID", "StockCode", "InvoiceDate"))
+    assert main(["prepare", str(path), "--output-dir", str(tmp_path / "data"), "--min-count", "1", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    expect(shown, format="csv", columns="CustomerID is the user, StockCode the item, InvoiceDate the time")
+    assert "| item columns | none |" in (tmp_path / "data/README.md").read_text()
