@@ -17,6 +17,7 @@ from pathlib import Path
 
 # What is added to a command of a page, whatever it says itself, so that it trains on little and not for long
 LIMITS = {
+    "fit": ["--time-limit", "2s"],
     "quickstart": ["--n-users", "60", "--epochs", "2", "--finetune-epochs", "1"],
     "embed": ["--num-train-epochs", "1"],
     "train-tokenizer": ["--num-train-epochs", "2"],

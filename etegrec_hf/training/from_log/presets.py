@@ -63,9 +63,9 @@ def fitted_preset(name: str, size: LogSize) -> dict[str, dict]:
     - *Codes*: a level has a sixteenth of the items' number of codes, as a power of two from 16 to 256, and
       catalogues of fewer than 2,000 items have two levels instead of three.
     - *Batches* hold a hundredth of the training targets, as a power of two from 128 to 1,024.
-    - *Epochs* fall with the square root of the targets: 8 at 100,000, and between 3 and 30.
-    - The *collaborative model* has batches of a 64th of the users, as a power of two from 8 to 128, and 15 epochs at
-      100,000 targets, 3 to 60 otherwise, unless validation stops it before.
+    - *Epochs* of the recommender and of the collaborative model fall with the square root of the targets. The files
+      have those at 100,000; more than 10 times or less than 10 times as many targets have as many.
+    - The *collaborative model* has batches of a 64th of the users, as a power of two from 8 to 128.
     - *Dropout* is .5 in the encoder and .2 in the decoder from 30,000 targets, and .3 and .1 below.
     - bfloat16 is left out where the hardware lacks it.
 
@@ -88,17 +88,12 @@ def fitted_preset(name: str, size: LogSize) -> dict[str, dict]:
     is_small = size.n_targets < 30_000
     values["train"] |= {"dropout_rate": 0.3 if is_small else 0.5, "decoder_dropout_rate": 0.1 if is_small else 0.2}
     tokens = power_of_two(size.n_targets / 100, 128, 1024) * (num_levels + 1)
-    epochs = epochs_for(size.n_targets, 8, 3, 30)
     for command in ("train", "finetune"):
         values[command]["max_tokens_per_batch"] = tokens
-    is_frozen = values["train"].get("freeze_tokenizer", False)
-    values["finetune"]["num_train_epochs"] = epochs
-    if is_frozen:
-        values["train"]["num_train_epochs"] = epochs
-    values["embed"] |= {
-        "num_train_epochs": epochs_for(size.n_targets, 15, 3, 60),
-        "per_device_train_batch_size": power_of_two(size.n_users / 64, 8, 128),
-    }
+    values["embed"]["per_device_train_batch_size"] = power_of_two(size.n_users / 64, 8, 128)
+    lasting = ["embed", "finetune"] + ["train"] * values["train"].get("freeze_tokenizer", False)
+    for command in lasting:
+        values[command]["num_train_epochs"] = epochs_for(size.n_targets, values[command]["num_train_epochs"])
     for command, arguments in values.items():
         if not has_bfloat16():
             arguments.pop("bf16", None)
@@ -107,13 +102,14 @@ def fitted_preset(name: str, size: LogSize) -> dict[str, dict]:
     return values
 
 
-def epochs_for(n_targets: int, at_large: int, least: int, most: int) -> int:
+def epochs_for(n_targets: int, at_large: int) -> int:
     """Returns epochs, `at_large` at 100,000 training targets and the fewer the more there are.
 
-    >>> epochs_for(100_000, 8, 3, 30), epochs_for(25_000, 8, 3, 30), epochs_for(100, 8, 3, 30)
-    (8, 16, 30)
+    >>> epochs_for(100_000, 8), epochs_for(25_000, 8), epochs_for(100, 8), epochs_for(10**8, 8)
+    (8, 16, 25, 3)
     """
-    return min(max(round(at_large * math.sqrt(LARGE / max(n_targets, 1))), least), most)
+    share = min(max(n_targets / LARGE, 0.1), 10)
+    return max(1, round(at_large / math.sqrt(share)))
 
 
 def power_of_two(number: float, least: int, most: int) -> int:
