@@ -160,6 +160,10 @@ def prepare_log(run: RunState, log: Any, format: str, options: FitOptions, readi
             f"{statistics['users']:,} users, {statistics['items']:,} items, {statistics['interactions']:,} "
             f"interactions of {statistics['interactions_read']:,} that were read"
         )
+        users, items = statistics["users_read"] - statistics["users"], statistics["items_read"] - statistics["items"]
+        if users or items:
+            run.tell(f"note: {users:,} users and {items:,} items have fewer than {options.min_count} interactions "
+                     "(--min-count), or too few for three splits, and are left out")  # fmt: skip
         if "columns" in statistics:
             run.tell(f"columns: {statistics['columns']}")
         for note in (*statistics["malformed"], *statistics["notes"]):
