@@ -24,6 +24,7 @@ from etegrec_hf.data.sequences import WholeSequenceDataset
 from etegrec_hf.hub.model_folder import load_recommender
 from etegrec_hf.hub.training_record import TrainingRecord
 from etegrec_hf.models.configuration_etegrec import ETEGRecConfig
+from etegrec_hf.training.from_log.presets import read_preset
 from etegrec_hf.training.recommender.arguments import ETEGRecTrainingArguments
 from etegrec_hf.training.recommender.options import RecommenderOptions
 from etegrec_hf.training.recommender.trainer import ETEGRecTrainer
@@ -327,8 +328,8 @@ def test_the_example_configurations_name_fields_that_exist(path):
     check_keys(values, path, read_options(command).names)
 
 
-def test_the_papers_configuration_is_that_of_the_model(tmp_path):
-    values = yaml.safe_load((EXAMPLES / "configs/instrument2018.yaml").read_text())
+def test_the_papers_preset_is_that_of_the_model(tmp_path):
+    values = read_preset("paper")["train"]
     training, sizes = ETEGRecTrainingArguments(str(tmp_path), use_cpu=True), ETEGRecConfig()
     for name, value in values.items():
         assert getattr(sizes if hasattr(sizes, name) else training, name) == value, name
@@ -336,10 +337,8 @@ def test_the_papers_configuration_is_that_of_the_model(tmp_path):
     assert chosen <= values.keys()
 
 
-def test_the_recipes_model_is_the_commands_default():
-    values = yaml.safe_load((EXAMPLES / "recipes/common/train.yaml").read_text())
-    named = {option.name for option in fields(RecommenderOptions)} & values.keys() - {"num_transitions"}
-    assert {name: getattr(RecommenderOptions(), name) for name in named} == {name: values[name] for name in named}
-    paper = ETEGRecConfig()
-    changed = {option.name for option in fields(RecommenderOptions) if option.default != getattr(paper, option.name)}
-    assert changed <= named
+@pytest.mark.parametrize("preset", ["best", "fast"])
+def test_the_recipes_model_is_the_default(preset):
+    assert {option.name for option in fields(RecommenderOptions)} & read_preset(preset)["train"].keys() == {
+        "num_transitions"
+    }
