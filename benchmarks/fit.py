@@ -54,10 +54,11 @@ def main() -> None:
     parser.add_argument("--preset", default="auto")
     parser.add_argument("--time-limit")
     parser.add_argument("--text-model")
+    parser.add_argument("--min-count", type=int)
     parser.add_argument("--output-dir", type=Path, help="where everything is kept; by default nothing is")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    names = ("preset", "time_limit", "text_model")
+    names = ("preset", "time_limit", "text_model", "min_count")
     options = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     if arguments.one:
         fit_one(arguments.logs[0], Path(arguments.one), options)
@@ -71,7 +72,7 @@ def main() -> None:
             folder = output / name
             command = [sys.executable, __file__, path, "--one", str(folder)]
             for option, value in options.items():
-                command += [f"--{option.replace('_', '-')}", value]
+                command += [f"--{option.replace('_', '-')}", str(value)]
             ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=os.environ, check=True)
             print(ended.stdout, file=sys.stderr)
             rows.append(row_of(name, folder, ended.stdout))

@@ -20,7 +20,7 @@ class FitOptions:
         text_model (`str`, *optional*): a sentence-transformers model, a folder or a Hub id, for `text`; by default
             `TEXT_MODEL` where at least half of the items have titles and it can be loaded, and `"none"` for none.
         text (`str`, *optional*, defaults to `"{title}"`): template of an item's text.
-        min_count (`int`, *optional*, defaults to 5): k-core of the log.
+        min_count (`int`, *optional*, defaults to 3): k-core of the log; three splits need as many of each user.
         split (`str`, *optional*, defaults to `"leave-one-out"`): as in [`prepare`].
         license (`str`, *optional*, defaults to `"unknown"`): of the data.
         seed (`int`, *optional*, defaults to 0): of all trainings.
@@ -42,7 +42,7 @@ class FitOptions:
         },
     )
     text: str = field(default="{title}", metadata={"help": "Template of the text; names in braces are columns."})
-    min_count: int = field(default=5, metadata={"help": "k-core: interactions every user and item must have."})
+    min_count: int = field(default=3, metadata={"help": "k-core: interactions every user and item must have."})
     split: str = field(default="leave-one-out", metadata={"help": "As `etegrec prepare` has it."})
     license: str = field(default="unknown", metadata={"help": "Of the data, as the Hub abbreviates it."})
     seed: int = field(default=0, metadata={"help": "Seed of all trainings."})
