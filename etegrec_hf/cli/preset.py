@@ -11,6 +11,7 @@ from ..data.prepared import read_statistics
 from ..hub.dataset_folder import local_dataset
 from ..hub.model_folder import local_folder, model_config
 from ..training.from_log.presets import PRESETS, LogSize, fitted_preset
+from .options import true_or_false
 
 # Arguments of a preset that say nothing, or are wrong, beside one that is given
 REPLACED_BY = {
@@ -47,6 +48,7 @@ def preset_values(command: str, argv: list[str], values: dict) -> dict:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("preset", "data", "model"):
         parser.add_argument(f"--{name}", default=values.get(name))
+    parser.add_argument("--stream", nargs="?", const=True, default=values.get("stream", False), type=true_or_false)
     call = parser.parse_known_args(argv)[0]
     preset = call.preset or PresetArguments.preset
     check_choice("preset", preset, PRESETS)
@@ -58,6 +60,8 @@ def preset_values(command: str, argv: list[str], values: dict) -> dict:
         return {}  # the command itself says what is wrong with the dataset
     found = fitted_preset(preset, size)[command]
     left_out = {replaced for name, replaced in REPLACED_BY.items() if name in given}
+    if call.stream:
+        left_out.add("num_transitions")  # which are counted in sequences that are held in memory
     if command == "finetune" and not aligns(call.model):
         left_out |= {"psa_weight", "sia_weight"}
     return {name: value for name, value in found.items() if name not in left_out}

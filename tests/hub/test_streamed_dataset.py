@@ -12,6 +12,7 @@ from two_sides import etegrec, several
 from etegrec_hf import RQVAEConfig, RQVAEModel
 
 SIZES = {"d-model": 16, "d-ff": 16, "d-kv": 8, "num-layers": 1, "num-decoder-layers": 1, "num-heads": 2}
+SIZES |= {"num-transitions": 0}  # a stream can count none
 OPTIONS = {"num-train-epochs": 2, "warm-epochs": 0, "num-beams": 10, "per-device-train-batch-size": 32}
 OPTIONS |= {"use-cpu": "true", "disable-tqdm": "true"}
 
