@@ -11,13 +11,13 @@ import forks
 import pytest
 import yaml
 
-from etegrec_hf.cli.config_file import read_config
 from etegrec_hf.cli.embed import EmbedArguments
 from etegrec_hf.cli.evaluate import EvaluateArguments, EvaluateOptions
 from etegrec_hf.cli.finetune import FinetuneArguments
 from etegrec_hf.cli.prepare import PrepareArguments
 from etegrec_hf.cli.train import TrainArguments
 from etegrec_hf.cli.train_tokenizer import TokenizerArguments
+from etegrec_hf.data.config_file import read_config
 from etegrec_hf.training.collaborative.arguments import CollaborativeSizes, CollaborativeTrainingArguments
 from etegrec_hf.training.item_tokenizer.arguments import RQVAETrainingArguments
 from etegrec_hf.training.item_tokenizer.options import ItemTokenizerOptions

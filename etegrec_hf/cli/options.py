@@ -11,7 +11,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from .config_file import as_arguments, read_config
+from ..data.config_file import as_arguments, read_config
 
 FILE = Path(__file__).with_name("options.json")
 LIBRARIES = ("transformers", "trl")  # whose options the file holds too, as they were in these versions

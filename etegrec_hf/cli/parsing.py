@@ -9,7 +9,7 @@ from enum import Enum
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
-from .config_file import as_arguments
+from ..data.config_file import as_arguments
 from .options import (
     FIRST,
     GENERAL,

@@ -4,8 +4,8 @@ import sys
 from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
-from ..data.prepare import prepare
-from ..data.sources import AUTO, READERS, ROW_ORDER, SourceOptions
+from ..data.prepare import note_of_order, prepare
+from ..data.sources import AUTO, READERS, SourceOptions
 from ..data.splits import SPLITTERS
 from .parsing import parse
 from .printing import PrintArguments
@@ -79,11 +79,9 @@ def run(argv: list[str]) -> None:
         statistics = prepare_dataset(args)
     malformed, notes = statistics.pop("malformed"), statistics.pop("notes")
     printed.show(statistics, lambda: print_figures(args.output_dir, statistics))
-    if statistics["format"] not in ("letter", "etegrec") and statistics["order"] == ROW_ORDER:
-        print(
-            "note: no time column: the rows are taken to be in order; else name one with --time-column",
-            file=sys.stderr,
-        )
+    order = note_of_order(statistics)
+    if order is not None:
+        print(f"note: {order}", file=sys.stderr)
     for note in malformed:
         print(f"note: left out: {note}", file=sys.stderr)
     for note in notes:

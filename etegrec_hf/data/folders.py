@@ -1,5 +1,6 @@
 """Output folders: complete or absent, and never somebody else's."""
 
+import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -36,6 +37,29 @@ def complete_or_absent(output_dir: str | Path) -> Iterator[Path]:
         os.replace(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def sole_use(output_dir: str | Path) -> Iterator[Path]:
+    """A folder that no other call may use meanwhile, in this process or another one. It is made if it is new.
+
+    Raises:
+        FileExistsError: another call uses it, or it is a file.
+    """
+    path = Path(output_dir)
+    if not path.is_dir():
+        check_output_dir(path).mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FileExistsError(
+                f"`output_dir` {str(path)!r} is in use by another call; wait until that has ended, or name another."
+            ) from error
+        yield path
+    finally:
+        os.close(handle)
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:

@@ -14,7 +14,7 @@ from .folders import check_output_dir
 from .interactions import Interactions, drop_repeated, k_core
 from .named_embeddings import NORMALIZATIONS, NamedEmbedding
 from .prepared import ItemFeatures, write_prepared
-from .sources import AUTO, InMemory, Source, SourceOptions, read_source
+from .sources import AUTO, ROW_ORDER, InMemory, Source, SourceOptions, read_source
 from .sources.column_names import notes_of_unused
 from .splits import MIN_LENGTHS, SPLITTERS, SplitRows, positions_of
 
@@ -128,6 +128,13 @@ def prepare(
             *(file.notes(item_ids) if file else []),
         ],
     }
+
+
+def note_of_order(statistics: dict) -> str | None:
+    """Returns a note that a log of rows has no times, if it has none."""
+    if statistics["format"] in ("letter", "etegrec") or statistics["order"] != ROW_ORDER:
+        return None
+    return "no time column: the rows are taken to be in order; else name one with --time-column"
 
 
 def _names_of(origins: list) -> dict[str, str]:

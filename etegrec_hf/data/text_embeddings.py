@@ -66,6 +66,13 @@ def item_texts(items: pa.Table, template: str) -> list[str]:
     return texts
 
 
+def check_texts(folder: str | Path, model: str | None, template: str) -> None:
+    """Raises the errors that [`embed_texts`] would raise for a template and, if it is given, for a model."""
+    item_texts(read_items(Path(folder)), template)
+    if model is not None:
+        _encoder(model)
+
+
 def embed_texts(
     folder: str | Path, model: str, template: str, name: str = "text", batch_size: int = 64
 ) -> NamedEmbedding:

@@ -17,8 +17,8 @@ from calling import call, failure
 from pictures import undrawn
 from safetensors.torch import load_file
 
-from etegrec_hf.cli.config_file import check_keys
 from etegrec_hf.cli.options import read_options
+from etegrec_hf.data.config_file import check_keys
 from etegrec_hf.data.prepared import PreparedDataset
 from etegrec_hf.data.sequences import WholeSequenceDataset
 from etegrec_hf.hub.model_folder import load_recommender

@@ -12,10 +12,10 @@ from tiny_models import make_model, random_codes
 from transformers import pipeline
 
 from etegrec_hf import ETEGRecGRPOConfig, ETEGRecTokenizer, TrainingRecord
-from etegrec_hf.cli.config_file import check_keys
 from etegrec_hf.cli.grpo import GrpoArguments
 from etegrec_hf.cli.options import read_options
 from etegrec_hf.cli.parsing import parse
+from etegrec_hf.data.config_file import check_keys
 from etegrec_hf.hub.model_folder import load_recommender, save_model_folder
 
 pytestmark = pytest.mark.usefixtures("undrawn_pictures")

@@ -2,18 +2,20 @@
 
 import csv
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 import yaml
 from transformers import AutoModel, AutoTokenizer
 
-from etegrec_hf import FitOptions, FitResult, fit
+from etegrec_hf import FitOptions, FitResult, SourceOptions, fit
 from etegrec_hf.cli.options import check_call, read_options
 from etegrec_hf.training.from_log import plan, presets, stages
 from etegrec_hf.training.from_log.fit import share_of_repeats
 from etegrec_hf.training.from_log.plan import Plan, plan_for
 from etegrec_hf.training.from_log.presets import LogSize, fitted_preset, read_preset
+from etegrec_hf.training.from_log.run_state import RunState
 
 TINY = {
     "embed": {"width": 8, "num_layers": 1, "num_heads": 1, "num_train_epochs": 2},
@@ -86,6 +88,12 @@ def test_a_log_becomes_a_recommender_and_an_interrupted_run_goes_on(log, tmp_pat
     assert Path(result.report).is_file()
     check_model(result)
 
+    moved = (tmp_path / "mine").rename(tmp_path / "moved")
+    again = fit(log, moved, FitOptions(preset="best"), tell=lambda sentence: None)
+    assert Path(again.report) == moved / "report.html"
+    (moved / "metrics.json").unlink()
+    assert fit(log, moved, FitOptions(preset="best"), tell=lambda sentence: None).metrics == result.metrics
+
 
 def check_model(result: FitResult) -> None:
     """The model recommends in three lines, with the settings that were chosen on validation and measured on test."""
@@ -117,8 +125,8 @@ def test_a_folder_of_another_run_is_left_alone(log, tmp_path, monkeypatch):
         fit(log, folder, FitOptions(seed=1, time_limit="2h"), tell=lambda sentence: None)
     with pytest.raises(FileExistsError, match=r"holds a run whose `seed` is 1, and here it is 2; name another folder"):
         fit(log, folder, FitOptions(seed=2))
-    log.write_text(log.read_text() + "user,item00001,1\n")
-    with pytest.raises(FileExistsError, match=r"holds a run whose `log` is .*bytes', and here it is .*bytes'"):
+    log.write_text(log.read_text().replace("item00001", "item00002"))  # of the same size
+    with pytest.raises(FileExistsError, match=r"holds a run whose `log` is .*, contents .*', and here it is .*"):
         fit(log, folder, FitOptions(seed=1))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("mine")
@@ -141,6 +149,73 @@ def test_too_little_time_leaves_out_and_says_what(log, tmp_path):
     check_model(result)
 
 
+@pytest.mark.usefixtures("tiny")
+def test_a_call_that_ended_before_it_had_a_plan_binds_nobody(log, tmp_path, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "mine"
+    for sentence in ("120 users", "columns", "preset"):  # within the preparation, and before files are written
+
+        def tell(told: str, last: str = sentence) -> None:
+            if told.startswith(last):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            fit(log, folder, FitOptions(min_count=2), tell=tell)
+    with pytest.raises(ValueError, match=r"the items have no texts 'title'"):
+        fit(log, folder, FitOptions(text_model="missing/model"), tell=lambda sentence: None)
+    with pytest.raises(ValueError, match=r"has no column 'who'"):
+        fit(log, folder, reading=SourceOptions(user_column="who"), tell=lambda sentence: None)
+    monkeypatch.setattr(stages, "embed_collaborative", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit(log, folder, FitOptions(min_count=4), tell=lambda sentence: None)
+    assert json.loads((folder / "data" / "statistics.json").read_text())["min_count"] == 4
+    with pytest.raises(FileExistsError, match=r"`min_count` is 4, and here it is 5"):
+        fit(log, folder, FitOptions(min_count=5))
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_folder_serves_one_call_at_a_time(log, tmp_path):
+    def tell(sentence: str) -> None:
+        with pytest.raises(FileExistsError, match=r"is in use by another call; wait until that has ended"):
+            fit(log, tmp_path / "mine", tell=tell)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(log, tmp_path / "mine", tell=tell)
+
+
+def test_what_a_call_leaves_out_is_kept_once(tmp_path):
+    run = RunState(tmp_path, {}, lambda sentence: None)
+    for _ in range(2):
+        run.leave_out("texts")
+    assert RunState(tmp_path, {}, print).known["left_out"] == ["texts"]
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("num_train_epoch: 3", r"config key 'num_train_epoch' .* did you mean 'num_train_epochs'"),
+        ("- 3", r"holds a list; it needs `name: value` lines"),
+        ("a: [", r"embed.yaml is no YAML"),
+        (None, r"embed.yaml' is no file"),
+    ],
+)
+@pytest.mark.usefixtures("tiny")
+def test_a_file_that_was_edited_is_read_with_care(log, tmp_path, monkeypatch, text, error):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "embed_collaborative", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit(log, tmp_path / "mine", tell=lambda sentence: None)
+    path = tmp_path / "mine" / "embed.yaml"
+    path.write_text(text) if text else path.unlink()
+    with pytest.raises((ValueError, FileNotFoundError), match=error):
+        fit(log, tmp_path / "mine", tell=lambda sentence: None)
+
+
 def test_files_of_a_run_are_those_of_the_commands(log, tmp_path, monkeypatch):
     """Each stage's YAML file has names that its command knows, and begins with a call that the command takes."""
 
@@ -149,13 +224,14 @@ def test_files_of_a_run_are_those_of_the_commands(log, tmp_path, monkeypatch):
 
     monkeypatch.setattr(stages, "embed_collaborative", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        fit(log, tmp_path / "mine", tell=lambda sentence: None)
+        fit(log, tmp_path / "it's mine", FitOptions(seed=5), tell=lambda sentence: None)
     for command in ("embed", "train-tokenizer", "train", "finetune", "evaluate"):
-        path = tmp_path / "mine" / f"{command}.yaml"
-        program, named, *argv = path.read_text().splitlines()[0].removeprefix("# ").split()
+        path = tmp_path / "it's mine" / f"{command}.yaml"
+        program, named, *argv = shlex.split(path.read_text().splitlines()[0].removeprefix("# "))
         assert (program, named) == ("etegrec", command)
         _, values = check_call(read_options(command), argv)
         assert values == yaml.safe_load(path.read_text())
+        assert values.get("seed") == (None if command == "evaluate" else 5)
 
 
 @pytest.mark.parametrize("preset", presets.PRESETS)
@@ -224,3 +300,8 @@ def test_repeats_are_counted_per_user(prepared):
 def test_no_time_is_refused(limit):
     with pytest.raises(ValueError, match=r"`time_limit` is .*; give a time above 0 like '90s', '30m' or '2h'"):
         FitOptions(time_limit=limit)
+
+
+def test_an_unknown_preset_is_refused_before_anything_is_read():
+    with pytest.raises(ValueError, match=r"`preset` is 'quick'; choose one of auto, best, fast, paper"):
+        FitOptions(preset="quick")

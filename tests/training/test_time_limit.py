@@ -26,6 +26,7 @@ def test_finetuning_ends_evaluated_and_saved(prepared, tmp_path, often):
     trainer = recommender_runs.make_trainer(prepared, tmp_path, arguments=FinetuningArguments, max_seconds=20, **often)
     trainer.train()
     assert trainer.state.global_step == 20  # of 13 per epoch
+    assert trainer.updates_left_out == 4 * 13 - 20
     evaluations = [entry for entry in trainer.state.log_history if "eval_ndcg@10" in entry]
     assert [entry["step"] for entry in evaluations] == [13, 20]
     best = max(entry["eval_ndcg@10"] for entry in evaluations)

@@ -4,7 +4,7 @@ import sys
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 
 import numpy as np
 import pyarrow as pa
@@ -160,9 +160,22 @@ def read_in_memory(log: "InMemory", options: SourceOptions) -> Source:
             rows.
     """
     path = Path(f"the {type(log).__name__}")
-    datasets = sys.modules.get("datasets")  # what was never imported has no instances
-    if datasets is not None and isinstance(log, datasets.Dataset):
+    if _is_dataset(log):
         return source_of_dataset(log, path, options)
+    table = table_in_memory(log)
+    columns = find_columns(table.column_names, path, options, _kinds(table.schema))
+    table = table.select([*columns.needed(), *_steady(table, columns)])
+    return source_of_table(LogTable(table, Malformed(path, unit="row", rows=table.num_rows), columns), options)
+
+
+def table_in_memory(log: "InMemory") -> pa.Table:
+    """Returns all rows and columns of a table in memory.
+
+    Raises:
+        ValueError: several data sets, another object, or columns of mixed types.
+    """
+    if _is_dataset(log):
+        return log.with_format("arrow")[:]
     if not hasattr(log, "__arrow_c_stream__") or isinstance(log, pa.ChunkedArray):
         raise ValueError(
             f"the log is a {type(log).__name__}; give a path, a DataFrame, a pyarrow.Table, or one split as a "
@@ -172,13 +185,16 @@ def read_in_memory(log: "InMemory", options: SourceOptions) -> Source:
         table = pa.table(log)
     except (pa.ArrowException, TypeError) as error:
         raise ValueError(
-            f"{path} is no table: {' '.join(str(error).split())}; write each column in one type, ids as text."
+            f"the {type(log).__name__} is no table: {' '.join(str(error).split())}; write each column in one type, "
+            "ids as text."
         ) from error
     # the numbers that pandas gives rows are none of the log's
-    table = table.select([name for name in table.column_names if not name.startswith("__index_level_")])
-    columns = find_columns(table.column_names, path, options, _kinds(table.schema))
-    table = table.select([*columns.needed(), *_steady(table, columns)])
-    return source_of_table(LogTable(table, Malformed(path, unit="row", rows=table.num_rows), columns), options)
+    return table.select([name for name in table.column_names if not name.startswith("__index_level_")])
+
+
+def _is_dataset(log: "InMemory") -> "TypeGuard[Dataset]":
+    datasets = sys.modules.get("datasets")  # what was never imported has no instances
+    return datasets is not None and isinstance(log, datasets.Dataset)
 
 
 def _columns_of(data: "Dataset", path: Path, options: SourceOptions) -> LogColumns:

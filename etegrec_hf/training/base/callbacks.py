@@ -96,6 +96,7 @@ class TimeLimitCallback(TrainerCallback):
     def __init__(self, trainer):
         self.trainer = trainer
         self.start = 0.0
+        self.has_ended_it = False
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.start = time.monotonic()
@@ -105,7 +106,7 @@ class TimeLimitCallback(TrainerCallback):
         if args.world_size > 1:
             is_over = broadcast_object_list([is_over])[0]
         if is_over and self.trainer.may_end:
-            control.should_training_stop = True
+            control.should_training_stop = self.has_ended_it = True
             # strategies by epoch take the end for that of an epoch
             control.should_evaluate |= args.eval_strategy == IntervalStrategy.STEPS
             control.should_save |= args.save_strategy == SaveStrategy.STEPS

@@ -130,6 +130,13 @@ class BaseTrainer(Trainer):
         return further
 
     @property
+    def updates_left_out(self) -> int:
+        """Updates for which `max_seconds` left no time."""
+        limits = [callback for callback in self.callback_handler.callbacks if isinstance(callback, TimeLimitCallback)]
+        is_cut = any(limit.has_ended_it for limit in limits)
+        return self.state.max_steps - self.state.global_step if is_cut else 0
+
+    @property
     def progress_title(self) -> str:
         """What is being trained, as its progress is titled."""
         return self.stage

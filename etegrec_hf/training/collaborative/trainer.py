@@ -128,5 +128,6 @@ def describe_training(trainer: CollaborativeTrainer, sizes: CollaborativeSizes) 
         "batch_size": args.train_batch_size,
         "steps": step,
         "seed": args.seed,
+        **({"updates_left_out": trainer.updates_left_out} if trainer.updates_left_out else {}),
         "validation": {name: round(value, 5) for name, value in metrics.items() if "@10" in name},
     }

@@ -1,6 +1,9 @@
 """From a log to a recommender in one call."""
 
 import json
+import os
+import shlex
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -12,21 +15,24 @@ import numpy as np
 import yaml
 from transformers import pipeline
 
-from ...data.folders import replace_file
-from ...data.prepare import prepare
+from ...data.config_file import read_config
+from ...data.folders import replace_file, sole_use
+from ...data.prepare import note_of_order, prepare
 from ...data.prepared import PreparedDataset, Split
 from ...data.sources import SourceOptions
+from ...data.sources.contents import contents_of
+from ...data.text_embeddings import check_texts
 from ...evaluation.choose_settings import choose_settings
 from ...evaluation.collaborative import load_collaborative_model
 from ...evaluation.evaluate import EvaluateOptions, evaluate
 from ...hub.model_folder import load_recommender, record_evaluation, save_search_settings
 from ...hub.report import FILE as REPORT
 from ..base.run_report import write_run_report
-from .options import FitOptions
+from .options import TEXT_MODEL, FitOptions
 from .plan import CHOSEN_ON, Plan, Stage, plan_for
 from .presets import LogSize
 from .run_state import RunState
-from .stages import Stages, chosen
+from .stages import Stages, chosen, names_of
 from .verdict import verdict
 
 RESULTS = "metrics.json"
@@ -89,11 +95,21 @@ def fit(
 
     Raises:
         FileExistsError: `output_dir` holds something else, or a run of another log or with other arguments.
+        FileExistsError: another call works in `output_dir`.
         ValueError: what [`prepare`] and the trainings raise.
     """
     options, reading = options or FitOptions(), reading or SourceOptions()
     asked = asked_of(log, format, options, reading)
-    run = RunState(Path(output_dir), asked, tell, options.seconds)
+    with sole_use(output_dir) as folder:
+        run = RunState(folder, asked, tell, options.seconds)
+        return go_on(run, log, format, options, reading)
+
+
+def go_on(run: RunState, log: Any, format: str, options: FitOptions, reading: SourceOptions) -> FitResult:
+    """Does what a run hasn't done yet, and returns its result."""
+    tell = run.tell
+    if not (run.folder / RESULTS).is_file():
+        run.known["ended"].pop("evaluate", None)
     if run.known["ended"]:
         tell(f"going on after {', '.join(run.known['ended'])}")
     if not run.has_ended("prepare"):
@@ -123,20 +139,15 @@ def fit(
         result["verdict"],
         result["tries"],
         run.known["left_out"],
-        result["report"],
+        run.path(result["report"]),
     )
 
 
 def asked_of(log: Any, format: str, options: FitOptions, reading: SourceOptions) -> dict[str, Any]:
     """What tells a run from others: the log and all arguments but the time limit, as JSON keeps them."""
-    if isinstance(log, (str, Path)):
-        path = Path(log)
-        told: Any = str(path.resolve()) if path.exists() else str(log)
-        if path.is_file():
-            told = f"{told}, {path.stat().st_size} bytes"
-    else:
-        told = f"a table of {len(log)} rows"
-    asked = {"log": told, "format": format} | asdict(options) | asdict(reading)
+    asked = {"log": contents_of(log), "format": format} | asdict(options) | asdict(reading)
+    if reading.items is not None:
+        asked["items"] = contents_of(reading.items)
     del asked["time_limit"]
     return json.loads(json.dumps(asked, default=str))
 
@@ -144,30 +155,31 @@ def asked_of(log: Any, format: str, options: FitOptions, reading: SourceOptions)
 def prepare_log(run: RunState, log: Any, format: str, options: FitOptions, reading: SourceOptions) -> None:
     """Writes the prepared dataset, with the embedding that counts give."""
     start = time.monotonic()
-    if not (run.folder / "data" / "statistics.json").is_file():
-        statistics = prepare(
-            log,
-            format=format,
-            output_dir=run.folder / "data",
-            min_count=options.min_count,
-            split=options.split,
-            embedding="cooccurrence",
-            options=reading,
-            license=options.license,
-            seed=options.seed,
-        )
-        run.tell(
-            f"{statistics['users']:,} users, {statistics['items']:,} items, {statistics['interactions']:,} "
-            f"interactions of {statistics['interactions_read']:,} that were read"
-        )
-        users, items = statistics["users_read"] - statistics["users"], statistics["items_read"] - statistics["items"]
-        if users or items:
-            run.tell(f"note: {users:,} users and {items:,} items have fewer than {options.min_count} interactions "
-                     "(--min-count), or too few for three splits, and are left out")  # fmt: skip
-        if "columns" in statistics:
-            run.tell(f"columns: {statistics['columns']}")
-        for note in (*statistics["malformed"], *statistics["notes"]):
-            run.tell(f"note: {note}")
+    shutil.rmtree(run.folder / "data", ignore_errors=True)  # of a call that ended before it had made a plan
+    statistics = prepare(
+        log,
+        format=format,
+        output_dir=run.folder / "data",
+        min_count=options.min_count,
+        split=options.split,
+        embedding="cooccurrence",
+        options=reading,
+        license=options.license,
+        seed=options.seed,
+    )
+    run.tell(
+        f"{statistics['users']:,} users, {statistics['items']:,} items, {statistics['interactions']:,} "
+        f"interactions of {statistics['interactions_read']:,} that were read (format {statistics['format']})"
+    )
+    users, items = statistics["users_read"] - statistics["users"], statistics["items_read"] - statistics["items"]
+    if users or items:
+        run.tell(f"note: {users:,} users and {items:,} items have fewer than {options.min_count} interactions "
+                 "(--min-count), or too few for three splits, and are left out")  # fmt: skip
+    if "columns" in statistics:
+        run.tell(f"columns: {statistics['columns']}")
+    order = note_of_order(statistics)
+    for note in (*([order] if order else []), *statistics["malformed"], *statistics["notes"]):
+        run.tell(f"note: {note}")
     run.end("prepare", time.monotonic() - start)
 
 
@@ -177,7 +189,8 @@ def plan_of_run(run: RunState, data: PreparedDataset, options: FitOptions) -> Pl
     if "preset" in run.known:  # trainings go on with the arguments they began with
         plan = plan_for(size, run.known["preset"], None, run.known["has_texts"] * data.n_items)
         for stage in plan.stages:
-            stage.values = yaml.safe_load(Path(run.path(f"{stage.name}.yaml")).read_text(encoding="utf-8")) or {}
+            if not run.has_ended(stage.name):
+                stage.values = read_config(Path(run.path(f"{stage.name}.yaml")), names_of(stage.name))
         return plan
     n_texts = count_texts(run, data, options)
     plan = plan_for(size, options.preset, run.seconds_left, n_texts)
@@ -187,7 +200,11 @@ def plan_of_run(run: RunState, data: PreparedDataset, options: FitOptions) -> Pl
     )
     for sentence in plan.left_out:
         run.leave_out(f"{sentence}, for lack of time")
+    if n_texts:
+        plan.stages[0].values |= {"text_model": options.text_model or TEXT_MODEL, "text": options.text}
     for stage in plan.stages:
+        if stage.name != "evaluate":
+            stage.values["seed"] = options.seed
         text = f"# etegrec {by_hand(run, stage)}\n" + yaml.safe_dump(stage.values, sort_keys=False)
         Path(run.path(f"{stage.name}.yaml")).write_text(text, encoding="utf-8")
     run.known |= {"preset": plan.preset, "has_texts": n_texts > 0}
@@ -196,29 +213,38 @@ def plan_of_run(run: RunState, data: PreparedDataset, options: FitOptions) -> Pl
 
 
 def count_texts(run: RunState, data: PreparedDataset, options: FitOptions) -> int:
-    """How many items have texts that will be embedded."""
-    if options.text_model is not None:
-        return 0 if options.text_model == "none" else data.n_items
+    """How many items have texts that will be embedded; wrong options are errors before anything is planned."""
+    if options.text_model is not None and options.text_model != "none":
+        check_texts(run.path("data"), options.text_model, options.text)
+        return data.n_items
+    if options.text_model == "none":
+        return 0
     titled = len(data.title_of)
     if titled < data.n_items / 2:
         return 0
     if find_spec("sentence_transformers") is None:
         run.leave_out("embeddings of titles, which need `pip install 'etegrec_hf[text]'`")
         return 0
+    check_texts(run.path("data"), None, options.text)
     return titled
 
 
 def by_hand(run: RunState, stage: Stage) -> str:
     """The command that repeats a stage."""
-    data, config = run.path("data"), f"--config {run.path(f'{stage.name}.yaml')}"
+    data, config = quoted(run, "data"), f"--config {quoted(run, f'{stage.name}.yaml')}"
     given = {
         "embed": f"{data} {config} --collaborative --output-dir NEW",
         "train-tokenizer": f"{data} {config} --output-dir NEW",
-        "train": f"{data} {config} --tokenizer {run.path('tokenizer')} --output-dir NEW",
-        "finetune": f"{run.path('alternating')} {config} --data {data} --output-dir NEW",
-        "evaluate": f"{run.path('model')} {config} --data {data} --output NEW.json",
+        "train": f"{data} {config} --tokenizer {quoted(run, 'tokenizer')} --output-dir NEW",
+        "finetune": f"{quoted(run, 'alternating')} {config} --data {data} --output-dir NEW",
+        "evaluate": f"{quoted(run, 'model')} {config} --data {data} --output NEW.json",
     }
     return f"{stage.name} {given[stage.name]}"
+
+
+def quoted(run: RunState, name: str) -> str:
+    """The path of a file or folder of a run, as a shell takes it."""
+    return shlex.quote(run.path(name))
 
 
 def measure(run: RunState, stage: Stage, stages: Stages) -> None:
@@ -249,7 +275,7 @@ def measure(run: RunState, stage: Stage, stages: Stages) -> None:
         "tries": tries,
         "settings": found.settings,
         "tried": found.tried,
-        "report": report,
+        "report": os.path.relpath(report, run.folder),  # which may move
         "seeds": record.seeds(),
         **{name: value for name, value in evaluation.figures().items() if name not in ("split", "metrics")},
     }

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from .plan import AUTO
+from ...data.checks import check_choice
+from .plan import AUTO, CHOICES
 
 TEXT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -26,6 +27,7 @@ class FitOptions:
         seed (`int`, *optional*, defaults to 0): of all trainings.
 
     Raises:
+        ValueError: an unknown preset.
         ValueError: a `time_limit` that is no time, or not above 0.
     """
 
@@ -48,6 +50,7 @@ class FitOptions:
     seed: int = field(default=0, metadata={"help": "Seed of all trainings."})
 
     def __post_init__(self):
+        check_choice("preset", self.preset, CHOICES)
         _ = self.seconds  # raises what is wrong with it
 
     @property

@@ -15,7 +15,8 @@ class RunState:
     """The folder of a run, and which of its stages have ended.
 
     Args:
-        folder (`Path`): a new one, or that of an earlier call with the same arguments.
+        folder (`Path`): a new one, or that of an earlier call with the same arguments; those of a call that ended
+            before it made a plan may differ.
         asked (`dict`): the arguments, as JSON keeps them.
         tell (`Callable`): is given each sentence about what happens.
         seconds (`float`, *optional*): that the run may take from now on.
@@ -33,13 +34,17 @@ class RunState:
             self.known = self._read(asked)
         else:
             check_output_dir(folder)
+            self.write()  # so that another call knows the folder, whenever this one ends
 
     def _read(self, asked: dict) -> dict:
         try:
             known = json.loads((self.folder / FILE).read_text(encoding="utf-8"))
             before, _, _ = known["asked"], known["ended"], known["left_out"]
+            is_begun = "preset" in known
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.folder / FILE} is damaged; remove the folder, or name another.") from error
+        if before != asked and not is_begun:  # nothing is there but the prepared log
+            return {"asked": asked, "ended": {}, "left_out": []}
         for name in dict.fromkeys([*before, *asked]):
             if before.get(name) != asked.get(name):
                 raise FileExistsError(
@@ -67,12 +72,13 @@ class RunState:
         self.write()
 
     def leave_out(self, sentence: str) -> None:
-        """Keeps and tells what the run doesn't do."""
-        self.known["left_out"].append(sentence)
+        """Keeps and tells what the run doesn't do; what an interrupted call kept isn't kept twice."""
+        if sentence not in self.known["left_out"]:
+            self.known["left_out"].append(sentence)
         self.tell(f"left out: {sentence}")
         self.write()
 
     def write(self) -> None:
-        """Writes what is known. Nothing is there before a stage has ended."""
+        """Writes what is known."""
         text = json.dumps(self.known, indent=2) + "\n"
         replace_file(self.folder / FILE, lambda beside: beside.write_text(text, encoding="utf-8"))

@@ -5,6 +5,7 @@ from dataclasses import fields
 
 from ...data.prepared import PreparedDataset, set_semantic_embedding
 from ...data.text_embeddings import embed_texts
+from ...evaluation.evaluate import EvaluateOptions
 from ...hub.dataset_folder import load_with_embeddings
 from ...hub.model_folder import load_model, load_recommender
 from ...models.modeling_rqvae import RQVAEModel
@@ -19,10 +20,19 @@ from ..recommender.arguments import ETEGRecTrainingArguments, FinetuningArgument
 from ..recommender.fit import RecommenderData, finetune_recommender, train_recommender
 from ..recommender.options import RecommenderOptions
 from ..recommender.trainer import ETEGRecTrainer
-from .options import TEXT_MODEL, FitOptions
+from .options import FitOptions
 from .plan import Plan, Stage
 from .run_state import RunState
 
+# What the arguments of a stage belong to, and those that belong to none of these
+ARGUMENTS: dict[str, tuple[type, ...]] = {
+    "embed": (CollaborativeTrainingArguments, CollaborativeSizes),
+    "train-tokenizer": (RQVAETrainingArguments, ItemTokenizerOptions),
+    "train": (ETEGRecTrainingArguments, RecommenderOptions),
+    "finetune": (FinetuningArguments,),
+    "evaluate": (EvaluateOptions,),
+}
+OTHERS = ("eval_samples", "normalize", "text", "text_model")
 LEAST_SECONDS = 1.0  # that a training gets, however late it is
 
 
@@ -44,20 +54,20 @@ class Stages:
         """Trains collaborative embeddings, makes text embeddings, and fuses both."""
         folder = self.run.path("data")
         names = ["collaborative"]
-        if self.run.known["has_texts"] and self._embed_texts(folder):
+        if "text_model" in stage.values and self._embed_texts(folder, stage):
             names.append("text")
         args = self._arguments(CollaborativeTrainingArguments, stage)
         sizes = CollaborativeSizes(**chosen(CollaborativeSizes, stage.values))
-        embed_collaborative(PreparedDataset.load(folder), folder, sizes, args)
-        set_semantic_embedding(folder, names, stage.values["normalize"])
+        made = embed_collaborative(PreparedDataset.load(folder), folder, sizes, args).made
+        self._tell_cut(stage, made.get("updates_left_out", 0))
+        set_semantic_embedding(folder, names, stage.values.get("normalize", "none"))
 
-    def _embed_texts(self, folder: str) -> bool:
+    def _embed_texts(self, folder: str, stage: Stage) -> bool:
         """Whether there is a text embedding; a model that nobody named may be missing."""
-        named = self.options.text_model
         try:
-            embed_texts(folder, named or TEXT_MODEL, self.options.text)
+            embed_texts(folder, stage.values["text_model"], stage.values.get("text", self.options.text))
         except (OSError, ValueError) as error:
-            if named is not None:
+            if self.options.text_model is not None:
                 raise
             self.run.leave_out(f"embeddings of titles: {error}")
             return False
@@ -68,7 +78,9 @@ class Stages:
         args = self._arguments(RQVAETrainingArguments, stage)
         data, embeddings = load_with_embeddings(self.run.path("data"))
         options = ItemTokenizerOptions(**chosen(ItemTokenizerOptions, stage.values))
-        write_diagnostics(train_item_tokenizer(embeddings, options, args, record_of(data)))
+        trainer = train_item_tokenizer(embeddings, options, args, record_of(data))
+        write_diagnostics(trainer)
+        self._tell_cut(stage, trainer.updates_left_out)
 
     def train(self, stage: Stage) -> None:
         """Trains recommender and item tokenizer in turns, or the recommender alone."""
@@ -78,6 +90,7 @@ class Stages:
         options = RecommenderOptions(**chosen(RecommenderOptions, stage.values))
         item_tokenizer, evaluated = load_model(RQVAEModel, source), self._evaluated(data, stage)
         self.trainers.append(train_recommender(item_tokenizer, evaluated, options, args, record_of(data, source)))
+        self._tell_cut(stage, self.trainers[-1].updates_left_out)
 
     def finetune(self, stage: Stage) -> None:
         """Finetunes the recommender on codes that stand still."""
@@ -87,6 +100,11 @@ class Stages:
         model, tokenizer = load_recommender(source)
         evaluated = self._evaluated(data, stage)
         self.trainers.append(finetune_recommender(model, tokenizer, evaluated, args, record_of(data, source)))
+        self._tell_cut(stage, self.trainers[-1].updates_left_out)
+
+    def _tell_cut(self, stage: Stage, n_updates: int) -> None:
+        if n_updates:
+            self.run.leave_out(f"the last {n_updates} updates of `{stage.name}`, for lack of time")
 
     def _evaluated(self, data: PreparedDataset, stage: Stage) -> RecommenderData:
         return RecommenderData(data, eval_samples=stage.values.get("eval_samples"))
@@ -104,15 +122,26 @@ class Stages:
             seconds = max(left * stage.seconds / waiting, LEAST_SECONDS)
             expected = stage.seconds * self.pace
             if stage.folder == "model" and expected > seconds and "num_train_epochs" in values:
-                values["num_train_epochs"] = max(1, int(values["num_train_epochs"] * seconds / expected))
+                planned = values["num_train_epochs"]
+                values["num_train_epochs"] = max(1, int(planned * seconds / expected))
+                fewer = planned - values["num_train_epochs"]
+                if fewer:
+                    self.run.leave_out(
+                        f"{fewer} of {planned} epochs of `{stage.name}`, since earlier stages took long"
+                    )
             values["max_seconds"] = seconds
         folder = self.run.folder / stage.folder
         resume = any(folder.glob("checkpoint-*"))
         if not resume:
             shutil.rmtree(folder, ignore_errors=True)  # what an interrupted call left there
-        args = cls(str(folder), seed=self.options.seed, **values)
+        args = cls(str(folder), **values)
         check_run_folder(args, resume)
         return args
+
+
+def names_of(stage: str) -> list[str]:
+    """Returns the names of the arguments that a stage's YAML file may give."""
+    return [*(field.name for cls in ARGUMENTS[stage] for field in fields(cls) if field.init), *OTHERS]
 
 
 def chosen(cls: type, values: dict) -> dict:

@@ -1,0 +1,51 @@
+"""What tells a log from another one: its contents."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from ..fingerprint import hash_of
+from .tables import InMemory, table_in_memory
+
+CHUNK = 1 << 20  # bytes that are read together
+# Endings of files that readers read, before those of packing
+ENDINGS = {".csv", ".tsv", ".txt", ".dat", ".data", ".item", ".json", ".jsonl", ".parquet", ".arrow", ".inter"}
+
+
+def contents_of(log: "str | Path | InMemory") -> str:
+    """What a log is called, and a hash of its contents; of a data set on the Hub its id alone.
+
+    Of a folder, the files count whose endings a reader knows, but those in folders of a run of `fit` don't.
+
+    Raises:
+        ValueError: neither a path nor a table.
+    """
+    if not isinstance(log, (str, Path)):
+        table = table_in_memory(log)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema.remove_metadata()) as stream:
+            stream.write_table(table.replace_schema_metadata(None).combine_chunks())
+        return f"a {type(log).__name__} of {len(table)} rows, contents {hash_of([sink.getvalue()])}"
+    path = Path(log)
+    if not path.exists():
+        return str(log)
+    if path.is_file():
+        return f"{path.resolve()}, contents {hash_of(_chunks(path))}"
+    return f"{path.resolve()}, contents {hash_of(_parts(path))}"
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            yield chunk
+
+
+def _parts(folder: Path) -> Iterator[bytes]:
+    """Names and contents of the files of a folder."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not (path / "fit.json").is_file():
+            yield from _parts(path)
+        elif path.is_file() and ENDINGS & {suffix.lower() for suffix in path.suffixes[-2:]}:
+            yield f"{path.name}\0{path.stat().st_size}\0".encode()
+            yield from _chunks(path)
