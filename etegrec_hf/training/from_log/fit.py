@@ -29,7 +29,7 @@ from ...hub.model_folder import load_recommender, record_evaluation, save_search
 from ...hub.report import FILE as REPORT
 from ..base.run_report import write_run_report
 from .options import TEXT_MODEL, FitOptions
-from .plan import CHOSEN_ON, Plan, Stage, plan_for
+from .plan import CHOSEN_ON, MEASURED_ON, Plan, Stage, plan_for
 from .presets import LogSize
 from .run_state import RunState
 from .stages import Stages, chosen, names_of
@@ -255,13 +255,14 @@ def measure(run: RunState, stage: Stage, stages: Stages) -> None:
     if excludes:
         run.tell("lists leave out what a user had before, since next items hardly ever are such")
     values = chosen(EvaluateOptions, stage.values) | {"exclude_seen": excludes}
-    users = np.random.default_rng(0).permutation(len(data.validation))[:CHOSEN_ON]
-    some = replace(data, validation=data.validation.take(np.sort(users)))
+    some = replace(data, validation=drawn(data.validation, CHOSEN_ON), test=drawn(data.test, MEASURED_ON))
+    if len(some.test) < len(data.test):
+        run.tell(f"figures are of {len(some.test):,} of {len(data.test):,} test users, drawn at random")
     found = choose_settings(model, tokenizer, some, EvaluateOptions(split="validation", **values))
     save_search_settings(run.path("model"), found.settings)
     model, tokenizer = load_recommender(run.path("model"))
     rival = load_collaborative_model(run.path("collaborative"), data)
-    evaluation = evaluate(model, tokenizer, data, EvaluateOptions(**values), rival)
+    evaluation = evaluate(model, tokenizer, some, EvaluateOptions(**values), rival)
     record = record_evaluation(run.path("model"), model.config, evaluation)
     report = run.path(f"model/{REPORT}")
     if stages.trainers:  # else they ran in an earlier call, and the model's own report stands
@@ -281,6 +282,18 @@ def measure(run: RunState, stage: Stage, stages: Stages) -> None:
     }
     text = json.dumps(results, indent=2) + "\n"
     replace_file(run.folder / RESULTS, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def drawn(split: Split, most: int) -> Split:
+    """Returns a split, or as many of its rows, drawn at random, if it has more.
+
+    >>> split = Split(["a", "b", "c"], np.array([1, 2, 3, 4, 5, 6]), np.array([0, 2, 4, 6]))
+    >>> drawn(split, 3) is split, len(drawn(split, 2)), drawn(split, 2).user_ids
+    (True, 2, ['a', 'c'])
+    """
+    if len(split) <= most:
+        return split
+    return split.take(np.sort(np.random.default_rng(0).permutation(len(split))[:most]))
 
 
 def share_of_repeats(split: Split) -> float:

@@ -12,7 +12,8 @@ TEXTS_PER_SECOND = 120  # of a small text encoder
 PER_TARGET, PER_TARGET_AND_ITEM = 4.0e-4, 2.2e-8
 # Per item and epoch of the item tokenizer; per evaluated user
 PER_ITEM, PER_USER = 8.0e-5, 4.0e-3
-CHOSEN_ON = 4000  # validation users on whom settings of the search are chosen
+CHOSEN_ON = 4_000  # validation users on whom settings of the search are chosen, at most
+MEASURED_ON = 20_000  # test users, at most
 TRIALS = 6  # of such settings
 
 
@@ -125,14 +126,14 @@ def stages_of(size: LogSize, preset: str, n_texts: int) -> list[Stage]:
                 "finetune", "model", "finetune the recommender", finetune, epoch * finetune.get("num_train_epochs", 1)
             )
         )
-    chosen_on = min(size.n_users, CHOSEN_ON)
+    chosen_on, measured_on = min(size.n_users, CHOSEN_ON), min(size.n_users, MEASURED_ON)
     stages.append(
         Stage(
             "evaluate",
             "evaluation.json",
             "choose settings of the search on validation, and measure on test",
             values["evaluate"],
-            PER_USER * (size.n_users + TRIALS * chosen_on),
+            PER_USER * (measured_on + TRIALS * chosen_on),
         )
     )
     return stages
