@@ -100,9 +100,14 @@ def fit(
     """
     options, reading = options or FitOptions(), reading or SourceOptions()
     asked = asked_of(log, format, options, reading)
+    is_new = not Path(output_dir).exists()
     with sole_use(output_dir) as folder:
         run = RunState(folder, asked, tell, options.seconds)
-        return go_on(run, log, format, options, reading)
+        try:
+            return go_on(run, log, format, options, reading)
+        finally:
+            if is_new and not run.known["ended"]:  # the log can't be read
+                shutil.rmtree(folder)
 
 
 def go_on(run: RunState, log: Any, format: str, options: FitOptions, reading: SourceOptions) -> FitResult:
