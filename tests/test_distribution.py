@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 DATA = {"etegrec_hf/py.typed", "etegrec_hf/cli/options.json"}
+DATA |= {f"etegrec_hf/presets/{name}.yaml" for name in ("best", "fast", "paper")}
 NOT_BUILT = shutil.ignore_patterns(".*", "runs", "build", "dist", "*.egg-info", "__pycache__")
 
 

@@ -1621,7 +1621,7 @@ def test_formats_are_recognised(tmp_path, format, make):
 def test_tables_and_saved_data_sets_are_recognised(tmp_path):
     rows = {"user_id": ["u"] * 3, "item_id": ["a", "b", "c"]}
     pq.write_table(pa.table(rows), tmp_path / "log")  # by its first bytes
-    Dataset.from_dict(rows).save_to_disk(tmp_path / "saved")
+    Dataset.from_dict(rows).save_to_disk(str(tmp_path / "saved"))
     (tmp_path / "parts").mkdir()
     pq.write_table(pa.table(rows), tmp_path / "parts/a.parquet")
     for name, format in (("log", "parquet"), ("saved", "hub"), ("parts", "parquet")):
@@ -1774,7 +1774,7 @@ def test_numbers_and_categories_that_belong_to_items_are_kept(tmp_path, kind):
     elif kind == "parquet":
         pq.write_table(rows, path)
     elif kind == "hub":
-        Dataset(rows).save_to_disk(path)
+        Dataset(rows).save_to_disk(str(path))
     else:
         path = rows
     statistics = prepare(path, tmp_path / "data", min_count=1)
