@@ -13,6 +13,7 @@ from ...data.splits import SPLIT_NAMES
 
 PRESETS = ("best", "fast", "paper")
 LARGE = 100_000  # training targets of logs by which lengths were chosen
+MOST_SCORES = 2**24  # of all items for all targets of an update, by which memory grows
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def fitted_preset(name: str, size: LogSize) -> dict[str, dict]:
 
     - *Codes*: a level has a sixteenth of the items' number of codes, as a power of two from 16 to 256, and
       catalogues of fewer than 2,000 items have two levels instead of three.
-    - *Batches* hold a fiftieth of the training targets, as a power of two from 128 to 1,024.
+    - *Batches* hold a fiftieth of the training targets, as a power of two from 128 to 1,024, and fewer from 16,384
+      items on.
     - *Epochs* of the recommender and of the collaborative model fall with the square root of the targets. The files
       have those at 100,000; more than 10 times or less than 10 times as many targets have as many.
     - The *collaborative model* has batches of a 64th of the users, as a power of two from 8 to 128.
@@ -87,7 +89,8 @@ def fitted_preset(name: str, size: LogSize) -> dict[str, dict]:
     }
     is_small = size.n_targets < 30_000
     values["train"] |= {"dropout_rate": 0.3 if is_small else 0.5, "decoder_dropout_rate": 0.1 if is_small else 0.2}
-    tokens = power_of_two(size.n_targets / 50, 128, 1024) * (num_levels + 1)
+    targets = min(size.n_targets / 50, MOST_SCORES / size.n_items)
+    tokens = power_of_two(targets, 128, 1024) * (num_levels + 1)
     for command in ("train", "finetune"):
         values[command]["max_tokens_per_batch"] = tokens
     values["embed"]["per_device_train_batch_size"] = power_of_two(size.n_users / 64, 8, 128)
