@@ -9,7 +9,7 @@ import pytest
 import etegrec_hf
 
 PACKAGE = Path(etegrec_hf.__file__).parent
-ROOMS = ["models", "data", "evaluation", "hub", "training", "demo", "cli"]
+ROOMS = ["models", "data", "evaluation", "hub", "training", "demo", "runtime", "serving", "cli"]
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
