@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -145,6 +146,8 @@ def test_too_little_time_leaves_out_and_says_what(log, tmp_path):
     assert "training in turns and finetuning (--preset best has both), for lack of time" in result.left_out
     assert any("epochs of `train-tokenizer`, for lack of time" in sentence for sentence in result.left_out)
     assert all(f"left out: {sentence}" in told for sentence in result.left_out)
+    assert any(re.match(r"all of preset best needs a time limit of about \d+ \w+", text) for text in told)
+    assert any(text.startswith("even the shortest training may take longer than the time limit") for text in told)
     assert not (tmp_path / "mine" / "alternating").exists()
     check_model(result)
 

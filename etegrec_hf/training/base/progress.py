@@ -11,14 +11,15 @@ from ...data.progress import WorkProgress
 # Entries of a log that the bar shows already, or that nobody reads there
 HIDDEN = ("total_flos", "epoch", "step", "grad_norm", "learning_rate")
 HIDDEN_PARTS = ("runtime", "_per_second", "train_loss", "num_tokens", "perplexity_", "gini_", "prefixes_")
-MOMENTS = 30  # of a run, evenly spread, whose logs are printed; evaluations all are
+MOMENTS = 12  # of a run, evenly spread, whose logs are printed, and as many of its evaluations
 
 
 class TrainingProgressCallback(TrainerCallback):
     """Shows phase, step, samples per second, remaining time and the last loss, in place of transformers' bar.
 
-    A line is printed of each evaluation, and of what else is logged at some 30 moments of the run; on a terminal it is
-    above a bar. Only the main process shows it.
+    At some 12 moments of a run, evenly spread, and at its end a line of what is logged is printed: above a bar on a
+    terminal. The same holds for evaluations, of which a line has Recall@10 and NDCG@10 if they are measured. What is
+    logged at one step is one line. Only the main process shows it.
 
     Args:
         trainer ([`BaseTrainer`]): its `progress_title` names the phase; `samples_per_epoch()` are counted as `unit`.
@@ -29,10 +30,12 @@ class TrainingProgressCallback(TrainerCallback):
         self.progress = WorkProgress(trainer.is_world_process_zero())
         self.training: TaskID | None = None
         self.evaluation: TaskID | None = None
-        self.last_moment = -math.inf  # step whose logs were printed last
+        self.last_moment: dict[str, float] = {}  # steps whose logs and whose evaluation were printed last
+        self.figures: dict[str, str] = {}  # of this step, that will be printed when it is over
 
     def close(self) -> None:
         """Ends what is shown, also in the middle; a terminal is then as it was."""
+        self.tell_figures()
         if self.progress.task_ids:
             self.progress.stop()
         for task in self.progress.task_ids:
@@ -43,11 +46,14 @@ class TrainingProgressCallback(TrainerCallback):
         self.close()
         steps = len(train_dataloader) / args.gradient_accumulation_steps  # of an epoch
         samples = self.trainer.samples_per_epoch() / steps
-        self.last_moment = -math.inf
+        self.last_moment = {}
         self.progress.start()
         self.training = self.progress.begin(
             self.trainer.progress_title, state.max_steps, self.trainer.unit, samples, state.global_step
         )
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.tell_figures()
 
     def on_step_end(self, args, state, control, **kwargs):
         if self.training is not None:
@@ -74,19 +80,28 @@ class TrainingProgressCallback(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         figures = {name.removeprefix("eval_"): f"{value:.4g}" for name, value in logs.items() if is_shown(name, value)}
-        if self.training is not None and figures:
-            if "loss" in logs:
-                self.progress.update(self.training, note=f"loss {figures['loss']}")
-            if any(name.startswith("eval_") for name in logs) or self.is_moment(state):
-                self.progress.tell(self.training, ", ".join(f"{name} {value}" for name, value in figures.items()))
+        if self.training is None or not figures:
+            return
+        if "loss" in logs:
+            self.progress.update(self.training, note=f"loss {figures['loss']}")
+        is_evaluation = any(name.startswith("eval_") for name in logs)
+        if self.is_moment("evaluation" if is_evaluation else "training", state):
+            at_ten = {name: value for name, value in figures.items() if name.endswith("@10")}
+            self.figures |= at_ten or figures
 
-    def is_moment(self, state) -> bool:
-        """Whether what is logged now is printed; what else is logged at the same step is, too."""
-        since = state.global_step - self.last_moment
+    def is_moment(self, kind: str, state) -> bool:
+        """Whether what is logged now is printed; what else of its kind is logged at the same step is, too."""
+        since = state.global_step - self.last_moment.get(kind, -math.inf)
         if 0 < since < state.max_steps / MOMENTS and state.global_step < state.max_steps:
             return False
-        self.last_moment = state.global_step
+        self.last_moment[kind] = state.global_step
         return True
+
+    def tell_figures(self) -> None:
+        """Prints what is to be printed of a step, in one line."""
+        if self.figures and self.training is not None:
+            self.progress.tell(self.training, ", ".join(f"{name} {value}" for name, value in self.figures.items()))
+        self.figures = {}
 
     def on_train_end(self, args, state, control, **kwargs):
         self.close()

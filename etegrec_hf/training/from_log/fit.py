@@ -28,8 +28,9 @@ from ...evaluation.evaluate import EvaluateOptions, evaluate
 from ...hub.model_folder import load_recommender, record_evaluation, save_search_settings
 from ...hub.report import FILE as REPORT
 from ..base.run_report import write_run_report
+from ..base.trainer import bars_hidden
 from .options import TEXT_MODEL, FitOptions
-from .plan import CHOSEN_ON, MEASURED_ON, Plan, Stage, plan_for
+from .plan import AUTO, CHOSEN_ON, MEASURED_ON, RESERVE, Plan, Stage, plan_for
 from .presets import LogSize
 from .run_state import RunState
 from .stages import Stages, chosen, names_of
@@ -101,7 +102,7 @@ def fit(
     options, reading = options or FitOptions(), reading or SourceOptions()
     asked = asked_of(log, format, options, reading)
     is_new = not Path(output_dir).exists()
-    with sole_use(output_dir) as folder:
+    with sole_use(output_dir) as folder, bars_hidden():
         run = RunState(folder, asked, tell, options.seconds)
         try:
             return go_on(run, log, format, options, reading)
@@ -205,6 +206,11 @@ def plan_of_run(run: RunState, data: PreparedDataset, options: FitOptions) -> Pl
     )
     for sentence in plan.left_out:
         run.leave_out(f"{sentence}, for lack of time")
+    if plan.left_out:
+        whole = plan_for(size, "best" if options.preset == AUTO else options.preset, None, n_texts)
+        run.tell(f"all of preset {whole.preset} needs a time limit of about {in_words(whole.seconds / RESERVE)}")
+    if run.seconds_left is not None and plan.seconds > run.seconds_left:
+        run.tell(f"even the shortest training may take longer than the time limit, about {in_words(plan.seconds)}")
     if n_texts:
         plan.stages[0].values |= {"text_model": options.text_model or TEXT_MODEL, "text": options.text}
     for stage in plan.stages:
@@ -273,7 +279,8 @@ def measure(run: RunState, stage: Stage, stages: Stages) -> None:
     if stages.trainers:  # else they ran in an earlier call, and the model's own report stands
         *earlier, last = stages.trainers
         report = str(write_run_report(last, data, last.eval_dataset, run.folder, tuple(earlier), evaluation))
-    remedies = [f"a run without what was left out: {sentence}" for sentence in run.known["left_out"]]
+    left_out = "; ".join(run.known["left_out"])
+    remedies = [f"run it anew, in another folder, with what was left out: {left_out}"] if left_out else []
     sentence, tries = verdict(evaluation, LogSize.of(data), remedies)
     results = {
         "test": evaluation.metrics,

@@ -109,6 +109,11 @@ class ETEGRecTrainingArguments(RankedTrainingArguments):
             )
         super().__post_init__()
 
+    @property
+    def stage(self) -> str:
+        """What this training is, in words."""
+        return "training on frozen codes" if self.freeze_tokenizer else "alternating training"
+
     def phase(self, epoch: int) -> str:
         """`"tokenizer"`, `"recommender"` or (frozen for good) `"finetune"`: what epoch `epoch` (from 0) trains."""
         if self.freeze_tokenizer:
@@ -137,3 +142,7 @@ class FinetuningArguments(ETEGRecTrainingArguments):
         if not self.freeze_tokenizer:
             raise ValueError("`freeze_tokenizer` is False, but finetuning is training on frozen codes; leave it out.")
         super().__post_init__()
+
+    @property
+    def stage(self) -> str:
+        return "finetuning"

@@ -126,7 +126,7 @@ class ETEGRecTrainer(BaseTrainer):
         check_dataset("train_dataset", train_dataset, (SequenceDataset, WholeSequenceDataset, StreamedSequences))
         self.item_ids, self.item_titles = item_ids, item_titles
         self.semantic_embedding = semantic_embedding
-        self.stage = "finetuning" if args.phase(0) == "finetune" else "alternating training"
+        self.stage = args.stage
         self.phase, self.aligned = "finetune", False
         self._resting: list[torch.nn.Parameter] = []  # weights of the side that stands still, to be thawed
         self.optimizer: torch.optim.Optimizer | None
