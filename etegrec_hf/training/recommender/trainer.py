@@ -2,7 +2,6 @@
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -14,7 +13,6 @@ from ...data.sequences import LengthGroupedSampler, SequenceDataset, TokenBudget
 from ...data.streamed_sequences import StreamedBatches, StreamedSequences
 from ...evaluation.metrics import KS, rank
 from ...models.modeling_etegrec import ETEGRecForConditionalGeneration
-from ...models.modeling_rqvae import RQVAEOutput
 from ...models.search_options import BY_CODES_ALONE
 from ...models.tokenization_etegrec import ETEGRecTokenizer
 from ..base.arguments import order_seed
@@ -26,31 +24,13 @@ from .arguments import ETEGRecTrainingArguments
 from .batches import loader_of, make_own_batches
 from .callbacks import AlternatingPhaseCallback, CodeRefreshCallback
 from .cheap_dropout import cheapen_dropout
-from .losses import first_of_each, preference_semantic_alignment, sequence_item_alignment
-from .negatives import negatives_of_others
+from .checks import check_embeddings, check_item_logits
+from .phase_losses import PhaseLosses
 from .processes import average_gradients, start_alike
 from .schedule import PhaseScheduler, phase_scheduler
 from .target_batch import TargetBatch
 
 CHOOSES_WEIGHTS = {"params", "model", "optimizer_dict"}  # options of optimizers that take no groups
-MOST_SCORED_ITEMS = 200_000  # item logits of a thousand targets are a gigabyte then; see benchmarks/item_logits.py
-
-
-@dataclass(frozen=True)
-class AlignedTargets:
-    """Distinct targets, and what the two sides make of each.
-
-    Args:
-        targets (`torch.LongTensor` of shape `(targets,)`): item indices.
-        item (`RQVAEOutput`): the item tokenizer's output for these items.
-        projection (`torch.FloatTensor` of shape `(targets, latent_size)`): the projected history before each.
-        preference (`torch.FloatTensor` of shape `(targets, input_size)`): the preference latents before each.
-    """
-
-    targets: torch.LongTensor
-    item: RQVAEOutput
-    projection: torch.FloatTensor
-    preference: torch.FloatTensor
 
 
 class ETEGRecTrainer(BaseTrainer):
@@ -126,6 +106,7 @@ class ETEGRecTrainer(BaseTrainer):
         check_dataset("train_dataset", train_dataset, (SequenceDataset, WholeSequenceDataset, StreamedSequences))
         self.item_ids, self.item_titles = item_ids, item_titles
         self.semantic_embedding = semantic_embedding
+        self.phase_losses = PhaseLosses(args, semantic_embedding)
         self.stage = args.stage
         self.phase, self.aligned = "finetune", False
         self._resting: list[torch.nn.Parameter] = []  # weights of the side that stands still, to be thawed
@@ -286,9 +267,9 @@ class ETEGRecTrainer(BaseTrainer):
                 "`warm_epochs` the alignments too; give one of them a weight."
             )
         if trains_tokenizer:
-            parts, outputs = self._tokenizer_losses(core, batch, weights), None
+            parts, outputs = self.phase_losses.of_tokenizer(core, batch, weights), None
         else:
-            parts, outputs = self._recommender_losses(model, core, batch, weights)
+            parts, outputs = self.phase_losses.of_recommender(model, core, batch, weights)
         for name, part in parts.items():
             self.log_part(f"loss_{name}", part.detach())
         loss = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
@@ -300,55 +281,6 @@ class ETEGRecTrainer(BaseTrainer):
         """Returns the targets of all batches and processes that make up an update."""
         targets = sum(len(TargetBatch.of(inputs).targets) for inputs in batch_samples)
         return self.accelerator.reduce(torch.tensor(float(targets), device=device), "sum")
-
-    def _tokenizer_losses(self, core, batch: TargetBatch, weights: dict[str, float]) -> dict[str, torch.Tensor]:
-        """RQ-VAE loss and alignment of a batch's distinct targets; the recommender only looks on."""
-        targets, rows = first_of_each(batch.targets)
-        item = core.item_tokenizer(self._embeddings_of(core, targets))
-        parts = {"vq": item.loss} if "vq" in weights else {}
-        if weights.keys() & {"sia", "psa"}:
-            batch, rows = batch.narrowed_to(rows)
-            with torch.no_grad():
-                outputs = core(**batch.inputs(core))  # the decoder's first position alone
-            aligned = AlignedTargets(targets, item, *batch.latents_before(outputs, rows))
-            parts |= self._alignment(core, aligned, weights)
-        return parts
-
-    def _recommender_losses(
-        self, model, core, batch: TargetBatch, weights: dict[str, float]
-    ) -> tuple[dict[str, torch.Tensor], object]:
-        """Code loss of a batch, and alignment of its distinct targets to an RQ-VAE that stands still."""
-        is_labelled = bool(weights.keys() & {"code", "item"})
-        outputs = model(**(batch.labelled_inputs(core) if is_labelled else batch.inputs(core)))
-        parts = {name: part for name, part in (("code", outputs.loss), ("item", outputs.item_loss)) if name in weights}
-        if weights.keys() & {"sia", "psa"}:
-            targets, rows = first_of_each(batch.targets)
-            with torch.no_grad():
-                item = core.item_tokenizer(self._embeddings_of(core, targets))
-            aligned = AlignedTargets(targets, item, *batch.latents_before(outputs, rows))
-            parts |= self._alignment(core, aligned, weights)
-        return parts, outputs
-
-    def _embeddings_of(self, core, targets: torch.LongTensor) -> torch.FloatTensor:
-        """Semantic embeddings `[n, input_size]` of item indices `[n]`."""
-        if self.semantic_embedding is None:
-            return core.catalogue.semantic_embedding[targets]
-        return self.semantic_embedding[targets.to(self.semantic_embedding.device) - 1].to(targets.device)
-
-    def _alignment(self, core, aligned: AlignedTargets, weights: dict[str, float]) -> dict[str, torch.Tensor]:
-        """SIA and PSA, those of them that have a weight."""
-        parts = {}
-        if "sia" in weights:
-            sequence_logits = core.item_tokenizer.quantizer(aligned.projection).code_logits
-            parts["sia"] = sequence_item_alignment(sequence_logits, aligned.item.code_logits)
-        if "psa" in weights:
-            others, reconstruction = None, aligned.item.reconstruction
-            if self.args.gather_negatives and self.args.world_size > 1:
-                others = negatives_of_others(aligned.targets, aligned.preference, reconstruction)
-            parts["psa"] = preference_semantic_alignment(
-                aligned.preference, reconstruction, self.args.temperature, others
-            )
-        return parts
 
     def _get_grad_norm(self, model, grad_norm=None):
         """Trainer's, of before clipping; also logged as that of the side in training, the only one with gradients."""
@@ -426,55 +358,3 @@ class ETEGRecTrainer(BaseTrainer):
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         self.processing_class = self.item_id_tokenizer(self.model)
         super()._save(output_dir, state_dict)
-
-
-def check_item_logits(model: ETEGRecForConditionalGeneration, item_weight: float) -> None:
-    """Checks that item logits can be trained.
-
-    Raises:
-        ValueError: more items than can all be scored for each target of a batch.
-        ValueError: detached item logits, without the loss that trains them.
-    """
-    n_items = model.config.n_items
-    if model.config.item_logits == "detached" and not item_weight:
-        raise ValueError(
-            "`item_weight` is 0 and the model's `item_logits` 'detached', so that nothing would train them; give it a "
-            "weight, or build the model with `item_logits` 'exact'."
-        )
-    if model.item_logits is not None and n_items > MOST_SCORED_ITEMS:
-        raise ValueError(
-            f"`item_logits` is {model.config.item_logits!r} and the model has {n_items} items, all of which would be "
-            f"scored for each target; up to {MOST_SCORED_ITEMS} that was measured to be affordable. Build it with "
-            "`item_logits` 'none' and `recent_items` 0."
-        )
-
-
-def check_embeddings(
-    model: ETEGRecForConditionalGeneration,
-    args: ETEGRecTrainingArguments,
-    semantic_embedding: torch.FloatTensor | None,
-) -> None:
-    """Checks that there is what the losses need, once: in the model or beside it.
-
-    Raises:
-        ValueError: no item tokenizer, or no embeddings, where a loss needs them.
-        ValueError: `semantic_embedding` beside those of the model, of another shape or with NaN.
-    """
-    aligns = args.phase(0) == "tokenizer" or args.sia_weight > 0 or args.psa_weight > 0
-    if model.item_tokenizer is None and aligns:
-        raise ValueError(
-            "the model holds no item tokenizer (`has_item_tokenizer` is False), so there is nothing to alternate "
-            "with or align to; finetune it instead, with `sia_weight` and `psa_weight` 0."
-        )
-    if semantic_embedding is not None:
-        if model.catalogue.semantic_embedding is not None:
-            raise ValueError(
-                "`semantic_embedding` is given and the model holds some too; leave it out, or make the model with "
-                "`has_semantic_embedding=False`."
-            )
-        model.catalogue.check_embeddings(semantic_embedding)
-    elif model.catalogue.semantic_embedding is None and aligns:
-        raise ValueError(
-            "the model holds no `semantic_embedding`, which alternating training and alignment need; load one "
-            "that does, or give them to the trainer."
-        )
