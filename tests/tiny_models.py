@@ -50,6 +50,11 @@ def make_model(codes: torch.Tensor, codebook_size: int, seed: int = 0, **config)
         torch.nn.init.normal_(model.item_logits.projection.weight, std=0.3)
     if model.config.mixed_items:
         torch.nn.init.normal_(model.item_logits.shares.weight, std=0.2)
+    if model.config.learns_transitions:
+        shape = n_items, model.config.num_transitions
+        followers = torch.stack([torch.randperm(n_items)[: shape[1]] + 1 for _ in range(n_items)])
+        model.catalogue.set_transitions(followers, torch.rand(shape))
+        torch.nn.init.normal_(model.catalogue.transitions.gains.of_pairs, std=0.02)
     return model
 
 

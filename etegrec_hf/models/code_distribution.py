@@ -226,6 +226,8 @@ def _terms(
         if dropout:  # the same numbers of all of a user's items
             recent_vectors = recent_vectors * F.dropout(torch.ones_like(recent_vectors[:, :1]), dropout)
         logits, repeats = model.item_logits(last_states, recent, recent_vectors, vectors)
+        if model.catalogue.transitions is not None:
+            logits = model.catalogue.transitions.add_gains(logits, recent, trie)
         terms.append(ItemEvidence(trie, logits, had, repeats))
     return terms
 

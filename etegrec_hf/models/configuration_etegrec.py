@@ -96,6 +96,9 @@ class ETEGRecConfig(PreTrainedConfig):
             over what follows them, which the item logits mix in; with `item_logits`.
         num_transitions (`int`, *optional*, defaults to 0): how many of the items that came next to each item in
             training are kept, for `recommend(transition_weight=)`, see [`ItemTransitions`]; 0 keeps none.
+        learns_transitions (`bool`, *optional*, defaults to `False`): whether the item logits gain a number for each
+            kept transition of the recent items, learned with them, see [`PairGains`]; with `num_transitions` and
+            `recent_items`.
         max_history (`int`, *optional*, defaults to 50): items of a history that are read, the last ones.
         has_semantic_embedding (`bool`, *optional*, defaults to `True`): whether the checkpoint holds the items'
             semantic embeddings, which training needs and recommending doesn't.
@@ -157,6 +160,7 @@ class ETEGRecConfig(PreTrainedConfig):
     recent_items: int = 0
     mixed_items: int = 0
     num_transitions: int = 0
+    learns_transitions: bool = False
     max_history: int = 50
     has_semantic_embedding: bool = True
     has_item_tokenizer: bool = True
@@ -214,6 +218,12 @@ class ETEGRecConfig(PreTrainedConfig):
                 raise ValueError(
                     f"`{name}` is {number} and `item_logits` {self.item_logits!r}; give 0 or more, and item logits "
                     "that ask by recent items, or leave it out."
+                )
+        for name in ("num_transitions", "recent_items"):
+            if self.learns_transitions and not getattr(self, name):
+                raise ValueError(
+                    f"`learns_transitions` is True and `{name}` 0, but pairs of recent items and items that came next "
+                    "to them learn; give both, or leave it out."
                 )
         self.search_settings = {} if self.search_settings is None else self.search_settings
         self._check_search(SearchSettings.of(self.search_settings))

@@ -3,7 +3,9 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import nn
+from transformers import initialization as init
 
 from .code_trie import CodeTrie, ItemSets
 from .configuration_etegrec import ETEGRecConfig
@@ -32,6 +34,54 @@ def recent_items(
     return items, DECAY ** newer.to(dtype) * (items > 0)
 
 
+class PairGains(nn.Module):
+    """What the logit of each kept transition's item gains after an item, learned pair by pair.
+
+    Products of vectors learn what many items have in common first, and a follower of one item alone last: each such
+    pair is a direction of its own, and a weak one. A number per pair learns it as fast as anything else. Numbers start
+    at 0 and are stored as a fiftieth of their effect.
+
+    Args:
+        config ([`ETEGRecConfig`]): sizes.
+
+    Source: a table that memorises pairs beside vectors that generalise is the wide part of Wide & Deep (Cheng et al.,
+    2016).
+    """
+
+    SCALE = 50.0
+
+    def __init__(self, config: ETEGRecConfig):
+        super().__init__()
+        self.of_pairs = nn.Parameter(torch.zeros(config.n_items + 1, config.num_transitions))
+        self.recency = nn.Parameter(torch.zeros(config.recent_items))  # what the newest item's gains count, and so on
+
+    def forward(self, recent: torch.LongTensor) -> torch.FloatTensor:
+        """Returns the gains `[users, newest, num_transitions]` of the newest items `[users, newest]`, newest first."""
+        gains = self.SCALE * F.embedding(recent, self.of_pairs)
+        return gains * self.recency[: recent.shape[1]].unsqueeze(1)
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Lets no pair gain anything at first."""
+        init.zeros_(self.of_pairs)
+        init.copy_(self.recency, DECAY ** torch.arange(len(self.recency)))
+
+    @torch.no_grad()
+    def follow(self, before: torch.LongTensor, now: torch.LongTensor) -> None:
+        """Keeps the gains of pairs that stay, where the table of transitions `[n_items + 1, n]` becomes another."""
+        ordered, order = before.sort(dim=1)
+        place = torch.searchsorted(ordered, now).clamp(max=before.shape[1] - 1)
+        stays = (ordered.gather(1, place) == now) & (now > 0)
+        self.of_pairs.copy_(self.of_pairs.gather(1, order.gather(1, place)) * stays)
+
+    def add_items(self, count: int) -> None:
+        """Makes room for items that join, after which nothing gains."""
+        weight = self.of_pairs.detach()
+        with torch.inference_mode(False):
+            longer = torch.cat([weight, weight.new_zeros(count, weight.shape[1])])
+            self.of_pairs = nn.Parameter(longer, requires_grad=self.of_pairs.requires_grad)
+
+
 class ItemTransitions(nn.Module):
     """A table of the items that came next to each item, by which a history's items vote for others.
 
@@ -50,6 +100,7 @@ class ItemTransitions(nn.Module):
         shape = (config.n_items + 1, config.num_transitions)
         self.register_buffer("items", torch.zeros(shape, dtype=torch.int32))
         self.register_buffer("weights", torch.zeros(shape))
+        self.gains = PairGains(config) if config.learns_transitions else None
         self._are_known = False
 
     def forward(self, history: torch.LongTensor) -> tuple[torch.LongTensor, torch.FloatTensor]:
@@ -75,13 +126,33 @@ class ItemTransitions(nn.Module):
         self._are_known = self._are_known or bool(self.weights.any())
         return self._are_known
 
+    def add_gains(self, logits: torch.FloatTensor, recent: torch.LongTensor, trie: CodeTrie) -> torch.FloatTensor:
+        """Returns logits of items with what they gain by learned transitions.
+
+        Args:
+            logits (`torch.FloatTensor` of shape `(items, users)`): of the trie's leaves, in their order.
+            recent (`torch.LongTensor` of shape `(users, newest)`): the newest items, newest first; 0 where there are
+                fewer.
+            trie ([`CodeTrie`]): the items that have logits.
+        """
+        if self.gains is None:
+            return logits
+        leaves = trie.leaf(self.items[recent].flatten(1).long())  # [users, newest * num_transitions]
+        gains = self.gains(recent).flatten(1).to(logits.dtype).masked_fill(leaves < 0, 0)
+        rows = (leaves - len(trie.inner_counts)).clamp(min=0)
+        return logits.scatter_add(0, rows.T, gains.T)
+
     def store(self, items: torch.LongTensor, weights: torch.FloatTensor) -> None:
         """Writes the rows of all items, `[n_items, num_transitions]`."""
+        if self.gains is not None:
+            self.gains.follow(self.items, F.pad(items.to(self.items), (0, 0, 1, 0)))
         self.items[1:], self.weights[1:] = items.to(self.items), weights
         self._are_known = False
 
     def add_items(self, count: int) -> None:
         """Makes room for items that join, which came next to none."""
+        if self.gains is not None:
+            self.gains.add_items(count)
         with torch.inference_mode(False):
             self.items = torch.cat([self.items, self.items.new_zeros(count, self.items.shape[1])])
             self.weights = torch.cat([self.weights, self.weights.new_zeros(count, self.weights.shape[1])])

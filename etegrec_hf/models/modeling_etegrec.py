@@ -18,7 +18,7 @@ from .history_encoder import HistoryEncoder
 from .item_catalogue import ItemCatalogue
 from .item_inputs import ItemInputs
 from .item_logits import ItemLogits
-from .item_transitions import ItemTransitions
+from .item_transitions import ItemTransitions, PairGains
 from .model_card import ModelCardMixin
 from .modeling_rqvae import RQVAEModel
 from .scoring import (
@@ -109,6 +109,8 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
         elif isinstance(module, ItemTransitions):
             init.zeros_(module.items)
             init.zeros_(module.weights)
+        elif isinstance(module, PairGains):
+            module.init_weights()
         elif isinstance(module, (ItemInputs, ItemLogits)):
             module.init_weights(self.config.initializer_factor)
         elif isinstance(module, nn.Linear) and module.bias is not None:  # the adapters

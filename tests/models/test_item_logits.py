@@ -140,6 +140,7 @@ KINDS = {
     "codes": RECIPE | {"encoder_input": "codes"},
     "bidirectional": RECIPE | {"encoder_attention": "bidirectional"},
     "by the state": RECIPE | {"recent_items": 0, "mixed_items": 0},
+    "learned transitions": RECIPE | {"mixed_items": 0, "num_transitions": 4, "learns_transitions": True},
 }
 
 
@@ -172,6 +173,11 @@ def naive_logits(model, histories: list[list[int]], repeats: bool = True) -> tor
         may_come = torch.full((len(vectors),), 0.0).masked_fill(model.catalogue.is_removed[1:], -torch.inf)
         parts = [share * (vectors @ query + may_come).softmax(0) for share, query in zip(shares, asked)]
         logits = torch.stack(parts).sum(0).log()
+        if model.config.learns_transitions:
+            transitions = model.catalogue.transitions
+            for share, item in zip(transitions.gains.recency, reversed(history)):
+                for follower, gain in zip(transitions.items[item].tolist(), transitions.gains.of_pairs[item]):
+                    logits = logits.index_add(0, torch.tensor([follower - 1]), (50 * share * gain).view(1))
         had = torch.zeros(len(vectors)).index_fill(0, torch.tensor(history) - 1, 1.0)
         rows.append(logits + 10 * inner.repeats * had * repeats)
     return torch.stack(rows)
@@ -358,6 +364,20 @@ def test_detached_item_logits_learn_from_the_item_loss_alone(way):
     assert all(by_codes[name] for name in ("item_inputs.projection.weight", "shared.weight", "repeat_bias"))
     assert all(by_items[name] for name in LEARNED)
     assert all(gradients(exact, exact(**given).loss)[name] for name in LEARNED)
+
+
+@pytest.mark.parametrize("way", ["a target per history", "whole sequences"])
+def test_pairs_learn_from_the_item_loss_alone(way):
+    kind = {"item_logits": "detached", "mixed_items": 0, "num_transitions": 4, "learns_transitions": True}
+    model = make_model(random_codes(40, 3, 8), 8, **RECIPE | kind)
+    names = {"catalogue.transitions.gains.of_pairs", "catalogue.transitions.gains.recency"}
+    given = ways_to_give_targets(model)[way]
+    moved = gradients(model, model(**given).loss)
+    assert not any(moved[name] for name in names)
+    moved = gradients(model, model(**given).item_loss)
+    assert all(moved[name] for name in names)
+    rows = model.catalogue.transitions.gains.of_pairs.grad.any(1).nonzero().squeeze(1).tolist()
+    assert 0 < len(rows) <= len(set(rows) & set(model.catalogue.items_of(given["input_ids"]).flatten().tolist()))
 
 
 def test_rewards_reach_detached_item_logits():

@@ -84,6 +84,9 @@ class RecommenderOptions:
         default=ETEGRecConfig.num_transitions,
         metadata={"help": "Items kept that came next to each item, for --transition-weight."},
     )
+    learns_transitions: bool = field(
+        default=False, metadata={"help": "Learn what each of these items gains; with --num-transitions."}
+    )
     max_history: int = field(
         default=ETEGRecConfig.max_history, metadata={"help": "Items of a history that are read, the last ones."}
     )
