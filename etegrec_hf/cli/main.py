@@ -28,6 +28,7 @@ COMMANDS = {
     "recommend": "recommend items for one history, or for all users of a dataset",
     "add-items": "add items to a trained recommender, without training",
     "demo": "try a recommender on a page in the browser",
+    "serve": "serve a recommender over HTTP",
     "convert": "turn the original ETEGRec's checkpoints into a model",
     "import-codes": "start a recommender from codes trained elsewhere",
     "push": "publish a trained model or a prepared dataset on the Hub",

@@ -31,9 +31,7 @@ class ItemFinder:
         titles (`Mapping[str, str]`): of item ids, where they are known.
     """
 
-    def __init__(
-        self, model: ETEGRecForConditionalGeneration, tokenizer: ETEGRecTokenizer, titles: Mapping[str, str]
-    ):
+    def __init__(self, model: ETEGRecForConditionalGeneration, tokenizer: ETEGRecTokenizer, titles: Mapping[str, str]):
         self.model, self.tokenizer = model, tokenizer
         self._texts = [f"{titles.get(item_id, '')} {item_id}".strip().casefold() for item_id in tokenizer.item_ids]
 
