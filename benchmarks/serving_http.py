@@ -4,9 +4,9 @@
 
 A model of random weights and the paper's size (6 + 6 layers of width 128) with 25,000 items; beam 20, top 10,
 histories of 5 to 50 items. Servers and clients are processes of their own; a client asks again once it is answered.
-Speed is compared as ratios of rates that take turns. Afterwards `--requests` requests of all kinds, right and wrong ones,
-are sent, with a reload in their middle and SIGTERM at their end: valid answers must be the pipeline's, and nothing may
-be answered by a status of 500.
+Speed is compared as ratios of rates that take turns. Afterwards `--requests` requests of all kinds, right and wrong
+ones, are sent, with a reload in their middle and SIGTERM at their end: valid answers must be the pipeline's, and
+nothing may be answered by a status of 500.
 """
 
 import argparse

@@ -1,19 +1,20 @@
 """Newer models take over without a lost request, broken ones don't, and the server ends when it is told to."""
 
 import gc
+import multiprocessing
 import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from loopback_server import serving, wait_until
+from loopback_server import Client, serving, wait_until
+from starlette.testclient import TestClient
 from tiny_models import make_model
 
 from etegrec_hf.cli import serve
@@ -21,6 +22,7 @@ from etegrec_hf.cli.main import main
 from etegrec_hf.hub.model_folder import save_model_folder
 from etegrec_hf.hub.training_record import TrainingRecord
 from etegrec_hf.serving import batching, model_slot
+from etegrec_hf.serving.app import create_app
 from etegrec_hf.serving.loaded_model import LoadedModel, folder_state, revision_of
 
 
@@ -119,10 +121,6 @@ def test_before_a_model_is_loaded(folder, monkeypatch):
         return load(folder, revision)
 
     monkeypatch.setattr(LoadedModel, "load", slowly)
-    from starlette.testclient import TestClient
-
-    from etegrec_hf.serving.app import create_app
-
     with TestClient(create_app(folder)) as client:
         assert client.get("/health").status_code == 200
         assert client.get("/ready").status_code == 503
@@ -138,46 +136,39 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-SLOW = """
-import sys, time
-from etegrec_hf.serving import batching
-from etegrec_hf.cli.main import main
-decode = batching.decode
-def slowly(batch):
-    print("decoding", flush=True)
-    time.sleep(1)
-    return decode(batch)
-batching.decode = slowly
-sys.exit(main(["serve", *sys.argv[1:]]))
-"""
+def test_sigterm_answers_what_was_taken_and_ends_with_0(folder, monkeypatch):
+    """A copy of this process serves, which imports nothing anew."""
+    context = multiprocessing.get_context("fork")
+    begun = context.Event()
+    decode, port = batching.decode, free_port()
 
+    def slowly(batch):
+        begun.set()
+        time.sleep(0.5)
+        return decode(batch)
 
-def test_sigterm_answers_what_was_taken_and_ends_with_0(folder):
-    from loopback_server import Client
+    monkeypatch.setattr(batching, "decode", slowly)
+    process = context.Process(target=lambda: os._exit(main(["serve", folder, "--port", str(port)])))
+    process.start()
+    try:
+        client = Client(port, None)
 
-    port = free_port()
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", SLOW, folder, "--port", str(port)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout.readline().startswith(f"serving {folder} at http://127.0.0.1:{port}")
-            client = Client(port, None)
+        def is_ready() -> bool:
+            try:
+                return client.get("/ready")[0] == 200
+            except OSError:
+                return False
 
-            def is_ready() -> bool:
-                try:
-                    return client.get("/ready")[0] == 200
-                except OSError:
-                    return False
-
-            wait_until(is_ready, 60)
-            with ThreadPoolExecutor(1) as threads:
-                answer = threads.submit(client.recommend, history=["i4"])
-                assert process.stdout.readline() == "decoding\n"
-                process.send_signal(signal.SIGTERM)
-                assert answer.result()[0] == 200
-            assert process.wait(30) == 0
-        finally:
-            process.kill()
+        wait_until(is_ready, 60)
+        with ThreadPoolExecutor(1) as threads:
+            answer = threads.submit(client.recommend, history=["i4"])
+            assert begun.wait(20)
+            os.kill(process.pid, signal.SIGTERM)
+            assert answer.result()[0] == 200
+        process.join(30)
+        assert process.exitcode == 0
+    finally:
+        process.kill()
 
 
 def failure(capsys, *argv) -> str:
