@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import os
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -65,5 +66,11 @@ def create_app(model: str, options: ServeOptions | None = None) -> FastAPI:
 
 def app_of_environment() -> FastAPI:
     """The application of a process that uvicorn started."""
+    log_with_times()
     settings = json.loads(os.environ[SETTINGS])
     return create_app(settings["model"], ServeOptions(**settings["options"]))
+
+
+def log_with_times() -> None:
+    """Has the process write what it logs to stderr, with times."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)

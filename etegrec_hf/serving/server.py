@@ -1,7 +1,6 @@
 """Runs the application by uvicorn, in one process or several."""
 
 import json
-import logging
 import os
 import signal
 import sys
@@ -13,7 +12,7 @@ import torch
 import uvicorn
 
 from ..hub.model_folder import local_folder, model_config
-from .app import SETTINGS, create_app
+from .app import SETTINGS, create_app, log_with_times
 from .metrics import SHARED_FILES
 from .options import ServeOptions
 
@@ -36,7 +35,7 @@ def serve(model: str, options: ServeOptions, host: str, port: int, workers: int 
     model_config(local_folder(model))
     if options.threads is None and workers > 1:
         options = replace(options, threads=max(1, torch.get_num_threads() // workers))
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    log_with_times()
     run = partial(uvicorn.run, host=host, port=port, log_level="warning", timeout_graceful_shutdown=SECONDS_TO_END)
     print(f"serving {model} at http://{f'[{host}]' if ':' in host else host}:{port}, see /docs", flush=True)
     # uvicorn raises the signal that ended it once more, for whoever was there before
