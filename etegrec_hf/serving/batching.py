@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,11 +13,11 @@ import torch
 
 from ..models.search import MAX_BATCH_TOKENS
 from .errors import RequestError
+from .kept_histories import KeptHistories, Tensors
 from .loaded_model import LoadedModel, compute_with
 from .metrics import Metrics
 from .options import ServeOptions
 
-Tensors = dict[str, torch.Tensor]
 Settings = tuple[tuple[str, Any], ...]  # names and values, which can be compared
 
 logger = logging.getLogger("etegrec.serving")
@@ -32,19 +32,21 @@ class Row:
         inputs (`dict[str, torch.Tensor]`): as the pipeline's `preprocess` returns them.
         settings (`Settings`): of the pipeline's `forward`. Rows of the same model and settings share a batch.
         n_tokens (`int`): tokens that the search holds for it, beams included.
+        user_id (`str`, *optional*): of a user whose encoder states are kept.
     """
 
     loaded: LoadedModel
     inputs: Tensors
     settings: Settings
     n_tokens: int
+    user_id: str | None = None
     answer: asyncio.Future[Tensors] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     arrived: float = field(default_factory=time.monotonic)
 
     @property
-    def key(self) -> tuple[int, Settings]:
+    def key(self) -> tuple[int, Settings, bool]:
         """What rows of a batch have in common."""
-        return id(self.loaded), self.settings
+        return id(self.loaded), self.settings, self.user_id is None
 
 
 class Batcher:
@@ -61,6 +63,7 @@ class Batcher:
 
     def __init__(self, options: ServeOptions, metrics: Metrics):
         self.options, self.metrics = options, metrics
+        self.kept = KeptHistories(options.max_users)
         self._waiting: list[Row] = []
         self._arrival = asyncio.Event()
         self._thread = ThreadPoolExecutor(
@@ -140,23 +143,44 @@ class Batcher:
 
     def _decode(self, batch: list[Row]) -> list[Tensors | Exception]:
         start = time.monotonic()
-        answers = decode(batch)
+        if batch[0].user_id is None:
+            answers = decode(batch)
+        else:
+            answers = decode(batch, partial(forward_kept, self.kept))
+            self.metrics.kept_users.set(len(self.kept))
         self.metrics.batch_rows.observe(len(batch))
         self.metrics.batch_seconds.observe(time.monotonic() - start)
         return answers
 
 
-def decode(batch: list[Row]) -> list[Tensors | Exception]:
+def forward(batch: list[Row]) -> Tensors:
+    """What the pipeline makes of rows."""
+    return batch[0].loaded.pipeline.forward(collated([row.inputs for row in batch]), **dict(batch[0].settings))
+
+
+@torch.no_grad()
+def forward_kept(kept: KeptHistories, batch: list[Row]) -> Tensors:
+    """The same for rows of users whose histories are kept, each with an item, and without `allowed`."""
+    loaded, model = batch[0].loaded, batch[0].loaded.pipeline.model
+    encoded = kept.encode(loaded, [str(row.user_id) for row in batch], [row.inputs["input_ids"] for row in batch])
+    exclude = collated([{"exclude": row.inputs["exclude"]} for row in batch])["exclude"]
+    options = {name: value for name, value in batch[0].settings if name not in ("allowed", "on_empty")}
+    options |= {"exclude": exclude.to(model.device) if exclude.any() else None, "exclude_history": False}
+    items, scores = model.recommend(encoded=encoded, **options)
+    is_popular = torch.zeros(len(batch), 1, dtype=torch.bool)
+    return {"items": items.cpu(), "scores": scores.float().cpu(), "is_popular": is_popular}
+
+
+def decode(batch: list[Row], forward: Callable[[list[Row]], Tensors] = forward) -> list[Tensors | Exception]:
     """What the pipeline's `postprocess` takes of each row, or the error that the row alone makes."""
-    pipeline, settings = batch[0].loaded.pipeline, dict(batch[0].settings)
     try:
-        output = pipeline.forward(collated([row.inputs for row in batch]), **settings)
+        output = forward(batch)
         return [{name: values[[row]] for name, values in output.items()} for row in range(len(batch))]
     except Exception as error:
         if len(batch) == 1:
             return [error]
         logger.warning("a batch of %d failed, and is decoded row by row: %s", len(batch), error)
-        return [answer for row in batch for answer in decode([row])]
+        return [answer for row in batch for answer in decode([row], forward)]
 
 
 def collated(rows: list[Tensors]) -> Tensors:

@@ -28,6 +28,12 @@ class Metrics:
         self.waiting = Gauge(
             "etegrec_queue_rows", "Histories that wait.", registry=registry, multiprocess_mode="livesum"
         )
+        self.kept_users = Gauge(
+            "etegrec_kept_users",
+            "Users whose encoder states are kept.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self.lists = Counter("etegrec_lists", "Lists: model, popular or empty.", ["answer"], registry=registry)
         self.items = Counter(
             "etegrec_items",

@@ -23,6 +23,8 @@ class ServeOptions:
         max_ids (`int`, *optional*, defaults to 10,000): item ids of `allowed`, and of `exclude` per history.
         max_top_k (`int`, *optional*, defaults to 100): the longest list.
         max_num_beams (`int`, *optional*, defaults to 200): the widest beam.
+        max_users (`int`, *optional*, defaults to 0): users whose encoder states are kept for requests with `user_id`,
+            by models with a causal encoder; 0 for none.
         reload_seconds (`float`, *optional*, defaults to 5.0): seconds between two looks whether the model's folder
             was replaced; 0 for never.
         threads (`int`, *optional*): threads that torch computes with per process; by default the cores that torch
@@ -47,6 +49,9 @@ class ServeOptions:
     max_ids: int = field(default=10_000, metadata={"help": "Item ids of `allowed`, and of `exclude` per history."})
     max_top_k: int = field(default=100, metadata={"help": "The longest list."})
     max_num_beams: int = field(default=200, metadata={"help": "The widest beam."})
+    max_users: int = field(
+        default=0, metadata={"help": "Users whose encoder states are kept, for requests with `user_id`."}
+    )
     reload_seconds: float = field(
         default=5.0, metadata={"help": "Seconds between looks whether the folder was replaced; 0 for never."}
     )
@@ -57,6 +62,7 @@ class ServeOptions:
     def __post_init__(self):
         for name in ("max_queue", "max_body", "max_histories", "max_history", "max_ids", "max_top_k", "max_num_beams"):
             check_count(name, getattr(self, name))
+        check_count("max_users", self.max_users, 0)
         for name in ("max_batch_tokens", "threads"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..models.search_options import SearchOptions
 from .batching import Batcher, Row
 from .errors import RequestError, shown
+from .kept_histories import can_keep
 from .loaded_model import LoadedModel
 from .metrics import Metrics
 from .model_slot import ModelSlot
@@ -44,9 +45,13 @@ class Service:
         many = request.histories is not None
         histories = request.histories if request.histories is not None else [request.history or []]
         prepared = Preparation(loaded, request, self.metrics)
+        keeps = self.options.max_users > 0 and request.user_id is not None and request.allowed is None
+        keeps = keeps and can_keep(loaded.pipeline.model)
         rows = []
         for number, history in enumerate(histories):
             rows.append(prepared.row(history, number if many else None))
+            if keeps and rows[-1].inputs["attention_mask"].any():
+                rows[-1].user_id = request.user_id
             if number % ROWS_AT_A_TIME == ROWS_AT_A_TIME - 1:
                 await asyncio.sleep(0)
         self.batcher.submit(rows)
@@ -140,6 +145,10 @@ def check_limits(request: RecommendRequest, options: ServeOptions) -> None:
     if (request.history is None) == (request.histories is None):
         given = "both" if request.history is not None else "neither"
         raise RequestError(422, f"{given} of `history` and `histories` given; give one of them.", "history", None)
+    if request.user_id is not None and request.history is None:
+        raise RequestError(
+            422, "`user_id` is given with `histories`; give it with `history`.", "user_id", request.user_id
+        )
     histories = request.histories if request.histories is not None else [request.history or []]
     if len(histories) > options.max_histories:
         raise RequestError(

@@ -11,6 +11,7 @@ class RecommendRequest(BaseModel):
     Args:
         history (`list[str]`): item ids, oldest first.
         histories (`list[list[str]]`): those of several users, instead.
+        user_id (`str`): whose `history` it is, for encoder states that are kept.
         exclude (`list[str]` or `list[list[str]]`): item ids that nobody gets, or a list per history.
         allowed (`list[str]`): item ids to choose from.
         top_k (`int`): items per list.
@@ -27,6 +28,9 @@ class RecommendRequest(BaseModel):
 
     history: list[str] | None = Field(None, description="Item ids, oldest first.")
     histories: list[list[str]] | None = Field(None, description="Histories of several users, instead of `history`.")
+    user_id: str | None = Field(
+        None, max_length=200, description="Whose `history` it is: what was computed for its beginning is used again."
+    )
     exclude: list[str] | list[list[str]] | None = Field(
         None, description="Item ids that nobody gets, or a list per history of `histories`."
     )

@@ -119,6 +119,7 @@ FIELDS = {
     "histories": st.lists(IDS, max_size=4) | JSON,
     "exclude": IDS | st.lists(IDS, max_size=3) | JSON,
     "allowed": IDS | JSON,
+    "user_id": st.text(max_size=3) | JSON,
     "top_k": st.integers(-1, 22) | JSON,
     "num_beams": st.integers(-1, 32) | JSON,
     "exclude_history": st.booleans() | JSON,
