@@ -6,13 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from loopback_server import serving
+from loopback_server import serving, wait_until
 from tiny_models import make_model, random_codes
 
 from etegrec_hf import ETEGRecTokenizer
 from etegrec_hf.hub.model_folder import load_recommender, save_model_folder
 from etegrec_hf.hub.training_record import TrainingRecord
 from etegrec_hf.models.pipeline_etegrec import SequentialRecommendationPipeline
+from etegrec_hf.serving import batching
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +114,29 @@ def test_many_at_once_get_their_own_answers_in_few_batches(client, pipeline):
             assert_alike(answer["items"], next(wanted[kind]))
     batches = client.metric("etegrec_batch_rows_count") - before
     assert 1 <= batches < 12, "16 rows, of which half at least shared a batch"
+
+
+def test_histories_of_like_length_share_a_batch(made, monkeypatch):
+    """Six histories come while another one is decoded: of 3 and 30 tokens, by turns, and 10 beams."""
+    go_on, begun, batches = threading.Event(), threading.Event(), []
+    decode = batching.decode
+
+    def recording(batch):
+        batches.append([row.n_tokens for row in batch])
+        begun.set()
+        assert go_on.wait(20)
+        return decode(batch)
+
+    monkeypatch.setattr(batching, "decode", recording)
+    with serving(made, reload_seconds=0, max_batch_tokens=200, max_wait=0) as client, ThreadPoolExecutor(7) as threads:
+        asked = [threads.submit(client.recommend, history=["i4", "i5"], num_beams=10)]
+        assert begun.wait(20)
+        for number, length in enumerate([1, 10] * 3, start=1):
+            asked.append(threads.submit(client.recommend, history=["i4"] * length, num_beams=10))
+            wait_until(lambda number=number: client.metric("etegrec_queue_rows") == number)
+        go_on.set()
+        assert [answer.result()[0] for answer in asked] == [200] * 7
+    assert batches == [[16], [13, 13, 13], [40, 40, 40]]
 
 
 def test_similar_items_and_items_by_words(client):
