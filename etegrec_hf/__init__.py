@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         SearchSettings as SearchSettings,
     )
     from .models.tokenization_etegrec import ETEGRecTokenizer as ETEGRecTokenizer
+    from .serving.options import ServeOptions as ServeOptions
     from .training.base.run_report import write_run_report as write_run_report
     from .training.collaborative.arguments import (
         CollaborativeSizes as CollaborativeSizes,

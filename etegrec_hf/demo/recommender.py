@@ -10,6 +10,7 @@ import torch
 from ..data.item_ids import AS_JSON, read_item_ids
 from ..data.prepared import PreparedDataset, Split
 from ..hub.dataset_folder import local_dataset
+from ..hub.item_finder import ItemFinder, SimilarItems
 from ..hub.model_folder import load_recommender
 from ..models.beam_search import Beam
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
@@ -73,21 +74,6 @@ class RandomHistory:
     next_id: str | None = None
 
 
-@dataclass(frozen=True)
-class SimilarItems:
-    """Items that share the longest prefix of codes with an item.
-
-    Args:
-        item_ids (`list[str]`): the first ones.
-        shared_codes (`int`): length of the prefix; 0 if no item shares even the first code.
-        total (`int`): how many such items there are in all.
-    """
-
-    item_ids: list[str]
-    shared_codes: int
-    total: int
-
-
 class DemoRecommender:
     """A model, its tokenizer, and maybe the data it was trained on.
 
@@ -111,7 +97,7 @@ class DemoRecommender:
         self.data = None if data is None else data.with_items(tokenizer.item_ids)
         self.titles = ({} if data is None else data.title_of) | tokenizer.item_titles
         self._indices = dict(zip(tokenizer.item_ids, range(1, len(tokenizer.item_ids) + 1)))
-        self._texts = [f"{self.titles.get(item_id, '')} {item_id}".strip().casefold() for item_id in self._indices]
+        self._finder = ItemFinder(model, tokenizer, self.titles)
 
     @classmethod
     def load(cls, model: str, data: str | None = None) -> "DemoRecommender":
@@ -148,17 +134,8 @@ class DemoRecommender:
         return self.tokenizer.convert_ids_to_tokens(self.tokenizer.item_tokens[self._indices[item_id]].tolist())
 
     def find(self, query: str, limit: int) -> tuple[list[str], int]:
-        """Items whose title or id contains all words of `query`.
-
-        Returns:
-            the first `limit` item ids, the item of exactly that id before those that begin with the first word before
-            others; and how many there are in all.
-        """
-        words = query.casefold().split()
-        rows = [row for row, text in enumerate(self._texts) if all(word in text for word in words)] if words else []
-        item_ids, first = self.tokenizer.item_ids, query.strip()
-        rows.sort(key=lambda row: (item_ids[row] != first, not self._texts[row].startswith(words[0])))
-        return [item_ids[row] for row in rows[:limit]], len(rows)
+        """Items by words of title and id, as [`ItemFinder.find`] finds them."""
+        return self._finder.find(query, limit)
 
     def read_history(self, text: str) -> list[str]:
         """Item ids of a text, as [`read_item_ids`] reads them.
@@ -287,10 +264,4 @@ class DemoRecommender:
 
     def similar(self, item_id: str, limit: int) -> SimilarItems:
         """Returns the first `limit` items that share the longest prefix of codes with an item, but no removed ones."""
-        tokens, index = self.tokenizer.item_tokens, self._indices[item_id]
-        shared = (tokens == tokens[index]).long().cumprod(1).sum(1)  # [n_items + 1] codes from the first on
-        shared[self.model.catalogue.is_removed.cpu()] = 0
-        shared[[0, index]] = 0
-        length = int(shared.max())
-        rows = (shared == length).nonzero().squeeze(1) if length else shared[:0]
-        return SimilarItems(self.tokenizer.ids_of(rows[:limit]), length, len(rows))
+        return self._finder.similar(item_id, limit)

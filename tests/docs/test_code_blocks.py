@@ -56,6 +56,8 @@ NOT_RUN = {
     ("docs/how_to/distributed.md", "needs several machines"): 1,
     ("docs/training.md", "needs GPUs"): 1,
     ("docs/demo.md", "serves until it is stopped"): 1,
+    ("docs/how_to/serve.md", "serves until it is stopped"): 1,
+    ("docs/how_to/serve.md", "replaces the model of a server"): 1,
 }
 FENCE = re.compile(
     r"(?:^<!-- not run: (?P<reason>.+?) -->\n)?^```(?P<language>bash|python)\n(?P<code>.*?)^```$",

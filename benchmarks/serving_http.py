@@ -1,0 +1,351 @@
+"""The server of `etegrec serve` against a plain one and against the model alone, and what it bears, in one run.
+
+    python benchmarks/serving_http.py [--seconds 20] [--requests 2000] [--threads 2]
+
+A model of random weights and the paper's size (6 + 6 layers of width 128) with 25,000 items; beam 20, top 10,
+histories of 5 to 50 items. Servers and clients are processes of their own; a client asks again once it is answered.
+Speed is compared as ratios of rates that take turns. Afterwards `--requests` requests of all kinds, right and wrong
+ones, are sent, with a reload in their middle and SIGTERM at their end: valid answers must be the pipeline's, and
+nothing may be answered by a status of 500.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import torch
+
+from etegrec_hf import ETEGRecConfig, ETEGRecForConditionalGeneration, ETEGRecTokenizer
+from etegrec_hf.hub.model_folder import load_recommender, save_model_folder
+from etegrec_hf.hub.training_record import TrainingRecord
+from etegrec_hf.models.pipeline_etegrec import SequentialRecommendationPipeline
+
+N_ITEMS, BEAMS, TOP_K, LENGTHS = 25_000, 20, 10, (5, 50)
+PLAIN = """
+import sys
+import uvicorn
+from fastapi import FastAPI
+from etegrec_hf.hub.model_folder import load_recommender
+from etegrec_hf.models.pipeline_etegrec import SequentialRecommendationPipeline
+
+model, tokenizer = load_recommender(sys.argv[1])
+pipeline = SequentialRecommendationPipeline(model=model, tokenizer=tokenizer)
+app = FastAPI()
+
+@app.post("/recommend")
+def recommend(request: dict):
+    return {"items": pipeline(request["history"], top_k=request["top_k"])}
+
+uvicorn.run(app, port=int(sys.argv[2]), log_level="warning")
+"""
+
+
+def write_model(folder: Path, seed: int) -> None:
+    """A model of random weights in a folder, under the same ids whatever the seed."""
+    torch.manual_seed(seed)
+    sizes = {"has_item_tokenizer": False, "has_semantic_embedding": False}
+    model = ETEGRecForConditionalGeneration(ETEGRecConfig(n_items=N_ITEMS, **sizes)).eval()
+    numbers = torch.randint(256**4, (2 * N_ITEMS,)).unique()
+    numbers = numbers[torch.randperm(len(numbers))[:N_ITEMS]]
+    codes = torch.stack([numbers >> shift & 255 for shift in (24, 16, 8, 0)], dim=1)
+    model.set_item_codes(codes)
+    model.catalogue.set_item_counts(torch.randint(1000, (N_ITEMS,)))
+    tokenizer = ETEGRecTokenizer.from_item_codes([f"item-{row}" for row in range(N_ITEMS)], codes, 256)
+    save_model_folder(folder, model, tokenizer, TrainingRecord())
+
+
+def random_history(generator: random.Random) -> list[str]:
+    return [f"item-{generator.randrange(N_ITEMS)}" for _ in range(generator.randint(*LENGTHS))]
+
+
+class Server:
+    """A server in a process of its own."""
+
+    def __init__(self, command: list[str], port: int, environment: dict[str, str]):
+        self.port = port
+        self.process = subprocess.Popen(command, env=os.environ | environment)
+
+    def wait(self, path: str) -> "Server":
+        async def until() -> None:
+            while self.process.poll() is None:
+                try:
+                    connection = await Connection.to(self.port)
+                    if (await connection.ask("GET", path))[0] in (200, 405):
+                        return
+                except OSError:
+                    pass
+                await asyncio.sleep(0.2)
+            raise RuntimeError("the server ended")
+
+        asyncio.run(asyncio.wait_for(until(), 600))
+        return self
+
+    def end(self) -> int:
+        """Sends SIGTERM, and returns the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+    @property
+    def megabytes(self) -> float:
+        return psutil.Process(self.process.pid).memory_info().rss / 1e6
+
+
+class Connection:
+    """One connection that stays open; costs a client little."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def to(cls, port: int) -> "Connection":
+        return cls(*await asyncio.open_connection("127.0.0.1", port))
+
+    async def ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
+        head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+        head += "Content-Type: application/json\r\n\r\n"
+        self.writer.write(head.encode() + body)
+        await self.writer.drain()
+        answer = await self.reader.readuntil(b"\r\n\r\n")
+        lines = answer.decode().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
+        return int(lines[0].split()[1]), await self.reader.readexactly(int(headers.get("content-length", 0)))
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+async def load(port: int, clients: int, seconds: float, seed: int) -> list[float]:
+    """Seconds that each answered request took; what began in the first fifth of the time isn't counted."""
+    times: list[float] = []
+    begin = time.perf_counter() + seconds / 5
+    end = begin + seconds
+
+    async def client(number: int) -> None:
+        generator = random.Random(seed * 1000 + number)
+        connection = await Connection.to(port)
+        while (start := time.perf_counter()) < end:
+            body = json.dumps({"history": random_history(generator), "top_k": TOP_K}).encode()
+            status, answer = await connection.ask("POST", "/recommend", body)
+            assert status == 200, answer
+            if start >= begin:
+                times.append(time.perf_counter() - start)
+        connection.close()
+
+    await asyncio.gather(*map(client, range(clients)))
+    return times
+
+
+def client_process(port: int, clients: int, seconds: float, seed: int) -> list[float]:
+    """[`load`] in a process of its own."""
+    command = [sys.executable, __file__, "--as-client", json.dumps([port, clients, seconds, seed])]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def users_per_second(folder: Path, seconds: float, threads: int) -> float:
+    """Of `model.recommend`, in batches of 64."""
+    torch.set_num_threads(threads)
+    model, tokenizer = load_recommender(str(folder))
+    generator = random.Random(0)
+    batches = [
+        tokenizer([random_history(generator) for _ in range(64)], padding=True, return_tensors="pt") for _ in range(8)
+    ]
+    done, start = 0, 0.0
+    while not start or time.perf_counter() - start < seconds:
+        model.recommend(**batches[done % 8], top_k=TOP_K, num_beams=BEAMS)
+        done += 1
+        if not start:  # the first one makes tables
+            done, start = 0, time.perf_counter()
+    return 64 * done / (time.perf_counter() - start)
+
+
+def measure_speed(folder: Path, serve: list[str], port: int, environment: dict[str, str], options) -> None:
+    rounds = []
+    for seed in range(options.rounds):
+        plain = Server([sys.executable, "-c", PLAIN, str(folder), str(port)], port, environment).wait("/recommend")
+        slow = client_process(port, 32, options.seconds, seed)
+        plain.process.kill()
+        plain.process.wait()
+        server = Server(serve, port, environment).wait("/ready")
+        fast = client_process(port, 32, options.seconds, seed)
+        most = client_process(port, 64, options.seconds, seed)
+        sixteen = sorted(client_process(port, 16, options.seconds, seed))
+        assert server.end() == 0
+        alone = users_per_second(folder, options.seconds, options.threads)
+        p50, p99 = statistics.median(sixteen), sixteen[int(0.99 * len(sixteen))]
+        rates = [len(times) / options.seconds for times in (slow, fast, most)]
+        print(f"plain {rates[0]:.1f}/s, 32 clients {rates[1]:.1f}/s, 64 {rates[2]:.1f}/s, model {alone:.1f}/s; "
+              f"of 16 p50 {p50 * 1000:.0f} ms p99 {p99 * 1000:.0f} ms", flush=True)  # fmt: skip
+        rounds.append((rates[1] / rates[0], rates[2] / alone, p99 / p50))
+    against, of_model, tail = (statistics.median(row) for row in zip(*rounds))
+    print("| figure | measured | goal |")
+    print("| --- | --- | --- |")
+    print(f"| requests per second with 32 clients, against a plain server | {against:.1f}x | 6x |")
+    print(f"| of `model.recommend` in batches, with 64 clients | {of_model:.0%} | 70% |")
+    print(f"| p99 over p50, with 16 clients | {tail:.1f} | at most 3 |")
+
+
+# Everything that may come
+
+
+def random_request(generator: random.Random) -> tuple[str, bytes, dict | None, set[int]]:
+    """A kind, a body, the request if it is a valid one, and the statuses that may answer it."""
+    kind = generator.choice(
+        ["valid"] * 12 + ["unknown", "skip", "empty", "popular", "long", "broken", "zero", "huge", "similar", "gone"]
+    )
+    request: dict = {"history": random_history(generator), "top_k": generator.choice([1, 5, 10])}
+    statuses = {200}
+    if kind == "valid":
+        request |= generator.choice(
+            [{}, {}, {"exclude_history": True}, {"exclude": random_history(generator)}, {"num_beams": 30},
+             {"allowed": random_history(generator)}]
+        )  # fmt: skip
+    elif kind == "unknown":
+        request["history"].append("gone")
+        statuses = {422}
+    elif kind == "skip":
+        request |= {"history": [*request["history"], "gone"], "unknown": "skip"}
+    elif kind == "empty":
+        request |= {"history": [], "on_empty": generator.choice(["empty", "error"])}
+        statuses = {200 if request["on_empty"] == "empty" else 422}
+    elif kind == "popular":
+        request |= {"history": [], "on_empty": "popular"}
+    elif kind == "long":
+        request["history"] = request["history"][:1] * 10_000
+        statuses = {422}
+    elif kind in ("zero", "huge"):
+        request["top_k"] = 0 if kind == "zero" else 10**9
+        statuses = {422}
+    elif kind == "broken":
+        return kind, json.dumps(request).encode()[: generator.randrange(1, 30)], None, {400}
+    elif kind == "similar":
+        return kind, f"/similar?item_id=item-{generator.randrange(N_ITEMS)}".encode(), None, {200}
+    if generator.random() < 0.001:
+        return "body of 5 MB", b" " * 5_000_000, None, {413}
+    return kind, json.dumps(request).encode(), request if statuses == {200} and kind != "gone" else None, statuses
+
+
+class Mix:
+    """Sends requests of all kinds, and compares what comes back."""
+
+    def __init__(self, port: int, pipelines: dict[str, SequentialRecommendationPipeline], compared: float):
+        self.port, self.pipelines, self.compared = port, pipelines, compared
+        self.statuses: dict[str, int] = {}
+        self.answered: list[tuple[dict, dict]] = []
+        self.wrong: list[str] = []
+
+    async def client(self, number: int, count: int) -> None:
+        generator, connection = random.Random(number), await Connection.to(self.port)
+        for _ in range(count):
+            kind, body, request, statuses = random_request(generator)
+            if kind == "gone":  # closes the connection in the middle of its request or before the answer
+                end = generator.choice([len(body) // 2, len(body)])
+                head = f"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+                connection.writer.write(head + body[:end])
+                await asyncio.sleep(generator.random() / 100)
+                connection.close()
+                connection = await Connection.to(self.port)
+                continue
+            similar = kind == "similar"
+            method, path = ("GET", body.decode()) if similar else ("POST", "/recommend")
+            status, answer = await connection.ask(method, path, b"" if similar else body)
+            self.statuses[f"{kind} {status}"] = self.statuses.get(f"{kind} {status}", 0) + 1
+            if status == 429:
+                await asyncio.sleep(0.5)
+            elif status not in statuses:
+                self.wrong.append(f"{kind}: {status} {answer[:200]!r}")
+            elif request is not None and generator.random() < self.compared:
+                self.answered.append((request, json.loads(answer)))
+            if kind == "body of 5 MB":
+                connection = await Connection.to(self.port)
+        connection.close()
+
+    async def run(self, requests: int, clients: int, act) -> None:
+        each = requests // clients // 2
+        await asyncio.gather(*(self.client(number, each) for number in range(clients)))
+        await asyncio.gather(*(self.client(1000 + number, each) for number in range(clients)), asyncio.to_thread(act))
+
+    def compare(self) -> int:
+        """Compares kept answers with the pipeline's of the revision that they name, and returns how many there are."""
+        for request, answer in self.answered:
+            options = {name: value for name, value in request.items() if name != "history"}
+            wanted = self.pipelines[answer["revision"]]({"history": request["history"]}, **options)
+            scores = zip((item["score"] for item in answer["items"]), (item["score"] for item in wanted))
+            if len(wanted) != len(answer["items"]) or any(abs(one - other) > 1e-3 for one, other in scores):
+                self.wrong.append(f"another list for {request}")
+        return len(self.answered)
+
+
+def measure_faults(folder: Path, newer: Path, serve: list[str], port: int, environment: dict, options) -> None:
+    from etegrec_hf.serving.loaded_model import revision_of
+
+    pipelines = {}
+    for path in (folder, newer):
+        model, tokenizer = load_recommender(str(path))
+        pipelines[revision_of(str(path), path)] = SequentialRecommendationPipeline(model=model, tokenizer=tokenizer)
+    server = Server([*serve, "--reload-seconds", "1"], port, environment).wait("/ready")
+    asyncio.run(load(port, 16, 5, 0))
+    before = server.megabytes
+    mix = Mix(port, pipelines, min(1.0, 2000 / options.requests))
+
+    def replace() -> None:
+        folder.rename(folder.with_name("older"))
+        newer.rename(folder)
+
+    start = time.perf_counter()
+    asyncio.run(mix.run(options.requests, 32, replace))
+    seconds, after = time.perf_counter() - start, server.megabytes
+    code = server.end()
+    print(f"{sum(mix.statuses.values())} answers in {seconds:.0f} s; {after - before:+.0f} MB over {before:.0f}")
+    print(", ".join(f"{name}: {count}" for name, count in sorted(mix.statuses.items())))
+    n_compared = mix.compare()
+    revisions = {answer["revision"] for _, answer in mix.answered}
+    print(f"{n_compared} lists compared, of {len(revisions)} revisions; {len(mix.wrong)} wrong; exit code {code}")
+    for line in mix.wrong[:10]:
+        print("wrong:", line)
+    print("| figure | measured | goal |")
+    print("| --- | --- | --- |")
+    print(f"| memory after {options.requests} requests, over that of the model | {after - before:+.0f} MB | +100 MB |")
+    if mix.wrong or code:
+        sys.exit(1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=20, help="of each measurement of speed; 0 for none")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--requests", type=int, default=2000, help="of all kinds; 0 for none")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--port", type=int, default=8765)
+    parser.add_argument("--as-client", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.as_client:
+        print(json.dumps(asyncio.run(load(*json.loads(options.as_client)))))
+        return
+    parent = Path(tempfile.mkdtemp(prefix="serving_http_"))
+    try:
+        folder, newer = parent / "model", parent / "newer"
+        write_model(folder, 0)
+        write_model(newer, 1)
+        environment = {"OMP_NUM_THREADS": str(options.threads)}
+        serve = [sys.executable, "-m", "etegrec_hf", "serve", str(folder), "--port", str(options.port)]
+        if options.seconds:
+            measure_speed(folder, serve, options.port, environment, options)
+        if options.requests:
+            measure_faults(folder, newer, serve, options.port, environment, options)
+    finally:
+        shutil.rmtree(parent)
+
+
+if __name__ == "__main__":
+    main()

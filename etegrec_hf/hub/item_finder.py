@@ -1,0 +1,63 @@
+"""Items of a model by words, by ids, and by the codes that they share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
+from ..models.tokenization_etegrec import ETEGRecTokenizer
+
+
+@dataclass(frozen=True)
+class SimilarItems:
+    """Items that share the longest prefix of codes with an item.
+
+    Args:
+        item_ids (`list[str]`): the first ones.
+        shared_codes (`int`): length of the prefix; 0 if no item shares even the first code.
+        total (`int`): how many such items there are in all.
+    """
+
+    item_ids: list[str]
+    shared_codes: int
+    total: int
+
+
+class ItemFinder:
+    """Finds items of a model.
+
+    Args:
+        model ([`ETEGRecForConditionalGeneration`]): whose items they are.
+        tokenizer ([`ETEGRecTokenizer`]): the model's.
+        titles (`Mapping[str, str]`): of item ids, where they are known.
+    """
+
+    def __init__(self, model: ETEGRecForConditionalGeneration, tokenizer: ETEGRecTokenizer, titles: Mapping[str, str]):
+        self.model, self.tokenizer = model, tokenizer
+        self._texts = [f"{titles.get(item_id, '')} {item_id}".strip().casefold() for item_id in tokenizer.item_ids]
+
+    def find(self, query: str, limit: int) -> tuple[list[str], int]:
+        """Items whose title or id contains all words of `query`.
+
+        Returns:
+            the first `limit` item ids, the item of exactly that id before those that begin with the first word before
+            others; and how many there are in all.
+        """
+        words = query.casefold().split()
+        rows = [row for row, text in enumerate(self._texts) if all(word in text for word in words)] if words else []
+        item_ids, first = self.tokenizer.item_ids, query.strip()
+        rows.sort(key=lambda row: (item_ids[row] != first, not self._texts[row].startswith(words[0])))
+        return [item_ids[row] for row in rows[:limit]], len(rows)
+
+    def similar(self, item_id: str, limit: int) -> SimilarItems:
+        """Returns the first `limit` items that share the longest prefix of codes with an item, but no removed ones.
+
+        Raises:
+            ValueError: an unknown item.
+        """
+        tokens, (index,) = self.tokenizer.item_tokens, self.tokenizer.index_of([item_id])
+        shared = (tokens == tokens[index]).long().cumprod(1).sum(1)  # [n_items + 1] codes from the first on
+        shared[self.model.catalogue.is_removed.cpu()] = 0
+        shared[[0, index]] = 0
+        length = int(shared.max())
+        rows = (shared == length).nonzero().squeeze(1) if length else shared[:0]
+        return SimilarItems(self.tokenizer.ids_of(rows[:limit]), length, len(rows))

@@ -1,0 +1,76 @@
+"""The server as an ASGI application."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from .batching import Batcher
+from .errors import RequestError, on_http_error, on_request_error, on_validation_error
+from .guard import Guard
+from .metrics import Metrics
+from .model_slot import ModelSlot
+from .options import ServeOptions
+from .recommending import Service
+from .routes import router
+
+API_KEY = "ETEGREC_API_KEY"
+SETTINGS = "ETEGREC_SERVE"  # names the variable that tells each process what to serve
+
+
+def create_app(model: str, options: ServeOptions | None = None) -> FastAPI:
+    """Makes the application that `etegrec serve` runs, for any ASGI server.
+
+    The variable `ETEGREC_API_KEY`, if it is set, is the key that requests must bring.
+
+    Args:
+        model (`str`): a trained recommender: a folder or a Hub id, maybe with @revision.
+        options ([`ServeOptions`], *optional*): its limits.
+
+    Returns:
+        `FastAPI`, which loads the model when it starts.
+    """
+    options = options or ServeOptions()
+    metrics = Metrics()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service = Service(ModelSlot(model, options, metrics), Batcher(options, metrics), metrics, options)
+        app.state.service = service
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1, thread_name_prefix="finding"))
+        tasks = [asyncio.create_task(service.slot.watch()), asyncio.create_task(service.batcher.run())]
+        yield
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        service.batcher.close()
+        service.slot.close()
+        metrics.close()
+
+    app = FastAPI(title="etegrec_hf", version=version("etegrec_hf"), lifespan=lifespan)
+    app.include_router(router)
+    app.add_middleware(Guard, api_key=os.environ.get(API_KEY), metrics=metrics)
+    app.add_exception_handler(RequestError, on_request_error)
+    app.add_exception_handler(RequestValidationError, on_validation_error)
+    app.add_exception_handler(HTTPException, on_http_error)
+    return app
+
+
+def app_of_environment() -> FastAPI:
+    """The application of a process that uvicorn started."""
+    log_with_times()
+    settings = json.loads(os.environ[SETTINGS])
+    return create_app(settings["model"], ServeOptions(**settings["options"]))
+
+
+def log_with_times() -> None:
+    """Has the process write what it logs to stderr, with times."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)

@@ -1,0 +1,95 @@
+"""Refusals of requests, as JSON that names the field, the value and the remedy."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from types import NoneType
+from typing import Any
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+LONGEST_SHOWN = 100  # characters of a value
+PLACES = ("body", "query")  # of fields, in errors of FastAPI
+
+
+class RequestError(Exception):
+    """A request that is refused.
+
+    Args:
+        status (`int`): of the answer.
+        message (`str`): one sentence for whoever sent it.
+        field (`str`, *optional*): what it is about.
+        value (*optional*): of the field.
+        headers (`dict[str, str]`, *optional*): of the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        field: str | None = None,
+        value: object = None,
+        headers: Mapping[str, str] | None = None,
+    ):
+        super().__init__(message)
+        self.status, self.field, self.value, self.headers = status, field, value, headers
+
+    @property
+    def response(self) -> JSONResponse:
+        """The answer."""
+        content: dict[str, object] = {"error": str(self)}
+        if self.field is not None:
+            value = self.value if isinstance(self.value, (bool, int, float, NoneType)) else shown(self.value)
+            content |= {"field": self.field, "value": value}
+        return JSONResponse(content, self.status, self.headers)
+
+
+def shown(value: object) -> str:
+    """A value as errors show it, without most of what is long."""
+    if isinstance(value, (list, dict)):
+        return f"a {type(value).__name__} of {len(value)}"
+    if isinstance(value, str) and len(value) > LONGEST_SHOWN:
+        return repr(value[:LONGEST_SHOWN]) + "..."
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "..."
+
+
+def validation_error(errors: Sequence[Any], fields: Sequence[str], status: int = 422) -> RequestError:
+    """The first of pydantic's errors about a request with these fields, as a refusal."""
+    error = errors[0]
+    if error["type"] == "json_invalid":
+        return RequestError(400, f"the body isn't JSON ({error['ctx']['error']}); send an object with `history`.")
+    places = list(error["loc"])
+    if len(places) > 1 and places[0] in PLACES:
+        places = places[1:]
+    places = [part for part in places if isinstance(part, int) or "[" not in part]  # which names a type of `exclude`
+    field = "".join(f"[{part}]" if isinstance(part, int) else part[:LONGEST_SHOWN] for part in places) or "body"
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(field, fields, n=1)
+        remedy = f"did you mean `{near[0]}`?" if near else f"choose among {', '.join(fields)}."
+        return RequestError(status, f"there is no field `{field}`; {remedy}", field, error["input"])
+    if error["type"] == "missing":
+        return RequestError(status, f"`{field}` is missing; give it.", field)
+    reason = error["msg"][:1].lower() + error["msg"][1:]
+    return RequestError(status, f"`{field}` is {shown(error['input'])}; {reason}.", field, error["input"])
+
+
+async def on_request_error(request: Request, error: Exception) -> JSONResponse:
+    """Answers with a refusal."""
+    assert isinstance(error, RequestError)
+    return error.response
+
+
+async def on_validation_error(request: Request, error: Exception) -> JSONResponse:
+    """Answers a wrong query."""
+    assert isinstance(error, RequestValidationError)
+    return validation_error(error.errors(), []).response
+
+
+async def on_http_error(request: Request, error: Exception) -> JSONResponse:
+    """Answers a path or method that doesn't exist."""
+    assert isinstance(error, HTTPException)
+    message = f"{request.method} {shown(request.url.path)}: {error.detail}; see /openapi.json for what there is."
+    return RequestError(error.status_code, message, headers=error.headers).response

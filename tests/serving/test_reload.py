@@ -1,0 +1,204 @@
+"""Newer models take over without a lost request, broken ones don't, and the server ends when it is told to."""
+
+import gc
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from loopback_server import Client, serving, wait_until
+from starlette.testclient import TestClient
+from tiny_models import make_model
+
+from etegrec_hf.cli import main as main_module
+from etegrec_hf.cli import serve
+from etegrec_hf.cli.main import main
+from etegrec_hf.hub.model_folder import save_model_folder
+from etegrec_hf.hub.training_record import TrainingRecord
+from etegrec_hf.serving import batching, model_slot
+from etegrec_hf.serving.app import create_app
+from etegrec_hf.serving.loaded_model import LoadedModel, folder_state, revision_of
+
+
+@pytest.fixture(autouse=True)
+def settle_at_once(monkeypatch):
+    monkeypatch.setattr(model_slot, "SETTLING_SECONDS", 0.02)
+
+
+@pytest.fixture
+def newer(codes, tokenizer, tmp_path) -> Path:
+    """Another model of the same items."""
+    save_model_folder(tmp_path / "newer", make_model(codes, 8, seed=1), tokenizer, TrainingRecord())
+    return tmp_path / "newer"
+
+
+def replace(folder: str, newer: Path) -> None:
+    Path(folder).rename(folder + "-older")
+    newer.rename(folder)
+
+
+def test_requests_end_on_the_model_that_they_began_with(folder, newer, monkeypatch):
+    """A request is held in the midst of its batch until a newer model is there."""
+    held, go_on = threading.Event(), threading.Event()
+    decode = batching.decode
+
+    def slowly(batch):
+        held.set()
+        assert go_on.wait(20)
+        return decode(batch)
+
+    wanted = [LoadedModel.load(Path(path), "").pipeline({"history": ["i4"]}) for path in (folder, newer)]
+    revisions = [revision_of(str(path), Path(path)) for path in (folder, newer)]
+    monkeypatch.setattr(batching, "decode", slowly)
+    with serving(folder, reload_seconds=0.05, max_wait=0) as client, ThreadPoolExecutor(2) as threads:
+        older = weakref.ref(client.service.slot.model.pipeline.model)
+        first = threads.submit(client.recommend, history=["i4"])
+        assert held.wait(20)
+        waiting = threads.submit(client.recommend, history=["i4"])
+        wait_until(lambda: client.metric("etegrec_queue_rows") == 1)
+        replace(folder, newer)
+        wait_until(lambda: client.get("/ready")[1]["revision"] == revisions[1])
+        go_on.set()
+        for before in (first.result(), waiting.result()):
+            assert before[1]["revision"] == revisions[0]
+            assert [item["item_id"] for item in before[1]["items"]] == [item["item_id"] for item in wanted[0]]
+        after = client.recommend(history=["i4"])[1]
+        assert after["revision"] == revisions[1]
+        assert [item["item_id"] for item in after["items"]] == [item["item_id"] for item in wanted[1]]
+        assert wanted[0] != wanted[1]
+        gc.collect()
+        assert older() is None, "the model before is freed"
+        assert client.metric('etegrec_model_loads_total{result="ok"}') == 2
+
+
+def test_a_broken_folder_leaves_the_model_before(folder, newer):
+    with serving(folder, reload_seconds=0.05) as client:
+        _, ready = client.get("/ready")
+        before = client.recommend(history=["i4"])
+        weights = Path(folder, "model.safetensors")
+        weights.write_bytes(weights.read_bytes()[:1000])  # in place: the file that the model was read from
+        wait_until(lambda: client.get("/ready")[1]["error"] is not None)
+        status, broken = client.get("/ready")
+        assert (status, broken["revision"]) == (200, ready["revision"])
+        assert "model.safetensors" in broken["error"]
+        assert client.recommend(history=["i4"]) == before
+        assert client.metric('etegrec_model_loads_total{result="failed"}') == 1
+        shutil.rmtree(folder)
+        wait_until(lambda: "no folder" in client.get("/ready")[1]["error"])
+        assert client.recommend(history=["i4"]) == before
+        newer.rename(folder)
+        wait_until(lambda: client.get("/ready")[1]["error"] is None)
+        assert client.recommend(history=["i4"])[1]["revision"] != ready["revision"]
+
+
+def test_a_card_that_changes_makes_no_other_model(folder):
+    before, revision = folder_state(Path(folder)), revision_of(folder, Path(folder))
+    Path(folder, "README.md").write_text("# another card")
+    Path(folder, "training_record.json").write_text("{}")
+    assert (folder_state(Path(folder)), revision_of(folder, Path(folder))) == (before, revision)
+    Path(folder, "item_titles.json").write_text('{"i3": "Another"}')
+    assert folder_state(Path(folder)) != before
+    assert revision_of(folder, Path(folder)) != revision
+
+
+def test_a_model_of_the_hub_answers_with_its_commit(tmp_path):
+    snapshot = tmp_path / "snapshots" / ("0123456789" * 4)
+    assert revision_of("user/name", snapshot) == "0123456789" * 4
+
+
+def test_before_a_model_is_loaded(folder, monkeypatch):
+    go_on = threading.Event()
+    load = LoadedModel.load
+
+    def slowly(folder, revision):
+        assert go_on.wait(20)
+        return load(folder, revision)
+
+    monkeypatch.setattr(LoadedModel, "load", slowly)
+    with TestClient(create_app(folder)) as client:
+        assert client.get("/health").status_code == 200
+        assert client.get("/ready").status_code == 503
+        answer = client.post("/recommend", json={"history": ["i4"]})
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert answer.json() == {"error": "the model is being loaded; try again."}
+        go_on.set()
+        wait_until(lambda: client.get("/ready").status_code == 200)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def test_sigterm_answers_what_was_taken_and_ends_with_0(folder, monkeypatch):
+    """A copy of this process serves, which imports nothing anew."""
+    context = multiprocessing.get_context("fork")
+    begun = context.Event()
+    decode, port = batching.decode, free_port()
+
+    def slowly(batch):
+        begun.set()
+        time.sleep(0.5)
+        return decode(batch)
+
+    monkeypatch.setattr(batching, "decode", slowly)
+    process = context.Process(target=lambda: os._exit(main(["serve", folder, "--port", str(port)])))
+    process.start()
+    try:
+        client = Client(port, None)
+
+        def is_ready() -> bool:
+            try:
+                return client.get("/ready")[0] == 200
+            except OSError:
+                return False
+
+        wait_until(is_ready, 60)
+        with ThreadPoolExecutor(1) as threads:
+            answer = threads.submit(client.recommend, history=["i4"])
+            assert begun.wait(20)
+            os.kill(process.pid, signal.SIGTERM)
+            assert answer.result()[0] == 200
+        process.join(30)
+        assert process.exitcode == 0
+    finally:
+        process.kill()
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_that_wait_leave_their_cores(given, wanted, monkeypatch):
+    """Torch reads the variable when it is imported, which the command does."""
+    read = []
+    command = SimpleNamespace(run=lambda argv: read.append(os.environ.get("OMP_WAIT_POLICY")))
+    monkeypatch.setattr(main_module, "import_module", lambda name: command)
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert main(["serve", "somewhere"]) == 0
+    assert read == [wanted]
+
+
+def failure(capsys, *argv) -> str:
+    assert main([str(argument) for argument in argv]) == 1
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_the_command_says_what_is_wrong(folder, tmp_path, monkeypatch, capsys):
+    port = free_port()
+    assert failure(capsys, "serve", folder, "--port", 0) == "etegrec serve: `port` is 0; choose one from 1 to 65535."
+    assert "`workers` is 0; give 1 or more." in failure(capsys, "serve", folder, "--workers", 0)
+    assert "`max_top_k` is 0" in failure(capsys, "serve", folder, "--max-top-k", 0)
+    assert "holds no model (no config.json)" in failure(capsys, "serve", tmp_path, "--port", port)
+    monkeypatch.setattr(serve, "find_spec", lambda name: None if name == "uvicorn" else True)
+    told = failure(capsys, "serve", folder, "--port", port)
+    assert told == "etegrec serve: serving needs uvicorn, which is not installed: pip install 'etegrec_hf[serve]'"
