@@ -3,8 +3,10 @@
 import torch
 from transformers import pipeline
 
-PARAMETERS = ("top_k", "num_beams", "exclude", "allowed", "exclude_history", "rerank_weight", "transition_weight")
-PARAMETERS += ("unknown", "on_empty")
+PARAMETERS = (
+    *("top_k", "num_beams", "exclude", "allowed", "exclude_history"),
+    *("rerank_weight", "transition_weight", "unknown", "on_empty"),
+)
 
 
 class EndpointHandler:

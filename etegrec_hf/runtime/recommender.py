@@ -24,6 +24,7 @@ class ExportedRecommender:
 
     def __init__(self, export: Export, network: Network):
         self.settings, self.tables, self.network = export.settings, export.tables, network
+        _ = self.tables.trie, self.tables.leaf_of_item  # made here, not in the first call
         self.catalogue = Catalogue(self.settings["item_ids"], self.settings["item_titles"])
 
     def recommend(self, histories, exclude=None, allowed=None, **options) -> list:

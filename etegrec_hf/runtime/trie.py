@@ -67,6 +67,9 @@ class NodeSets:
     def __init__(self, trie: Trie, leaves: Numbers, allowed: "Allowed | None" = None):
         self.n_nodes = trie.n_nodes
         user, place = (leaves >= 0).nonzero()
+        if not len(user):
+            self.keys = user
+            return
         keys = np.unique(user * trie.n_nodes + leaves[user, place])
         node = keys % trie.n_nodes
         if allowed is not None:
@@ -126,7 +129,9 @@ class Evidence:
         first = np.append(0, counts.cumsum()[:-1])  # where each node's leaves start among those of all nodes
         user = kept.nonzero()[0]
         shift = user * self.logits.shape[1] + starts - first
-        values = self.logits.ravel()[np.arange(counts.sum()) + np.repeat(shift, counts)]
+        values = self.logits.ravel()
+        if node.any():  # otherwise all are the root, below which all leaves are in their order
+            values = values[np.arange(counts.sum()) + np.repeat(shift, counts)]
         top = np.maximum.reduceat(values, first)
         values = np.exp(values - np.repeat(top, counts))
         exists = child >= 0

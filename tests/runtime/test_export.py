@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,15 @@ def test_onnx_runtime_recommends_what_the_model_does(made):
         for history in HISTORIES:  # one user, whose networks have other shapes
             one = recommender.recommend(history, **options)
             assert in_words([one]) == in_words([wanted.recommend(history, **options)])
+
+
+@pytest.mark.slow
+def test_threads_may_call_at_once(made):
+    recommender = OnnxRecommender(made[2], threads=1)
+    wanted = [recommender.recommend(history) for history in HISTORIES]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(recommender.recommend, HISTORIES * 8))
+    assert found == wanted * 8
 
 
 @pytest.mark.slow
