@@ -14,6 +14,7 @@ from exported import KINDS, TorchNetwork, exported_model, in_memory
 from two_sides import run
 
 import etegrec_hf
+from etegrec_hf.cli.main import main
 from etegrec_hf.runtime import OnnxRecommender
 from etegrec_hf.runtime import export as exporting
 from etegrec_hf.runtime.export import export
@@ -194,3 +195,21 @@ def test_what_is_not_exported(tmp_path, monkeypatch):
 def test_threads_are_checked(tmp_path):
     with pytest.raises(ValueError, match="`threads` is 0"):
         OnnxRecommender(tmp_path, threads=0)
+
+
+def test_without_onnxruntime(empty_export, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ImportError, match=r"needs onnxruntime; install it with `pip install onnxruntime`"):
+        OnnxRecommender(empty_export)
+
+
+def test_the_command(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(exporting, "programs", lambda model: {"encoder": None, "decoder_step": None})
+    monkeypatch.setattr(exporting, "save_onnx", lambda program, path: path.write_bytes(b"no network"))
+    assert main(["export", folder, "--output-dir", str(tmp_path / "new")]) == 0
+    assert capsys.readouterr().out == f"40 items, 0.0 MB: {tmp_path / 'new'}\n"
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == FILES
+    monkeypatch.setattr(exporting, "find_spec", lambda name: None)
+    assert main(["export", folder, "--output-dir", str(tmp_path / "other")]) == 1
+    assert "install it with `pip install 'etegrec_hf[export]'`" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
