@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from tiny_models import RECIPE, random_histories
 from transformers import pipeline
 
+from etegrec_hf.models import item_transitions
 from etegrec_hf.models.search_options import SearchOptions, SearchSettings
-from etegrec_hf.runtime import RequestOptions, recommender
+from etegrec_hf.runtime import RequestOptions, recommender, search
 from etegrec_hf.runtime.trie import NodeSets
 
 VARIANTS = {
@@ -23,6 +24,7 @@ VARIANTS = {
     "item logits of codes": RECIPE | {"encoder_input": "codes", "mixed_items": 0},
     "more newest items than are read": RECIPE | {"max_history": 2, "recent_items": 4, "mixed_items": 3},
     "one item is read": RECIPE | {"max_history": 1},
+    "more items than vote": {"max_history": 14},
     "gated": {"feed_forward_proj": "gated-gelu", "scale_logits": False},
 }
 
@@ -140,6 +142,7 @@ def test_defaults_are_those_of_the_package():
     assert SearchSettings(**recommender.OWN) == SearchSettings()
     given = {name: getattr(RequestOptions(), name) for name in ("top_k", *recommender.OWN)}
     assert SearchOptions(**given) == SearchOptions()
+    assert (search.RECENT, search.DECAY) == (item_transitions.RECENT, item_transitions.DECAY)
 
 
 WRONG = [
