@@ -56,6 +56,9 @@ if TYPE_CHECKING:
         SearchSettings as SearchSettings,
     )
     from .models.tokenization_etegrec import ETEGRecTokenizer as ETEGRecTokenizer
+    from .runtime.export import export as export
+    from .runtime.recommender import OnnxRecommender as OnnxRecommender
+    from .runtime.requests import RequestOptions as RequestOptions
     from .serving.options import ServeOptions as ServeOptions
     from .training.base.run_report import write_run_report as write_run_report
     from .training.collaborative.arguments import (

@@ -31,6 +31,7 @@ COMMANDS = {
     "serve": "serve a recommender over HTTP",
     "convert": "turn the original ETEGRec's checkpoints into a model",
     "import-codes": "start a recommender from codes trained elsewhere",
+    "export": "write a recommender that runs without torch",
     "push": "publish a trained model or a prepared dataset on the Hub",
     "env": "print versions and hardware, for a bug report",
     "completion": "print a script for bash or zsh that completes commands and options",

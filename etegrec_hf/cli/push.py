@@ -11,6 +11,7 @@ from .parsing import parse
 EXAMPLES = """examples:
   etegrec push runs/model --repo-id me/my-recommender --private true
   etegrec push runs/model --repo-id me/my-recommender --without-embeddings true --license mit
+  etegrec push runs/model --repo-id me/my-recommender --endpoint true
   etegrec push data/mine --repo-id me/my-log --license cc-by-4.0
 """
 
@@ -35,6 +36,9 @@ class PushArguments:
     )
     license: str | None = field(default=None, metadata={"help": "Of the model or data, as the Hub abbreviates it."})
     dataset_id: str | None = field(default=None, metadata={"help": "The training data's id on the Hub."})
+    endpoint: bool = field(
+        default=False, metadata={"help": "Add handler.py and requirements.txt for Inference Endpoints."}
+    )
 
 
 def run(argv: list[str]) -> None:
@@ -45,7 +49,7 @@ def run(argv: list[str]) -> None:
         is_dataset = Path(arguments.folder, "sequences").is_dir()
         setattr(arguments, "data" if is_dataset else "model", arguments.folder)
     if arguments.data is not None:
-        for name in ("without_embeddings", "dataset_id"):
+        for name in ("without_embeddings", "dataset_id", "endpoint"):
             if getattr(arguments, name):
                 raise ValueError(f"`{name}` means nothing to a dataset; leave it out.")
         url = publish_dataset(
@@ -61,5 +65,6 @@ def run(argv: list[str]) -> None:
         without_embeddings=arguments.without_embeddings,
         license=arguments.license,
         dataset_id=arguments.dataset_id,
+        endpoint=arguments.endpoint,
     )
     print(url)

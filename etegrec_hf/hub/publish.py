@@ -1,6 +1,9 @@
 """Publishing a trained model: checked first, then one commit."""
 
+import re
+import shutil
 import tempfile
+from importlib.metadata import requires
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
@@ -25,6 +28,7 @@ def publish(
     without_embeddings: bool = False,
     license: str | None = None,
     dataset_id: str | None = None,
+    endpoint: bool = False,
 ) -> str:
     """Sends a recommender or an item tokenizer to the Hub, with its tokenizer, code, card and training record.
 
@@ -41,13 +45,16 @@ def publish(
             out, which only alternating training, alignment, re-ranking and the reward `semantic` need.
         license (`str`, *optional*): of the model, as the Hub abbreviates it (`"apache-2.0"`).
         dataset_id (`str`, *optional*): the training data's id on the Hub.
+        endpoint (`bool`, *optional*, defaults to `False`): whether to add `handler.py` and `requirements.txt`, by
+            which Inference Endpoints run the recommender.
 
     Returns:
         the commit's address.
 
     Raises:
         FileNotFoundError, ValueError: the folder isn't whole, its codes collide, tokenizer and model disagree, the
-            embeddings are to be left out and are needed, or the repository is public where a private one is asked for.
+            embeddings are to be left out and are needed, the repository is public where a private one is asked for, or
+            an endpoint is asked for an item tokenizer.
         PermissionError, ConnectionError: see [`hub_errors`].
     """
     folder = Path(folder)
@@ -55,6 +62,8 @@ def publish(
         model, tokenizer = load_recommender(str(folder))
         _ = model.catalogue.trie  # raises what is wrong with the codes
     else:
+        if endpoint:
+            raise ValueError("`endpoint` is True and the folder holds an item tokenizer; publish a recommender so.")
         model, tokenizer = load_model(RQVAEModel, str(folder)), None
     record = TrainingRecord.read(folder)
     if without_embeddings and tokenizer is not None:
@@ -73,9 +82,18 @@ def publish(
             record.data["hub_id"] = dataset_id
         copy = Path(temporary, "model")
         save_model_folder(copy, model, tokenizer, record, repo_id, license)
+        if endpoint:
+            write_endpoint(copy)
         files = sorted(path.name for path in copy.iterdir())
         stale = sorted((there & OWN_FILES) - set(files))  # of a model of another kind
         operations: list = [CommitOperationAdd(name, copy / name) for name in files]
         operations += [CommitOperationDelete(name) for name in stale]
         message = f"Upload {model.config.model_type} model"
         return client.create_commit(repo_id, operations, commit_message=message, revision=revision).commit_url
+
+
+def write_endpoint(folder: Path) -> None:
+    """Writes what an Inference Endpoint needs besides a recommender: a handler, and the versions that it runs with."""
+    shutil.copyfile(Path(__file__).with_name("endpoint_handler.py"), folder / "handler.py")
+    needed = [line for line in requires("etegrec_hf") or () if re.match("(torch|transformers)[<>=]", line)]
+    (folder / "requirements.txt").write_text("\n".join(sorted(needed)) + "\n", encoding="utf-8")

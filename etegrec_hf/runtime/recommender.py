@@ -1,0 +1,168 @@
+"""The recommender of an exported folder: item ids in, recommended items with titles and scores out."""
+
+from pathlib import Path
+
+import numpy as np
+
+from .folder import Export
+from .onnx_network import OnnxNetwork
+from .requests import Catalogue, Request, RequestOptions, allowed_of, requests_of
+from .search import Network, Users, Weights, beam_search
+from .trie import Allowed, Numbers
+
+MAX_BATCH_TOKENS = 4096  # that a search holds at a time, as many as caches of a processor like
+OWN = {"num_beams": 20, "exclude_history": False, "rerank_weight": 0.0, "transition_weight": 0.0}  # as SearchSettings
+
+
+class ExportedRecommender:
+    """Recommends by the tables of an export and two networks, whatever runs them.
+
+    Args:
+        export ([`Export`]): the folder.
+        network ([`Network`]): its networks.
+    """
+
+    def __init__(self, export: Export, network: Network):
+        self.settings, self.tables, self.network = export.settings, export.tables, network
+        _ = self.tables.trie, self.tables.leaf_of_item  # made here, not in the first call
+        self.catalogue = Catalogue(self.settings["item_ids"], self.settings["item_titles"])
+
+    def recommend(self, histories, exclude=None, allowed=None, **options) -> list:
+        """Recommends for one history or for many.
+
+        Args:
+            histories: one history (`list[str]` of item ids, oldest first) or a list of histories. A history may also
+                be a `dict` of `history` and `exclude`, a list of item ids for this history alone.
+            exclude (`list[str]` or `list[list[str]]`, *optional*): item ids that nobody gets, or a list per history.
+            allowed (`list[str]`, *optional*): item ids to choose from.
+            **options: fields of [`RequestOptions`].
+
+        Returns:
+            per history a list of at most `top_k` dictionaries, best first: `item_id`, `title` (where it is known),
+            `score` and `codes` (token strings), and `popular` for items of `on_empty="popular"`; of one history its
+            list alone. Items and scores are those of the pipeline.
+
+        Raises:
+            ValueError: what isn't a history, an unknown item, a history without items, or options that are refused.
+            ValueError: weights or popular items for which the model lacks something.
+            ValueError: scores that are NaN.
+            TypeError: an option that doesn't exist.
+        """
+        wanted = RequestOptions.of(options)
+        weights, exclude_history = self._settings(wanted)
+        requests, is_one = requests_of(histories, exclude, self.catalogue, wanted)
+        if exclude_history:
+            requests = [Request(request.history, request.excluded + request.history) for request in requests]
+        chosen = None if allowed is None else np.array(allowed_of(allowed, self.catalogue, wanted), np.int64)
+        answers: list[list[dict]] = [[] for _ in requests]
+        if wanted.on_empty == "popular":
+            for place, request in enumerate(requests):
+                if not request.history:
+                    answers[place] = self._popular(request, wanted.top_k, chosen)
+        searched = None if chosen is None else Allowed(self.tables.trie, chosen)
+        if searched is None or searched.before[-1]:
+            asked = [place for place, request in enumerate(requests) if request.history]
+            for places, items, scores in self._searched(requests, asked, searched, weights):
+                for place, row, row_scores in zip(places, items[:, : wanted.top_k], scores.tolist()):
+                    answers[place] = self._shown(row.tolist(), row_scores)
+        return answers[0] if is_one else answers
+
+    def _settings(self, options: RequestOptions) -> tuple[Weights, bool]:
+        """The settings of a search: those given, then the model's own, then the defaults."""
+        own = OWN | self.settings["search_settings"]
+        settings = {name: own[name] if getattr(options, name) is None else getattr(options, name) for name in OWN}
+        if options.num_beams is None:
+            settings["num_beams"] = max(settings["num_beams"], options.top_k)
+        needs = {
+            "rerank_weight": ("directions", "embeddings to rank by"),
+            "transition_weight": ("transition_items", "transitions"),
+        }
+        for name, (table, called) in needs.items():
+            if settings[name] and getattr(self.tables, table) is None:
+                raise ValueError(
+                    f"`{name}` is {settings[name]} and the exported model holds no {called}; leave it out."
+                )
+        if options.on_empty == "popular" and self.tables.item_counts is None:
+            raise ValueError(
+                "`on_empty` is 'popular', and the exported model holds no counts of its items; finetune it before the "
+                "export, or pass 'empty' and fill the empty lists yourself."
+            )
+        exclude_history = settings.pop("exclude_history")
+        return Weights(**settings), exclude_history
+
+    def _searched(self, requests: list[Request], asked: list[int], allowed: Allowed | None, weights: Weights):
+        """Places of requests in batches of histories of like length, with the items and scores found for them."""
+        longest = self.settings["max_history"]
+        read = {place: requests[place].history[-longest:] for place in asked}
+        per_item = self.settings["tokens_per_item"]
+        order, start = sorted(asked, key=lambda place: -len(read[place])), 0
+        while start < len(order):
+            size = max(1, MAX_BATCH_TOKENS // (len(read[order[start]]) * per_item + weights.num_beams))
+            places = order[start : start + size]
+            excluded = _padded([requests[place].excluded for place in places])
+            users = Users(_padded([read[place] for place in places]), excluded, allowed)
+            items, scores = beam_search(self.network, self.tables, users, weights)
+            if np.isnan(scores).any():
+                raise ValueError("the scores are NaN; the model's weights are damaged: export an earlier checkpoint.")
+            yield places, items, scores
+            start += size
+
+    def _popular(self, request: Request, top_k: int, allowed: Numbers | None) -> list[dict]:
+        """The items that occur most often in training."""
+        counts = self.tables.item_counts
+        assert counts is not None
+        can_come = np.zeros(len(counts), bool)
+        leaf_items = self.tables.trie.leaf_items
+        can_come[leaf_items if allowed is None else leaf_items[np.isin(leaf_items, allowed)]] = True
+        can_come[request.excluded] = False
+        items = np.argsort(-np.where(can_come, counts, 0), kind="stable")[:top_k]
+        items = items[can_come[items] & (counts[items] > 0)]
+        shares = np.log(counts[items] / counts.sum())
+        return [shown | {"popular": True} for shown in self._shown(items.tolist(), shares.tolist())]
+
+    def _shown(self, items: list[int], scores: list[float]) -> list[dict]:
+        return [self._entry(index, score) for index, score in zip(items, scores) if index]
+
+    def _entry(self, index: int, score: float) -> dict:
+        item_id = self.catalogue.item_ids[index - 1]
+        title = self.catalogue.item_titles.get(item_id)
+        codes = [f"<{chr(ord('a') + level)}_{code}>" for level, code in enumerate(self.tables.codes[index].tolist())]
+        return {"item_id": item_id, **({"title": title} if title else {}), "score": score, "codes": codes}
+
+
+class OnnxRecommender(ExportedRecommender):
+    """Recommends from a folder of `etegrec export --format onnx`, with numpy and ONNX Runtime alone.
+
+    Calls may come from several threads at once.
+
+    Args:
+        folder (`str` or `Path`): the export.
+        threads (`int`, *optional*): processor threads of each call; by default as many as there are cores.
+
+    Raises:
+        FileNotFoundError: no such folder, or a file is missing.
+        ValueError: a file is damaged, or of another format or version.
+        ImportError: onnxruntime is missing.
+
+    Example:
+        ```python
+        from etegrec_hf.runtime import OnnxRecommender
+
+        recommender = OnnxRecommender("runs/exported")
+        recommender.recommend(["i1", "i2"], top_k=5, exclude=["i3"])
+        ```
+    """
+
+    def __init__(self, folder: str | Path, threads: int | None = None):
+        if threads is not None and threads < 1:
+            raise ValueError(f"`threads` is {threads}; give 1 or more.")
+        export = Export.read(folder)
+        super().__init__(export, OnnxNetwork(export.folder, threads))
+
+
+def _padded(rows: list[list[int]]) -> Numbers:
+    """Lists of item indices as an array, with 0 after the shorter ones and at least one column."""
+    padded = np.zeros((len(rows), max(1, *map(len, rows))), np.int64)
+    for row, values in zip(padded, rows):
+        row[: len(values)] = values
+    return padded

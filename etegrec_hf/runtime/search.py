@@ -1,0 +1,196 @@
+"""The beam search of `recommend` over two exported networks, in numpy."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from .folder import SearchTables
+from .trie import TINY, Allowed, Evidence, Floats, NodeSets, Numbers, Votes
+
+RECENT, DECAY = 10, 0.7  # as in models/item_transitions.py
+STATE = ("cross", "keys", "values", "start", "next")  # how names of what a step reads begin
+
+
+class Network(Protocol):
+    """The two networks of an export. What isn't asked for here, as caches, may be of any kind."""
+
+    def read(self, items: Numbers) -> dict:
+        """Returns what `HistoryGraph` makes of item indices `[users, items]`."""
+
+    def step(self, tokens: Numbers, back: Numbers, level: Numbers, known: dict) -> dict:
+        """Returns what `StepGraph` makes of its arguments."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The settings of a search; named as in `SearchSettings`."""
+
+    num_beams: int
+    rerank_weight: float
+    transition_weight: float
+
+
+@dataclass(frozen=True, eq=False)
+class Users:
+    """Users of one batch.
+
+    Args:
+        items (array of shape `(users, items)`): item indices of what is read of their histories, oldest first, then 0.
+        excluded (array of shape `(users, n)`): item indices that single users must not get; 0 is none.
+        allowed ([`Allowed`], *optional*): items that all choose from.
+    """
+
+    items: Numbers
+    excluded: Numbers
+    allowed: Allowed | None = None
+
+
+def beam_search(network: Network, tables: SearchTables, users: Users, weights: Weights) -> tuple[Numbers, Floats]:
+    """Returns item indices and scores `[users, found]`, best first; 0 and minus infinity where there are fewer."""
+    trie, known = tables.trie, network.read(users.items)
+    distribution = Distribution(tables, users, weights.transition_weight, known)
+    log_p: Floats = np.zeros((len(users.items), 1), np.float32)
+    node: Numbers = np.zeros(log_p.shape, np.int64)
+    steps = Ancestors(len(users.items), trie.code_length)
+    logits = known["log_p"]
+    for level in range(trie.code_length):
+        child, gained = distribution.steps(logits, node, level)  # [users, beams, m]
+        prefixes = log_p[:, :, None] + gained
+        ranks = distribution.mixed(prefixes, node, level)
+        rank, best = largest(ranks.reshape(len(node), -1), weights.num_beams)
+        parent = best // child.shape[2]
+        log_p = np.take_along_axis(prefixes.reshape(len(node), -1), best, 1)
+        node = np.take_along_axis(child.reshape(len(node), -1), best, 1)
+        if level + 1 < trie.code_length:
+            tokens = 1 + level * tables.codebook_size + trie.code[node]
+            made = network.step(tokens, steps.back(parent), np.array([level + 1]), known)
+            logits, known = made["log_p"], known | {name.removeprefix("next_"): part for name, part in made.items()}
+    found = np.where(node < 0, 0, trie.leaf_items[node - trie.first_leaf])
+    if weights.rerank_weight:
+        rank = rank + weights.rerank_weight * tables.cosines(known["preference"], found)
+        order = np.argsort(-rank, axis=1, kind="stable")
+        found, rank = np.take_along_axis(found, order, 1), np.take_along_axis(rank, order, 1)
+    return found, rank
+
+
+class Distribution:
+    """The distribution of the codes that may follow, as `CodeDistribution` has it.
+
+    Args:
+        tables ([`SearchTables`]): of the model.
+        users ([`Users`]): whose distribution it is.
+        transition_weight (`float`): share of transition votes.
+        known (`dict`): what the network makes of their histories.
+    """
+
+    def __init__(self, tables: SearchTables, users: Users, transition_weight: float, known: dict):
+        self.tables, self.trie, self.allowed = tables, tables.trie, users.allowed
+        leaves = tables.leaf_of_item[users.excluded]
+        self.excluded = NodeSets(self.trie, leaves, users.allowed) if (leaves >= 0).any() else None
+        asks_for_items = tables.repeat_bias is not None or tables.repeats is not None
+        self.had = NodeSets(self.trie, tables.leaf_of_item[users.items if asks_for_items else users.items[:, :0]])
+        self.evidence = None if tables.repeats is None else self._evidence(known["item_logits"], tables.repeats)
+        self.votes = self._votes(users.items, transition_weight) if transition_weight else None
+
+    def _evidence(self, logits: Floats, repeats: Floats) -> Evidence:
+        """Item logits with what items of the histories gain."""
+        user, node = np.divmod(self.had.keys, self.trie.n_nodes)
+        leaf = node - self.trie.first_leaf
+        logits = logits.copy()
+        logits[user[leaf >= 0], leaf[leaf >= 0]] += repeats
+        return Evidence(self.trie, logits)
+
+    def _votes(self, history: Numbers, weight: float) -> Votes:
+        tables = self.tables
+        assert tables.transition_items is not None
+        assert tables.transition_weights is not None
+        is_item = history > 0
+        back = is_item.sum(1, keepdims=True) - 1 - np.arange(min(RECENT, history.shape[1]))
+        voting = np.take_along_axis(history, np.maximum(back, 0), 1) * (back >= 0)
+        decay = DECAY ** np.arange(voting.shape[1], dtype=np.float32)
+        shares = (tables.transition_weights[voting] * decay[:, None]).reshape(len(history), -1)
+        shares = shares / np.maximum(shares.sum(1, keepdims=True), 1e-30)
+        leaves = tables.leaf_of_item[tables.transition_items[voting]].reshape(shares.shape)
+        gained = self._gained(leaves)
+        shares = np.where(leaves < 0, 0, shares * np.minimum(np.exp(gained), 1))
+        if self.allowed is not None:
+            shares = shares * (self.allowed.count(leaves) > 0)
+        if self.excluded is not None:
+            shares = shares * ~self.excluded.contain(leaves)
+        return Votes(self.trie, leaves, shares.astype(np.float32), weight)
+
+    def _gained(self, leaves: Numbers) -> Floats:
+        """By how much the terms change the log-odds of items that a user had, `[users, n]`."""
+        gained = np.zeros(leaves.shape, np.float32)
+        if self.tables.repeat_bias is not None:  # the first level at which nothing but the user's items follow
+            for level, node in reversed(list(enumerate(self.trie.ancestors(leaves)))):
+                gained = np.where(self.had.contain(node), self.tables.repeat_bias[level], gained)
+        if self.tables.repeats is not None:
+            gained = gained + self.tables.repeats * self.had.contain(leaves)
+        return gained
+
+    def steps(self, logits: Floats, node: Numbers, level: int) -> tuple[Numbers, Floats]:
+        """Returns children `[users, beams, m]` of nodes `[users, beams]`, and their log-probabilities.
+
+        `logits` `[users, beams, K]` are log-probabilities among all codes. Children that lead to no item which may be
+        returned are -1, and have minus infinity.
+        """
+        child = alive = self.trie.children(node)
+        scores = np.take_along_axis(logits, self.trie.code[child], 2)
+        if self.tables.repeat_bias is not None:
+            scores = scores + self.had.contain(child) * self.tables.repeat_bias[level]
+        if self.evidence is not None:
+            scores = scores + self.evidence.of(node, child)
+        if self.tables.is_constrained:
+            scores = log_softmax(np.where(child < 0, -np.inf, scores))
+        if self.allowed is not None:
+            alive = np.where((child >= 0) & (self.allowed.count(child) > 0), child, -1)
+        if self.excluded is not None:
+            alive = np.where(self.excluded.contain(alive), -1, alive)
+        return alive, np.where(alive < 0, -np.inf, scores)
+
+    def mixed(self, log_p: Floats, node: Numbers, level: int) -> Floats:
+        """Returns log-probabilities of prefixes with the votes mixed in; arguments as in [`Votes.mixed`]."""
+        return log_p if self.votes is None else self.votes.mixed(log_p, node, level)
+
+
+class Ancestors:
+    """Which of the beams of all steps so far are each beam's own.
+
+    Args:
+        users (`int`): how many there are.
+        code_length (`int`): what stands for beams that aren't its own.
+    """
+
+    def __init__(self, users: int, code_length: int):
+        self.none = code_length
+        self.own = [np.zeros((users, 1), np.int64)]  # per step: which of its beams is each beam's own
+        self.widths = [1]
+
+    def back(self, parent: Numbers) -> Numbers:
+        """Returns how many steps back, `[users, beams, n]`, once beams go on from `parent` `[users, beams]`."""
+        users, beams = parent.shape
+        self.own = [np.take_along_axis(own, parent, 1) for own in self.own]
+        self.own.append(np.broadcast_to(np.arange(beams), parent.shape))
+        starts = np.append(0, np.cumsum(self.widths))
+        self.widths.append(beams)
+        back = np.full((users, beams, sum(self.widths)), self.none)
+        place = np.stack(self.own, axis=2) + starts  # [users, beams, steps]
+        np.put_along_axis(back, place, np.arange(len(starts))[::-1], axis=2)
+        return back
+
+
+def largest(ranks: Floats, count: int) -> tuple[Floats, Numbers]:
+    """Returns the `count` largest of each row and where they are, largest first; all where there are fewer."""
+    best = np.argpartition(-ranks, count - 1, axis=1)[:, :count] if count < ranks.shape[1] else None
+    chosen = ranks if best is None else np.take_along_axis(ranks, best, 1)
+    order = np.argsort(-chosen, axis=1, kind="stable")
+    best = order if best is None else np.take_along_axis(best, order, 1)
+    return np.take_along_axis(chosen, order, 1), best
+
+
+def log_softmax(scores: Floats) -> Floats:
+    """Returns the logarithm of the softmax over the last dimension; rows of minus infinity stay."""
+    shifted = scores - np.maximum(scores.max(-1, keepdims=True), np.finfo(np.float32).min)
+    return shifted - np.log(np.maximum(np.exp(shifted).sum(-1, keepdims=True), TINY))
