@@ -76,6 +76,35 @@ def test_the_ending_says_what_is_written(wanted, prepared, tmp_path, capsys):
     )
 
 
+def test_a_table_and_a_log_of_the_same_users_make_the_same_file(model_folder, tmp_path, capsys):
+    users = {"u1": ["item00003", "item00001"], "u2": ["item00007"], "u3": ["item00002", "item00002"]}
+    lines = [{"user_id": user, "history": history} for user, history in users.items()]
+    (tmp_path / "table.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = [f"{user};{item};{time}" for user, items in users.items() for time, item in enumerate(items)]
+    (tmp_path / "log.csv").write_text("\n".join(["who;sku;date", *rows[::-1]]) + "\n")
+    named = ["--user-column", "who"]
+    for name, options in {"table.jsonl": [], "log.csv": named}.items():
+        output = tmp_path / f"{name}.parquet"
+        call("recommend", model_folder, "--histories", tmp_path / name, *options, "--output", output, "--top-k", 3)
+        told = capsys.readouterr().out
+        assert f"3 users in {output}; 0 of them have an empty list; 0 have popular items" in told
+    files = (tmp_path / f"{name}.parquet" for name in ("table.jsonl", "log.csv"))
+    table, log = (pq.read_table(file).sort_by("user_id") for file in files)
+    assert table.equals(log)
+    assert table["user_id"].to_pylist() == list(users)
+
+
+def test_items_of_a_file_are_left_out_or_chosen_from(model_folder, tmp_path):
+    lines = [{"user_id": user, "history": ["item00003"]} for user in ("u1", "u2")]
+    (tmp_path / "users.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "allowed.txt").write_text("item00001\nitem00002\nitem00003\nelsewhere\n")
+    (tmp_path / "exclude.csv").write_text("user_id,item_id\nu2,item00002\n")
+    wanted = ["recommend", model_folder, "--histories", tmp_path / "users.jsonl", "--output", tmp_path / "out.jsonl"]
+    call(*wanted, "--allowed", tmp_path / "allowed.txt", "--exclude", tmp_path / "exclude.csv")
+    lists = [set(json.loads(line)["items"]) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert lists == [{"item00001", "item00002", "item00003"}, {"item00001", "item00003"}]
+
+
 ARTISTS = ["Tyler, the Creator", "Earth, Wind & Fire", " Beyoncé ", "Björk", *(f"artist {row}" for row in range(8))]
 
 
@@ -121,13 +150,17 @@ def test_the_message_says_how_ids_with_commas_are_written(artists, capsys):
     assert "[1] holds 1, and ids are text" in failure(capsys, *wanted, "[1]")
 
 
-REMEDY = "give either `history`, for a list on the screen, or `data` and `output`"
+REMEDY = "give either `history`, for a list on the screen, or `histories` or `data`, and `output`, for a file"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ("", f"neither `history` nor `data` given; {REMEDY}"),
+        ("--histories {data} --data {data}", f"`histories` and `data` given; {REMEDY}"),
+        ("--history a --exclude {data}", "`exclude` is '{data}' and means nothing to `history`; leave it out"),
+        ("--data {data} --output {folder}/x.csv --user-column u", "`user_column` is 'u' and means nothing to `data`"),
+        ("--data {data} --output {folder}/x.csv --on-empty no", "`on_empty` is 'no'; choose one of popular, em"),
         ("--history a --data {data}", f"`history` and `data` given; {REMEDY}"),
         ("--data {data}", f"`data` given; {REMEDY}"),
         ("--history a --output {folder}/out.parquet", f"`history` and `output` given; {REMEDY}"),
@@ -143,6 +176,7 @@ REMEDY = "give either `history`, for a list on the screen, or `data` and `output
 )
 def test_wrong_calls_are_an_error(model_folder, prepared_folder, tmp_path, capsys, options, message):
     options = [part.format(data=prepared_folder, folder=tmp_path) for part in options.split()]
+    message = message.replace("{data}", prepared_folder)
     assert message in failure(capsys, "recommend", "--model", model_folder, *options)
 
 
