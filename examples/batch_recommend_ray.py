@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["etegrec_hf[ray]"]
+# ///
 """Recommends for all users of a prepared dataset on Ray Data, for those who outgrow one machine.
 
     pip install 'etegrec_hf[ray]'

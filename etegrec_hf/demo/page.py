@@ -290,5 +290,6 @@ def serve(recommender: DemoRecommender, host: str | None = None, port: int | Non
             ),
             css=CSS,
         )
-    print(f"The demo is at {address} (Ctrl-C ends it). Agents find its tool at {address}{TOOLS}", flush=True)
+    print(f"The demo is at {address} (Ctrl-C ends it).", flush=True)
+    print(f"Agents (MCP) find its tool at {address}{TOOLS}", flush=True)
     page.block_thread()

@@ -16,9 +16,9 @@ import pytest
 from calling import call, failure
 from tiny_models import make_model, random_codes
 
-from etegrec_hf import ETEGRecTokenizer, recommend_rows
+from etegrec_hf import ETEGRecTokenizer, SequentialRecommendationPipeline, recommend_rows
 from etegrec_hf.evaluation import batch_recommend as module
-from etegrec_hf.hub.model_folder import save_model_folder
+from etegrec_hf.hub.model_folder import load_recommender, save_model_folder
 from etegrec_hf.hub.training_record import TrainingRecord
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -237,16 +237,47 @@ for actors in ("3", "2"):
     except SystemExit as error:
         print(error)
         sys.argv.insert(0, "")
-"""
+
+import json, socket
+from concurrent.futures import ThreadPoolExecutor
+from urllib.error import HTTPError
+from urllib.request import urlopen
+from ray import serve
+
+with socket.socket() as probe:
+    probe.bind(("127.0.0.1", 0))
+    port = probe.getsockname()[1]
+example = runpy.run_path(SERVE)
+serve.start(http_options={"host": "127.0.0.1", "port": port})
+serve.run(example["application"](example["Arguments"](MODEL, replicas=2)))
+
+def ask(wanted):
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/", json.dumps(wanted).encode()) as answer:
+            return json.load(answer)
+    except HTTPError as error:
+        return error.code, json.load(error)["error"]
+
+with ThreadPoolExecutor(len(WANTED)) as pool:
+    print("SERVED", json.dumps(list(pool.map(ask, WANTED))))
+serve.shutdown()
+"""  # both examples in one session, as starting one takes long
 
 
 @pytest.mark.slow
-def test_the_example_on_ray_makes_the_same_file(wanted, model_folder, prepared_folder, tmp_path, monkeypatch):
+def test_the_examples_on_ray_make_the_same_file_and_the_same_lists(
+    wanted, model_folder, prepared_folder, tmp_path, monkeypatch
+):
     for name, value in {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}.items():
         monkeypatch.setitem(ENVIRONMENT, name, value)
     arguments = ["--model", model_folder, "--data", prepared_folder, "--output", str(tmp_path / "ray.parquet")]
     script = str(EXAMPLES / "batch_recommend_ray.py")
-    told = finish([sys.executable, "-c", ON_RAY, script, *arguments, "--shard_size", "11"])
+    history = {"history": ["item00003", "item00001"]}
+    wanted_lists = [history | {"top_k": 3}, {"history": ["unknown"]}, history | {"exclude": ["item00002"]}] * 3
+    wanted_lists += [{"history": "item00003"}, history | {"top_k": 21}]
+    given = {"SERVE": str(EXAMPLES / "serve_ray.py"), "MODEL": model_folder, "WANTED": wanted_lists}
+    code = "".join(f"{name} = {value!r}\n" for name, value in given.items()) + ON_RAY
+    told = finish([sys.executable, "-c", code, script, *arguments, "--shard_size", "11"])
     assert told.count("`actors` is 3 and the cluster has 3 CPU cores; leave one for reading") == 1
     call(*wanted, "--output", tmp_path / "command.parquet")
     theirs, ours = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("ray", "command"))
@@ -254,3 +285,15 @@ def test_the_example_on_ray_makes_the_same_file(wanted, model_folder, prepared_f
     assert theirs.select(["user_id", "items"]).equals(ours.select(["user_id", "items"]))
     scores = [table["scores"].combine_chunks().flatten().to_numpy() for table in (theirs, ours)]
     np.testing.assert_allclose(*scores, atol=1e-5, rtol=0)
+
+    served = json.loads(re.search(r"^SERVED (.*)$", told, re.MULTILINE)[1])
+    model, tokenizer = load_recommender(model_folder)
+    recommend = SequentialRecommendationPipeline(model=model, tokenizer=tokenizer)
+    for answer, wanted_list in zip(served[:9], wanted_lists):
+        top_k = wanted_list.pop("top_k", 10)
+        expected = recommend(wanted_list, top_k=20, unknown="skip", on_empty="empty")[:top_k]
+        assert [item["item_id"] for item in answer] == [item["item_id"] for item in expected]
+    assert served[9:] == [
+        [400, "`history` is 'item00003'; give a list of item ids."],
+        [400, "`top_k` is 21; give a number from 1 to 20."],
+    ]

@@ -17,7 +17,7 @@ from etegrec_hf.demo.recommender import DemoRecommender
 
 
 @pytest.fixture
-def address(model, tokenizer, monkeypatch):
+def address(model, tokenizer, monkeypatch, capsys):
     """Where the tool of a tiny recommender is served as `etegrec demo` serves it."""
     tokenizer.item_titles = {"i3": "Third"}
     pages, is_served = [], threading.Event()
@@ -34,7 +34,9 @@ def address(model, tokenizer, monkeypatch):
         port = probe.getsockname()[1]
     page_module.serve(DemoRecommender(model, tokenizer), "127.0.0.1", port)
     assert is_served.is_set()
-    yield f"http://127.0.0.1:{port}/{page_module.TOOLS}"
+    address = f"http://127.0.0.1:{port}/{page_module.TOOLS}"
+    assert capsys.readouterr().out.splitlines()[1:] == [f"Agents (MCP) find its tool at {address}"]
+    yield address
     pages[0].close()
 
 
@@ -46,8 +48,7 @@ async def talk(address: str, calls: list[dict]):
         return tools, [await session.call_tool(tools[0].name, arguments) for arguments in calls]
 
 
-def test_an_agent_finds_one_tool_and_calls_it(address, model, tokenizer, capsys):
-    assert capsys.readouterr().out.endswith(f"Agents find its tool at {address}\n")
+def test_an_agent_finds_one_tool_and_calls_it(address, model, tokenizer):
     history = ["i1", "i2"]
     calls = [{"history": history, "top_k": 40}, {"history": ["nobody"]}, {"history": history, "top_k": 0}]
     (tool,), (found, unknown, none) = asyncio.run(talk(address, calls))
