@@ -290,8 +290,8 @@ def test_the_examples_on_ray_make_the_same_file_and_the_same_lists(
     model, tokenizer = load_recommender(model_folder)
     recommend = SequentialRecommendationPipeline(model=model, tokenizer=tokenizer)
     for answer, wanted_list in zip(served[:9], wanted_lists):
-        top_k = wanted_list.pop("top_k", 10)
-        expected = recommend(wanted_list, top_k=20, unknown="skip", on_empty="empty")[:top_k]
+        history = {name: ids for name, ids in wanted_list.items() if name != "top_k"}
+        expected = recommend(history, top_k=20, unknown="skip", on_empty="empty")[: wanted_list.get("top_k", 10)]
         assert [item["item_id"] for item in answer] == [item["item_id"] for item in expected]
     assert served[9:] == [
         [400, "`history` is 'item00003'; give a list of item ids."],
