@@ -304,18 +304,18 @@ def _popular(
     model: ETEGRecForConditionalGeneration, rows: np.ndarray, top_k: int, constraints: RowConstraints
 ) -> tuple[np.ndarray, np.ndarray]:
     """The most popular items that rows may get, and their scores, both `[rows, top_k]`."""
-    ranked: tuple[np.ndarray, np.ndarray] = (
-        np.zeros((len(rows), top_k), np.int64),
-        np.zeros((len(rows), top_k), np.float32),
-    )
+    items, scores = np.zeros((len(rows), top_k), dtype=np.int64), np.zeros((len(rows), top_k), dtype=np.float32)
+    nobody = torch.zeros((1, 1), dtype=torch.long, device=model.device)
     for part, exclude, choice in constraints.parts(rows):
-        exclude = np.zeros((len(rows[part]), 1), np.int64) if exclude is None else exclude
-        distinct, place = np.unique(exclude, axis=0, return_inverse=True)  # most may get the same
+        exclude = np.zeros((len(rows[part]), 1), dtype=np.int64) if exclude is None else exclude
         allowed = None if choice is None else torch.from_numpy(choice).to(model.device)
-        found = model.catalogue.most_popular(top_k, torch.from_numpy(distinct).to(model.device), allowed)
-        for of_rows, values in zip(ranked, found):
-            of_rows[part] = values.cpu().numpy()[place.reshape(-1)]
-    return ranked
+        # one list for all, long enough that what is excluded for one row can be left out of it
+        found = model.catalogue.most_popular(top_k + exclude.shape[1], nobody, allowed)
+        popular, shares = (values[0].cpu().numpy() for values in found)
+        for row, own in enumerate(exclude, start=part.start):
+            kept = np.flatnonzero(~np.isin(popular, [0, *own]))[:top_k]
+            items[row, : len(kept)], scores[row, : len(kept)] = popular[kept], shares[kept]
+    return items, scores
 
 
 def known_histories(rows: pa.Table, tokenizer: ETEGRecTokenizer, options: RecommendOptions) -> Split:
