@@ -38,6 +38,7 @@ SCHEMA = pa.schema(
 NOT_COMPARED = ("_name_or_path", "transformers_version", "search_settings")
 POPULAR = pa.field("popular", pa.bool_())  # the column that tells popular items from recommended ones
 ON_EMPTY = ("popular", "empty", "error")
+ROWS_LOOKED_AT = 1 << 16  # together, as each look begins with a pass over all items
 LONGEST_WAIT = timedelta(days=7)  # of a process for the slowest one
 
 
@@ -217,7 +218,7 @@ class _Reading:
 
     def _parts(self) -> Iterator[bytes | np.ndarray]:
         """What the rows hold, to be hashed, while they are looked at."""
-        for table in self.histories.tables():
+        for table in self.histories.pieces(ROWS_LOOKED_AT):
             split = known_histories(table, self.tokenizer, self.options)
             self._check_empty(split)
             user_ids = table["user_id"].cast(pa.string())

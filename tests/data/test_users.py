@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from etegrec_hf import SourceOptions, read_histories
-from etegrec_hf.data.users import table_file
+from etegrec_hf.data.users import items, table_file
 from etegrec_hf.data.users.histories import repeated_user, split_histories
 from etegrec_hf.data.users.items import ItemsFile, ItemsForAll
 from etegrec_hf.data.users.table_file import in_pieces
@@ -166,7 +166,8 @@ def items_of(path, part_size: int):
 
 @pytest.mark.parametrize("part_size", [1, 2, 5])
 def test_items_per_user_are_those_of_each_of_its_rows(part_size, tmp_path, monkeypatch):
-    monkeypatch.setattr(table_file, "ROWS", 2)
+    for name in ("ROWS_OF_ONE", "ROWS_OF_LISTS"):
+        monkeypatch.setattr(items, name, 2)
     named = {"u5": ["e"], "nobody": ["a"], "u1": ["d", "unknown", "a"], "u3": ["unknown"]}
     pairs = [(user, item) for user, items in named.items() for item in items]
     write(

@@ -15,10 +15,12 @@ from ..sources.column_names import plain
 from ..sources.columns import ITEM, USER
 from ..sources.lines import raw_lines
 from ..splits import positions_of
-from .table_file import ID, IDS, TableFile
+from .table_file import ID, IDS, TableFile, in_pieces
 
 LISTS = ("items", "itemids")  # columns of lists, as [`plain`] has them
 ONE_PER_LINE = ".txt"
+# Rows whose ids are looked up together, as a look-up begins with a pass over all users or items
+ROWS_OF_ONE, ROWS_OF_LISTS = 1 << 20, 1 << 16
 Pairs = np.dtype([("row", "<i4"), ("item", "<i4")])
 
 
@@ -136,14 +138,12 @@ class ItemsFile:
                 f"`{self.option}` {self.path} has the columns {table.names}; write `item_id`, or `user_id` with "
                 "`item_id` or with a list `items`."
             )
-        columns = {item: IDS if lists else ID}
+        columns = {item: IDS if lists else ID} | ({user: ID} if user else {})
+        tables = in_pieces(table.tables(columns), ROWS_OF_LISTS if lists else ROWS_OF_ONE)
         if user is None:
-            return self._for_all(_flat(part[item]) for part in table.tables(columns))
-        found = ItemsPerUser(
-            ((_users_of(part[user], part[item]), self._index(_flat(part[item]))) for part in
-             table.tables({user: ID, **columns})),
-            user_ids, part_size, len(self.item_ids),
-        )  # fmt: skip
+            return self._for_all(_flat(part[item]) for part in tables)
+        parts = ((_users_of(part[user], part[item]), self._index(_flat(part[item]))) for part in tables)
+        found = ItemsPerUser(parts, user_ids, part_size, len(self.item_ids))
         if not found.n_pairs:
             raise ValueError(
                 f"`{self.option}` {self.path} names no item of the catalogue for any of the {len(user_ids)} users"
