@@ -6,6 +6,12 @@ FOLDER holds `NAME.inter.json`, whose first test users are recommended to as `et
 model of random weights with 6 + 6 layers of width 128: beam 20, top 10. The clock runs from loading the model to the
 finished file, after process start and imports. Both sides take turns; the ratio is the median of the rounds. Then what
 share of the time of one process is not `model.recommend`.
+
+    python benchmarks/batch_recommend.py --histories [--users 4096] [--rounds 3] [--read 1000000]
+
+needs no folder: made-up users with 5 to 40 of 20,000 items, a small model, and 20 items to leave out per user.
+It compares `--data` with `--histories` of each format, each in a process of its own, by processor seconds; memory is
+the largest that it had from there on. Then how fast each format is read, without a model, for so many users.
 """
 
 import argparse
@@ -18,12 +24,25 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from etegrec_hf import ETEGRecTokenizer, RecommendOptions, RQVAEConfig, RQVAEModel, TrainingRecord, batch_recommend
+from etegrec_hf import (
+    ETEGRecConfig,
+    ETEGRecTokenizer,
+    RecommendOptions,
+    RQVAEConfig,
+    RQVAEModel,
+    TrainingRecord,
+    batch_recommend,
+    read_histories,
+)
 from etegrec_hf.data.prepare import prepare
 from etegrec_hf.data.prepared import PreparedDataset
+from etegrec_hf.data.table_files import write_tables
+from etegrec_hf.data.users.histories import UserHistories, split_histories
 from etegrec_hf.evaluation.batch_recommend import processes
 from etegrec_hf.hub.model_folder import load_recommender, save_model_folder
 from etegrec_hf.models.modeling_etegrec import ETEGRecForConditionalGeneration
@@ -31,6 +50,8 @@ from etegrec_hf.training.item_tokenizer.codebooks import initialize_codebooks
 from etegrec_hf.training.item_tokenizer.item_codes import build_recommender
 
 OPTIONS = RecommendOptions(top_k=10, num_beams=20, shard_size=512)
+SOURCES = ("data", "parquet", "jsonl", "csv", "log")
+N_ITEMS, SHORTEST, LONGEST, LEFT_OUT = 20_000, 5, 40, 20  # of made-up users, the last one items left out per user
 ACCELERATE = Path(__file__).parents[1] / "examples/accelerate/cpu.yaml"
 
 
@@ -81,13 +102,130 @@ def run(folder: Path, count: int, output: Path) -> dict[str, float]:
     return json.loads(done.stdout)
 
 
+def make_up(folder: Path, users: int) -> None:
+    """Writes the same users as a split of a dataset, as tables and as a log."""
+    random = np.random.default_rng(0)
+    item_ids = pa.array([f"item{number:06d}" for number in range(N_ITEMS)])
+    (folder / "data/items").mkdir(parents=True)
+    (folder / "data/sequences").mkdir()
+    pq.write_table(pa.table({"item_id": item_ids}), folder / "data/items/items.parquet")
+    user_ids = pa.array([f"user{number:08d}" for number in range(users)])
+    lengths = random.integers(SHORTEST, LONGEST + 1, users)
+    offsets = np.concatenate([[0], lengths.cumsum()])
+    taken = item_ids.take(pa.array(random.integers(N_ITEMS, size=offsets[-1])))
+    table = pa.table({"user_id": user_ids, "history": pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), taken)})
+    for ending in ("parquet", "jsonl", "csv"):
+        write_tables(folder / f"users.{ending}", f".{ending}", table.schema, [table])
+    shorter = [history[:-1] for history in table["history"].to_pylist()]
+    split = pa.table({"user_id": user_ids, "history": shorter, "target": taken.take(pa.array(offsets[1:] - 1))})
+    pq.write_table(split, folder / "data/sequences/test.parquet")
+    rows = pa.array(np.repeat(np.arange(users), lengths))
+    log = pa.table({"user_id": user_ids.take(rows), "item_id": taken, "timestamp": np.arange(len(rows))})
+    pq.write_table(log, folder / "log.parquet")
+    left_out = item_ids.take(pa.array(random.integers(N_ITEMS, size=users * LEFT_OUT)))
+    rows = pa.array(np.repeat(np.arange(users), LEFT_OUT))
+    pq.write_table(pa.table({"user_id": user_ids.take(rows), "item_id": left_out}), folder / "exclude.parquet")
+
+
+def make_small_model(folder: Path) -> None:
+    """`model`, of 2 + 2 layers of width 64 and random weights."""
+    torch.manual_seed(0)
+    sizes = {"d_model": 64, "d_ff": 128, "d_kv": 16, "num_layers": 2, "num_decoder_layers": 2}
+    without = {"has_item_tokenizer": False, "has_semantic_embedding": False}
+    model = ETEGRecForConditionalGeneration(ETEGRecConfig(n_items=N_ITEMS, code_length=3, **sizes, **without)).eval()
+    numbers = torch.randperm(model.config.codebook_size**3)[:N_ITEMS]
+    codes = torch.stack(
+        [numbers // model.config.codebook_size**level % model.config.codebook_size for level in range(3)], 1
+    )
+    model.set_item_codes(codes)
+    item_ids = [f"item{number:06d}" for number in range(N_ITEMS)]
+    tokenizer = ETEGRecTokenizer.from_item_codes(item_ids, codes, model.config.codebook_size)
+    save_model_folder(folder / "model", model, tokenizer, TrainingRecord())
+
+
+def histories_of(folder: Path, source: str) -> UserHistories:
+    """The made-up users as a source gives them."""
+    if source == "data":
+        return split_histories(folder / "data", "test")
+    return read_histories(folder / ("log.parquet" if source == "log" else f"users.{source}"))
+
+
+def work_on_histories(folder: Path, source: str, output: str | None) -> None:
+    """What the process of a source does; it prints its seconds and by how many MB its memory grew."""
+    model, tokenizer = load_recommender(str(folder / "model")) if output else (None, None)
+    before = memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    start = time.process_time()
+    histories = histories_of(folder, source)
+    if output:
+        options = RecommendOptions(on_empty="empty", exclude=str(folder / "exclude.parquet"))
+        batch_recommend(model, tokenizer, histories, output, options)
+    else:
+        for _ in histories.pieces(OPTIONS.shard_size):
+            pass
+    seconds = time.process_time() - start
+    print(json.dumps({"seconds": seconds, "grown": memory("VmHWM") - before}))
+
+
+def memory(name: str) -> float:
+    """A figure of this process's memory in MB, as the kernel calls it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(f"{name}:"))) / 1024
+
+
+def compare_sources(users: int, rounds: int, read: int) -> None:
+    """Prints the figures of all sources."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        make_small_model(folder)
+        make_up(folder, users)
+        figures: dict[str, list[dict]] = {source: [] for source in SOURCES}
+        for number in range(rounds):
+            for source in SOURCES:
+                output = folder / f"{number}-{source}.parquet"
+                figures[source].append(run_alone(folder, "--source", source, "--work", str(output)))
+        tables = [pq.read_table(folder / f"0-{source}.parquet") for source in SOURCES]
+        print("the same lists:", all(table.equals(tables[0]) for table in tables))
+        for source, runs in figures.items():
+            ratios = [theirs["seconds"] / ours["seconds"] for theirs, ours in zip(figures["data"], runs)]
+            rate, ratio = users / statistics.median(entry["seconds"] for entry in runs), statistics.median(ratios)
+            print(f"{source}: {rate:.0f} users/s, {ratio:.2f}x of data, {runs[0]['grown']:.0f} MB more")
+    with tempfile.TemporaryDirectory() as scratch:
+        make_up(Path(scratch), read)
+        for source in SOURCES:
+            entry = run_alone(Path(scratch), "--source", source)
+            print(
+                f"reading {read} users, {source}: {read / entry['seconds']:.0f} users/s, {entry['grown']:.0f} MB more"
+            )
+
+
+def run_alone(folder: Path, *arguments: str) -> dict[str, float]:
+    """The figures of a process of this script."""
+    command = [sys.executable, __file__, str(folder), *arguments]
+    done = subprocess.run(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return json.loads(done.stdout)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--histories", action="store_true")
+    parser.add_argument("--read", type=int, default=1_000_000)
+    parser.add_argument("--source", help=argparse.SUPPRESS)
     parser.add_argument("--users", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", help=argparse.SUPPRESS)  # what the processes are started with
     options = parser.parse_args()
+    if options.histories:
+        compare_sources(options.users, options.rounds, options.read)
+        return
+    if options.source:
+        work_on_histories(options.folder, options.source, options.work)
+        return
+    if options.folder is None:
+        parser.error("give FOLDER_OF_INSTRUMENTS, or --histories")
     if options.work:
         work(options.folder, options.work)
         return

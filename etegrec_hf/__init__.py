@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from .data.sources import SourceOptions as SourceOptions
     from .data.streamed_sequences import StreamedSequences as StreamedSequences
     from .data.transitions import strongest_transitions as strongest_transitions
+    from .data.users.histories import (
+        UserHistories as UserHistories,
+        read_histories as read_histories,
+    )
     from .evaluation.batch_recommend import (
         RecommendOptions as RecommendOptions,
         batch_recommend as batch_recommend,

@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["etegrec_hf[ray]"]
+# ///
 """Recommends for all users of a prepared dataset on Ray Data, for those who outgrow one machine.
 
     pip install 'etegrec_hf[ray]'
@@ -17,7 +21,7 @@ from transformers import HfArgumentParser
 from etegrec_hf import ETEGRecForConditionalGeneration, ETEGRecTokenizer, RecommendOptions, recommend_rows
 from etegrec_hf.data.folders import replace_file
 from etegrec_hf.data.table_files import TABLE_ENDINGS, check_ending, write_tables
-from etegrec_hf.evaluation.batch_recommend import COLUMNS, SCHEMA
+from etegrec_hf.evaluation.batch_recommend import COLUMNS, schema_of
 
 
 @dataclass
@@ -44,6 +48,9 @@ class Recommender:
 def main(arguments: Arguments, options: RecommendOptions) -> None:
     output = Path(arguments.output)
     check_ending(output, TABLE_ENDINGS)
+    for name in ("exclude", "allowed"):
+        if getattr(options, name) is not None:
+            raise SystemExit(f"`{name}` isn't read here; leave it out, or use `etegrec recommend`.")
     ray.init(ignore_reinit_error=True)
     cores = int(ray.cluster_resources()["CPU"])
     if arguments.actors >= cores:  # Ray would wait for ever
@@ -63,7 +70,7 @@ def main(arguments: Arguments, options: RecommendOptions) -> None:
     )
 
     tables = recommended.iter_batches(batch_format="pyarrow", batch_size=None)  # which works when it is gone through
-    replace_file(output, lambda beside: write_tables(beside, output.suffix, SCHEMA, tables))
+    replace_file(output, lambda beside: write_tables(beside, output.suffix, schema_of(options), tables))
 
 
 if __name__ == "__main__":

@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["etegrec_hf[text]"]
+# ///
 """Makes collaborative and text embeddings of a log's items with the Python API, and prints the baselines.
 
     python examples/embed_items.py LOG.csv DATA RUN TEXT_MODEL [EPOCHS]

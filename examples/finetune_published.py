@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["etegrec_hf"]
+# ///
 """Finetunes a published recommender on a log of one's own, which may have items that it has never seen.
 
     python examples/finetune_published.py MODEL DATA OUTPUT [EPOCHS]

@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["torch", "transformers"]
+# ///
 """Recommends with a trained model, loaded the way one loads any model of the Hub.
 
     python examples/recommend.py MODEL ITEM_ID [ITEM_ID ...]

@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["etegrec_hf"]
+# ///
 """Reinforcement learning with the Python API, and with a reward of one's own.
 
     python examples/train_grpo.py MODEL DATA OUTPUT [STEPS]

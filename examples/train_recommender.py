@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["etegrec_hf"]
+# ///
 """Alternating training and finetuning with the Python API.
 
     python examples/train_recommender.py DATA TOKENIZER OUTPUT [EPOCHS FINETUNING_EPOCHS]

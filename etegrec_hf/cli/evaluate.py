@@ -39,7 +39,11 @@ class EvaluateArguments(ModelArguments):
         metadata={"help": "Parquet file to write, of each user's id and the rank of the target (0: not listed)."},
     )
     update_card: bool = field(
-        default=False, metadata={"help": "Write the results into the model's card and training record."}
+        default=False,
+        metadata={
+            "help": "Write the results into the model's card and training record, and of a dataset on the Hub into "
+            ".eval_results too."
+        },
     )
     choose_weights: bool = field(
         default=False,
@@ -70,7 +74,8 @@ def run(argv: list[str]) -> None:
             model.config.search_settings = save_search_settings(arguments.model, chosen.settings).search_settings
         evaluation = evaluate(model, tokenizer, data, options)
         if arguments.update_card or arguments.choose_weights:
-            record_evaluation(arguments.model, model.config, evaluation)
+            dataset = None if Path(arguments.data).is_dir() else arguments.data
+            record_evaluation(arguments.model, model.config, evaluation, dataset)
         seeds = TrainingRecord.read(local_folder(arguments.model)).seeds()
         figures = evaluation.figures() | {"seeds": seeds}
         results = {figures.pop("split"): figures.pop("metrics"), **figures}

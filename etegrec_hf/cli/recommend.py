@@ -1,6 +1,7 @@
-"""`etegrec recommend`: items for one history, or for all users of a prepared dataset."""
+"""`etegrec recommend`: items for one history, or for all users of a prepared dataset, a table or a log."""
 
-from dataclasses import dataclass, field
+import sys
+from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
 from rich.console import Console
@@ -8,7 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ..data.item_ids import AS_JSON, read_item_ids
+from ..data.sources import AUTO, SourceOptions
 from ..data.table_files import TABLE_ENDINGS
+from ..data.users.histories import read_histories
 from ..evaluation.batch_recommend import RecommendOptions, batch_recommend, processes
 from ..hub.dataset_folder import local_dataset
 from ..hub.model_folder import load_recommender
@@ -20,10 +23,15 @@ from .printing import PrintArguments
 
 EXAMPLES = """examples:
   etegrec recommend runs/model --history "id1,id2" --top-k 10
+  etegrec recommend runs/model --histories users.jsonl --output recommendations.parquet
+  etegrec recommend runs/model --histories log.csv --unknown skip --exclude sold_out.txt --output lists.csv
   etegrec recommend runs/model --data data/mine --output recommendations.parquet
   accelerate launch --config_file examples/accelerate/gpus.yaml --module etegrec_hf recommend MODEL --data ...
 """
-FIRST = ("history", "data", "output", "top_k", "num_beams", "exclude_history", "rerank_weight", "transition_weight")
+FIRST = (
+    *("history", "histories", "data", "output", "top_k", "exclude", "allowed", "on_empty", "unknown"),
+    *("num_beams", "exclude_history", "rerank_weight", "transition_weight"),
+)
 
 
 @dataclass
@@ -35,31 +43,90 @@ class RecommendArguments(ModelArguments):
     history: str | None = field(
         default=None, metadata={"help": f"Item ids, oldest first, with commas between; {AS_JSON}."}
     )
+    histories: str | None = field(
+        default=None,
+        metadata={
+            "help": "Of many users, instead of --history: a table with the columns `user_id` and `history` (a list of "
+            "item ids, oldest first), or a log with one interaction per row."
+        },
+    )
     data: str | None = field(default=None, metadata={"help": "A prepared dataset, instead of --history."})
-    output: str | None = field(default=None, metadata={"help": "With --data: .parquet, .csv or .jsonl file to write."})
-    resume: bool = field(default=False, metadata={"help": "With --data: go on where an interrupted run stopped."})
+    output: str | None = field(
+        default=None, metadata={"help": "With --histories or --data: .parquet, .csv or .jsonl file to write."}
+    )
+    resume: bool = field(default=False, metadata={"help": "With --output: go on where an interrupted run stopped."})
+
+
+@dataclass
+class HistoriesArguments:
+    """How `--histories` is read; all but `format` have the names of [`SourceOptions`]."""
+
+    help_group: ClassVar[str] = "data"
+
+    format: str = field(default=AUTO, metadata={"help": "Of a log, as `etegrec prepare` has it."})
+    user_column: str | None = field(default=None, metadata={"help": "Column of user ids; by default it is guessed."})
+    item_column: str | None = field(default=None, metadata={"help": "Column of item ids of a log; as above."})
+    time_column: str | None = field(default=None, metadata={"help": "Column of times of a log; as above."})
+    separator: str | None = field(default=None, metadata={"help": "Between cells; by default it is guessed."})
+
+    max_malformed: float = field(
+        default=SourceOptions.max_malformed,
+        metadata={"help": "Largest share of rows of a log that may be unreadable."},
+    )
+
+    @property
+    def reading(self) -> SourceOptions:
+        """How the file is read."""
+        return SourceOptions(**{option.name: getattr(self, option.name) for option in fields(self)[1:]})
 
 
 def run(argv: list[str]) -> None:
-    classes = (RecommendArguments, RecommendOptions, PrintArguments)
-    arguments, options, printed = parse("recommend", argv, *classes, examples=EXAMPLES, works_on="model", first=FIRST)
-    history, data, output = arguments.history, arguments.data, arguments.output
-    if history is not None and data is None and output is None:
+    classes = (RecommendArguments, RecommendOptions, HistoriesArguments, PrintArguments)
+    parsed = parse("recommend", argv, *classes, examples=EXAMPLES, works_on="model", first=FIRST)
+    arguments, options, file, printed = parsed
+    output = arguments.output
+    given = [name for name in ("history", "histories", "data") if getattr(arguments, name) is not None]
+    if given == ["history"] and output is None:
+        check_for_one(options)
         with printed.apart():
-            rows = recommend_one(arguments.model, history, options)
+            rows = recommend_one(arguments.model, arguments.history, options)
         printed.show(rows, lambda: print_items(rows))
-    elif history is None and data is not None and output is not None:
+    elif given in (["histories"], ["data"]) and output is not None:
+        if given == ["data"]:
+            check_not_given(file)
         with printed.apart():
-            counts = recommend_all(arguments.model, data, output, options, arguments.resume)
+            counts = recommend_all(arguments, options, file)
         if processes().is_main_process:
-            summary = f"{counts['users']} users in {output}; {counts['empty']} of them have an empty list"
-            printed.show(counts | {"output": output}, lambda: print(summary))
+            told = [f"{counts['users']} users in {output}", f"{counts['empty']} of them have an empty list"]
+            told += [f"{counts['popular']} have popular items"] if "popular" in counts else []
+            printed.show(counts | {"output": output}, lambda: print("; ".join(told)))
     else:
-        given = [name for name in ("history", "data", "output") if getattr(arguments, name) is not None]
+        given += ["output"] if output is not None else []
         raise ValueError(
             f"{' and '.join(f'`{name}`' for name in given) or 'neither `history` nor `data`'} given; give either "
-            "`history`, for a list on the screen, or `data` and `output`, for a file of lists for all of its users."
+            "`history`, for a list on the screen, or `histories` or `data`, and `output`, for a file of lists for all "
+            "of its users."
         )
+
+
+def check_for_one(options: RecommendOptions) -> None:
+    """Raises a `ValueError` for options that mean nothing to a single history."""
+    for name in ("exclude", "allowed", "on_empty"):
+        if getattr(options, name) is not None:
+            raise ValueError(
+                f"`{name}` is {getattr(options, name)!r} and means nothing to `history`; leave it out, or give "
+                "`histories` or `data`, and `output`."
+            )
+
+
+def check_not_given(file: HistoriesArguments) -> None:
+    """Raises a `ValueError` for options of reading, which mean nothing to a prepared dataset."""
+    for option in fields(file):
+        if getattr(file, option.name) != option.default:
+            raise ValueError(
+                f"`{option.name}` is {getattr(file, option.name)!r} and means nothing to `data`; leave it out, or "
+                "give `histories`."
+            )
 
 
 def recommend_one(name: str, given: str, options: RecommendOptions) -> list[dict]:
@@ -91,9 +158,19 @@ def print_items(rows: list[dict]) -> None:
     Console().print(table)
 
 
-def recommend_all(name: str, data: str, output: str, options: RecommendOptions, resume: bool) -> dict[str, int]:
-    """Writes what is recommended for a dataset's users, in this process or those of `accelerate launch`."""
-    check_output_file(output, endings=TABLE_ENDINGS)
+def recommend_all(
+    arguments: RecommendArguments, options: RecommendOptions, file: HistoriesArguments
+) -> dict[str, int]:
+    """Writes what is recommended for many users, in this process or those of `accelerate launch`."""
+    output = check_output_file(arguments.output, endings=TABLE_ENDINGS)
+    assert output is not None
     processes()  # before the model is loaded, onto the process's own GPU
-    model, tokenizer = load_recommender(name)
-    return batch_recommend(model, tokenizer, local_dataset(data), output, options, resume)
+    model, tokenizer = load_recommender(arguments.model)
+    if arguments.histories is None:
+        dataset = local_dataset(str(arguments.data))
+        return batch_recommend(model, tokenizer, dataset, output, options, arguments.resume)
+    histories = read_histories(arguments.histories, file.reading, file.format)
+    if processes().is_main_process:
+        for note in histories.notes:
+            print(f"note: left out: {note}", file=sys.stderr)
+    return batch_recommend(model, tokenizer, histories, output, options, arguments.resume)

@@ -1,6 +1,9 @@
 """The page: a Gradio app over a [`DemoRecommender`]. It needs gradio, which the extra `demo` installs."""
 
 import math
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
 
 import gradio as gr
 
@@ -12,6 +15,8 @@ from .tables import history_list, item_table, message
 TOP_K = 10  # recommended items
 MATCHES = 10  # items that a search shows: the catalogue stays on the server
 SIMILAR = 20
+TOOLS = "gradio_api/mcp/"  # after the address of the page
+MOST = 100  # items that a tool may be asked for
 MAX_BEAMS = 100  # unless the model's own settings say more
 TREE_HINT = (
     "Each level keeps the most probable prefixes. A box shows a prefix's last code and the whole prefix's "
@@ -19,6 +24,7 @@ TREE_HINT = (
     "item of the final beam. Numbers are places in the list."
 )
 STALE = "This is not the list of the history and settings as they are now: press Recommend."
+HIDDEN = {"api_visibility": "private"}  # of a handler that only the page itself may call
 PLAIN = {"apply_default_css": False}  # the page has its own
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # nothing to download
 CSS = """
@@ -50,6 +56,40 @@ table.items tr.marked td { background: color-mix(in srgb, var(--primary-500) 15%
 .beam-tree g.dropped rect { stroke-dasharray: 3 3; }
 .beam-tree path.dropped { stroke-dasharray: 3 3; opacity: 0.3; }
 """
+
+
+def recommend_tool(recommender: DemoRecommender) -> Callable[[list[str], int], list[dict]]:
+    """Returns the function that agents call: its name, its types and its text are what they are told of it."""
+
+    def recommend(history: list[str], top_k: int = TOP_K) -> list[dict]:
+        """Recommends the items that a person takes next, given the items that they took so far.
+
+        Every item is one of the catalogue. An empty history gives the most popular items.
+
+        Args:
+            history: Item ids of the catalogue, oldest first.
+            top_k: How many items to recommend, 1 to 100.
+
+        Returns:
+            A list of objects, best first: item_id, title where it is known, and score, a log-probability; popular
+            items have the count of their interactions instead of a score.
+        """
+        try:
+            if not 1 <= top_k <= MOST:
+                raise ValueError(f"`top_k` is {top_k}; give a number from 1 to {MOST}.")
+            if not history:
+                found, counts = recommender.popular(top_k, [])
+                rows = [{"item_id": item_id, "count": count} for item_id, count in zip(found, counts)]
+            else:
+                num_beams = max(top_k, recommender.settings.num_beams)
+                listed = recommender.recommend(history, top_k, num_beams)
+                rows = [{"item_id": item_id, "score": score} for item_id, score in zip(listed.item_ids, listed.scores)]
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        titles = recommender.titles
+        return [row | ({"title": titles[row["item_id"]]} if row["item_id"] in titles else {}) for row in rows]
+
+    return recommend
 
 
 def build_page(recommender: DemoRecommender) -> gr.Blocks:
@@ -194,32 +234,37 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
             chosen = gr.Dropdown(label="Items that share the longest prefix of codes with", choices=[], value=None)
             neighbours = gr.HTML(elem_classes="items-box", **PLAIN)
 
-        query.change(find, [query, matches], [matches, add_button], trigger_mode="always_last", show_progress="hidden")
-        add_button.click(add, [history, matches], [history, matches])
-        random_button.click(take_random, None, [history, drawn])
-        clear_button.click(lambda: "", None, history)
-        history.change(show_history, history, titles, trigger_mode="always_last", show_progress="hidden")
+        # one function is a tool; those of the page's parts are the page's alone
+        gr.api(recommend_tool(recommender), api_name="recommend")
+        quietly = {"trigger_mode": "always_last", "show_progress": "hidden", **HIDDEN}
+        query.change(find, [query, matches], [matches, add_button], **quietly)
+        add_button.click(add, [history, matches], [history, matches], **HIDDEN)
+        random_button.click(take_random, None, [history, drawn], **HIDDEN)
+        clear_button.click(lambda: "", None, history, **HIDDEN)
+        history.change(show_history, history, titles, **quietly)
         asked = [history, num_beams, temperature, exclude_history]
         gr.on(
             [recommend_button.click, exclude.input],
             recommend,
             [*asked, exclude, drawn],
             [shown, note, table, exclude, tree, chosen],
+            **HIDDEN,
         )
         gr.on(  # and when a list arrives, while others may be asked for already
             [shown.change, *(part.change for part in asked)],
             mark,
             [shown, *asked],
             stale,
-            trigger_mode="always_last",
-            show_progress="hidden",
+            **quietly,
         )
-        chosen.input(similar, chosen, neighbours)
+        chosen.input(similar, chosen, neighbours, **HIDDEN)
     return page
 
 
 def serve(recommender: DemoRecommender, host: str | None = None, port: int | None = None) -> None:
-    """Serves the page until it is interrupted. It is not shared, and asks no other host for anything.
+    """Serves the page until it is interrupted, and one tool for agents (MCP) under `gradio_api/mcp/`.
+
+    It is not shared, and asks no other host for anything.
 
     Args:
         recommender ([`DemoRecommender`]): what is tried.
@@ -227,21 +272,24 @@ def serve(recommender: DemoRecommender, host: str | None = None, port: int | Non
             a Space sets, or 127.0.0.1 and the first free port from 7860.
     """
     page = build_page(recommender)
-    _, address, _ = page.launch(
-        server_name=host,
-        server_port=port,
-        share=False,
-        quiet=True,
-        prevent_thread_lock=True,
-        footer_links=[],
-        ssr_mode=False,
-        theme=gr.themes.Default(primary_hue="blue", **FONTS).set(
-            body_text_color_subdued="*neutral_600",
-            block_info_text_color="*neutral_600",
-            button_primary_background_fill="*primary_600",
-            button_primary_background_fill_hover="*primary_700",
-        ),
-        css=CSS,
-    )
+    with redirect_stdout(StringIO()):  # in which Gradio tells of the tools whatever `quiet` says
+        _, address, _ = page.launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            footer_links=[],
+            ssr_mode=False,
+            mcp_server=True,
+            theme=gr.themes.Default(primary_hue="blue", **FONTS).set(
+                body_text_color_subdued="*neutral_600",
+                block_info_text_color="*neutral_600",
+                button_primary_background_fill="*primary_600",
+                button_primary_background_fill_hover="*primary_700",
+            ),
+            css=CSS,
+        )
     print(f"The demo is at {address} (Ctrl-C ends it).", flush=True)
+    print(f"Agents (MCP) find its tool at {address}{TOOLS}", flush=True)
     page.block_thread()

@@ -1,8 +1,8 @@
-"""Recommendations for all users of a prepared dataset, into one parquet file."""
+"""Recommendations for all users of a prepared dataset, of a table of histories or of a log, into one file."""
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -10,32 +10,36 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from accelerate import PartialState
 from transformers.utils import logging
 
 from ..data.checks import check_choice, check_positive
 from ..data.fingerprint import hash_of
-from ..data.prepared import Split, read_items, split_file
+from ..data.prepared import Split
 from ..data.progress import WorkProgress
 from ..data.sharded_parquet import ShardedParquet
 from ..data.splits import SPLIT_NAMES
+from ..data.users.histories import SPLIT_COLUMNS, UserHistories, repeated_user, split_histories
+from ..data.users.items import ItemsFile, ItemsForAll, ItemsPerUser
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.search_options import SearchOptions
 from ..models.tokenization_etegrec import ETEGRecTokenizer
 from .recommend_split import recommendations
+from .row_constraints import RowConstraints
 
 logger = logging.get_logger(__name__)
 
-COLUMNS = ["user_id", "history", "target"]
+COLUMNS = SPLIT_COLUMNS
 SCHEMA = pa.schema(
     {"user_id": pa.string(), "items": pa.list_(pa.string()), "scores": pa.list_(pa.float32())},
 )
 # Of a configuration: which don't shape the model, or say what the options say when they are filled in
 NOT_COMPARED = ("_name_or_path", "transformers_version", "search_settings")
+POPULAR = pa.field("popular", pa.bool_())  # the column that tells popular items from recommended ones
+ON_EMPTY = ("popular", "empty", "error")
+ROWS_LOOKED_AT = 1 << 16  # together, as each look begins with a pass over all items
 LONGEST_WAIT = timedelta(days=7)  # of a process for the slowest one
-READ_SIZE = 1 << 20  # bytes that are hashed together
 
 
 @dataclass(frozen=True)
@@ -45,17 +49,35 @@ class RecommendOptions(SearchOptions):
     Raises:
         ValueError: what [`SearchOptions`] refuses.
         ValueError: `batch_size` or `shard_size` below 1.
-        ValueError: a `split` or `unknown` that doesn't exist.
+        ValueError: a `split`, `unknown` or `on_empty` that doesn't exist.
     """
 
     unknown: str = field(default="error", metadata={"help": "'skip' leaves out items that the model doesn't know."})
+    on_empty: str | None = field(
+        default=None,
+        metadata={
+            "help": "Who has no item that the model knows gets 'popular' items (the default with --histories), which "
+            "the column `popular` then tells; an 'empty' list (with --data); or is an 'error'."
+        },
+    )
+    exclude: str | None = field(
+        default=None,
+        metadata={
+            "help": "A file of items to leave out: per user (`user_id, item_id`, or `user_id` and a list `items`), or "
+            "for all (`item_id`, or a .txt with one id per line)."
+        },
+    )
+    allowed: str | None = field(
+        default=None,
+        metadata={"help": "A file of items to choose from, like that of --exclude; who isn't in it gets no item."},
+    )
     split: str = field(default="test", metadata={"help": "With --data: whose rows are read."})
     include_target: bool = field(
         default=True, metadata={"help": "With --data: read a row's target as the last item of its history."}
     )
-    batch_size: int = field(default=256, metadata={"help": "With --data: users at a time."})
-    bf16: bool = field(default=False, metadata={"help": "With --data: decode under bfloat16 autocast."})
-    shard_size: int = field(default=8192, metadata={"help": "With --data: users that are done or not done together."})
+    batch_size: int = field(default=256, metadata={"help": "Users at a time."})
+    bf16: bool = field(default=False, metadata={"help": "Decode under bfloat16 autocast."})
+    shard_size: int = field(default=8192, metadata={"help": "Users that are done or not done together."})
 
     def __post_init__(self):
         super().__post_init__()
@@ -63,6 +85,8 @@ class RecommendOptions(SearchOptions):
             check_positive(name, getattr(self, name))
         check_choice("split", self.split, SPLIT_NAMES)
         check_choice("unknown", self.unknown, ("error", "skip"))
+        if self.on_empty is not None:
+            check_choice("on_empty", self.on_empty, ON_EMPTY)
 
 
 def processes() -> PartialState:
@@ -74,44 +98,52 @@ def processes() -> PartialState:
 def batch_recommend(
     model: ETEGRecForConditionalGeneration,
     tokenizer: ETEGRecTokenizer,
-    data: str | Path,
+    data: str | Path | UserHistories,
     output: str | Path,
     options: RecommendOptions | None = None,
     resume: bool = False,
 ) -> dict[str, int]:
-    """Recommends for each row of a split, into a file; the processes of `accelerate launch` call it together.
+    """Recommends for each of many users, into a file; the processes of `accelerate launch` call it together.
 
-    The rows are cut into shards, which the processes share. A shard's content depends on the shard alone, so the file
+    The users are cut into shards, which the processes share. A shard's content depends on the shard alone, so the file
     is the same however many they are, on like hardware with as many threads each. On several machines, all must see
-    the file's folder. What an interrupted call has finished stays in the folder `FILE.shards`.
+    the file's folder. What an interrupted call has finished stays in the folder `FILE.shards`. All rows are read once
+    before the first list is made, so that what is wrong with one is said at once.
 
     Args:
         model ([`ETEGRecForConditionalGeneration`]): in eval mode.
         tokenizer ([`ETEGRecTokenizer`]): of the model.
-        data (`str` or `Path`): a prepared dataset's folder, which is read shard by shard.
+        data (`str`, `Path` or [`UserHistories`]): a prepared dataset's folder, whose split `options.split` is read
+            shard by shard, or what [`read_histories`] returns.
         output (`str` or `Path`): the file, complete or absent: `user_id: string`, `items: list<string>` best first,
-            and `scores: list<float32>`, as `model.recommend` gives them, in the order of the split's rows. Its ending
-            says what is written: `.parquet`, `.csv` (lists are JSON) or `.jsonl`.
+            and `scores: list<float32>`, as `model.recommend` gives them, in the order of the rows. With
+            `on_empty="popular"`, `popular: bool` says whose items are the popular ones; their scores are logarithms of
+            shares of training. Its ending says what is written: `.parquet`, `.csv` (lists are JSON) or `.jsonl`.
         options ([`RecommendOptions`], *optional*): by default all of its defaults.
         resume (`bool`, *optional*, defaults to `False`): whether to go on with what an earlier call left, if anything.
 
     Returns:
-        `dict` of `users`, and `empty`: those with an empty list, since the model knows nothing of their history.
+        `dict` of `users`; `empty`, those with an empty list, since the model knows nothing of their history or they
+        may get no item; and with `on_empty="popular"` `popular`, those with popular items.
 
     Raises:
-        FileNotFoundError: no such dataset.
+        FileNotFoundError: no such dataset or file of items.
         FileExistsError: file or shards exist, and `resume` isn't set.
         ValueError: another ending of `output`.
         ValueError: they are of another run, items that the model doesn't know, or a damaged dataset.
+        ValueError: a user without usable items where `on_empty` is `"error"`, or `"popular"` and the model holds no
+            counts of its items.
+        ValueError: files of `options.exclude` or `options.allowed` that fit neither items nor users.
     """
     options = options or RecommendOptions()
+    histories = data if isinstance(data, UserHistories) else split_histories(data, options.split)
+    if options.on_empty is None:
+        options = replace(options, on_empty="empty" if histories.is_split else "popular")
     state = processes()
-    data = Path(data)
-    if options.unknown == "error":
-        _item_index(read_items(data, ["item_id"])["item_id"], tokenizer, "error")  # before hours are spent
-    rows = split_file(data, options.split)
-    count = pq.read_metadata(rows).num_rows
-    file = ShardedParquet(output, SCHEMA, count, options.shard_size, _manifest(model, tokenizer, rows, options))
+    reading = _Reading(histories, model, tokenizer, options)
+    file = ShardedParquet(
+        output, schema_of(options), reading.count, options.shard_size, _manifest(model, tokenizer, reading)
+    )
     file.check(resume)
     missing = file.missing()
     state.wait_for_everyone()  # until all have seen the same
@@ -125,18 +157,99 @@ def batch_recommend(
     share = f" (process 1 of {state.num_processes})" if state.num_processes > 1 else ""
     with WorkProgress(state.is_main_process) as progress:  # which shows its own share
         task = progress.begin(f"recommending{share}", sum(file.rows_of[number] for number in own), "users")
-        batches = pq.ParquetFile(rows).iter_batches(options.shard_size, columns=COLUMNS)
-        for number, batch in enumerate(batches):
+        advance = partial(progress.work_done, task)
+        for number, rows in enumerate(histories.pieces(options.shard_size)):
             if number in own:
-                table = pa.Table.from_batches([batch])
-                file.write(number, recommend_rows(model, tokenizer, table, options, partial(progress.work_done, task)))
+                constraints = reading.constraints(number)
+                file.write(number, recommend_rows(model, tokenizer, rows, options, advance, constraints))
     state.wait_for_everyone()
-    empty = sum(table.filter(pc.equal(pc.list_value_length(table["items"]), 0)).num_rows for table in file.tables())
+    counts = {"users": reading.count, "empty": 0} | ({"popular": 0} if options.on_empty == "popular" else {})
+    for table in file.tables():
+        counts["empty"] += pc.sum(pc.equal(pc.list_value_length(table["items"]), 0)).as_py() or 0
+        if options.on_empty == "popular":
+            counts["popular"] += pc.sum(table[POPULAR.name]).as_py() or 0
     state.wait_for_everyone()  # until all have read the shards
     if state.is_main_process:
         file.finish()
     state.wait_for_everyone()
-    return {"users": count, "empty": empty}
+    return counts
+
+
+def schema_of(options: RecommendOptions) -> pa.Schema:
+    """The columns that are written."""
+    return SCHEMA.append(POPULAR) if options.on_empty == "popular" else SCHEMA
+
+
+class _Reading:
+    """All rows, read once before the first list is made: how many they are, what they hold, and their constraints.
+
+    Args:
+        histories ([`UserHistories`]): the rows.
+        model, tokenizer, options: as in [`batch_recommend`].
+
+    Raises:
+        ValueError: see [`batch_recommend`].
+    """
+
+    def __init__(
+        self,
+        histories: UserHistories,
+        model: ETEGRecForConditionalGeneration,
+        tokenizer: ETEGRecTokenizer,
+        options: RecommendOptions,
+    ):
+        self.histories, self.model, self.tokenizer, self.options = histories, model, tokenizer, options
+        self._users: list[pa.Array] = []
+        self.fingerprint = hash_of(self._parts())
+        user_ids = pa.chunked_array(self._users, pa.string())
+        self.count = len(user_ids)
+        if not self.count:
+            raise ValueError(f"{histories.name} holds no user; check the path.")
+        repeated = None if histories.is_split else repeated_user(user_ids)
+        if repeated is not None:
+            raise ValueError(f"user {repeated!r} has several rows in {histories.name}; write one row per user.")
+        items = {
+            name: ItemsFile(Path(path), name, tokenizer.item_ids).read(user_ids, options.shard_size)
+            for name in ("exclude", "allowed")
+            if (path := getattr(options, name)) is not None
+        }
+        self.items: dict[str, ItemsForAll | ItemsPerUser] = items
+        self._users = []
+
+    def _parts(self) -> Iterator[bytes | np.ndarray]:
+        """What the rows hold, to be hashed, while they are looked at."""
+        for table in self.histories.pieces(ROWS_LOOKED_AT):
+            split = known_histories(table, self.tokenizer, self.options)
+            self._check_empty(split)
+            user_ids = table["user_id"].cast(pa.string())
+            self._users += user_ids.chunks
+            yield "".join(f"{user_id}\0" for user_id in user_ids.to_pylist()).encode()
+            yield np.diff(split.offsets).astype("<i8")
+            yield split.sequences.astype("<i8")
+
+    def _check_empty(self, split: Split) -> None:
+        empty = np.flatnonzero(np.diff(split.offsets) == 1)
+        if not len(empty) or self.options.on_empty == "empty":
+            return
+        who = f"user {split.user_ids[empty[0]]!r} of {self.histories.name} has no item that the model knows"
+        if self.options.on_empty == "error":
+            raise ValueError(f"{who}, and `on_empty` is 'error'; leave the row out, or choose 'popular' or 'empty'.")
+        if not self.model.catalogue.item_counts.any():
+            raise ValueError(
+                f"{who}, `on_empty` is 'popular', and this model holds no counts of its items; finetune it, or pass "
+                "--on-empty empty and fill the empty lists yourself."
+            )
+
+    def constraints(self, number: int) -> RowConstraints:
+        """Which items the rows of a shard may get."""
+        choice, per_row = None, {}
+        for name, items in self.items.items():
+            if isinstance(items, ItemsPerUser):
+                per_row[name] = items.of_part(number)
+            else:
+                choice = np.arange(1, len(self.tokenizer.item_ids) + 1) if choice is None else choice
+                choice = choice[np.isin(choice, items.items, invert=name == "exclude")]
+        return RowConstraints(choice=choice, **per_row)
 
 
 def recommend_rows(
@@ -145,13 +258,16 @@ def recommend_rows(
     rows: pa.Table,
     options: RecommendOptions,
     advance: Callable[[int], object] = lambda users: None,
+    constraints: RowConstraints | None = None,
 ) -> pa.Table:
-    """Recommends for rows of a prepared dataset's `sequences`, decoded in batches of like length.
+    """Recommends for rows of users, decoded in batches of like length.
 
     Args:
-        model, tokenizer, options: as in [`batch_recommend`].
-        rows (`pa.Table`): `user_id`, `history` and `target`.
+        model, tokenizer: as in [`batch_recommend`].
+        rows (`pa.Table`): `user_id` and `history`, and `target` if they are of a prepared dataset's `sequences`.
+        options ([`RecommendOptions`]): how. Its files of items are read by [`batch_recommend`] alone.
         advance (`Callable`, *optional*): is told a number of users whenever so many more are done.
+        constraints (`RowConstraints`, *optional*): which items the rows may get.
 
     Returns:
         `pa.Table` as [`batch_recommend`] writes it, a row for each of `rows`.
@@ -159,32 +275,59 @@ def recommend_rows(
     Raises:
         ValueError: an item that the model doesn't know, or empty cells.
     """
+    constraints = constraints or RowConstraints()
     split = known_histories(rows, tokenizer, options)
     items = np.zeros((len(split), options.top_k), dtype=np.int64)
     scores = np.zeros((len(split), options.top_k), dtype=np.float32)
-    empty = int((np.diff(split.offsets) == 1).sum())
-    advance(empty)
-    if empty < len(split):
+    is_empty = np.diff(split.offsets) == 1
+    if is_empty.any() and options.on_empty == "popular":
+        empty = np.flatnonzero(is_empty)
+        for start in range(0, len(empty), options.batch_size):
+            chosen = empty[start : start + options.batch_size]
+            items[chosen], scores[chosen] = _popular(model, chosen, options.top_k, constraints)
+    advance(int(is_empty.sum()))
+    if not is_empty.all():
         with torch.autocast(model.device.type, torch.bfloat16, enabled=options.bf16):
-            for batch in recommendations(model, split, options, options.batch_size):
+            for batch in recommendations(model, split, options, options.batch_size, constraints):
                 items[batch.rows], scores[batch.rows] = batch.items, batch.scores
                 advance(len(batch.rows))
     listed = items > 0  # [rows, top_k]
     offsets = pa.array(np.concatenate([[0], listed.sum(axis=1).cumsum()]), pa.int32())
     ids = pa.array(tokenizer.item_ids, pa.string()).take(pa.array(items[listed] - 1))
     lists = [pa.ListArray.from_arrays(offsets, values) for values in (ids, pa.array(scores[listed]))]
-    return pa.table([rows["user_id"].cast(pa.string()), *lists], schema=SCHEMA)
+    columns = [rows["user_id"].cast(pa.string()), *lists]
+    if options.on_empty == "popular":
+        columns.append(pa.array(is_empty & listed.any(axis=1)))
+    return pa.table(columns, schema=schema_of(options))
+
+
+def _popular(
+    model: ETEGRecForConditionalGeneration, rows: np.ndarray, top_k: int, constraints: RowConstraints
+) -> tuple[np.ndarray, np.ndarray]:
+    """The most popular items that rows may get, and their scores, both `[rows, top_k]`."""
+    items, scores = np.zeros((len(rows), top_k), dtype=np.int64), np.zeros((len(rows), top_k), dtype=np.float32)
+    nobody = torch.zeros((1, 1), dtype=torch.long, device=model.device)
+    for part, exclude, choice in constraints.parts(rows):
+        exclude = np.zeros((len(rows[part]), 1), dtype=np.int64) if exclude is None else exclude
+        allowed = None if choice is None else torch.from_numpy(choice).to(model.device)
+        # one list for all, long enough that what is excluded for one row can be left out of it
+        found = model.catalogue.most_popular(top_k + exclude.shape[1], nobody, allowed)
+        popular, shares = (values[0].cpu().numpy() for values in found)
+        for row, own in enumerate(exclude, start=part.start):
+            kept = np.flatnonzero(~np.isin(popular, [0, *own]))[:top_k]
+            items[row, : len(kept)], scores[row, : len(kept)] = popular[kept], shares[kept]
+    return items, scores
 
 
 def known_histories(rows: pa.Table, tokenizer: ETEGRecTokenizer, options: RecommendOptions) -> Split:
-    """What the model reads of each row, as item indices of its catalogue, in a split whose targets are all 0."""
-    for name in COLUMNS:
+    """Returns the histories that the model reads, as item indices, in a split whose targets are all 0."""
+    for name in rows.column_names:
         if rows[name].null_count:
             raise ValueError(f"column {name!r} has {rows[name].null_count} empty cells; prepare the dataset again.")
     every_row = np.arange(len(rows))
     items = _item_index(pc.list_flatten(rows["history"]), tokenizer, options.unknown)
     row = np.repeat(every_row, pc.list_value_length(rows["history"]).to_numpy())
-    if options.include_target:
+    if options.include_target and "target" in rows.column_names:
         items = np.concatenate([items, _item_index(rows["target"], tokenizer, options.unknown)])
         row = np.concatenate([row, every_row])
     is_known = items > 0
@@ -200,23 +343,23 @@ def _item_index(item_ids: pa.ChunkedArray, tokenizer: ETEGRecTokenizer, unknown:
     if unknown == "error" and index.null_count:
         absent = item_ids.filter(index.is_null())[0].as_py()
         raise ValueError(
-            f"item {absent!r} is not in the model's catalogue of {len(tokenizer.item_ids)} items; name the dataset "
-            "that it was trained on, add items with `etegrec finetune --add-items true`, or pass --unknown skip to "
-            "leave out all such items."
+            f"item {absent!r} is not in the model's catalogue of {len(tokenizer.item_ids)} items; name data of the "
+            "items that it was trained on, add items with `etegrec add-items`, or pass --unknown skip to leave out "
+            "all such items."
         )
     return pc.fill_null(index, -1).to_numpy().astype(np.int64) + 1
 
 
-def _manifest(model, tokenizer, rows: Path, options: RecommendOptions) -> dict:
-    """What a run is of: hashes of the model, its items and the split's file, and the options."""
+def _manifest(model: ETEGRecForConditionalGeneration, tokenizer: ETEGRecTokenizer, reading: _Reading) -> dict:
+    """What a run is of: hashes of the model, its items, the rows and the files of items, and the options."""
     config = {name: value for name, value in model.config.to_dict().items() if name not in NOT_COMPARED}
     weights = (tensor.detach().cpu().contiguous().flatten() for tensor in model.state_dict().values())
-    with rows.open("rb") as file:
-        return {
-            "config": hash_of([json.dumps(config, sort_keys=True, default=str).encode()]),
-            "weights": hash_of(tensor.view(torch.uint8).numpy() for tensor in weights),
-            "items": hash_of(item_id.encode() + b"\0" for item_id in tokenizer.item_ids),
-            "data": hash_of(iter(partial(file.read, READ_SIZE), b"")),
-            **asdict(options),
-            **asdict(options.for_model(model)),
-        }
+    return {
+        "config": hash_of([json.dumps(config, sort_keys=True, default=str).encode()]),
+        "weights": hash_of(tensor.view(torch.uint8).numpy() for tensor in weights),
+        "items": hash_of(item_id.encode() + b"\0" for item_id in tokenizer.item_ids),
+        **asdict(reading.options),
+        **{name: items.fingerprint for name, items in reading.items.items()},
+        **asdict(reading.options.for_model(model)),
+        "data": reading.fingerprint,
+    }

@@ -12,6 +12,7 @@ from ..data.sequences import SequenceDataset
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.search import reading_of, search
 from ..models.search_options import SearchOptions
+from .row_constraints import RowConstraints
 from .seen import padded_rows
 
 RANKED = SearchOptions(top_k=50, num_beams=50)
@@ -69,7 +70,7 @@ def recommend_split(
         `np.ndarray` `[rows, top_k]` of item indices in the order of the split's rows. A row without a history keeps 0.
     """
     ranked = np.zeros((len(split), options.top_k), dtype=np.int64)
-    for batch in recommendations(model, split, options, batch_size, seen):
+    for batch in recommendations(model, split, options, batch_size, RowConstraints(exclude=seen)):
         ranked[batch.rows] = batch.items
         advance(len(batch.rows))
     return ranked
@@ -80,15 +81,16 @@ def recommendations(
     split: Split,
     options: SearchOptions,
     batch_size: int,
-    seen: scipy.sparse.csr_matrix | None = None,
+    constraints: RowConstraints,
 ) -> Iterator[RankedRows]:
     """Recommends for a split batch by batch, in the order of the histories' lengths.
 
     Args:
-        model, split, options, batch_size, seen: as in [`recommend_split`].
+        model, split, options, batch_size: as in [`recommend_split`].
+        constraints ([`RowConstraints`]): which items its rows may get.
 
     Yields:
-        [`RankedRows`]. Rows without a history are passed over.
+        [`RankedRows`]. Rows without a history are passed over. Those that may get no item keep index 0.
 
     Raises:
         ValueError: no row has a history.
@@ -96,9 +98,20 @@ def recommendations(
     # all of a history is handed over where all of it is excluded, and not only what is read
     is_excluded = options.for_model(model).exclude_history
     longest = int(np.diff(split.offsets).max()) if is_excluded else model.config.max_history
-    for batch in history_batches(model, split, longest, batch_size, seen):
-        beam = search(reading_of(model, **batch.inputs), options, batch.exclude)
-        yield RankedRows(batch.rows, beam.items.cpu().numpy(), beam.scores.cpu().numpy())
+    leaf_items = model.catalogue.trie.leaf_items.cpu().numpy()
+    for batch in history_batches(model, split, longest, batch_size):
+        for part, excluded, choice in constraints.parts(batch.rows):
+            rows = batch.rows[part]
+            if choice is not None and not np.isin(choice, leaf_items).any():
+                shape = (len(rows), options.top_k)
+                yield RankedRows(rows, np.zeros(shape, np.int64), np.full(shape, -np.inf, np.float32))
+                continue
+            exclude, allowed = (
+                None if items is None else torch.from_numpy(items).to(model.device) for items in (excluded, choice)
+            )
+            inputs = {name: tensor[part] for name, tensor in batch.inputs.items()}
+            beam = search(reading_of(model, **inputs), options, exclude, allowed)
+            yield RankedRows(rows, beam.items.cpu().numpy(), beam.scores.cpu().numpy())
 
 
 def history_batches(

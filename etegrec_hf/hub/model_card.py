@@ -13,6 +13,7 @@ from ..data.folders import replace_file
 from ..evaluation.memorisation import part_title, systems_of_part
 from ..models.model_card import METADATA, card_text, written_settings
 from ..models.search_options import SearchSettings
+from .eval_results import dataset_of
 from .training_record import TrainingRecord
 
 SHOWN = ("recall@1", "recall@5", "recall@10", "recall@50", "ndcg@5", "ndcg@10")
@@ -56,12 +57,13 @@ def metadata(config: PreTrainedConfig, record: TrainingRecord, model_name: str, 
     results = []
     source = str(record.data.get("source", "unknown"))
     for evaluation in record.evaluations:
+        repo_id = (dataset_of(record, evaluation) or "").partition("@")[0]
         for metric, value in evaluation["metrics"].items():
             results.append(
                 EvalResult(
                     task_type="other",
                     task_name="Sequential recommendation",
-                    dataset_type=record.data.get("hub_id") or re.sub(r"[^\w.-]+", "-", source).lower(),
+                    dataset_type=repo_id or re.sub(r"[^\w.-]+", "-", source).lower(),
                     dataset_name=source,
                     dataset_split=evaluation["split"],
                     metric_type=metric,

@@ -3,6 +3,7 @@
 import json
 import re
 import zipfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..models.configuration_etegrec import ETEGRecConfig
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.tokenization_etegrec import ETEGRecTokenizer
 from .client import HUB_ID, cached_repository
+from .eval_results import write_eval_results
 from .model_card import write_model_card
 from .training_record import TrainingRecord
 
@@ -148,22 +150,30 @@ def save_model_folder(
         if tokenizer is not None:
             tokenizer.save_pretrained(staging)
         record.write(staging)
+        write_eval_results(staging, record)
         write_model_card(staging, model.config, record, name or str(folder), license)
 
 
-def record_evaluation(folder: str, config: PreTrainedConfig, evaluation: Evaluation) -> TrainingRecord:
-    """Adds an evaluation to the training record and the card of a model's folder.
+def record_evaluation(
+    folder: str, config: PreTrainedConfig, evaluation: Evaluation, dataset: str | None = None
+) -> TrainingRecord:
+    """Adds an evaluation to the training record, the card and, of a dataset on the Hub, `.eval_results` of a folder.
 
     Args:
         folder (`str`): the model's.
         config ([`ETEGRecConfig`]): of the model.
         evaluation ([`Evaluation`]): takes the place of an earlier one of its split.
+        dataset (`str`, *optional*): id on the Hub of the data, maybe with its revision; the date is told then too.
 
     Returns:
         [`TrainingRecord`] with the evaluation.
     """
     record = TrainingRecord.read(folder)
-    record.add_evaluation(evaluation.figures() | {"seeds": record.seeds()})
+    figures = evaluation.figures() | {"seeds": record.seeds()}
+    if dataset is not None:
+        figures |= {"dataset": dataset, "date": datetime.now(UTC).isoformat(timespec="seconds")}
+    record.add_evaluation(figures)
+    write_eval_results(folder, record)
     write_model_card(folder, config, record, folder)
     record.write(folder)
     return record

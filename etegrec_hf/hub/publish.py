@@ -11,12 +11,13 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Mo
 from ..models import modeling_rqvae
 from ..models.modeling_rqvae import RQVAEModel
 from .client import hub_errors
+from .eval_results import EVAL_RESULTS
 from .model_folder import load_model, load_recommender, model_config, save_model_folder
 from .repository import open_repository
 from .training_record import TrainingRecord
 
 # What this package may have put into a repository
-OWN_FILES = {"generation_config.json", "item_index.json", "item_titles.json", "tokenizer_config.json"}
+OWN_FILES = {"generation_config.json", "item_index.json", "item_titles.json", "tokenizer_config.json", EVAL_RESULTS}
 OWN_FILES |= {path.name for path in Path(modeling_rqvae.__file__).parent.glob("*.py")}
 
 
@@ -84,7 +85,7 @@ def publish(
         save_model_folder(copy, model, tokenizer, record, repo_id, license)
         if endpoint:
             write_endpoint(copy)
-        files = sorted(path.name for path in copy.iterdir())
+        files = sorted(path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file())
         stale = sorted((there & OWN_FILES) - set(files))  # of a model of another kind
         operations: list = [CommitOperationAdd(name, copy / name) for name in files]
         operations += [CommitOperationDelete(name) for name in stale]

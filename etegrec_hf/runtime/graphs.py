@@ -12,7 +12,7 @@ from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from ..models.code_trie import CodeTrie
 from ..models.headwise_t5 import check_unhooked, encoder_bias, plain_weight
-from ..models.item_transitions import ItemTransitions
+from ..models.item_transitions import PairGains
 from ..models.search_options import can_rerank
 from ..models.softmax_mixture import SMALLEST
 from ..models.target_decoder import StartProjection
@@ -264,7 +264,8 @@ class ItemScores(nn.Module):
         self.mixed = nn.ModuleList(Product(ask) for ask in scores.mixed or ())
         self.shares = scores.shares if self.mixed else None
         transitions = model.catalogue.transitions
-        self.pairs = None if transitions is None or transitions.gains is None else PairScores(transitions, trie)
+        gains = None if transitions is None else transitions.gains
+        self.pairs = None if gains is None else PairScores(gains, trie.leaf(transitions.items.long()), trie)
 
     def forward(self, items: Tensor, lengths: Tensor, last_states: Tensor) -> Tensor:
         asking = last_states
@@ -289,13 +290,11 @@ class ItemScores(nn.Module):
 class PairScores(nn.Module):
     """What logits `[users, leaves]` gain by learned transitions, see [`ItemTransitions.add_gains`]."""
 
-    def __init__(self, transitions: ItemTransitions, trie: CodeTrie):
-        super().__init__()
-        leaves = trie.leaf(transitions.items.long())
-        gains = transitions.gains.SCALE * transitions.gains.of_pairs
-        self.register_buffer("rows", (leaves - len(trie.inner_counts)).clamp(min=0))  # [n_items + 1, num_transitions]
-        self.register_buffer("gains", gains.masked_fill(leaves < 0, 0))
-        self.register_buffer("recency", transitions.gains.recency.unsqueeze(1))
+    def __init__(self, gains: PairGains, leaves: Tensor, trie: CodeTrie):
+        super().__init__()  # leaves [n_items + 1, num_transitions]
+        self.register_buffer("rows", (leaves - len(trie.inner_counts)).clamp(min=0))
+        self.register_buffer("gains", (gains.SCALE * gains.of_pairs).masked_fill(leaves < 0, 0))
+        self.register_buffer("recency", gains.recency.unsqueeze(1))
 
     def forward(self, logits: Tensor, recent: Tensor) -> Tensor:
         recent = recent[:, : self.recency.shape[0]]

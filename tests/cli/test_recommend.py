@@ -16,9 +16,9 @@ import pytest
 from calling import call, failure
 from tiny_models import make_model, random_codes
 
-from etegrec_hf import ETEGRecTokenizer, recommend_rows
+from etegrec_hf import ETEGRecTokenizer, SequentialRecommendationPipeline, recommend_rows
 from etegrec_hf.evaluation import batch_recommend as module
-from etegrec_hf.hub.model_folder import save_model_folder
+from etegrec_hf.hub.model_folder import load_recommender, save_model_folder
 from etegrec_hf.hub.training_record import TrainingRecord
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -43,7 +43,7 @@ def wanted(model_folder, prepared_folder) -> list[str]:
 
 def finish(command: list[str]) -> str:
     """Runs a command to its end; returns what it prints."""
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -74,6 +74,35 @@ def test_the_ending_says_what_is_written(wanted, prepared, tmp_path, capsys):
     assert "only a .parquet file says of which run it is" in failure(
         capsys, *wanted, "--output", outputs["csv"], "--resume", "true"
     )
+
+
+def test_a_table_and_a_log_of_the_same_users_make_the_same_file(model_folder, tmp_path, capsys):
+    users = {"u1": ["item00003", "item00001"], "u2": ["item00007"], "u3": ["item00002", "item00002"]}
+    lines = [{"user_id": user, "history": history} for user, history in users.items()]
+    (tmp_path / "table.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = [f"{user};{item};{time}" for user, items in users.items() for time, item in enumerate(items)]
+    (tmp_path / "log.csv").write_text("\n".join(["who;sku;date", *rows[::-1]]) + "\n")
+    named = ["--user-column", "who"]
+    for name, options in {"table.jsonl": [], "log.csv": named}.items():
+        output = tmp_path / f"{name}.parquet"
+        call("recommend", model_folder, "--histories", tmp_path / name, *options, "--output", output, "--top-k", 3)
+        told = capsys.readouterr().out
+        assert f"3 users in {output}; 0 of them have an empty list; 0 have popular items" in told
+    files = (tmp_path / f"{name}.parquet" for name in ("table.jsonl", "log.csv"))
+    table, log = (pq.read_table(file).sort_by("user_id") for file in files)
+    assert table.equals(log)
+    assert table["user_id"].to_pylist() == list(users)
+
+
+def test_items_of_a_file_are_left_out_or_chosen_from(model_folder, tmp_path):
+    lines = [{"user_id": user, "history": ["item00003"]} for user in ("u1", "u2")]
+    (tmp_path / "users.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "allowed.txt").write_text("item00001\nitem00002\nitem00003\nelsewhere\n")
+    (tmp_path / "exclude.csv").write_text("user_id,item_id\nu2,item00002\n")
+    wanted = ["recommend", model_folder, "--histories", tmp_path / "users.jsonl", "--output", tmp_path / "out.jsonl"]
+    call(*wanted, "--allowed", tmp_path / "allowed.txt", "--exclude", tmp_path / "exclude.csv")
+    lists = [set(json.loads(line)["items"]) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert lists == [{"item00001", "item00002", "item00003"}, {"item00001", "item00003"}]
 
 
 ARTISTS = ["Tyler, the Creator", "Earth, Wind & Fire", " Beyoncé ", "Björk", *(f"artist {row}" for row in range(8))]
@@ -121,13 +150,17 @@ def test_the_message_says_how_ids_with_commas_are_written(artists, capsys):
     assert "[1] holds 1, and ids are text" in failure(capsys, *wanted, "[1]")
 
 
-REMEDY = "give either `history`, for a list on the screen, or `data` and `output`"
+REMEDY = "give either `history`, for a list on the screen, or `histories` or `data`, and `output`, for a file"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ("", f"neither `history` nor `data` given; {REMEDY}"),
+        ("--histories {data} --data {data}", f"`histories` and `data` given; {REMEDY}"),
+        ("--history a --exclude {data}", "`exclude` is '{data}' and means nothing to `history`; leave it out"),
+        ("--data {data} --output {folder}/x.csv --user-column u", "`user_column` is 'u' and means nothing to `data`"),
+        ("--data {data} --output {folder}/x.csv --on-empty no", "`on_empty` is 'no'; choose one of popular, em"),
         ("--history a --data {data}", f"`history` and `data` given; {REMEDY}"),
         ("--data {data}", f"`data` given; {REMEDY}"),
         ("--history a --output {folder}/out.parquet", f"`history` and `output` given; {REMEDY}"),
@@ -143,6 +176,7 @@ REMEDY = "give either `history`, for a list on the screen, or `data` and `output
 )
 def test_wrong_calls_are_an_error(model_folder, prepared_folder, tmp_path, capsys, options, message):
     options = [part.format(data=prepared_folder, folder=tmp_path) for part in options.split()]
+    message = message.replace("{data}", prepared_folder)
     assert message in failure(capsys, "recommend", "--model", model_folder, *options)
 
 
@@ -203,16 +237,40 @@ for actors in ("3", "2"):
     except SystemExit as error:
         print(error)
         sys.argv.insert(0, "")
-"""
+
+import json
+from ray import serve
+
+class Given:  # what a request is to the example; an HTTP proxy would be one more process, and Ray's part
+    def __init__(self, wanted):
+        self.wanted = wanted
+
+    async def json(self):
+        return self.wanted
+
+example = runpy.run_path(SERVE)
+serve.start(proxy_location="Disabled")
+handle = serve.run(example["application"](example["Arguments"](MODEL, replicas=2)))
+answers = [answer.result() for answer in [handle.remote(Given(wanted)) for wanted in WANTED]]
+print("SERVED", json.dumps([[answer.status_code, json.loads(answer.body)] for answer in answers]))
+serve.shutdown()
+"""  # both examples in one session, as starting one takes long
 
 
 @pytest.mark.slow
-def test_the_example_on_ray_makes_the_same_file(wanted, model_folder, prepared_folder, tmp_path, monkeypatch):
+def test_the_examples_on_ray_make_the_same_file_and_the_same_lists(
+    wanted, model_folder, prepared_folder, tmp_path, monkeypatch
+):
     for name, value in {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}.items():
         monkeypatch.setitem(ENVIRONMENT, name, value)
     arguments = ["--model", model_folder, "--data", prepared_folder, "--output", str(tmp_path / "ray.parquet")]
     script = str(EXAMPLES / "batch_recommend_ray.py")
-    told = finish([sys.executable, "-c", ON_RAY, script, *arguments, "--shard_size", "11"])
+    history = {"history": ["item00003", "item00001"]}
+    wanted_lists = [history | {"top_k": 3}, {"history": ["unknown"]}, history | {"exclude": ["item00002"]}] * 3
+    wanted_lists += [{"history": "item00003"}, history | {"top_k": 21}]
+    given = {"SERVE": str(EXAMPLES / "serve_ray.py"), "MODEL": model_folder, "WANTED": wanted_lists}
+    code = "".join(f"{name} = {value!r}\n" for name, value in given.items()) + ON_RAY
+    told = finish([sys.executable, "-c", code, script, *arguments, "--shard_size", "11"])
     assert told.count("`actors` is 3 and the cluster has 3 CPU cores; leave one for reading") == 1
     call(*wanted, "--output", tmp_path / "command.parquet")
     theirs, ours = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("ray", "command"))
@@ -220,3 +278,16 @@ def test_the_example_on_ray_makes_the_same_file(wanted, model_folder, prepared_f
     assert theirs.select(["user_id", "items"]).equals(ours.select(["user_id", "items"]))
     scores = [table["scores"].combine_chunks().flatten().to_numpy() for table in (theirs, ours)]
     np.testing.assert_allclose(*scores, atol=1e-5, rtol=0)
+
+    served = json.loads(re.search(r"^SERVED (.*)$", told, re.MULTILINE)[1])
+    model, tokenizer = load_recommender(model_folder)
+    recommend = SequentialRecommendationPipeline(model=model, tokenizer=tokenizer)
+    for (status, answer), wanted_list in zip(served[:9], wanted_lists):
+        assert status == 200
+        history = {name: ids for name, ids in wanted_list.items() if name != "top_k"}
+        expected = recommend(history, top_k=20, unknown="skip", on_empty="empty")[: wanted_list.get("top_k", 10)]
+        assert [item["item_id"] for item in answer] == [item["item_id"] for item in expected]
+    assert served[9:] == [
+        [400, {"error": "`history` is 'item00003'; give a list of item ids."}],
+        [400, {"error": "`top_k` is 21; give a number from 1 to 20."}],
+    ]

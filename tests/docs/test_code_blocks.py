@@ -53,6 +53,7 @@ NOT_RUN = {
     ("docs/index.md", "makes an environment of its own"): 1,
     ("docs/how_to/published_model.md", "asks for a token"): 1,
     ("docs/how_to/export.md", "makes an environment of its own"): 1,
+    ("docs/how_to/containers.md", "needs Docker"): 4,
     ("docs/how_to/distributed.md", "needs GPUs"): 1,
     ("docs/how_to/distributed.md", "needs several machines"): 1,
     ("docs/training.md", "needs GPUs"): 1,

@@ -1,7 +1,9 @@
 """Recommendations for a whole dataset, against those for each user."""
 
+import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -10,9 +12,10 @@ import pytest
 import torch
 from tiny_models import make_model, random_codes
 
-from etegrec_hf import ETEGRecTokenizer, RecommendOptions, batch_recommend, recommend_rows
+from etegrec_hf import ETEGRecTokenizer, RecommendOptions, UserHistories, batch_recommend, recommend_rows
 from etegrec_hf.data.transitions import strongest_transitions
 from etegrec_hf.evaluation import batch_recommend as module
+from etegrec_hf.evaluation import row_constraints
 from etegrec_hf.evaluation.recommend_split import recommend_split
 from etegrec_hf.models.search_options import SearchOptions
 
@@ -160,11 +163,11 @@ def interrupted(prepared_folder, recommender, output, monkeypatch):
     """A run that stopped in its third shard, and what goes on with it and tells which shards it decodes."""
     started = []
 
-    def stopping(model, tokenizer, rows, options, advance):
+    def stopping(model, tokenizer, rows, options, *others):
         started.append(rows["user_id"][0].as_py())
         if len(started) == 3:
             raise Stop
-        return recommend_rows(model, tokenizer, rows, options, advance)
+        return recommend_rows(model, tokenizer, rows, options, *others)
 
     monkeypatch.setattr(module, "recommend_rows", stopping)
     with pytest.raises(Stop):
@@ -290,10 +293,157 @@ def test_data_that_is_damaged_is_an_error(recommender, prepared_folder, output, 
 def test_the_same_model_elsewhere_is_the_same_run(folder, tokenizer, model, tmp_path):
     shutil.copytree(folder, tmp_path / "copy")
     names = ("config", "weights", "items")
-    test = Path(folder) / "config.json"  # any file
+    reading = SimpleNamespace(fingerprint="", options=RecommendOptions(), items={})
     manifests = []
     for name in (folder, tmp_path / "copy"):
         loaded = type(model).from_pretrained(name), type(tokenizer).from_pretrained(name)
-        manifest = module._manifest(*loaded, test, RecommendOptions())
+        manifest = module._manifest(*loaded, reading)
         manifests.append([manifest[key] for key in names])
     assert manifests[0] == manifests[1]
+
+
+# ---- Of anyone
+
+
+def of_users(**users: list[str]) -> UserHistories:
+    """Users in memory, as a table of histories gives them."""
+    table = pa.table({"user_id": list(users), "history": pa.array(list(users.values()), pa.list_(pa.string()))})
+    return UserHistories("the users", lambda: iter([table.slice(0, 2), table.slice(2)]))
+
+
+SEVERAL = {"ann": ["i1", "i2", "i3"], "bob": [], "cy": ["i9"], "di": ["i4", "i5"], "eve": []}
+COUNTS = {"i7": 5, "i2": 4, "i9": 3}  # of training
+
+
+@pytest.fixture
+def counted(model, tokenizer):
+    counts = torch.zeros(40, dtype=torch.long)
+    counts[[index - 1 for index in tokenizer.index_of(list(COUNTS))]] = torch.tensor(list(COUNTS.values()))
+    model.catalogue.set_item_counts(counts)
+    return model, tokenizer
+
+
+def alone(model, tokenizer, history: list[str], **constraints: list[str]) -> list[str]:
+    """What the model recommends to one user."""
+    indices = {name: torch.tensor(tokenizer.index_of(ids)) for name, ids in constraints.items()}
+    if "exclude" in indices:
+        indices["exclude"] = indices["exclude"].unsqueeze(0)
+    found, _ = model.recommend(**tokenizer([history], return_tensors="pt"), top_k=4, num_beams=20, **indices)
+    return tokenizer.ids_of(found[0])
+
+
+def test_users_without_usable_history_get_popular_items_marked_as_such(counted, output):
+    counts = batch_recommend(*counted, of_users(**SEVERAL), output, RecommendOptions(top_k=4, shard_size=2))
+    assert counts == {"users": 5, "empty": 0, "popular": 2}
+    table = pq.read_table(output)
+    assert table["user_id"].to_pylist() == list(SEVERAL)
+    assert table["popular"].to_pylist() == [False, True, False, False, True]
+    for row, history in zip(table.to_pylist(), SEVERAL.values()):
+        assert row["items"] == (alone(*counted, history) if history else list(COUNTS))
+    shares = np.log([count / 12 for count in COUNTS.values()])
+    np.testing.assert_allclose(table["scores"][1].as_py(), shares, rtol=1e-6)
+
+
+def test_users_without_usable_history_get_empty_lists_where_that_is_asked(model, tokenizer, output):
+    users = of_users(ann=["i1"], bob=["x"])
+    options = RecommendOptions(on_empty="empty", unknown="skip")
+    assert batch_recommend(model, tokenizer, users, output, options) == {"users": 2, "empty": 1}
+    assert pq.read_table(output).column_names == ["user_id", "items", "scores"]
+
+
+@pytest.mark.parametrize(
+    ("options", "users", "message"),
+    [
+        (
+            {"on_empty": "error"},
+            {"ann": ["i1"], "bob": []},
+            "user 'bob' of the users has no item that the model knows",
+        ),
+        ({}, {"ann": ["i1"], "bob": []}, "user 'bob' .* `on_empty` is 'popular', and this model holds no counts"),
+        ({}, {"ann": ["x"]}, "item 'x' is not in the model's catalogue of 40 items; .* or pass --unknown skip"),
+        ({}, {}, "the users holds no user; check the path"),
+    ],
+)
+def test_what_is_wrong_with_a_user_is_said_before_anything_is_made(
+    model, tokenizer, output, options, users, message, monkeypatch
+):
+    monkeypatch.setattr(module, "recommend_rows", lambda *_: pytest.fail("too late"))
+    with pytest.raises(ValueError, match=message):
+        batch_recommend(model, tokenizer, of_users(**users), output, RecommendOptions(**options))
+    assert not list(output.parent.iterdir())
+
+
+def test_a_user_of_several_rows_is_an_error(model, tokenizer, output):
+    table = pa.table({"user_id": ["a", "b", "a"], "history": [["i1"], ["i2"], ["i3"]]})
+    users = UserHistories("users.csv", lambda: iter([table]))
+    with pytest.raises(ValueError, match=r"user 'a' has several rows in users.csv; write one row per user"):
+        batch_recommend(model, tokenizer, users, output)
+
+
+# What each of the users may not get, or may get alone; `bob` and `eve` have no history
+EXCLUDED = {"ann": ["i4", "i11", "unknown"], "bob": ["i7"], "cy": ["i5", "i6", "i7"], "nobody": ["i1"]}
+ALLOWED = {"ann": ["i1", "i11", "i12", "i13", "i14"], "cy": ["i1", "i2"], "di": ["unknown"], "eve": ["i9", "i2"]}
+
+
+def file_of(path, lists: dict[str, list[str]]) -> str:
+    path.write_text("".join(json.dumps({"user_id": user, "items": ids}) + "\n" for user, ids in lists.items()))
+    return str(path)
+
+
+@pytest.mark.parametrize("batch_size", [1, 256])
+@pytest.mark.parametrize("shard_size", [2, 5])
+@pytest.mark.parametrize("wanted", [("exclude",), ("allowed",), ("exclude", "allowed")])
+def test_each_user_gets_what_they_get_alone_under_their_own_constraints(
+    counted, output, wanted, shard_size, batch_size, monkeypatch
+):
+    monkeypatch.setattr(row_constraints, "CELLS", 8)  # so that a batch is cut
+    lists = {name: {"exclude": EXCLUDED, "allowed": ALLOWED}[name] for name in wanted}
+    files = {name: file_of(output.with_name(f"{name}.jsonl"), of_name) for name, of_name in lists.items()}
+    options = RecommendOptions(top_k=4, shard_size=shard_size, batch_size=batch_size, **files)
+    batch_recommend(*counted, of_users(**SEVERAL), output, options)
+    for row in pq.read_table(output).to_pylist():
+        own = {name: [i for i in of_name.get(row["user_id"], []) if i != "unknown"] for name, of_name in lists.items()}
+        popular = [
+            item for item in COUNTS if item in own.get("allowed", COUNTS) and item not in own.get("exclude", [])
+        ]
+        if not SEVERAL[row["user_id"]]:
+            assert row["items"] == popular
+        elif own.get("allowed") == []:
+            assert row["items"] == []
+        else:
+            expected = alone(*counted, SEVERAL[row["user_id"]], **{name: ids for name, ids in own.items() if ids})
+            assert row["items"] == [item for item in expected if item]
+        assert row["popular"] == (not SEVERAL[row["user_id"]] and bool(popular))
+
+
+def test_constraints_for_all_act_on_everyone(counted, output):
+    (output.with_name("exclude.txt")).write_text("i7\ni1\nunknown\n")
+    (output.with_name("allowed.csv")).write_text("item_id\ni1\ni2\ni3\ni4\n")
+    files = {"exclude": str(output.with_name("exclude.txt")), "allowed": str(output.with_name("allowed.csv"))}
+    batch_recommend(*counted, of_users(**SEVERAL), output, RecommendOptions(top_k=4, **files))
+    lists = pq.read_table(output)["items"].to_pylist()
+    assert [set(items) for items in lists] == [
+        {"i2", "i3", "i4"},
+        {"i2"},
+        {"i2", "i3", "i4"},
+        {"i2", "i3", "i4"},
+        {"i2"},
+    ]
+
+
+def test_another_file_of_items_is_another_run(counted, output):
+    path = output.with_name("exclude.jsonl")
+    options = RecommendOptions(exclude=file_of(path, EXCLUDED))
+    batch_recommend(*counted, of_users(**SEVERAL), output, options)
+    batch_recommend(*counted, of_users(**SEVERAL), output, options, resume=True)
+    file_of(path, {"ann": ["i4"]})
+    with pytest.raises(ValueError, match=r"is of another run: its `exclude` is '[0-9a-f]{16}', and here"):
+        batch_recommend(*counted, of_users(**SEVERAL), output, options, resume=True)
+
+
+def test_rows_of_a_split_can_be_constrained_too(prepared, prepared_folder, recommender, output):
+    user = prepared.test.user_ids[60]
+    path = output.with_name("allowed.jsonl")
+    options = RecommendOptions(allowed=file_of(path, {user: prepared.item_ids[:2]}), **SIZES)
+    assert batch_recommend(*recommender, prepared_folder, output, options) == {"users": 120, "empty": 119}
+    assert set(pq.read_table(output)["items"][60].as_py()) == set(prepared.item_ids[:2])

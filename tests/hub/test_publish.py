@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from huggingface_hub import parse_eval_result_entries
 from safetensors.torch import load_file, save_file
 from tiny_models import make_model
 from two_sides import etegrec, run, several, start
 
 from etegrec_hf import RQVAEConfig, RQVAEModel
+from etegrec_hf.hub.eval_results import EVAL_RESULTS
 from etegrec_hf.hub.model_folder import save_model_folder
 from etegrec_hf.hub.publish import publish
 from etegrec_hf.hub.training_record import TrainingRecord
@@ -69,6 +72,7 @@ def content(folder: str) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_what_is_sent_is_what_is_needed(folder, hub, tmp_path):
+    TrainingRecord(evaluations=[{"split": "test", "metrics": {"recall@10": 0.5}}]).write(folder)
     before = content(folder)
     torch.save({}, Path(folder) / "optimizer.pt")
     environment = hub.environment(tmp_path / "home")
@@ -79,7 +83,9 @@ def test_what_is_sent_is_what_is_needed(folder, hub, tmp_path):
     assert pushed.returncode == 0, pushed.stderr
     assert hub.private == {"tester/mine"}
     sent = hub.files("tester/mine")
-    assert sent.keys() == CODE | DATA
+    assert sent.keys() == CODE | DATA | {EVAL_RESULTS}
+    (result,) = parse_eval_result_entries(yaml.safe_load(sent[EVAL_RESULTS]))
+    assert (result.dataset_id, result.task_id, result.value) == ("tester/log", "test_recall_at_10", 0.5)
     weights = tmp_path / "sent.safetensors"
     weights.write_bytes(sent["model.safetensors"])
     assert "semantic_embedding" not in load_file(weights)

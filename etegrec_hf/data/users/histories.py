@@ -1,0 +1,162 @@
+"""Users in a fixed order, and the items that each took: of a split, of a table with a list per user, or of a log."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..interactions import drop_repeated
+from ..prepared import read_items, split_file
+from ..sources import AUTO, SourceOptions, read_source
+from ..sources.column_names import plain
+from ..sources.columns import USER
+from ..sources.csv_table import find_separator
+from ..sources.formats import likely_formats
+from .table_file import ID, IDS, ROWS, TableFile, in_pieces
+
+HISTORY = "history"  # the column that tells a table of histories from a log
+TABLES = ("csv", "jsonl", "parquet")
+SPLIT_COLUMNS = ["user_id", "history", "target"]
+
+
+@dataclass(frozen=True)
+class UserHistories:
+    """Users in a fixed order, and the items that each took.
+
+    Args:
+        name (`str`): of the file or folder, for messages.
+        tables (`Callable`): goes through all rows, whenever it is called: tables of `user_id: string` and
+            `history: list<string>`, oldest first. Rows of a split have their `target` beside it.
+        is_split (`bool`, *optional*, defaults to `False`): whether they are rows of a prepared dataset.
+        notes (`tuple[str, ...]`, *optional*): what was left out while the file was read.
+    """
+
+    name: str
+    tables: Callable[[], Iterator[pa.Table]]
+    is_split: bool = False
+    notes: tuple[str, ...] = ()
+
+    def pieces(self, size: int) -> Iterator[pa.Table]:
+        """Goes through all rows, `size` at a time; the last piece has the rest."""
+        return in_pieces(self.tables(), size)
+
+
+def split_histories(folder: str | Path, split: str) -> UserHistories:
+    """Returns the rows of a prepared dataset's split, each of which may be one of several of its user.
+
+    Raises:
+        FileNotFoundError: no such dataset, or it lacks the split.
+        ValueError: the split's file is damaged.
+    """
+    read_items(Path(folder), ["item_id"])  # raises where there is no dataset
+    path = split_file(Path(folder), split)
+
+    def tables() -> Iterator[pa.Table]:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(ROWS, columns=SPLIT_COLUMNS):
+                yield pa.Table.from_batches([batch])
+
+    return UserHistories(str(path), tables, is_split=True)
+
+
+def read_histories(
+    path: str | Path, options: SourceOptions | None = None, format: str = AUTO, size: int = ROWS
+) -> UserHistories:
+    """Returns the users of a table with a column `history`, or of a log.
+
+    A table has a row per user: an id, and a list of item ids, oldest first (in a CSV as JSON). Tables are read a part
+    at a time whenever rows are asked for. A log has a row per interaction and is read as by `etegrec prepare`: whole,
+    in the order of its times, without exact repetitions.
+
+    Args:
+        path (`str` or `Path`): parquet, CSV or JSON lines; a log may be of any format that `etegrec prepare` reads.
+        options ([`SourceOptions`], *optional*): name the columns that aren't recognised. Of a table, only
+            `user_column` and `separator` mean anything.
+        format (`str`, *optional*, defaults to `"auto"`): of a log, as in `etegrec prepare`.
+        size (`int`, *optional*, defaults to 8192): users of a log that are handed on together.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: columns that aren't found, options that mean nothing to a table, a damaged file, or no rows.
+    """
+    options, path = options or SourceOptions(), Path(path)
+    formats = likely_formats(path) if format == AUTO else [format]
+    kind = next((name for name in formats if name in TABLES), None)
+    if kind is not None:
+        separator = options.separator
+        if kind == "csv" and separator is None:
+            separator = find_separator(path, lambda names: _history_column(names) is not None)
+        table = TableFile(path, separator)
+        column = _history_column(table.names)
+        if column is not None:
+            return _of_table(table, column, options)
+    return _of_log(path, options, format, size)
+
+
+def _history_column(names: list[str]) -> str | None:
+    return next((name for name in names if plain(name) == HISTORY), None)
+
+
+def user_column(table: TableFile, options: SourceOptions) -> str | None:
+    """Returns the column of users' ids: the one that was named, or one whose name says so.
+
+    Raises:
+        ValueError: the named one isn't there, or several may be meant.
+    """
+    if options.user_column is not None and options.user_column not in table.names:
+        raise ValueError(
+            f"{table.path} has no column {options.user_column!r}, only {table.names}; name it with --user-column."
+        )
+    return options.user_column or USER.guess(table.names, table.path)
+
+
+def _of_table(table: TableFile, column: str, options: SourceOptions) -> UserHistories:
+    for name in ("item_column", "time_column"):
+        if getattr(options, name) is not None:
+            raise ValueError(
+                f"`{name}` is {getattr(options, name)!r} and means nothing to {table.path}, a table with a column "
+                f"{column!r}; leave it out."
+            )
+    user = user_column(table, options)
+    if user is None:
+        raise ValueError(
+            f"{table.path} has no column whose name says that it holds users, only {table.names}; name it with "
+            "--user-column."
+        )
+
+    def tables() -> Iterator[pa.Table]:
+        for part in table.tables({user: ID, column: IDS}):
+            yield part.rename_columns(["user_id", "history"])
+
+    return UserHistories(str(table.path), tables)
+
+
+def _of_log(path: Path, options: SourceOptions, format: str, size: int) -> UserHistories:
+    source, _ = read_source(path, format, options)
+    log = drop_repeated(source.interactions, "exact")
+    # what is kept: one id per user and item, and four bytes per interaction
+    user_ids, item_ids = pa.array(log.user_ids, pa.string()), pa.array(log.item_ids, pa.string())
+    items, starts = log.items.astype(np.int32), log.starts
+
+    def tables() -> Iterator[pa.Table]:
+        for first in range(0, len(user_ids), size):
+            users = user_ids.slice(first, size)
+            offsets = starts[first : first + len(users) + 1]
+            taken = item_ids.take(pa.array(items[offsets[0] : offsets[-1]]))
+            lists = pa.ListArray.from_arrays(pa.array(offsets - offsets[0], pa.int32()), taken)
+            yield pa.table({"user_id": users, "history": lists})
+
+    notes = tuple(str(malformed) for malformed in source.malformed if malformed.count)
+    return UserHistories(str(path), tables, notes=notes)
+
+
+def repeated_user(user_ids: pa.ChunkedArray) -> str | None:
+    """Returns a user of several rows, if there is one."""
+    if pc.count_distinct(user_ids).as_py() == len(user_ids):
+        return None
+    counts = pc.value_counts(user_ids)
+    return counts.filter(pc.greater(counts.field("counts"), 1))[0]["values"].as_py()

@@ -1,0 +1,54 @@
+"""Results in the Hub's own format, which the page of a model and that of its benchmark's dataset show."""
+
+import re
+from pathlib import Path
+
+import yaml
+from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+from ..data.folders import replace_file
+from .training_record import TrainingRecord
+
+EVAL_RESULTS = ".eval_results/etegrec_hf.yaml"
+COMMIT = r"[0-9a-f]{40}"
+
+
+def dataset_of(record: TrainingRecord, evaluation: dict) -> str | None:
+    """Returns the id on the Hub of the dataset that an evaluation is of, maybe with its revision, if it has one."""
+    return evaluation.get("dataset") or record.data.get("hub_id")
+
+
+def write_eval_results(folder: str | Path, record: TrainingRecord) -> None:
+    """Writes a model's results on datasets of the Hub into `.eval_results`; the file is removed where there are none.
+
+    A metric of a split is a task of the dataset: `test_ndcg_at_10`. A revision is told if it is a commit.
+
+    Args:
+        folder (`str` or `Path`): the model's.
+        record ([`TrainingRecord`]): of its training, with evaluations.
+    """
+    entries = []
+    for evaluation in record.evaluations:
+        dataset = dataset_of(record, evaluation)
+        if dataset is None:
+            continue
+        repo_id, _, revision = dataset.partition("@")
+        for metric, value in evaluation["metrics"].items():
+            entries.append(
+                EvalResultEntry(
+                    dataset_id=repo_id,
+                    task_id=f"{evaluation['split']}_{metric.replace('@', '_at_')}",
+                    value=value,
+                    dataset_revision=revision if re.fullmatch(COMMIT, revision) else None,
+                    date=evaluation.get("date"),
+                    notes=", ".join(f"{name}: {told}" for name, told in evaluation.get("protocol", {}).items())
+                    or None,
+                )
+            )
+    path = Path(folder, EVAL_RESULTS)
+    if not entries:
+        path.unlink(missing_ok=True)
+        return
+    path.parent.mkdir(exist_ok=True)
+    text = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
+    replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))

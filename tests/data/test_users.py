@@ -1,0 +1,218 @@
+"""Users' histories and items per user, read from tables and logs."""
+
+import gzip
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from etegrec_hf import SourceOptions, read_histories
+from etegrec_hf.data.users import items, table_file
+from etegrec_hf.data.users.histories import repeated_user, split_histories
+from etegrec_hf.data.users.items import ItemsFile, ItemsForAll
+from etegrec_hf.data.users.table_file import in_pieces
+
+USERS = {"u1": ["a", "b, c"], "7": [], "ü": ["a"], "u4": ["d", "d", "a"]}
+
+
+def as_table() -> pa.Table:
+    return pa.table({"user_id": list(USERS), "history": list(USERS.values()), "age": [1, 2, 3, 4]})
+
+
+def write(path, table: pa.Table) -> None:
+    """Writes a table as its ending says, lists in a CSV as JSON."""
+    rows = table.to_pylist()
+    if ".parquet" in path.suffixes:
+        pq.write_table(table, path, row_group_size=3)
+    elif ".csv" in path.suffixes:
+        cells = [[json.dumps(cell) if isinstance(cell, list) else cell for cell in row.values()] for row in rows]
+        quoted = [";".join('"' + str(cell).replace('"', '""') + '"' for cell in row) for row in cells]
+        path.write_text("\n".join([";".join(table.column_names), *quoted]) + "\n", encoding="utf-8")
+    else:
+        text = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
+
+
+def read(histories) -> dict[str, list[str]]:
+    table = pa.concat_tables(histories.tables())
+    assert table.schema.equals(pa.schema({"user_id": pa.string(), "history": pa.list_(pa.string())}))
+    return dict(zip(*(table[name].to_pylist() for name in ("user_id", "history"))))
+
+
+@pytest.mark.parametrize("name", ["users.parquet", "users.csv", "users.jsonl", "users.jsonl.gz"])
+def test_a_table_of_any_format_gives_users_in_its_order(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(table_file, "ROWS", 3)
+    write(tmp_path / name, as_table())
+    histories = read_histories(tmp_path / name)
+    for _ in range(2):  # it can be gone through again
+        assert list(read(histories).items()) == list(USERS.items())
+    assert [len(piece) for piece in histories.pieces(3)] == [3, 1]
+
+
+def test_a_folder_of_parquet_files_is_one_table(tmp_path):
+    for part, rows in enumerate((as_table().slice(0, 1), as_table().slice(1))):
+        write(tmp_path / f"part-{part}.parquet", rows)
+    assert read(read_histories(tmp_path)) == USERS
+
+
+def test_numbers_and_other_types_become_text(tmp_path):
+    table = pa.table(
+        {"uid": pa.array([1, 2], pa.int32()), "History": pa.array([[5, 6], None], pa.large_list(pa.int16()))}
+    )
+    write(tmp_path / "users.parquet", table)
+    write(tmp_path / "users.jsonl", table)
+    for name in ("users.parquet", "users.jsonl"):
+        assert read(read_histories(tmp_path / name)) == {"1": ["5", "6"], "2": []}
+    (tmp_path / "mixed.jsonl").write_text('{"uid": "x", "history": [1, "a"]}\n')
+    assert read(read_histories(tmp_path / "mixed.jsonl")) == {"x": ["1", "a"]}
+
+
+def test_a_log_is_read_in_the_order_of_its_times_once_each(tmp_path):
+    rows = [
+        "customer,sku,date",
+        "u2,b,2024-01-02",
+        "u1,x,2024-01-01",
+        "u2,a,2024-01-01",
+        "u2,a,2024-01-01",
+        "u2,b,2024-01-03",
+    ]
+    (tmp_path / "log.csv").write_text("\n".join(rows) + "\n")
+    histories = read_histories(tmp_path / "log.csv", size=1)
+    assert read(histories) == {"u2": ["a", "b", "b"], "u1": ["x"]}
+    by_name = SourceOptions(user_column="sku", item_column="customer", time_column="date")
+    assert read(read_histories(tmp_path / "log.csv", by_name))["b"] == ["u2", "u2"]
+
+
+WRONG_ROWS = [
+    ('{"user_id": "a", "history": "b"}', "row 1 of .*: 'history' is 'b'; write a list of item ids"),
+    ('{"user_id": "a", "history": []}\n{"user_id": "b", "history": [1.5]}', "row 2 of .*1.5, neither text nor a wh"),
+    ('{"user_id": "a", "history": [null]}', "row 1 of .*: 'history' is empty or missing; write ids as text"),
+    ('{"user_id": "", "history": ["a"]}', "row 1 of .*: 'user_id' is empty; write an id, or leave the row out"),
+    ('{"user_id": null, "history": ["a"]}', "row 1 of .*: 'user_id' is empty or missing"),
+    ('{"user_id": "a", "history": []}\n{"user_id": ', "1 malformed lines in .*line 2: .*; write one JSON object per"),
+    (
+        'user_id,history\na,"[""b"""',
+        r"1 of .*: 'history' is '\[\"b\"'; write a JSON list of ids, like \[\"a\", \"b\"\]",
+    ),
+    ("user_id,history\na,b", "row 1 of .*: 'history' is 'b'; write a JSON list of ids"),
+    ("user_id,history\na,[],c", "row 1 of .* has 3 cells instead of 2; put cells that hold ',' into double quotes"),
+    ('user_id,history\na,[]\n"b,[]', "can't be read as CSV after row 1: .*; check its quotes"),
+    (
+        "name,history\na,[]",
+        r"has no column whose name says that it holds users, only \['name', 'history'\]; name it wi",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), WRONG_ROWS)
+def test_a_wrong_row_is_an_error_that_names_it(text, message, tmp_path):
+    (tmp_path / "users").write_text(text + "\n")
+    with pytest.raises(ValueError, match=message):
+        list(read_histories(tmp_path / "users").tables())
+
+
+def test_wrong_options_and_columns_are_an_error(tmp_path):
+    write(tmp_path / "users.parquet", as_table())
+    with pytest.raises(
+        ValueError, match=r"`item_column` is 'x' and means nothing to .*, a table with a column 'history'"
+    ):
+        read_histories(tmp_path / "users.parquet", SourceOptions(item_column="x"))
+    with pytest.raises(ValueError, match=r"has no column 'x', only \['user_id', .*name it with --user-column"):
+        read_histories(tmp_path / "users.parquet", SourceOptions(user_column="x"))
+    write(tmp_path / "users.parquet", as_table().set_column(1, "history", [[0.5, 1.5, 2.5, 3.5]]))
+    with pytest.raises(ValueError, match=r"column 'history' of .* holds double; write lists of item ids"):
+        list(read_histories(tmp_path / "users.parquet").tables())
+    write(tmp_path / "users.parquet", as_table().set_column(1, "history", [[[], ["a"], ["b", None], []]]))
+    with pytest.raises(ValueError, match=r"row 3 of .*: 'history' holds an empty id; leave that out"):
+        list(read_histories(tmp_path / "users.parquet").tables())
+    damaged = tmp_path / "users.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:-30])
+    with pytest.raises(ValueError, match=r"users.parquet can't be read as parquet \(.*\); copy it again"):
+        read_histories(damaged)
+    with pytest.raises(FileNotFoundError, match="is no file and no folder; check the path"):
+        read_histories(tmp_path / "nothing.jsonl")
+
+
+def test_rows_of_a_split_have_their_target(prepared_folder, prepared):
+    histories = split_histories(prepared_folder, "test")
+    table = pa.concat_tables(histories.pieces(50))
+    assert histories.is_split
+    assert table.column_names == ["user_id", "history", "target"]
+    assert table["user_id"].to_pylist() == prepared.test.user_ids
+
+
+def test_pieces_are_all_rows_in_order():
+    tables = [pa.table({"x": list(range(start, end))}) for start, end in ((0, 5), (5, 5), (5, 6), (6, 17))]
+    for size in range(1, 20):
+        pieces = [piece["x"].to_pylist() for piece in in_pieces(tables, size)]
+        assert {len(piece) for piece in pieces[:-1]} <= {size}
+        assert [x for piece in pieces for x in piece] == list(range(17))
+
+
+def test_a_user_of_several_rows_is_named():
+    assert repeated_user(pa.chunked_array([["a", "b"], ["c", "b"]])) == "b"
+    assert repeated_user(pa.chunked_array([["a", "b"], ["c"]])) is None
+
+
+ITEM_IDS = ["a", "b, c", "d", "e"]
+ROWS = pa.chunked_array([["u1", "u2"], ["u3", "u1", "u5"]])  # one user has two rows
+
+
+def items_of(path, part_size: int):
+    return ItemsFile(path, "exclude", ITEM_IDS).read(ROWS, part_size)
+
+
+@pytest.mark.parametrize("part_size", [1, 2, 5])
+def test_items_per_user_are_those_of_each_of_its_rows(part_size, tmp_path, monkeypatch):
+    for name in ("ROWS_OF_ONE", "ROWS_OF_LISTS"):
+        monkeypatch.setattr(items, name, 2)
+    named = {"u5": ["e"], "nobody": ["a"], "u1": ["d", "unknown", "a"], "u3": ["unknown"]}
+    pairs = [(user, item) for user, items in named.items() for item in items]
+    write(
+        tmp_path / "rows.csv",
+        pa.table({"user_id": [user for user, _ in pairs], "item_id": [item for _, item in pairs]}),
+    )
+    write(tmp_path / "lists.jsonl", pa.table({"user_id": list(named), "items": list(named.values())}))
+    expected = [{"a", "d"}, set(), set(), {"a", "d"}, {"e"}]
+    for name in ("rows.csv", "lists.jsonl"):
+        found = items_of(tmp_path / name, part_size)
+        for _ in range(2):  # in any order, and again
+            matrices = [found.of_part(number) for number in reversed(range(-(-5 // part_size)))][::-1]
+            rows = np.concatenate([matrix.toarray() for matrix in matrices])
+            assert [{ITEM_IDS[item] for item in np.flatnonzero(row)} for row in rows] == expected
+        assert found.fingerprint == items_of(tmp_path / name, part_size).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("all.txt", "e\r\nb, c\n\nunknown\ne"),
+        ("all.csv", 'sku\ne\n"b, c"\nunknown'),
+        ("all.jsonl", '{"item_id": "e"}\n{"item_id": "b, c"}'),
+    ],
+)
+def test_items_for_all(name, text, tmp_path):
+    (tmp_path / name).write_text(text + "\n")
+    found = items_of(tmp_path / name, 2)
+    assert isinstance(found, ItemsForAll)
+    assert found.items.tolist() == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("user_id,item_id\nu1,x", "names no item of the catalogue for any of the 5 users .*doesn't know is 'x'"),
+        ("user_id,item_id\nx,a", "names no item of the catalogue for any of the 5 users; check that its ids"),
+        (
+            "item_id\nx",
+            r"`exclude` .* names no item of the catalogue \(its first id .* is 'x'\); check its ids",
+        ),
+        ("user_id,what\nx,a", r"has the columns \['user_id', 'what'\]; write `item_id`, or `user_id` with"),
+    ],
+)
+def test_files_of_items_that_fit_nothing_are_an_error(text, message, tmp_path):
+    (tmp_path / "file.csv").write_text(text + "\n")
+    with pytest.raises(ValueError, match=message):
+        items_of(tmp_path / "file.csv", 2)
