@@ -14,7 +14,8 @@ EXAMPLES = """examples:
   etegrec serve runs/model
   ETEGREC_API_KEY=secret etegrec serve me/my-recommender --host 0.0.0.0 --port 80 --workers 4
 """
-NEEDED = ("fastapi", "uvicorn", "prometheus_client")
+# Packages that serving needs, by extra
+NEEDED = {"serve": ("fastapi", "uvicorn", "prometheus_client"), "export": ("onnx", "onnxscript", "onnxruntime")}
 
 
 @dataclass
@@ -38,11 +39,12 @@ class ServeArguments(ModelArguments):
 
 def run(argv: list[str]) -> None:
     classes = (ServeArguments, ServeOptions)
-    first = ("host", "port", "workers")
+    first = ("host", "port", "workers", "runtime")
     arguments, options = parse("serve", argv, *classes, examples=EXAMPLES, works_on="model", first=first)
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise ValueError(f"serving needs {missing[0]}, which is not installed: pip install 'etegrec_hf[serve]'")
+    for extra in ["serve"] + ["export"] * (options.runtime == "onnx"):
+        missing = [name for name in NEEDED[extra] if find_spec(name) is None]
+        if missing:
+            raise ValueError(f"serving needs {missing[0]}, which is not installed: pip install 'etegrec_hf[{extra}]'")
     check_address(arguments.host, arguments.port)
     from ..serving.server import serve  # which imports uvicorn
 

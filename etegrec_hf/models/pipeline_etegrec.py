@@ -161,10 +161,14 @@ class SequentialRecommendationPipeline(Pipeline):
             if not asked["exclude"].any():
                 asked["exclude"] = None
             # items of histories are among the excluded ones where they should be
-            items[is_asked], found = self.model.recommend(**asked, allowed=allowed, exclude_history=False, **kwargs)
+            items[is_asked], found = self.search(**asked, allowed=allowed, exclude_history=False, **kwargs)
             scores[is_asked] = found.float()
         # [batch, top_k], and of popular items [batch, 1], which the pipeline takes apart by row
         return {"items": items, "scores": scores, "is_popular": is_popular.unsqueeze(1)}
+
+    def search(self, **asked) -> tuple[torch.LongTensor, torch.FloatTensor]:
+        """Returns item indices and scores `[batch, top_k]`, as `model.recommend` does with the same arguments."""
+        return self.model.recommend(**asked)
 
     def postprocess(self, model_outputs):
         items, scores = (model_outputs[name][0].tolist() for name in ("items", "scores"))

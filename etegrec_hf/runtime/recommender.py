@@ -8,7 +8,7 @@ from .folder import Export
 from .onnx_network import OnnxNetwork
 from .requests import Catalogue, Request, RequestOptions, allowed_of, requests_of
 from .search import Network, Users, Weights, beam_search
-from .trie import Allowed, Numbers
+from .trie import Allowed, Floats, Numbers
 
 MAX_BATCH_TOKENS = 4096  # that a search holds at a time, as many as caches of a processor like
 OWN = {"num_beams": 20, "exclude_history": False, "rerank_weight": 0.0, "transition_weight": 0.0}  # as SearchSettings
@@ -49,23 +49,45 @@ class ExportedRecommender:
             TypeError: an option that doesn't exist.
         """
         wanted = RequestOptions.of(options)
-        weights, exclude_history = self._settings(wanted)
         requests, is_one = requests_of(histories, exclude, self.catalogue, wanted)
-        if exclude_history:
-            requests = [Request(request.history, request.excluded + request.history) for request in requests]
         chosen = None if allowed is None else np.array(allowed_of(allowed, self.catalogue, wanted), np.int64)
-        answers: list[list[dict]] = [[] for _ in requests]
+        items, scores = self.rank(requests, chosen, wanted)
+        answers = [self._shown(*row) for row in zip(items.tolist(), scores.tolist())]
         if wanted.on_empty == "popular":
             for place, request in enumerate(requests):
                 if not request.history:
                     answers[place] = self._popular(request, wanted.top_k, chosen)
-        searched = None if chosen is None else Allowed(self.tables.trie, chosen)
+        return answers[0] if is_one else answers
+
+    def rank(
+        self, requests: list[Request], allowed: Numbers | None, options: RequestOptions
+    ) -> tuple[Numbers, Floats]:
+        """Recommends by item indices.
+
+        Args:
+            requests (`list[Request]`): histories, and items that single users must not get besides.
+            allowed (array of shape `(n,)`, *optional*): items that all choose from.
+            options ([`RequestOptions`]): of the search.
+
+        Returns:
+            item indices and scores, both `[requests, top_k]`, best first; 0 and minus infinity where there are fewer,
+            as after an empty history.
+
+        Raises:
+            ValueError: weights for which the model lacks something, or scores that are NaN.
+        """
+        weights, exclude_history = self._settings(options)
+        if exclude_history:
+            requests = [Request(request.history, request.excluded + request.history) for request in requests]
+        items = np.zeros((len(requests), options.top_k), np.int64)
+        scores = np.full(items.shape, -np.inf, np.float32)
+        searched = None if allowed is None else Allowed(self.tables.trie, allowed)
         if searched is None or searched.before[-1]:
             asked = [place for place, request in enumerate(requests) if request.history]
-            for places, items, scores in self._searched(requests, asked, searched, weights):
-                for place, row, row_scores in zip(places, items[:, : wanted.top_k], scores.tolist()):
-                    answers[place] = self._shown(row.tolist(), row_scores)
-        return answers[0] if is_one else answers
+            for places, found, found_scores in self._searched(requests, asked, searched, weights):
+                width = min(found.shape[1], options.top_k)
+                items[places, :width], scores[places, :width] = found[:, :width], found_scores[:, :width]
+        return items, scores
 
     def _settings(self, options: RequestOptions) -> tuple[Weights, bool]:
         """The settings of a search: those given, then the model's own, then the defaults."""

@@ -10,6 +10,7 @@ from ..hub.item_finder import ItemFinder
 from ..hub.model_folder import load_recommender
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.pipeline_etegrec import SequentialRecommendationPipeline
+from .options import ServeOptions
 from .schemas import FoundItem
 
 # Files that decide what a model answers: a card or a record that changes makes no other model
@@ -37,15 +38,21 @@ class LoadedModel:
     revision: str
 
     @classmethod
-    def load(cls, folder: Path, revision: str) -> "LoadedModel":
+    def load(cls, folder: Path, revision: str, options: ServeOptions) -> "LoadedModel":
         """Loads a folder, and answers once, so that the first request finds all tables made.
 
         Raises:
-            FileNotFoundError, ValueError: as [`load_recommender`].
+            FileNotFoundError, ValueError: as [`load_recommender`], and [`OnnxPipeline`] if it is to answer.
         """
         model, tokenizer = load_recommender(str(folder))
         own_memory(model)
-        pipeline = SequentialRecommendationPipeline(model=model, tokenizer=tokenizer)
+        pipeline: SequentialRecommendationPipeline
+        if options.runtime == "onnx":
+            from .onnx_pipeline import OnnxPipeline  # which needs packages of the extra `export`
+
+            pipeline = OnnxPipeline(model.cpu(), tokenizer, options.threads)
+        else:
+            pipeline = SequentialRecommendationPipeline(model=model, tokenizer=tokenizer)
         pipeline(tokenizer.item_ids[:1])
         return cls(pipeline, ItemFinder(model, tokenizer, tokenizer.item_titles), kinds_of_items(model), revision)
 

@@ -89,7 +89,7 @@ class ModelSlot:
     def _load(self, folder: Path, state: FolderState) -> LoadedModel | None:
         """The folder's model; none if the folder changed meanwhile."""
         revision = revision_of(self.name, folder)
-        loaded = LoadedModel.load(folder, revision)
+        loaded = LoadedModel.load(folder, revision, self.options)
         return loaded if folder_state(folder) == state else None
 
     def _fail(self, error: Exception, state: FolderState | None) -> None:

@@ -4,14 +4,19 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from ..data.checks import check_choice
 from ..models.search_options import check_count, check_number
+
+RUNTIMES = ("torch", "onnx")
 
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """How the server batches requests, and which ones it refuses.
+    """How the server decodes and batches, and which requests it refuses.
 
     Args:
+        runtime (`str`, *optional*, defaults to `"torch"`): what decodes. `"onnx"` exports the model when it is loaded,
+            and is faster for histories that come one by one.
         max_wait (`float`, *optional*, defaults to 5.0): milliseconds that a history waits for others to be decoded
             with, if the model has nothing else to do.
         max_batch_tokens (`int`, *optional*): tokens and beams that are decoded together; by default as many as suit
@@ -27,17 +32,19 @@ class ServeOptions:
             by models with a causal encoder; 0 for none.
         reload_seconds (`float`, *optional*, defaults to 5.0): seconds between two looks whether the model's folder
             was replaced; 0 for never.
-        threads (`int`, *optional*): threads that torch computes with per process; by default the cores that torch
-            takes, divided among the processes.
+        threads (`int`, *optional*): threads that each process computes with; by default the cores that torch takes,
+            divided among the processes.
 
     Raises:
         ValueError: a number that is too small, or isn't a number.
         ValueError: a request that is within the limits and can't fit into the queue or the beam.
+        ValueError: another runtime, or `max_users` with `"onnx"`.
     """
 
     help_group: ClassVar[str] = "options"
     help_all: ClassVar[tuple[str, ...]] = ("max_body", "max_histories", "max_history", "max_ids")
 
+    runtime: str = field(default="torch", metadata={"help": "What decodes: torch, or onnx (extra `export`)."})
     max_wait: float = field(default=5.0, metadata={"help": "Milliseconds that a history waits for others."})
     max_batch_tokens: int | None = field(
         default=None, metadata={"help": "Tokens that are decoded together at most; by default as suits the device."}
@@ -56,10 +63,16 @@ class ServeOptions:
         default=5.0, metadata={"help": "Seconds between looks whether the folder was replaced; 0 for never."}
     )
     threads: int | None = field(
-        default=None, metadata={"help": "Threads of torch per process; by default the cores, divided among them."}
+        default=None, metadata={"help": "Threads per process; by default the cores, divided among processes."}
     )
 
     def __post_init__(self):
+        check_choice("runtime", self.runtime, RUNTIMES)
+        if self.runtime == "onnx" and self.max_users:
+            raise ValueError(
+                f"`runtime` is 'onnx' and `max_users` {self.max_users}, but encoder states are kept by torch alone; "
+                "leave one of them out."
+            )
         for name in ("max_queue", "max_body", "max_histories", "max_history", "max_ids", "max_top_k", "max_num_beams"):
             check_count(name, getattr(self, name))
         check_count("max_users", self.max_users, 0)

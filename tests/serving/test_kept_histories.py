@@ -13,6 +13,7 @@ from etegrec_hf.hub.model_folder import save_model_folder
 from etegrec_hf.hub.training_record import TrainingRecord
 from etegrec_hf.serving.kept_histories import KeptHistories
 from etegrec_hf.serving.loaded_model import LoadedModel
+from etegrec_hf.serving.options import ServeOptions
 
 HISTORY = [f"i{1 + 7 * step % 40}" for step in range(14)]  # longer than the 10 items that are read
 
@@ -30,7 +31,7 @@ def causal(request, tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def loaded(causal) -> LoadedModel:
-    return LoadedModel.load(Path(causal), "one")
+    return LoadedModel.load(Path(causal), "one", ServeOptions())
 
 
 def assert_alike(found: list[dict], wanted: list[dict]) -> None:

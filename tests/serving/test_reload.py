@@ -27,6 +27,7 @@ from etegrec_hf.hub.training_record import TrainingRecord
 from etegrec_hf.serving import batching, model_slot
 from etegrec_hf.serving.app import create_app
 from etegrec_hf.serving.loaded_model import LoadedModel, folder_state, revision_of
+from etegrec_hf.serving.options import ServeOptions
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +57,8 @@ def test_requests_end_on_the_model_that_they_began_with(folder, newer, monkeypat
         assert go_on.wait(20)
         return decode(batch)
 
-    wanted = [LoadedModel.load(Path(path), "").pipeline({"history": ["i4"]}) for path in (folder, newer)]
+    loaded = [LoadedModel.load(Path(path), "", ServeOptions()) for path in (folder, newer)]
+    wanted = [one.pipeline({"history": ["i4"]}) for one in loaded]
     revisions = [revision_of(str(path), Path(path)) for path in (folder, newer)]
     monkeypatch.setattr(batching, "decode", slowly)
     with serving(folder, reload_seconds=0.05, max_wait=0) as client, ThreadPoolExecutor(2) as threads:
@@ -119,9 +121,9 @@ def test_before_a_model_is_loaded(folder, monkeypatch):
     go_on = threading.Event()
     load = LoadedModel.load
 
-    def slowly(folder, revision):
+    def slowly(folder, revision, options):
         assert go_on.wait(20)
-        return load(folder, revision)
+        return load(folder, revision, options)
 
     monkeypatch.setattr(LoadedModel, "load", slowly)
     with TestClient(create_app(folder)) as client:

@@ -1,0 +1,48 @@
+"""The pipeline, with lists that ONNX Runtime finds."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
+from ..models.pipeline_etegrec import SequentialRecommendationPipeline
+from ..models.tokenization_etegrec import ETEGRecTokenizer
+from ..runtime.export import export
+from ..runtime.recommender import OnnxRecommender
+from ..runtime.requests import Request, RequestOptions
+
+
+class OnnxPipeline(SequentialRecommendationPipeline):
+    """[`SequentialRecommendationPipeline`] that searches with an export of its model, which it makes at first.
+
+    Args:
+        model ([`ETEGRecForConditionalGeneration`]): a trained recommender on a CPU.
+        tokenizer ([`ETEGRecTokenizer`]): of the model.
+        threads (`int`, *optional*): processor threads of each search; by default as many as there are cores.
+
+    Raises:
+        ValueError: a model that can't be exported, or packages that exporting needs are missing.
+        ImportError: onnxruntime is missing.
+    """
+
+    def __init__(
+        self, model: ETEGRecForConditionalGeneration, tokenizer: ETEGRecTokenizer, threads: int | None = None
+    ):
+        super().__init__(model=model, tokenizer=tokenizer)
+        with tempfile.TemporaryDirectory(prefix="etegrec_export_") as folder:
+            self.recommender = OnnxRecommender(export(model, tokenizer, Path(folder, "export")), threads)
+
+    def search(self, **asked):
+        exclude, allowed = asked.pop("exclude"), asked.pop("allowed")
+        del asked["attention_mask"]  # padding is 0
+        rows = self.model.catalogue.items_of(asked.pop("input_ids")).tolist()  # [batch, items], 0 on padding
+        excluded = [[]] * len(rows) if exclude is None else exclude.tolist()
+        requests = [
+            Request([item for item in items if item], [item for item in out if item])
+            for items, out in zip(rows, excluded)
+        ]
+        chosen = None if allowed is None else np.asarray(allowed.cpu())
+        items, scores = self.recommender.rank(requests, chosen, RequestOptions.of(asked))
+        return torch.from_numpy(items), torch.from_numpy(scores)
