@@ -21,6 +21,8 @@ def exported_model(seed: int = 0, **kind):
     came_next = torch.randint(1, N_ITEMS + 1, (N_ITEMS, 3))
     if model.catalogue.transitions is not None:
         model.catalogue.set_transitions(came_next, torch.rand(N_ITEMS, 3))
+        if model.config.learns_transitions:
+            torch.nn.init.normal_(model.catalogue.transitions.gains.of_pairs, std=0.02)
     model.catalogue.set_item_counts(torch.arange(N_ITEMS) // 2)
     model.remove_items(torch.tensor([3, 9]))
     ids = [f"i{index}" for index in range(1, N_ITEMS + 1)]

@@ -61,7 +61,9 @@ def serving(folder: str, **options):
     try:
         wait_until(lambda: server.started)
         client = Client(server.servers[0].sockets[0].getsockname()[1], app.state.service)
-        wait_until(lambda: app.state.service.slot.model is not None)
+        slot = app.state.service.slot
+        wait_until(lambda: slot.model is not None or slot.error, 300)  # an export takes long on a busy machine
+        assert slot.model is not None, slot.error
         yield client
     finally:
         server.should_exit = True

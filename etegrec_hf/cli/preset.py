@@ -21,6 +21,9 @@ REPLACED_BY = {
     "fp16": "bf16",
 }
 
+# Arguments of a model that learns pairs, each with the value that means none
+NEEDED_TO_LEARN_PAIRS = {"num_transitions": "0", "recent_items": "0", "item_logits": "none"}
+
 
 @dataclass(kw_only=True)
 class PresetArguments:
@@ -49,6 +52,8 @@ def preset_values(command: str, argv: list[str], values: dict) -> dict:
     for name in ("preset", "data", "model"):
         parser.add_argument(f"--{name}", default=values.get(name))
     parser.add_argument("--stream", nargs="?", const=True, default=values.get("stream", False), type=true_or_false)
+    for name in NEEDED_TO_LEARN_PAIRS:
+        parser.add_argument(f"--{name.replace('_', '-')}", f"--{name}", dest=name, default=values.get(name))
     call = parser.parse_known_args(argv)[0]
     preset = call.preset or PresetArguments.preset
     check_choice("preset", preset, PRESETS)
@@ -61,7 +66,9 @@ def preset_values(command: str, argv: list[str], values: dict) -> dict:
     found = fitted_preset(preset, size)[command]
     left_out = {replaced for name, replaced in REPLACED_BY.items() if name in given}
     if call.stream:
-        left_out.add("num_transitions")  # which are counted in sequences that are held in memory
+        left_out |= {"num_transitions", "learns_transitions"}  # counted in sequences that are held in memory
+    if any(str(getattr(call, name)) == without for name, without in NEEDED_TO_LEARN_PAIRS.items()):
+        left_out.add("learns_transitions")
     if command == "finetune" and not aligns(call.model):
         left_out |= {"psa_weight", "sia_weight"}
     return {name: value for name, value in found.items() if name not in left_out}

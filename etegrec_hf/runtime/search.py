@@ -66,7 +66,7 @@ def beam_search(network: Network, tables: SearchTables, users: Users, weights: W
             tokens = 1 + level * tables.codebook_size + trie.code[node]
             made = network.step(tokens, steps.back(parent), np.array([level + 1]), known)
             logits, known = made["log_p"], known | {name.removeprefix("next_"): part for name, part in made.items()}
-    found = np.where(node < 0, 0, trie.leaf_items[node - trie.first_leaf])
+    found = np.where(node < 0, 0, trie.leaf_items[np.maximum(node - trie.first_leaf, 0)])
     if weights.rerank_weight:
         rank = rank + weights.rerank_weight * tables.cosines(known["preference"], found)
         order = np.argsort(-rank, axis=1, kind="stable")

@@ -458,7 +458,7 @@ def completed(path: Path, *words: str) -> list[str]:
 def test_bash_completes_commands_and_options(completion_file):
     assert completed(completion_file, "t") == ["train-tokenizer", "train"]
     assert set(completed(completion_file, "")) == {*COMMANDS, "--help", "--version"}
-    assert completed(completion_file, "recommend", "--his") == ["--history"]
+    assert completed(completion_file, "recommend", "--his") == ["--history", "--histories"]
     assert completed(completion_file, "finetune", "--data", "d", "--add") == ["--add-items"]
     assert completed(completion_file, "evaluate", "--add") == []
     assert completed(completion_file, "recommend", "--model", "ru") == []  # a file, which bash completes itself

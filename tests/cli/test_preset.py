@@ -42,15 +42,24 @@ def test_best_is_the_default_and_another_name_is_an_error(data):
         (["--per_device_train_batch_size", "8"], {}, "max_tokens_per_batch"),
         ([], {"per_device_train_batch_size": 8}, "max_tokens_per_batch"),
         (["--max-steps", "10"], {}, "num_train_epochs"),
-        (["--stream"], {}, "num_transitions"),
-        ([], {"stream": True}, "num_transitions"),
+        (["--num-transitions", "0"], {}, "learns_transitions"),
+        (["--item_logits=none"], {}, "learns_transitions"),
+        ([], {"recent_items": 0}, "learns_transitions"),
     ],
 )
 def test_what_is_given_replaces_what_would_contradict_it(data, argv, config, left_out):
     whole = values("train", data)
     assert left_out in whole
     assert values("train", data, *argv, **config) == {name: value for name, value in whole.items() if name != left_out}
-    assert values("train", data, "--stream", "false") == whole
+    assert values("train", data, "--stream", "false", "--num-transitions", "8") == whole
+
+
+@pytest.mark.parametrize(("argv", "config"), [(["--stream"], {}), ([], {"stream": True})])
+def test_streams_count_no_transitions(data, argv, config):
+    left_out = {"num_transitions", "learns_transitions"}
+    whole = values("train", data)
+    assert left_out < whole.keys()
+    assert values("train", data, *argv, **config) == {key: whole[key] for key in whole.keys() - left_out}
 
 
 @pytest.mark.parametrize("has_item_tokenizer", [True, False])

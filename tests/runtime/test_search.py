@@ -25,7 +25,7 @@ VARIANTS = {
     "more newest items than are read": RECIPE | {"max_history": 2, "recent_items": 4, "mixed_items": 3},
     "one item is read": RECIPE | {"max_history": 1},
     "more items than vote": {"max_history": 14},
-    "learned transitions": RECIPE | {"mixed_items": 0, "num_transitions": 4, "learns_transitions": True},
+    "learned transitions": RECIPE | {"mixed_items": 0, "learns_transitions": True},
     "gated": {"feed_forward_proj": "gated-gelu", "scale_logits": False},
 }
 

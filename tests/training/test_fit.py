@@ -259,6 +259,7 @@ def test_presets_follow_the_log(size, codes, tokens, epochs, dropout):
     assert values["train"]["max_tokens_per_batch"] == values["finetune"]["max_tokens_per_batch"] == tokens
     assert values["finetune"]["num_train_epochs"] == epochs
     assert values["train"]["dropout_rate"] == dropout
+    assert values["train"]["learns_transitions"] == (size.n_targets / size.n_items > 30)
     assert codes[1] ** (codes[0] + 1) >= size.n_items
     assert fitted_preset("paper", size) == read_preset("paper")
 

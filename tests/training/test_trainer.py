@@ -300,7 +300,7 @@ def test_each_part_can_be_switched_off(prepared, tmp_path, phase, off, monkeypat
     batch = {"history": random_histories(trainer.model, [2, 2]), "target": torch.tensor([5, 9])}
     computed = {"sia": "sequence_item_alignment", "psa": "preference_semantic_alignment"}
     if off in computed:
-        name = f"etegrec_hf.training.recommender.trainer.{computed[off]}"
+        name = f"etegrec_hf.training.recommender.phase_losses.{computed[off]}"
         monkeypatch.setattr(name, lambda *args: pytest.fail("this loss has weight 0"))
     trainer.enter_phase(phase, aligned=True)
     assert trainer.compute_loss(trainer.model, batch).requires_grad
@@ -322,7 +322,7 @@ def test_a_part_of_weight_zero_is_not_computed(prepared, tmp_path, phase, monkey
     calls = []
     monkeypatch.setattr(trainer.model.encoder, "forward", lambda *args, **kwargs: calls.append("encoder"))
     monkeypatch.setattr(
-        "etegrec_hf.training.recommender.trainer.sequence_item_alignment",
+        "etegrec_hf.training.recommender.phase_losses.sequence_item_alignment",
         lambda *args: pytest.fail("SIA has weight 0"),
     )
     trainer.enter_phase(phase, aligned=False)

@@ -13,6 +13,7 @@ from ...data.splits import SPLIT_NAMES
 
 PRESETS = ("best", "fast", "paper")
 LARGE = 100_000  # training targets of logs by which lengths were chosen
+TARGETS_PER_ITEM = 20  # from which on a number is learned for each pair of items
 MOST_SCORES = 2**24  # of all items for all targets of an update, by which memory grows
 
 
@@ -69,6 +70,8 @@ def fitted_preset(name: str, size: LogSize) -> dict[str, dict]:
       have those at 100,000; more than 10 times or less than 10 times as many targets have as many.
     - The *collaborative model* has batches of a 64th of the users, as a power of two from 8 to 128.
     - *Dropout* is .5 in the encoder and .2 in the decoder from 30,000 targets, and .3 and .1 below.
+    - *Pairs of items* learn a number each from 20 training targets per item on: with fewer, most pairs come once or
+      twice, and their numbers remember training sequences.
     - bfloat16 is left out where the hardware lacks it.
 
     Args:
@@ -89,6 +92,7 @@ def fitted_preset(name: str, size: LogSize) -> dict[str, dict]:
     }
     is_small = size.n_targets < 30_000
     values["train"] |= {"dropout_rate": 0.3 if is_small else 0.5, "decoder_dropout_rate": 0.1 if is_small else 0.2}
+    values["train"]["learns_transitions"] = size.n_targets >= TARGETS_PER_ITEM * size.n_items
     targets = min(size.n_targets / 50, MOST_SCORES / size.n_items)
     tokens = power_of_two(targets, 128, 1024) * (num_levels + 1)
     for command in ("train", "finetune"):

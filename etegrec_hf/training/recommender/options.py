@@ -25,7 +25,14 @@ class RecommenderOptions:
             "encoder_input",
             "recency_buckets",
         ),
-        *("starts_from_last_item", "item_gain", "mixed_items", "has_repeat_bias", "constrained_softmax"),
+        *(
+            "starts_from_last_item",
+            "item_gain",
+            "mixed_items",
+            "has_repeat_bias",
+            "constrained_softmax",
+            "learns_transitions",
+        ),
     )
 
     d_model: int = field(default=ETEGRecConfig.d_model, metadata={"help": "Width of encoder and decoder."})
