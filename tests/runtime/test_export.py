@@ -128,7 +128,7 @@ def forget_an_item(folder: Path) -> None:
 
 
 def pickle_a_table(folder: Path) -> None:
-    np.savez(folder / "search.npz", codes=np.array([{}], dtype=object), allow_pickle=True)
+    np.savez(folder / "search.npz", codes=np.array([{}], dtype=object))
 
 
 DAMAGES = {
