@@ -65,7 +65,7 @@ def export(
     model = deepcopy(model).cpu().float().eval()
     with complete_or_absent(folder) as staging:
         tables = {name: table for name, table in vars(search_tables(model)).items() if isinstance(table, np.ndarray)}
-        np.savez(staging / TABLES, **tables)
+        np.savez(staging / TABLES, **tables)  # type: ignore[arg-type]  # of a keyword that older versions lack
         settings = settings_of(model, tokenizer) | {"format": format}
         (staging / SETTINGS).write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")
         for name, program in programs(model).items():
