@@ -104,13 +104,11 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
             init.normal_(module.shared.weight, std=self.config.initializer_factor)
             if module.repeat_bias is not None:
                 init.zeros_(module.repeat_bias)
-        elif isinstance(module, ItemCatalogue):
+        elif isinstance(module, (ItemCatalogue, PairGains)):
             module.init_weights()
         elif isinstance(module, ItemTransitions):
             init.zeros_(module.items)
             init.zeros_(module.weights)
-        elif isinstance(module, PairGains):
-            module.init_weights()
         elif isinstance(module, (ItemInputs, ItemLogits)):
             module.init_weights(self.config.initializer_factor)
         elif isinstance(module, nn.Linear) and module.bias is not None:  # the adapters
