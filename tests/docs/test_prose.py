@@ -1,0 +1,49 @@
+"""README is short, its figures and links hold, and the pages' lines are of a width that an editor shows."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+GENERATED = ROOT / "docs/reference/commands"
+PAGES = [path for path in (ROOT / "docs").rglob("*.md") if GENERATED not in path.parents] + [ROOT / "README.md"]
+CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+
+
+def prose_of(path: Path) -> str:
+    return CODE.sub("", path.read_text(encoding="utf-8"))
+
+
+def anchors_of(path: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub and the site make them."""
+    headings = re.findall(r"^#+ (.+)$", prose_of(path), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_readme_fits_on_a_few_screens():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_rows_of_the_readme_are_rows_of_the_page_on_quality():
+    rows = re.search(r"start:quality.*?\n(.*?)<!--.*?end:quality", prose_of(ROOT / "README.md"), re.DOTALL)[1]
+    missing = set(rows.splitlines()) - set(prose_of(ROOT / "docs/quality.md").splitlines())
+    assert not missing, "change figures in both places"
+
+
+@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md"])
+def test_links_outside_the_site_lead_somewhere(page):
+    """What `mkdocs build --strict` checks for the pages of the site."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose_of(ROOT / page)):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        assert (ROOT / path).exists(), target
+        assert not anchor or anchor in anchors_of(ROOT / path), target
+
+
+def test_lines_are_wrapped():
+    """Except rows of tables, pictures and what can't be broken."""
+    for path in PAGES:
+        long = [line for line in prose_of(path).splitlines() if len(line) > 120 and not line.startswith(("|", "!["))]
+        assert not long, path
