@@ -42,6 +42,16 @@ def test_links_outside_the_site_lead_somewhere(page):
         assert not anchor or anchor in anchors_of(ROOT / path), target
 
 
+def test_cited_sections_of_the_specification_exist():
+    headings = re.findall(r"^#+ (\d+(?:\.\d+)?)\.? ", prose_of(ROOT / "docs/specification.md"), re.MULTILINE)
+    cited = set()
+    for path in (ROOT / "docs/paper.md", *(ROOT / "etegrec_hf").rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        for numbers in re.findall(r"specification(?:, sections?)? (\d[\d., and]*)", text):
+            cited |= set(re.findall(r"\d+(?:\.\d+)?", numbers))
+    assert {"2.2", "4.2", "9.2"} <= cited <= set(headings)
+
+
 def test_lines_are_wrapped():
     """Except rows of tables, pictures and what can't be broken."""
     for path in PAGES:
