@@ -25,13 +25,14 @@ from pathlib import Path
 
 import psutil
 import torch
+from http_clients import N_ITEMS, TOP_K, Connection, client_process, load, random_history
 
 from etegrec_hf import ETEGRecConfig, ETEGRecForConditionalGeneration, ETEGRecTokenizer
 from etegrec_hf.hub.model_folder import load_recommender, save_model_folder
 from etegrec_hf.hub.training_record import TrainingRecord
 from etegrec_hf.models.pipeline_etegrec import SequentialRecommendationPipeline
 
-N_ITEMS, BEAMS, TOP_K, LENGTHS = 25_000, 20, 10, (5, 50)
+BEAMS = 20
 PLAIN = """
 import sys
 import uvicorn
@@ -51,10 +52,13 @@ uvicorn.run(app, port=int(sys.argv[2]), log_level="warning")
 """
 
 
-def write_model(folder: Path, seed: int) -> None:
+SMALL = {"d_model": 32, "d_kv": 16, "num_heads": 2, "d_ff": 64, "num_layers": 1, "num_decoder_layers": 1}
+
+
+def write_model(folder: Path, seed: int, sizes: dict[str, int]) -> None:
     """A model of random weights in a folder, under the same ids whatever the seed."""
     torch.manual_seed(seed)
-    sizes = {"has_item_tokenizer": False, "has_semantic_embedding": False}
+    sizes = sizes | {"has_item_tokenizer": False, "has_semantic_embedding": False}
     model = ETEGRecForConditionalGeneration(ETEGRecConfig(n_items=N_ITEMS, **sizes)).eval()
     numbers = torch.randint(256**4, (2 * N_ITEMS,)).unique()
     numbers = numbers[torch.randperm(len(numbers))[:N_ITEMS]]
@@ -63,10 +67,6 @@ def write_model(folder: Path, seed: int) -> None:
     model.catalogue.set_item_counts(torch.randint(1000, (N_ITEMS,)))
     tokenizer = ETEGRecTokenizer.from_item_codes([f"item-{row}" for row in range(N_ITEMS)], codes, 256)
     save_model_folder(folder, model, tokenizer, TrainingRecord())
-
-
-def random_history(generator: random.Random) -> list[str]:
-    return [f"item-{generator.randrange(N_ITEMS)}" for _ in range(generator.randint(*LENGTHS))]
 
 
 class Server:
@@ -99,57 +99,6 @@ class Server:
     @property
     def megabytes(self) -> float:
         return psutil.Process(self.process.pid).memory_info().rss / 1e6
-
-
-class Connection:
-    """One connection that stays open; costs a client little."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
-        self.reader, self.writer = reader, writer
-
-    @classmethod
-    async def to(cls, port: int) -> "Connection":
-        return cls(*await asyncio.open_connection("127.0.0.1", port))
-
-    async def ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
-        head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
-        head += "Content-Type: application/json\r\n\r\n"
-        self.writer.write(head.encode() + body)
-        await self.writer.drain()
-        answer = await self.reader.readuntil(b"\r\n\r\n")
-        lines = answer.decode().split("\r\n")
-        headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
-        return int(lines[0].split()[1]), await self.reader.readexactly(int(headers.get("content-length", 0)))
-
-    def close(self) -> None:
-        self.writer.close()
-
-
-async def load(port: int, clients: int, seconds: float, seed: int) -> list[float]:
-    """Seconds that each answered request took; what began in the first fifth of the time isn't counted."""
-    times: list[float] = []
-    begin = time.perf_counter() + seconds / 5
-    end = begin + seconds
-
-    async def client(number: int) -> None:
-        generator = random.Random(seed * 1000 + number)
-        connection = await Connection.to(port)
-        while (start := time.perf_counter()) < end:
-            body = json.dumps({"history": random_history(generator), "top_k": TOP_K}).encode()
-            status, answer = await connection.ask("POST", "/recommend", body)
-            assert status == 200, answer
-            if start >= begin:
-                times.append(time.perf_counter() - start)
-        connection.close()
-
-    await asyncio.gather(*map(client, range(clients)))
-    return times
-
-
-def client_process(port: int, clients: int, seconds: float, seed: int) -> list[float]:
-    """[`load`] in a process of its own."""
-    command = [sys.executable, __file__, "--as-client", json.dumps([port, clients, seconds, seed])]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def users_per_second(folder: Path, seconds: float, threads: int) -> float:
@@ -325,20 +274,19 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20, help="of each measurement of speed; 0 for none")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=2000, help="of all kinds; 0 for none")
+    parser.add_argument("--small", action="store_true", help="a model of 1 + 1 layers of width 32, for many requests")
+    parser.add_argument("--runtime", default="torch", help="what the server decodes with: torch or onnx")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--port", type=int, default=8765)
-    parser.add_argument("--as-client", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.as_client:
-        print(json.dumps(asyncio.run(load(*json.loads(options.as_client)))))
-        return
     parent = Path(tempfile.mkdtemp(prefix="serving_http_"))
     try:
         folder, newer = parent / "model", parent / "newer"
-        write_model(folder, 0)
-        write_model(newer, 1)
+        write_model(folder, 0, SMALL if options.small else {})
+        write_model(newer, 1, SMALL if options.small else {})
         environment = {"OMP_NUM_THREADS": str(options.threads)}
         serve = [sys.executable, "-m", "etegrec_hf", "serve", str(folder), "--port", str(options.port)]
+        serve += ["--runtime", options.runtime]
         if options.seconds:
             measure_speed(folder, serve, options.port, environment, options)
         if options.requests:

@@ -36,8 +36,6 @@ COMMANDS = {
     "env": "print versions and hardware, for a bug report",
     "completion": "print a script for bash or zsh that completes commands and options",
 }
-# What a command's libraries read when they are imported: threads of the server that wait leave their cores to others
-VARIABLES = {"serve": {"OMP_WAIT_POLICY": "PASSIVE"}}
 UNREAD = 141  # the code of a program that the system ends since nobody reads what it prints
 USER_ERRORS = (ValueError, FloatingPointError, OSError)
 USAGE = "\n".join(
@@ -131,10 +129,6 @@ def run_command(command: str, argv: list[str], debug: bool = False) -> int:
     """
     try:
         check_command(command, argv)
-        if "torch" not in sys.modules:  # nor is it in use by another program, which this is a part of
-            os.environ.update(
-                {name: value for name, value in VARIABLES.get(command, {}).items() if name not in os.environ}
-            )
         import_module(f"{__package__}.{command.replace('-', '_')}").run(argv)
     except Exception as error:
         if debug or (isinstance(error, BrokenPipeError) and (is_unread(sys.stdout) or is_unread(sys.stderr))):

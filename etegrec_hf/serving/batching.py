@@ -14,7 +14,7 @@ import torch
 from ..models.search import MAX_BATCH_TOKENS
 from .errors import RequestError
 from .kept_histories import KeptHistories, Tensors
-from .loaded_model import LoadedModel, compute_with
+from .loaded_model import LoadedModel
 from .metrics import Metrics
 from .options import ServeOptions
 
@@ -53,11 +53,14 @@ class Row:
 
 
 class Batcher:
-    """Has one thread decode rows in batches, while the event loop goes on reading requests.
+    """Has threads decode rows in batches, while the event loop goes on reading requests.
 
     A batch holds the row that waits longest, and those of its model and settings whose lengths are nearest to its
-    own, until it is full or would mostly gain padding. While a batch is decoded, the next one gathers; when the model
-    is idle, a row waits `max_wait` milliseconds for others.
+    own, until it is full or would mostly gain padding. While all threads decode, the next batch gathers; when one is
+    idle, a row waits `max_wait` milliseconds for others.
+
+    Each thread decodes a batch of its own on one core, as threads that share a batch wait for one another after each
+    operation: whatever else runs on a core, as HTTP does, would stall them all. A GPU has one thread.
 
     Args:
         options ([`ServeOptions`]): bounds of batch and queue.
@@ -69,9 +72,9 @@ class Batcher:
         self.kept = KeptHistories(options.max_users)
         self._waiting: list[Row] = []
         self._arrival = asyncio.Event()
-        self._thread = ThreadPoolExecutor(
-            1, thread_name_prefix="decoding", initializer=partial(compute_with, options.threads)
-        )
+        n_threads = 1 if torch.cuda.is_available() else options.threads or torch.get_num_threads()
+        self._free = asyncio.Semaphore(n_threads)
+        self._threads = ThreadPoolExecutor(n_threads, "decoding", partial(torch.set_num_threads, 1))
 
     def submit(self, rows: Sequence[Row]) -> None:
         """Puts rows into the queue, all or none; each row's `answer` is then to be awaited.
@@ -93,18 +96,28 @@ class Batcher:
         """Decodes what is submitted, until it is cancelled."""
         loop = asyncio.get_running_loop()
         while True:
+            await self._free.acquire()
             await self._gather()
             batch = self._next_batch()
-            answers = await loop.run_in_executor(self._thread, self._decode, batch)
-            for row, answer in zip(batch, answers):
-                if isinstance(answer, Exception):
-                    row.answer.set_exception(answer)
-                else:
-                    row.answer.set_result(answer)
+            decoding = loop.run_in_executor(self._threads, self._decode, batch)
+            decoding.add_done_callback(partial(self._answer, batch))
 
     def close(self) -> None:
-        """Ends the thread."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Ends the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _answer(self, batch: list[Row], decoding: asyncio.Future[list[Tensors | Exception]]) -> None:
+        """Hands a batch's answers on, and lets its thread have the next batch."""
+        self._free.release()
+        if decoding.cancelled():  # as the server ends
+            return
+        for row, answer in zip(batch, decoding.result()):
+            if row.answer.cancelled():
+                continue
+            if isinstance(answer, Exception):
+                row.answer.set_exception(answer)
+            else:
+                row.answer.set_result(answer)
 
     async def _gather(self) -> None:
         """Waits for a row, and then for as long as it may wait for others."""

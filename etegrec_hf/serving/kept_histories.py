@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from threading import Lock
 
 import torch
 
@@ -18,7 +19,7 @@ def can_keep(model: ETEGRecForConditionalGeneration) -> bool:
 
 
 class KeptHistories:
-    """Keeps encoded histories, of as many users as were asked for last. One thread uses it.
+    """Keeps encoded histories, of as many users as were asked for last. Threads may share it.
 
     What is kept of a user is extended if it is the beginning of the new history and the same revision of the model
     encoded it; otherwise the history is encoded anew.
@@ -31,6 +32,7 @@ class KeptHistories:
         self.max_users = max_users
         self.n_extended = 0
         self._kept: OrderedDict[tuple[str, str], EncodedHistory] = OrderedDict()
+        self._lock = Lock()  # of both, never held while a model computes
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -42,7 +44,8 @@ class KeptHistories:
         model = loaded.pipeline.model
         tokens = [row.to(model.device) for row in input_ids]
         keys = [(loaded.revision, user_id) for user_id in user_ids]
-        pasts = [self._kept.get(key) for key in keys]
+        with self._lock:
+            pasts = [self._kept.get(key) for key in keys]
         begins = [past is not None and is_beginning(past.input_ids, row) for past, row in zip(pasts, tokens)]
         extended = [number for number, begins_so in enumerate(begins) if begins_so]
         whole = [number for number, begins_so in enumerate(begins) if not begins_so]
@@ -55,13 +58,14 @@ class KeptHistories:
             joined = EncodedHistory.join(before)
             is_longer = any(row.shape[1] for row in newest)
             parts.append(model.encode_history(**padded(newest), past=joined) if is_longer else joined)
-            self.n_extended += len(extended)
         encoded = EncodedHistory.join(parts)[torch.tensor([*whole, *extended]).argsort()]
-        for number, key in enumerate(keys):
-            self._kept[key] = encoded[number]
-            self._kept.move_to_end(key)
-        while len(self._kept) > self.max_users:
-            self._kept.popitem(last=False)
+        with self._lock:
+            self.n_extended += len(extended)
+            for number, key in enumerate(keys):
+                self._kept[key] = encoded[number]
+                self._kept.move_to_end(key)
+            while len(self._kept) > self.max_users:
+                self._kept.popitem(last=False)
         return encoded
 
 

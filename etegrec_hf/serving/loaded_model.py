@@ -4,8 +4,6 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from ..hub.item_finder import ItemFinder
 from ..hub.model_folder import load_recommender
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
@@ -50,7 +48,7 @@ class LoadedModel:
         if options.runtime == "onnx":
             from .onnx_pipeline import OnnxPipeline  # which needs packages of the extra `export`
 
-            pipeline = OnnxPipeline(model.cpu(), tokenizer, options.threads)
+            pipeline = OnnxPipeline(model.cpu(), tokenizer)
         else:
             pipeline = SequentialRecommendationPipeline(model=model, tokenizer=tokenizer)
         pipeline(tokenizer.item_ids[:1])
@@ -102,9 +100,3 @@ def revision_of(name: str, folder: Path) -> str:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:REVISION_LENGTH]
-
-
-def compute_with(threads: int | None) -> None:
-    """Sets how many threads torch computes with in the calling thread."""
-    if threads is not None:
-        torch.set_num_threads(threads)

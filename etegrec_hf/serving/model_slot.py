@@ -6,9 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from ..hub.model_folder import local_folder
 from .errors import RequestError
-from .loaded_model import FolderState, LoadedModel, compute_with, folder_state, revision_of
+from .loaded_model import FolderState, LoadedModel, folder_state, revision_of
 from .metrics import Metrics
 from .options import ServeOptions
 
@@ -34,9 +36,7 @@ class ModelSlot:
         self.model: LoadedModel | None = None
         self.error: str | None = None
         self._state: FolderState | None = None  # of the folder when it was last read
-        self._thread = ThreadPoolExecutor(
-            1, thread_name_prefix="loading", initializer=partial(compute_with, options.threads)
-        )
+        self._thread = ThreadPoolExecutor(1, "loading", partial(torch.set_num_threads, 1))
 
     @property
     def current(self) -> LoadedModel:

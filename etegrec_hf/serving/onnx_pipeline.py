@@ -17,22 +17,21 @@ from ..runtime.requests import Request, RequestOptions
 class OnnxPipeline(SequentialRecommendationPipeline):
     """[`SequentialRecommendationPipeline`] that searches with an export of its model, which it makes at first.
 
+    Each search has one thread of the processor; searches may run side by side.
+
     Args:
         model ([`ETEGRecForConditionalGeneration`]): a trained recommender on a CPU.
         tokenizer ([`ETEGRecTokenizer`]): of the model.
-        threads (`int`, *optional*): processor threads of each search; by default as many as there are cores.
 
     Raises:
         ValueError: a model that can't be exported, or packages that exporting needs are missing.
         ImportError: onnxruntime is missing.
     """
 
-    def __init__(
-        self, model: ETEGRecForConditionalGeneration, tokenizer: ETEGRecTokenizer, threads: int | None = None
-    ):
+    def __init__(self, model: ETEGRecForConditionalGeneration, tokenizer: ETEGRecTokenizer):
         super().__init__(model=model, tokenizer=tokenizer)
         with tempfile.TemporaryDirectory(prefix="etegrec_export_") as folder:
-            self.recommender = OnnxRecommender(export(model, tokenizer, Path(folder, "export")), threads)
+            self.recommender = OnnxRecommender(export(model, tokenizer, Path(folder, "export")), threads=1)
 
     def search(self, **asked):
         exclude, allowed = asked.pop("exclude"), asked.pop("allowed")

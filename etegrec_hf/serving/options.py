@@ -32,8 +32,8 @@ class ServeOptions:
             by models with a causal encoder; 0 for none.
         reload_seconds (`float`, *optional*, defaults to 5.0): seconds between two looks whether the model's folder
             was replaced; 0 for never.
-        threads (`int`, *optional*): threads that each process computes with; by default the cores that torch takes,
-            divided among the processes.
+        threads (`int`, *optional*): threads of each process that decode, each a batch of its own on one core; by
+            default the cores that torch takes, divided among the processes. A GPU always has one.
 
     Raises:
         ValueError: a number that is too small, or isn't a number.
@@ -63,7 +63,7 @@ class ServeOptions:
         default=5.0, metadata={"help": "Seconds between looks whether the folder was replaced; 0 for never."}
     )
     threads: int | None = field(
-        default=None, metadata={"help": "Threads per process; by default the cores, divided among processes."}
+        default=None, metadata={"help": "Threads per process that decode; by default the cores, divided."}
     )
 
     def __post_init__(self):

@@ -1,15 +1,20 @@
 """Users' histories and items per user, read from tables and logs."""
 
+import gc
 import gzip
 import json
+import tempfile
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from etegrec_hf import SourceOptions, read_histories
-from etegrec_hf.data.users import items, table_file
+from etegrec_hf.data.interactions import drop_repeated
+from etegrec_hf.data.sources import read_source
+from etegrec_hf.data.users import items, spilled_log, table_file
 from etegrec_hf.data.users.histories import repeated_user, split_histories
 from etegrec_hf.data.users.items import ItemsFile, ItemsForAll
 from etegrec_hf.data.users.table_file import in_pieces
@@ -216,3 +221,66 @@ def test_files_of_items_that_fit_nothing_are_an_error(text, message, tmp_path):
     (tmp_path / "file.csv").write_text(text + "\n")
     with pytest.raises(ValueError, match=message):
         items_of(tmp_path / "file.csv", 2)
+
+
+def made_up_log(n_rows: int, times: pa.DataType | None) -> pa.Table:
+    """Users, items and times that all repeat, with rows that lack one of them."""
+    generator = np.random.default_rng(0)
+    times_of_rows = generator.integers(6, size=n_rows)
+    columns = {
+        "user_id": pa.array([f"u{number}" for number in generator.integers(30, size=n_rows)]),
+        "item_id": pa.array(generator.integers(9, size=n_rows)),
+        "timestamp": pa.array(times_of_rows, pa.int32() if times == pa.date32() else pa.int64()).cast(
+            times or pa.int64()
+        ),
+    }
+    missing = {"user_id": 5, "item_id": 77, "timestamp": 123}
+    columns = {
+        name: pc.if_else(pa.array(np.arange(n_rows) == missing[name]), None, column)
+        for name, column in columns.items()
+    }
+    return pa.table(columns if times is not None else {name: columns[name] for name in ("user_id", "item_id")})
+
+
+@pytest.mark.parametrize("times", [pa.int64(), pa.float64(), pa.timestamp("s"), pa.date32(), None])
+def test_a_log_of_parquet_in_parts_is_what_it_is_as_a_whole(times, tmp_path, monkeypatch):
+    """Parts of 7 rows and files of 4 users, against the reader of `prepare`."""
+    for name, value in {"ROWS_READ": 7, "USERS_PER_FILE": 4}.items():
+        monkeypatch.setattr(spilled_log, name, value)
+    table = made_up_log(400, times)
+    (tmp_path / "log").mkdir()
+    write(tmp_path / "log/a.parquet", table.slice(0, 150))
+    write(tmp_path / "log/b.parquet", table.slice(150))
+    options = SourceOptions(max_malformed=0.01)
+    histories = read_histories(tmp_path / "log", options, size=3)
+    source, _ = read_source(tmp_path / "log", "auto", options)
+    log = drop_repeated(source.interactions, "exact")
+    assert len(log.items) < 399 if times is not None else len(log.items) == 398  # repetitions count once
+    wanted = {
+        user: log.item_ids[log.items[log.starts[row] : log.starts[row + 1]]].tolist()
+        for row, user in enumerate(log.user_ids)
+    }
+    for _ in range(2):
+        assert list(read(histories).items()) == list(wanted.items())
+    assert histories.notes == tuple(map(str, source.malformed))
+
+
+def test_a_log_in_parts_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    write(tmp_path / "log.parquet", made_up_log(400, pa.int64()))
+    with pytest.raises(ValueError, match=r"3 malformed rows in .*row 6: 'user_id' is empty.*that is 0.75% of all"):
+        read_histories(tmp_path / "log.parquet")
+    histories = read_histories(tmp_path / "log.parquet", SourceOptions(max_malformed=0.01))
+    gc.collect()
+    assert len(list((tmp_path / "scratch").iterdir())) == 1
+    del histories
+    gc.collect()
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_an_empty_log_of_parquet_is_an_error(tmp_path):
+    for table in (made_up_log(0, pa.int64()), made_up_log(6, pa.int64()).slice(5)):
+        write(tmp_path / "log.parquet", table)
+        with pytest.raises(ValueError, match=r"the data set is empty: .* holds no interaction"):
+            read_histories(tmp_path / "log.parquet", SourceOptions(max_malformed=1.0))

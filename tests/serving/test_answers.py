@@ -128,7 +128,8 @@ def test_histories_of_like_length_share_a_batch(made, monkeypatch):
         return decode(batch)
 
     monkeypatch.setattr(batching, "decode", recording)
-    with serving(made, reload_seconds=0, max_batch_tokens=200, max_wait=0) as client, ThreadPoolExecutor(7) as threads:
+    options = {"reload_seconds": 0, "max_batch_tokens": 200, "max_wait": 0, "threads": 1}
+    with serving(made, **options) as client, ThreadPoolExecutor(7) as threads:
         asked = [threads.submit(client.recommend, history=["i4", "i5"], num_beams=10)]
         assert begun.wait(20)
         for number, length in enumerate([1, 10] * 3, start=1):
@@ -137,6 +138,30 @@ def test_histories_of_like_length_share_a_batch(made, monkeypatch):
         go_on.set()
         assert [answer.result()[0] for answer in asked] == [200] * 7
     assert batches == [[16], [13, 13, 13], [40, 40, 40]]
+
+
+def test_each_thread_decodes_a_batch_of_its_own(made, monkeypatch):
+    """The history `i4` is decoded until others, which came later, are answered by the second thread."""
+    go_on, begun, cores = threading.Event(), threading.Event(), []
+    decode = batching.decode
+
+    def slow(batch):
+        cores.append(torch.get_num_threads())
+        if batch[0].n_tokens == 13:
+            begun.set()
+            assert go_on.wait(20)
+        return decode(batch)
+
+    monkeypatch.setattr(batching, "decode", slow)
+    with serving(made, reload_seconds=0, max_wait=0, threads=2) as client, ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(client.recommend, history=["i4"], num_beams=10)
+        assert begun.wait(20)
+        for _ in range(2):
+            assert client.recommend(history=["i4", "i5"], num_beams=10)[0] == 200
+        assert not asked.done()
+        go_on.set()
+        assert asked.result()[0] == 200
+    assert cores == [1, 1, 1]
 
 
 def test_similar_items_and_items_by_words(client):

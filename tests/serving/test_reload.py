@@ -6,20 +6,17 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from loopback_server import Client, serving, wait_until
 from starlette.testclient import TestClient
 from tiny_models import make_model
 
-from etegrec_hf.cli import main as main_module
 from etegrec_hf.cli import serve
 from etegrec_hf.cli.main import main
 from etegrec_hf.hub.model_folder import save_model_folder
@@ -174,20 +171,6 @@ def test_sigterm_answers_what_was_taken_and_ends_with_0(folder, monkeypatch):
         assert process.exitcode == 0
     finally:
         process.kill()
-
-
-@pytest.mark.parametrize(("given", "wanted"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_threads_that_wait_leave_their_cores(given, wanted, monkeypatch):
-    """Torch reads the variable when it is imported, which the command does."""
-    read = []
-    command = SimpleNamespace(run=lambda argv: read.append(os.environ.get("OMP_WAIT_POLICY")))
-    monkeypatch.setattr(main_module, "import_module", lambda name: command)
-    monkeypatch.delitem(sys.modules, "torch")
-    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
-    if given is None:
-        monkeypatch.delenv("OMP_WAIT_POLICY")
-    assert main(["serve", "somewhere"]) == 0
-    assert read == [wanted]
 
 
 def failure(capsys, *argv) -> str:

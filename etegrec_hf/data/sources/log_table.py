@@ -39,13 +39,29 @@ class LogTable:
     left_out: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
 
-def source_of_table(log_table: LogTable, options: SourceOptions, aliases: dict[str, str] | None = None) -> Source:
-    """What a table tells.
+@dataclass(frozen=True)
+class UsableRows:
+    """The rows of a table that are interactions.
 
     Args:
-        log_table ([`LogTable`]): the table.
-        options ([`SourceOptions`]): name the file of texts, and say how many rows may be malformed.
-        aliases (`dict[str, str]`, *optional*): of the file of texts, as in [`text_columns`].
+        table (`pa.Table`): them, with all of its columns.
+        users, items (`pa.ChunkedArray`): their ids as text.
+        times (`np.ndarray`, *optional*): their times.
+        broken (`np.ndarray` of `bool`): which rows of the whole table aren't among them.
+    """
+
+    table: pa.Table
+    users: pa.ChunkedArray
+    items: pa.ChunkedArray
+    times: np.ndarray | None
+    broken: np.ndarray
+
+
+def usable_rows(log_table: LogTable) -> UsableRows:
+    """Returns the rows with ids and a time; `log_table.malformed` takes the others.
+
+    Raises:
+        ValueError: ids that are neither text nor whole numbers.
     """
     malformed, left_out, path = log_table.malformed, log_table.left_out, log_table.malformed.path
     table, columns = log_table.table, log_table.columns
@@ -68,19 +84,34 @@ def source_of_table(log_table: LogTable, options: SourceOptions, aliases: dict[s
     if time is not None:
         times, unknown = _times(table[time])
         leave_out(unknown, lambda row: wrong_time(time, table[time][row].as_py()))
-    malformed.check(options.max_malformed)
-    if broken.all():
-        raise empty_log(path)
-    splits = None
-    if columns.split is not None:
-        splits = _splits(table[columns.split], broken, left_out, path)
     if broken.any():
         kept = pa.array(~broken)
         table, users, items = table.filter(kept), users.filter(kept), items.filter(kept)
-        times, splits = (None if column is None else column[~broken] for column in (times, splits))
-    user_ids, user_rows = number_ids(users)
-    item_ids, item_rows = number_ids(items)
-    log = Interactions.from_rows(user_ids, item_ids, user_rows, item_rows, times, splits)
+        times = None if times is None else times[~broken]
+    return UsableRows(table, users, items, times, broken)
+
+
+def source_of_table(log_table: LogTable, options: SourceOptions, aliases: dict[str, str] | None = None) -> Source:
+    """What a table tells.
+
+    Args:
+        log_table ([`LogTable`]): the table.
+        options ([`SourceOptions`]): name the file of texts, and say how many rows may be malformed.
+        aliases (`dict[str, str]`, *optional*): of the file of texts, as in [`text_columns`].
+    """
+    malformed, columns = log_table.malformed, log_table.columns
+    rows = usable_rows(log_table)
+    malformed.check(options.max_malformed)
+    if rows.broken.all():
+        raise empty_log(malformed.path)
+    splits = None
+    if columns.split is not None:
+        column = log_table.table[columns.split]
+        splits = _splits(column, rows.broken, log_table.left_out, malformed.path)[~rows.broken]
+    user_ids, user_rows = number_ids(rows.users)
+    item_ids, item_rows = number_ids(rows.items)
+    log = Interactions.from_rows(user_ids, item_ids, user_rows, item_rows, rows.times, splits)
+    table = rows.table
     texts = _texts_of_rows(table, item_ids, item_rows, columns.texts)
     read_texts, items_file = texts_reader(texts, options, columns, aliases)
     candidates = [name for name in table.column_names if name not in columns.needed()]
@@ -88,7 +119,7 @@ def source_of_table(log_table: LogTable, options: SourceOptions, aliases: dict[s
     return Source(
         log,
         read_texts,
-        order=time or ROW_ORDER,
+        order=columns.time or ROW_ORDER,
         malformed=[malformed],
         unused=[name for name in columns.others() if name not in told],
         items_file=items_file,

@@ -9,13 +9,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..interactions import drop_repeated
+from ..interactions import Interactions, drop_repeated
 from ..prepared import read_items, split_file
-from ..sources import AUTO, SourceOptions, read_source
+from ..sources import AUTO, Malformed, SourceOptions, read_source
 from ..sources.column_names import plain
 from ..sources.columns import USER
 from ..sources.csv_table import find_separator
 from ..sources.formats import likely_formats
+from .spilled_log import spill_parquet
 from .table_file import ID, IDS, ROWS, TableFile, in_pieces
 
 HISTORY = "history"  # the column that tells a table of histories from a log
@@ -69,8 +70,9 @@ def read_histories(
     """Returns the users of a table with a column `history`, or of a log.
 
     A table has a row per user: an id, and a list of item ids, oldest first (in a CSV as JSON). Tables are read a part
-    at a time whenever rows are asked for. A log has a row per interaction and is read as by `etegrec prepare`: whole,
-    in the order of its times, without exact repetitions.
+    at a time whenever rows are asked for. A log has a row per interaction and is read as by `etegrec prepare`: in the
+    order of its times, without exact repetitions. It is read whole, unless it is parquet whose times are no texts:
+    that is read a part at a time into a temporary folder, which goes when nobody holds the histories any more.
 
     Args:
         path (`str` or `Path`): parquet, CSV or JSON lines; a log may be of any format that `etegrec prepare` reads.
@@ -94,7 +96,15 @@ def read_histories(
         column = _history_column(table.names)
         if column is not None:
             return _of_table(table, column, options)
-    return _of_log(path, options, format, size)
+        spilled = spill_parquet(path, options) if kind == "parquet" and options.separator is None else None
+        if spilled is not None:
+            in_parts, malformed = spilled
+            return _of_log(path, in_parts.parts, [malformed], size)
+    source, _ = read_source(path, format, options)
+    log = drop_repeated(source.interactions, "exact")
+    # what is kept: one id per user and item, and eight bytes per interaction
+    log = Interactions(log.user_ids, log.item_ids, log.users.astype(np.int32), log.items.astype(np.int32))
+    return _of_log(path, lambda: iter([log]), source.malformed, size)
 
 
 def _history_column(names: list[str]) -> str | None:
@@ -135,23 +145,21 @@ def _of_table(table: TableFile, column: str, options: SourceOptions) -> UserHist
     return UserHistories(str(table.path), tables)
 
 
-def _of_log(path: Path, options: SourceOptions, format: str, size: int) -> UserHistories:
-    source, _ = read_source(path, format, options)
-    log = drop_repeated(source.interactions, "exact")
-    # what is kept: one id per user and item, and four bytes per interaction
-    user_ids, item_ids = pa.array(log.user_ids, pa.string()), pa.array(log.item_ids, pa.string())
-    items, starts = log.items.astype(np.int32), log.starts
-
+def _of_log(
+    path: Path, parts: Callable[[], Iterator[Interactions]], malformed: list[Malformed], size: int
+) -> UserHistories:
     def tables() -> Iterator[pa.Table]:
-        for first in range(0, len(user_ids), size):
-            users = user_ids.slice(first, size)
-            offsets = starts[first : first + len(users) + 1]
-            taken = item_ids.take(pa.array(items[offsets[0] : offsets[-1]]))
-            lists = pa.ListArray.from_arrays(pa.array(offsets - offsets[0], pa.int32()), taken)
-            yield pa.table({"user_id": users, "history": lists})
+        for log in parts():
+            user_ids, item_ids = pa.array(log.user_ids, pa.string()), pa.array(log.item_ids, pa.string())
+            starts = log.starts
+            for first in range(0, len(user_ids), size):
+                users = user_ids.slice(first, size)
+                offsets = starts[first : first + len(users) + 1]
+                taken = item_ids.take(pa.array(log.items[offsets[0] : offsets[-1]]))
+                lists = pa.ListArray.from_arrays(pa.array(offsets - offsets[0], pa.int32()), taken)
+                yield pa.table({"user_id": users, "history": lists})
 
-    notes = tuple(str(malformed) for malformed in source.malformed if malformed.count)
-    return UserHistories(str(path), tables, notes=notes)
+    return UserHistories(str(path), tables, notes=tuple(str(rows) for rows in malformed if rows.count))
 
 
 def repeated_user(user_ids: pa.ChunkedArray) -> str | None:
