@@ -54,7 +54,7 @@ class ItemFinder:
         return [item_ids[row] for row in rows[:limit]], len(rows)
 
     def near(self, query: str, limit: int) -> list[str]:
-        """Finds items for a query with typing errors: a word that no title or id contains stands for words of titles like it.
+        """Finds items for a query with typing errors. A word that no item has stands for words of titles like it.
 
         Returns:
             the first `limit` item ids, those with the words most like the query's first.
