@@ -46,9 +46,11 @@ def pages() -> dict[str, str]:
     return {INDEX: "\n".join(index), **{f"{FOLDER}/{name}.md": command_page(name) for name in COMMANDS}}
 
 
-GLOBAL = """Every command takes `--help`, `--help-all` where it has more options than `--help` shows, and `--debug`, which shows the
-whole trace of an error. `etegrec --version` prints the version, and `etegrec completion bash` a script that completes commands and options.
+GLOBAL = """Every command takes `--help`, `--help-all` where it has more options than `--help` shows, and `--debug`,
+which shows the whole trace of an error. `etegrec --version` prints the version, and `etegrec completion bash` a script
+that completes commands and options.
 """
+HEAD = "| option | what it does | default |\n| --- | --- | --- |"
 
 
 def command_page(name: str) -> str:
@@ -66,10 +68,8 @@ def command_page(name: str) -> str:
         options = [option for option in described.options if option.group == group and not option.is_extra]
         if options:
             heading = {FIRST: "What matters first", GENERAL: "Help"}.get(group, group[0].upper() + group[1:])
-            parts.append(
-                "\n".join([f"## {heading}", "", "| option | what it does | default |", "| --- | --- | --- |"])
-            )
-            parts[-1] += "".join(f"\n{row(option, described.works_on)}" for option in options)
+            rows = [row(option, described.works_on) for option in options]
+            parts.append("\n".join([f"## {heading}", "", HEAD, *rows]))
     extra = [f"`--{option.name}`" for option in described.options if option.is_extra]
     if extra:
         told = f"`etegrec {name} --help-all` says what these do; most are options of transformers or TRL."

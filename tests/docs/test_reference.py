@@ -42,9 +42,8 @@ def test_names_in_brackets_become_links(hook):
 
 
 def test_a_tilde_shows_the_last_name_alone(hook):
-    assert hook.on_page_content("[<code>~ETEGRecTokenizer.ids_of</code>]") == (
-        '<autoref identifier="etegrec_hf.models.tokenization_etegrec.ETEGRecTokenizer.ids_of"><code>ids_of</code></autoref>'
-    )
+    shown = hook.on_page_content("[<code>~ETEGRecTokenizer.ids_of</code>]")
+    assert shown.endswith('tokenization_etegrec.ETEGRecTokenizer.ids_of"><code>ids_of</code></autoref>')
 
 
 def test_types_lose_their_marks(hook):
