@@ -11,7 +11,7 @@ RAW ?= data/raw/instruments
 OUTPUT ?= runs/instruments
 RECIPE := $(BIN)/python examples/recipes/run.py examples/recipes
 
-.PHONY: quickstart reproduce-instruments reproduce-toys reproduce-microlens ablate-instruments test test-fast test-minimum test-newest options lint docs clean
+.PHONY: notebook test-python quickstart reproduce-instruments reproduce-toys reproduce-microlens ablate-instruments test test-fast test-minimum test-newest options lint docs clean
 
 $(VENV)/installed: pyproject.toml setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -49,6 +49,10 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Runs examples/quickstart.ipynb and keeps its outputs: after its code changed
+notebook: $(VENV)/installed
+	$(BIN)/python docs/execute_notebook.py
+
 docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
@@ -64,6 +68,13 @@ test-minimum: $(VENV)/installed
 
 test-newest: $(VENV)/installed
 	PYTHON=$(PYTHON) .ci/ends newest
+
+# What isn't slow under another Python: `make test-python PYTHON=python3.13`. Of torch, pip may choose a build with CUDA
+test-python:
+	$(PYTHON) -m venv build/python
+	build/python/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	OMP_NUM_THREADS=1 build/python/bin/pytest -n 2 --dist worksteal -m "not slow"
+	rm -rf build/python
 
 clean:
 	rm -rf $(VENV) runs

@@ -21,8 +21,8 @@ class HuggingFaceTypes(griffe.Extension):
 
 
 def plain(type_: str) -> str:
-    """A type without backticks, asterisks and brackets around names."""
-    return re.sub("[`*]", "", re.sub(r"\[(`\w+`)\]", r"\1", type_))
+    """A type without backticks, emphasis and brackets around names. A product keeps its asterisk."""
+    return re.sub(r"\*(\w+)\*", r"\1", re.sub(r"\[(`\w+`)\]", r"\1", type_)).replace("`", "")
 
 
 def documented() -> dict[str, str]:
@@ -32,14 +32,17 @@ def documented() -> dict[str, str]:
 
 
 def on_page_content(html: str, **kwargs) -> str:
-    """Makes a link of every [`Name`] that the reference documents, and plain code of the others."""
+    """Makes a link of every [`Name`] that the reference documents, and plain code of the others.
+
+    Of [`~Class.method`] the method alone is shown.
+    """
     where = documented()
 
     def link(match: re.Match) -> str:
-        first, _, rest = match[1].partition(".")
-        code = f"<code>{match[1]}</code>"
+        first, _, rest = match[2].partition(".")
+        code = f"<code>{match[2].rpartition('.')[2] if match[1] else match[2]}</code>"
         if first not in where:
             return code
         return f'<autoref identifier="{where[first]}{"." * bool(rest)}{rest}">{code}</autoref>'
 
-    return re.sub(r"\[<code>([\w.]+)</code>\](?!\()", link, html)
+    return re.sub(r"\[<code>(~?)([\w.]+)</code>\](?!\()", link, html)

@@ -26,11 +26,19 @@ TREE_HINT = (
 STALE = "This is not the list of the history and settings as they are now: press Recommend."
 HIDDEN = {"api_visibility": "private"}  # of a handler that only the page itself may call
 PLAIN = {"apply_default_css": False}  # the page has its own
+SCROLL = "() => document.querySelector('.neighbours').scrollIntoView({block: 'nearest', behavior: 'smooth'})"
+# Buttons in rows are made anew with each list, so that the box around them listens: `select` for similar items
+BUTTONS = """element.addEventListener("click", event => {
+    const button = event.target.closest("button[data-item]");
+    if (button) trigger(button.dataset.event, {item: button.dataset.item});
+});"""
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # nothing to download
 CSS = """
 .message { padding: 8px 12px; background: var(--background-fill-secondary); }
 .message { border-left: 4px solid var(--primary-500); }
 .message.error { border-color: #dc2626; }
+.html-container.html-container { padding: 0; }
+.block:has(> .html-container > div:empty) { display: none; }
 .hint { color: var(--body-text-color-subdued); }
 ol.history { margin: 0; padding-left: 1.6em; list-style: decimal; max-height: 7.5em; overflow: auto; }
 .gradio-container:has(.stale .message) :is(.list-box table, .beam-tree) { opacity: 0.45; }
@@ -45,6 +53,18 @@ table.items td.number { font-variant-numeric: tabular-nums; }
 table.items td.rank { color: var(--body-text-color-subdued); }
 table.items td.id, table.items td.codes { font-family: var(--font-mono); font-size: 12px; }
 table.items tr.marked td { background: color-mix(in srgb, var(--primary-500) 15%, transparent); }
+table.items td.acts { white-space: nowrap; }
+button.act { font-size: 12px; padding: 3px 8px; border: 1px solid var(--border-color-primary); border-radius: 999px; }
+button.act { color: var(--body-text-color-subdued); background: transparent; cursor: pointer; line-height: 1.4; }
+button.act:hover, button.act:focus-visible { color: var(--body-text-color); border-color: var(--primary-500); }
+button.act + button.act { margin-left: 4px; }
+@media (max-width: 640px) {
+  table.items th, table.items td { padding-right: 6px; font-size: 13px; }
+  table.items td.title { min-width: 7em; }
+  table.items td.acts { white-space: normal; width: 64px; }
+  table.items button.act { display: block; margin: 2px 0; width: 60px; padding: 2px 0; }
+}
+ol.history button.act { padding: 0 6px; margin-left: 6px; border-color: transparent; }
 .tree-box { overflow: auto; max-height: 75vh; }
 .beam-tree { max-width: none; }
 .beam-tree text { fill: var(--body-text-color); font: 12px var(--font-mono); }
@@ -100,13 +120,16 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
 
     def find(query: str, chosen: list[str]):
         found, total = recommender.find(query, MATCHES)
-        shown = f"the first {len(found)} of {total}" if total > len(found) else f"{total}"
+        shown = f"Found: the first {len(found)} of {total}" if total > len(found) else f"Found: {total}"
         is_search = bool(query.strip())
+        if is_search and total == 0:
+            found = recommender.near(query, MATCHES)
+            shown = "Nothing has these words. Near to them:" if found else "Nothing has these words or near ones."
         kept = [item_id for item_id in chosen if item_id in found]
         choices = recommender.choices(found)
         return (
-            gr.CheckboxGroup(choices=choices, value=kept, info=f"Found: {shown}", visible=is_search),
-            gr.Button(visible=is_search),
+            gr.CheckboxGroup(choices=choices, value=kept, info=shown, visible=is_search),
+            gr.Button(visible=bool(found)),
         )
 
     def add(text: str, chosen: list[str]):
@@ -141,7 +164,7 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
                 return asked, *popular(exclude)
             found = recommender.recommend(history, TOP_K, int(num_beams), temperature, exclude, exclude_history)
         except ValueError as error:
-            return None, message(str(error), is_error=True), "", gr.CheckboxGroup(), "", gr.Dropdown()
+            return None, message(str(error), is_error=True), "", gr.CheckboxGroup(), "", ""
         next_id = drawn.next_id if drawn is not None and drawn.item_ids == history else None
         notes = [f"{len(found.item_ids)} items"]
         if temperature > 0:
@@ -157,11 +180,18 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
         return (
             asked,
             message("; ".join(notes) + "."),
-            item_table(recommender, found.item_ids, "Recommended items", columns, marked=next_id),
-            gr.CheckboxGroup(choices=recommender.choices([*exclude, *found.item_ids]), value=exclude),
+            item_table(recommender, found.item_ids, "Recommended items", columns, marked=next_id, can_exclude=True),
+            excluded(exclude),
             beam_tree(found.beam, labels, found.item_ids),
-            gr.Dropdown(choices=recommender.choices([*found.item_ids, *history]), value=None),
+            "",
         )
+
+    def recommend_without(clicked: gr.EventData, *request):
+        *asked, exclude, drawn = request
+        return recommend(*asked, list(dict.fromkeys([*exclude, clicked.item])), drawn)
+
+    def excluded(item_ids: list[str]):
+        return gr.CheckboxGroup(choices=recommender.choices(item_ids), value=item_ids, visible=bool(item_ids))
 
     def what_came_next(user_id: str | None, next_id: str, listed: list[str]) -> str:
         place = f"at place {listed.index(next_id) + 1}" if next_id in listed else "which is not among them"
@@ -171,16 +201,20 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
         item_ids, counts = recommender.popular(TOP_K, exclude)
         return (
             message("The history is empty: these are the most popular items of training, the same for everybody."),
-            item_table(recommender, item_ids, "Popular items", {"times in training": [*map(str, counts)]}),
-            gr.CheckboxGroup(choices=recommender.choices([*exclude, *item_ids]), value=exclude),
+            item_table(
+                recommender, item_ids, "Popular items", {"times in training": [*map(str, counts)]}, can_exclude=True
+            ),
+            excluded(exclude),
             "",
-            gr.Dropdown(choices=recommender.choices(item_ids), value=None),
+            "",
         )
 
-    def similar(item_id: str | None) -> str:
-        if item_id is None:
-            return ""
-        found = recommender.similar(item_id, SIMILAR)
+    def similar(clicked: gr.EventData) -> str:
+        item_id = clicked.item
+        try:
+            found = recommender.similar(item_id, SIMILAR)
+        except ValueError as error:
+            return message(str(error), is_error=True)
         if found.shared_codes == 0:
             return message(f"No other item has the first code of {recommender.label(item_id)}.")
         prefix = " ".join(recommender.codes(item_id)[: found.shared_codes])
@@ -201,7 +235,7 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
                 history = gr.Textbox(
                     example_text, label="History: item ids, oldest first, one per line", lines=3, max_lines=6
                 )
-                titles = gr.HTML(show_history(example_text), **PLAIN)
+                titles = gr.HTML(show_history(example_text), js_on_load=BUTTONS, **PLAIN)
                 with gr.Row():
                     random_button = gr.Button("Random user" if has_users else "Random items", min_width=120)
                     clear_button = gr.Button("Clear", min_width=120)
@@ -223,16 +257,17 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
                 gr.Markdown("## Recommendations")
                 stale = gr.HTML(elem_classes="stale", **PLAIN)
                 note = gr.HTML('<p class="hint">The list will be here.</p>', **PLAIN)
-                table = gr.HTML(elem_classes=["items-box", "list-box"], **PLAIN)
+                table = gr.HTML(elem_classes=["items-box", "list-box"], js_on_load=BUTTONS, **PLAIN)
                 exclude = gr.CheckboxGroup(
-                    label="Exclude", choices=[], info="Left out of the search, so that others take their places"
+                    label="Excluded",
+                    choices=[],
+                    info="Left out of the search, so that others take their places; untick one to let it back",
+                    visible=False,
                 )
+                neighbours = gr.HTML(elem_classes=["items-box", "neighbours"], js_on_load=BUTTONS, **PLAIN)
         with gr.Accordion("The beam, level by level", open=False):
             gr.Markdown(TREE_HINT)
             tree = gr.HTML(elem_classes="tree-box", **PLAIN)
-        with gr.Accordion("Similar items by shared codes", open=False):
-            chosen = gr.Dropdown(label="Items that share the longest prefix of codes with", choices=[], value=None)
-            neighbours = gr.HTML(elem_classes="items-box", **PLAIN)
 
         # one function is a tool; those of the page's parts are the page's alone
         gr.api(recommend_tool(recommender), api_name="recommend")
@@ -243,13 +278,9 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
         clear_button.click(lambda: "", None, history, **HIDDEN)
         history.change(show_history, history, titles, **quietly)
         asked = [history, num_beams, temperature, exclude_history]
-        gr.on(
-            [recommend_button.click, exclude.input],
-            recommend,
-            [*asked, exclude, drawn],
-            [shown, note, table, exclude, tree, chosen],
-            **HIDDEN,
-        )
+        answer = [shown, note, table, exclude, tree, neighbours]
+        gr.on([recommend_button.click, exclude.input], recommend, [*asked, exclude, drawn], answer, **HIDDEN)
+        table.delete(recommend_without, [*asked, exclude, drawn], answer, **HIDDEN)
         gr.on(  # and when a list arrives, while others may be asked for already
             [shown.change, *(part.change for part in asked)],
             mark,
@@ -257,7 +288,8 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
             stale,
             **quietly,
         )
-        chosen.input(similar, chosen, neighbours, **HIDDEN)
+        clicks = [table.select, titles.select, neighbours.select]
+        gr.on(clicks, similar, None, neighbours, **HIDDEN).then(None, js=SCROLL, **HIDDEN)
     return page
 
 
@@ -282,11 +314,11 @@ def serve(recommender: DemoRecommender, host: str | None = None, port: int | Non
             footer_links=[],
             ssr_mode=False,
             mcp_server=True,
-            theme=gr.themes.Default(primary_hue="blue", **FONTS).set(
+            theme=gr.themes.Default(primary_hue="teal", **FONTS).set(
                 body_text_color_subdued="*neutral_600",
                 block_info_text_color="*neutral_600",
-                button_primary_background_fill="*primary_600",
-                button_primary_background_fill_hover="*primary_700",
+                button_primary_background_fill="*primary_700",
+                button_primary_background_fill_hover="*primary_800",
             ),
             css=CSS,
         )

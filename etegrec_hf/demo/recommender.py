@@ -137,6 +137,10 @@ class DemoRecommender:
         """Items by words of title and id, as [`ItemFinder.find`] finds them."""
         return self._finder.find(query, limit)
 
+    def near(self, query: str, limit: int) -> list[str]:
+        """Items with words near to those of a query, as [`ItemFinder.near`] finds them."""
+        return self._finder.near(query, limit)
+
     def read_history(self, text: str) -> list[str]:
         """Item ids of a text, as [`read_item_ids`] reads them.
 

@@ -11,8 +11,9 @@ def item_table(
     caption: str,
     columns: dict[str, list[str]] | None = None,
     marked: str | None = None,
+    can_exclude: bool = False,
 ) -> str:
-    """A table of items: rank, title (where titles are known), further columns, id and codes.
+    """A table of items: rank, title (where titles are known), further columns, what can be done, id and codes.
 
     Args:
         recommender ([`DemoRecommender`]): knows titles and codes.
@@ -20,17 +21,24 @@ def item_table(
         caption (`str`): the table's name.
         columns (`dict[str, list[str]]`, *optional*): further columns, a text for each item.
         marked (`str`, *optional*): an item whose row stands out.
+        can_exclude (`bool`, *optional*, defaults to `False`): whether rows have a button that excludes their item,
+            besides the one that asks for similar items.
     """
     columns = columns or {}
     titled = bool(recommender.titles)
-    names = ["", *(["title"] if titled else []), *columns, "item id", "codes"]
+    names = ["", *(["title"] if titled else []), *columns, "", "item id", "codes"]
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
     rows = []
     for row, item_id in enumerate(item_ids):
         cells = [str(row + 1), *([recommender.titles.get(item_id, "")] if titled else [])]
-        cells += [*(texts[row] for texts in columns.values()), item_id, " ".join(recommender.codes(item_id))]
-        kinds = ["rank", *(["title"] if titled else []), *("number" for _ in columns), "id", "codes"]
+        cells += [texts[row] for texts in columns.values()]
+        kinds = ["rank", *(["title"] if titled else []), *("number" for _ in columns)]
+        label = recommender.label(item_id)
+        buttons = _button("select", item_id, f"Similar to {label}", "Similar")
+        buttons += _button("delete", item_id, f"Exclude {label}", "Exclude") if can_exclude else ""
         tds = "".join(f'<td class="{kind}">{escape(cell)}</td>' for kind, cell in zip(kinds, cells))
+        tds += f'<td class="acts">{buttons}</td><td class="id">{escape(item_id)}</td>'
+        tds += f'<td class="codes">{escape(" ".join(recommender.codes(item_id)))}</td>'
         rows.append(f"<tr{' class=marked' if item_id == marked else ''}>{tds}</tr>")
     return (
         f'<table class="items"><caption>{escape(caption)}</caption>'
@@ -38,11 +46,23 @@ def item_table(
     )
 
 
+def _button(event: str, item_id: str, name: str, text: str) -> str:
+    """A small button that triggers an event of its box for an item; `name` is what screen readers say."""
+    return (
+        f'<button type="button" class="act" data-event="{event}" data-item="{escape(item_id)}" '
+        f'aria-label="{escape(name)}">{escape(text)}</button>'
+    )
+
+
 def history_list(recommender: DemoRecommender, item_ids: list[str]) -> str:
-    """A history's titles, oldest first."""
+    """A history's titles, oldest first, each with a button that asks for similar items."""
     if not item_ids:
         return '<p class="hint">The history is empty.</p>'
-    entries = "".join(f"<li>{escape(recommender.label(item_id))}</li>" for item_id in item_ids)
+    labels = [(item_id, recommender.label(item_id)) for item_id in item_ids]
+    entries = "".join(
+        f"<li><span>{escape(label)}</span>{_button('select', item_id, f'Similar to {label}', 'similar')}</li>"
+        for item_id, label in labels
+    )
     return f'<ol class="history" tabindex="0">{entries}</ol>'  # which long histories are scrolled in
 
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 Points = list[tuple[float, float]]  # epoch and value
 
+SIZE = (4.6, 2.5)  # inches of a chart
 MOST_POINTS = 400  # of a drawn line; of more, means of neighbours are drawn
-COLUMNS = 3  # panels side by side
 NO_CURVES = {"epoch", "step", "tokenizer_phase", "total_flos", "train_loss", "num_tokens", "step_time"}
 PHASES = {1.0: "tokenizer epochs", 0.0: "recommender epochs"}  # by `tokenizer_phase`
 TIMES = ("_runtime", "_per_second")
@@ -88,12 +88,13 @@ def is_shown(name: str) -> bool:
 
 
 def curves_figure(
-    panels: dict[str, dict[str, Points]], tokenizer_spans: list[tuple[float, float]], epochs: float
+    name: str, lines: dict[str, Points], tokenizer_spans: list[tuple[float, float]], epochs: float
 ) -> Figure:
-    """One small chart a panel, over epochs, each with its own scale.
+    """Draws one of the panels that [`panels_of`] gives as a small chart over epochs, with its legend beside it.
 
     Args:
-        panels (`dict[str, dict[str, Points]]`): at least one, as [`panels_of`] gives them.
+        name (`str`): of the panel.
+        lines (`dict[str, Points]`): of the panel, by their labels.
         tokenizer_spans (`list[tuple[float, float]]`): where the item tokenizer was trained, from epoch to epoch;
             shaded.
         epochs (`float`): how far the horizontal axis goes.
@@ -103,27 +104,23 @@ def curves_figure(
     """
     check_matplotlib()
     from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    rows = math.ceil(len(panels) / COLUMNS)
-    figure = Figure(figsize=(11, 0.2 + 2.3 * rows), layout=ConstrainedLayoutEngine(h_pad=0.08))
-    axes_of = figure.subplots(rows, COLUMNS, squeeze=False).flat
-    for (name, lines), axes in zip(panels.items(), axes_of):
-        for start, end in tokenizer_spans:
-            axes.axvspan(start, end, color="0.9", linewidth=0, zorder=0)
-        for label, line in lines.items():
-            epoch, value = thinned(line).T
-            axes.plot(epoch, value, linewidth=1.2, marker="o", markersize=2.5 if len(epoch) > 30 else 4, label=label)
-        axes.set_title(name, fontsize=10, parse_math=False)
-        axes.set_xlim(0, 1.02 * epochs)  # room for a last marker
-        axes.tick_params(labelsize=8)
-        axes.grid(color="0.85", linewidth=0.5)
-        axes.set_axisbelow(True)
-        if len(lines) > 1:
-            axes.legend(fontsize=7)
-    for axes in axes_of:  # left over in the last row
-        axes.set_axis_off()
-    figure.supxlabel("epoch", fontsize=9)
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.subplots()
+    for start, end in tokenizer_spans:
+        axes.axvspan(start, end, color="0.5", alpha=0.15, linewidth=0, zorder=0)  # on light and dark pages
+    for label, line in lines.items():
+        epoch, value = thinned(line).T
+        axes.plot(epoch, value, linewidth=1.4, marker="o", markersize=2.5 if len(epoch) > 30 else 4, label=label)
+    axes.set_title(name, fontsize=10, loc="left", parse_math=False)
+    axes.set_xlim(0, 1.02 * epochs)  # room for a last marker
+    axes.set_xlabel("epoch", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.grid(color="0.5", alpha=0.3, linewidth=0.5)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(lines) > 1:
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     return figure
 
 

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DOTS_PER_INCH = 150
+# Lines and letters of a picture within a page: what is black takes the colour that the reader's scheme asks for
+INK = (
+    "<style>svg { color: #1f2937; fill: currentColor } "
+    "@media (prefers-color-scheme: dark) { svg { color: #d5dbe1 } }</style>"
+)
 
 
 def check_matplotlib() -> None:
@@ -118,13 +123,17 @@ def prefix_sizes_figure(codes: torch.LongTensor, title: str) -> Figure:
 
 
 def svg_of(figure: Figure) -> bytes:
-    """A figure as SVG that needs no fonts; the same bytes for the same figure."""
+    """A figure as SVG that needs no fonts, without a background, for light and dark pages.
+
+    One figure gives the same bytes each time.
+    """
     from matplotlib import rc_context
 
     buffer = BytesIO()
     with rc_context({"svg.hashsalt": "etegrec_hf"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    svg = buffer.getvalue().decode().replace("#000000", "currentColor")
+    return svg.replace(" <defs>", f" {INK}\n <defs>", 1).encode()
 
 
 def _panels(title: str, n: int, width: float, height: float) -> tuple[Figure, list]:

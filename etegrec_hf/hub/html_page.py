@@ -7,23 +7,42 @@ from html import escape
 LONGEST = 200  # characters of a text beyond which it is cut
 
 STYLE = """
-body { margin: 0 auto; max-width: 70rem; padding: 1.5rem; background: #fff; color: #1b1b1b;
+:root { color-scheme: light dark; --page: #fff; --ink: #1f2937; --pale: #5b6573; --line: #e2e6ea; --head: #f3f5f7;
+        --marked: #e0f2f1; --won: #dff3e2; --lost: #fbe4e1; --even: #eceff3;
+        --won-edge: #2e7d32; --lost-edge: #c62828; --even-edge: #7b8794; }
+@media (prefers-color-scheme: dark) {
+  :root { --page: #14181c; --ink: #d5dbe1; --pale: #98a2ad; --line: #2b333b; --head: #1d242b;
+          --marked: #123a3a; --won: #17351c; --lost: #43201d; --even: #262d35;
+          --won-edge: #66bb6a; --lost-edge: #ef5350; --even-edge: #8b97a5; }
+}
+body { margin: 0 auto; max-width: 70rem; padding: 1.5rem; background: var(--page); color: var(--ink);
        font: 16px/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
 h1 { font-size: 1.6rem; margin: 0 0 .5rem; }
-h2 { font-size: 1.25rem; margin: 2.2rem 0 .5rem; border-bottom: 1px solid #ccc; }
+h2 { font-size: 1.25rem; margin: 2.2rem 0 .5rem; border-bottom: 1px solid var(--line); }
 h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
 p { margin: .4rem 0; max-width: 50rem; }
-.note { color: #555; }
+.note { color: var(--pale); }
+.verdict { max-width: none; margin: .8rem 0; padding: .7rem 1rem; font-size: 1.05rem; }
+.verdict { background: var(--even); border-left: 5px solid var(--even-edge); }
+.verdict.won { background: var(--won); border-color: var(--won-edge); }
+.verdict.lost { background: var(--lost); border-color: var(--lost-edge); }
 .scroll { overflow-x: auto; margin: .5rem 0; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid #e4e4e4; }
-th { background: #f4f4f4; font-weight: 600; }
+th, td { padding: .2rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
+th { background: var(--head); font-weight: 600; }
 td.number { text-align: right; white-space: nowrap; }
-tr.marked td { background: #e3f4e3; font-weight: 600; }
+td.best { font-weight: 600; }
+tr.marked td { background: var(--marked); }
+tr.marked.won td { background: var(--won); }
+tr.marked.lost td { background: var(--lost); }
+tr.marked.even td { background: var(--even); }
 img { display: block; max-width: 100%; height: auto; margin: .5rem 0; }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: .5rem 1rem; }
+.charts img { width: 100%; }
 .beside { display: flex; flex-wrap: wrap; gap: 0 2rem; }
 .beside > div { flex: 1 1 24rem; min-width: 0; }
-summary { cursor: pointer; color: #224; }
+summary { cursor: pointer; }
+@media (max-width: 40rem) { body { padding: 1rem; } th, td { padding: .2rem .4rem; } }
 """
 # No script, and nothing from anywhere, even if something slipped through
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -68,6 +87,11 @@ def paragraph(words: str) -> str:
     return f"<p>{escape(words)}</p>"
 
 
+def verdict_line(words: str, outcome: str) -> str:
+    """The sentence that a page begins with; `outcome` is `"won"`, `"lost"`, or `"even"`."""
+    return f'<p class="verdict {outcome}">{escape(words)}</p>'
+
+
 def note(words: str) -> str:
     return f'<p class="note">{escape(words)}</p>'
 
@@ -82,21 +106,41 @@ def beside(*parts: str) -> str:
     return '<div class="beside">' + "".join(f"<div>{part}</div>" for part in parts) + "</div>"
 
 
-def table(header: list[str], rows: list[list], marked: tuple[int, ...] = ()) -> str:
-    """A table of values; the rows whose numbers (from 0) are in `marked` stand out.
+def charts(*pictures: str) -> str:
+    """Small pictures in as many columns as there is room for."""
+    return '<div class="charts">' + "\n".join(pictures) + "</div>"
 
-    One without a header is a list of names and values.
+
+def table(
+    header: list[str],
+    rows: list[list],
+    marked: tuple[int, ...] = (),
+    outcome: str = "",
+    best: frozenset[tuple[int, int]] = frozenset(),
+) -> str:
+    """A table of values. One without a header is a list of names and values.
+
+    Args:
+        header (`list[str]`): names of columns.
+        rows (`list[list]`): values of each row.
+        marked (`tuple[int]`, *optional*): numbers of rows that stand out, from 0.
+        outcome (`str`, *optional*): in what colour they do: `"won"`, `"lost"`, or `"even"`.
+        best (`frozenset[tuple[int, int]]`, *optional*): rows and columns of cells in bold.
     """
     lines = ["<tr>" + "".join(f"<th>{text(name)}</th>" for name in header) + "</tr>"] if header else []
     for number, row in enumerate(rows):
-        cells = "".join(_cell(value, aligned=bool(header)) for value in row)
-        lines.append(f'<tr class="marked">{cells}</tr>' if number in marked else f"<tr>{cells}</tr>")
+        cells = "".join(
+            _cell(value, bool(header), is_best=(number, column) in best) for column, value in enumerate(row)
+        )
+        kind = f' class="{f"marked {outcome}".strip()}"' if number in marked else ""
+        lines.append(f"<tr{kind}>{cells}</tr>")
     return '<div class="scroll"><table>\n' + "\n".join(lines) + "\n</table></div>"
 
 
-def _cell(value: object, aligned: bool) -> str:
-    kind = ' class="number"' if aligned and isinstance(value, (int, float)) else ""
-    return f"<td{kind}>{text(value)}</td>"
+def _cell(value: object, aligned: bool, is_best: bool) -> str:
+    kinds = ["number"] if aligned and isinstance(value, (int, float)) else []
+    kinds += ["best"] if is_best else []
+    return f'<td class="{" ".join(kinds)}">{text(value)}</td>' if kinds else f"<td>{text(value)}</td>"
 
 
 def svg_picture(svg: bytes, description: str) -> str:

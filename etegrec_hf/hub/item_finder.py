@@ -2,9 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
 
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ..models.tokenization_etegrec import ETEGRecTokenizer
+
+NEAR_WORDS = 5  # of the catalogue, that a word which it doesn't have may have meant
+NEAR = 0.7  # of difflib's ratio: a letter wrong, missing or too many in a word of four
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class ItemFinder:
     """
 
     def __init__(self, model: ETEGRecForConditionalGeneration, tokenizer: ETEGRecTokenizer, titles: Mapping[str, str]):
-        self.model, self.tokenizer = model, tokenizer
+        self.model, self.tokenizer, self.titles = model, tokenizer, titles
         self._texts = [f"{titles.get(item_id, '')} {item_id}".strip().casefold() for item_id in tokenizer.item_ids]
 
     def find(self, query: str, limit: int) -> tuple[list[str], int]:
@@ -47,6 +52,29 @@ class ItemFinder:
         item_ids, first = self.tokenizer.item_ids, query.strip()
         rows.sort(key=lambda row: (item_ids[row] != first, not self._texts[row].startswith(words[0])))
         return [item_ids[row] for row in rows[:limit]], len(rows)
+
+    def near(self, query: str, limit: int) -> list[str]:
+        """Finds items for a query with typing errors. A word that no item has stands for words of titles like it.
+
+        Returns:
+            the first `limit` item ids, those with the words most like the query's first.
+        """
+        meant = [self._words_near(word) for word in query.casefold().split()]
+        ranked = []
+        for row, text in enumerate(self._texts):
+            places = [next((place for place, word in enumerate(words) if word in text), None) for words in meant]
+            if places and None not in places:
+                ranked.append((sum(place for place in places if place is not None), row))
+        return [self.tokenizer.item_ids[row] for _, row in sorted(ranked)[:limit]]
+
+    def _words_near(self, word: str) -> list[str]:
+        if any(word in text for text in self._texts):
+            return [word]
+        return get_close_matches(word, self._words, NEAR_WORDS, NEAR)
+
+    @cached_property
+    def _words(self) -> list[str]:
+        return sorted({word for title in self.titles.values() for word in title.casefold().split()})
 
     def similar(self, item_id: str, limit: int) -> SimilarItems:
         """Returns the first `limit` items that share the longest prefix of codes with an item, but no removed ones.

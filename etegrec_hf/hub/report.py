@@ -13,10 +13,23 @@ from ..evaluation.curves import Points, curves_figure, is_shown, panels_of, part
 from ..evaluation.memorisation import part_title, systems_of_part
 from ..evaluation.plots import check_matplotlib, code_usage_figure, prefix_sizes_figure, svg_of
 from ..evaluation.sample_recommendations import SampleRecommendation
-from .html_page import beside, folded, note, page, paragraph, section, subsection, svg_picture, table
+from .html_page import (
+    beside,
+    charts,
+    folded,
+    note,
+    page,
+    paragraph,
+    section,
+    subsection,
+    svg_picture,
+    table,
+    verdict_line,
+)
 from .training_record import TrainingRecord
 
 FILE = "report.html"
+OURS = "this model"
 MOST_ROWS = 60  # of a table of the log
 RECENT = 10  # items of a history that are shown
 OF_CODES = "usage|perplexity|gini|prefixes|collision_rate|largest_collision|changed_codes|revived_codes"
@@ -61,6 +74,8 @@ class Report:
         item_titles (`dict[str, str]`): where known.
         test (`dict[str, dict[str, float]]`): test metrics by system.
         test_parts (`dict[str, dict]`): those of parts of the users, see [`metrics_by_part`].
+        test_differences (`dict[str, dict[str, dict[str, float]]]`): by baseline, how much more this model has on the
+            test split, see [`paired_bootstrap`].
     """
 
     title: str
@@ -77,6 +92,7 @@ class Report:
     item_titles: dict[str, str] = field(default_factory=dict)
     test: dict[str, dict[str, float]] = field(default_factory=dict)
     test_parts: dict[str, dict] = field(default_factory=dict)
+    test_differences: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
 
 def write_report(folder: str | Path, report: Report) -> Path:
@@ -89,10 +105,58 @@ def write_report(folder: str | Path, report: Report) -> Path:
 
 def render(report: Report) -> str:
     """The report as HTML that loads nothing, with pictures where matplotlib is installed."""
-    parts = [_run(report), _results(report)]
+    parts = [_verdict(report), _run(report), _results(report)]
     parts += [_curves(log, number) for number, log in enumerate(report.logs, start=1)]
     parts += [_codes(report), _prefix_tree(report), _samples(report), _settings(report)]
     return page(report.title, *filter(None, parts))
+
+
+def _verdict(report: Report) -> str:
+    """Whether this model is above the best of the others: on the test split if it was measured there."""
+    if report.test_differences:
+        metric, rival, found = _test_rival(report)
+        outcome = outcome_of(found["low"], found["high"])
+        interval = f"the 95% interval of the difference is {found['low']:+.4f} to {found['high']:+.4f}"
+        how = f"on the test split; {interval}" + (", which holds 0" if outcome == "even" else "")
+        return verdict_line(_sentence(outcome, metric, report.test, rival, how), outcome)
+    others = [name for name in report.systems if name != OURS]
+    decisive = _deciding(report.systems)
+    if not others or decisive is None:
+        return verdict_line(f"No verdict. {report.unmeasured}", "even") if report.unmeasured else ""
+    rival = max(others, key=lambda name: report.systems[name][decisive])
+    how = f"for {report.users} validation users; no interval was measured, so chance may have a part in it"
+    outcome = _by_figures(report.systems)
+    return verdict_line(_sentence(outcome, decisive, report.systems, rival, how), outcome)
+
+
+def _test_rival(report: Report) -> tuple[str, str, dict[str, float]]:
+    """The metric that decides, the best baseline by it, and this model's difference from that."""
+    metric = next(name for differences in report.test_differences.values() for name in differences)
+    rival = max(report.test_differences, key=lambda name: report.test[name][metric])
+    return metric, rival, report.test_differences[rival][metric]
+
+
+def outcome_of(low: float, high: float) -> str:
+    """What an interval of a difference says.
+
+    >>> outcome_of(0.01, 0.02), outcome_of(-0.02, -0.01), outcome_of(-0.01, 0.02)
+    ('won', 'lost', 'even')
+    """
+    return "won" if low > 0 else "lost" if high < 0 else "even"
+
+
+def _sentence(outcome: str, metric: str, systems: dict[str, dict[str, float]], rival: str, how: str) -> str:
+    begin = {"won": "Won against", "lost": "Lost to", "even": "Within chance of"}[outcome]
+    mine, other = systems[OURS][metric], systems[rival][metric]
+    word = "above" if mine > other else "below" if mine < other else "as much as"
+    share = f"{abs(mine / other - 1):.0%} {word} its" if other and mine != other else f"{word} its"
+    return f"{begin} {rival}: {_head(metric)} is {_fixed(mine)}, {share} {_fixed(other)}, {how}."
+
+
+def _deciding(systems: dict[str, dict[str, float]]) -> str | None:
+    """NDCG of the longest lists up to 10 that all systems were measured with."""
+    shared = [f"ndcg@{k}" for k in (10, 5, 1) if systems and all(f"ndcg@{k}" in of for of in systems.values())]
+    return shared[0] if shared else None
 
 
 def _run(report: Report) -> str:
@@ -108,21 +172,48 @@ def _results(report: Report) -> str:
     if report.systems:
         how = f"{report.users} validation users, all items ranked, by the weights that were kept."
         parts.append(subsection("Validation", paragraph(how)))
-        parts.append(_metrics(report.systems))
+        parts.append(_metrics(report.systems, _by_figures(report.systems)))
     if report.unmeasured:
         parts.append(note(report.unmeasured))
     if report.test:
-        parts.append(subsection("Test", _metrics(report.test)))
+        parts.append(subsection("Test", _metrics(report.test, _by_intervals(report))))
     for name, part in report.test_parts.items():
-        parts.append(subsection(f"Test, {part_title(name, part)}", _metrics(systems_of_part(part))))
+        systems = systems_of_part(part)
+        parts.append(subsection(f"Test, {part_title(name, part)}", _metrics(systems, _by_figures(systems))))
     return section("results", "Metrics against baselines", *parts) if parts else ""
 
 
-def _metrics(systems: dict[str, dict[str, float]]) -> str:
+def _by_figures(systems: dict[str, dict[str, float]]) -> str:
+    """The outcome by figures alone, where no intervals are known."""
+    metric = _deciding(systems)
+    others = [metrics[metric] for name, metrics in systems.items() if name != OURS and metric is not None]
+    if metric is None or not others:
+        return "even"
+    difference = systems[OURS][metric] - max(others)
+    return outcome_of(difference, difference)
+
+
+def _by_intervals(report: Report) -> str:
+    """The outcome on the test split against the best baseline."""
+    if not report.test_differences:
+        return "even"
+    *_, found = _test_rival(report)
+    return outcome_of(found["low"], found["high"])
+
+
+def _metrics(systems: dict[str, dict[str, float]], outcome: str) -> str:
+    """A table of systems, this model first, in the colour of the outcome; the best of each column in bold."""
     names = list(dict.fromkeys(name for metrics in systems.values() for name in metrics))
     rows = [[system, *(_fixed(metrics.get(name)) for name in names)] for system, metrics in systems.items()]
-    heads = [name.replace("recall", "Recall").replace("ndcg", "NDCG") for name in names]
-    return table(["system", *heads], rows, marked=(0,))
+    best = set()
+    for column, name in enumerate(names, start=1):
+        figures = [metrics.get(name, -1.0) for metrics in systems.values()]
+        best |= {(row, column) for row, figure in enumerate(figures) if figure == max(figures) > 0}
+    return table(["system", *map(_head, names)], rows, marked=(0,), outcome=outcome, best=frozenset(best))
+
+
+def _head(metric: str) -> str:
+    return metric.replace("recall", "Recall").replace("ndcg", "NDCG")
 
 
 def _fixed(value: float | None) -> str | None:
@@ -143,16 +234,26 @@ def _curves(log: RunLog, number: int) -> str:
     for kind, pattern in CURVES.items():
         chosen = {name: left.pop(name) for name in list(left) if re.match(pattern, name)}
         if chosen and kind == "other":
-            parts.append(folded("Everything else that was logged", _drawn(log, chosen, kind)))
+            parts.append(folded("Everything else that was logged", _drawn(log, chosen)))
         elif chosen:
-            parts.append(_drawn(log, chosen, kind))
+            parts.append(_drawn(log, chosen))
     parts.append(folded("The log as a table", _log_table(log.log_history)))
     return section(f"curves-{number}", title, *parts)
 
 
-def _drawn(log: RunLog, panels: dict[str, dict[str, Points]], kind: str) -> str:
-    description = f"Curves of {', '.join(panels)} over {log.epochs:g} epochs"
-    return _picture(lambda: curves_figure(panels, log.tokenizer_spans, log.epochs), description)
+def _drawn(log: RunLog, panels: dict[str, dict[str, Points]]) -> str:
+    try:
+        check_matplotlib()
+    except ValueError as error:
+        return note(f"Curves of {', '.join(panels)}: {error}")
+    pictures = [
+        svg_picture(
+            svg_of(curves_figure(name, lines, log.tokenizer_spans, log.epochs)),
+            f"{name} over {log.epochs:g} epochs",
+        )
+        for name, lines in panels.items()
+    ]
+    return charts(*pictures)
 
 
 def _picture(draw: Callable, description: str) -> str:

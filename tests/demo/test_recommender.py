@@ -115,6 +115,16 @@ def test_items_are_found_by_words_of_title_and_id(demo):
     assert demo.find("nothing of that", 10) == ([], 0)
 
 
+def test_words_with_typing_errors_find_titles_with_words_like_them(demo):
+    assert demo.near("gutar", 10) == ["i3", "i5", "i14"]
+    assert demo.near("ambr guittar", 10) == ["i3"]  # each word
+    assert demo.near("gren guitar", 10) == ["i14"]
+    assert demo.near("gutar", 2) == ["i3", "i5"]
+    assert demo.near("strngs i5", 10) == ["i5"]
+    assert demo.near("nothing", 10) == []
+    assert demo.near(" ", 10) == []
+
+
 def test_choices_are_told_apart(demo):
     demo.titles |= {"i6": "Amber guitar"}
     wanted = [("Amber guitar (i3)", "i3"), ("i4", "i4"), ("Amber guitar (i6)", "i6"), ("Green Guitar", "i14")]

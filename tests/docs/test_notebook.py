@@ -1,31 +1,65 @@
-"""`examples/quickstart.ipynb` runs from its first cell to its last, and is kept without outputs."""
+"""`examples/quickstart.ipynb` runs from its first cell to its last, and holds the outputs of its code."""
 
 import os
 import re
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "examples/quickstart.ipynb"
+LARGEST = 200_000  # bytes of the notebook with its pictures
 
 
-def test_it_is_kept_without_outputs():
-    for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
-        if cell.cell_type == "code":
-            assert cell.outputs == []
-            assert cell.execution_count is None
+@pytest.fixture(scope="module")
+def script():
+    spec = spec_from_file_location("execute_notebook", ROOT / "docs/execute_notebook.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def outputs_of(notebook) -> list[list[str]]:
+    """The kinds of outputs of each cell with code."""
+    return [
+        [output.get("name", "picture") for output in cell.outputs]
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    ]
+
+
+def test_its_outputs_are_those_of_its_code(script):
+    """After a change of code `make notebook` makes them anew."""
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    assert notebook.metadata[script.OUTPUTS_OF] == script.code_hash(notebook), "run `make notebook`"
+    kinds = outputs_of(notebook)
+    assert sum(cell.count("picture") for cell in kinds) == 3
+    assert {kind for cell in kinds for kind in cell} == {"picture", "stdout"}
+    assert NOTEBOOK.stat().st_size < LARGEST
+    stored = NOTEBOOK.read_text()
+    assert not re.search(r"/tmp/|/root/|/home/|Warning", stored), "nothing of the machine that it ran on"
+
+
+def test_a_change_of_code_is_noticed_and_one_of_words_is_not(script):
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    before = script.code_hash(notebook)
+    words, code, *_ = notebook.cells
+    words.source += " More words."
+    assert script.code_hash(notebook) == before
+    code.source += "\nprint()"
+    assert script.code_hash(notebook) != before
 
 
 @pytest.mark.slow
-def test_it_runs_and_its_model_beats_both_baselines(tmp_path, monkeypatch):
+def test_it_runs_and_its_model_beats_both_baselines(script, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "jupyter"))
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    kinds = outputs_of(nbformat.read(NOTEBOOK, as_version=4))
+    notebook = script.executed(nbformat.read(NOTEBOOK, as_version=4), str(tmp_path), timeout=300)
+    assert outputs_of(notebook) == kinds
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     text = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
     recall = {name.strip(): float(value) for name, value in re.findall(r"^(.+?) Recall@10 (\S+)$", text, re.MULTILINE)}

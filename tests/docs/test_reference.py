@@ -41,5 +41,11 @@ def test_names_in_brackets_become_links(hook):
     )
 
 
+def test_a_tilde_shows_the_last_name_alone(hook):
+    shown = hook.on_page_content("[<code>~ETEGRecTokenizer.ids_of</code>]")
+    assert shown.endswith('tokenization_etegrec.ETEGRecTokenizer.ids_of"><code>ids_of</code></autoref>')
+
+
 def test_types_lose_their_marks(hook):
     assert hook.plain("[`RQVAEModel`] or `list[int]`, *optional*") == "RQVAEModel or list[int], optional"
+    assert hook.plain("`Tensor` of shape `(batch, items * length)`") == "Tensor of shape (batch, items * length)"

@@ -26,10 +26,12 @@ from etegrec_hf import (
 )
 from etegrec_hf.evaluation.baselines import popularity, transitions
 from etegrec_hf.evaluation.code_diagnostics import code_diagnostics
+from etegrec_hf.evaluation.comparison import paired_bootstrap
+from etegrec_hf.evaluation.curves import panels_of
 from etegrec_hf.evaluation.evaluate import EvaluateOptions, evaluate
 from etegrec_hf.evaluation.metrics import ranking_metrics
 from etegrec_hf.hub.html_page import text
-from etegrec_hf.hub.report import MOST_ROWS, Report, RunLog, write_report
+from etegrec_hf.hub.report import MOST_ROWS, Report, RunLog, render, write_report
 from etegrec_hf.hub.training_record import TrainingRecord
 from etegrec_hf.training.recommender.arguments import FinetuningArguments
 
@@ -153,11 +155,78 @@ def test_metrics_stand_beside_baselines_of_the_same_users(run, prepared):
             assert float(systems[system][head]) == pytest.approx(metrics[name], abs=1e-4), (system, name)
 
 
+def report_of(systems: dict[str, float], **fields) -> Report:
+    """A report of NDCG@10 by system, this model first."""
+    record = TrainingRecord(stages=[{"stage": "finetuning", "arguments": {}, "versions": {}}])
+    metrics = {name: {"ndcg@10": value} for name, value in systems.items()}
+    report = Report("A run", record, [], torch.tensor([[0, 1], [1, 1]]), 4, systems=metrics, users=7)
+    return replace(report, **fields)
+
+
+def differences(**intervals: tuple[float, float, float]) -> dict:
+    return {
+        name: {"ndcg@10": {"difference": difference, "low": low, "high": high}}
+        for name, (difference, low, high) in intervals.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("ours", "outcome", "sentence"),
+    [
+        (0.3, "won", "Won against transitions: NDCG@10 is 0.3000, 50% above its 0.2000, for 7 validation users;"),
+        (0.1, "lost", "Lost to transitions: NDCG@10 is 0.1000, 50% below its 0.2000, for 7 validation users;"),
+        (0.2, "even", "Within chance of transitions: NDCG@10 is 0.2000, as much as its 0.2000, for 7"),
+    ],
+)
+@pytest.mark.usefixtures("undrawn_pictures")
+def test_a_page_begins_with_who_won(ours, outcome, sentence):
+    html = render(report_of({"this model": ours, "popularity": 0.15, "transitions": 0.2}))
+    page = Page(html)
+    words = html.split("</h1>")[1].lstrip()
+    assert words.startswith(f'<p class="verdict {outcome}">{sentence}')
+    assert "no interval was measured" in words.splitlines()[0]
+    assert [row[0] for row in page.marked] == ["this model"]
+    assert html.count(f'<tr class="marked {outcome}">') == 1
+    assert html.count('<tr class="marked') == 1
+
+
+@pytest.mark.parametrize(
+    ("interval", "outcome"),
+    [((0.02, 0.01, 0.03), "won"), ((0.02, -0.01, 0.05), "even"), ((-0.1, -0.2, -0.05), "lost")],
+)
+@pytest.mark.usefixtures("undrawn_pictures")
+def test_an_interval_on_the_test_split_decides(interval, outcome):
+    """Against the best baseline that was ranked: an optimum isn't one, and validation doesn't count."""
+    ours = 0.2 + interval[0]
+    test = {name: {"ndcg@10": value} for name, value in
+            (("this model", ours), ("popularity", 0.1), ("transitions", 0.2), ("known optimum", 0.5))}  # fmt: skip
+    known = differences(popularity=(0.1, 0.05, 0.2), transitions=interval)
+    html = render(report_of({"this model": 0.9, "transitions": 0.1}, test=test, test_differences=known))
+    first = html.split("</h1>")[1].lstrip().splitlines()[0]
+    assert first.startswith(f'<p class="verdict {outcome}">')
+    assert " transitions: NDCG@10 is" in first
+    assert f"95% interval of the difference is {interval[1]:+.4f} to {interval[2]:+.4f}" in first
+    assert ("which holds 0" in first) == (outcome == "even")
+    assert re.findall(r'<tr class="marked (\w+)">', html) == ["won", outcome]  # validation, test
+    assert '<td class="best">0.5000</td>' in html
+
+
+@pytest.mark.usefixtures("undrawn_pictures")
+def test_without_baselines_there_is_no_winner():
+    assert "verdict" not in render(report_of({})).split("</style>")[1]
+    told = render(report_of({"this model": 0.5}, unmeasured="Training sequences were streamed."))
+    assert '<p class="verdict even">No verdict. Training sequences were streamed.</p>' in told
+
+
 @pytest.mark.usefixtures("undrawn_pictures")
 def test_an_evaluation_is_shown_for_all_users_and_by_part(run, prepared, tmp_path):
     trainer, _ = run
     evaluation = evaluate(trainer.model, trainer.processing_class, prepared, EvaluateOptions(num_beams=10))
     page = read(write_run_report(trainer, folder=tmp_path, test=evaluation))
+    best = max(evaluation.baselines, key=lambda name: evaluation.baselines[name]["ndcg@10"])
+    found = paired_bootstrap([evaluation.ranks], [evaluation.baseline_ranks[best]])["ndcg@10"]
+    assert f" {best}: NDCG@10 is {evaluation.metrics['ndcg@10']:.4f}, " in page.words[""]
+    assert f"is {found['low']:+.4f} to {found['high']:+.4f}" in page.words[""]
     whole, *parts = page.sections["results"]
     assert [row[0] for row in whole] == ["system", "this model", "popularity", "transitions"]
     assert len(parts) == len(evaluation.parts) == 2
@@ -237,13 +306,17 @@ def test_phases_are_shaded_where_they_are(run):
 
 def test_pictures_are_drawn_of_losses_metrics_and_codes(run):
     pytest.importorskip("matplotlib", reason="the extra `plots` is not installed")
-    _, page = run
+    trainer, page = run
     described = [value for tag, name, value in page.attributes if (tag, name) == ("img", "alt")]
-    firsts = [words.removeprefix("Curves of ").split(",")[0].split(" over ")[0] for words in described]
-    assert firsts[:3] == ["loss", "eval_ndcg", "changed_codes"]
-    assert firsts[4:] == ["Items on each code", "Prefixes by their items"]
-    assert "grad_norm_recommender" in described[3]
-    assert all(svg.rstrip().endswith("</svg>") for svg in pictures(page))
+    panels = panels_of(trainer.state.log_history)
+    assert sorted(described[:-2]) == sorted(f"{name} over 4 epochs" for name in panels)
+    firsts = [words.split("_")[0].split(",")[0] for words in described]
+    assert list(dict.fromkeys(firsts))[:2] == ["loss", "eval"]
+    assert described[-2:] == ["Items on each code, by level", "Prefixes by their items"]
+    for svg in pictures(page):
+        assert svg.rstrip().endswith("</svg>")
+        assert "@media (prefers-color-scheme: dark)" in svg
+        assert not re.search(r"#000000|fill: #ffffff", svg), "black or white that a dark page would hide or glare with"
 
 
 @pytest.mark.usefixtures("undrawn_pictures")

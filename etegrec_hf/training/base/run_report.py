@@ -5,7 +5,9 @@ from pathlib import Path
 from ...data.prepared import PreparedDataset
 from ...data.sequences import SequenceDataset
 from ...evaluation.baselines import baselines
+from ...evaluation.comparison import paired_bootstrap
 from ...evaluation.evaluate import Evaluation
+from ...evaluation.metrics import KS
 from ...evaluation.sample_recommendations import sample_recommendations
 from ...hub.report import Report, RunLog, write_report
 from .trainer import BaseTrainer
@@ -48,6 +50,7 @@ def write_run_report(
         | {name: getattr(config, name) for name in type(config).__annotations__ if name != "rqvae_config"},
         test={"this model": test.metrics, **test.baselines} if test else {},
         test_parts=test.parts if test else {},
+        test_differences=_differences(test) if test else {},
     )  # fmt: skip
     if data is not None and evaluated is not None:
         split = data.validation.take(evaluated.rows)
@@ -57,6 +60,15 @@ def write_run_report(
         report.item_ids, report.item_titles = trainer.processing_class.item_ids, trainer.processing_class.item_titles
         report.systems, report.unmeasured = _systems(record.stages[-1], data, split)
     return write_report(folder or trainer.args.output_dir, report)
+
+
+def _differences(test: Evaluation) -> dict[str, dict[str, dict[str, float]]]:
+    """NDCG of the model less that of each baseline, at 10 or, of shorter lists, at the longest."""
+    k = max(k for k in KS if k <= LISTED and f"ndcg@{k}" in test.metrics)
+    found = {
+        name: paired_bootstrap([test.ranks], [ranks], (k,)) for name, ranks in test.baseline_ranks.items()
+    }  # fmt: skip
+    return {name: {f"ndcg@{k}": metrics[f"ndcg@{k}"]} for name, metrics in found.items()}
 
 
 def _systems(stage: dict, data: PreparedDataset, split) -> tuple[dict[str, dict[str, float]], str]:
