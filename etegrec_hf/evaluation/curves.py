@@ -1,4 +1,4 @@
-"""Curves of what training logged. Drawing them needs matplotlib, which the extra `plots` installs."""
+"""Curves of a training log. Drawing them needs matplotlib, which the extra `plots` installs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Points = list[tuple[float, float]]  # epoch and value
 
-MOST_POINTS = 400  # of a drawn line; of more, means of neighbours are drawn
+MOST_POINTS = 400  # largest number of points of a drawn line; for more, means of neighbours are drawn
 COLUMNS = 3  # panels side by side
 NO_CURVES = {"epoch", "step", "tokenizer_phase", "total_flos", "train_loss", "num_tokens", "step_time"}
 PHASES = {1.0: "tokenizer epochs", 0.0: "recommender epochs"}  # by `tokenizer_phase`
@@ -24,17 +24,17 @@ TIMES = ("_runtime", "_per_second")
 
 
 def panels_of(log_history: list[dict]) -> dict[str, dict[str, Points]]:
-    """The numbers of a log, sorted into panels of lines that belong together.
+    """Sorts the numbers of a log into panels of lines that belong together.
 
-    What differs in a last level (`usage_0`, `usage_1`) or list length (`eval_ndcg@5`, `eval_ndcg@10`) alone shares a
-    panel. What both phases log has a panel for each of them, since another side learns there, on another scale.
+    Names that differ only in a level at the end (`usage_0`, `usage_1`) or a list length (`eval_ndcg@5`,
+    `eval_ndcg@10`) share a panel. Numbers that both phases log have one panel per phase, since their scales differ.
 
     Args:
         log_history (`list[dict]`): entries of a Trainer's `state.log_history`.
 
     Returns:
-        `dict` of the panels by their names, each a `dict` of points (epoch and value) by the line's label. Numbers
-        that are NaN or infinite are left out.
+        `dict` of panels by name; a panel is a `dict` of points (epoch and value) by the line's label. NaN and infinity
+        are left out.
 
     >>> panels_of([{"usage_0": 0.5, "usage_1": 1.0, "epoch": 1.0}, {"usage_0": 0.75, "epoch": 2.0}])
     {'usage': {'level 0': [(1.0, 0.5), (2.0, 0.75)], 'level 1': [(1.0, 1.0)]}}
@@ -47,7 +47,7 @@ def panels_of(log_history: list[dict]) -> dict[str, dict[str, Points]]:
                 points[name, phase].append((entry["epoch"], value))
     names = [name for name, _ in points]
     panels: dict[str, dict[str, Points]] = defaultdict(dict)
-    # in an order of its own, since a resumed run reads its log back with other neighbours
+    # sorted, since the log of a resumed run has another order
     for name, phase in sorted(points, key=lambda point: (parts_of(point[0]), point[1])):
         panel, kind, number = parts_of(name)
         label = {"_": f"level {number}", "@": f"@{number}", "": panel}[kind]
@@ -56,12 +56,12 @@ def panels_of(log_history: list[dict]) -> dict[str, dict[str, Points]]:
 
 
 class LoggedName(NamedTuple):
-    """A logged name in its parts, in whose order names are sorted.
+    """The parts of a logged name; names are sorted by them in this order.
 
     Args:
-        panel (`str`): the name without its last number.
-        separator (`str`): `"_"` before a level, `"@"` before a list's length, else empty.
-        number (`int`): the number; 0 where there is none.
+        panel (`str`): the name without the number at its end.
+        separator (`str`): `"_"` before a level, `"@"` before a list length, otherwise empty.
+        number (`int`): the number at the end; 0 if there is none.
     """
 
     panel: str
@@ -70,7 +70,7 @@ class LoggedName(NamedTuple):
 
 
 def parts_of(name: str) -> LoggedName:
-    """Takes a logged name apart.
+    """Splits a logged name into its parts.
 
     >>> parts_of("eval_ndcg@10")
     LoggedName(panel='eval_ndcg', separator='@', number=10)
@@ -83,20 +83,20 @@ def parts_of(name: str) -> LoggedName:
 
 
 def is_shown(name: str) -> bool:
-    """Whether a logged number is worth a curve: not what only counts or times."""
+    """Returns whether a logged number is worth a curve; counters and times aren't."""
     return name not in NO_CURVES and not name.endswith(TIMES)
 
 
 def curves_figure(
     panels: dict[str, dict[str, Points]], tokenizer_spans: list[tuple[float, float]], epochs: float
 ) -> Figure:
-    """One small chart a panel, over epochs, each with its own scale.
+    """Draws one small chart per panel over epochs, each with its own scale.
 
     Args:
-        panels (`dict[str, dict[str, Points]]`): at least one, as [`panels_of`] gives them.
-        tokenizer_spans (`list[tuple[float, float]]`): where the item tokenizer was trained, from epoch to epoch;
-            shaded.
-        epochs (`float`): how far the horizontal axis goes.
+        panels (`dict[str, dict[str, Points]]`): at least one panel, as returned by [`panels_of`].
+        tokenizer_spans (`list[tuple[float, float]]`): first and last epoch of each phase of the item tokenizer, which
+            is shaded.
+        epochs (`float`): end of the horizontal axis.
 
     Raises:
         ValueError: matplotlib is not installed.
@@ -121,14 +121,14 @@ def curves_figure(
         axes.set_axisbelow(True)
         if len(lines) > 1:
             axes.legend(fontsize=7)
-    for axes in axes_of:  # left over in the last row
+    for axes in axes_of:  # unused ones in the last row
         axes.set_axis_off()
     figure.supxlabel("epoch", fontsize=9)
     return figure
 
 
 def thinned(line: Points) -> np.ndarray:
-    """Epochs and values `[n, 2]`, at most `MOST_POINTS`: means of as many neighbours as it takes."""
+    """Returns epochs and values `[n, 2]`, at most `MOST_POINTS` of them; for longer lines, means of neighbours."""
     points = np.array(line)
     if len(points) <= MOST_POINTS:
         return points

@@ -141,7 +141,7 @@ def test_codes_that_collide_need_a_suffix(index, tmp_path, capsys):
     [
         ("{", "can't be read"),
         ("[]", "maps no item"),
-        ('{"a": ["<a_1>"], "a": ["<a_2>"]}', "stands twice"),
+        ('{"a": ["<a_1>"], "a": ["<a_2>"]}', "occurs twice"),
         ('{"a": ["<a_1>", "<b_1>"], "b": ["<a_1>"]}', "item 'b'"),
         ('{"a": ["<b_1>"]}', "item 'a'"),
         ('{"a": ["<a_01>"]}', "item 'a'"),

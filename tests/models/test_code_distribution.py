@@ -217,5 +217,5 @@ def test_a_repeat_bias_asks_for_the_histories(codes):
     states = torch.zeros(1, 3, 16)
     nothing = Histories(torch.zeros(1, 0, dtype=torch.long), torch.zeros(1, 0, dtype=torch.long))
     encoded = EncodedBatch(None, torch.ones(1, 3, dtype=torch.long), states)
-    with pytest.raises(ValueError, match="`input_ids` is missing, by which a model with a repeat bias"):
+    with pytest.raises(ValueError, match="`input_ids` is missing; a model with a repeat bias"):
         code_distribution(model, encoded, model.catalogue.constraints(nothing))

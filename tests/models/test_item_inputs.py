@@ -129,5 +129,5 @@ def test_a_copy_reads_its_own_catalogue(model):
 
 
 def test_embeddings_must_be_kept():
-    with pytest.raises(ValueError, match="`reads_items` is True and `has_semantic_embedding` False"):
+    with pytest.raises(ValueError, match="`reads_items` is True and `has_semantic_embedding` is False"):
         ETEGRecConfig(reads_items=True, has_semantic_embedding=False)

@@ -391,7 +391,7 @@ def test_rewards_reach_detached_item_logits():
 def test_histories_are_asked_for():
     model = make_model(random_codes(40, 3, 8), 8, **RECIPE | {"has_repeat_bias": False})
     states = model(**inputs_of(model)).encoder_last_hidden_state
-    with pytest.raises(ValueError, match="`input_ids` is missing, by which a model with a repeat bias or item logits"):
+    with pytest.raises(ValueError, match="`input_ids` is missing; a model with a repeat bias or item logits"):
         model(encoder_outputs=(states,), labels=model.catalogue.item_tokens[[1, 2, 3]])
     with pytest.raises(ValueError, match="models with a repeat bias or item logits need the histories"):
         model.generate(encoder_outputs=(states,))

@@ -49,7 +49,7 @@ def test_long_histories_keep_their_last_items(tokenizer):
 
 def test_a_history_that_must_be_read_whole(tokenizer):
     history = [f"i{item}" for item in range(1, 12)]
-    with pytest.raises(ValueError, match="history 0 has 11 items and 10 are read; pass `truncation=True`"):
+    with pytest.raises(ValueError, match="history 0 has 11 items, but only 10 can be read; pass `truncation=True`"):
         tokenizer(history, truncation=False)
     assert tokenizer.decode(tokenizer(history, max_length=8)["input_ids"]) == history[-2:], "8 tokens hold 2 items"
     batch = tokenizer([history], padding="max_length", max_length=12, return_tensors="pt")
@@ -61,7 +61,7 @@ def test_a_history_that_must_be_read_whole(tokenizer):
 def test_ids_of_undoes_index_of(tokenizer):
     assert tokenizer.index_of(["i3", "i1"]) == [3, 1]
     assert tokenizer.ids_of([3, 1]) == ["i3", "i1"]
-    assert tokenizer.ids_of(torch.tensor([[3, 0, 0], [1, 2, 0]])) == [["i3"], ["i1", "i2"]], "0 is no item"
+    assert tokenizer.ids_of(torch.tensor([[3, 0, 0], [1, 2, 0]])) == [["i3"], ["i1", "i2"]], "index 0 is padding"
     for index in (41, -1):
         with pytest.raises(
             ValueError, match=rf"item indices range from {index} to .*1\.\.40|to 41; the catalogue has"
@@ -80,7 +80,7 @@ def test_codes_of_nobody_decode_to_none(tokenizer, codes):
     taken = {tuple(row) for row in codes.tolist()}
     free = next(row for row in torch.cartesian_prod(*[torch.arange(8)] * 3).tolist() if tuple(row) not in taken)
     assert tokenizer.decode([1 + level * 8 + code for level, code in enumerate(free)]) == [None]
-    with pytest.raises(ValueError, match="4 tokens are not whole items of 3 codes"):
+    with pytest.raises(ValueError, match="4 tokens, which isn't a multiple of the 3 codes"):
         tokenizer.decode([1, 9, 17, 1])
 
 
@@ -162,7 +162,7 @@ def test_the_saved_file_is_an_index_json_in_item_order(tokenizer, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"x": ["<a_0>", "<b_0>"], "x": ["<a_1>", "<b_0>"]}', "item id 'x' stands twice"),
+        ('{"x": ["<a_0>", "<b_0>"], "x": ["<a_1>", "<b_0>"]}', "item id 'x' occurs twice"),
         ('{"x": ["<a_0>", "<b_0>"], "y": ["<a_1>"]}', "item 'y' has 1 codes and the first item 2"),
         ('{"x": ["<a_0>", "<c_0>"]}', "item 'x' has '<c_0>' at level 1; expected <b_0>"),
         ('{"x": ["<a_0>", "<b_8>"]}', r"to <b_7> \(`codebook_size` is 8\)"),
@@ -181,7 +181,7 @@ def test_broken_index_files_are_an_error(tmp_path, text, message):
 def test_ids_and_codes_must_belong_together(codes):
     with pytest.raises(ValueError, match="`item_ids` holds 2 ids and `codes` 40 rows"):
         ETEGRecTokenizer.from_item_codes(["a", "b"], codes, 8)
-    with pytest.raises(ValueError, match="item id 'a' stands twice in `item_ids`"):
+    with pytest.raises(ValueError, match="item id 'a' occurs twice in `item_ids`"):
         ETEGRecTokenizer.from_item_codes(["a", "b", "a"], codes[:3], 8)
     with pytest.raises(ValueError, match="give `item_index_file` or `item_index`"):
         ETEGRecTokenizer()
@@ -203,7 +203,7 @@ def test_titles_are_of_items_and_text(tokenizer, tmp_path):
     tokenizer.item_titles = {"i2": "Second"}
     tokenizer.save_pretrained(tmp_path)
     assert ETEGRecTokenizer.from_pretrained(tmp_path).item_titles == {"i2": "Second"}
-    for titles, message in (({"gone": "Gone"}, "names item 'gone'"), ({"i2": 5}, "has 5 for item 'i2'")):
+    for titles, message in (({"gone": "Gone"}, "has a title for item 'gone'"), ({"i2": 5}, "has 5 for item 'i2'")):
         tokenizer.item_titles = titles
         with pytest.raises(ValueError, match=message):
             tokenizer.save_pretrained(tmp_path)
