@@ -48,8 +48,8 @@ def test_standardizing_looks_at_known_items_alone():
 @pytest.mark.parametrize(
     ("names", "normalize", "message"),
     [
-        ([], "none", r"is to be made of \[\]; name one or more, each once"),
-        (["a", "a"], "none", r"made of \['a', 'a'\]; name one or more, each once"),
+        ([], "none", r"is to be made of \[\]; name at least one embedding, each once"),
+        (["a", "a"], "none", r"made of \['a', 'a'\]; name at least one embedding, each once"),
         (["a"], "L2", "`normalize` is 'L2'; choose one of none, l2, standardize"),
     ],
 )

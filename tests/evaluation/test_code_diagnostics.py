@@ -127,9 +127,13 @@ def test_a_sample_is_fixed_by_its_seed():
 @pytest.mark.parametrize(
     ("embeddings", "options", "message"),
     [
-        (torch.zeros(4, 2), {}, "0 of 4 items have an embedding that is not all zero, and neighbours need at least 2"),
+        (
+            torch.zeros(4, 2),
+            {},
+            "0 of 4 items have an embedding that is not all zero, but at least 2 are needed to find neighbours",
+        ),
         (torch.eye(4)[:, :1], {}, "1 of 4 items have an embedding"),
-        (torch.ones(3, 2), {}, "4 items have codes and 3 an embedding; give the same items"),
+        (torch.ones(3, 2), {}, "there are codes of 4 items and embeddings of 3; give both of the same items"),
         (torch.ones(4, 2), {"neighbours": 0}, "`neighbours` is 0 and `samples` 2000; both must be at least 1"),
         (torch.ones(4, 2), {"samples": 0}, "`samples` 0"),
     ],

@@ -230,7 +230,7 @@ def test_histories_that_are_none_are_an_error(model):
     for decode in (model.recommend, model.generate, model.sample_items):
         with pytest.raises(ValueError, match=r"`attention_mask` has shape \(1, 3\) and `input_ids` \(1, 6\)"):
             decode(ids, attention_mask=torch.ones(1, 3))
-        with pytest.raises(ValueError, match=r"`input_ids` range from \d+ to 99; the vocabulary has 0..24"):
+        with pytest.raises(ValueError, match=r"`input_ids` range from \d+ to 99, but the vocabulary is 0..24"):
             decode(ids.clone().fill_(99))
         with pytest.raises(ValueError, match="row 0 of `input_ids` holds part of an item"):
             decode(torch.nn.functional.pad(ids[:, :3], (1, 2)))
@@ -426,7 +426,7 @@ def test_a_sample_of_everything_is_everything(model):
     assert (scores[:, 40:] == -torch.inf).all()
     again = model.sample_items(**inputs, num_samples=45, generator=torch.Generator().manual_seed(1))
     assert torch.equal(again[0], items), "the generator decides"
-    with pytest.raises(ValueError, match=r"`num_samples` is 0 and `temperature` 1.0; both must be positive"):
+    with pytest.raises(ValueError, match=r"`num_samples` is 0 and `temperature` is 1.0; `num_samples` must be"):
         model.sample_items(**inputs, num_samples=0)
     for temperature in (0, math.nan, math.inf):
         with pytest.raises(ValueError, match=f"`temperature` {temperature}; both must be positive"):
@@ -544,7 +544,7 @@ def test_histories_that_cannot_be_read_are_an_error(model):
 
 def test_impossible_wishes_are_an_error(model):
     history = model.catalogue.item_tokens[[1]]
-    with pytest.raises(ValueError, match="`num_beams` is 5 and `top_k` 10"):
+    with pytest.raises(ValueError, match="`num_beams` is 5 and `top_k` is 10"):
         model.recommend(history, top_k=10, num_beams=5)
     with pytest.raises(ValueError, match=r"`exclude` holds item indices from 3 to 41; the catalogue has 1\.\.40"):
         model.recommend(history, exclude=torch.tensor([[3, 41]]))

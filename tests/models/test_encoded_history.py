@@ -224,7 +224,7 @@ def test_other_dtypes(dtype, atol, kind):
     assert_same(extended, encode(model, rows), atol=atol)
     assert_recommends_like(model, extended, rows, atol=max(atol, 1e-5))
     with pytest.raises(
-        ValueError, match=r"`encoded` was encoded with `dtype` torch\.\w+ and the model has torch.float32"
+        ValueError, match=r"`encoded` was encoded with `dtype` torch\.\w+, but the model has torch.float32"
     ):
         causal(**kind).recommend(encoded=extended)
 
@@ -255,7 +255,9 @@ def test_a_bidirectional_encoder_cannot_extend():
 def test_what_does_not_fit_is_an_error():
     model = causal()
     encoded = encode(model, [[1, 2], [3]])
-    with pytest.raises(ValueError, match="`past` holds 2 histories and `input_ids` 1 rows; give one row per history"):
+    with pytest.raises(
+        ValueError, match="`past` holds 2 histories and `input_ids` has 1 rows; give one row per history"
+    ):
         encode(model, [[4]], past=encoded)
     with pytest.raises(ValueError, match="row 1 of `input_ids` is only padding"):
         encode(model, [[1], []])

@@ -164,10 +164,10 @@ def test_a_model_without_codes_says_so():
     [
         ({"code_length": 1}, "`code_length` is 1; an item needs at least 2 codes"),
         ({"n_items": 0}, "`n_items` is 0"),
-        ({"rqvae_config": {"num_levels": 5}}, r"`rqvae_config.num_levels` is 5 .* need 3"),
+        ({"rqvae_config": {"num_levels": 5}}, r"`rqvae_config.num_levels` is 5, .* need 3"),
         (
             {"codebook_size": 64, "rqvae_config": {"codebook_size": 32}},
-            r"`rqvae_config.codebook_size` is 32 .* need 64",
+            r"`rqvae_config.codebook_size` is 32, .* need 64",
         ),
         ({"encoder_input": "words"}, "`encoder_input` is 'words'; choose one of codes, items"),
         ({"item_logits": "some"}, "`item_logits` is 'some'; choose one of none, exact"),
@@ -217,7 +217,7 @@ def test_tuple_output_is_the_same(model):
             "`candidates` and `history_lengths` are given",
         ),
         ({"sequence_labels": torch.ones(1, 1, 3, dtype=torch.long)}, "`sequence_labels` are given without `history_l"),
-        ({"history_lengths": torch.ones(1, 1, dtype=torch.long)}, "`encoder_attention` is 'bidirectional', in which"),
+        ({"history_lengths": torch.ones(1, 1, dtype=torch.long)}, "`encoder_attention` is 'bidirectional', so that"),
     ],
 )
 def test_what_forward_cannot_score_is_an_error(model, arguments, message):

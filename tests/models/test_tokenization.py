@@ -117,12 +117,12 @@ def test_arrays_series_and_tuples_are_lists(tokenizer):
         (5, "5 is not a history"),
         ([["i1"], "i2"], "'i2' is not a history"),
         (["i1", ["i2"]], "'i1' is not a history"),
-        ([1, 2], "item 1 is of type int, and ids are text; give strings"),
+        ([1, 2], "item 1 is of type int, but item ids are strings; give strings"),
         (np.array([1, 2]), "item 1 is of type int"),
-        ([["i1"], [2.0]], "item 2.0 is of type float, and ids are text"),
+        ([["i1"], [2.0]], "item 2.0 is of type float, but item ids are strings"),
         ([None], "item None is of type NoneType"),
         (["zzz"], "item 'zzz' is not in the catalogue of 40 items; leave it out"),
-        (["i400"], r"did you mean 'i40'\? Else leave it out, or pass unknown='skip'"),
+        (["i400"], r"did you mean 'i40'\? Otherwise, leave it out, or pass unknown='skip'"),
     ],
 )
 def test_what_is_no_history_names_itself(tokenizer, histories, message):
@@ -135,7 +135,7 @@ def test_what_is_no_history_names_itself(tokenizer, histories, message):
 
 def test_whole_numbers_name_the_text_that_is_an_id(codes):
     tokenizer = ETEGRecTokenizer.from_item_codes([str(row) for row in range(40)], codes, 8)
-    with pytest.raises(ValueError, match=r"^item 1 is of type int, and ids are text; give '1'"):
+    with pytest.raises(ValueError, match=r"^item 1 is of type int, but item ids are strings; give '1'"):
         tokenizer([1, 2])
     with pytest.raises(ValueError, match=r"^item 7 is of type int, and ids are text; give '7'"):
         tokenizer.index_of([7])
@@ -192,7 +192,7 @@ def test_model_and_tokenizer_that_disagree_are_an_error(model, tokenizer, codes)
     swapped = codes[[1, 0, *range(2, 40)]]
     other = ETEGRecTokenizer.from_item_codes(tokenizer.item_ids, swapped, 8)
     with pytest.raises(
-        ValueError, match=r"tokenizer and model disagree about item 'i1': token ids .* load both from one"
+        ValueError, match=r"tokenizer and model disagree about item 'i1': its token ids .* load both from one"
     ):
         model.catalogue.check_tokenizer(other)
     with pytest.raises(ValueError, match=r"`item_tokens` has shape \(40, 3\) there and \(41, 3\) here"):

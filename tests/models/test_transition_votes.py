@@ -235,14 +235,14 @@ def test_what_it_needs(codes):
     with pytest.raises(ValueError, match=r"`transition_weight` is 1\.0; give a share of at least 0 and below 1"):
         model.recommend(**inputs, transition_weight=1.0)
     with pytest.raises(
-        ValueError, match=r"`transition_weight` is 0\.5 and the model keeps no transitions; train it with `num_trans"
+        ValueError, match=r"`transition_weight` is 0\.5, but the model keeps no transitions; train it with `num_trans"
     ):
         model.recommend(**inputs, transition_weight=0.5)
     for share in (-0.1, float("nan")):
         with pytest.raises(ValueError, match=f"`transition_weight` is {share}; give a share"):
             model.recommend(**inputs, transition_weight=share)
     bare = make_model(codes, 8)
-    with pytest.raises(ValueError, match=r"`transition_weight` is 0\.5 and the model keeps no transitions"):
+    with pytest.raises(ValueError, match=r"`transition_weight` is 0\.5, but the model keeps no transitions"):
         bare.recommend(**inputs, transition_weight=0.5)
     items, weights = torch.ones(40, 3, dtype=torch.long), torch.ones(40, 3)
     with pytest.raises(ValueError, match=r"`items` has shape \(40, 2\) and `weights` \(40, 3\).*\(40, 3\)"):
@@ -259,7 +259,7 @@ def test_what_it_needs(codes):
     model.catalogue.set_transitions(items, weights)
     model.recommend(**inputs, transition_weight=0.5)
     model.catalogue.set_transitions(items * 0, weights * 0)
-    with pytest.raises(ValueError, match=r"`transition_weight` is 0\.5 and the model keeps no transitions"):
+    with pytest.raises(ValueError, match=r"`transition_weight` is 0\.5, but the model keeps no transitions"):
         model.recommend(**inputs, transition_weight=0.5)
     with pytest.raises(ValueError, match=r"NaN, infinity, numbers too large for torch\.float16"):
         model.half().catalogue.set_transitions(items, weights * 70000)
