@@ -8,7 +8,7 @@ from pathlib import Path
 
 import griffe
 
-ARGUMENT = re.compile(r"^(\s+\**\w+(?:, \**\w+)*) \((.*`.*)\):", re.MULTILINE)
+ARGUMENT = re.compile(r"^(\s+\**\w+(?:, \**\w+)*) \((.*[`*].*)\):", re.MULTILINE)
 REFERENCE = Path(__file__).with_name("reference")
 
 
@@ -21,8 +21,8 @@ class HuggingFaceTypes(griffe.Extension):
 
 
 def plain(type_: str) -> str:
-    """A type without backticks, asterisks and brackets around names."""
-    return re.sub("[`*]", "", re.sub(r"\[(`\w+`)\]", r"\1", type_))
+    """Returns a type without backticks, without brackets around names and without the stars of *optional*."""
+    return re.sub(r"\*(\w+)\*", r"\1", re.sub(r"\[(`\w+`)\]", r"\1", type_)).replace("`", "")
 
 
 def documented() -> dict[str, str]:

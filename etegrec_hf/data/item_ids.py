@@ -3,7 +3,7 @@
 import json
 from collections.abc import Container
 
-AS_JSON = """write ids that hold a comma, or begin or end with a blank, as a JSON list: ["Earth, Wind & Fire"]"""
+AS_JSON = 'ids that hold a comma, or begin or end with a blank, must be written as a JSON list: ["Earth, Wind & Fire"]'
 
 
 def read_item_ids(text: str, known: Container[str]) -> list[str]:

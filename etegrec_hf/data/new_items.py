@@ -152,9 +152,9 @@ def check_made_alike(
 ) -> None:
     """Compares embeddings of known items with the embeddings that a model was trained on.
 
-    Embeddings count as made in the same way if their mean cosine is at least 0.8, and the item tokenizer gives at
-    least half of the items the same first code. The codes also reveal embeddings of another length. For a model
-    without embeddings only codes are compared. If there is nothing to compare, a warning is logged.
+    Embeddings pass if their mean cosine is at least 0.8 and the item tokenizer gives at least half of the items the
+    same first code. The codes also reveal embeddings of another length. For a model without embeddings only codes are
+    compared. If there is nothing to compare, a warning is logged.
 
     Args:
         model ([`ETEGRecForConditionalGeneration`]): a model with an item tokenizer.

@@ -112,7 +112,7 @@ def test_embeddings_are_found_by_id_and_from_a_file_elsewhere(folder, tmp_path):
 
 
 def test_an_embedding_without_origin_is_kept_before_another_takes_its_place(folder):
-    """As datasets of the first version, or made elsewhere, have it."""
+    """Datasets of the first version, or made elsewhere, have such an embedding."""
     path = folder / "items/items.parquet"
     ids = PreparedDataset.load(folder).item_ids
     pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)

@@ -75,7 +75,7 @@ def test_other_column_names_and_dates(table, tmp_path):
 
 
 def order_of(rows: pa.Table, folder, kind: str = "parquet", **wishes) -> tuple[str, list[str]]:
-    """What `prepare` says it ordered by, and the items of the one user."""
+    """Returns the order that `prepare` reports, and the items of the only user."""
     statistics = prepare(write(rows, folder, kind), folder / "data", kind, min_count=1, **wishes)
     ((_, items),) = rows_of(folder / "data")["test"]
     return statistics["order"], items

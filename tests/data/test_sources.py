@@ -1676,7 +1676,7 @@ def test_folders_that_are_not_recognised_are_an_error_with_a_remedy(tmp_path):
     fails(tmp_path, "auto", tmp_path, ValueError, "holds no log of a known format; give the path of the file to")
     for name in ("a.inter.json", "a.inter"):
         write(tmp_path / name, "")
-    fails(tmp_path, "auto", tmp_path, ValueError, "holds files of several formats \(letter, recbole\); give the path")
+    fails(tmp_path, "auto", tmp_path, ValueError, r"holds files of several formats \(letter, recbole\); give the path")
     prepare(log, tmp_path / "data", min_count=1)
     fails(tmp_path / "data", "auto", tmp_path, ValueError, "is a prepared dataset already; give it .* as --data")
     fails("no-such/data", "auto", tmp_path, ConnectionError, "'no-such/data' isn't a local folder and can't be")

@@ -23,7 +23,7 @@ def pairs(n_items: int) -> np.ndarray:
 
 
 def frequencies(states: np.ndarray, following: np.ndarray, n_states: int, n_items: int) -> np.ndarray:
-    """How often each item follows each state, `[n_states, n_items]` of shares."""
+    """Returns the shares of items that follow each state, `[n_states, n_items]`."""
     counts = np.bincount(states * n_items + following, minlength=n_states * n_items).reshape(n_states, n_items)
     return counts / counts.sum(axis=1, keepdims=True)
 

@@ -102,7 +102,7 @@ def test_an_interrupted_call_goes_on_where_it_was(folder, monkeypatch, capsys):
 
 
 def test_unfinished_work_is_of_one_model_and_one_text(folder, monkeypatch):
-    """Two models whose folders are called alike, and texts that changed meanwhile."""
+    """Work is not reused for another model in a folder of the same name, nor for texts that have changed."""
     monkeypatch.setattr(text_embeddings, "CHUNK", 2)
     for name in ("a", "b"):
         (folder / name / "model").mkdir(parents=True)

@@ -43,3 +43,5 @@ def test_names_in_brackets_become_links(hook):
 
 def test_types_lose_their_marks(hook):
     assert hook.plain("[`RQVAEModel`] or `list[int]`, *optional*") == "RQVAEModel or list[int], optional"
+    shape = "`torch.LongTensor` of shape `(batch, items * code_length)`, *optional*"
+    assert hook.plain(shape) == "torch.LongTensor of shape (batch, items * code_length), optional"

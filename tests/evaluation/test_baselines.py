@@ -61,7 +61,7 @@ def histories(split: Split) -> list[list[int]]:
 
 
 def without_padding(ranked: np.ndarray) -> list[list[int]]:
-    """Lists without the 0 that fill up, which stand at the end."""
+    """Returns lists without padding, after a check that padding is only at the end."""
     for row in ranked:
         assert (np.diff((row == 0).astype(int)) >= 0).all()
     return [[item for item in row.tolist() if item] for row in ranked]

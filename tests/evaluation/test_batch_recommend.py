@@ -160,7 +160,7 @@ class Stop(Exception):
 
 @pytest.fixture
 def interrupted(prepared_folder, recommender, output, monkeypatch):
-    """A run that stopped in its third shard, and what goes on with it and tells which shards it decodes."""
+    """A run that stopped in its third shard, and a function that continues it and returns the shards it decodes."""
     started = []
 
     def stopping(model, tokenizer, rows, options, *others):
@@ -328,7 +328,7 @@ def counted(model, tokenizer):
 
 
 def alone(model, tokenizer, history: list[str], **constraints: list[str]) -> list[str]:
-    """What the model recommends to one user."""
+    """Returns the model's recommendations for one user."""
     indices = {name: torch.tensor(tokenizer.index_of(ids)) for name, ids in constraints.items()}
     if "exclude" in indices:
         indices["exclude"] = indices["exclude"].unsqueeze(0)
@@ -384,7 +384,7 @@ def test_a_user_of_several_rows_is_an_error(model, tokenizer, output):
         batch_recommend(model, tokenizer, users, output)
 
 
-# What each of the users may not get, or may get alone; `bob` and `eve` have no history
+# items that each user must not get, or must choose from; `bob` and `eve` have no history
 EXCLUDED = {"ann": ["i4", "i11", "unknown"], "bob": ["i7"], "cy": ["i5", "i6", "i7"], "nobody": ["i1"]}
 ALLOWED = {"ann": ["i1", "i11", "i12", "i13", "i14"], "cy": ["i1", "i2"], "di": ["unknown"], "eve": ["i9", "i2"]}
 

@@ -40,7 +40,7 @@ def encode(model, rows: list[list[int]], past: EncodedHistory | None = None, **p
 
 
 def assert_same(actual: EncodedHistory, expected: EncodedHistory, atol: float = 1e-5):
-    """Equal shapes, and equal values on all that is no padding."""
+    """Asserts equal shapes, and equal values except on padding."""
     for name, dim in BATCH_DIM.items():
         mine, theirs = getattr(actual, name), getattr(expected, name)
         assert mine.shape == theirs.shape, name

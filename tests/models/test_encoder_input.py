@@ -1,4 +1,4 @@
-"""A whole item per position of the encoder, and each of the recommended model's options wherever histories go."""
+"""Encoders with one position per item, with each of the recommended model's options, in all uses of histories."""
 
 import pytest
 import torch

@@ -40,7 +40,7 @@ def test_states_are_those_of_transformers(kind, attention):
 
 
 class Adapted(nn.Module):
-    """What an adapter library puts in the place of a linear layer."""
+    """A module like those by which adapter libraries replace a linear layer."""
 
     def __init__(self, linear: nn.Linear):
         super().__init__()

@@ -268,7 +268,7 @@ def test_an_item_that_its_own_list_excludes_among_many(recommend):
 
 
 def test_nothing_that_is_allowed(recommend):
-    """Whether no item is allowed, or none that isn't excluded."""
+    """Lists are empty if no item is allowed, or all allowed items are excluded."""
     asked = histories(3)
     assert recommend(asked, allowed=[]) == [[], [], []]
     assert recommend(asked, allowed=["i3", "i5"], exclude=["i5", "i3"]) == [[], [], []]

@@ -1,4 +1,4 @@
-"""How likely a user is to take an item again."""
+"""The bias for items that the user has taken before."""
 
 import pytest
 import torch

@@ -19,7 +19,7 @@ KINDS = [{}, {"constrained_softmax": True}, {"constrained_softmax": True, "has_r
 
 
 class Log:
-    """What counting transitions asks of a prepared dataset."""
+    """The parts of a prepared dataset that counting transitions needs."""
 
     def __init__(self, sequences: list[list[int]], n_items: int):
         self.train = split_of(sequences)
@@ -44,7 +44,7 @@ def with_transitions(codes, log: Log, count: int = 40, **kind):
 
 
 def all_scores(model, inputs, **options) -> torch.Tensor:
-    """Scores `[batch, n_items + 1]` of all items, minus infinity where they weren't returned."""
+    """Returns scores `[batch, n_items + 1]` of all items, -inf for those that weren't returned."""
     n_items = model.config.n_items
     items, scores = model.recommend(**inputs, top_k=n_items, num_beams=n_items, **options)
     return torch.full((len(items), n_items + 1), -torch.inf).scatter(1, items, scores)
@@ -64,7 +64,7 @@ def bias_of_items(model, history: list[int]) -> torch.Tensor:
 
 
 def test_the_bias_changes_an_items_odds_by_that_of_one_level():
-    """All items, scored with and without the bias, beside an item that wasn't had."""
+    """All items are scored with and without the bias, and compared with an item outside the history."""
     codes = torch.tensor([[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0], [2, 0, 0], [2, 0, 1], [3, 3, 3]])
     model = make_model(codes, 4, constrained_softmax=True, has_repeat_bias=True)
     history = [1, 4, 5, 6]  # item 1 shares its prefix with 2, item 4 is alone, and 5 and 6 are all under code 2
@@ -84,9 +84,9 @@ def test_the_bias_changes_an_items_odds_by_that_of_one_level():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_are_the_mixture_of_model_and_votes(codes, kind):
-    """Votes by hand: weights as in the log, 0.7 for each newer item, a sum of 1, and less for items had before.
+    """Votes are computed by hand: the log's weights times 0.7 per newer item, with a sum of 1.
 
-    By how much less the model itself says: by what the bias changes an item's odds beside one that wasn't had.
+    Items of the history get fewer votes, by the factor by which the model's bias changes their odds.
     """
     log = make_log(40)
     model = with_transitions(codes, log, **kind)
@@ -108,7 +108,7 @@ def test_scores_are_the_mixture_of_model_and_votes(codes, kind):
 
 
 def test_a_share_of_almost_1_ranks_as_the_baseline_does(codes):
-    """Which counts votes by sparse matrices; scores of the model only decide where there are no votes."""
+    """The baseline counts votes with sparse matrices; the model's scores only rank items without votes."""
     log = make_log(40)
     model = with_transitions(codes, log)
     histories = [[7, 3, 9], [12, 30], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]]

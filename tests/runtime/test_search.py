@@ -165,7 +165,7 @@ WRONG = [
     (["i1"], {"exclude": [["i2"]]}, "1 lists for 1 histories"),
     ([["i1"], ["i2"]], {"exclude": [["i2"]]}, "1 lists for 2 histories"),
     (["i1"], {"allowed": "i2"}, "`allowed` is 'i2'"),
-    (["i1"], {"allowed": [["i2"]]}, "which isn't an item id"),
+    (["i1"], {"allowed": [["i2"]]}, "where an item id belongs"),
 ]
 
 
