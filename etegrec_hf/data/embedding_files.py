@@ -88,7 +88,9 @@ def read_tensor(path: str | Path) -> np.ndarray:
     try:
         with safe_open(path, "pt") as file:
             if "embedding" not in file.keys():  # noqa: SIM118 - it isn't a mapping
-                raise ValueError(f"{path} holds the tensors {sorted(file.keys())}; name the one to use `embedding`.")
+                raise ValueError(
+                    f"{path} holds the tensors {sorted(file.keys())}; rename the one to use to `embedding`."
+                )
             tensor = file.get_tensor("embedding")
         if tensor.is_complex():
             raise ValueError(f"the tensor `embedding` in {path} holds {tensor.dtype}; save real numbers.")
@@ -134,7 +136,9 @@ def rows_by_id(path: Path, item_ids: list[str]) -> np.ndarray:
     """
     table = read_parquet(path)
     if not {"item_id", "embedding"} <= set(table.column_names):
-        raise ValueError(f"{path} has the columns {table.column_names}; name those to use `item_id` and `embedding`.")
+        raise ValueError(
+            f"{path} has the columns {table.column_names}; rename those to use to `item_id` and `embedding`."
+        )
     ids = ids_as_text(table["item_id"], "item_id", path)
     row_of = {item_id: row for row, item_id in enumerate(ids.to_pylist())}
     if len(row_of) != table.num_rows:

@@ -184,7 +184,9 @@ def check_made_alike(
     if same < LEAST_SAME or (cosine is not None and cosine < LEAST_COSINE):
         figures = [f"{same:.0%} of them get the same first code (at least {LEAST_SAME:.0%} should)"]
         if cosine is not None:
-            figures.insert(0, f"the mean cosine of both embeddings is {cosine:.3f} (it should be {LEAST_COSINE})")
+            figures.insert(
+                0, f"the mean cosine of both embeddings is {cosine:.3f} (at least {LEAST_COSINE} is needed)"
+            )
         raise ValueError(
             f"the embeddings were made in another way than the model's: of {len(items)} items that both have, "
             f"{', and '.join(figures)}; embed all items with the encoder and normalization that the model was "

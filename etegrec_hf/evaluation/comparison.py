@@ -94,7 +94,7 @@ def paired_bootstrap(
     """
     users = {len(of_run) for of_run in (*ranks, *other)}
     if len(users) != 1:
-        raise ValueError(f"the runs rank for {sorted(users)} users; compare runs on the same users.")
+        raise ValueError(f"the runs have different numbers of users, {sorted(users)}; compare runs on the same users.")
     mine, theirs = (
         {name: np.mean([by_user[name] for by_user in runs], axis=0) for name in runs[0]}
         for runs in ([metrics_of_ranks(of_run, ks) for of_run in system] for system in (ranks, other))

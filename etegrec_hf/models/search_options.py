@@ -134,7 +134,8 @@ class SearchOptions:
         SearchSettings.of(self.given())  # raises for wrong values
         if self.num_beams is not None and self.num_beams < self.top_k:
             raise ValueError(
-                f"`num_beams` is {self.num_beams} and `top_k` is {self.top_k}; `num_beams` must be at least `top_k`."
+                f"`num_beams` is {self.num_beams} and `top_k` is {self.top_k}; a beam must be at least as wide as "
+                "the list."
             )
         check_batch_tokens(self.max_batch_tokens)
 

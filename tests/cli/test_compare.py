@@ -108,7 +108,7 @@ def test_entries_that_name_no_result(entry, message, capsys):
     assert message in failure(capsys, "compare", "--results", entry)
 
 
-@pytest.mark.parametrize(("content", "message"), [("[", "is no JSON"), ("{}", "isn't a result of `etegrec evaluate`")])
+@pytest.mark.parametrize(("content", "message"), [("[", "isn't JSON"), ("{}", "isn't a result of `etegrec evaluate`")])
 def test_files_that_are_no_results(capsys, tmp_path, content, message):
     (tmp_path / "other.json").write_text(content)
     assert message in failure(capsys, "compare", "--results", f"a={tmp_path / 'other.json'}")

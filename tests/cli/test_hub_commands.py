@@ -215,7 +215,7 @@ def test_a_published_model_is_finetuned_on_another_log_with_new_items(model, tok
     assert "the dataset has none" in message
     narrow = prepare(tmp_path, "narrow", ["i7", "x"], width=5)
     message = failure(capsys, *arguments[:4], narrow, *arguments[5:], "--add-items", "true")
-    assert "have width 5 and the model reads 12" in message
+    assert "have width 5, but the model reads width 12" in message
     others = prepare(tmp_path, "others", ["i7", "x", "i3", "y"], width=12)
     message = failure(capsys, *arguments[:4], others, *arguments[5:], "--add-items", "true")
     assert "the embeddings were made in another way than the model's: of 2 items that both have, the mean" in message

@@ -147,7 +147,7 @@ def test_the_message_says_how_ids_with_commas_are_written(artists, capsys):
     assert 'as a JSON list: ["Earth, Wind & Fire"]' in message
     assert "JSON" not in failure(capsys, *wanted, "nobody")
     assert "did you mean 'Björk'? Otherwise, leave it out" in failure(capsys, *wanted, "Bjørk")
-    assert "[1] holds 1, and ids are text" in failure(capsys, *wanted, "[1]")
+    assert "[1] holds 1, but ids are text" in failure(capsys, *wanted, "[1]")
 
 
 REMEDY = "give either `history`, for a list on the screen, or `histories` or `data`, and `output`, for a file"
@@ -169,7 +169,7 @@ REMEDY = "give either `history`, for a list on the screen, or `histories` or `da
         ("--data {data} --output {folder}/x", "/x'; name a file that ends in .parquet, .csv or .jsonl"),
         (
             "--history item00000 --transition-weight 0.5",
-            "`transition_weight` is 0.5 and the model keeps no transitions",
+            "`transition_weight` is 0.5, but the model keeps no transitions",
         ),
         ("--history item00000 --rerank-weight -1", "`rerank_weight` is -1.0; give a weight"),
     ],

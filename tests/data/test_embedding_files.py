@@ -111,7 +111,7 @@ def test_arrays_of_something_else_are_an_error(tmp_path, values, message):
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        ({"emb": torch.zeros(6, 2)}, r"holds the tensors \['emb'\]; name the one to use `embedding`"),
+        ({"emb": torch.zeros(6, 2)}, r"holds the tensors \['emb'\]; rename the one to use to `embedding`"),
         ({"embedding": torch.zeros(6, 2, dtype=torch.complex64)}, "holds torch.complex64; save real numbers"),
     ],
 )
@@ -129,8 +129,14 @@ def test_tensors_of_something_else_are_an_error(tmp_path, tensors, message):
         ({"embedding": pa.array(["a"] * 6)}, "holds other text; give lists of numbers, or JSON text"),
         ({"embedding": pa.array([1.0] * 6)}, "holds double; give lists of numbers"),
         ({"embedding": pa.array([[]] * 6, pa.list_(pa.float32()))}, r"have the widths \[0\]; all rows need the same"),
-        ({"item_id": pa.array(np.arange(6.0))}, "column 'item_id' of .* holds double; ids are text or whole numbers"),
-        ({"item_id": pa.array([b"a"] * 6)}, "column 'item_id' of .* holds binary; ids are text or whole numbers"),
+        (
+            {"item_id": pa.array(np.arange(6.0))},
+            "column 'item_id' of .* holds double, but ids must be text or whole numbers",
+        ),
+        (
+            {"item_id": pa.array([b"a"] * 6)},
+            "column 'item_id' of .* holds binary, but ids must be text or whole numbers",
+        ),
     ],
 )
 def test_columns_of_something_else_are_an_error(tmp_path, columns, message):

@@ -108,14 +108,14 @@ def test_items_join_whose_known_neighbours_have_the_models_embeddings(model, tok
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda own: own.flip(0), r"is -?0\.\d+ \(at least 0.8\), and \d+% of them"),
+        (lambda own: own.flip(0), r"is -?0\.\d+ \(at least 0.8 is needed\), and \d+% of them"),
         (
             lambda own: own @ torch.linalg.qr(torch.ones(12, 12) + torch.eye(12))[0],
-            r"is -?0\.\d+ \(at least 0.8\), and \d+% of them",
+            r"is -?0\.\d+ \(at least 0.8 is needed\), and \d+% of them",
         ),
         (
             lambda own: own / 1000,
-            r"is 1.000 \(at least 0.8\), and \d% of them",
+            r"is 1.000 \(at least 0.8 is needed\), and \d% of them",
         ),
     ],
 )

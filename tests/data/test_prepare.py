@@ -309,7 +309,7 @@ def test_empty_ids_are_an_error_in_every_table(table, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "options", "message"),
     [
-        ("inter", '{"9": [4, 0', SourceOptions(), r"Tiny.inter.json is no JSON: .*; copy it again or repair it"),
+        ("inter", '{"9": [4, 0', SourceOptions(), r"Tiny.inter.json isn't JSON: .*; copy it again or repair it"),
         (
             "index",
             '{"4": [1, 2]}',
@@ -333,7 +333,9 @@ def test_broken_letter_files_are_an_error(tmp_path, name, content, options, mess
 
 def test_an_embedding_table_with_other_columns_is_an_error(table, tmp_path):
     pq.write_table(pa.table({"asin": ["i0"], "vector": [[1.0]]}), tmp_path / "e.parquet")
-    with pytest.raises(ValueError, match=r"has the columns \['asin', 'vector'\]; name those to use `item_id` and"):
+    with pytest.raises(
+        ValueError, match=r"has the columns \['asin', 'vector'\]; rename those to use to `item_id` and"
+    ):
         prepare(
             write(table, tmp_path, "csv"), tmp_path / "data", "csv", min_count=1, embedding=str(tmp_path / "e.parquet")
         )

@@ -42,9 +42,9 @@ def test_texts_follow_the_template_and_nothing_in_them_counts():
         ("{title[0]}", r"the items have no column of texts 'title\[0\]'"),
         ("{title!r}", "with more than a name in braces"),
         ("{title:>9}", "leave ':' and '!' out of braces"),
-        ("{}", "no texts ''; choose among"),
-        ("{embedding}", r"no texts 'embedding'; choose among \['title', 'empty'\]"),
-        ("{title", "no template"),
+        ("{}", "no column of texts ''; choose among"),
+        ("{embedding}", r"no column of texts 'embedding'; choose among \['title', 'empty'\]"),
+        ("{title", "which isn't a template"),
         ("{empty}", r"no item has a text in \['empty'\]; name other columns"),
     ],
 )

@@ -241,7 +241,7 @@ def test_shards_of_another_run_are_an_error(interrupted, recommender, prepared, 
     weight = model.shared.weight[3, 3].item()
     with torch.no_grad():
         model.shared.weight[3, 3] += 1
-    with pytest.raises(ValueError, match=r"its `weights` is '[0-9a-f]{16}', and here '[0-9a-f]{16}'"):
+    with pytest.raises(ValueError, match=r"its `weights` is '[0-9a-f]{16}', but this run's is '[0-9a-f]{16}'"):
         interrupted()
     with torch.no_grad():
         model.shared.weight[3, 3] = weight
@@ -269,7 +269,7 @@ def test_a_finished_file_of_another_run_is_an_error(interrupted, output):
 
 def test_a_folder_without_a_manifest_is_an_error(interrupted, output):
     (shards(output) / "manifest.json").write_text('{"config": ')
-    with pytest.raises(ValueError, match=r"holds no manifest.json that can be read"):
+    with pytest.raises(ValueError, match=r"holds no readable manifest.json"):
         interrupted()
 
 

@@ -63,7 +63,7 @@ def test_pairs_stay_together():
 
 
 def test_runs_on_other_users_are_refused():
-    with pytest.raises(ValueError, match=r"the runs rank for \[3, 4\] users"):
+    with pytest.raises(ValueError, match=r"the runs have different numbers of users, \[3, 4\]"):
         paired_bootstrap([np.ones(3)], [np.ones(4)])
 
 

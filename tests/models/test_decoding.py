@@ -429,7 +429,7 @@ def test_a_sample_of_everything_is_everything(model):
     with pytest.raises(ValueError, match=r"`num_samples` is 0 and `temperature` is 1.0; `num_samples` must be"):
         model.sample_items(**inputs, num_samples=0)
     for temperature in (0, math.nan, math.inf):
-        with pytest.raises(ValueError, match=f"`temperature` {temperature}; both must be positive"):
+        with pytest.raises(ValueError, match=f"`temperature` is {temperature}; `num_samples` must be"):
             model.sample_items(**inputs, temperature=temperature)
     with pytest.raises(ValueError, match="`num_samples` is '5'; give a whole number"):
         model.sample_items(**inputs, num_samples="5")

@@ -263,12 +263,12 @@ def test_what_does_not_fit_is_an_error():
         encode(model, [[1], []])
     with pytest.raises(ValueError, match="row 0 of `input_ids` holds part of an item"):
         model.encode_history(torch.tensor([[1, 9, 0], [1, 9, 17]]), past=encoded)
-    with pytest.raises(ValueError, match=r"`input_ids` range from 99 to 99; the vocabulary has 0\.\.24"):
+    with pytest.raises(ValueError, match=r"`input_ids` range from 99 to 99, but the vocabulary is 0\.\.24"):
         model.encode_history(torch.full((2, 3), 99), past=encoded)
     for sizes in ({"num_layers": 3}, {"num_heads": 4}, {"d_model": 8}, {"d_kv": 4}):
         ((name, value),) = sizes.items()
         other = causal(**sizes)
-        expected = rf"was encoded with `{name}` \d+ and the model has {value}; encode the histories with this model"
+        expected = rf"was encoded with `{name}` \d+, but the model has {value}; encode the histories with this model"
         for use in (
             lambda other=other: other.recommend(encoded=encoded),
             lambda other=other: encode(other, [[1], [2]], past=encoded),

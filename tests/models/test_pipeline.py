@@ -175,7 +175,7 @@ def test_defaults_can_be_given_beforehand(model, tokenizer):
         (["i1"], {"batch_size": 0}, "`batch_size` is 0; give 1 or more"),
         (["i1"], {"num_workers": -1}, "`num_workers` is -1; give 0 or more"),
         ([["i1"], ["i2"]], {"exclude": [["i3"], "i4"]}, "`exclude` is 'i4'"),
-        ([["i1", ["i2"]]], {}, "holds \\['i2'\\] which isn't an item id"),
+        ([["i1", ["i2"]]], {}, "holds \\['i2'\\], which isn't an item id"),
         (["i1"], {"exclude": ["gone"]}, "item 'gone' is not in the catalogue"),
         (["i1"], {"exclude": [["i2"]]}, "there is only one history"),
         ([["i1"], ["i2"]], {"exclude": [["i2"]]}, "1 lists for 2 histories"),

@@ -55,7 +55,7 @@ def test_recommend_follows_the_models_own(voting):
 def test_a_list_longer_than_the_models_own_beam_widens_it(voting):
     model = voting({"num_beams": 12})
     assert torch.equal(lists(model, top_k=30), lists(voting(), top_k=30, num_beams=30))
-    with pytest.raises(ValueError, match="`num_beams` is 12 and `top_k` is 30; `num_beams` must be at least"):
+    with pytest.raises(ValueError, match="`num_beams` is 12 and `top_k` is 30; a beam must be at least as wide"):
         lists(model, top_k=30, num_beams=12)
 
 

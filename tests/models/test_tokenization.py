@@ -137,7 +137,7 @@ def test_whole_numbers_name_the_text_that_is_an_id(codes):
     tokenizer = ETEGRecTokenizer.from_item_codes([str(row) for row in range(40)], codes, 8)
     with pytest.raises(ValueError, match=r"^item 1 is of type int, but item ids are strings; give '1'"):
         tokenizer([1, 2])
-    with pytest.raises(ValueError, match=r"^item 7 is of type int, and ids are text; give '7'"):
+    with pytest.raises(ValueError, match=r"^item 7 is of type int, but item ids are strings; give '7'"):
         tokenizer.index_of([7])
 
 
