@@ -21,8 +21,12 @@ class HuggingFaceTypes(griffe.Extension):
 
 
 def plain(type_: str) -> str:
-    """Returns a type without backticks, without brackets around names and without the stars of *optional*."""
-    return re.sub(r"\*(\w+)\*", r"\1", re.sub(r"\[(`\w+`)\]", r"\1", type_)).replace("`", "")
+    """Returns a type without backticks, without brackets around names and without the stars of *optional*.
+
+    A list like `str, Path or Table` gets a comma before its last name, or griffe would show it as a tuple.
+    """
+    text = re.sub(r"\*(\w+)\*", r"\1", re.sub(r"\[(`\w+`)\]", r"\1", type_)).replace("`", "")
+    return re.sub(r"^([\w.\[\]]+(?:, [\w.\[\]]+)+) or ", r"\1, or ", text)
 
 
 def documented() -> dict[str, str]:

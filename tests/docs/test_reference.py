@@ -45,3 +45,4 @@ def test_types_lose_their_marks(hook):
     assert hook.plain("[`RQVAEModel`] or `list[int]`, *optional*") == "RQVAEModel or list[int], optional"
     shape = "`torch.LongTensor` of shape `(batch, items * code_length)`, *optional*"
     assert hook.plain(shape) == "torch.LongTensor of shape (batch, items * code_length), optional"
+    assert hook.plain("`str`, `Path` or [`UserHistories`]") == "str, Path, or UserHistories"
