@@ -130,7 +130,7 @@ def test_embeddings_of_several_widths_are_an_error(folder, prepared, monkeypatch
     monkeypatch.setattr(module, "ROWS", 20)
     rows = prepared.embeddings.tolist()
     rewrite(folder, [*rows[:40], *(row[:5] for row in rows[40:])])
-    with pytest.raises(ValueError, match=r"have the widths \[5, 12\]; all rows need the same"):
+    with pytest.raises(ValueError, match=r"have the widths \[5, 12\]; all need the same width"):
         mapped_embeddings(folder)
 
 

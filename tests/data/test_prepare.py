@@ -283,7 +283,7 @@ def test_broken_embeddings_are_an_error_and_nothing_is_written(table, tmp_path, 
 @pytest.mark.parametrize(
     ("kept", "message"),
     [
-        ([0, 1, 2, 3], r"2 items have no embedding in .*, first 'i4'; add them"),
+        ([0, 1, 2, 3], r"2 items have no embedding in .*, first 'i4'; add embeddings"),
         ([0, 1, 2, 3, 4, 5, 1], "holds 1 duplicate item ids; keep one row per item"),
     ],
     ids=["without", "two"],

@@ -557,7 +557,7 @@ def test_splits_of_etegrec_are_those_of_its_files(tmp_path):
             ValueError,
             "line 2 of .*Tiny.test.jsonl: its history isn't",
         ),
-        ("test.jsonl", line_of("A1", [], "a"), ValueError, "its history isn't the end of user 'A1's sequence so far"),
+        ("test.jsonl", line_of("A1", [], "a"), ValueError, "its history isn't the end of the sequence of user 'A1'"),
         (
             "test.jsonl",
             line_of(7, ["a"], "a"),
@@ -568,7 +568,7 @@ def test_splits_of_etegrec_are_those_of_its_files(tmp_path):
             "test.jsonl",
             line_of("A1", ["c", "a"], 7),
             ValueError,
-            "'target_id' in line 1 of .*Tiny.test.jsonl is 7, text",
+            "'target_id' in line 1 of .*Tiny.test.jsonl is 7, but text and numbers",
         ),
     ],
 )
@@ -1040,7 +1040,7 @@ def test_a_file_of_texts_that_tells_nothing_is_told_of(tmp_path, kind, capsys):
     assert "items without texts" not in told, "the note above says it"
     named = {"item_id": ["a", "b"], "label": ["A", "B"]}
     rc, told = call("named", named)
-    columns = "title, description, brand, categories, only ['item_id', 'label'] (--title-column)"
+    columns = "title, description, brand, categories and has only ['item_id', 'label'] (name one with --title-column)"
     assert (rc, f"named.{kind} has no texts: it lacks the columns {columns}" in told) == (0, True)
     assert "0 of 3" not in told
     rc, told = call("typo", named, "--title-column", "nmae")

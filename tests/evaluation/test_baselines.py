@@ -183,7 +183,7 @@ def test_a_collaborative_model_of_other_items_is_an_error(data, tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no collaborative model; make one with `etegrec embed`"):
         load_collaborative_model(tmp_path, data)
     tiny_model().train().save_pretrained(tmp_path)
-    for ids, what in ((["a", "b"], "2 others"), (data.item_ids[::-1], "the same in another order")):
+    for ids, what in ((["a", "b"], "2 other items"), (data.item_ids[::-1], "the same items in another order")):
         (tmp_path / "item_ids.json").write_text(json.dumps(ids))
         with pytest.raises(ValueError, match=f"not trained on this dataset's 30 items, but on {what}; train one"):
             load_collaborative_model(tmp_path, data)

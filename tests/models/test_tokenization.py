@@ -195,7 +195,9 @@ def test_model_and_tokenizer_that_disagree_are_an_error(model, tokenizer, codes)
         ValueError, match=r"tokenizer and model disagree about item 'i1': its token ids .* load both from one"
     ):
         model.catalogue.check_tokenizer(other)
-    with pytest.raises(ValueError, match=r"`item_tokens` has shape \(40, 3\) there and \(41, 3\) here"):
+    with pytest.raises(
+        ValueError, match=r"`item_tokens` has shape \(40, 3\) in the tokenizer and \(41, 3\) in the model"
+    ):
         model.catalogue.check_tokenizer(ETEGRecTokenizer.from_item_codes(tokenizer.item_ids[:-1], codes[:-1], 8))
 
 

@@ -61,8 +61,8 @@ def read_etegrec(path: Path, options: SourceOptions) -> Source:
                 known, splits[user] = sequences.setdefault(user, list(history)), [0] * len(history)
             elif not history or known[-len(history) :] != history:
                 raise ValueError(
-                    f"line {number} of {file}: its history isn't the end of user {user!r}'s sequence so far; sort a "
-                    "user's lines by time, so that each target is the last item of the next history."
+                    f"line {number} of {file}: its history isn't the end of the sequence of user {user!r} so far; "
+                    "sort a user's lines by time, so that each target is the last item of the next history."
                 )
             known.append(target)
             splits[user].append(split)
