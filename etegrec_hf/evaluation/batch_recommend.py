@@ -52,15 +52,12 @@ class RecommendOptions(SearchOptions):
         ValueError: an unknown `split`, `unknown` or `on_empty`.
     """
 
-    unknown: str = field(
-        default="error",
-        metadata={"help": "'skip' leaves out items that the model doesn't know; 'error' stops at the first one."},
-    )
+    unknown: str = field(default="error", metadata={"help": "'skip' leaves out items that the model doesn't know."})
     on_empty: str | None = field(
         default=None,
         metadata={
-            "help": "Result for a user without an item that the model knows: 'popular' items, marked in the column "
-            "`popular` (the default with --histories); an 'empty' list (the default with --data); or an 'error'."
+            "help": "For users without a known item: 'popular' items, marked in the column `popular` (default with "
+            "--histories); an 'empty' list (default with --data); or an 'error'."
         },
     )
     exclude: str | None = field(
@@ -72,10 +69,7 @@ class RecommendOptions(SearchOptions):
     )
     allowed: str | None = field(
         default=None,
-        metadata={
-            "help": "A file of items to choose from, in the format of --exclude. Users who aren't in a file with "
-            "users get no item."
-        },
+        metadata={"help": "A file of items to choose from, like --exclude; users who aren't in it get no item."},
     )
     split: str = field(default="test", metadata={"help": "With --data: the split whose rows are read."})
     include_target: bool = field(

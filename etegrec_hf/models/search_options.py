@@ -106,7 +106,7 @@ class SearchOptions:
 
     help_group: ClassVar[str] = "search"
 
-    top_k: int = field(default=10, metadata={"help": "Number of items to recommend per history."})
+    top_k: int = field(default=10, metadata={"help": "Items to recommend per history."})
     num_beams: int | None = field(
         default=None,
         metadata={"help": "Width of the beam search; by default the model's own setting, or `top_k` if larger."},
@@ -114,7 +114,7 @@ class SearchOptions:
     exclude_history: bool | None = field(
         default=None,
         metadata={
-            "help": "Whether to leave out items of the history; by default the model's own setting.",
+            "help": "Leave out items of the history; by default the model's own setting.",
             "nargs": "?",
             "const": True,
         },
