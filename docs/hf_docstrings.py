@@ -8,7 +8,7 @@ from pathlib import Path
 
 import griffe
 
-ARGUMENT = re.compile(r"^(\s+\**\w+(?:, \**\w+)*) \((.*`.*)\):", re.MULTILINE)
+ARGUMENT = re.compile(r"^(\s+\**\w+(?:, \**\w+)*) \((.*[`*].*)\):", re.MULTILINE)
 REFERENCE = Path(__file__).with_name("reference")
 
 
@@ -21,8 +21,12 @@ class HuggingFaceTypes(griffe.Extension):
 
 
 def plain(type_: str) -> str:
-    """A type without backticks, emphasis and brackets around names. A product keeps its asterisk."""
-    return re.sub(r"\*(\w+)\*", r"\1", re.sub(r"\[(`\w+`)\]", r"\1", type_)).replace("`", "")
+    """Returns a type without backticks, without brackets around names and without the stars of *optional*.
+
+    A list like `str, Path or Table` gets a comma before its last name, or griffe would show it as a tuple.
+    """
+    text = re.sub(r"\*(\w+)\*", r"\1", re.sub(r"\[(`\w+`)\]", r"\1", type_)).replace("`", "")
+    return re.sub(r"^([\w.\[\]]+(?:, [\w.\[\]]+)+) or ", r"\1, or ", text)
 
 
 def documented() -> dict[str, str]:

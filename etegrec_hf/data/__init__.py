@@ -1,1 +1,1 @@
-"""Interactions in, datasets out: sources, filtering, splits, item embeddings, batches."""
+"""From interaction logs to datasets: readers, filters, splits, item embeddings and batches."""

@@ -1,4 +1,4 @@
-"""Checks of arguments, whose errors name the argument, its value and the remedy."""
+"""Checks of arguments; their errors name the argument, its value and a remedy."""
 
 from collections.abc import Iterable
 

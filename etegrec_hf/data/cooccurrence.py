@@ -1,4 +1,4 @@
-"""Which items occur near each other in training sequences, and embeddings made of that."""
+"""Counts of items that occur near each other in training sequences, and embeddings made from these counts."""
 
 import numpy as np
 import scipy.sparse
@@ -8,16 +8,16 @@ from sklearn.decomposition import TruncatedSVD
 def cooccurrence_counts(
     sequences: np.ndarray, offsets: np.ndarray, n_items: int, window: int
 ) -> scipy.sparse.csr_matrix:
-    """How often items occur near each other, weighted by 1 / distance.
+    """Counts how often items occur near each other, weighted by 1 / distance.
 
     Args:
-        sequences (`np.ndarray` of shape `(n,)`): rows of items, users one after the other.
-        offsets (`np.ndarray` of shape `(users + 1,)`): where each user's sequence starts.
-        n_items (`int`): items of the catalogue.
-        window (`int`): the largest distance that counts.
+        sequences (`np.ndarray` of shape `(n,)`): numbers of items from 0, user after user.
+        offsets (`np.ndarray` of shape `(users + 1,)`): start of each user's sequence.
+        n_items (`int`): number of items in the catalogue.
+        window (`int`): largest distance that counts.
 
     Returns:
-        `scipy.sparse.csr_matrix` `[n_items, n_items]` of counts from the earlier item to the later one.
+        `scipy.sparse.csr_matrix` of shape `(n_items, n_items)`: counts from the earlier item (row) to the later one.
     """
     user = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     counts = scipy.sparse.csr_matrix((n_items, n_items))
@@ -32,16 +32,20 @@ def cooccurrence_counts(
 def cooccurrence_embedding(
     sequences: np.ndarray, offsets: np.ndarray, n_items: int, width: int = 256, window: int = 5, seed: int = 0
 ) -> np.ndarray:
-    """Truncated SVD of the positive pointwise mutual information of items in training sequences.
+    """Computes item embeddings by a truncated SVD of the items' positive pointwise mutual information.
 
     Args:
         sequences, offsets, n_items, window: as in [`cooccurrence_counts`].
-        width (`int`, *optional*, defaults to 256): components; a catalogue of fewer items gets as many as it has.
-        seed (`int`, *optional*, defaults to 0): of the randomised SVD.
+        width (`int`, *optional*, defaults to 256): number of components; fewer for a catalogue of at most that many
+            items.
+        seed (`int`, *optional*, defaults to 0): random seed of the SVD.
 
     Returns:
-        `np.ndarray` `[n_items, width]` of `float32`, each row of root mean square 1. Items that training doesn't know
-        are 0: nothing is known of them.
+        `np.ndarray` of `float32` and shape `(n_items, width)`: rows with root mean square 1, and rows of 0 for items
+        that don't occur in training.
+
+    Raises:
+        ValueError: no two items occur in one sequence.
 
     Source: Levy and Goldberg, Neural Word Embedding as Implicit Matrix Factorization (2014).
     """
@@ -50,7 +54,7 @@ def cooccurrence_embedding(
     totals = np.asarray(counts.sum(1)).ravel()
     if n_items < 2 or not totals.any():
         raise ValueError(
-            "no two items occur in one training sequence; give an embedding file instead of 'cooccurrence'."
+            "no two items occur in the same training sequence; give an embedding file instead of 'cooccurrence'."
         )
     information = np.log(counts.data * totals.sum() / (totals[counts.row] * totals[counts.col]))
     positive = scipy.sparse.csr_matrix((np.maximum(information, 0), (counts.row, counts.col)), shape=counts.shape)

@@ -1,4 +1,4 @@
-"""The card of a prepared dataset, which tells the Hub how to open it."""
+"""The card of a prepared dataset, from which the Hub knows how to open it."""
 
 import html
 from pathlib import Path
@@ -16,10 +16,12 @@ CARD = """---
 
 # {name}
 
-Interactions of users with items, prepared by etegrec_hf for sequential recommendation. `sequences` holds `user_id`,
-`history` (oldest first) and `target`; a training row is a user's whole training sequence, each of whose items after
-the first is a target too. `items` holds `item_id` and, where known, texts, numbers and categories, `embedding` (the
-semantic embedding), and `codes` (token strings that came with the log; training makes its own).
+Interactions of users with items, prepared by etegrec_hf for sequential recommendation.
+
+`sequences` has the columns `user_id`, `history` (oldest first) and `target`. A training row is a user's whole training
+sequence, and training uses each item after the first as a target. `items` has the column `item_id` and, as far as they
+are known, texts, numbers and categories, `embedding` (the semantic embedding), and `codes` (token strings that came
+with the log; training makes its own).
 
 ```python
 from datasets import load_dataset
@@ -35,11 +37,11 @@ items = load_dataset("{name}", "items", split="train")
 
 
 def dataset_card(folder: Path, name: str, statistics: dict) -> str:
-    """The text of `README.md`.
+    """Returns the text of `README.md`.
 
     Args:
-        folder (`Path`): the dataset, for the embeddings that it holds.
-        name (`str`): what the example opens: a folder or an id on the Hub.
+        folder (`Path`): folder of the dataset, whose embeddings are listed.
+        name (`str`): folder or Hub id that the example in the card opens.
         statistics (`dict`): counts and how the data was made, with `license`.
     """
     files = [{"split": split, "path": f"sequences/{split}.parquet"} for split in SPLIT_NAMES]
@@ -61,7 +63,7 @@ def dataset_card(folder: Path, name: str, statistics: dict) -> str:
 
 
 def license_of(card: str) -> str:
-    """The license that a card names, `"unknown"` if it names none."""
+    """Returns the license that a card names, or `"unknown"`."""
     parts = card.split("---\n", 2)
     try:
         metadata = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0] else None
@@ -71,5 +73,5 @@ def license_of(card: str) -> str:
 
 
 def _cell(value) -> str:
-    """A value as text of a table: no markup in it counts."""
+    """Returns a value as text for a Markdown table, with markup escaped."""
     return html.escape(" ".join(str(value).split())).replace("|", "&#124;").replace("`", "&#96;")

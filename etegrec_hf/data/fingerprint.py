@@ -1,4 +1,4 @@
-"""What tells one prepared dataset from another, whatever it is called."""
+"""Hashes that tell whether two prepared datasets are the same, whatever their names."""
 
 from collections.abc import Iterable
 from hashlib import blake2b
@@ -8,11 +8,11 @@ import numpy as np
 from .prepared import PreparedDataset, Split
 from .splits import SPLIT_NAMES
 
-ROWS = 65_536  # of embeddings that are read together
+ROWS = 65_536  # embeddings that are read together
 
 
 def fingerprint(data: PreparedDataset) -> dict[str, str]:
-    """A hash each of the item ids, of the semantic embeddings where there are some, and of the splits' sequences."""
+    """Returns hashes of the item ids, of the semantic embeddings if there are any, and of each split's sequences."""
     hashes = {"items": hash_of(item_id.encode() + b"\0" for item_id in data.item_ids)}
     if data.embeddings is not None:
         values = data.embeddings
@@ -25,12 +25,12 @@ def fingerprint(data: PreparedDataset) -> dict[str, str]:
 
 
 def splits_hash(splits: Iterable[Split]) -> str:
-    """A hash of the sequences of a split, or of its parts one after the other, which also tells where each begins."""
+    """Returns one hash of the sequences of several splits, or parts of a split; it also covers where each begins."""
     return hash_of(array.astype("<i8") for split in splits for array in (split.offsets, split.sequences))
 
 
 def hash_of(parts: Iterable) -> str:
-    """A hash of bytes and arrays, one after the other."""
+    """Returns one hash of several bytes objects and arrays, in order."""
     hashed = blake2b(digest_size=8)
     for part in parts:
         hashed.update(part)

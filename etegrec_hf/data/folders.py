@@ -1,4 +1,4 @@
-"""Output folders: complete or absent, and never somebody else's."""
+"""Output folders that are either complete or absent, and never overwrite other files."""
 
 import fcntl
 import os
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 def check_output_dir(output_dir: str | Path, remedy: str = "choose another folder or remove it") -> Path:
-    """The folder as a `Path`, if it is new or empty.
+    """Returns the folder as a `Path`, after a check that it is new or empty.
 
     Raises:
-        FileExistsError: something else is already there.
+        FileExistsError: a file, or a folder that isn't empty.
     """
     path = Path(output_dir)
     if path.exists() and (path.is_file() or any(path.iterdir())):
@@ -22,9 +22,9 @@ def check_output_dir(output_dir: str | Path, remedy: str = "choose another folde
 
 @contextmanager
 def complete_or_absent(output_dir: str | Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `output_dir` only when everything was written.
+    """Gives a temporary folder to write into, and renames it to `output_dir` at the end of the context.
 
-    The work is done in a folder beside it. An error or a kill leaves `output_dir` as it was.
+    The temporary folder is in the same parent folder. After an error or a kill, `output_dir` is unchanged.
     """
     target = Path(output_dir)
     staging = target.with_name(f".{target.name}.incomplete")
@@ -33,7 +33,7 @@ def complete_or_absent(output_dir: str | Path) -> Iterator[Path]:
     try:
         yield staging
         if target.is_dir():
-            target.rmdir()  # check_output_dir let it pass, so it is empty
+            target.rmdir()  # empty, as check_output_dir checked
         os.replace(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -41,10 +41,13 @@ def complete_or_absent(output_dir: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def sole_use(output_dir: str | Path) -> Iterator[Path]:
-    """A folder that no other call may use meanwhile, in this process or another one. It is made if it is new.
+    """Locks a folder against other calls, in this process and in others, until the context ends.
+
+    The folder is made if it doesn't exist.
 
     Raises:
-        FileExistsError: another call uses it, or it is a file.
+        FileExistsError: another call uses the folder.
+        FileExistsError: there is a file of that name.
     """
     path = Path(output_dir)
     if not path.is_dir():
@@ -55,7 +58,8 @@ def sole_use(output_dir: str | Path) -> Iterator[Path]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise FileExistsError(
-                f"`output_dir` {str(path)!r} is in use by another call; wait until that has ended, or name another."
+                f"`output_dir` {str(path)!r} is in use by another call; wait until that call has ended, or name "
+                "another folder."
             ) from error
         yield path
     finally:
@@ -63,7 +67,7 @@ def sole_use(output_dir: str | Path) -> Iterator[Path]:
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` write a file beside `path`, and puts it into its place when that is done."""
+    """Replaces a file: `write` writes a temporary file in the same folder, which is then renamed to `path`."""
     beside = path.with_name(f".{path.name}.incomplete")
     try:
         write(beside)

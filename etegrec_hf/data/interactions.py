@@ -1,4 +1,4 @@
-"""Interaction logs in memory: who took what, in time order, and their filtering."""
+"""Interaction logs in memory (which user took which items, in time order), and filters for them."""
 
 from dataclasses import dataclass, replace
 
@@ -8,18 +8,18 @@ import pyarrow as pa
 
 @dataclass(frozen=True)
 class Interactions:
-    """An interaction log, users one after the other, each in time order.
+    """An interaction log, sorted by user and then by time.
 
     Args:
         user_ids (`np.ndarray` of `str`, shape `(n_users,)`): ids of users.
         item_ids (`np.ndarray` of `str`, shape `(n_items,)`): ids of items.
-        users (`np.ndarray` of `int64`, shape `(n,)`): row in `user_ids` of each interaction, ascending.
-        items (`np.ndarray` of `int64`, shape `(n,)`): row in `item_ids` of each interaction.
-        times (`np.ndarray` of `int64` or `float64`, shape `(n,)`, *optional*): timestamps; without them the order is
-            the time.
-        splits (`np.ndarray` of `int8`, shape `(n,)`, *optional*): split that the source gives each interaction: 0 for
-            training, 1 for validation, 2 for test.
-        users_sorted (`int`): users whose rows had to be sorted, as their times went backwards.
+        users (`np.ndarray` of `int64`, shape `(n,)`): user of each interaction, as a row of `user_ids`, ascending.
+        items (`np.ndarray` of `int64`, shape `(n,)`): item of each interaction, as a row of `item_ids`.
+        times (`np.ndarray` of `int64` or `float64`, shape `(n,)`, *optional*): timestamps; without them the rows are
+            taken to be in time order.
+        splits (`np.ndarray` of `int8`, shape `(n,)`, *optional*): split of each interaction according to the source:
+            0 for training, 1 for validation, 2 for test.
+        users_sorted (`int`): number of users whose rows had to be sorted by time.
     """
 
     user_ids: np.ndarray
@@ -40,13 +40,13 @@ class Interactions:
         times: np.ndarray | None = None,
         splits: np.ndarray | None = None,
     ) -> "Interactions":
-        """Builds a log from interactions in any order; ties in time keep the order of the rows.
+        """Builds a log from interactions in any order; rows with equal times keep their order.
 
         Raises:
             ValueError: no rows.
         """
         if len(users) == 0:
-            raise ValueError("the data set is empty: it holds no interaction; check the path and the format.")
+            raise ValueError("the log is empty: it holds no interaction; check the path and the format.")
         order = np.argsort(users, kind="stable")
         users_sorted = 0
         if times is not None:
@@ -62,7 +62,7 @@ class Interactions:
     def from_columns(
         cls, users, items, times: np.ndarray | None = None, splits: np.ndarray | None = None
     ) -> "Interactions":
-        """As [`from_rows`], from columns of ids (arrays of text or pyarrow's).
+        """Builds a log as [`from_rows`] does, from columns of ids: arrays of text, or arrays of pyarrow.
 
         Users and items are numbered in the order of their first row.
         """
@@ -72,11 +72,11 @@ class Interactions:
 
     @property
     def starts(self) -> np.ndarray:
-        """First row of each user, and the number of rows: `[n_users + 1]`."""
+        """First row of each user, followed by the number of rows: `[n_users + 1]`."""
         return np.concatenate([[0], np.bincount(self.users, minlength=len(self.user_ids)).cumsum()])
 
     def select(self, kept: np.ndarray) -> "Interactions":
-        """The interactions where `kept` `[n]` is true, with the users and items that still occur."""
+        """Returns the interactions for which `kept` `[n]` is true, and only the users and items that still occur."""
         user_ids, users = _still_there(self.user_ids, self.users[kept])
         item_ids, items = _still_there(self.item_ids, self.items[kept])
         times, splits = (None if column is None else column[kept] for column in (self.times, self.splits))
@@ -86,13 +86,15 @@ class Interactions:
 
 
 def number_ids(values) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct ids of a column without gaps in the order of their first row, and each row's number among them.
+    """Numbers the distinct ids of a column in the order of their first row.
 
     Args:
-        values (`np.ndarray`, `pa.Array` or `pa.ChunkedArray`): ids; pyarrow's may be a dictionary, in chunks too.
+        values (`np.ndarray`, `pa.Array` or `pa.ChunkedArray`): ids, none missing; pyarrow's may be
+            dictionary-encoded.
 
     Returns:
-        `np.ndarray` of `str` and shape `(n_ids,)`, and `np.ndarray` of `int64` and shape `(rows,)`.
+        distinct ids, an `np.ndarray` of `str` and shape `(n_ids,)`, and the number of each row's id, an `np.ndarray`
+        of `int64` and shape `(rows,)`.
     """
     column = (
         values if isinstance(values, (pa.Array, pa.ChunkedArray)) else pa.array(list(map(str, values)), pa.string())
@@ -102,7 +104,7 @@ def number_ids(values) -> tuple[np.ndarray, np.ndarray]:
     encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
     rows = encoded.indices.to_numpy().astype(np.int64)
     first = np.full(len(encoded.dictionary), len(rows))
-    first[rows[::-1]] = np.arange(len(rows))[::-1]  # of several writes to one place the last, the first row's, stays
+    first[rows[::-1]] = np.arange(len(rows))[::-1]  # in reverse: the first row of an id is written last, and stays
     order = np.argsort(first, kind="stable")[: np.count_nonzero(first < len(rows))]
     number = np.empty(len(first), dtype=np.int64)
     number[order] = np.arange(len(order))
@@ -110,31 +112,31 @@ def number_ids(values) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _still_there(ids: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The ids that `rows` name, and the rows numbered among them."""
+    """Returns the ids that occur in `rows`, and `rows` renumbered among these ids."""
     there = np.bincount(rows, minlength=len(ids)) > 0
     return ids[there], (there.cumsum() - 1)[rows]
 
 
 def drop_repeated(interactions: Interactions, kind: str) -> Interactions:
-    """Drops repeated interactions; the first of several in the log's order stays.
+    """Drops repeated interactions; the first of several equal ones is kept.
 
     Args:
         interactions ([`Interactions`]): the log.
-        kind (`str`): what counts as one: `"exact"`, the same user, item and time (a log without times has none);
-            `"item"`, the same user and item at any time; `"none"`.
+        kind (`str`): interactions that count as repeated: `"exact"`, the same user, item and time (none in a log
+            without times); `"item"`, the same user and item at any time; `"none"`, no interaction.
 
     Raises:
         ValueError: another kind.
     """
     if kind not in ("exact", "item", "none"):
-        raise ValueError(f"`duplicates` is {kind!r}; choose one of exact, item and none: what is dropped.")
+        raise ValueError(f"`duplicates` is {kind!r}; choose which are dropped: one of exact, item and none.")
     times = interactions.times
     if kind == "none" or (kind == "exact" and times is None):
         return interactions
     keys = [interactions.items, interactions.users]
     if kind == "exact" and times is not None:
         keys.insert(1, times)
-    order = np.lexsort(keys)  # stable, so that the first of equals comes first
+    order = np.lexsort(keys)  # stable, so that equal interactions keep their order
     repeated = np.ones(len(order) - 1, dtype=bool)
     for key in keys:
         repeated &= np.diff(key[order]) == 0
@@ -144,16 +146,16 @@ def drop_repeated(interactions: Interactions, kind: str) -> Interactions:
 
 
 def k_core(interactions: Interactions, min_count: int, min_length: int = 1) -> Interactions:
-    """Drops users and items with too few interactions, until none is left to drop.
+    """Drops users and items with too few interactions, again and again until all that remain have enough.
 
     Args:
         interactions ([`Interactions`]): the log.
-        min_count (`int`): interactions that every user and item must have.
-        min_length (`int`, *optional*, defaults to 1): interactions that every user must have at least, which a split
-            asks for.
+        min_count (`int`): smallest number of interactions of a user or an item.
+        min_length (`int`, *optional*, defaults to 1): smallest number of interactions of a user, if the split needs
+            more than `min_count`.
 
     Raises:
-        ValueError: nothing remains.
+        ValueError: no interaction remains.
     """
     of_users = max(min_count, min_length)
     while True:
@@ -161,13 +163,13 @@ def k_core(interactions: Interactions, min_count: int, min_length: int = 1) -> I
         of_item = np.bincount(interactions.items, minlength=1)
         kept = (of_user[interactions.users] >= of_users) & (of_item[interactions.items] >= min_count)
         if kept.all():
-            # users may have no interaction at all, and items none
+            # ids may include users and items without any interaction
             n_users, n_items = np.count_nonzero(of_user), np.count_nonzero(of_item)
             whole = (n_users, n_items) == (len(interactions.user_ids), len(interactions.item_ids))
             return interactions if whole else interactions.select(kept)
         if not kept.any():
             raise ValueError(
-                f"no interaction is left: no users with {of_users} and items with {min_count} interactions remain, "
-                "whichever are dropped first; lower `min_count`, or check that ids repeat across rows."
+                f"no interaction is left after dropping users with fewer than {of_users} interactions and items with "
+                f"fewer than {min_count}; lower `min_count`, or check that ids repeat across rows."
             )
         interactions = interactions.select(kept)

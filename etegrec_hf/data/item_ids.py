@@ -1,25 +1,25 @@
-"""Item ids as people type them: with commas between, one per line, or as a JSON list."""
+"""Item ids as users type them: separated by commas, one per line, or as a JSON list."""
 
 import json
 from collections.abc import Container
 
-AS_JSON = """ids that hold a comma, or begin or end with a blank, are written as a JSON list: ["Earth, Wind & Fire"]"""
+AS_JSON = 'ids that hold a comma, or begin or end with a blank, must be written as a JSON list: ["Earth, Wind & Fire"]'
 
 
 def read_item_ids(text: str, known: Container[str]) -> list[str]:
-    """Reads item ids, one per line or with commas between.
+    """Reads item ids, one per line or separated by commas.
 
-    A line that is an id of the catalogue is one id, whatever it holds. A line may also be a JSON list of ids.
+    A line that equals an id of the catalogue is one id, even with commas in it. A line may also be a JSON list of ids.
 
     Args:
-        text (`str`): what was typed.
-        known (`Container[str]`): the ids of the catalogue.
+        text (`str`): the text that a user typed.
+        known (`Container[str]`): ids of the catalogue.
 
     Returns:
-        `list[str]`: ids, some of which may be unknown. Of those with commas between, the blanks around are left out.
+        `list[str]`: ids, which may be unknown. Blanks around ids that are separated by commas are left out.
 
     Raises:
-        ValueError: a JSON list of something else than strings.
+        ValueError: a JSON list that holds anything other than strings.
 
     >>> read_item_ids("a, b", {"a", "b"})
     ['a', 'b']
@@ -32,7 +32,7 @@ def read_item_ids(text: str, known: Container[str]) -> list[str]:
 
 
 def write_item_ids(item_ids: list[str]) -> str:
-    r"""Writes item ids so that [`read_item_ids`] reads them again: one per line.
+    r"""Writes item ids as text that [`read_item_ids`] reads, one id per line.
 
     >>> write_item_ids(["a", "b, c", " d"])
     'a\nb, c\n[" d"]'
@@ -52,13 +52,13 @@ def _of_line(line: str, known: Container[str]) -> list[str]:
     if listed is not None:
         for item_id in listed:
             if not isinstance(item_id, str):
-                raise ValueError(f"{line.strip()} holds {item_id!r}, and ids are text; write them in double quotes.")
+                raise ValueError(f"{line.strip()} holds {item_id!r}, but ids are text; write them in double quotes.")
         return listed
     return [part.strip() for part in line.split(",") if part.strip()]
 
 
 def _json_list(text: str) -> list | None:
-    """The list that a text is in JSON, or `None`."""
+    """Returns the list that a JSON text holds, or `None`."""
     try:
         found = json.loads(text) if text.lstrip().startswith("[") else None
     except ValueError:

@@ -1,4 +1,4 @@
-"""Semantic embeddings that are read from disk as they are needed, instead of being held in memory."""
+"""Semantic embeddings that are read from disk as they are needed, instead of being kept in memory."""
 
 import json
 from collections.abc import Iterator
@@ -15,20 +15,19 @@ from .embedding_files import embeddings_of_column
 from .folders import replace_file
 
 ITEMS = "items/items.parquet"
-MAPPED = ".mapped/embedding.safetensors"  # hidden, so that `datasets` and publishing pass it by
+MAPPED = ".mapped/embedding.safetensors"  # hidden, so that `datasets` and publishing ignore it
 MADE_FROM = "made_from"
-ROWS = 8_192  # that are read and checked together
-PAGE = 4_096  # bytes before the rows, so that one of 1,024 numbers lies in a single page
-TAIL = 65_536  # bytes of a parquet file that hold its metadata, all of it for some hundred thousand rows
+ROWS = 8_192  # rows that are read and checked together
+PAGE = 4_096  # bytes before the rows, so that a row of 1,024 numbers lies in a single page
+TAIL = 65_536  # last bytes of a parquet file, which hold its metadata: all of it for some hundred thousand rows
 
 
 def mapped_embeddings(folder: str | Path) -> torch.FloatTensor:
-    """The semantic embeddings of a prepared dataset, mapped from a file of their own.
+    """Returns the semantic embeddings of a prepared dataset, memory-mapped from a file of their own.
 
-    The file, `.mapped/embedding.safetensors`, is made from the table of items when it is first asked for, and again
-    when it is damaged or the table is another one; that takes little memory, and as much room on disk as the
-    embeddings have bytes. Only rows that are read come into memory, as pages that the system can drop at any time.
-    What is written into the tensor stays in this process.
+    The file, `.mapped/embedding.safetensors`, is made from the table of items at the first call, and again if it is
+    damaged or the table has changed. Making it takes little memory, and 4 bytes of disk per number. Only rows that are
+    read come into memory, as pages that the system can drop at any time. Changes of the tensor aren't written to disk.
 
     Args:
         folder (`str` or `Path`): the dataset.
@@ -37,35 +36,36 @@ def mapped_embeddings(folder: str | Path) -> torch.FloatTensor:
         `torch.FloatTensor` of shape `(n_items, width)`, in the order of items.
 
     Raises:
-        FileNotFoundError: the folder is no prepared dataset.
-        ValueError: it has no embeddings, or embeddings that are empty, not finite or of several widths.
+        FileNotFoundError: the folder isn't a prepared dataset.
+        ValueError: the dataset has no embeddings.
+        ValueError: embeddings that are empty, not finite or of different widths.
         OSError: the file can't be written.
     """
     items, path = Path(folder, ITEMS), Path(folder, MAPPED)
     if not items.is_file():
-        raise FileNotFoundError(f"{str(folder)!r} is no prepared dataset; make one with `etegrec prepare`.")
+        raise FileNotFoundError(f"{str(folder)!r} isn't a prepared dataset; make one with `etegrec prepare`.")
     found = find_mapped_embeddings(folder)
     if found is not None:
         return found
     try:
         path.parent.mkdir(exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):  # processes that want it at the same time
+        with FileLock(path.with_suffix(".lock")):  # other processes may make it at the same time
             found = find_mapped_embeddings(folder)
             if found is None:
                 replace_file(path, lambda beside: _write(items, beside))
                 found = find_mapped_embeddings(folder)
     except OSError as error:
         raise OSError(
-            f"{str(path)!r} can't be written: {error}. Mapped embeddings take as many bytes as they have numbers "
-            "times 4: make room, copy the dataset to where you may write, or read it without mapping."
+            f"{str(path)!r} can't be written: {error}. Mapped embeddings take 4 bytes of disk per number: make room, "
+            "copy the dataset to a folder where you may write, or read it without mapping."
         ) from error
     if found is None:
-        raise ValueError(f"{str(items)!r} changed while its embeddings were read; wait until it is written.")
+        raise ValueError(f"{str(items)!r} changed while its embeddings were read; try again when it is written.")
     return found
 
 
 def find_mapped_embeddings(folder: str | Path) -> torch.FloatTensor | None:
-    """What [`mapped_embeddings`] gives, if its file is there, whole, and made from the table of items as it is now."""
+    """Returns mapped embeddings if their file exists, is whole and was made from the current table of items."""
     try:
         with safe_open(Path(folder, MAPPED), "pt") as file:
             if (file.metadata() or {}).get(MADE_FROM) == _identity(Path(folder, ITEMS)):
@@ -76,7 +76,7 @@ def find_mapped_embeddings(folder: str | Path) -> torch.FloatTensor | None:
 
 
 def _identity(path: Path) -> str:
-    """What tells a parquet file from another: its length, when it was written, and a hash of its metadata."""
+    """Returns a text that identifies a parquet file: its length, time of writing and a hash of its metadata."""
     known = path.stat()
     with path.open("rb") as file:
         file.seek(max(0, known.st_size - TAIL))
@@ -87,7 +87,7 @@ def _identity(path: Path) -> str:
 def _write(items: Path, path: Path) -> None:
     """Writes the column `embedding` of a parquet file as the tensor `embedding` of a safetensors file.
 
-    The header is written here because `safetensors` writes whole tensors only.
+    The header is written here because `safetensors` can only write tensors that are in memory.
     """
     made_from = _identity(items)
     n_items, width = 0, None
@@ -99,7 +99,7 @@ def _write(items: Path, path: Path) -> None:
             width = width or values.shape[1]
             if values.shape[1] != width:
                 widths = sorted((width, values.shape[1]))
-                raise ValueError(f"the embeddings in {items} have the widths {widths}; all rows need the same.")
+                raise ValueError(f"the embeddings in {items} have the widths {widths}; all need the same width.")
             file.write(values.astype("<f4", copy=False).tobytes())
             n_items += len(values)
         tensor = {"dtype": "F32", "shape": [n_items, width], "data_offsets": [0, 4 * n_items * (width or 0)]}
@@ -109,9 +109,9 @@ def _write(items: Path, path: Path) -> None:
 
 
 def _batches(items: Path) -> Iterator[pa.RecordBatch]:
-    """The columns `item_id` and `embedding`, some rows at a time."""
+    """Yields the columns `item_id` and `embedding`, some rows at a time."""
     try:
-        # Unbuffered, a row group would be read whole, and older files have a single one
+        # without a buffer size, whole row groups would be read, and older files have a single one
         with pq.ParquetFile(items, pre_buffer=False, buffer_size=2**20) as table:
             if "embedding" not in table.schema_arrow.names:
                 raise ValueError(

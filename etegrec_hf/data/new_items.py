@@ -1,4 +1,4 @@
-"""Items with embeddings from a file or a dataset, for a catalogue that grows."""
+"""New items with embeddings, from a file or a dataset, that are added to a model's catalogue."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,9 @@ from .sources.values import text_of
 
 logger = logging.get_logger(__name__)
 
-# Measured by adding noise to a model's embeddings: at a mean cosine of 0.8, two items of three keep their first code
+# measured by adding noise to a model's embeddings: at a mean cosine of 0.8, two items in three keep their first code
 LEAST_COSINE = 0.8
-LEAST_SAME = 0.5  # share of items with the same first code
+LEAST_SAME = 0.5  # smallest share of items with the same first code
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class NewItems:
     """Items to add to a catalogue.
 
     Args:
-        item_ids (`list[str]`): each once.
-        title_of (`dict[str, str]`): item id to title, where one is known.
-        embeddings (`np.ndarray` of `float32`, shape `(n, width)`): their semantic embeddings.
+        item_ids (`list[str]`): distinct item ids.
+        title_of (`dict[str, str]`): titles by item id, as far as they are known.
+        embeddings (`np.ndarray` of `float32`, shape `(n, width)`): semantic embeddings of the items.
     """
 
     item_ids: list[str]
@@ -41,21 +41,25 @@ class NewItems:
 
 
 def read_new_items(path: Path) -> NewItems:
-    """Reads a table of items: the columns `item_id` and `embedding`, and maybe `title`.
+    """Reads a table of items with the columns `item_id` and `embedding`, and optionally `title`.
 
     Args:
-        path (`Path`): a `.parquet`, whose `embedding` is a list of numbers, or a `.csv` with a header, where it is
-            written as a JSON list (`"[0.1, 0.2]"`, in quotes).
+        path (`Path`): a `.parquet` file, whose `embedding` holds lists of numbers; or a `.csv` file with a header,
+            whose `embedding` holds JSON lists in quotes (`"[0.1, 0.2]"`).
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another kind of file, a damaged one, missing columns, no rows, ids that are empty or there twice,
-            or embeddings that are no lists of numbers, of several widths, empty, NaN or infinite.
+        ValueError: another kind of file, or a damaged one.
+        ValueError: missing columns, or no rows.
+        ValueError: empty or duplicate ids.
+        ValueError: embeddings that are empty, not finite or of different widths, or that aren't lists of numbers.
     """
     if path.suffix not in (".parquet", ".csv"):
-        raise ValueError(f"`items` {str(path)!r} is no .parquet or .csv file and no prepared dataset; convert it.")
+        raise ValueError(
+            f"`items` {str(path)!r} is neither a .parquet or .csv file nor a prepared dataset; convert it."
+        )
     if not path.is_file():
-        raise FileNotFoundError(f"`items` {str(path)!r} is no file; check the path.")
+        raise FileNotFoundError(f"`items` {str(path)!r} isn't a file; check the path.")
     try:
         table = read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
     except pa.ArrowException as error:
@@ -70,7 +74,9 @@ def read_new_items(path: Path) -> NewItems:
     if not item_ids:
         raise ValueError(f"{path} holds no items; give one row per item.")
     if not all(item_ids):
-        raise ValueError(f"{item_ids.count(None) + item_ids.count('')} item ids in {path} are empty; give them ids.")
+        raise ValueError(
+            f"{item_ids.count(None) + item_ids.count('')} item ids in {path} are empty; give each item an id."
+        )
     if len(set(item_ids)) < len(item_ids):
         raise ValueError(
             f"{path} holds {len(item_ids) - len(set(item_ids))} duplicate item ids; keep one row per item."
@@ -82,7 +88,7 @@ def read_new_items(path: Path) -> NewItems:
 
 
 def _read_csv(path: Path) -> pa.Table:
-    """All columns as they are written, and empty ones as nothing."""
+    """Reads all columns as text; empty cells are null."""
     malformed = Malformed(path, unit="row")
     separator = find_separator(path, lambda names: {"item_id", "embedding"} <= set(names))
     table = csv_table(path, separator, malformed, lambda names: list(dict.fromkeys(names))).table
@@ -92,35 +98,36 @@ def _read_csv(path: Path) -> pa.Table:
 
 
 def add_items_of(data: PreparedDataset, model: ETEGRecForConditionalGeneration, tokenizer: ETEGRecTokenizer) -> None:
-    """Adds the items that only a dataset has to a model and its tokenizer.
+    """Adds a dataset's items to a model and its tokenizer, unless the model already knows them.
 
     Raises:
         ValueError: the dataset has no embeddings.
-        ValueError: what [`add_new_items`] raises.
+        ValueError: the errors of [`add_new_items`].
     """
     if data.embeddings is None:
         raise ValueError(
-            "`add_items` needs the new items' embeddings, and the dataset has none; prepare it with some."
+            "`add_items` needs the new items' embeddings, but the dataset has none; prepare it with embeddings."
         )
     add_new_items(NewItems(data.item_ids, data.title_of, data.embeddings), model, tokenizer)
 
 
 def add_new_items(items: NewItems, model: ETEGRecForConditionalGeneration, tokenizer: ETEGRecTokenizer) -> int:
-    """Adds the items that a model doesn't know to it and its tokenizer, by embeddings like those that it knows.
+    """Adds items to a model and its tokenizer, unless the model already knows them.
 
-    Embeddings of items that the model knows are compared with its own, see [`check_made_alike`], and go no further.
+    Embeddings of known items are only compared with the model's own embeddings, see [`check_made_alike`].
 
     Args:
-        items ([`NewItems`]): with items that the model knows, or without.
-        model ([`ETEGRecForConditionalGeneration`]): with an item tokenizer.
-        tokenizer ([`ETEGRecTokenizer`]): the model's.
+        items ([`NewItems`]): new items; known items may be among them.
+        model ([`ETEGRecForConditionalGeneration`]): a model with an item tokenizer.
+        tokenizer ([`ETEGRecTokenizer`]): the model's tokenizer.
 
     Returns:
-        how many were added.
+        `int`: number of items that were added.
 
     Raises:
-        ValueError: embeddings of another width, or made otherwise than those of the model.
-        ValueError: what `model.add_items` raises.
+        ValueError: embeddings of another width than the model's.
+        ValueError: embeddings made in another way than the model's.
+        ValueError: the errors of `model.add_items`.
     """
     index_of = {item_id: index for index, item_id in enumerate(tokenizer.item_ids, start=1)}
     known = [row for row, item_id in enumerate(items.item_ids) if item_id in index_of]
@@ -131,8 +138,8 @@ def add_new_items(items: NewItems, model: ETEGRecForConditionalGeneration, token
         width, reads = items.embeddings.shape[1], model.item_tokenizer.config.input_size
         if width != reads:
             raise ValueError(
-                f"the embeddings of the new items have width {width} and the model reads {reads}; make them as those "
-                "that it was trained on were made."
+                f"the embeddings of the new items have width {width}, but the model reads width {reads}; make them in "
+                "the same way as the embeddings that the model was trained on."
             )
         where = torch.tensor([index_of[items.item_ids[row]] for row in known], dtype=torch.long)
         check_made_alike(model, where, torch.from_numpy(items.embeddings[known]))
@@ -143,20 +150,19 @@ def add_new_items(items: NewItems, model: ETEGRecForConditionalGeneration, token
 def check_made_alike(
     model: ETEGRecForConditionalGeneration, items: torch.LongTensor, embeddings: torch.FloatTensor
 ) -> None:
-    """Compares embeddings of items that a model knows with those that it was trained on.
+    """Compares embeddings of known items with the embeddings that a model was trained on.
 
-    They are alike if their mean cosine is 0.8 or more and the item tokenizer gives half of the items or more the same
-    first code, which also tells embeddings of another length apart. A model that holds no embeddings is asked for
-    codes alone. A warning says if there is nothing to compare.
+    Embeddings pass if their mean cosine is at least 0.8 and the item tokenizer gives at least half of the items the
+    same first code. The codes also reveal embeddings of another length. For a model without embeddings only codes are
+    compared. If there is nothing to compare, a warning is logged.
 
     Args:
-        model ([`ETEGRecForConditionalGeneration`]): with an item tokenizer.
-        items (`torch.LongTensor` of shape `(n,)`): item indices.
-        embeddings (`torch.FloatTensor` of shape `(n, input_size)`): their embeddings; items whose embedding is 0 don't
-            count.
+        model ([`ETEGRecForConditionalGeneration`]): a model with an item tokenizer.
+        items (`torch.LongTensor` of shape `(n,)`): indices of known items.
+        embeddings (`torch.FloatTensor` of shape `(n, input_size)`): their embeddings; rows of 0 don't count.
 
     Raises:
-        ValueError: they aren't alike.
+        ValueError: embeddings made in another way than the model's.
     """
     catalogue, item_tokenizer = model.catalogue, model.item_tokenizer
     known = embeddings.any(dim=1)
@@ -165,22 +171,24 @@ def check_made_alike(
         known &= own.any(dim=1)
         own = own[known]
     items, embeddings = items[known], embeddings[known]
-    # the only code before a suffix can have been moved, so that without embeddings it tells nothing
+    # with two codes per item, the first may have been changed to make codes unique: alone it tells nothing
     if not len(items) or (own is None and model.config.code_length == 2):
         logger.warning(
-            "The model knows none of these items by an embedding, so nothing tells whether their embeddings were made "
-            "like its own. They are compared where a dataset holds items that it knows, too."
+            "The model has no embedding of any of these items, so it can't be checked whether the embeddings were "
+            "made in the same way as the model's. To have them checked, give items that the model knows, too."
         )
         return
     codes = catalogue.item_codes.cpu()[items - 1] if own is None else item_tokenizer.encode(own).cpu()
     same = (item_tokenizer.encode(embeddings).cpu()[:, 0] == codes[:, 0]).float().mean().item()
     cosine = None if own is None else F.cosine_similarity(own, embeddings).mean().item()
     if same < LEAST_SAME or (cosine is not None and cosine < LEAST_COSINE):
-        figures = [f"{same:.0%} of them get the model's first code (at least {LEAST_SAME:.0%} should)"]
+        figures = [f"{same:.0%} of them get the same first code (at least {LEAST_SAME:.0%} should)"]
         if cosine is not None:
-            figures.insert(0, f"their mean cosine with the model's is {cosine:.3f} (at least {LEAST_COSINE})")
+            figures.insert(
+                0, f"the mean cosine of both embeddings is {cosine:.3f} (at least {LEAST_COSINE} is needed)"
+            )
         raise ValueError(
-            f"the embeddings were made otherwise than the model's: of {len(items)} items that both know, "
-            f"{', and '.join(figures)}; embed all items as those that the model was trained on, with its "
-            "encoder and normalization."
+            f"the embeddings were made in another way than the model's: of {len(items)} items that both have, "
+            f"{', and '.join(figures)}; embed all items with the encoder and normalization that the model was "
+            "trained with."
         )

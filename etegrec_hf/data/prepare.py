@@ -33,36 +33,41 @@ def prepare(
     license: str = "unknown",
     seed: int = 0,
 ) -> dict:
-    """Reads, filters, splits and writes.
+    """Reads, filters and splits a log, and writes it as a prepared dataset.
 
     Args:
         log (`str`, `Path` or a table): a file, a folder, or an id on the Hub; or a table in memory: a DataFrame, a
             `pyarrow.Table` or a `datasets.Dataset`.
         output_dir (`str` or `Path`): a new folder.
-        format (`str`, *optional*, defaults to `"auto"`): a key of `READERS`; by default it is recognised.
-        min_count (`int`, *optional*, defaults to 5): k-core: interactions that every user and item must have.
+        format (`str`, *optional*, defaults to `"auto"`): a key of `READERS`; by default the format is recognised.
+        min_count (`int`, *optional*, defaults to 5): smallest number of interactions per user and item; users and
+            items with fewer are dropped (k-core).
         split (`str`, *optional*, defaults to `"leave-one-out"`): a key of `SPLITTERS`.
-        duplicates (`str`, *optional*, defaults to `"exact"`): what [`drop_repeated`] drops, before the k-core.
-        embedding (`str` or `list[str]`, *optional*): `"cooccurrence"`, or files as in [`read_embeddings`]; several are
-            laid side by side.
-        normalize (`str`, *optional*, defaults to `"none"`): of each embedding, as in [`fuse`].
-        options ([`SourceOptions`], *optional*): how the log is read.
-        max_history (`int`, *optional*, defaults to 50): items that validation and test histories keep, the last ones.
-        license (`str`, *optional*, defaults to `"unknown"`): of the data, as the Hub abbreviates it.
-        seed (`int`, *optional*, defaults to 0): of the co-occurrence embedding.
+        duplicates (`str`, *optional*, defaults to `"exact"`): repeated interactions that are dropped before the
+            k-core, see [`drop_repeated`].
+        embedding (`str` or `list[str]`, *optional*): `"cooccurrence"`, or files as in [`read_embeddings`]; several
+            embeddings are concatenated.
+        normalize (`str`, *optional*, defaults to `"none"`): normalisation of each embedding, as in [`fuse`].
+        options ([`SourceOptions`], *optional*): options for reading the log.
+        max_history (`int`, *optional*, defaults to 50): number of last items that validation and test histories keep.
+        license (`str`, *optional*, defaults to `"unknown"`): license of the data, as the Hub abbreviates it.
+        seed (`int`, *optional*, defaults to 0): random seed of the co-occurrence embedding.
 
     Returns:
-        `dict` of what was read, dropped and written, with what was malformed and other notes as lists of sentences.
+        `dict`: statistics of the data that was read, dropped and written; and `malformed` and `notes`, lists of
+        sentences for the user.
 
     Raises:
-        ValueError: an unknown format or split, a count below 1, empty or broken data; see the readers.
+        ValueError: an unknown format, split or normalisation.
+        ValueError: `min_count` or `max_history` below 1.
+        ValueError: empty or damaged data, see the readers.
         FileNotFoundError: nothing at the path.
-        FileExistsError: `output_dir` holds something.
+        FileExistsError: `output_dir` isn't empty.
     """
     check_choice("split", split, SPLITTERS)
     check_choice("normalize", normalize, NORMALIZATIONS)
     if normalize != "none" and not embedding:
-        raise ValueError(f"`normalize` is {normalize!r}, and there is no `embedding` to normalize; give one.")
+        raise ValueError(f"`normalize` is {normalize!r}, but there is no `embedding` to normalize; give one.")
     for name, number in (("min_count", min_count), ("max_history", max_history)):
         check_positive(name, number)
     named = _names_of([embedding] if isinstance(embedding, (str, Path)) else embedding or [])
@@ -79,7 +84,7 @@ def prepare(
     embeddings = [
         _embedding(name, origin, source, interactions, rows["train"], seed) for name, origin in named.items()
     ]
-    # where one interaction is enough, those without any are below `min_count`
+    # if one interaction is enough for the split, users without any are counted as below `min_count`
     too_short = int((np.diff(read.starts) < least).sum()) if least > 1 else 0
     file = source.items_file
     malformed = [*source.malformed, *([file.malformed] if file else [])]
@@ -131,14 +136,14 @@ def prepare(
 
 
 def note_of_order(statistics: dict) -> str | None:
-    """Returns a note that a log of rows has no times, if it has none."""
+    """Returns a note if a log of rows has no time column, otherwise `None`."""
     if statistics["format"] in ("letter", "etegrec") or statistics["order"] != ROW_ORDER:
         return None
-    return "no time column: the rows are taken to be in order; else name one with --time-column"
+    return "no time column: the rows are taken to be in time order; if they aren't, name one with --time-column"
 
 
 def _names_of(origins: list) -> dict[str, str]:
-    """What an embedding is called, and what it is made of: a file's name without what no name may hold."""
+    """Returns origins of embeddings by name: the file's name, in which odd characters are replaced."""
     named: dict[str, str] = {}
     for origin in map(str, origins):
         name = re.sub(r"[^\w.-]+", "-", Path(origin).stem).strip("-.") or "file"
@@ -149,7 +154,7 @@ def _names_of(origins: list) -> dict[str, str]:
 def _embedding(
     name: str, origin: str, source: Source, interactions: Interactions, train: SplitRows, seed: int
 ) -> NamedEmbedding:
-    """The embedding of the co-occurrences in training sequences, or that of a file."""
+    """Makes an embedding from co-occurrences in training sequences, or reads it from a file."""
     if origin == "cooccurrence":
         sequences, offsets = training_sequences(interactions, train)
         values = cooccurrence_embedding(sequences, offsets, len(interactions.item_ids), seed=seed)
@@ -163,13 +168,13 @@ def _embedding(
 
 
 def _rows_in_log(source: Source, interactions: Interactions) -> np.ndarray:
-    """The row of each item among all items of the log."""
+    """Returns each item's row among all items of the unfiltered log."""
     log_ids = pa.array(source.interactions.item_ids)
     return pc.index_in(pa.array(interactions.item_ids), value_set=log_ids).to_numpy()
 
 
 def _item_columns(source: Source, interactions: Interactions) -> dict[str, pa.Array]:
-    """Numbers and categories of the items that are left: those of the log, and before them those of a file."""
+    """Returns numbers and categories of the items that remain; columns of the items' file replace those of the log."""
     columns = {}
     if source.item_columns:
         rows = pa.array(_rows_in_log(source, interactions))
@@ -180,6 +185,6 @@ def _item_columns(source: Source, interactions: Interactions) -> dict[str, pa.Ar
 
 
 def training_sequences(interactions: Interactions, train: SplitRows) -> tuple[np.ndarray, np.ndarray]:
-    """Item rows of all training sequences one after the other, `[n]`, and where each starts, `[rows + 1]`."""
+    """Returns the items of all training sequences, sequence after sequence `[n]`, and their starts `[rows + 1]`."""
     positions, offsets = positions_of(train.start, train.target + 1)
     return interactions.items[positions], offsets

@@ -28,8 +28,8 @@ from .named_embeddings import (
 from .sources.source import TEXT_FIELDS
 from .splits import SPLIT_NAMES, SplitRows, positions_of
 
-ITEM_ROW_GROUP = 8_192  # items that are read together at least: 32 MB of embeddings 1,024 wide
-ROW_GROUP = 65_536  # rows of sequences that are read at once: tens of MB where each has tens of items
+ITEM_ROW_GROUP = 8_192  # items per row group, the least that is read: 32 MB of embeddings of width 1,024
+ROW_GROUP = 65_536  # sequences per row group: tens of MB if each has tens of items
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Split:
     """One split as arrays of item indices (1..n_items).
 
     Args:
-        user_ids (`list[str]`): a user for each row.
+        user_ids (`list[str]`): the user of each row.
         sequences (`np.ndarray` of `int64`, shape `(n,)`): histories, each followed by its target, row after row.
-        offsets (`np.ndarray` of `int64`, shape `(rows + 1,)`): where each row starts in `sequences`.
+        offsets (`np.ndarray` of `int64`, shape `(rows + 1,)`): start of each row in `sequences`, and their length.
     """
 
     user_ids: list[str]
@@ -50,7 +50,7 @@ class Split:
         return len(self.user_ids)
 
     def row(self, number: int) -> np.ndarray:
-        """Item indices of one row: its history, oldest first, and then its target."""
+        """Returns the item indices of one row: its history, oldest first, and then its target."""
         return self.sequences[self.offsets[number] : self.offsets[number + 1]]
 
     @property
@@ -72,7 +72,7 @@ class Split:
         return rows[in_history], self.sequences[in_history]
 
     def take(self, rows: np.ndarray) -> "Split":
-        """The rows `[n]` of this split, in their order.
+        """Returns a split of the given rows `[n]`, in the given order.
 
         >>> split = Split(["a", "b"], np.array([1, 2, 3, 4, 5]), np.array([0, 2, 5]))
         >>> split.take(np.array([1])).sequences.tolist()
@@ -89,8 +89,8 @@ class PreparedDataset:
     """A prepared dataset in memory.
 
     Args:
-        item_ids (`list[str]`): in the order of item indices.
-        titles (`list[str]`): of the items, empty where unknown.
+        item_ids (`list[str]`): ids of the items, in the order of item indices.
+        titles (`list[str]`): titles of the items; empty if unknown.
         embeddings (`np.ndarray` of `float32`, shape `(n_items, width)`, *optional*): semantic embeddings.
         train, validation, test ([`Split`]): the splits.
         statistics (`dict`): counts, and how the data was made.
@@ -110,33 +110,33 @@ class PreparedDataset:
 
     @property
     def title_of(self) -> dict[str, str]:
-        """Item id to title, where one is known."""
+        """Titles by item id, for the items whose title is known."""
         return {item_id: title for item_id, title in zip(self.item_ids, self.titles) if title}
 
     @property
     def item_counts(self) -> np.ndarray:
-        """How often each item occurs in training: `[n_items + 1]`, by item index; 0 for padding."""
+        """Number of times that each item occurs in training: `[n_items + 1]`, by item index; 0 for padding."""
         return np.bincount(self.train.sequences, minlength=self.n_items + 1)
 
     def split(self, name: str) -> Split:
         """Returns the split of that name.
 
         Raises:
-            ValueError: none of `SPLIT_NAMES`.
+            ValueError: the name isn't in `SPLIT_NAMES`.
         """
         check_choice("split", name, SPLIT_NAMES)
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
 
     def with_items(self, item_ids: list[str]) -> "PreparedDataset":
-        """Returns the same sequences over a model's catalogue, which may be larger or in another order.
+        """Returns the same sequences with the item indices of a model's catalogue.
 
-        Embeddings are left out, unless the catalogue is this dataset's own.
+        The catalogue may be larger or in another order. If it isn't equal to this dataset's, embeddings are left out.
 
         Args:
-            item_ids (`list[str]`): the catalogue, in the order of its item indices.
+            item_ids (`list[str]`): item ids of the catalogue, in the order of its item indices.
 
         Raises:
-            ValueError: it lacks an item of this dataset.
+            ValueError: the catalogue lacks an item of this dataset.
         """
         if item_ids == self.item_ids:
             return self
@@ -164,15 +164,18 @@ class PreparedDataset:
 
         Args:
             folder (`str` or `Path`): the dataset.
-            splits (`tuple[str, ...]`, *optional*): those that are read; the others have no rows.
+            splits (`tuple[str, ...]`, *optional*): splits that are read; the others get no rows.
             map_embeddings (`bool`, *optional*, defaults to `False`): whether `embeddings` are read from disk as they
-                are needed, see [`mapped_embeddings`], whose file is made where there is none. Where there is one, it
+                are needed, see [`mapped_embeddings`]. The file for that is made if there is none. If there is one, it
                 is used in any case.
 
         Raises:
-            FileNotFoundError: the folder is no prepared dataset, or lacks a file.
-            ValueError: damaged files, duplicate item ids, an item in a sequence that `items` doesn't hold, empty
-                cells, or embeddings that are empty, not finite, of several widths, or to be mapped and not there.
+            FileNotFoundError: the folder isn't a prepared dataset, or lacks a file.
+            ValueError: damaged files.
+            ValueError: duplicate item ids, or empty cells.
+            ValueError: an item in a sequence that isn't in the table `items`.
+            ValueError: embeddings that are empty, not finite or of different widths.
+            ValueError: `map_embeddings` for a dataset without embeddings.
             OSError: mapped embeddings can't be written.
         """
         folder = Path(folder)
@@ -193,23 +196,24 @@ class PreparedDataset:
             path = folder / f"sequences/{name}.parquet"
             sequences[name] = split_of(_read_table(path), items["item_id"], path)
         statistics = read_statistics(folder)
-        if embeddings is not None and metadata_of(items):  # which knows better, if writing both was interrupted
+        if embeddings is not None and metadata_of(items):  # newer than statistics.json if writing was interrupted
             statistics |= _figures_of(NamedEmbedding("embedding", embeddings, metadata_of(items)))
         titles = items["title"].to_pylist() if "title" in items.column_names else [""] * len(item_ids)
         return cls(item_ids, titles, embeddings, **sequences, statistics=statistics)
 
 
 def split_of(table: pa.Table, item_ids: pa.Array | pa.ChunkedArray, source: str | Path, first_row: int = 0) -> Split:
-    """Rows of `user_id`, `history` and `target` as arrays of item indices.
+    """Converts rows of `user_id`, `history` and `target` to arrays of item indices.
 
     Args:
         table (`pa.Table`): the rows.
-        item_ids (`pa.Array` or `pa.ChunkedArray`): in the order of item indices.
-        source (`str` or `Path`): where they come from, for errors.
-        first_row (`int`, *optional*, defaults to 0): rows before these there, for errors.
+        item_ids (`pa.Array` or `pa.ChunkedArray`): ids of the items, in the order of item indices.
+        source (`str` or `Path`): file that the rows come from, for errors.
+        first_row (`int`, *optional*, defaults to 0): number of rows that come before these in the file, for errors.
 
     Raises:
-        ValueError: an empty cell, or an item that is none of `item_ids`.
+        ValueError: an empty cell.
+        ValueError: an item that isn't in `item_ids`.
     """
     for name in ("user_id", "history", "target"):
         if table[name].null_count:
@@ -227,21 +231,22 @@ def split_of(table: pa.Table, item_ids: pa.Array | pa.ChunkedArray, source: str 
         row = int(np.searchsorted(offsets, position, side="right")) - 1
         unknown = [*history[row].as_py(), table["target"][row].as_py()][position - offsets[row]]
         raise ValueError(
-            f"row {first_row + row} of {source} names the item {unknown!r}, which `items` doesn't hold; prepare again."
+            f"row {first_row + row} of {source} names the item {unknown!r}, which isn't in `items`; prepare again."
         )
     return Split(table["user_id"].to_pylist(), sequences, offsets)
 
 
 @dataclass(frozen=True)
 class ItemFeatures:
-    """What a prepared dataset holds of its items besides their ids.
+    """Texts, embeddings and other columns of a prepared dataset's items.
 
     Args:
-        texts (`dict[str, dict[str, str]]`): item id to `title` and other texts, where known.
-        embeddings (`list[NamedEmbedding]`): of all items; their fusion is the semantic embedding.
+        texts (`dict[str, dict[str, str]]`): `title` and other texts by item id, as far as they are known.
+        embeddings (`list[NamedEmbedding]`): embeddings of all items, which are fused into the semantic embedding.
         normalize (`str`, *optional*, defaults to `"none"`): as in [`fuse`].
-        tokens (`dict[str, list[str]]`, *optional*): item id to token strings that came with the log, where known.
-        columns (`dict[str, pa.Array]`, *optional*): numbers and categories of all items, in their order.
+        tokens (`dict[str, list[str]]`, *optional*): token strings that came with the log by item id, as far as they
+            are known.
+        columns (`dict[str, pa.Array]`, *optional*): columns of numbers and categories, in the order of the items.
     """
 
     texts: dict[str, dict[str, str]]
@@ -259,21 +264,21 @@ def write_prepared(
     statistics: dict,
     max_history: int = 50,
 ) -> dict:
-    """Writes a prepared dataset, whole or not at all.
+    """Writes a prepared dataset, completely or not at all.
 
     Args:
         output_dir (`str` or `Path`): a new folder.
         interactions ([`Interactions`]): the log; its items are the catalogue, in this order.
         splits (`dict[str, SplitRows]`): rows of `train`, `validation` and `test`.
-        features ([`ItemFeatures`]): of these items.
-        statistics (`dict`): what the card shows.
-        max_history (`int`, *optional*, defaults to 50): items that validation and test histories keep, the last ones.
+        features ([`ItemFeatures`]): features of these items.
+        statistics (`dict`): figures that the dataset card shows.
+        max_history (`int`, *optional*, defaults to 50): number of last items that validation and test histories keep.
 
     Returns:
-        `dict` of the statistics, and of figures of the semantic embedding.
+        `dict`: the statistics, and figures of the semantic embedding.
 
     Raises:
-        FileExistsError: the folder holds something.
+        FileExistsError: the folder isn't empty.
     """
     item_ids = interactions.item_ids.tolist()
     columns: dict[str, pa.Array] = {"item_id": pa.array(item_ids, pa.string())}
@@ -303,25 +308,25 @@ def write_prepared(
 
 
 def set_semantic_embedding(folder: str | Path, names: list[str], normalize: str) -> dict:
-    """Makes the semantic embedding of a prepared dataset anew, from embeddings that it holds.
+    """Replaces the semantic embedding of a prepared dataset by a fusion of embeddings.
 
     Args:
         folder (`str` or `Path`): the dataset.
-        names (`list[str]`): embeddings of it, or `.parquet` files with `item_id` and `embedding`, in order.
+        names (`list[str]`): names of its embeddings, or `.parquet` files with `item_id` and `embedding`, in order.
         normalize (`str`): as in [`fuse`].
 
     Returns:
-        `dict`: how it was made.
+        `dict`: description of how the semantic embedding was made.
 
     Raises:
         FileNotFoundError: no such dataset or embedding.
-        ValueError: see [`fuse`] and [`read_embedding`].
+        ValueError: the errors of [`fuse`] and [`read_embedding`].
     """
     folder = Path(folder)
     items = read_items(folder)
     item_ids = items["item_id"].to_pylist()
     semantic = fuse([read_embedding(folder, name, item_ids) for name in names], normalize)
-    if "embedding" in items.column_names and not metadata_of(items):  # of a dataset from elsewhere: its only copy
+    if "embedding" in items.column_names and not metadata_of(items):  # made elsewhere: this is the only copy
         earlier = embeddings_of_column(items["embedding"], item_ids, folder)
         write_embedding(folder, NamedEmbedding("earlier", earlier), item_ids)
     statistics = read_statistics(folder)
@@ -331,24 +336,24 @@ def set_semantic_embedding(folder: str | Path, names: list[str], normalize: str)
 
 
 def read_items(folder: Path, columns: list[str] | None = None) -> pa.Table:
-    """The table `items` of a prepared dataset, or some columns of it.
+    """Reads the table `items` of a prepared dataset, or some columns of it.
 
     Raises:
-        FileNotFoundError: the folder is no prepared dataset.
-        ValueError: it is damaged.
+        FileNotFoundError: the folder isn't a prepared dataset.
+        ValueError: the table is damaged.
     """
     path = folder / ITEMS
     if not path.exists():
-        raise FileNotFoundError(f"{str(folder)!r} is no prepared dataset; make one with `etegrec prepare`.")
+        raise FileNotFoundError(f"{str(folder)!r} isn't a prepared dataset; make one with `etegrec prepare`.")
     return _read_table(path, columns)
 
 
 def split_file(folder: Path, split: str) -> Path:
-    """The parquet file of a split's rows: `user_id`, `history` and `target`.
+    """Returns the path of a split's parquet file, with the columns `user_id`, `history` and `target`.
 
     Raises:
-        FileNotFoundError: the dataset lacks it.
-        ValueError: it is damaged.
+        FileNotFoundError: the dataset lacks the file.
+        ValueError: the file is damaged.
     """
     path = folder / f"sequences/{split}.parquet"
     if not path.is_file():
@@ -375,10 +380,10 @@ def _read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
 
 
 def read_statistics(folder: Path) -> dict:
-    """What is known of a prepared dataset: counts, and how it was made.
+    """Reads the statistics of a prepared dataset: counts, and how it was made.
 
     Raises:
-        FileNotFoundError: the folder is no prepared dataset.
+        FileNotFoundError: the folder isn't a prepared dataset.
         ValueError: the file is damaged.
     """
     path = folder / "statistics.json"
@@ -389,7 +394,7 @@ def read_statistics(folder: Path) -> dict:
 
 
 def _write_semantic_embedding(folder: Path, semantic: NamedEmbedding) -> None:
-    """Puts the semantic embedding into the table of items, which tells how it was made."""
+    """Writes the semantic embedding into the table of items, and how it was made into the table's metadata."""
     items = read_items(folder)
     if "embedding" in items.column_names:
         items = items.drop_columns("embedding")
@@ -398,12 +403,12 @@ def _write_semantic_embedding(folder: Path, semantic: NamedEmbedding) -> None:
 
 
 def _write_items(items: pa.Table, path: Path) -> None:
-    """Writes the table in parts that are small enough to be read one by one."""
+    """Writes the table in row groups that are small enough to be read one by one."""
     pq.write_table(items, path, ITEM_ROW_GROUP)
 
 
 def _figures_of(semantic: NamedEmbedding) -> dict:
-    """Returns what the statistics tell of the semantic embedding."""
+    """Returns the figures of the semantic embedding for the statistics."""
     return {
         "embedding": describe(semantic.made),
         "embedding_width": semantic.values.shape[1],
@@ -412,7 +417,7 @@ def _figures_of(semantic: NamedEmbedding) -> dict:
 
 
 def _write_statistics(folder: Path, name: str, statistics: dict) -> None:
-    """Writes `statistics.json`, and the card anew; a license that somebody wrote into it stays."""
+    """Writes `statistics.json` and the dataset card; a license that a user wrote into the card is kept."""
     path = folder / "README.md"
     if statistics.get("license", UNKNOWN) == UNKNOWN and path.exists():
         statistics = statistics | {"license": license_of(path.read_text(encoding="utf-8"))}

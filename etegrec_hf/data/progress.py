@@ -1,4 +1,4 @@
-"""How far long work is: a bar on a terminal, and now and then a line elsewhere. Both on stderr."""
+"""Progress of long work on stderr: a bar on a terminal, otherwise a line every 30 seconds."""
 
 import sys
 import time
@@ -18,16 +18,16 @@ from rich.progress import (
 from rich.text import Text
 
 SECONDS_BETWEEN_LINES = 30
-SECONDS_OF_SPEED = 300  # whose mean it is
+SECONDS_OF_SPEED = 300  # period over which the speed is averaged
 
 
 class WorkProgress(Progress):
-    """A `rich` bar for each task, with samples a second and the time that is left; used as a context.
+    """A context with one `rich` bar per task, which shows samples per second and the time left.
 
-    Where stderr is no terminal, `work_done` prints a line every 30 seconds, and the end of the context one a task.
+    If stderr isn't a terminal, `work_done` prints a line every 30 seconds, and the end of the context one per task.
 
     Args:
-        shown (`bool`, *optional*, defaults to `True`): whether anything is; one process of several shows it.
+        shown (`bool`, *optional*, defaults to `True`): whether anything is printed; of several processes, one should.
     """
 
     def __init__(self, shown: bool = True):
@@ -44,23 +44,23 @@ class WorkProgress(Progress):
             console=console,
             disable=not (shown and console.is_terminal),
             speed_estimate_period=SECONDS_OF_SPEED,
-            redirect_stdout=sys.stdout.isatty(),  # else what is piped away would end on the terminal
+            redirect_stdout=sys.stdout.isatty(),  # otherwise output for a pipe would go to the terminal
         )
 
     def begin(self, description: str, total: int, unit: str, samples: float = 1.0, completed: int = 0) -> TaskID:
-        """Adds a task of `total` steps of `samples` samples each, which are counted by the name `unit`."""
+        """Adds a task of `total` steps with `samples` samples each; `unit` is the name of the samples."""
         return self.add_task(
             description, total=total, completed=completed, unit=unit, samples=samples, note="", printed=None
         )
 
     def work_done(self, task_id: TaskID, steps: int = 1) -> None:
-        """So many more steps of a task are done."""
+        """Counts `steps` more steps of a task as done."""
         self.advance(task_id, steps)
         if self.as_lines and time.monotonic() > self.next_line:
             self.tell(task_id)
 
     def tell(self, task_id: TaskID, note: str = "") -> None:
-        """Prints a line about a task: above the bars, or where there are none instead of them."""
+        """Prints a line about a task: above the bars, or instead of them if there are none."""
         if self.shown:
             self.next_line = time.monotonic() + SECONDS_BETWEEN_LINES
             task = self._tasks[task_id]
@@ -76,20 +76,20 @@ class WorkProgress(Progress):
 
 
 class SpeedColumn(ProgressColumn):
-    """Samples a second."""
+    """The column of samples per second."""
 
     def render(self, task: Task) -> Text:
         return Text(speed_of(task), style="progress.data.speed")
 
 
 def speed_of(task: Task) -> str:
-    """Samples a second in words; nothing before there is a figure."""
+    """Returns samples per second as text; empty as long as there is no figure."""
     steps = task.finished_speed or task.speed
     return f"{steps * task.fields['samples']:,.0f} {task.fields['unit']}/s" if steps else ""
 
 
 def described(task: Task, note: str = "") -> str:
-    """A task in one line: what, how far, how fast, what is left of it, and `note`."""
+    """Describes a task in one line: name, steps done, speed, time left and `note`."""
     left = f"{timedelta(seconds=int(task.time_remaining))} left" if task.time_remaining else ""
     parts = [f"{task.description} {task.completed:.0f}/{task.total:.0f}", speed_of(task), left, note]
     return ", ".join(part for part in parts if part)

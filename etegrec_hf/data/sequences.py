@@ -12,17 +12,18 @@ from .prepared import Split
 class SequenceDataset(Dataset):
     """Histories and targets of a split, as item indices.
 
-    Each user's sequence is kept once; a sample is a position in it, whose history is read when it is asked for.
-    [`SequenceDataset.for_training`] and [`SequenceDataset.for_evaluation`] choose the positions.
+    Each user's sequence is kept in memory once. A sample is the position of its target, and its history is cut from
+    the sequence when the sample is read. [`SequenceDataset.for_training`] and [`SequenceDataset.for_evaluation`]
+    choose the positions.
 
     Args:
         split ([`Split`]): sequences.
-        max_history (`int`): items of a history that are read, the last ones.
-        rows (`np.ndarray` of shape `(samples,)`): the row of the split that each sample is of.
-        position (`np.ndarray` of shape `(samples,)`): where each sample's target is in the split's sequences.
+        max_history (`int`): number of a history's last items that are read.
+        rows (`np.ndarray` of shape `(samples,)`): row of the split that each sample belongs to.
+        position (`np.ndarray` of shape `(samples,)`): position of each sample's target in the split's sequences.
 
     Attributes:
-        lengths (`np.ndarray` of shape `(samples,)`): items that are read of each history.
+        lengths (`np.ndarray` of shape `(samples,)`): number of items that are read of each history.
 
     Raises:
         ValueError: no samples.
@@ -36,7 +37,7 @@ class SequenceDataset(Dataset):
 
     @classmethod
     def for_training(cls, split: Split, max_history: int) -> "SequenceDataset":
-        """Makes each position with a history a target, row after row.
+        """Makes a dataset in which each item of a row after the first is a target.
 
         Raises:
             ValueError: no row has a history.
@@ -46,11 +47,11 @@ class SequenceDataset(Dataset):
 
     @classmethod
     def for_evaluation(cls, split: Split, max_history: int, limit: int | None = None) -> "SequenceDataset":
-        """Makes the last item of each row with a history a target, in the order of the histories' lengths.
+        """Makes a dataset in which the last item of each row is a target, sorted by the lengths of histories.
 
         Args:
             split, max_history: as in the constructor.
-            limit (`int`, *optional*): a random choice of this many samples at most, the same at every call.
+            limit (`int`, *optional*): largest number of samples, which are chosen at random, the same at every call.
 
         Raises:
             ValueError: no row has a history.
@@ -67,14 +68,14 @@ class SequenceDataset(Dataset):
 
     @property
     def n_targets(self) -> int:
-        """One per sample."""
+        """Number of targets, which is the number of samples."""
         return len(self)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
 
     def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        """One batch: `history` `[batch, longest]`, padded right with 0, and `target` `[batch]`."""
+        """Returns one batch: `history` `[batch, longest]`, padded right with 0, and `target` `[batch]`."""
         position, length = self.position[indices], self.lengths[indices]
         column = np.arange(length.max())
         source = (position - length)[:, None] + column  # [B, T]
@@ -84,22 +85,23 @@ class SequenceDataset(Dataset):
 
 
 class WholeSequenceDataset(Dataset):
-    """Whole training sequences, each of whose items after the first is to be foretold from those before it.
+    """Whole training sequences, in which each item after the first is predicted from the items before it.
 
-    Sequences of more than `max_history + 1` items are cut into windows in which every item is a target once.
+    Sequences of more than `max_history + 1` items are cut into windows, so that every item is a target once.
 
     Args:
         split ([`Split`]): training sequences.
-        max_history (`int`): items that are read at most.
-        context (`int`, *optional*, defaults to 0): items that a window repeats from the one before, so that each of
-            its own targets comes after more than these.
-        order_noise (`float`, *optional*, defaults to 0.0): items change places as if each had stood that far from its
-            own (standard deviation, in places), another way in each batch. Logs often know the day and not the order.
-            A window that repeats the one before keeps its order.
-        seed (`int`, *optional*, defaults to 0): of that noise, which follows from seed and batch alone.
+        max_history (`int`): largest number of items that are read per window.
+        context (`int`, *optional*, defaults to 0): number of items that a window repeats from the window before. Each
+            new target of the window then comes after more than `context` items.
+        order_noise (`float`, *optional*, defaults to 0.0): standard deviation, in places, of random numbers that are
+            added to the items' places before the items are sorted by place again. Each batch draws new numbers. Use
+            it for logs that know the day of an interaction but not the order within the day. A window that repeats
+            items of the window before keeps its order.
+        seed (`int`, *optional*, defaults to 0): random seed of that noise, which depends on seed and batch alone.
 
     Attributes:
-        lengths (`np.ndarray` of shape `(windows,)`): items that are read in each window.
+        lengths (`np.ndarray` of shape `(windows,)`): number of items that are read per window.
 
     Raises:
         ValueError: no sequence has two items.
@@ -125,16 +127,16 @@ class WholeSequenceDataset(Dataset):
 
     @property
     def n_targets(self) -> int:
-        """Of all windows together; a label that repeats one of the window before is none."""
+        """Number of targets in all windows; labels repeated from the window before don't count."""
         return int(self.lengths.sum() - self.context * self.is_later.sum())
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
 
     def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        """One batch: `input_ids` and `labels` `[batch, longest]`, item indices padded right with 0.
+        """Returns one batch: `input_ids` and `labels` `[batch, longest]`, item indices padded right with 0.
 
-        A label is the item after the one above it, and 0 where a window repeats the one before.
+        A label is the item that follows the input of the same column. Labels of repeated items are 0.
         """
         start, length = self.starts[indices], self.lengths[indices]
         column = np.arange(length.max())
@@ -149,52 +151,53 @@ class WholeSequenceDataset(Dataset):
         }
 
     def _places(self, indices: list[int], length: np.ndarray) -> np.ndarray:
-        """Which item of its window stands in each place: `[batch, longest + 1]`."""
+        """Returns the number of the window's item that is read in each place: `[batch, longest + 1]`."""
         place = np.arange(length.max() + 1)
         if not self.order_noise:
             return np.broadcast_to(place, (len(indices), len(place)))
         random = np.random.default_rng((self.seed, *indices))
         noise = self.order_noise * random.standard_normal((len(indices), len(place)))
         moves = (place <= length[:, None]) & ~self.is_later[indices][:, None]
-        # what doesn't move is in order already, and behind what does
+        # places that don't move are in order already, and come after those that move
         return np.where(moves, place + noise, place + 1e6 * (place > length[:, None])).argsort(axis=1, kind="stable")
 
 
 def as_batch(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The collator of datasets that already make whole batches."""
+    """Returns a batch unchanged: the collator for datasets that already make whole batches."""
     return batch
 
 
 class EpochSampler(Sampler):
-    """A sampler whose order follows from seed and epoch alone, which is what an exact resume needs.
+    """A sampler whose order depends on random seed and epoch alone, so that training can be resumed exactly.
 
     Args:
-        seed (`int`): of the shuffling.
+        seed (`int`): random seed of the shuffling.
     """
 
     def __init__(self, seed: int):
         self.seed, self.epoch = seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose order comes next."""
+        """Sets the epoch, which decides the order of the next pass."""
         self.epoch = epoch
 
     def random(self) -> np.random.Generator:
-        """Returns the random numbers of the epoch."""
+        """Returns a new generator of random numbers for the epoch."""
         return np.random.default_rng((self.seed, self.epoch))
 
 
 class LengthGroupedSampler(EpochSampler):
-    """Random batches of samples of like length, so that work is proportional to real tokens.
+    """A sampler of random batches of samples with similar lengths, which need little padding.
 
     Each epoch shuffles all samples, sorts them by length within groups of `group` batches, and shuffles the batches.
 
     Args:
         lengths (`np.ndarray` of shape `(samples,)`): length of each sample.
         batch_size (`int`): samples per batch.
-        seed (`int`, *optional*, defaults to 0): of the shuffling.
-        group (`int`, *optional*, defaults to 50): batches that are sorted together.
-        drop_last (`bool`, *optional*, defaults to `False`): leave out what fills no batch, other samples each epoch.
+        seed (`int`, *optional*, defaults to 0): random seed of the shuffling.
+        group (`int`, *optional*, defaults to 50): number of batches that are sorted together.
+        drop_last (`bool`, *optional*, defaults to `False`): whether to leave out the last batch if it isn't full. Each
+            epoch leaves out other samples.
     """
 
     def __init__(self, lengths: np.ndarray, batch_size: int, seed: int = 0, group: int = 50, drop_last: bool = False):
@@ -216,18 +219,19 @@ class LengthGroupedSampler(EpochSampler):
 
 
 class TokenBudgetBatches(EpochSampler):
-    """Batches of like length that hold as many samples as a budget of padded tokens allows.
+    """A sampler of batches with similar lengths, which hold as many samples as a budget of tokens allows.
 
-    Samples are sorted by length, those of one length in random order, and cut into batches, which come in random
-    order. So an epoch has the same number of batches each time, and every batch about the same number of tokens.
-    Several processes get different batches of the same epoch, and equally many: where they don't go round, the first
-    ones come twice.
+    Samples are sorted by length, with samples of equal length in random order, and cut into batches, which are
+    shuffled. So every epoch has the same number of batches, and every batch has about the same number of tokens.
+    Several processes get different batches of an epoch, and equally many of them. If the batches can't be divided
+    evenly, the first ones are used twice.
 
     Args:
-        tokens (`np.ndarray` of shape `(samples,)`): tokens of each sample.
-        budget (`int`): tokens of a batch, those of padding too.
-        seed (`int`, *optional*, defaults to 0): of the shuffling.
-        processes, process (`int`, *optional*, default to 1 and 0): how many share an epoch, and which one this is.
+        tokens (`np.ndarray` of shape `(samples,)`): number of tokens of each sample.
+        budget (`int`): largest number of tokens per batch, including padding.
+        seed (`int`, *optional*, defaults to 0): random seed of the shuffling.
+        processes, process (`int`, *optional*, default to 1 and 0): number of processes that share an epoch, and the
+            number of this process.
 
     Raises:
         ValueError: a sample is longer than the budget.
@@ -236,8 +240,8 @@ class TokenBudgetBatches(EpochSampler):
     def __init__(self, tokens: np.ndarray, budget: int, seed: int = 0, processes: int = 1, process: int = 0):
         if tokens.max() > budget:
             raise ValueError(
-                f"`max_tokens_per_batch` is {budget}, and the longest history has {tokens.max()} tokens; give that "
-                "many or more."
+                f"`max_tokens_per_batch` is {budget}, but the longest history has {tokens.max()} tokens; give at "
+                "least that many."
             )
         super().__init__(seed)
         self.tokens, self.processes, self.process = tokens, processes, process

@@ -1,4 +1,4 @@
-"""A file of a table that is made shard by shard: by several processes, and on from where an interruption left it."""
+"""A table file that is written shard by shard, by several processes, and can be continued after an interruption."""
 
 import json
 import shutil
@@ -16,17 +16,17 @@ MANIFEST_KEY = b"etegrec_hf"  # in the finished file's metadata
 
 
 class ShardedParquet:
-    """A file to be, its shards in the folder `FILE.shards` until then.
+    """A file that is written as shards, which are kept in the folder `FILE.shards` until all are there.
 
-    A shard is complete or absent. A manifest stands beside the shards, and later in a parquet file's metadata, so that
-    only the same run goes on with them.
+    A shard is complete or absent. The folder also holds a manifest, which later goes into the metadata of a parquet
+    file. By the manifest, only the same run continues with the shards.
 
     Args:
-        path (`str` or `Path`): the file; its ending says whether it becomes parquet, CSV or JSON lines.
-        schema (`pa.Schema`): its columns.
-        rows (`int`): its rows.
-        shard_size (`int`): rows of a shard; the last one has the rest.
-        manifest (`dict`): what the run is of, as JSON knows it.
+        path (`str` or `Path`): the file; its ending chooses parquet, CSV or JSON lines.
+        schema (`pa.Schema`): columns of the file.
+        rows (`int`): number of rows of the file.
+        shard_size (`int`): rows per shard; the last shard has the rest.
+        manifest (`dict`): description of the run, of values that JSON can hold.
 
     Raises:
         ValueError: a file with another ending.
@@ -36,44 +36,47 @@ class ShardedParquet:
         check_ending(path, TABLE_ENDINGS)
         self.path, self.schema, self.manifest = Path(path), schema, manifest
         self.folder = self.path.with_name(self.path.name + ".shards")
-        self.rows_of = [min(shard_size, rows - start) for start in range(0, rows, shard_size)]  # each shard's rows
+        self.rows_of = [min(shard_size, rows - start) for start in range(0, rows, shard_size)]  # rows of each shard
 
     def check(self, resume: bool) -> None:
-        """Looks at what is already there; changes nothing.
+        """Checks whether this run can begin or be continued. It changes nothing.
+
+        Args:
+            resume (`bool`): whether an earlier run is to be continued.
 
         Raises:
-            FileExistsError: a new run, and file or folder exist.
-            ValueError: a run to go on with, and they are of another one; the first difference is named.
+            FileExistsError: file or folder exist, and no run is to be continued.
+            ValueError: file or folder belong to another run; the error names the first difference.
         """
         for place, read in ((self.path, _manifest_of_file), (self.folder, _manifest_of_folder)):
             if not place.exists():
                 continue
             if not resume:
                 raise FileExistsError(
-                    f"{str(place)!r} is already there; pass --resume true to go on with its run, remove it, or name "
+                    f"{str(place)!r} already exists; pass --resume true to continue its run, remove it, or name "
                     "another `output`."
                 )
             found = read(place)
             for name, ours in self.manifest.items():
                 if found.get(name) != ours:
                     raise ValueError(
-                        f"{str(place)!r} is of another run: its `{name}` is {found.get(name)!r}, and here {ours!r}; "
-                        "go on with what it was made with, remove it, or name another `output`."
+                        f"{str(place)!r} belongs to another run: its `{name}` is {found.get(name)!r}, but this run's "
+                        f"is {ours!r}; continue with the same value, remove it, or name another `output`."
                     )
 
     def start(self) -> None:
-        """Makes the folder of shards, unless there is one."""
+        """Makes the folder of shards, unless it exists."""
         if not self.folder.exists():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with complete_or_absent(self.folder) as staging:
                 (staging / MANIFEST).write_text(json.dumps(self.manifest, indent=2) + "\n", encoding="utf-8")
 
     def shard(self, number: int) -> Path:
-        """The file of a shard."""
+        """Returns the path of a shard."""
         return self.folder / f"shard-{number:05d}.parquet"
 
     def missing(self) -> list[int]:
-        """Numbers of the shards that are absent or damaged; none if the file is there."""
+        """Returns the numbers of shards that are absent or damaged; none if the whole file exists."""
         return [] if self.path.exists() else [n for n in range(len(self.rows_of)) if not self._is_whole(n)]
 
     def write(self, number: int, table: pa.Table) -> None:
@@ -81,13 +84,13 @@ class ShardedParquet:
         replace_file(self.shard(number), lambda beside: pq.write_table(table, beside, write_page_checksum=True))
 
     def finish(self) -> None:
-        """Joins the shards, one after the other, unless the file is there, and removes their folder."""
+        """Joins the shards to the file, unless it exists, and removes their folder."""
         if not self.path.exists():
             replace_file(self.path, self._join)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def tables(self) -> Iterator[pa.Table]:
-        """The rows in their order, when no shard is missing: those of the shards, or of the file if it is there."""
+        """Yields the rows in order, from the file if it exists, otherwise from the shards, none of which may miss."""
         if self.path.exists():
             for batch in pq.ParquetFile(self.path).iter_batches():
                 yield pa.Table.from_batches([batch])
@@ -108,21 +111,21 @@ class ShardedParquet:
     def _is_whole(self, number: int) -> bool:
         try:
             return len(self._read(number)) == self.rows_of[number]
-        except (pa.ArrowException, OSError):  # of a wrong checksum, or no file
+        except (pa.ArrowException, OSError):  # a wrong checksum, or no file
             return False
 
 
 def _manifest_of_file(path: Path) -> dict:
     if path.suffix != ".parquet":
         raise ValueError(
-            f"{str(path)!r} is there, and only a .parquet file says of which run it is; remove it, or name another "
-            "`output`."
+            f"{str(path)!r} already exists, and only a .parquet file tells which run wrote it; remove it, or name "
+            "another `output`."
         )
     try:
         return json.loads((pq.read_schema(path).metadata or {})[MANIFEST_KEY])
     except (pa.ArrowException, KeyError) as error:
         raise ValueError(
-            f"{str(path)!r} is no finished run of this command; remove it, or name another `output`."
+            f"{str(path)!r} wasn't written by this command; remove it, or name another `output`."
         ) from error
 
 
@@ -131,6 +134,6 @@ def _manifest_of_folder(folder: Path) -> dict:
         return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{str(folder)!r} holds no {MANIFEST} that can be read, so what it is of isn't known; remove it, or name "
-            "another `output`."
+            f"{str(folder)!r} holds no readable {MANIFEST}, so its run isn't known; remove it, or name another "
+            "`output`."
         ) from error

@@ -1,4 +1,4 @@
-"""From a log to training sequences and validation and test targets."""
+"""Splits of a log into training sequences and validation and test targets."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 
 from .interactions import Interactions
 
-MIN_LENGTH = 3  # interactions of a user where each has one of training, validation and test
+MIN_LENGTH = 3  # interactions per user if each user has one for training, one for validation and one for test
 SPLIT_NAMES = ("train", "validation", "test")
 
 
@@ -17,7 +17,9 @@ class SplitRows:
 
     Row r has the history `start[r]..target[r]-1` and the target `target[r]`.
 
-    Each is an `np.ndarray` of `int64` and shape `(rows,)`.
+    Args:
+        start (`np.ndarray` of `int64`, shape `(rows,)`): position of the first item of each row.
+        target (`np.ndarray` of `int64`, shape `(rows,)`): position of the target of each row.
     """
 
     start: np.ndarray
@@ -25,17 +27,20 @@ class SplitRows:
 
 
 def positions_of(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The positions from each start up to its end, one after the other, `[n]`, and where each begins, `[rows + 1]`."""
+    """Returns the positions from each start up to its end, row after row `[n]`, and the rows' starts `[rows + 1]`."""
     lengths = end - start
     offsets = np.concatenate([[0], lengths.cumsum()])
     return np.arange(offsets[-1]) - np.repeat(offsets[:-1] - start, lengths), offsets
 
 
 def leave_one_out(interactions: Interactions) -> dict[str, SplitRows]:
-    """Each user's last item is the test target, the one before the validation target, the rest is training.
+    """Makes each user's last item the test target, the item before it the validation target, and the rest training.
 
-    A training row is a user's whole training sequence: its last item stands as the target, and every earlier position
-    is a target too when training reads its prefixes.
+    A training row is a user's whole training sequence. Its last item is stored as the target, but training uses every
+    item after the first as a target.
+
+    Raises:
+        ValueError: a user with fewer than 3 interactions.
     """
     start, end = interactions.starts[:-1], interactions.starts[1:]
     if (end - start).min() < MIN_LENGTH:
@@ -46,27 +51,39 @@ def leave_one_out(interactions: Interactions) -> dict[str, SplitRows]:
 
 
 def time_split(interactions: Interactions, validation: float = 0.1, test: float = 0.1) -> dict[str, SplitRows]:
-    """One moment for all users: the latest share of interactions is test, the share before validation.
+    """Splits at two moments that are the same for all users: test is the latest share, validation the one before.
 
-    Every interaction after a user's first that lies in a window is a row of its split.
+    Each validation or test interaction is a row of its split, unless it is the user's first.
+
+    Args:
+        interactions ([`Interactions`]): the log.
+        validation, test (`float`, *optional*, default to 0.1): shares of all interactions.
 
     Raises:
-        ValueError: the log has no timestamps, or a split stays empty.
+        ValueError: the log has no timestamps.
+        ValueError: a split is empty.
     """
     if interactions.times is None:
         raise ValueError(
-            "`split` 'time' needs timestamps and this data has none; name their column or use 'leave-one-out'."
+            "`split` 'time' needs timestamps, but this data has none; name their column or use 'leave-one-out'."
         )
-    # "higher" takes timestamps that occur, so that those in nanoseconds aren't rounded to floats
+    # "higher" chooses timestamps that occur: interpolated ones in nanoseconds would be rounded as floats
     moments = np.quantile(interactions.times, [1 - validation - test, 1 - test], method="higher")
     split_of = (interactions.times[:, None] >= moments).sum(axis=1)
     return _rows_of(interactions, split_of, "too few distinct timestamps; use 'leave-one-out'")
 
 
 def ratio_split(interactions: Interactions, validation: float = 0.1, test: float = 0.1) -> dict[str, SplitRows]:
-    """Each user's last tenth is test, the tenth before validation (8 : 1 : 1), each rounded down but at least one.
+    """Makes each user's last tenth test and the tenth before validation, rounded down to whole items but at least one.
 
-    Every interaction in a window is a row of its split.
+    Each validation or test interaction is a row of its split.
+
+    Args:
+        interactions ([`Interactions`]): the log.
+        validation, test (`float`, *optional*, default to 0.1): shares of each user's interactions.
+
+    Raises:
+        ValueError: a split is empty.
     """
     starts = interactions.starts
     lengths = np.diff(starts)
@@ -79,31 +96,33 @@ def ratio_split(interactions: Interactions, validation: float = 0.1, test: float
 
 
 def given_split(interactions: Interactions) -> dict[str, SplitRows]:
-    """The splits that the source gives.
+    """Uses the splits that the source gives.
 
-    Every validation and test interaction after a user's first is a row of its split.
+    Each validation or test interaction is a row of its split, unless it is the user's first.
 
     Raises:
-        ValueError: the source gives none, a split stays empty, or a user's training interaction is later than one of
-            validation, or that later than one of test: a history would hold what lies in its future.
+        ValueError: the source gives no splits.
+        ValueError: a split is empty.
+        ValueError: a user has a training interaction after one of validation or test, or a validation interaction
+            after one of test: a history would hold items from its future.
     """
     if interactions.splits is None:
-        raise ValueError("`split` 'given' needs a column that says it; name it with --split-column.")
+        raise ValueError("`split` 'given' needs a column with the splits; name it with --split-column.")
     same_user = interactions.users[1:] == interactions.users[:-1]
     backwards = same_user & (np.diff(interactions.splits) < 0)
     if backwards.any():
         row = int(backwards.argmax())
         earlier, later = (SPLIT_NAMES[split] for split in interactions.splits[row : row + 2])
         raise ValueError(
-            f"{backwards.sum()} times a user's splits go backwards, first user "
+            f"a user's splits go backwards in time {backwards.sum()} times, first for user "
             f"{interactions.user_ids[interactions.users[row]]!r}, who has {later} after {earlier}; repair the "
-            "split or the timestamps, or choose a split by time."
+            "splits or the timestamps, or choose a split by time."
         )
     return _rows_of(interactions, interactions.splits, "check the split column")
 
 
 def _rows_of(interactions: Interactions, split_of: np.ndarray, remedy: str) -> dict[str, SplitRows]:
-    """Rows for interactions of known splits `[n]` (0, 1, 2), which never fall along a user's sequence."""
+    """Returns the rows of all splits, given each interaction's split `[n]` (0, 1, 2), which never falls for a user."""
     starts = interactions.starts
     row_start = starts[interactions.users]
     position = np.arange(len(interactions.users))
@@ -124,5 +143,5 @@ SPLITTERS: dict[str, Callable[[Interactions], dict[str, SplitRows]]] = {
     "ratio": ratio_split,
     "given": given_split,
 }
-# Interactions that a user must have; elsewhere one is enough, to be learned from
+# smallest number of interactions per user
 MIN_LENGTHS = {"leave-one-out": MIN_LENGTH, "ratio": MIN_LENGTH, "time": 1, "given": 1}

@@ -1,4 +1,4 @@
-"""Training sequences that are read as they are needed, for logs beyond memory or disk."""
+"""Training sequences that are read as they are needed, for logs that don't fit into memory or on disk."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -20,33 +20,36 @@ SampleDataset = SequenceDataset | WholeSequenceDataset
 
 
 class StreamedSequences:
-    """Training sequences of which one buffer at a time is in memory.
+    """Training sequences of which only one buffer at a time is in memory.
 
-    A row group of a parquet file is what is read at once, and a buffer is a row group or, of larger ones, so many rows
-    of it. Each buffer becomes a dataset like that of a split in memory. Buffers are the same in every epoch, so that
-    every epoch has as many batches; row groups come in another order each time, and a buffer's samples are shuffled.
+    Row groups of parquet files are read one by one. A buffer is a row group, or `buffer_rows` rows of a larger one,
+    and becomes a dataset like that of a split in memory. Buffers are the same in every epoch, so that every epoch has
+    the same number of batches. Each epoch shuffles the row groups, and the samples within each buffer.
 
-    Making one reads all rows once: it counts samples, which the schedules of training need to know, looks up and
-    counts every item, and hashes the sequences.
+    The constructor reads all rows once. It counts samples, which schedules of training need, looks up and counts all
+    items, and hashes the sequences.
 
     Args:
         files (`list[str]`): parquet files with `user_id`, `history` (a list of item ids) and `target`: paths or
             addresses that `fsspec` opens (`hf://datasets/...`).
-        item_ids (`list[str]`): in the order of item indices.
-        samples_of (`Callable`): makes the [`SequenceDataset`] or [`WholeSequenceDataset`] of a [`Split`].
-        buffer_rows (`int`, *optional*, defaults to 65,536): rows of a buffer at most.
+        item_ids (`list[str]`): ids of the items, in the order of item indices.
+        samples_of (`Callable`): function that makes a [`SequenceDataset`] or [`WholeSequenceDataset`] of a [`Split`].
+        buffer_rows (`int`, *optional*, defaults to 65,536): largest number of rows per buffer.
 
     Attributes:
         groups (`list[tuple[str, int]]`): file and number of each row group.
-        counts (`list[np.ndarray]`): for each buffer, how many of its samples have each length, from 0.
-        n_targets (`int`): of an epoch.
-        item_counts (`np.ndarray` of shape `(n_items + 1,)`): how often each item occurs, by item index; 0 for padding.
-        fingerprint (`str`): of the sequences and of how buffers divide them; that of the same split in memory where
-            one buffer holds all.
+        counts (`list[np.ndarray]`): number of samples of each length, from 0, per buffer.
+        n_targets (`int`): number of targets per epoch.
+        item_counts (`np.ndarray` of shape `(n_items + 1,)`): number of times that each item occurs, by item index; 0
+            for padding.
+        fingerprint (`str`): hash of the sequences and their division into buffers. If one buffer holds all rows, it
+            equals the hash of the same split in memory.
 
     Raises:
-        ValueError: no row has a history, an item that is none of `item_ids`, empty cells, or a damaged file.
-        ConnectionError: reading broke off.
+        ValueError: no row has a history.
+        ValueError: an item that isn't in `item_ids`, or empty cells.
+        ValueError: a damaged file.
+        ConnectionError: reading was interrupted.
     """
 
     def __init__(
@@ -69,11 +72,11 @@ class StreamedSequences:
             )
 
     def __len__(self) -> int:
-        """Samples of an epoch."""
+        """Number of samples per epoch."""
         return int(sum(counts.sum() for counts in self.counts))
 
     def buffers(self, groups: Iterable[tuple[str, int]]) -> Iterator[SampleDataset]:
-        """Datasets of the buffers of these row groups, without those that have no samples."""
+        """Yields the datasets of the buffers in the given row groups; buffers without samples are left out."""
         for split in self._splits(groups):
             if _has_samples(split):
                 yield self.samples_of(split)
@@ -88,8 +91,8 @@ class StreamedSequences:
                 self.n_targets += samples.n_targets
 
     def _splits(self, groups: Iterable[tuple[str, int]]) -> Iterator[Split]:
-        # Row groups by pyarrow's reader and not by `load_dataset(..., streaming=True)`, which keeps the bytes of all
-        # that it has read of a file; and a process that ends in the middle of one hangs or aborts (apache/arrow#45214)
+        # pyarrow reads the row groups, as `load_dataset(..., streaming=True)` keeps all bytes that it has read of a
+        # file in memory; also, a process that ends while it reads one hangs or aborts (apache/arrow#45214)
         for file, group in groups:
             footer = self.footers[file]
             first_row = sum(footer.row_group(earlier).num_rows for earlier in range(group))
@@ -101,16 +104,17 @@ class StreamedSequences:
 
 
 class StreamedBatches(IterableDataset):
-    """The batches of streamed sequences, each as `__getitems__` of a dataset in memory makes it.
+    """Batches of streamed sequences, equal to those that `__getitems__` of a dataset in memory returns.
 
-    A `DataLoader` with `batch_size=None` hands them on; its workers take turns. The order follows from seed and epoch
-    alone. Where one buffer holds all rows, it is that of the same batches in memory.
+    Use it in a `DataLoader` with `batch_size=None`, whose workers take turns. The order depends on random seed and
+    epoch alone. If one buffer holds all rows, it is the order of the same batches in memory.
 
     Args:
-        sequences ([`StreamedSequences`]): what is read.
-        batches_of (`Callable`): from the lengths of a buffer's samples `[samples]` and the epoch to batches of sample
-            indices, equally many in every epoch. In one of several processes, those of this process.
-        seed (`int`, *optional*, defaults to 0): of the order of row groups.
+        sequences ([`StreamedSequences`]): the sequences.
+        batches_of (`Callable`): function from the lengths of a buffer's samples `[samples]` and the epoch to batches
+            of sample indices, equally many in every epoch. In one of several processes, it returns the batches of
+            this process.
+        seed (`int`, *optional*, defaults to 0): random seed of the order of row groups.
     """
 
     def __init__(
@@ -122,18 +126,18 @@ class StreamedBatches(IterableDataset):
         self.sequences, self.batches_of, self.seed = sequences, batches_of, seed
         self._batches_in(max(sequences.counts, key=len))  # first, so that an error names the longest sample of all
         self._length = sum(map(self._batches_in, sequences.counts))
-        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()  # workers that live on see it change
+        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()  # so that persistent workers see it change
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose order comes next."""
+        """Sets the epoch, which decides the order of the next pass."""
         self._epoch.fill_(epoch)
 
     def _batches_in(self, counts: np.ndarray) -> int:
-        """Batches of a buffer with so many samples of each length."""
+        """Returns the number of batches of a buffer, given its number of samples of each length."""
         return len(self.batches_of(np.repeat(np.arange(len(counts)), counts), 0))
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches per epoch."""
         return self._length
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
@@ -160,7 +164,7 @@ def _footer(file: str) -> pq.FileMetaData:
 
 @contextmanager
 def _opened(file: str) -> Iterator:
-    """A file to read from, whose errors say what to do."""
+    """Opens a file for reading; errors say what to do."""
     try:
         with fsspec.open(file) as opened:
             yield opened
@@ -168,5 +172,5 @@ def _opened(file: str) -> Iterator:
         raise ValueError(f"{file} is damaged ({error}); copy the dataset again, or prepare it again.") from error
     except (OSError, HTTPError) as error:
         raise ConnectionError(
-            f"reading {file} broke off ({error}); try again, and go on with --resume true from a checkpoint."
+            f"reading {file} was interrupted ({error}); try again, and continue with --resume true from a checkpoint."
         ) from error

@@ -1,4 +1,4 @@
-"""A catalogue and users from a known process: a benchmark whose ceiling is known."""
+"""Made-up users and items from a known random process, as a benchmark whose best possible result is known."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,10 +47,10 @@ LOOKS = (
     "olive",
     "plain",
 )
-NEXT_CLUSTERS = (0.6, 0.25, 0.15)  # probabilities of the clusters that follow one
-SUCCESSORS = (0.6, 0.25, 0.15)  # probabilities of the items that follow one
-SHARES = ("noise", "last_share", "before_share")  # of steps; the cluster walk has what they leave of 1
-AT_ONCE = 2**22  # probabilities that are held at a time
+NEXT_CLUSTERS = (0.6, 0.25, 0.15)  # probabilities of the three clusters that follow a cluster
+SUCCESSORS = (0.6, 0.25, 0.15)  # probabilities of an item's three successors
+SHARES = ("noise", "last_share", "before_share")  # shares of steps; the cluster walk has the rest of 1
+AT_ONCE = 2**22  # probabilities that are held in memory at a time
 
 
 @dataclass(frozen=True)
@@ -61,30 +61,33 @@ class SyntheticProcess:
 
     - with probability `noise` to any item;
     - with probability `last_share` to one of the last item's three successors;
-    - with probability `before_share` to one of three other successors, those of the item before the last;
-    - else along the cluster walk: a sparse transition matrix leads from the last item's cluster to the next cluster,
-      and a popularity law to an item of it.
+    - with probability `before_share` to one of three other items, the later successors of the item before the last;
+    - otherwise along the cluster walk: first to a cluster that follows the last item's cluster, by a sparse transition
+      matrix, then to an item of this cluster, by popularity.
 
-    A user's first step has no item before the last: there the cluster walk has the share of both.
+    In a user's first step there is no item before the last: the cluster walk gets its share, too.
 
     Successors are drawn from the whole catalogue, whatever their clusters. Items of a cluster have embeddings around
-    one centre, and titles that name the cluster: neither tells of successors. Everything follows from the seed.
+    one centre and titles that name the cluster, so that neither reveals successors. Everything depends on the random
+    seed alone.
 
     Args:
-        n_users (`int`, *optional*, defaults to 3000): users.
-        n_items (`int`, *optional*, defaults to 800): items.
-        n_clusters (`int`, *optional*, defaults to 16): clusters.
-        width (`int`, *optional*, defaults to 64): of the embeddings.
+        n_users (`int`, *optional*, defaults to 3000): number of users.
+        n_items (`int`, *optional*, defaults to 800): number of items.
+        n_clusters (`int`, *optional*, defaults to 16): number of clusters.
+        width (`int`, *optional*, defaults to 64): width of the embeddings.
         noise (`float`, *optional*, defaults to 0.1): share of steps to any item.
         last_share (`float`, *optional*, defaults to 0.35): share of steps to a successor of the last item.
-        before_share (`float`, *optional*, defaults to 0.15): share of steps to one of the item before the last.
-        min_length, max_length (`int`, *optional*, default to 5 and 15): interactions of a user.
-        seed (`int`, *optional*, defaults to 0): of everything.
+        before_share (`float`, *optional*, defaults to 0.15): share of steps to a later successor of the item before
+            the last.
+        min_length, max_length (`int`, *optional*, default to 5 and 15): smallest and largest number of interactions
+            per user.
+        seed (`int`, *optional*, defaults to 0): random seed.
 
     Raises:
         ValueError: fewer than 3 clusters.
-        ValueError: clusters without items.
-        ValueError: users too short to split.
+        ValueError: more clusters than items.
+        ValueError: sequences too short to split.
         ValueError: a share outside 0..1, or shares that sum to more than 1.
     """
 
@@ -101,8 +104,8 @@ class SyntheticProcess:
 
     def __post_init__(self):
         least = {
-            "n_clusters": (len(NEXT_CLUSTERS), "as each cluster leads to as many"),
-            "n_items": (self.n_clusters, "one for each of `n_clusters`"),
+            "n_clusters": (len(NEXT_CLUSTERS), "as each cluster is followed by that many"),
+            "n_items": (self.n_clusters, "one per cluster (`n_clusters`)"),
             "min_length": (MIN_LENGTH, "one each for training, validation and test"),
             "max_length": (self.min_length, "which is `min_length`"),
         }
@@ -113,10 +116,10 @@ class SyntheticProcess:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but it is a share of steps; choose 0 to 1.")
         total = sum(getattr(self, name) for name in SHARES)
-        if total > 1 + 1e-9:  # less is rounding
+        if total > 1 + 1e-9:  # a smaller excess is rounding
             raise ValueError(
-                f"`noise`, `last_share` and `before_share` sum to {total:.4g}; lower them to 1 at most, "
-                "as the cluster walk has what they leave."
+                f"`noise`, `last_share` and `before_share` sum to {total:.4g}; lower them to a sum of 1 at most: the "
+                "cluster walk gets the rest."
             )
 
     @property
@@ -126,7 +129,7 @@ class SyntheticProcess:
 
     @cached_property
     def cluster_walk(self) -> tuple[np.ndarray, np.ndarray]:
-        """Each item's cluster `[n_items]`, and where the walk leads from each cluster `[n_clusters, n_items]`."""
+        """Each item's cluster `[n_items]`, and the next item's probabilities by cluster `[n_clusters, n_items]`."""
         random = np.random.default_rng((self.seed, 0))
         cluster = random.permutation(np.arange(self.n_items) % self.n_clusters)
         popularity = np.zeros((self.n_clusters, self.n_items))
@@ -141,14 +144,14 @@ class SyntheticProcess:
 
     @cached_property
     def successors(self) -> np.ndarray:
-        """Items that follow each item, distinct and the likeliest first: `[2, n_items, 3]` of rows.
+        """The successors of each item, distinct and the likeliest first: `[2, n_items, 3]`, as rows of items.
 
-        The first table is of the last item, the second of the item before the last.
+        The first table holds items that follow at once, the second items that follow after one other item.
         """
         random = np.random.default_rng((self.seed, 3))
         drawn = np.empty((2, self.n_items, 0), dtype=np.int64)
         for place in range(len(SUCCESSORS)):
-            fresh = random.integers(0, self.n_items - place, (2, self.n_items))  # a rank among items not yet drawn
+            fresh = random.integers(0, self.n_items - place, (2, self.n_items))  # ranks among items not yet drawn
             for taken in np.moveaxis(np.sort(drawn, axis=-1), -1, 0):
                 fresh += fresh >= taken
             drawn = np.concatenate([drawn, fresh[..., None]], axis=-1)
@@ -165,12 +168,12 @@ class SyntheticProcess:
 
         Raises:
             ValueError: another shape.
-            ValueError: rows that no item has.
+            ValueError: rows outside the catalogue.
         """
         if last_two.ndim != 2 or last_two.shape[1] != 2:
             shape = tuple(last_two.shape)
             raise ValueError(
-                f"`last_two` has the shape {shape}; give (users, 2): the item before the last, and the last."
+                f"`last_two` has the shape {shape}; give (users, 2): the item before the last, and the last item."
             )
         if last_two.size and not 0 <= last_two.min() <= last_two.max() < self.n_items:
             raise ValueError(
@@ -182,13 +185,13 @@ class SyntheticProcess:
         after_last, after_before = self.successors
         probabilities = self.cluster_share * walk[cluster[last]] + self.noise / self.n_items
         users = np.arange(len(last_two))[:, None]
-        # successors of one item are distinct, so that no sum is lost
+        # successors of one item are distinct, so that indexed addition counts each of them
         probabilities[users, after_last[last]] += self.last_share * np.array(SUCCESSORS)
         probabilities[users, after_before[before]] += self.before_share * np.array(SUCCESSORS)
         return probabilities
 
     def sample(self) -> Interactions:
-        """Walks of all users."""
+        """Draws the sequences of all users."""
         cluster, walk = self.cluster_walk
         after_last, after_before = self.successors
         random = np.random.default_rng((self.seed, 1))
@@ -201,7 +204,7 @@ class SyntheticProcess:
             before, last = walks[:, max(step - 2, 0)], walks[:, step - 1]
             way = np.searchsorted(shares, random.random(self.n_users), side="right")  # a place in SHARES, or 3
             if step == 1:
-                way[way == SHARES.index("before_share")] = len(SHARES)  # there is no item before: the cluster walk
+                way[way == SHARES.index("before_share")] = len(SHARES)  # no item before the last: the cluster walk
             draws = random.random(self.n_users)
             place = np.searchsorted(np.cumsum(SUCCESSORS)[:-1], draws, side="right")
             walks[:, step] = np.choose(
@@ -220,20 +223,20 @@ class SyntheticProcess:
         return Interactions(user_ids, item_ids, users, walks[inside])
 
     def embeddings(self) -> np.ndarray:
-        """Cluster centres with noise, `[n_items, width]` of `float32`."""
+        """Returns embeddings `[n_items, width]` of `float32`: the clusters' centres plus noise."""
         cluster, _ = self.cluster_walk
         random = np.random.default_rng((self.seed, 2))
         centres = random.standard_normal((self.n_clusters, self.width))
         return (centres[cluster] + 0.5 * random.standard_normal((self.n_items, self.width))).astype(np.float32)
 
     def titles(self) -> list[str]:
-        """Titles that name an item's cluster."""
+        """Returns the items' titles, which name the cluster."""
         cluster, _ = self.cluster_walk
         kinds = [KINDS[label % len(KINDS)] for label in cluster]
         return [f"{LOOKS[item % len(LOOKS)]} {kind} no. {item}".capitalize() for item, kind in enumerate(kinds)]
 
     def optimum(self, last_two: np.ndarray, ks: tuple[int, ...] = (1, 5, 10, 50)) -> dict[str, float]:
-        """Expected Recall and NDCG of the best possible ranking, by true probabilities.
+        """Returns the expected Recall and NDCG of the best possible ranking, which sorts by true probabilities.
 
         Args:
             last_two (`np.ndarray` of shape `(users, 2)`):
@@ -244,12 +247,13 @@ class SyntheticProcess:
             `dict` of `recall@k` and `ndcg@k`, averaged over users.
 
         Raises:
-            ValueError: no user, or what [`next_item_probabilities`] refuses.
+            ValueError: no user.
+            ValueError: the errors of [`next_item_probabilities`].
         """
         if not len(last_two):
-            raise ValueError("`last_two` holds no user; give one row for each.")
+            raise ValueError("`last_two` holds no user; give one row per user.")
         at_once = max(1, AT_ONCE // self.n_items)
-        expected = np.zeros(self.n_items)  # chance of the target at each place of the best ranking, summed over users
+        expected = np.zeros(self.n_items)  # probability of the target at each rank of the best list, summed over users
         for start in range(0, len(last_two), at_once):
             probabilities = self.next_item_probabilities(last_two[start : start + at_once])
             expected += -np.sort(-probabilities, axis=1).sum(axis=0)
@@ -263,11 +267,10 @@ class SyntheticProcess:
         }
 
     def write(self, output_dir: str | Path) -> dict[str, float]:
-        """Writes the process as a prepared dataset.
+        """Draws users and writes them as a prepared dataset.
 
         Returns:
-            `dict` of `recall@k` and `ndcg@k`: the [`optimum`] for the two items before each user's test target. The
-            validation target is the last of these.
+            `dict` of `recall@k` and `ndcg@k`: the best possible results on the test split, see [`optimum`].
         """
         interactions = self.sample()
         rows = leave_one_out(interactions)

@@ -1,4 +1,4 @@
-"""Tables in files of several kinds, chosen by a file's ending."""
+"""Writers of tables as parquet, CSV or JSON lines, chosen by a file's ending."""
 
 import json
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ TABLE_ENDINGS = (".parquet", ".csv", ".jsonl")
 
 
 def check_ending(name: str | Path, endings: tuple[str, ...], option: str = "output") -> None:
-    """Looks whether a file's name says that it is of a kind that can be written.
+    """Checks that a file's ending is one of those that can be written.
 
     Raises:
         ValueError: another ending, or none.
@@ -21,18 +21,18 @@ def check_ending(name: str | Path, endings: tuple[str, ...], option: str = "outp
         *others, last = endings
         wanted = f"{', '.join(others)} or {last}" if others else last
         raise ValueError(
-            f"`{option}` is {str(name)!r}; name a file that ends in {wanted}, which says what is written."
+            f"`{option}` is {str(name)!r}; name a file that ends in {wanted}: the ending chooses the format."
         )
 
 
 def write_tables(path: Path, ending: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
-    """Writes tables, one below the other, as parquet, CSV or JSON lines.
+    """Writes the rows of several tables into one file, as parquet, CSV or JSON lines.
 
     Args:
-        path (`Path`): the file, whatever its own ending is.
-        ending (`str`): one of `TABLE_ENDINGS`. Cells of a CSV that hold lists are JSON.
-        schema (`pa.Schema`): of all tables.
-        tables (`Iterable[pa.Table]`): in order.
+        path (`Path`): the file; its own ending has no effect.
+        ending (`str`): format, one of `TABLE_ENDINGS`. In a CSV, lists are written as JSON.
+        schema (`pa.Schema`): schema of all tables.
+        tables (`Iterable[pa.Table]`): tables, in the order of their rows in the file.
     """
     if ending == ".jsonl":
         with path.open("w", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Text embeddings of items, by any sentence-transformers model."""
+"""Text embeddings of items, made by any sentence-transformers model."""
 
 import hashlib
 import json
@@ -18,22 +18,23 @@ from .named_embeddings import NamedEmbedding, check_name, embedding_file, write_
 from .prepared import read_items
 from .progress import WorkProgress
 
-CHUNK = 512  # items whose embeddings are kept at a time
+CHUNK = 512  # items whose embeddings are written to disk together
 
 
 def item_texts(items: pa.Table, template: str) -> list[str]:
-    """The text of each item, by a template like `"{title} {description}"`.
+    """Makes the text of each item by a template such as `"{title} {description}"`.
 
-    Names in braces stand for columns; nothing else in a template has a meaning, and nothing in the texts has. An item
-    whose columns are all empty has the text "".
+    Names in braces are replaced by columns. Nothing else in a template has a special meaning, and nothing in the texts
+    has. An item whose columns are all empty gets the text "".
 
     Args:
         items (`pa.Table`): a dataset's items.
-        template (`str`): with one column or more.
+        template (`str`): a template with at least one column.
 
     Raises:
-        ValueError: a template without columns, with columns that don't exist, or with more than names in braces; or no
-            item has a text.
+        ValueError: a template without columns, or with columns that don't exist.
+        ValueError: a template with more than a name in braces.
+        ValueError: no item has a text.
 
     >>> item_texts(pa.table({"title": ["<b>{x}</b>", None], "brand": ["A  B", "C"]}), "{title} by {brand}")
     ['<b>{x}</b> by A B', 'by C']
@@ -41,23 +42,27 @@ def item_texts(items: pa.Table, template: str) -> list[str]:
     try:
         pieces = list(Formatter().parse(template))
     except ValueError as error:
-        raise ValueError(f"`text` is {template!r}, no template ({error}); write one like '{{title}}'.") from error
+        raise ValueError(
+            f"`text` is {template!r}, which isn't a template ({error}); write a column's name in braces: '{{title}}'."
+        ) from error
     columns = [field for _, field, _, _ in pieces if field is not None]
     if not columns:
-        raise ValueError(f"`text` is {template!r} and names no column of the items; write one like '{{title}}'.")
+        raise ValueError(
+            f"`text` is {template!r} and names no column of the items; write a column's name in braces: '{{title}}'."
+        )
     there = [column.name for column in items.schema if pa.types.is_string(column.type)]
     for _, field, specification, conversion in pieces:
         if specification or conversion:
             raise ValueError(
-                f"`text` is {template!r}, and braces hold more than a name; leave ':' and '!' out of them."
+                f"`text` is {template!r}, with more than a name in braces; leave ':' and '!' out of braces."
             )
         if field is not None and field not in there:
             near = get_close_matches(field, there, n=1)
             remedy = f"did you mean {near[0]!r}?" if near else f"choose among {there}."
-            raise ValueError(f"`text` is {template!r}, and the items have no texts {field!r}; {remedy}")
+            raise ValueError(f"`text` is {template!r}, but the items have no column of texts {field!r}; {remedy}")
     values = {name: ["" if value is None else str(value) for value in items[name].to_pylist()] for name in columns}
     if not any(any(column) for column in values.values()):
-        raise ValueError(f"`text` is {template!r}, and no item has a text in {columns}; name other columns.")
+        raise ValueError(f"`text` is {template!r}, but no item has a text in {columns}; name other columns.")
     texts = []
     for cells in zip(*(values[name] for name in columns)):
         following = iter(cells)
@@ -67,7 +72,7 @@ def item_texts(items: pa.Table, template: str) -> list[str]:
 
 
 def check_texts(folder: str | Path, model: str | None, template: str) -> None:
-    """Raises the errors that [`embed_texts`] would raise for a template and, if it is given, for a model."""
+    """Raises the errors that [`embed_texts`] would raise for a template and, unless it is `None`, for a model."""
     item_texts(read_items(Path(folder)), template)
     if model is not None:
         _encoder(model)
@@ -76,23 +81,25 @@ def check_texts(folder: str | Path, model: str | None, template: str) -> None:
 def embed_texts(
     folder: str | Path, model: str, template: str, name: str = "text", batch_size: int = 64
 ) -> NamedEmbedding:
-    """Embeds a dataset's items by their texts, and writes the embedding into the dataset.
+    """Embeds the texts of a dataset's items, and writes the embedding into the dataset.
 
-    What is done is kept beside it while it goes on, so that an interrupted call goes on where it was.
+    Parts that are done are kept in the dataset's folder, so that an interrupted call can be repeated to continue.
 
     Args:
         folder (`str` or `Path`): a prepared dataset with texts.
-        model (`str`): a sentence-transformers model: a folder, or an id on the Hub, maybe with `@revision`.
-        template (`str`): see [`item_texts`].
-        name (`str`, *optional*, defaults to `"text"`): of the embedding.
-        batch_size (`int`, *optional*, defaults to 64): texts at a time.
+        model (`str`): a sentence-transformers model: a folder, or an id on the Hub, optionally with `@revision`.
+        template (`str`): template of an item's text, see [`item_texts`].
+        name (`str`, *optional*, defaults to `"text"`): name of the embedding.
+        batch_size (`int`, *optional*, defaults to 64): texts per batch.
 
     Returns:
-        [`NamedEmbedding`] of the model's width; items without any text are 0.
+        [`NamedEmbedding`] of the model's width; rows of items without any text are 0.
 
     Raises:
         FileNotFoundError: no such dataset or model.
-        ValueError: see [`item_texts`]; a model that is damaged; sentence-transformers isn't installed.
+        ValueError: the errors of [`item_texts`].
+        ValueError: a damaged model.
+        ValueError: sentence-transformers isn't installed.
     """
     check_name(name)
     folder = Path(folder)
@@ -115,7 +122,7 @@ def embed_texts(
                 replace_file(done / f"{start}.npy", partial(_save, values))
                 progress.work_done(task, len(chunk))
     values = np.concatenate([read_array(done / f"{start}.npy") for start in starts])
-    values[[not text for text in texts]] = 0  # nothing is known of them
+    values[[not text for text in texts]] = 0  # items without a text
     part = NamedEmbedding(name, values, made)
     write_embedding(folder, part, items["item_id"].to_pylist())
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -123,7 +130,7 @@ def embed_texts(
 
 
 def _fingerprint(model: str) -> list:
-    """What tells a model from others: its id, or its folder and the sizes and dates of the files there."""
+    """Returns values that identify a model: its id, or its folder and the files' sizes and dates."""
     folder = Path(model)
     if not folder.is_dir():
         return [model]
@@ -141,21 +148,21 @@ def _encoder(model: str):
         ) from error
     try:
         return SentenceTransformer(repo_id, revision=revision)
-    except Exception as error:  # a damaged model breaks its readers anywhere, with errors of any kind
+    except Exception as error:  # readers of a damaged model raise errors of any kind
         what = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         if Path(model).is_dir():
             raise ValueError(
-                f"the folder {model!r} holds no whole sentence-transformers model: {what}; copy it again, or name "
-                "another."
+                f"the folder {model!r} doesn't hold a complete sentence-transformers model: {what}; copy it again, or "
+                "name another."
             ) from error
         raise FileNotFoundError(
-            f"{model!r} is no sentence-transformers model, neither a folder nor an id that the Hub gives: {what}; "
-            "check the name or the connection."
+            f"{model!r} isn't a sentence-transformers model, neither a folder nor an id that can be loaded from the "
+            f"Hub: {what}; check the name or the connection."
         ) from error
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether embeddings are there that an earlier call kept, and that can be used."""
+    """Returns whether an earlier call kept embeddings in this file that can be used."""
     try:
         return bool(np.isfinite(read_array(path)).all())
     except (FileNotFoundError, ValueError):

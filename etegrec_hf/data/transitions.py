@@ -1,4 +1,4 @@
-"""Which items come next to each other in training sequences."""
+"""Transitions: how strongly items come next to each other in training sequences."""
 
 import numpy as np
 import scipy.sparse
@@ -9,7 +9,7 @@ from .prepared import PreparedDataset
 
 
 def transition_weights(data: PreparedDataset) -> scipy.sparse.csr_array:
-    """How strongly each item (row) makes each other (column) come next: `[n_items, n_items]`, items from 0.
+    """Returns how strongly each item (column) comes next to each item (row): `[n_items, n_items]`, items from 0.
 
     For items i, j at distance d = 1..3 in a training sequence, `C[i, j] += 1/d` and `C[j, i] += 0.3/d`;
     the weights are `N[i, j] = C[i, j] / sqrt(sum_j C[i, j])`.
@@ -21,10 +21,11 @@ def transition_weights(data: PreparedDataset) -> scipy.sparse.csr_array:
 
 
 def strongest_transitions(data: PreparedDataset, count: int) -> tuple[torch.LongTensor, torch.FloatTensor]:
-    """The `count` largest [`transition_weights`] of each item, as `model.catalogue.set_transitions` takes them.
+    """Returns the `count` largest [`transition_weights`] of each item, for `model.catalogue.set_transitions`.
 
     Returns:
-        item indices from 1 and weights, both `[n_items, count]`, the largest first; 0 where an item has fewer.
+        item indices from 1 and weights, both of shape `(n_items, count)`, the largest first; shorter rows are padded
+        with 0.
     """
     items, weights = largest_of_rows(transition_weights(data), count)
     return torch.from_numpy(items), torch.from_numpy(weights)
@@ -33,11 +34,11 @@ def strongest_transitions(data: PreparedDataset, count: int) -> tuple[torch.Long
 def largest_of_rows(
     weights: scipy.sparse.csr_array | scipy.sparse.csr_matrix, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` columns with the largest weights of each row, ties by lower column.
+    """Returns the `count` columns with the largest weights of each row; of equal weights the lower column comes first.
 
     Returns:
-        columns counted from 1 and their weights (`float32`), both `[rows, count]`, the largest first; 0 where a row
-        has fewer.
+        columns counted from 1 and their weights (`float32`), both of shape `(rows, count)`, the largest first; shorter
+        rows are padded with 0.
     """
     rows = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
     order = np.lexsort((weights.indices, -weights.data, rows))

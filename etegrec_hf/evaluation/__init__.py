@@ -1,1 +1,1 @@
-"""Ranking metrics, tokenizer diagnostics and baselines."""
+"""Ranking metrics, evaluation, recommendations for many users, baselines and diagnostics of item tokenizers."""

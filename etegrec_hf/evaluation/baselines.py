@@ -1,4 +1,4 @@
-"""Baselines that any recommender should beat, on the same split by the same metrics."""
+"""Baselines that any recommender should beat, measured on the same split by the same metrics."""
 
 from collections.abc import Callable
 
@@ -14,20 +14,29 @@ from .collaborative import rank_split
 from .metrics import KS, metrics_of_systems
 from .seen import seen_items
 
-LISTED = max(KS)  # items of a list; where there are fewer, 0 fills up
-CHUNK = 1024  # rows whose votes are held at a time
-SCORES = 2**25  # scores that are held at a time
+LISTED = max(KS)  # items per list; shorter lists are padded with 0
+CHUNK = 1024  # rows whose votes are held in memory at a time
+SCORES = 2**25  # scores that are held in memory at a time
 
 
 def popularity(data: PreparedDataset, split: Split, seen: scipy.sparse.csr_matrix | None = None) -> np.ndarray:
-    """The items most frequent in training, ties by item index, for everybody: `[rows, listed]` of item indices."""
+    """Returns the items most frequent in training, the same for all users unless seen items are left out.
+
+    Args:
+        data ([`PreparedDataset`]): the dataset whose training sequences are counted.
+        split ([`Split`]): the rows to make lists for.
+        seen (`scipy.sparse.csr_matrix`, *optional*): items to leave out, see [`seen_items`].
+
+    Returns:
+        `np.ndarray` of shape `(rows, listed)`: item indices; of equally frequent items the lower index comes first.
+    """
     ranked = np.argsort(-data.item_counts[1:], kind="stable")
     if seen is None:
         listed = np.zeros(LISTED, dtype=np.int64)
         listed[: data.n_items] = ranked[:LISTED] + 1
         return np.broadcast_to(listed, (len(split), LISTED))
-    most = LISTED + int(np.diff(seen.indptr).max(initial=0))  # items that can be needed, if all of these were seen
-    # each place's score falls, so that lists are cut from the one order
+    most = LISTED + int(np.diff(seen.indptr).max(initial=0))  # enough items for a user who has seen the first ones
+    # scores fall from place to place, so that every list keeps the one order
     places = -np.arange(len(ranked[:most]), dtype=np.float32)
     candidates = seen[:, ranked[:most]]
     best = _rank_rows(
@@ -37,10 +46,19 @@ def popularity(data: PreparedDataset, split: Split, seen: scipy.sparse.csr_matri
 
 
 def transitions(data: PreparedDataset, split: Split, seen: scipy.sparse.csr_matrix | None = None) -> np.ndarray:
-    """Items that followed or preceded the recent ones in training: `[rows, listed]` of item indices.
+    """Returns the items that most strongly followed or preceded the recent items in training.
 
-    A user's last 10 items, newest first, vote with `N[i, :] * 0.7**k`, N being [`transition_weights`]. Items are
-    ranked by votes, ties by item index; where fewer have votes, 0 fills up.
+    A user's last 10 items vote: item i, the k-th newest from 0, gives `N[i, :] * 0.7**k`, N being
+    [`transition_weights`]. Items are ranked by the sum of votes; of items with equal votes the lower index comes
+    first.
+
+    Args:
+        data ([`PreparedDataset`]): the dataset whose training sequences are counted.
+        split ([`Split`]): the rows to make lists for.
+        seen (`scipy.sparse.csr_matrix`, *optional*): items to leave out, see [`seen_items`].
+
+    Returns:
+        `np.ndarray` of shape `(rows, listed)`: item indices; lists with fewer voted items are padded with 0.
     """
     weights = transition_weights(data)
     recent = _recent(split, data.n_items)
@@ -57,16 +75,19 @@ def transitions(data: PreparedDataset, split: Split, seen: scipy.sparse.csr_matr
 def nearest_neighbours(
     embeddings: np.ndarray, data: PreparedDataset, split: Split, seen: scipy.sparse.csr_matrix | None = None
 ) -> np.ndarray:
-    """Items nearest to the recent ones by cosine: `[rows, listed]` of item indices.
+    """Returns the items nearest to the recent items by cosine.
 
-    A user's last 10 items, newest first, have the weights `0.7**k`; items are ranked by the sum of their weighted
-    cosines. Items without an embedding (all zero) neither vote nor are recommended.
+    A user's last 10 items have weights: `0.7**k` for the k-th newest from 0. Items are ranked by the weighted sum of
+    their cosines with these. Items without an embedding (all zero) neither count nor are listed.
 
     Args:
-        embeddings (`np.ndarray` of shape `(n_items, width)`): of the items.
-        data ([`PreparedDataset`]): the items' dataset.
-        split ([`Split`]): histories.
+        embeddings (`np.ndarray` of shape `(n_items, width)`): embeddings of the items.
+        data ([`PreparedDataset`]): the dataset of the items.
+        split ([`Split`]): the rows to make lists for.
         seen (`scipy.sparse.csr_matrix`, *optional*): items to leave out, see [`seen_items`].
+
+    Returns:
+        `np.ndarray` of shape `(rows, listed)`: item indices; shorter lists are padded with 0.
     """
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
     directions = (embeddings / np.maximum(norms, 1e-12)).astype(np.float32)
@@ -88,14 +109,19 @@ def baseline_lists(
     collaborative_model: GPT2LMHeadModel | None = None,
     exclude_seen: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Lists of all baselines for a split, by name: each `[rows, listed]` of item indices.
+    """Returns the lists of all baselines for a split, by name.
 
     Args:
-        data ([`PreparedDataset`]): its training sequences are what is counted.
-        split ([`Split`]): of it, to rank for.
-        embeddings (`dict[str, np.ndarray]`, *optional*): a nearest-neighbour row for each, `[n_items, width]`.
-        collaborative_model (`GPT2LMHeadModel`, *optional*): for the SASRec row, see [`load_collaborative_model`].
-        exclude_seen (`bool`, *optional*, defaults to `False`): whether items that the user had before are left out.
+        data ([`PreparedDataset`]): the dataset whose training sequences are counted.
+        split ([`Split`]): the rows to make lists for.
+        embeddings (`dict[str, np.ndarray]`, *optional*): item embeddings `[n_items, width]` by name; each makes a
+            nearest-neighbour baseline.
+        collaborative_model (`GPT2LMHeadModel`, *optional*): model of the baseline SASRec, see
+            [`load_collaborative_model`].
+        exclude_seen (`bool`, *optional*, defaults to `False`): whether items that the user has seen are left out.
+
+    Returns:
+        `dict`: by name an `np.ndarray` of shape `(rows, listed)`: item indices.
     """
     seen = seen_items(data, split) if exclude_seen else None
     ranked = {"popularity": popularity(data, split, seen), "transitions": transitions(data, split, seen)}
@@ -113,13 +139,13 @@ def baselines(
     collaborative_model: GPT2LMHeadModel | None = None,
     exclude_seen: bool = False,
 ) -> dict[str, dict[str, float]]:
-    """Metrics of all baselines on a split, by name; arguments are those of [`baseline_lists`]."""
+    """Returns the metrics of all baselines on a split, by name; arguments as in [`baseline_lists`]."""
     lists = baseline_lists(data, split, embeddings, collaborative_model, exclude_seen)
     return metrics_of_systems(lists, split.targets)
 
 
 def _recent(split: Split, n_items: int) -> scipy.sparse.csr_matrix:
-    """Weights of each row's last items, `[rows, n_items]`."""
+    """Returns the weights of each row's last items, `[rows, n_items]`."""
     position = split.offsets[1:, None] - 1 - np.arange(RECENT, 0, -1)  # the last items before each target
     exists = position >= split.offsets[:-1, None]
     history = np.where(exists, split.sequences[np.where(exists, position, 0)], 0)  # [rows, 10], oldest first
@@ -131,15 +157,17 @@ def _recent(split: Split, n_items: int) -> scipy.sparse.csr_matrix:
 def _rank_rows(
     scores: Callable[[int, int], torch.Tensor], n_items: int, n_rows: int, seen: scipy.sparse.csr_matrix | None
 ) -> np.ndarray:
-    """Ranks rows by dense scores, as many at a time as memory allows.
+    """Ranks items by dense scores, as many rows at a time as memory allows.
 
     Args:
-        scores (`Callable`): scores `[end - start, n_items]` of the rows from `start` to `end`, which may be changed.
-        n_items, n_rows (`int`): columns and rows.
-        seen (`scipy.sparse.csr_matrix` of shape `(n_rows, n_items)`, *optional*): what is left out.
+        scores (`Callable`): function from `start` and `end` to the scores `[end - start, n_items]` of these rows;
+            the scores are changed in place.
+        n_items, n_rows (`int`): numbers of columns and rows.
+        seen (`scipy.sparse.csr_matrix` of shape `(n_rows, n_items)`, *optional*): items to leave out.
 
     Returns:
-        `np.ndarray` `[n_rows, LISTED]` of item indices, 0 where no item has a score above minus infinity.
+        `np.ndarray` of shape `(n_rows, LISTED)`: indices of items with a score above -inf; shorter lists are padded
+        with 0.
     """
     ranked = np.zeros((n_rows, LISTED), dtype=np.int64)
     at_once = max(1, SCORES // n_items)

@@ -1,4 +1,4 @@
-"""Recommendations for all users of a prepared dataset, of a table of histories or of a log, into one file."""
+"""Recommendations for all users of a prepared dataset, a table of histories or a log, written into one file."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -34,30 +34,30 @@ COLUMNS = SPLIT_COLUMNS
 SCHEMA = pa.schema(
     {"user_id": pa.string(), "items": pa.list_(pa.string()), "scores": pa.list_(pa.float32())},
 )
-# Of a configuration: which don't shape the model, or say what the options say when they are filled in
+# entries of a configuration that don't change the model, or that the filled-in options repeat
 NOT_COMPARED = ("_name_or_path", "transformers_version", "search_settings")
 POPULAR = pa.field("popular", pa.bool_())  # the column that tells popular items from recommended ones
 ON_EMPTY = ("popular", "empty", "error")
-ROWS_LOOKED_AT = 1 << 16  # together, as each look begins with a pass over all items
-LONGEST_WAIT = timedelta(days=7)  # of a process for the slowest one
+ROWS_LOOKED_AT = 1 << 16  # rows that are checked together, as each check begins with a pass over all items
+LONGEST_WAIT = timedelta(days=7)  # longest time that a process waits for the slowest one
 
 
 @dataclass(frozen=True)
 class RecommendOptions(SearchOptions):
-    """[`SearchOptions`], and for whom.
+    """[`SearchOptions`], and options of the users and the files of [`batch_recommend`].
 
     Raises:
-        ValueError: what [`SearchOptions`] refuses.
+        ValueError: values that [`SearchOptions`] refuses.
         ValueError: `batch_size` or `shard_size` below 1.
-        ValueError: a `split`, `unknown` or `on_empty` that doesn't exist.
+        ValueError: an unknown `split`, `unknown` or `on_empty`.
     """
 
     unknown: str = field(default="error", metadata={"help": "'skip' leaves out items that the model doesn't know."})
     on_empty: str | None = field(
         default=None,
         metadata={
-            "help": "Who has no item that the model knows gets 'popular' items (the default with --histories), which "
-            "the column `popular` then tells; an 'empty' list (with --data); or is an 'error'."
+            "help": "For users without a known item: 'popular' items, marked in the column `popular` (default with "
+            "--histories); an 'empty' list (default with --data); or an 'error'."
         },
     )
     exclude: str | None = field(
@@ -69,15 +69,18 @@ class RecommendOptions(SearchOptions):
     )
     allowed: str | None = field(
         default=None,
-        metadata={"help": "A file of items to choose from, like that of --exclude; who isn't in it gets no item."},
+        metadata={"help": "A file of items to choose from, like --exclude; users who aren't in it get no item."},
     )
-    split: str = field(default="test", metadata={"help": "With --data: whose rows are read."})
+    split: str = field(default="test", metadata={"help": "With --data: the split whose rows are read."})
     include_target: bool = field(
-        default=True, metadata={"help": "With --data: read a row's target as the last item of its history."}
+        default=True, metadata={"help": "With --data: whether a row's target is read as the last item of its history."}
     )
-    batch_size: int = field(default=256, metadata={"help": "Users at a time."})
+    batch_size: int = field(default=256, metadata={"help": "Users per batch."})
     bf16: bool = field(default=False, metadata={"help": "Decode under bfloat16 autocast."})
-    shard_size: int = field(default=8192, metadata={"help": "Users that are done or not done together."})
+    shard_size: int = field(
+        default=8192,
+        metadata={"help": "Users per shard. Shards are written whole: an interruption loses one per process at most."},
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -90,8 +93,8 @@ class RecommendOptions(SearchOptions):
 
 
 def processes() -> PartialState:
-    """The processes of `accelerate launch`, or this one alone; each one's current GPU is its own from here on."""
-    # without a GPU, accelerate takes several processes for one unless this says so
+    """Returns the state of the processes of `accelerate launch`, or of this process; each gets a GPU of its own."""
+    # without a GPU, accelerate counts several processes as one unless `cpu` is set
     return PartialState(cpu=not torch.cuda.is_available(), timeout=LONGEST_WAIT)
 
 
@@ -103,36 +106,42 @@ def batch_recommend(
     options: RecommendOptions | None = None,
     resume: bool = False,
 ) -> dict[str, int]:
-    """Recommends for each of many users, into a file; the processes of `accelerate launch` call it together.
+    """Recommends items for many users and writes them into a file.
 
-    The users are cut into shards, which the processes share. A shard's content depends on the shard alone, so the file
-    is the same however many they are, on like hardware with as many threads each. On several machines, all must see
-    the file's folder. What an interrupted call has finished stays in the folder `FILE.shards`. All rows are read once
-    before the first list is made, so that what is wrong with one is said at once.
+    All processes of `accelerate launch` call it together. The users are divided into shards, which the processes
+    share. A shard's content depends on the shard alone. So the file doesn't depend on the number of processes, if they
+    have the same hardware and the same number of threads. On several machines, all must see the file's folder.
+    Finished shards of an interrupted call stay in the folder `FILE.shards`. All rows are read and checked before the
+    first list is made.
 
     Args:
-        model ([`ETEGRecForConditionalGeneration`]): in eval mode.
-        tokenizer ([`ETEGRecTokenizer`]): of the model.
-        data (`str`, `Path` or [`UserHistories`]): a prepared dataset's folder, whose split `options.split` is read
-            shard by shard, or what [`read_histories`] returns.
-        output (`str` or `Path`): the file, complete or absent: `user_id: string`, `items: list<string>` best first,
-            and `scores: list<float32>`, as `model.recommend` gives them, in the order of the rows. With
-            `on_empty="popular"`, `popular: bool` says whose items are the popular ones; their scores are logarithms of
-            shares of training. Its ending says what is written: `.parquet`, `.csv` (lists are JSON) or `.jsonl`.
-        options ([`RecommendOptions`], *optional*): by default all of its defaults.
-        resume (`bool`, *optional*, defaults to `False`): whether to go on with what an earlier call left, if anything.
+        model ([`ETEGRecForConditionalGeneration`]): a model in eval mode.
+        tokenizer ([`ETEGRecTokenizer`]): the model's tokenizer.
+        data (`str`, `Path` or [`UserHistories`]): the folder of a prepared dataset, whose split `options.split` is
+            read shard by shard; or a result of [`read_histories`].
+        output (`str` or `Path`): the file, which is complete or absent. Its columns are `user_id: string`,
+            `items: list<string>`, best first, and `scores: list<float32>` as in `model.recommend`, in the order of the
+            rows. With `on_empty="popular"` the column `popular: bool` marks users with popular items, whose scores are
+            logarithms of shares of training interactions. The ending chooses the format: `.parquet`, `.csv` (lists are
+            JSON) or `.jsonl`.
+        options ([`RecommendOptions`], *optional*): options; by default all have their defaults.
+        resume (`bool`, *optional*, defaults to `False`): whether to continue an earlier, interrupted call, if there is
+            one.
 
     Returns:
-        `dict` of `users`; `empty`, those with an empty list, since the model knows nothing of their history or they
-        may get no item; and with `on_empty="popular"` `popular`, those with popular items.
+        `dict` with numbers of users: `users`, all of them; `empty`, those with an empty list, because the model knows
+        no item of their history or they may get no item; and with `on_empty="popular"` `popular`, those with popular
+        items.
 
     Raises:
         FileNotFoundError: no such dataset or file of items.
         FileExistsError: file or shards exist, and `resume` isn't set.
         ValueError: another ending of `output`.
-        ValueError: they are of another run, items that the model doesn't know, or a damaged dataset.
-        ValueError: a user without usable items where `on_empty` is `"error"`, or `"popular"` and the model holds no
-            counts of its items.
+        ValueError: file or shards of another run.
+        ValueError: items that the model doesn't know, unless they are skipped.
+        ValueError: a damaged dataset.
+        ValueError: a user without usable items, with `on_empty="error"`.
+        ValueError: a user without usable items, with `on_empty="popular"` for a model without counts of its items.
         ValueError: files of `options.exclude` or `options.allowed` that fit neither items nor users.
     """
     options = options or RecommendOptions()
@@ -146,16 +155,16 @@ def batch_recommend(
     )
     file.check(resume)
     missing = file.missing()
-    state.wait_for_everyone()  # until all have seen the same
+    state.wait_for_everyone()  # until all processes have listed the same missing shards
     if state.is_main_process:
         for shard in filter(Path.exists, map(file.shard, missing)):
-            logger.warning(f"{shard} is damaged; it is made again.")
+            logger.warning(f"{shard} is damaged and will be made again.")
         if missing:
             file.start()
     state.wait_for_everyone()
     own = missing[state.process_index :: state.num_processes]
     share = f" (process 1 of {state.num_processes})" if state.num_processes > 1 else ""
-    with WorkProgress(state.is_main_process) as progress:  # which shows its own share
+    with WorkProgress(state.is_main_process) as progress:  # the main process shows its own share
         task = progress.begin(f"recommending{share}", sum(file.rows_of[number] for number in own), "users")
         advance = partial(progress.work_done, task)
         for number, rows in enumerate(histories.pieces(options.shard_size)):
@@ -176,19 +185,21 @@ def batch_recommend(
 
 
 def schema_of(options: RecommendOptions) -> pa.Schema:
-    """The columns that are written."""
+    """Returns the columns that are written."""
     return SCHEMA.append(POPULAR) if options.on_empty == "popular" else SCHEMA
 
 
 class _Reading:
-    """All rows, read once before the first list is made: how many they are, what they hold, and their constraints.
+    """A first pass over all rows, before the first list is made: it checks, counts and hashes them.
+
+    It also reads the constraints of the rows.
 
     Args:
         histories ([`UserHistories`]): the rows.
         model, tokenizer, options: as in [`batch_recommend`].
 
     Raises:
-        ValueError: see [`batch_recommend`].
+        ValueError: the errors of [`batch_recommend`].
     """
 
     def __init__(
@@ -217,7 +228,7 @@ class _Reading:
         self._users = []
 
     def _parts(self) -> Iterator[bytes | np.ndarray]:
-        """What the rows hold, to be hashed, while they are looked at."""
+        """Checks the rows, and yields their contents for the hash."""
         for table in self.histories.pieces(ROWS_LOOKED_AT):
             split = known_histories(table, self.tokenizer, self.options)
             self._check_empty(split)
@@ -236,12 +247,12 @@ class _Reading:
             raise ValueError(f"{who}, and `on_empty` is 'error'; leave the row out, or choose 'popular' or 'empty'.")
         if not self.model.catalogue.item_counts.any():
             raise ValueError(
-                f"{who}, `on_empty` is 'popular', and this model holds no counts of its items; finetune it, or pass "
-                "--on-empty empty and fill the empty lists yourself."
+                f"{who} and `on_empty` is 'popular', but this model holds no counts of its items; finetune it, or "
+                "pass --on-empty empty and fill the empty lists yourself."
             )
 
     def constraints(self, number: int) -> RowConstraints:
-        """Which items the rows of a shard may get."""
+        """Returns the items that the rows of a shard may get."""
         choice, per_row = None, {}
         for name, items in self.items.items():
             if isinstance(items, ItemsPerUser):
@@ -260,20 +271,21 @@ def recommend_rows(
     advance: Callable[[int], object] = lambda users: None,
     constraints: RowConstraints | None = None,
 ) -> pa.Table:
-    """Recommends for rows of users, decoded in batches of like length.
+    """Recommends items for rows of users, in batches of similar length.
 
     Args:
         model, tokenizer: as in [`batch_recommend`].
-        rows (`pa.Table`): `user_id` and `history`, and `target` if they are of a prepared dataset's `sequences`.
-        options ([`RecommendOptions`]): how. Its files of items are read by [`batch_recommend`] alone.
-        advance (`Callable`, *optional*): is told a number of users whenever so many more are done.
-        constraints (`RowConstraints`, *optional*): which items the rows may get.
+        rows (`pa.Table`): `user_id` and `history`; also `target` for rows of a prepared dataset's `sequences`.
+        options ([`RecommendOptions`]): options; `exclude` and `allowed` aren't used here.
+        advance (`Callable`, *optional*): function that is called with the number of users in each finished batch.
+        constraints (`RowConstraints`, *optional*): the items that the rows may get.
 
     Returns:
-        `pa.Table` as [`batch_recommend`] writes it, a row for each of `rows`.
+        `pa.Table`: one row per row of `rows`, with the columns that [`batch_recommend`] writes.
 
     Raises:
-        ValueError: an item that the model doesn't know, or empty cells.
+        ValueError: an item that the model doesn't know, unless such items are skipped.
+        ValueError: empty cells.
     """
     constraints = constraints or RowConstraints()
     split = known_histories(rows, tokenizer, options)
@@ -304,13 +316,13 @@ def recommend_rows(
 def _popular(
     model: ETEGRecForConditionalGeneration, rows: np.ndarray, top_k: int, constraints: RowConstraints
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The most popular items that rows may get, and their scores, both `[rows, top_k]`."""
+    """Returns the most popular items that rows may get, and their scores, both `[rows, top_k]`."""
     items, scores = np.zeros((len(rows), top_k), dtype=np.int64), np.zeros((len(rows), top_k), dtype=np.float32)
     nobody = torch.zeros((1, 1), dtype=torch.long, device=model.device)
     for part, exclude, choice in constraints.parts(rows):
         exclude = np.zeros((len(rows[part]), 1), dtype=np.int64) if exclude is None else exclude
         allowed = None if choice is None else torch.from_numpy(choice).to(model.device)
-        # one list for all, long enough that what is excluded for one row can be left out of it
+        # one list for all rows, long enough to leave out the items excluded for a row
         found = model.catalogue.most_popular(top_k + exclude.shape[1], nobody, allowed)
         popular, shares = (values[0].cpu().numpy() for values in found)
         for row, own in enumerate(exclude, start=part.start):
@@ -338,12 +350,12 @@ def known_histories(rows: pa.Table, tokenizer: ETEGRecTokenizer, options: Recomm
 
 
 def _item_index(item_ids: pa.ChunkedArray, tokenizer: ETEGRecTokenizer, unknown: str) -> np.ndarray:
-    """The model's item indices of a column of item ids; 0 where it knows none."""
+    """Returns the model's item indices of a column of item ids; 0 for unknown ids."""
     index = pc.index_in(item_ids, value_set=pa.array(tokenizer.item_ids, item_ids.type))
     if unknown == "error" and index.null_count:
         absent = item_ids.filter(index.is_null())[0].as_py()
         raise ValueError(
-            f"item {absent!r} is not in the model's catalogue of {len(tokenizer.item_ids)} items; name data of the "
+            f"item {absent!r} is not in the model's catalogue of {len(tokenizer.item_ids)} items; give data with the "
             "items that it was trained on, add items with `etegrec add-items`, or pass --unknown skip to leave out "
             "all such items."
         )
@@ -351,7 +363,7 @@ def _item_index(item_ids: pa.ChunkedArray, tokenizer: ETEGRecTokenizer, unknown:
 
 
 def _manifest(model: ETEGRecForConditionalGeneration, tokenizer: ETEGRecTokenizer, reading: _Reading) -> dict:
-    """What a run is of: hashes of the model, its items, the rows and the files of items, and the options."""
+    """Returns a description of a run: hashes of the model, its items, the rows and files of items, and the options."""
     config = {name: value for name, value in model.config.to_dict().items() if name not in NOT_COMPARED}
     weights = (tensor.detach().cpu().contiguous().flatten() for tensor in model.state_dict().values())
     return {

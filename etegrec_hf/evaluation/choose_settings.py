@@ -1,4 +1,4 @@
-"""The search settings that suit a model best, chosen on validation users."""
+"""The choice of a model's search settings on validation users."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +22,7 @@ from .seen import seen_items
 
 TRANSITION_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7)
 RERANK_WEIGHTS = (0.0, 1.0, 2.0, 4.0, 8.0)
-CHOSEN_BY, LISTED = "ndcg@10", 10  # and how long lists must be for it
+CHOSEN_BY, LISTED = "ndcg@10", 10  # the metric that decides, and the length of lists that it needs
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class ChosenSettings:
     """Results of [`choose_settings`].
 
     Args:
-        settings (`dict`): for `search_settings` of a model's configuration.
-        tried (`list[dict[str, float]]`): each pair of weights, `transition_weight` and `rerank_weight`, with its
+        settings (`dict`): the best settings, for `search_settings` of the model's configuration.
+        tried (`list[dict[str, float]]`): each pair of `transition_weight` and `rerank_weight` that was tried, with its
             metrics on the validation split, see [`ranking_metrics`].
     """
 
@@ -40,11 +40,11 @@ class ChosenSettings:
 
 
 def check_chooses(options: EvaluateOptions) -> None:
-    """Raises a `ValueError` if options of an evaluation ask for another split than validation."""
+    """Raises a `ValueError` if options of an evaluation ask for a split other than validation."""
     if options.split != "validation":
         raise ValueError(
-            f"`split` is {options.split!r}, and weights are to be chosen; choose them on 'validation' and evaluate on "
-            "'test' afterwards: figures of the users for whom weights were chosen flatter."
+            f"`split` is {options.split!r}, but weights must be chosen on 'validation'; choose them there and "
+            "evaluate on 'test' afterwards, as results on the users for whom weights were chosen are too good."
         )
 
 
@@ -56,31 +56,34 @@ def choose_settings(
     transition_weights: Iterable[float] = TRANSITION_WEIGHTS,
     rerank_weights: Iterable[float] = RERANK_WEIGHTS,
 ) -> ChosenSettings:
-    """Chooses the weights of votes and of re-ranking that have the best NDCG@10 on the validation split.
+    """Chooses the weights of transition votes and re-ranking with the best NDCG@10 on the validation split.
 
-    All pairs are tried. Histories are encoded once, each transition weight costs a search, and re-ranking orders what
-    a search found. Weight 0 is always among those tried, and the smaller of two weights stays unless the larger one is
-    better, transition weights compared first. Other settings are those of the evaluation; a wider beam is rarely
-    worse, so that its width isn't chosen.
+    All pairs of weights are tried, always including 0. Histories are encoded once. Each transition weight costs one
+    search, and each re-ranking weight only sorts the items that a search found. Among equally good pairs, the one with
+    the smaller transition weight is chosen, then the one with the smaller re-ranking weight. Other settings are those
+    of the evaluation. The width of the beam isn't chosen, as a wider beam is rarely worse.
 
     Args:
-        model ([`ETEGRecForConditionalGeneration`]): in eval mode; it stays as it is.
-        tokenizer ([`ETEGRecTokenizer`]): of the model.
-        data ([`PreparedDataset`]): whose items the model knows; only its validation and training splits are read.
-        options ([`EvaluateOptions`]): of the validation split. A weight that they give is kept and not chosen.
-        transition_weights (`Iterable[float]`, *optional*): to try, where the model keeps transitions.
-        rerank_weights (`Iterable[float]`, *optional*): to try, where the model can rank again by preferences.
+        model ([`ETEGRecForConditionalGeneration`]): a model in eval mode; it isn't changed.
+        tokenizer ([`ETEGRecTokenizer`]): the model's tokenizer.
+        data ([`PreparedDataset`]): a dataset whose items the model knows. Only its training and validation splits are
+            read.
+        options ([`EvaluateOptions`]): options of an evaluation on the validation split. A weight that they give is
+            kept.
+        transition_weights (`Iterable[float]`, *optional*): weights to try, if the model keeps transitions.
+        rerank_weights (`Iterable[float]`, *optional*): weights to try, if the model has what re-ranking needs.
 
     Raises:
-        ValueError: another split than validation.
-        ValueError: a beam too narrow for lists of 10, or weights that [`SearchSettings`] refuses.
+        ValueError: a split other than validation.
+        ValueError: a beam too narrow for lists of 10 items.
+        ValueError: weights that [`SearchSettings`] refuses.
         ValueError: the dataset has items that the model doesn't know.
     """
     check_chooses(options)
     base = options.settings(model)
     if base.num_beams < LISTED:
         raise ValueError(
-            f"`num_beams` is {base.num_beams}, and weights are chosen by {CHOSEN_BY}; give {LISTED} or more."
+            f"`num_beams` is {base.num_beams}, but weights are chosen by {CHOSEN_BY}; give {LISTED} or more."
         )
     votes = _tried(options.transition_weight, transition_weights, can_vote(model))
     again = _tried(options.rerank_weight, rerank_weights, can_rerank(model))
@@ -101,12 +104,12 @@ def choose_settings(
         weights = {"transition_weight": settings.transition_weight, "rerank_weight": settings.rerank_weight}
         metrics = metrics_of_ranks(ranks[settings], measured)
         tried.append(weights | {name: float(values.mean()) for name, values in metrics.items()})
-    best = max(range(len(pairs)), key=lambda place: tried[place][CHOSEN_BY])  # the first of those that are level
+    best = max(range(len(pairs)), key=lambda place: tried[place][CHOSEN_BY])  # the first of equally good ones
     return ChosenSettings(asdict(pairs[best]), tried)
 
 
 def _tried(given: float | None, weights: Iterable[float], can_use: bool) -> list[float]:
-    """The weights to try, from 0 up."""
+    """Returns the weights to try, in ascending order."""
     if given is not None:
         return [given]
     return sorted({0.0, *map(float, weights)}) if can_use else [0.0]
@@ -115,7 +118,7 @@ def _tried(given: float | None, weights: Iterable[float], can_use: bool) -> list
 def _lists(
     model: ETEGRecForConditionalGeneration, batch: HistoryBatch, pairs: list[SearchSettings]
 ) -> dict[SearchSettings, np.ndarray]:
-    """The lists `[users, num_beams]` of a batch by each of several settings, which differ in their weights alone."""
+    """Returns a batch's lists `[users, num_beams]` by settings, which differ only in their weights."""
     reading = reading_of(model, encoded=model.encode_history(**batch.inputs))
     states = start_states(reading) if any(settings.rerank_weight for settings in pairs) else None
     beams, cosines, lists = {}, {}, {}

@@ -1,4 +1,4 @@
-"""How well an item tokenizer uses its codes, and what they keep of the embeddings."""
+"""Diagnostics of item tokenizers: how evenly codes are used, and how much of the embeddings they keep."""
 
 import numpy as np
 import torch
@@ -10,20 +10,20 @@ BATCH_SIZE = 8192  # items encoded and decoded at a time
 
 
 def prefix_sizes(codes: torch.LongTensor) -> list[torch.LongTensor]:
-    """How many items each distinct prefix has, at every depth.
+    """Counts the items of each distinct prefix, at every depth; a prefix of depth d is the first d codes.
 
     Args:
         codes (`torch.LongTensor` of shape `(n_items, levels)`): the items' codes, without suffix.
 
     Returns:
-        `list` of a `torch.LongTensor` of shape `(prefixes,)` for each of the depths 1 to `levels`, where a prefix is
-        the first codes, as many as the depth: the numbers of items, largest first.
+        `list`: per depth from 1 to `levels`, a `torch.LongTensor` of shape `(prefixes,)`: numbers of items, largest
+        first.
 
     >>> [sizes.tolist() for sizes in prefix_sizes(torch.tensor([[0, 1], [0, 1], [0, 2], [1, 1]]))]
     [[3, 1], [2, 1, 1]]
     """
     sizes = []
-    prefix = torch.zeros_like(codes[:, 0])  # a number for each item's prefix so far, below the number of items
+    prefix = torch.zeros_like(codes[:, 0])  # number of each item's prefix so far, below the number of items
     for level_codes in codes.unbind(1):
         _, prefix, items = (prefix * (codes.max() + 1) + level_codes).unique(return_inverse=True, return_counts=True)
         sizes.append(items.sort(descending=True).values)
@@ -31,14 +31,14 @@ def prefix_sizes(codes: torch.LongTensor) -> list[torch.LongTensor]:
 
 
 def prefix_size_counts(codes: torch.LongTensor) -> dict[str, list[int]]:
-    """How many prefixes have 1 item, 2 to 3, 4 to 7, and so on.
+    """Counts the prefixes with 1 item, 2 to 3 items, 4 to 7 items, and so on.
 
     Args:
         codes (`torch.LongTensor` of shape `(n_items, levels)`): the items' codes, without suffix.
 
     Returns:
-        `dict` of the numbers of items as text (`"4-7"`): for each of the depths 1 to `levels`, the prefixes that have
-        so many.
+        `dict`: by number of items as text (`"4-7"`), a list with the number of such prefixes per depth from 1 to
+        `levels`.
 
     >>> prefix_size_counts(torch.tensor([[0, 1], [0, 1], [0, 2], [1, 1]]))
     {'1': [1, 2], '2-3': [1, 1]}
@@ -51,14 +51,14 @@ def prefix_size_counts(codes: torch.LongTensor) -> dict[str, list[int]]:
 
 
 def code_changes(before: torch.LongTensor, after: torch.LongTensor) -> dict[str, float]:
-    """Shares of items that have other codes than before.
+    """Returns the shares of items whose codes have changed.
 
     Args:
         before, after (`torch.LongTensor` of shape `(n_items, code_length)`): the items' codes, with suffix.
 
     Returns:
-        `dict` of `changed_codes` (share of items of which any code is another) and, for each level l from 0,
-        `changed_codes_l` (share of items whose code of that level is; the last level is the suffix).
+        `dict` of `changed_codes` (share of items with any changed code) and, per level l from 0, `changed_codes_l`
+        (share of items whose code of that level has changed; the last level is the suffix).
 
     >>> code_changes(torch.tensor([[0, 1], [0, 2]]), torch.tensor([[0, 1], [0, 3]]))
     {'changed_codes': 0.5, 'changed_codes_0': 0.0, 'changed_codes_1': 0.5}
@@ -70,18 +70,19 @@ def code_changes(before: torch.LongTensor, after: torch.LongTensor) -> dict[str,
 
 
 def code_diagnostics(codes: torch.LongTensor, codebook_size: int) -> dict[str, float]:
-    """Usage, evenness and collisions of codes and prefixes.
+    """Measures usage, evenness and collisions of codes and prefixes.
 
     Args:
         codes (`torch.LongTensor` of shape `(n_items, levels)`): the items' codes, without suffix.
-        codebook_size (`int`): K.
+        codebook_size (`int`): K, codes per level.
 
     Returns:
-        `dict` of, for each level l from 0: `usage_l` (share of the level's codes that some item has), `perplexity_l`
-        (exponential of the entropy of the level's codes in nats: how many codes are used evenly), `gini_l` (Gini
-        coefficient of the numbers of items on all K codes: 0 if they are equal, `1 - 1/K` if one code has all items)
-        and `prefixes_l` (distinct prefixes of the first l + 1 codes); and of `collision_rate` (share of items that
-        share their whole prefix with another) and `largest_collision` (most items on one whole prefix).
+        `dict` with these figures per level l from 0: `usage_l` (share of the level's codes that some item has),
+        `perplexity_l` (exponential of the entropy of the level's codes in nats: the number of evenly used codes with
+        the same entropy), `gini_l` (Gini coefficient of the numbers of items on all K codes: 0 if they are equal,
+        `1 - 1/K` if one code has all items) and `prefixes_l` (number of distinct prefixes of the first l + 1 codes).
+        Also `collision_rate` (share of items that share their whole prefix with another item) and `largest_collision`
+        (largest number of items on one whole prefix).
 
     >>> figures = code_diagnostics(torch.tensor([[0, 1], [0, 1], [1, 0], [1, 1]]), 4)
     >>> figures["collision_rate"], figures["gini_0"], figures["prefixes_1"]
@@ -102,9 +103,10 @@ def code_diagnostics(codes: torch.LongTensor, codebook_size: int) -> dict[str, f
 
 
 def _gini(counts: torch.LongTensor) -> float:
-    """Mean absolute difference of two counts, drawn with replacement, over twice their mean.
+    """Returns the Gini coefficient: the mean absolute difference of two counts divided by twice their mean.
 
-    With the counts sorted, the sum of all differences is a weighted sum, in whole numbers.
+    Counts are drawn with replacement. With sorted counts, the sum of all differences is a weighted sum of whole
+    numbers.
     """
     n = len(counts)
     weights = 2 * torch.arange(1, n + 1, device=counts.device) - n - 1
@@ -114,39 +116,42 @@ def _gini(counts: torch.LongTensor) -> float:
 def neighbour_sharing(
     codes: torch.LongTensor, embeddings: torch.FloatTensor, neighbours: int = 10, samples: int = 2000, seed: int = 0
 ) -> dict[str, float]:
-    """Whether items that are near each other in embedding space share the beginning of their codes.
+    """Measures how often items with similar embeddings share the beginning of their codes.
 
-    Items without an embedding (all zero) have no direction, so they are neither asked nor counted as neighbours.
+    Items without an embedding (all zero) are left out, also as neighbours.
 
     Args:
         codes (`torch.LongTensor` of shape `(n_items, levels)`): the items' codes, without suffix.
         embeddings (`torch.FloatTensor` of shape `(n_items, width)`): their semantic embeddings.
-        neighbours (`int`, *optional*, defaults to 10): nearest other items by cosine; all others where there are
-            fewer.
-        samples (`int`, *optional*, defaults to 2000): items whose neighbours are looked up, drawn without replacement;
-            all where there are fewer.
-        seed (`int`, *optional*, defaults to 0): of the draw.
+        neighbours (`int`, *optional*, defaults to 10): number of nearest other items by cosine; all others if there
+            are fewer.
+        samples (`int`, *optional*, defaults to 2000): number of items whose neighbours are looked up, drawn without
+            replacement; all if there are fewer.
+        seed (`int`, *optional*, defaults to 0): random seed of the draw.
 
     Returns:
-        `dict` of, for each depth d from 1: `neighbours_share_d` (share of pairs of an item and a neighbour that have
-        the same first d codes) and `chance_share_d` (the same for all pairs of two different items: what neighbours
-        would share if codes knew nothing of embeddings).
+        `dict` with two figures per depth d from 1: `neighbours_share_d` (share of pairs of an item and a neighbour
+        that have the same first d codes) and `chance_share_d` (the same share among all pairs of different items,
+        which is to be expected if codes don't depend on embeddings).
 
     Raises:
-        ValueError: codes and embeddings of different numbers of items, fewer than two items with an embedding, or
-            `neighbours` or `samples` below 1.
+        ValueError: different numbers of codes and embeddings.
+        ValueError: fewer than two items with an embedding.
+        ValueError: `neighbours` or `samples` below 1.
     """
     if len(codes) != len(embeddings):
-        raise ValueError(f"{len(codes)} items have codes and {len(embeddings)} an embedding; give the same items.")
+        raise ValueError(
+            f"there are codes of {len(codes)} items and embeddings of {len(embeddings)}; give both of the same items."
+        )
     if min(neighbours, samples) < 1:
-        raise ValueError(f"`neighbours` is {neighbours} and `samples` {samples}; both must be at least 1.")
+        raise ValueError(f"`neighbours` is {neighbours} and `samples` is {samples}; both must be at least 1.")
     codes, embeddings = codes.cpu(), embeddings.cpu()
     known = torch.cat([batch.any(dim=1) for batch in embeddings.split(BATCH_SIZE)])
     n = int(known.sum())
     if n < 2:
         raise ValueError(
-            f"{n} of {len(known)} items have an embedding that is not all zero, and neighbours need at least 2; give "
-            "embeddings of more items."
+            f"{n} of {len(known)} items have an embedding that is not all zero, but at least 2 are needed to find "
+            "neighbours; give embeddings of more items."
         )
     chosen = np.random.default_rng(seed).choice(n, min(samples, n), replace=False)
     asked = known.nonzero().squeeze(1)[chosen]
@@ -163,9 +168,9 @@ def neighbour_sharing(
 def _nearest(
     embeddings: torch.FloatTensor, known: torch.BoolTensor, asked: torch.LongTensor, listed: int
 ) -> torch.LongTensor:
-    """The rows `[asked, listed]` of the `known` items nearest to those asked by cosine, without themselves.
+    """Returns the rows `[asked, listed]` of the `known` items nearest to each item of `asked`, without itself.
 
-    All items are looked at, batch by batch.
+    All items are compared by cosine, batch by batch.
     """
     directions = F.normalize(embeddings[asked].float(), dim=1)
     best = directions.new_empty(len(asked), 0)
@@ -183,50 +188,49 @@ def _nearest(
 
 
 def check_telling(embeddings: torch.FloatTensor) -> None:
-    """Raises a `ValueError` if embeddings `[n_items, width]` tell no items apart, and nothing can be learned of them.
+    """Raises a `ValueError` if embeddings `[n_items, width]` can't tell items apart, so that nothing can be learned.
 
     They are read batch by batch, no further than needed.
     """
     n_items = len(embeddings)
     if n_items < 2:
         raise ValueError(
-            f"there are embeddings of {n_items} items, and an item tokenizer tells items apart; give more."
+            f"there are embeddings of {n_items} items, but an item tokenizer needs at least 2; give more items."
         )
     if all((batch == embeddings[:1]).all() for batch in embeddings.split(BATCH_SIZE)):
-        raise ValueError(
-            f"all {n_items} items have the same embedding, which tells nothing; give embeddings that tell items apart."
-        )
+        raise ValueError(f"all {n_items} items have the same embedding; give embeddings that tell items apart.")
     known = 0
     for batch in embeddings.split(BATCH_SIZE):
         known += int(batch.any(dim=1).sum())
         if known > 1:
             return
     raise ValueError(
-        f"{known} of {n_items} items have an embedding that is not all zero, and at least 2 need one; give embeddings "
+        f"{known} of {n_items} items have an embedding that is not all zero, but at least 2 need one; give embeddings "
         "of more items."
     )
 
 
 @torch.no_grad()
 def tokenizer_diagnostics(model: RQVAEModel, embeddings: torch.FloatTensor) -> dict[str, float]:
-    """What can be told of an item tokenizer from the items' embeddings.
+    """Measures how an item tokenizer encodes and reconstructs the items' embeddings.
 
-    Items are encoded batch by batch on the model's device, so that the embeddings may stay where they are.
+    Items are encoded batch by batch on the model's device, so that the embeddings may be on another one.
 
     Args:
         model ([`RQVAEModel`]): the item tokenizer.
         embeddings (`torch.FloatTensor` of shape `(n_items, input_size)`): semantic embeddings, on any device.
 
     Returns:
-        `dict` of [`code_diagnostics`], [`neighbour_sharing`], `reconstruction_loss` (mean squared error, as the model
-        has it) and `unexplained_variance` (squared error over the embeddings' squared deviation from their mean, both
-        summed over items and dimensions: 0 for a perfect reconstruction, 1 for one no better than the mean).
+        `dict` with the figures of [`code_diagnostics`] and [`neighbour_sharing`], `reconstruction_loss` (mean squared
+        error, as in the model's loss) and `unexplained_variance` (squared error divided by the embeddings' squared
+        deviation from their mean, both summed over items and dimensions: 0 for a perfect reconstruction, 1 for one no
+        better than the mean).
 
     Raises:
-        ValueError: [`check_telling`] or [`neighbour_sharing`] raises.
+        ValueError: the errors of [`check_telling`] and [`neighbour_sharing`].
     """
     check_telling(embeddings)
-    # Sums are of double precision: of 200,000 x 1024 squares, single precision keeps too few digits
+    # sums in double precision: for 200,000 x 1024 squares, single precision keeps too few digits
     mean = torch.stack([batch.sum(0, dtype=torch.float64) for batch in embeddings.split(BATCH_SIZE)]).sum(0)
     mean /= len(embeddings)
     codes, squared_error, squared_deviation = [], 0.0, 0.0

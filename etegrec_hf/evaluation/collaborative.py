@@ -1,4 +1,4 @@
-"""Ranking by a causal model of item sequences: SASRec's task."""
+"""Ranking by a causal model of item sequences, as in SASRec."""
 
 import json
 from pathlib import Path
@@ -18,16 +18,17 @@ ITEM_IDS = "item_ids.json"
 
 @torch.no_grad()
 def next_item_scores(model: GPT2LMHeadModel, history: torch.LongTensor) -> torch.FloatTensor:
-    """Scores of all items for coming next.
+    """Returns the scores of all items as the next item of histories.
 
     Args:
-        model (`GPT2LMHeadModel`): over item indices, 0 for padding.
-        history (`torch.LongTensor` of shape `(batch, items)`): padded right with 0, with at least one item each.
+        model (`GPT2LMHeadModel`): a model of item indices, in which 0 is padding.
+        history (`torch.LongTensor` of shape `(batch, items)`): item indices, padded right with 0, at least one item
+            per row.
 
     Returns:
-        `torch.FloatTensor` of shape `(batch, n_items + 1)`: logits, minus infinity for padding.
+        `torch.FloatTensor` of shape `(batch, n_items + 1)`: logits; -inf for index 0.
     """
-    # attention is causal and padding stands right, so that no item sees it
+    # attention is causal and padding is on the right, so that no item sees padding
     hidden = model.transformer(history).last_hidden_state  # [B, T, width]
     last = (history > 0).sum(1) - 1
     scores = model.lm_head(hidden[torch.arange(len(history), device=history.device), last]).float()
@@ -36,7 +37,11 @@ def next_item_scores(model: GPT2LMHeadModel, history: torch.LongTensor) -> torch
 
 
 def best_items(scores: torch.FloatTensor, listed: int) -> torch.LongTensor:
-    """The items with the highest scores of `[batch, n_items + 1]`: `[batch, listed]`, 0 where there are no more."""
+    """Returns the items with the highest scores, given scores `[batch, n_items + 1]` by item index.
+
+    Returns:
+        `torch.LongTensor` of shape `(batch, listed)`: item indices; shorter lists are padded with 0.
+    """
     best = scores.topk(min(listed, scores.shape[1]))
     items = torch.where(best.values > -torch.inf, best.indices, 0)
     return F.pad(items, (0, listed - items.shape[1]))
@@ -49,17 +54,18 @@ def rank_split(
     seen: scipy.sparse.csr_matrix | None = None,
     batch_size: int = 256,
 ) -> np.ndarray:
-    """The best items for each row of a split.
+    """Returns the best items for each row of a split.
 
     Args:
-        model (`GPT2LMHeadModel`): in eval mode.
-        split ([`Split`]): histories; its targets are not looked at.
-        listed (`int`): items of a list.
+        model (`GPT2LMHeadModel`): a model in eval mode.
+        split ([`Split`]): histories; its targets aren't read.
+        listed (`int`): items per list.
         seen (`scipy.sparse.csr_matrix`, *optional*): items to leave out, see [`seen_items`].
-        batch_size (`int`, *optional*, defaults to 256): rows at a time, of like length.
+        batch_size (`int`, *optional*, defaults to 256): rows per batch, which have similar lengths.
 
     Returns:
-        `np.ndarray` `[rows, listed]` of item indices; 0 fills up, and stands for rows without a history.
+        `np.ndarray` of shape `(rows, listed)`: item indices; shorter lists are padded with 0, and rows without a
+        history are 0.
     """
     dataset = SequenceDataset.for_evaluation(split, model.config.n_positions)
     ranked = np.zeros((len(split), listed), dtype=np.int64)
@@ -74,11 +80,11 @@ def rank_split(
 
 
 def load_collaborative_model(folder: str | Path, data: PreparedDataset) -> GPT2LMHeadModel:
-    """The model that `etegrec embed --collaborative` saved, in eval mode.
+    """Loads the model that `etegrec embed --collaborative` saved, in eval mode.
 
     Raises:
-        FileNotFoundError: there is none in the folder.
-        ValueError: it was trained on other items than those of `data`.
+        FileNotFoundError: the folder holds no such model.
+        ValueError: the model was trained on other items than those of `data`.
     """
     path = Path(folder, ITEM_IDS)
     if not path.is_file():
@@ -89,10 +95,10 @@ def load_collaborative_model(folder: str | Path, data: PreparedDataset) -> GPT2L
 
 
 def check_items(trained: list[str], item_ids: list[str], folder: str | Path) -> None:
-    """Raises a `ValueError` if the model in `folder` was trained on other items, or on the same in another order."""
+    """Raises a `ValueError` if the model in `folder` was trained on other items, or in another order of items."""
     if trained != item_ids:
         same = sorted(trained) == sorted(item_ids)
-        what = "the same in another order" if same else f"{len(trained)} others"
+        what = "the same items in another order" if same else f"{len(trained)} other items"
         raise ValueError(
             f"the collaborative model in {str(folder)!r} was not trained on this dataset's {len(item_ids)} items, but "
             f"on {what}; train one on this dataset."

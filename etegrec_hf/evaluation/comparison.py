@@ -1,4 +1,4 @@
-"""Systems side by side: means over seeds, and what differences between them are worth."""
+"""Comparison of several systems: means over random seeds, and confidence intervals of their differences."""
 
 import numpy as np
 
@@ -11,16 +11,16 @@ CHUNK = 50  # resamples that are drawn together
 
 
 def compare(runs: dict[str, list[str]]) -> dict:
-    """Puts results of several systems side by side, if all of them were measured alike.
+    """Compares the results of several systems, which must have been measured in the same way.
 
     Args:
         runs (`dict[str, list[str]]`): by system, the files that `etegrec evaluate` wrote, one per random seed.
-            Differences are those from the first system, and need the ranks that `--ranks` keeps.
+            Differences are taken from the first system, and need the ranks that `--ranks` keeps.
 
     Returns:
         `dict` of `protocol`; `systems`, each with its number of `runs`, their `seeds`, and `mean` and `std` of the
-        metrics; `differences` `from` the first system of the other `systems`, at 10 or, of shorter lists, at the
-        longest that were measured; and `baselines`.
+        metrics; `differences` of the other `systems` `from` the first one, at list length 10 or the longest measured
+        below it; and `baselines`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -57,7 +57,7 @@ def compare(runs: dict[str, list[str]]) -> dict:
 
 
 def over_seeds(metrics: list[dict[str, float]]) -> dict[str, dict[str, float] | dict[str, None]]:
-    """Mean and standard deviation of each metric over runs. Of one run the deviation is `None`: nothing tells it.
+    """Returns mean and standard deviation of each metric over runs. For a single run the deviation is `None`.
 
     >>> over_seeds([{"recall@1": 0.25}, {"recall@1": 0.75}])["mean"]
     {'recall@1': 0.5}
@@ -72,29 +72,29 @@ def over_seeds(metrics: list[dict[str, float]]) -> dict[str, dict[str, float] | 
 def paired_bootstrap(
     ranks: list[np.ndarray], other: list[np.ndarray], ks: tuple[int, ...] = (10,), seed: int = 0
 ) -> dict[str, dict[str, float]]:
-    """How much better one system is than another for the same users, with 95% intervals by the bootstrap.
+    """Returns the differences of two systems' metrics for the same users, with 95% bootstrap intervals.
 
-    A user's metric is the mean over a system's runs. Users are drawn with replacement, a user's two values together,
-    so intervals tell of other users like these, and not of other seeds.
+    A user's metric is the mean over a system's runs. Users are drawn with replacement, and both systems' values of a
+    user are drawn together. So the intervals cover other users like these, but not other random seeds.
 
     Args:
-        ranks, other (`list[np.ndarray]`): of each run of a system the rank `[users]` of each user's target, from 1; 0
-            where it isn't listed. Users stand in one order.
+        ranks, other (`list[np.ndarray]`): per run of a system, the rank `[users]` of each user's target, from 1; 0 for
+            a target that isn't listed. All have the same order of users.
         ks (`tuple[int]`, *optional*, defaults to `(10,)`): list lengths.
-        seed (`int`, *optional*, defaults to 0): of the resampling.
+        seed (`int`, *optional*, defaults to 0): random seed of the resampling.
 
     Returns:
-        `dict` by metric of `difference` (the first system's less the other's), `low` and `high`. One user tells
-        nothing of others, so that these are -1 and 1.
+        `dict` by metric of `difference` (the first system's value minus the other's), `low` and `high`. For a single
+        user, `low` and `high` are -1 and 1.
 
     Raises:
-        ValueError: other numbers of users.
+        ValueError: runs with different numbers of users.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), percentile intervals.
     """
     users = {len(of_run) for of_run in (*ranks, *other)}
     if len(users) != 1:
-        raise ValueError(f"the runs rank for {sorted(users)} users; compare runs on the same users.")
+        raise ValueError(f"the runs have different numbers of users, {sorted(users)}; compare runs on the same users.")
     mine, theirs = (
         {name: np.mean([by_user[name] for by_user in runs], axis=0) for name in runs[0]}
         for runs in ([metrics_of_ranks(of_run, ks) for of_run in system] for system in (ranks, other))

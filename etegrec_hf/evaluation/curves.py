@@ -1,4 +1,4 @@
-"""Curves of what training logged. Drawing them needs matplotlib, which the extra `plots` installs."""
+"""Curves of a training log. Drawing them needs matplotlib, which the extra `plots` installs."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 Points = list[tuple[float, float]]  # epoch and value
 
 SIZE = (4.6, 2.5)  # inches of a chart
-MOST_POINTS = 400  # of a drawn line; of more, means of neighbours are drawn
+MOST_POINTS = 400  # largest number of points of a drawn line; for more, means of neighbours are drawn
 NO_CURVES = {"epoch", "step", "tokenizer_phase", "total_flos", "train_loss", "num_tokens", "step_time"}
 PHASES = {1.0: "tokenizer epochs", 0.0: "recommender epochs"}  # by `tokenizer_phase`
 TIMES = ("_runtime", "_per_second")
 
 
 def panels_of(log_history: list[dict]) -> dict[str, dict[str, Points]]:
-    """The numbers of a log, sorted into panels of lines that belong together.
+    """Sorts the numbers of a log into panels of lines that belong together.
 
-    What differs in a last level (`usage_0`, `usage_1`) or list length (`eval_ndcg@5`, `eval_ndcg@10`) alone shares a
-    panel. What both phases log has a panel for each of them, since another side learns there, on another scale.
+    Names that differ only in a level at the end (`usage_0`, `usage_1`) or a list length (`eval_ndcg@5`,
+    `eval_ndcg@10`) share a panel. Numbers that both phases log have one panel per phase, since their scales differ.
 
     Args:
         log_history (`list[dict]`): entries of a Trainer's `state.log_history`.
 
     Returns:
-        `dict` of the panels by their names, each a `dict` of points (epoch and value) by the line's label. Numbers
-        that are NaN or infinite are left out.
+        `dict` of panels by name; a panel is a `dict` of points (epoch and value) by the line's label. NaN and infinity
+        are left out.
 
     >>> panels_of([{"usage_0": 0.5, "usage_1": 1.0, "epoch": 1.0}, {"usage_0": 0.75, "epoch": 2.0}])
     {'usage': {'level 0': [(1.0, 0.5), (2.0, 0.75)], 'level 1': [(1.0, 1.0)]}}
@@ -47,7 +47,7 @@ def panels_of(log_history: list[dict]) -> dict[str, dict[str, Points]]:
                 points[name, phase].append((entry["epoch"], value))
     names = [name for name, _ in points]
     panels: dict[str, dict[str, Points]] = defaultdict(dict)
-    # in an order of its own, since a resumed run reads its log back with other neighbours
+    # sorted, since the log of a resumed run has another order
     for name, phase in sorted(points, key=lambda point: (parts_of(point[0]), point[1])):
         panel, kind, number = parts_of(name)
         label = {"_": f"level {number}", "@": f"@{number}", "": panel}[kind]
@@ -56,12 +56,12 @@ def panels_of(log_history: list[dict]) -> dict[str, dict[str, Points]]:
 
 
 class LoggedName(NamedTuple):
-    """A logged name in its parts, in whose order names are sorted.
+    """The parts of a logged name; names are sorted by them in this order.
 
     Args:
-        panel (`str`): the name without its last number.
-        separator (`str`): `"_"` before a level, `"@"` before a list's length, else empty.
-        number (`int`): the number; 0 where there is none.
+        panel (`str`): the name without the number at its end.
+        separator (`str`): `"_"` before a level, `"@"` before a list length, otherwise empty.
+        number (`int`): the number at the end; 0 if there is none.
     """
 
     panel: str
@@ -70,7 +70,7 @@ class LoggedName(NamedTuple):
 
 
 def parts_of(name: str) -> LoggedName:
-    """Takes a logged name apart.
+    """Splits a logged name into its parts.
 
     >>> parts_of("eval_ndcg@10")
     LoggedName(panel='eval_ndcg', separator='@', number=10)
@@ -83,7 +83,7 @@ def parts_of(name: str) -> LoggedName:
 
 
 def is_shown(name: str) -> bool:
-    """Whether a logged number is worth a curve: not what only counts or times."""
+    """Returns whether a logged number is worth a curve; counters and times aren't."""
     return name not in NO_CURVES and not name.endswith(TIMES)
 
 
@@ -93,11 +93,11 @@ def curves_figure(
     """Draws one of the panels that [`panels_of`] gives as a small chart over epochs, with its legend beside it.
 
     Args:
-        name (`str`): of the panel.
-        lines (`dict[str, Points]`): of the panel, by their labels.
-        tokenizer_spans (`list[tuple[float, float]]`): where the item tokenizer was trained, from epoch to epoch;
-            shaded.
-        epochs (`float`): how far the horizontal axis goes.
+        name (`str`): title of the panel.
+        lines (`dict[str, Points]`): the panel's lines by their labels.
+        tokenizer_spans (`list[tuple[float, float]]`): first and last epoch of each phase of the item tokenizer, which
+            is shaded.
+        epochs (`float`): end of the horizontal axis.
 
     Raises:
         ValueError: matplotlib is not installed.
@@ -125,7 +125,7 @@ def curves_figure(
 
 
 def thinned(line: Points) -> np.ndarray:
-    """Epochs and values `[n, 2]`, at most `MOST_POINTS`: means of as many neighbours as it takes."""
+    """Returns epochs and values `[n, 2]`, at most `MOST_POINTS` of them; for longer lines, means of neighbours."""
     points = np.array(line)
     if len(points) <= MOST_POINTS:
         return points

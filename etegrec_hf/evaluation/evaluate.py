@@ -1,4 +1,4 @@
-"""How well a recommender ranks the items of a split, and baselines beside it."""
+"""Evaluation of a recommender on a split, compared with baselines."""
 
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -29,12 +29,12 @@ from .protocol import protocol_of
 from .recommend_split import recommend_split
 from .seen import seen_items
 
-NUM_BEAMS = 50  # of a model whose own settings don't say how many
+NUM_BEAMS = 50  # for a model whose own settings have no `num_beams`
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Options of [`evaluate`]. Settings of the search that aren't given are the model's own.
+    """Options of [`evaluate`]. Search settings that are left out follow the model's own settings.
 
     Raises:
         ValueError: a number below 1.
@@ -44,25 +44,26 @@ class EvaluateOptions:
 
     help_group: ClassVar[str] = "search"
 
-    split: str = field(default="test", metadata={"help": "validation or test."})
+    split: str = field(default="test", metadata={"help": "Split to evaluate on: validation or test."})
     num_beams: int | None = field(
         default=None,
         metadata={
-            "help": "Beams; metrics at longer lists are left out. By default those of the model's own settings, or 50."
+            "help": "Width of the beam search; by default the model's own setting, or 50. Metrics of longer lists "
+            "are left out."
         },
     )
     rerank_weight: float | None = field(
-        default=None, metadata={"help": "Weight of preference re-ranking; by default the model's own."}
+        default=None, metadata={"help": "Weight of preference re-ranking; by default the model's own setting."}
     )
     transition_weight: float | None = field(
-        default=None, metadata={"help": "Share of transition votes; by default the model's own."}
+        default=None, metadata={"help": "Share of transition votes; by default the model's own setting."}
     )
-    batch_size: int = field(default=64, metadata={"help": "Users at a time."})
+    batch_size: int = field(default=64, metadata={"help": "Users per batch."})
     exclude_seen: bool | None = field(
         default=None,
         metadata={
-            "help": "Leave items that the user had before out of the lists; by default as the model's own "
-            "`exclude_history` says.",
+            "help": "Whether to leave items that the user has seen out of the lists; by default the model's own "
+            "setting `exclude_history`.",
             "nargs": "?",
             "const": True,
         },
@@ -72,13 +73,13 @@ class EvaluateOptions:
     def __post_init__(self):
         check_choice("split", self.split, SPLIT_NAMES[1:])
         check_positive("batch_size", self.batch_size)
-        self._given(self.num_beams)  # raises what is wrong with it
+        self._given(self.num_beams)  # raises for wrong values
 
     def settings(self, model: ETEGRecForConditionalGeneration) -> SearchSettings:
-        """Returns how items are searched for: as given, or else by the model's own settings.
+        """Returns the settings of the search: those given, and the model's own for the others.
 
         Raises:
-            ValueError: weights, also the model's own, for which it lacks something.
+            ValueError: a weight, given or the model's own, that needs a part which the model lacks.
         """
         num_beams = self.num_beams or model.config.search_settings.get("num_beams", NUM_BEAMS)
         return self._given(num_beams).for_model(model)
@@ -92,18 +93,19 @@ class Evaluation:
     """Results of [`evaluate`].
 
     Args:
-        split (`str`): what was ranked for.
-        metrics (`dict[str, float]`): of the model, see [`ranking_metrics`].
-        spread (`dict[str, float]`): of its lists over the catalogue, see [`spread_metrics`]; empty for fewer than 10
-            beams.
-        intervals (`dict[str, tuple[float, float]]`): of the metrics, see [`confidence_intervals`].
-        baselines (`dict[str, dict[str, float]]`): metrics of each baseline.
-        parts (`dict[str, dict]`): all metrics for users whose targets came right after an item of their history in
-            training (`memorisation`), and for the others (`generalisation`): see [`metrics_by_part`].
-        protocol (`dict`): how all of it was measured, see [`protocol_of`].
-        rerank_weight, transition_weight (`float`): of the search.
-        ranks (`np.ndarray` of shape `(users,)`): rank of each user's target, from 1; 0 where it isn't listed.
-        baseline_ranks (`dict[str, np.ndarray]`): the same of each baseline.
+        split (`str`): name of the split.
+        metrics (`dict[str, float]`): metrics of the model, see [`ranking_metrics`].
+        spread (`dict[str, float]`): coverage of the catalogue by the model's lists, see [`spread_metrics`]; empty for
+            fewer than 10 beams.
+        intervals (`dict[str, tuple[float, float]]`): confidence intervals of the metrics, see
+            [`confidence_intervals`].
+        baselines (`dict[str, dict[str, float]]`): metrics by baseline.
+        parts (`dict[str, dict]`): metrics for users whose target came right after an item of their history in training
+            (`memorisation`), and for the other users (`generalisation`), see [`metrics_by_part`].
+        protocol (`dict`): description of how the metrics were measured, see [`protocol_of`].
+        rerank_weight, transition_weight (`float`): weights of the search.
+        ranks (`np.ndarray` of shape `(users,)`): rank of each user's target, from 1; 0 for a target that isn't listed.
+        baseline_ranks (`dict[str, np.ndarray]`): ranks by baseline.
     """
 
     split: str
@@ -119,14 +121,14 @@ class Evaluation:
     baseline_ranks: dict[str, np.ndarray]
 
     def figures(self) -> dict[str, Any]:
-        """Returns all but the ranks, by their names."""
+        """Returns all fields except the ranks, by name."""
         return {entry.name: getattr(self, entry.name) for entry in fields(self) if not entry.name.endswith("ranks")}
 
 
 def ranking_options(settings: SearchSettings) -> SearchOptions:
-    """Returns how lists are made that metrics are measured of: no longer than the beam is wide.
+    """Returns the options for lists that metrics are computed from; the lists are at most `num_beams` long.
 
-    Seen items are excluded by what is known of users, so not by their histories too.
+    `exclude_history` is off, as seen items are given to the search as excluded items.
     """
     listed = min(max(KS), settings.num_beams)
     return SearchOptions(listed, settings.num_beams, False, settings.rerank_weight, settings.transition_weight)
@@ -139,14 +141,15 @@ def evaluate(
     options: EvaluateOptions | None = None,
     collaborative_model: GPT2LMHeadModel | None = None,
 ) -> Evaluation:
-    """Measures a recommender on a split, and baselines on the same split.
+    """Measures a recommender and baselines on a split.
 
     Args:
-        model ([`ETEGRecForConditionalGeneration`]): in eval mode.
-        tokenizer ([`ETEGRecTokenizer`]): of the model.
-        data ([`PreparedDataset`]): whose items the model knows.
-        options ([`EvaluateOptions`], *optional*): by default all of its defaults.
-        collaborative_model (`GPT2LMHeadModel`, *optional*): of the same dataset, for the SASRec row.
+        model ([`ETEGRecForConditionalGeneration`]): a model in eval mode.
+        tokenizer ([`ETEGRecTokenizer`]): the model's tokenizer.
+        data ([`PreparedDataset`]): a dataset whose items the model knows.
+        options ([`EvaluateOptions`], *optional*): options; by default all have their defaults.
+        collaborative_model (`GPT2LMHeadModel`, *optional*): a model trained on the same dataset, for the baseline
+            SASRec.
 
     Raises:
         ValueError: the dataset has items that the model doesn't know.

@@ -1,4 +1,4 @@
-"""Which targets came right after an item of their history in training, and metrics of those and of the others."""
+"""Metrics for memorised targets, which came right after an item of their history in training, and for others."""
 
 import numpy as np
 
@@ -6,23 +6,23 @@ from ..data.cooccurrence import cooccurrence_counts
 from ..data.prepared import PreparedDataset, Split
 from .metrics import metrics_of_systems, ranking_metrics
 
-PARTS = {  # of a split's users, and what is said of their targets
+PARTS = {  # parts of a split's users, and a description of their targets
     "memorisation": "the target came right after an item of the history in training",
     "generalisation": "the target came right after no item of the history in training",
 }
 
 
 def memorised_targets(data: PreparedDataset, split: Split) -> np.ndarray:
-    """Whether each row's target came right after an item of its history in some training sequence.
+    """Returns whether each row's target came right after an item of its history in some training sequence.
 
-    Such a target can be found by remembering pairs of neighbours; any other asks a recommender to generalise.
+    Such a target can be found by remembering pairs of neighbours. For other targets a recommender has to generalise.
 
     Args:
-        data ([`PreparedDataset`]): its training sequences are what can be remembered.
+        data ([`PreparedDataset`]): the dataset with the training sequences.
         split ([`Split`]): `data.validation`, `data.test`, or rows of them.
 
     Returns:
-        `np.ndarray` of `bool`, shape `(rows,)`. A row without a history is `False`.
+        `np.ndarray` of `bool` and shape `(rows,)`; `False` for a row without a history.
 
     Source: the one-hop memorization of Kim et al., On the Memorization Behavior of LLMs in Generative Recommendation
     (2026, arXiv 2606.17276).
@@ -39,18 +39,19 @@ def memorised_targets(data: PreparedDataset, split: Split) -> np.ndarray:
 def metrics_by_part(
     memorised: np.ndarray, targets: np.ndarray, baselines: dict[str, np.ndarray], ranked: np.ndarray | None = None
 ) -> dict[str, dict]:
-    """Metrics for users with memorised targets, and for the other users.
+    """Returns metrics for users with memorised targets, and for the other users.
 
     Args:
-        memorised (`np.ndarray` of `bool`, shape `(users,)`): see [`memorised_targets`].
+        memorised (`np.ndarray` of `bool`, shape `(users,)`): result of [`memorised_targets`].
         targets (`np.ndarray` of shape `(users,)`): item index of each user's target.
-        baselines (`dict[str, np.ndarray]`): lists of each baseline, see [`baseline_lists`].
+        baselines (`dict[str, np.ndarray]`): lists by baseline, see [`baseline_lists`].
         ranked (`np.ndarray` of shape `(users, listed)`, *optional*): lists of a model.
 
     Returns:
-        `dict` of `memorisation` and `generalisation`, without a part that has no users. A part has `users`, their
-        `share`, the model's `metrics` (see [`ranking_metrics`]) if `ranked` is given, and those of the `baselines`.
-        The mean of a metric over both parts, weighted by their users, is that of all users.
+        `dict` of `memorisation` and `generalisation`; a part without users is left out. A part has the number of
+        `users`, their `share` of all users, the model's `metrics` (see [`ranking_metrics`]) if `ranked` is given, and
+        the metrics of the `baselines`. The mean of a metric over both parts, weighted by users, is the metric of all
+        users.
     """
     parts = {}
     for name, chosen in zip(PARTS, (memorised, ~memorised)):
@@ -67,13 +68,13 @@ def metrics_by_part(
 
 
 def systems_of_part(part: dict) -> dict[str, dict[str, float]]:
-    """Returns metrics by system, the model first if there is one, of a part that [`metrics_by_part`] gives."""
+    """Returns metrics by system, given a part of [`metrics_by_part`]; the model comes first if there is one."""
     of_model = {"this model": part["metrics"]} if "metrics" in part else {}
     return of_model | part["baselines"]
 
 
 def part_title(name: str, part: dict) -> str:
-    """Returns a heading of one of the parts that [`metrics_by_part`] gives.
+    """Returns a heading for a part of [`metrics_by_part`].
 
     >>> part_title("memorisation", {"users": 1, "share": 0.25})
     'memorisation: 1 of 4 users (25.0%), the target came right after an item of the history in training'

@@ -1,4 +1,4 @@
-"""Ranking metrics on items."""
+"""Ranking metrics of lists of items."""
 
 from typing import TYPE_CHECKING
 
@@ -11,17 +11,17 @@ KS = (1, 5, 10, 50)
 
 
 def ranking_metrics(item_index: np.ndarray, target: np.ndarray, ks: tuple[int, ...] = KS) -> dict[str, float]:
-    """Recall and NDCG of ranked lists with one relevant item each.
+    """Computes Recall and NDCG of ranked lists with one relevant item each.
 
     Args:
-        item_index (`np.ndarray` of shape `(users, listed)`): ranked item indices, best first; 0 is no item.
+        item_index (`np.ndarray` of shape `(users, listed)`): ranked item indices, best first; shorter lists are padded
+            with 0.
         target (`np.ndarray` of shape `(users,)`): item index of each user's target.
-        ks (`tuple[int]`, *optional*, defaults to `(1, 5, 10, 50)`): list lengths; those longer than the lists are left
-            out.
+        ks (`tuple[int]`, *optional*, defaults to `(1, 5, 10, 50)`): list lengths; those above `listed` are left out.
 
     Returns:
-        `dict` of `recall@k` (share of users whose target is in the first k) and `ndcg@k` (the mean of
-        `1 / log2(rank + 1)`, 0 beyond k).
+        `dict` of `recall@k` (share of users whose target is among the first k items) and `ndcg@k` (mean over users of
+        `1 / log2(rank + 1)`, or of 0 if the rank is above k).
 
     >>> ranking_metrics(np.array([[3, 1], [4, 5]]), np.array([1, 4]), ks=(1, 2))["recall@1"]
     0.5
@@ -35,21 +35,23 @@ def metrics_of_systems(lists: dict[str, np.ndarray], target: np.ndarray) -> dict
 
 
 def rank(prediction: "EvalPrediction") -> dict[str, float]:
-    """Returns ranking metrics of what a Trainer predicted: ranked item indices, with targets as labels."""
+    """Returns ranking metrics of a Trainer's prediction: ranked item indices, with targets as labels."""
     return ranking_metrics(prediction.predictions, prediction.label_ids)
 
 
 def spread_metrics(item_index: np.ndarray, item_counts: np.ndarray, k: int = 10) -> dict[str, float]:
-    """How much of the catalogue is recommended, and how popular what is recommended is.
+    """Measures how much of the catalogue is recommended, and how popular the recommended items are.
 
     Args:
-        item_index (`np.ndarray` of shape `(users, listed)`): ranked item indices, best first; 0 is no item.
-        item_counts (`np.ndarray` of shape `(n_items + 1,)`): how often each item stands in training; 0 for padding.
-        k (`int`, *optional*, defaults to 10): places of each list that count.
+        item_index (`np.ndarray` of shape `(users, listed)`): ranked item indices, best first; shorter lists are padded
+            with 0.
+        item_counts (`np.ndarray` of shape `(n_items + 1,)`): number of times that each item occurs in training; 0 for
+            padding.
+        k (`int`, *optional*, defaults to 10): number of places of each list that count.
 
     Returns:
-        `dict` of `coverage@k` (distinct items in all lists over items of the catalogue) and `popularity@k` (mean count
-        of a listed item); empty where the lists are shorter than k.
+        `dict` of `coverage@k` (distinct items in all lists divided by the items of the catalogue) and `popularity@k`
+        (mean count of a listed item); empty if `listed` is below k.
 
     >>> spread_metrics(np.array([[3, 1], [3, 0]]), np.array([0, 4, 9, 7]), k=2)
     {'coverage@2': 0.6666666666666666, 'popularity@2': 6.0}
@@ -67,13 +69,14 @@ def spread_metrics(item_index: np.ndarray, item_counts: np.ndarray, k: int = 10)
 def confidence_intervals(
     item_index: np.ndarray, target: np.ndarray, ks: tuple[int, ...] = KS
 ) -> dict[str, tuple[float, float]]:
-    """95% intervals of what [`ranking_metrics`] gives for these users, by the normal approximation of their mean.
+    """Computes 95% confidence intervals of [`ranking_metrics`], by the normal approximation of the mean over users.
 
     Args:
         item_index, target, ks: as in [`ranking_metrics`].
 
     Returns:
-        `dict` of lower and upper end for each metric, cut to 0..1, which is all that one user tells.
+        `dict` of lower and upper end by metric, limited to 0..1. For a single user they are 0 and 1.
+
     >>> low, high = confidence_intervals(np.array([[1], [2], [1], [2]]), np.array([1, 1, 1, 1]), ks=(1,))["recall@1"]
     >>> round(low, 3), round(high, 3)
     (0.01, 0.99)
@@ -86,7 +89,7 @@ def confidence_intervals(
 
 
 def target_ranks(item_index: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The rank of each user's target in their list, from 1; 0 where it isn't listed: `[users]`.
+    """Returns the rank `[users]` of each user's target in the list, from 1; 0 for a target that isn't listed.
 
     >>> target_ranks(np.array([[3, 1], [4, 5]]), np.array([1, 9]))
     array([2, 0])
@@ -96,7 +99,7 @@ def target_ranks(item_index: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def metrics_of_ranks(ranks: np.ndarray, ks: tuple[int, ...] = KS) -> dict[str, np.ndarray]:
-    """Each user's `recall@k` and `ndcg@k`, by the ranks `[users]` that [`target_ranks`] gives."""
+    """Returns each user's `recall@k` and `ndcg@k`, given the ranks `[users]` of [`target_ranks`]."""
     gains = np.where(ranks > 0, 1 / np.log2(np.maximum(ranks, 1) + 1), 0)
     return {
         f"{name}@{k}": np.where((ranks > 0) & (ranks <= k), values, 0.0)
@@ -106,5 +109,5 @@ def metrics_of_ranks(ranks: np.ndarray, ks: tuple[int, ...] = KS) -> dict[str, n
 
 
 def _by_user(item_index: np.ndarray, target: np.ndarray, ks: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Each user's `recall@k` and `ndcg@k`, for lists that are long enough."""
+    """Returns each user's `recall@k` and `ndcg@k`, for the values of k up to the length of the lists."""
     return metrics_of_ranks(target_ranks(item_index, target), tuple(k for k in ks if k <= item_index.shape[1]))

@@ -1,4 +1,4 @@
-"""Pictures of how items are spread over codes. They need matplotlib, which the extra `plots` installs."""
+"""Pictures of how items are distributed over codes. They need matplotlib, which the extra `plots` installs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INK = (
 
 
 def check_matplotlib() -> None:
-    """Raises a `ValueError` with the remedy if matplotlib is not installed."""
+    """Raises a `ValueError` if matplotlib isn't installed."""
     try:
         import_module("matplotlib")
     except ImportError as error:
@@ -37,7 +37,7 @@ def plot_code_usage(codes: torch.LongTensor, codebook_size: int, path: str | Pat
 
     Args:
         codes, codebook_size, title: as in [`code_usage_figure`].
-        path (`str` or `Path`): the file, complete or absent; its ending says the format (`.png`, `.svg`, `.pdf`).
+        path (`str` or `Path`): the file; its ending chooses the format (`.png`, `.svg`, `.pdf`).
 
     Raises:
         ValueError: matplotlib is not installed, or can't write this format.
@@ -50,7 +50,7 @@ def plot_prefix_sizes(codes: torch.LongTensor, path: str | Path, title: str) -> 
 
     Args:
         codes, title: as in [`prefix_sizes_figure`].
-        path (`str` or `Path`): the file, complete or absent; its ending says the format (`.png`, `.svg`, `.pdf`).
+        path (`str` or `Path`): the file; its ending chooses the format (`.png`, `.svg`, `.pdf`).
 
     Raises:
         ValueError: matplotlib is not installed, or can't write this format.
@@ -59,16 +59,16 @@ def plot_prefix_sizes(codes: torch.LongTensor, path: str | Path, title: str) -> 
 
 
 def code_usage_figure(codes: torch.LongTensor, codebook_size: int, title: str) -> Figure:
-    """A heat map of the items on each code, one row a level.
+    """Draws a heat map of the number of items on each code, one row per level.
 
-    A code's number means nothing, so each row starts with its level's most used code: how far the row is coloured is
-    how many codes are used, and how fast it darkens is how unevenly. The colours are logarithmic; unused codes are
+    A code's number has no meaning, so each row is sorted by the number of items. The length of its coloured part shows
+    how many codes are used, and how fast it darkens shows how unevenly. The colours are logarithmic; unused codes are
     grey.
 
     Args:
         codes (`torch.LongTensor` of shape `(n_items, levels)`): the items' codes, without suffix.
-        codebook_size (`int`): K.
-        title (`str`): shown as it is; `$` starts no formula.
+        codebook_size (`int`): K, codes per level.
+        title (`str`): title, shown as it is: `$` doesn't start a formula.
 
     Raises:
         ValueError: matplotlib is not installed.
@@ -97,13 +97,13 @@ def code_usage_figure(codes: torch.LongTensor, codebook_size: int, title: str) -
 
 
 def prefix_sizes_figure(codes: torch.LongTensor, title: str) -> Figure:
-    """Histograms of how many prefixes have how many items, one panel a depth.
+    """Draws histograms of the number of items per prefix, one panel per depth.
 
-    Both axes are logarithmic: a bar counts the prefixes with 1 item, 2 to 3, 4 to 7, and so on.
+    Both axes are logarithmic: bars count the prefixes with 1 item, 2 to 3 items, 4 to 7 items, and so on.
 
     Args:
         codes (`torch.LongTensor` of shape `(n_items, levels)`): the items' codes, without suffix.
-        title (`str`): shown as it is; `$` starts no formula.
+        title (`str`): title, shown as it is: `$` doesn't start a formula.
 
     Raises:
         ValueError: matplotlib is not installed.
@@ -123,7 +123,7 @@ def prefix_sizes_figure(codes: torch.LongTensor, title: str) -> Figure:
 
 
 def svg_of(figure: Figure) -> bytes:
-    """A figure as SVG that needs no fonts, without a background, for light and dark pages.
+    """Returns a figure as SVG that needs no fonts, without a background, for light and dark pages.
 
     One figure gives the same bytes each time.
     """
@@ -137,7 +137,10 @@ def svg_of(figure: Figure) -> bytes:
 
 
 def _panels(title: str, n: int, width: float, height: float) -> tuple[Figure, list]:
-    """A figure in inches with a title and `n` axes side by side of one vertical scale, outside pyplot's state."""
+    """Returns a figure, sized in inches, with a title and `n` panels in a row with one vertical scale.
+
+    It is made without pyplot, which would keep it in memory.
+    """
     check_matplotlib()
     from matplotlib.figure import Figure
 
@@ -147,5 +150,5 @@ def _panels(title: str, n: int, width: float, height: float) -> tuple[Figure, li
 
 
 def _save(figure: Figure, path: Path) -> None:
-    file_format = path.suffix[1:] or "png"  # which the name beside it doesn't tell
+    file_format = path.suffix[1:] or "png"  # the temporary file has another ending
     replace_file(path, lambda beside: figure.savefig(beside, dpi=DOTS_PER_INCH, format=file_format))

@@ -1,4 +1,4 @@
-"""How a result was measured: what two results must have in common to stand in one table."""
+"""The protocol of a measurement: what two results must have in common to be compared in one table."""
 
 from typing import Any
 
@@ -7,13 +7,13 @@ from ..data.prepared import PreparedDataset
 
 
 def protocol_of(data: PreparedDataset, split: str, exclude_seen: bool, **measured: Any) -> dict[str, Any]:
-    """What is written beside metrics.
+    """Returns the protocol of a measurement, which is saved with the metrics.
 
     Args:
-        data ([`PreparedDataset`]): that was measured on.
-        split (`str`): of it, `"validation"` or `"test"`.
-        exclude_seen (`bool`): whether items that a user had before were left out of the lists.
-        **measured: further entries, like `num_beams`.
+        data ([`PreparedDataset`]): the dataset.
+        split (`str`): its split, `"validation"` or `"test"`.
+        exclude_seen (`bool`): whether items that a user has seen were left out of the lists.
+        **measured: further entries, such as `num_beams`.
 
     Returns:
         `dict` of `split`, `candidates`, `seen_items`, `users`, the further entries, and `data`: hashes of the items,
@@ -31,26 +31,27 @@ def protocol_of(data: PreparedDataset, split: str, exclude_seen: bool, **measure
 
 
 def common_protocol(results: dict[str, dict]) -> dict[str, Any]:
-    """The protocol that all results share.
+    """Returns the protocol that all results share.
 
     Args:
-        results (`dict[str, dict]`): what `etegrec evaluate` wrote, by the name that errors call it.
+        results (`dict[str, dict]`): results of `etegrec evaluate`, by a name for errors.
 
     Raises:
-        ValueError: a result without a protocol, or two that differ in it.
+        ValueError: a result without a protocol.
+        ValueError: two results with different protocols.
     """
     first_name, first = next(iter(results.items()))
     for name, result in results.items():
         if not isinstance(result.get("protocol"), dict) or "data" not in result["protocol"]:
             raise ValueError(
-                f"{name} says nothing of the `protocol` it was measured by; run `etegrec evaluate` again."
+                f"{name} has no `protocol`, which tells how it was measured; run `etegrec evaluate` again."
             )
         protocols = first["protocol"], result["protocol"]
         for key in dict.fromkeys([*protocols[0], *protocols[1]]):
             theirs, mine = (protocol.get(key) for protocol in protocols)
             if theirs != mine:
                 raise ValueError(
-                    f"{first_name} and {name} were measured differently, `{key}` {theirs!r} and {mine!r}; compare "
-                    "results of one protocol: evaluate again alike."
+                    f"{first_name} and {name} were measured differently, with `{key}` {theirs!r} and {mine!r}; "
+                    "evaluate both again in the same way."
                 )
     return first["protocol"]

@@ -1,4 +1,4 @@
-"""Ranked items for a whole split."""
+"""Recommendations for all rows of a split."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ RANKED = SearchOptions(top_k=50, num_beams=50)
 
 @dataclass(frozen=True)
 class HistoryBatch:
-    """The histories of some rows of a split, of like length.
+    """Histories of some rows of a split, which have similar lengths.
 
     Args:
-        rows (`np.ndarray` of shape `(batch,)`): which rows these are.
+        rows (`np.ndarray` of shape `(batch,)`): numbers of the rows.
         inputs (`dict[str, torch.LongTensor]`): `input_ids` and `attention_mask`.
         exclude (`torch.LongTensor` of shape `(batch, n)`, *optional*): item indices to leave out, padded with 0.
     """
@@ -35,12 +35,12 @@ class HistoryBatch:
 
 @dataclass(frozen=True)
 class RankedRows:
-    """What is recommended for a batch of a split's rows.
+    """Recommendations for some rows of a split.
 
     Args:
-        rows (`np.ndarray` of shape `(batch,)`): which rows these are.
+        rows (`np.ndarray` of shape `(batch,)`): numbers of the rows.
         items (`np.ndarray` of shape `(batch, top_k)`): item indices, best first.
-        scores (`np.ndarray` of shape `(batch, top_k)`): their scores, as in `model.recommend`.
+        scores (`np.ndarray` of shape `(batch, top_k)`): scores of the items, as in `model.recommend`.
     """
 
     rows: np.ndarray
@@ -56,18 +56,19 @@ def recommend_split(
     seen: scipy.sparse.csr_matrix | None = None,
     advance: Callable[[int], object] = lambda users: None,
 ) -> np.ndarray:
-    """Recommends for each row of a split, batched by length.
+    """Recommends items for each row of a split, in batches of similar length.
 
     Args:
-        model ([`ETEGRecForConditionalGeneration`]): in eval mode.
-        split ([`Split`]): histories; its targets are not looked at.
-        options ([`SearchOptions`], *optional*): how; by default lists of 50 items, by 50 beams.
-        batch_size (`int`, *optional*, defaults to 64): users at a time.
+        model ([`ETEGRecForConditionalGeneration`]): a model in eval mode.
+        split ([`Split`]): histories; its targets aren't read.
+        options ([`SearchOptions`], *optional*): options of the search; by default lists of 50 items with 50 beams.
+        batch_size (`int`, *optional*, defaults to 64): users per batch.
         seen (`scipy.sparse.csr_matrix`, *optional*): items to leave out, see [`seen_items`].
-        advance (`Callable`, *optional*): is told a number of users whenever so many more are done.
+        advance (`Callable`, *optional*): function that is called with the number of users in each finished batch.
 
     Returns:
-        `np.ndarray` `[rows, top_k]` of item indices in the order of the split's rows. A row without a history keeps 0.
+        `np.ndarray` of shape `(rows, top_k)`: item indices in the order of the split's rows; 0 in rows without a
+        history.
     """
     ranked = np.zeros((len(split), options.top_k), dtype=np.int64)
     for batch in recommendations(model, split, options, batch_size, RowConstraints(exclude=seen)):
@@ -83,19 +84,19 @@ def recommendations(
     batch_size: int,
     constraints: RowConstraints,
 ) -> Iterator[RankedRows]:
-    """Recommends for a split batch by batch, in the order of the histories' lengths.
+    """Recommends items for a split batch by batch, in the order of the histories' lengths.
 
     Args:
         model, split, options, batch_size: as in [`recommend_split`].
-        constraints ([`RowConstraints`]): which items its rows may get.
+        constraints ([`RowConstraints`]): the items that the rows may get.
 
     Yields:
-        [`RankedRows`]. Rows without a history are passed over. Those that may get no item keep index 0.
+        [`RankedRows`]. Rows without a history are left out. Rows that may get no item have index 0.
 
     Raises:
         ValueError: no row has a history.
     """
-    # all of a history is handed over where all of it is excluded, and not only what is read
+    # with `exclude_history` the whole history is passed on, as more items are excluded than are read
     is_excluded = options.for_model(model).exclude_history
     longest = int(np.diff(split.offsets).max()) if is_excluded else model.config.max_history
     leaf_items = model.catalogue.trie.leaf_items.cpu().numpy()
@@ -125,10 +126,10 @@ def history_batches(
 
     Args:
         model, split, batch_size, seen: as in [`recommend_split`].
-        longest (`int`): items of a history that are handed over, the last ones.
+        longest (`int`): number of a history's last items that are kept.
 
     Yields:
-        [`HistoryBatch`]. Rows without a history are passed over.
+        [`HistoryBatch`]. Rows without a history are left out.
 
     Raises:
         ValueError: no row has a history.

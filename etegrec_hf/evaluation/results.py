@@ -11,48 +11,52 @@ from ..data.folders import replace_file
 
 
 def read_result(name: str | Path) -> dict:
-    """Reads what `etegrec evaluate --output` wrote.
+    """Reads a file that `etegrec evaluate --output` wrote.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: something else.
+        ValueError: another file.
     """
     path = Path(name)
     if not path.is_file():
-        raise FileNotFoundError(f"{str(name)!r} isn't a file; name what `etegrec evaluate --output` wrote.")
+        raise FileNotFoundError(f"{str(name)!r} isn't a file; name a file that `etegrec evaluate --output` wrote.")
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{name} is no JSON ({error}); name what `etegrec evaluate --output` wrote.") from error
+        raise ValueError(
+            f"{name} isn't JSON ({error}); name a file that `etegrec evaluate --output` wrote."
+        ) from error
     if not isinstance(result, dict) or not {"protocol", "baselines", "seeds"} <= result.keys():
-        raise ValueError(f"{name} is no result of `etegrec evaluate`, or an older one; evaluate again.")
+        raise ValueError(f"{name} isn't a result of `etegrec evaluate`, or is an older one; evaluate again.")
     return result
 
 
 def write_ranks(path: Path, user_ids: list[str], ranks: np.ndarray) -> None:
-    """Writes a parquet file of `user_id` and `rank`, whole or not at all."""
+    """Writes a parquet file of `user_id` and `rank`, completely or not at all."""
     table = pa.table({"user_id": user_ids, "rank": ranks})
     replace_file(path, lambda beside: pq.write_table(table, beside))
 
 
 def read_ranks(results: dict[str, dict]) -> list[np.ndarray]:
-    """Reads the ranks `[users]` of each of these results; none if one result names no file of ranks.
+    """Reads the ranks `[users]` of each result; returns an empty list if any result names no file of ranks.
 
-    Results of one protocol rank the same sequences in the same order.
+    Results with the same protocol have the same order of users.
 
     Args:
-        results (`dict[str, dict]`): by their files, beside which those of the ranks lie.
+        results (`dict[str, dict]`): results by their file, in whose folder the file of ranks is.
 
     Raises:
-        FileNotFoundError: a file of ranks is gone.
-        ValueError: a file of ranks is damaged, or another file.
+        FileNotFoundError: a missing file of ranks.
+        ValueError: a file of ranks that is damaged, or another file.
     """
     if not all("ranks" in result for result in results.values()):
         return []
     paths = [Path(name).parent / result["ranks"] for name, result in results.items()]
     for name, path in zip(results, paths):
         if not path.is_file():
-            raise FileNotFoundError(f"{name} names its ranks {str(path)!r}, which is no file; move both together.")
+            raise FileNotFoundError(
+                f"{name} has its ranks in {str(path)!r}, which doesn't exist; move both files together."
+            )
     return [_read_ranks(path) for path in paths]
 
 

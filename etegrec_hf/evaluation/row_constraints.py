@@ -1,4 +1,4 @@
-"""Which items the rows of a split may get."""
+"""Constraints on the items that the rows of a split may get."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,18 +8,18 @@ import scipy.sparse
 
 from .seen import padded_rows
 
-CELLS = 1 << 22  # of rows and items that they choose from: as many at a time
+CELLS = 1 << 22  # largest number of pairs of a row and an item that are handled at a time
 
 
 @dataclass(frozen=True)
 class RowConstraints:
-    """Which items the rows of a split may get; by default all.
+    """The items that the rows of a split may get; by default all items.
 
     Args:
-        exclude (`scipy.sparse.csr_matrix` of shape `(rows, n_items)`, *optional*): items that single rows must not
-            get, in columns of item index less 1.
-        allowed (`scipy.sparse.csr_matrix` of shape `(rows, n_items)`, *optional*): items that single rows choose from.
-            A row without any gets nothing.
+        exclude (`scipy.sparse.csr_matrix` of shape `(rows, n_items)`, *optional*): items that each row must not get;
+            column j is the item with index j + 1.
+        allowed (`scipy.sparse.csr_matrix` of shape `(rows, n_items)`, *optional*): items that each row chooses from. A
+            row without any gets no item.
         choice (`np.ndarray` of shape `(n,)`, *optional*): item indices that all rows choose from, ascending.
     """
 
@@ -28,16 +28,16 @@ class RowConstraints:
     choice: np.ndarray | None = None
 
     def parts(self, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray | None, np.ndarray | None]]:
-        """Cuts rows into parts, for each of which there is one choice of items.
+        """Divides rows into parts whose rows share one choice of items.
 
-        What some rows of a part may get and others not is excluded for the others.
+        If only some rows of a part may get an item, the item is excluded for the others.
 
         Args:
-            rows (`np.ndarray` of shape `(batch,)`): of the split.
+            rows (`np.ndarray` of shape `(batch,)`): numbers of rows of the split.
 
         Yields:
-            which of `rows` they are; item indices to exclude, `(part, n)`, padded with 0; item indices to choose from,
-            `(m,)`. `None` stands for no such constraint.
+            the part's slice of `rows`; item indices to exclude, `(part, n)`, padded with 0; and item indices to choose
+            from, `(m,)`. `None` means no such constraint.
         """
         size = len(rows)
         if self.allowed is not None:

@@ -1,4 +1,4 @@
-"""What a recommender lists for a few users, to be read by people."""
+"""Recommendations for a few users, as examples for readers."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,11 @@ from .recommend_split import recommend_split
 
 @dataclass(frozen=True)
 class SampleRecommendation:
-    """A user, in item indices.
+    """A user's history, target and recommendations, as item indices.
 
     Args:
-        user_id (`str`): who it is.
-        history (`list[int]`): oldest first.
+        user_id (`str`): id of the user.
+        history (`list[int]`): items of the history, oldest first.
         target (`int`): the item that came next.
         listed (`list[int]`): recommended items, best first.
     """
@@ -30,12 +30,14 @@ class SampleRecommendation:
 def sample_recommendations(
     model: ETEGRecForConditionalGeneration, split: Split, users: int = 5, top_k: int = 10, num_beams: int = 50
 ) -> list[SampleRecommendation]:
-    """Recommends for users spread evenly over a split's rows, without re-ranking and votes, as metrics in training.
+    """Recommends items for a few users, spread evenly over a split's rows.
+
+    Like the metrics in training, it uses neither re-ranking nor transition votes.
 
     Args:
-        model ([`ETEGRecForConditionalGeneration`]): in eval mode.
-        split ([`Split`]): each row with a history.
-        users (`int`, *optional*, defaults to 5): how many; all rows where there are fewer.
+        model ([`ETEGRecForConditionalGeneration`]): a model in eval mode.
+        split ([`Split`]): a split in which each row has a history.
+        users (`int`, *optional*, defaults to 5): number of users; all rows if there are fewer.
         top_k, num_beams (`int`, *optional*): as in `model.recommend`.
     """
     chosen = np.unique(np.linspace(0, len(split) - 1, users).round().astype(np.int64))

@@ -1,4 +1,4 @@
-"""Items that users had before."""
+"""Items that users have seen: those of their histories and training sequences."""
 
 import numpy as np
 import pyarrow as pa
@@ -9,14 +9,16 @@ from ..data.prepared import PreparedDataset, Split
 
 
 def seen_items(data: PreparedDataset, split: Split) -> scipy.sparse.csr_matrix:
-    """The items of each row's history and of the same user's training sequence, of which a history may be the end.
+    """Returns the items of each row's history and of the same user's training sequence.
+
+    A history may be only the end of a longer training sequence.
 
     Args:
-        data ([`PreparedDataset`]): for the training sequences.
-        split ([`Split`]): validation or test.
+        data ([`PreparedDataset`]): the dataset with the training sequences.
+        split ([`Split`]): the validation or test split.
 
     Returns:
-        `scipy.sparse.csr_matrix` `[rows, n_items]`, 1 where the item with that index less 1 was seen.
+        `scipy.sparse.csr_matrix` of shape `(rows, n_items)`: 1 in column j if the item with index j + 1 was seen.
     """
     histories = _indicator(*split.histories, (len(split), data.n_items))
     train = data.train
@@ -32,12 +34,12 @@ def seen_items(data: PreparedDataset, split: Split) -> scipy.sparse.csr_matrix:
 
 
 def _indicator(rows: np.ndarray, items: np.ndarray, shape: tuple[int, int]) -> scipy.sparse.csr_matrix:
-    """How often each row names each item index."""
+    """Returns how often each row has each item, `shape`, given rows and item indices."""
     return scipy.sparse.csr_matrix((np.ones(len(rows)), (rows, items - 1)), shape)
 
 
 def padded_rows(seen: scipy.sparse.csr_matrix) -> np.ndarray:
-    """Item indices of each row, `[rows, most]`, filled with 0."""
+    """Returns the item indices of each row, padded with 0 to the longest row."""
     lengths = np.diff(seen.indptr)
     padded = np.zeros((seen.shape[0], max(1, lengths.max(initial=0))), dtype=np.int64)
     rows = np.repeat(np.arange(seen.shape[0]), lengths)

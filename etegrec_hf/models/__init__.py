@@ -1,7 +1,7 @@
-"""What ships to a Hub repository, verbatim: models, code trie, decoding and tokenizer.
+"""The code that is copied into every published model: models, code trie, decoding and tokenizer.
 
-Importing it makes these classes known to transformers: Auto classes and `pipeline` then load a folder with them, and
-need no code from the folder. This file doesn't ship.
+Importing this package registers its classes with transformers. Auto classes and `pipeline` then load a model folder
+with them, and run no code from the folder. This file isn't copied.
 """
 
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer
@@ -20,7 +20,7 @@ AutoModel.register(RQVAEConfig, RQVAEModel)
 for auto in (AutoModel, AutoModelForSeq2SeqLM):
     auto.register(ETEGRecConfig, ETEGRecForConditionalGeneration)
 AutoTokenizer.register(ETEGRecConfig, ETEGRecTokenizer)
-# As transformers enters its own tasks; its `register_pipeline` would make the pipeline save a configuration of its own
+# entered as transformers enters its own tasks: `register_pipeline` would make the pipeline save a second configuration
 PIPELINE_REGISTRY.supported_tasks["sequential-recommendation"] = {
     "impl": SequentialRecommendationPipeline,
     "pt": (AutoModel,),

@@ -1,8 +1,8 @@
-"""The batched code beam search behind `recommend`, and its twin that samples without replacement.
+"""The batched beam search over codes of `recommend`, and a variant that samples without replacement.
 
-A user is encoded once, and a user's beams ride the query axis of attention: cross-attention keys and values are
-computed once a user, and the self-attention keys of all beams of all levels so far stand side by side, where a mask
-shows each beam its own ancestors. Nothing is expanded or reordered by beam.
+Each user is encoded once, and cross-attention keys and values are computed once per user. The user's beams are
+positions of the query axis of attention. The self-attention keys of all beams of all levels so far are kept in one
+row, in which a mask shows each beam its own ancestors. So nothing is copied or reordered per beam.
 """
 
 from dataclasses import dataclass, replace
@@ -21,9 +21,9 @@ class BeamLevel:
     """The prefixes that a beam search kept at one level.
 
     Args:
-        node (`torch.LongTensor` of shape `(users, beams)`): their trie nodes; -1 where a user has fewer prefixes.
-        parent (`torch.LongTensor` of the same shape): the place of each one's parent in the level before.
-        log_p (`torch.FloatTensor` of the same shape): their log-probabilities.
+        node (`torch.LongTensor` of shape `(users, beams)`): trie nodes of the prefixes; -1 where a user has fewer.
+        parent (`torch.LongTensor` of the same shape): column of each prefix's parent in the level before.
+        log_p (`torch.FloatTensor` of the same shape): log-probabilities of the prefixes.
     """
 
     node: torch.Tensor
@@ -36,11 +36,11 @@ class Beam:
     """The items that a search found, and the prefixes that led to them.
 
     Args:
-        items (`torch.LongTensor` of shape `(users, found)`): item indices, best (or first drawn) first; 0 where a user
-            has fewer.
-        scores (`torch.FloatTensor` of the same shape): their scores; minus infinity where a user has fewer.
+        items (`torch.LongTensor` of shape `(users, found)`): item indices, best (or first drawn) first; shorter lists
+            are padded with 0.
+        scores (`torch.FloatTensor` of the same shape): scores of the items; -inf on padding.
         levels (`list[BeamLevel]`): the prefixes that each level kept, from the first code to the last.
-        trie ([`CodeTrie`] or [`AllCodes`]): that `levels` are nodes of.
+        trie ([`CodeTrie`] or [`AllCodes`]): the trie that the nodes in `levels` belong to.
     """
 
     items: torch.Tensor
@@ -59,18 +59,19 @@ class Beam:
         return torch.stack(codes[::-1], dim=-1)
 
     def first(self, top_k: int) -> "Beam":
-        """Returns the first `top_k` items, filled up with index 0 and minus infinity where fewer were found."""
+        """Returns the first `top_k` items; shorter lists are padded with index 0 and score -inf."""
         lacking = max(0, top_k - self.items.shape[1])
         items, scores = F.pad(self.items, (0, lacking)), F.pad(self.scores, (0, lacking), value=-torch.inf)
         return replace(self, items=items[:, :top_k], scores=scores[:, :top_k])
 
     @classmethod
     def join(cls, beams: "list[Beam]", rows: torch.LongTensor) -> "Beam":
-        """Returns one beam of several that a search of one width found.
+        """Joins the beams of several batches of users into one.
 
         Args:
-            beams (`list[Beam]`): one or more.
-            rows (`torch.LongTensor` of shape `(users,)`): the row that each of their users gets, in order.
+            beams (`list[Beam]`): one or more beams, found with the same `num_beams`.
+            rows (`torch.LongTensor` of shape `(users,)`): for each user, in the order of `beams`, the row of the
+                result.
         """
         place = rows.argsort()
 
@@ -86,10 +87,12 @@ class Beam:
 
 
 class BeamDecoder:
-    """Runs a model's decoder one code at a time over the beams of a batch of users: without dropout, differentiably.
+    """Runs a model's decoder over the beams of a batch of users, one code at a time.
+
+    It applies no dropout and can be differentiated.
 
     Args:
-        model ([`ETEGRecForConditionalGeneration`]): whose decoder and output vectors are used.
+        model ([`ETEGRecForConditionalGeneration`]): the model whose decoder and output vectors are used.
         encoded ([`EncodedBatch`]): the users' histories.
     """
 
@@ -108,25 +111,25 @@ class BeamDecoder:
             for cross in self.cross_attention
         ]
         self.self_cache: list = [([], []) for _ in self.decoder.block]  # per layer: chunks of keys and of values
-        self.ancestors: list[torch.Tensor] = []  # per step: which of its beams is each beam's own [users, beams]
-        self.widths: list[int] = []  # per step: its beams
-        self.start_states = states[:, :0]  # [users, 1, d_model] of the first step, the decoder start, once it was made
+        self.ancestors: list[torch.Tensor] = []  # per step: the beam of that step which each beam descends from
+        self.widths: list[int] = []  # per step: number of beams
+        self.start_states = states[:, :0]  # after the first step: its states [users, 1, d_model], at the decoder start
 
     def logits(self, tokens: torch.Tensor, parent: torch.Tensor | None = None) -> torch.Tensor:
-        """Returns logits `(users, beams, codebook_size)` of the codes that follow; arguments as in `step`."""
+        """Returns logits `(users, beams, codebook_size)` of the next codes; arguments as in `step`."""
         level = len(self.widths)
         return self.model.level_logits(self.step(tokens, parent), level)
 
     def step(self, tokens: torch.Tensor, parent: torch.Tensor | None = None) -> torch.Tensor:
-        """Decoder states after one more code.
+        """Returns decoder states after one more code.
 
         Args:
             tokens (`torch.LongTensor` of shape `(users, beams)`): the codes' token ids.
-            parent (`torch.LongTensor` of the same shape, *optional*): which beam of the step before each goes on
-                from; left out in the first step.
+            parent (`torch.LongTensor` of the same shape, *optional*): for each beam, the beam of the step before that
+                it continues; left out in the first step.
 
         Returns:
-            `torch.FloatTensor` `(users, beams, d_model)`.
+            `torch.FloatTensor` of shape `(users, beams, d_model)`.
         """
         hidden = self.decoder.embed(tokens, self.last_states)
         biases = self._ancestor_biases(tokens, parent, hidden.dtype)
@@ -146,7 +149,10 @@ class BeamDecoder:
         return states
 
     def _ancestor_biases(self, tokens, parent, dtype: torch.dtype) -> list[torch.Tensor]:
-        """In chunks like keys, `[heads * users, beams, n]`: position bias on a beam's ancestors, else the lowest."""
+        """Returns attention biases in chunks like the keys, `[heads * users, beams, n]`.
+
+        A beam's ancestors get the position bias, all other keys the lowest number.
+        """
         users, beams = tokens.shape
         if parent is not None:
             self.ancestors = [ancestor.gather(1, parent) for ancestor in self.ancestors[:-1]] + [parent]
@@ -165,7 +171,7 @@ class BeamDecoder:
 
 
 def _append(chunks: list[torch.Tensor], chunk: torch.Tensor, dim: int = 1) -> None:
-    """Adds a step's chunk; the first step's single key is not worth products of its own and joins the second's."""
+    """Adds a step's chunk to a list; a single key of the first step joins the second chunk, which saves products."""
     if len(chunks) == 1 and chunks[0].shape[dim] == 1:
         chunks[0] = torch.cat([chunks[0], chunk], dim=dim)
     else:
@@ -176,16 +182,16 @@ def candidate_logits(decoder: BeamDecoder, tokens: torch.Tensor) -> torch.Tensor
     """Scores each code of several candidates per user, given the codes before it.
 
     Args:
-        decoder ([`BeamDecoder`]): over the users' encoded histories, not stepped yet.
+        decoder ([`BeamDecoder`]): a decoder of the users' histories that has made no step yet.
         tokens (`torch.LongTensor` of shape `(users, candidates, code_length)`): the candidates' token ids.
 
     Returns:
-        `torch.FloatTensor` `(users, candidates, code_length, codebook_size)` of logits.
+        `torch.FloatTensor` of shape `(users, candidates, code_length, codebook_size)`: logits.
     """
     users, candidates, code_length = tokens.shape
-    first = decoder.logits(torch.zeros_like(tokens[:, :1, 0]))  # [users, 1, K], as no code comes before
+    first = decoder.logits(torch.zeros_like(tokens[:, :1, 0]))  # [users, 1, K], the same for all candidates
     levels = [first.expand(-1, candidates, -1)]
-    parent = torch.zeros_like(tokens[..., 0])  # all candidates go on from the decoder start, then each from itself
+    parent = torch.zeros_like(tokens[..., 0])  # all candidates continue the decoder start, later each continues itself
     for level in range(code_length - 1):
         levels.append(decoder.logits(tokens[..., level], parent))
         parent = torch.arange(candidates, device=tokens.device).expand(users, candidates)
@@ -196,13 +202,13 @@ def beam_search(decoder: BeamDecoder, distribution: CodeDistribution, num_beams:
     """Finds each user's most probable items, level by level.
 
     Args:
-        decoder ([`BeamDecoder`]): over the users' encoded histories, not stepped yet.
-        distribution ([`CodeDistribution`]): of the codes.
-        num_beams (`int`): prefixes that each level keeps.
+        decoder ([`BeamDecoder`]): a decoder of the users' histories that has made no step yet.
+        distribution ([`CodeDistribution`]): the distribution over codes.
+        num_beams (`int`): number of prefixes that each level keeps.
 
     Returns:
-        [`Beam`] of at most `num_beams` items per user. Its scores are log-probabilities in float32, those of the
-        mixture where the distribution has votes.
+        [`Beam`] of at most `num_beams` items per user. Its scores are log-probabilities in float32. If the
+        distribution has votes, they are those of the mixture of model and votes.
     """
 
     def log_p_of_mixture(log_p, rank, node, level):
@@ -219,8 +225,8 @@ def stochastic_beam_search(
 
     Args:
         decoder, distribution: as in [`beam_search`].
-        num_samples (`int`): items that are drawn.
-        generator (`torch.Generator`, *optional*): of the random numbers.
+        num_samples (`int`): number of items that are drawn.
+        generator (`torch.Generator`, *optional*): source of the random numbers.
 
     Returns:
         [`Beam`] in the order of the draw. Its scores are log-probabilities in float32.
@@ -235,10 +241,10 @@ def stochastic_beam_search(
 
 
 def _search(decoder: BeamDecoder, distribution: CodeDistribution, width: int, rank_by) -> tuple[Beam, torch.Tensor]:
-    """The `width` prefixes that rank highest at each level, and the last level's ranks.
+    """Returns the `width` prefixes that rank highest at each level, and the last level's ranks.
 
-    `rank_by` takes log-probabilities of prefixes `[users, beams, m]`, ranks of their parents `[users, beams]`, these
-    parents and the level.
+    `rank_by` returns ranks, given the log-probabilities of prefixes `[users, beams, m]`, the ranks of their parents
+    `[users, beams]`, the parents' nodes and the level.
     """
     trie = distribution.trie
     tokens = torch.zeros((decoder.users, 1), dtype=torch.long, device=trie.device)  # the decoder start
@@ -257,7 +263,10 @@ def _search(decoder: BeamDecoder, distribution: CodeDistribution, width: int, ra
 
 
 def _perturbed(log_p: torch.Tensor, rank: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-    """Gumbel-perturbed log-probabilities of children `[users, beams, m]`, whose largest is their parent's `rank`."""
+    """Returns Gumbel-perturbed log-probabilities of children `[users, beams, m]`; the largest equals `rank`.
+
+    `rank` `[users, beams]` holds the perturbed log-probabilities of the parents.
+    """
     noise = torch.rand(log_p.shape, device=log_p.device, generator=generator)
     perturbed = log_p - (-noise.clamp(min=1e-20).log()).log()
     top = perturbed.amax(2, keepdim=True)

@@ -1,4 +1,4 @@
-"""Which codes may follow a prefix, and with what probability: the one place that says so."""
+"""The distribution over the codes that may follow a prefix; all other files take it from here."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -16,12 +16,14 @@ from .repeat_bias import RepeatBias
 
 
 class CodeSteps(NamedTuple):
-    """The codes that may follow each prefix of a batch, all `(users, n, m)`.
+    """The codes that may follow each prefix of a batch; all tensors have the shape `(users, n, m)`.
+
+    Prefixes have different numbers of codes: shorter rows are padded.
 
     Args:
-        log_p (`torch.FloatTensor`): their log-probabilities in float32; minus infinity in unused places.
-        codes (`torch.LongTensor`): raw codes; any in unused places.
-        child (`torch.LongTensor`): the nodes that they lead to; -1 in unused places.
+        log_p (`torch.FloatTensor`): their log-probabilities in float32; -inf on padding.
+        codes (`torch.LongTensor`): raw codes; any number on padding.
+        child (`torch.LongTensor`): the trie nodes that the codes lead to; -1 on padding.
     """
 
     log_p: torch.Tensor
@@ -32,18 +34,22 @@ class CodeSteps(NamedTuple):
 class CodeDistribution:
     """The distribution over a level's codes given the codes before, for a batch of users.
 
-    Beam search, sampling, transformers' `generate`, reinforcement learning and the training loss all read it here.
-    By default the K codes of a level share the probability, and codes that lead to no item of `trie` have none of it.
+    Beam search, sampling, transformers' `generate`, reinforcement learning and the training loss all use this class.
+    By default the softmax is taken over all K codes of a level. Codes that lead to no item of `trie` aren't returned,
+    so that the probabilities of the others may sum to less than 1.
 
     Args:
         trie ([`CodeTrie`] or [`AllCodes`]): the paths that may be taken.
-        catalogue ([`CodeTrie`], *optional*): codes that continue an item of it share the probability, and those of
-            `trie`, which may hold a part of it, keep their shares. By default all codes of the level share it.
-        terms (`Sequence[NodeTerm]`, *optional*): added to the logits; over the nodes of `catalogue`.
-        excluded ([`ItemSets`], *optional*): items of `trie` that single users must not get. They keep their shares.
-        votes ([`TransitionVotes`], *optional*): over `trie`, with which `mixed` mixes the model.
-        temperature (`float`, *optional*): logits are divided by it, and the codes that may follow and lead to an item
-            that isn't excluded share all the probability, whatever `catalogue` says.
+        catalogue ([`CodeTrie`], *optional*): items whose codes share the probability: the softmax is taken over the
+            codes that continue one of them. `trie` may hold a part of these items, which keep their probabilities.
+            By default the softmax is taken over all codes of the level.
+        terms (`Sequence[NodeTerm]`, *optional*): numbers added to the logits, given for the nodes of `catalogue`.
+        excluded ([`ItemSets`], *optional*): items of `trie` that single users must not get. The probabilities of the
+            other items don't grow for that.
+        votes ([`TransitionVotes`], *optional*): votes over the items of `trie`, which `mixed` mixes into the model's
+            probabilities.
+        temperature (`float`, *optional*): number that logits are divided by. With a temperature, the softmax is taken
+            over the codes that lead to an item of `trie` which isn't excluded, whatever `catalogue` says.
     """
 
     def __init__(
@@ -67,12 +73,12 @@ class CodeDistribution:
         """Returns the log-probability of each code that may follow.
 
         Args:
-            logits (`torch.FloatTensor` of shape `(users, n, codebook_size)`): the model's, of one level's codes.
+            logits (`torch.FloatTensor` of shape `(users, n, codebook_size)`): the model's logits of one level's codes.
             node (`torch.LongTensor` of shape `(users, n)`): nodes of `trie` that the codes before lead to, or -1.
-            level (`int`): how many codes those are.
+            level (`int`): number of codes before, from 0.
 
         Returns:
-            [`CodeSteps`] `(users, n, m)`, where m is the most children that a node of this level has.
+            [`CodeSteps`] of shape `(users, n, m)`, m being the largest number of children of a node of this level.
         """
         logits = logits.float()
         codes, child = self.trie.successors(node, level)
@@ -85,14 +91,14 @@ class CodeDistribution:
         return CodeSteps(log_p.masked_fill(alive < 0, -torch.inf), codes, alive)
 
     def along(self, logits: torch.FloatTensor, codes: torch.LongTensor) -> torch.FloatTensor:
-        """Returns logits along paths, with terms, and the lowest number for codes that continue no item.
+        """Returns logits along whole paths, with the terms added, and the lowest number for codes of no item.
 
-        Their softmax over a level is this distribution where `catalogue` says who shares the probability. A path that
-        leads to no item, as that of an item that can't be recommended, keeps the logits of all codes.
+        The softmax of a level's logits is this distribution, if it was made with a `catalogue`. The path of an item
+        that can't be recommended leads to no item: such a path keeps the logits of all codes.
 
         Args:
-            logits (`torch.FloatTensor` of shape `(users, n, code_length, codebook_size)`): the model's.
-            codes (`torch.LongTensor` of shape `(users, n, code_length)`): the paths.
+            logits (`torch.FloatTensor` of shape `(users, n, code_length, codebook_size)`): the model's logits.
+            codes (`torch.LongTensor` of shape `(users, n, code_length)`): raw codes of the paths.
         """
         node, follow, children = torch.zeros_like(codes[..., 0]), [], []
         for level in range(codes.shape[-1]):
@@ -113,17 +119,17 @@ class CodeDistribution:
         return torch.stack(levels, dim=-2)
 
     def _with_terms(self, scores: torch.FloatTensor, child: torch.LongTensor, level: int) -> torch.FloatTensor:
-        """Logits that lead to nodes of the catalogue, and what the terms add to them."""
+        """Returns the scores of codes that lead to the catalogue's nodes `child`, with the terms added."""
         for term in self.terms:
             scores = scores + term(child, level).to(scores.dtype)
         return scores
 
     def _of_all_codes(self, logits, scores, node, child, level: int) -> torch.FloatTensor:
-        """The logarithm of what all codes of a level share, `[users, n, 1]`."""
+        """Returns the log-sum-exp of the logits of all codes of a level, `[users, n, 1]`."""
         return logits.logsumexp(-1, keepdim=True)
 
     def _of_catalogue(self, logits, scores, node, child, level: int) -> torch.FloatTensor:
-        """The logarithm of what the codes share that continue an item of the catalogue, `[users, n, 1]`."""
+        """Returns the log-sum-exp over the codes that continue an item of the catalogue, `[users, n, 1]`."""
         if self.catalogue is not self.trie:
             codes, child = self.catalogue.successors(self._place(node), level)
             scores = self._with_terms(logits.gather(-1, codes), child, level)
@@ -137,36 +143,36 @@ def code_distribution(
     temperature: float | None = None,
     transition_weight: float = 0.0,
 ) -> CodeDistribution:
-    """Returns a model's distribution for the users of a batch: all of its parts come together here.
+    """Returns a model's distribution over codes for the users of a batch, put together from all of its parts.
 
     Args:
         model ([`ETEGRecForConditionalGeneration`]): the model.
-        encoded ([`EncodedBatch`]): what its encoder makes of the users' histories.
-        constraints ([`ItemConstraints`]): which items these users may get.
+        encoded ([`EncodedBatch`]): the users' histories, encoded by the model.
+        constraints ([`ItemConstraints`]): the items that these users may get.
         temperature (`float`, *optional*): as in [`CodeDistribution`].
         transition_weight (`float`, *optional*, defaults to 0.0): share of transition votes, as in `recommend`.
 
     Raises:
-        ValueError: a model with a repeat bias, and encoder outputs without the histories.
+        ValueError: encoder outputs without the histories, for a model that needs to know them.
     """
     trie, excluded, terms, votes = constraints.trie, constraints.excluded, terms_of(model, encoded), None
     if transition_weight:
         items, shares = model.catalogue.transitions(model.catalogue.items_of(encoded.input_ids))
         leaves = model.catalogue.trie.leaf(items)
         gained = sum((term.of_items(leaves) for term in terms), torch.zeros_like(shares))
-        shares = shares * gained.exp().clamp(max=1)  # as much less for the users' own items as the model says
+        shares = shares * gained.exp().clamp(max=1)  # fewer votes for items of the history if the terms lower them
         votes = TransitionVotes(trie, trie.leaf(items), shares, transition_weight, excluded)
     catalogue = model.catalogue.trie if model.config.constrained_softmax else None
     return CodeDistribution(trie, catalogue, terms, excluded, votes, temperature)
 
 
 def terms_of(model, encoded: EncodedBatch, dropout: float = 0.0) -> list[NodeTerm]:
-    """Returns what a model adds to the logits of codes, for each user of a batch.
+    """Returns the terms that a model adds to the logits of codes, for each user of a batch.
 
     Args:
         model ([`ETEGRecForConditionalGeneration`]): the model.
-        encoded ([`EncodedBatch`]): what its encoder makes of the users' histories.
-        dropout (`float`, *optional*, defaults to 0.0): of what is read here and not by the encoder.
+        encoded ([`EncodedBatch`]): the users' histories, encoded by the model.
+        dropout (`float`, *optional*, defaults to 0.0): dropout rate of the inputs of item logits.
     """
     if model.repeat_bias is None and model.item_logits is None:
         return []
@@ -178,9 +184,11 @@ def terms_of(model, encoded: EncodedBatch, dropout: float = 0.0) -> list[NodeTer
 def terms_before(
     model, encoded: EncodedBatch, history_lengths: torch.LongTensor, dropout: float = 0.0
 ) -> list[NodeTerm]:
-    """Returns the terms of each target `[batch * targets]`, which comes after `history_lengths` `[batch, targets]`.
+    """Returns the terms of each target of whole sequences, one row per target: `batch * targets` rows.
 
-    Other arguments are as in [`terms_of`].
+    Args:
+        model, encoded, dropout: as in [`terms_of`].
+        history_lengths (`torch.LongTensor` of shape `(batch, targets)`): items that come before each target.
     """
     if model.repeat_bias is None and model.item_logits is None:
         return []
@@ -199,22 +207,22 @@ def terms_before(
 def _terms(
     model, leaves: torch.LongTensor, last_states: torch.FloatTensor, recent: torch.LongTensor, dropout: float
 ) -> list[NodeTerm]:
-    """Terms of users.
+    """Returns the terms of users.
 
     Args:
         model ([`ETEGRecForConditionalGeneration`]): the model.
-        leaves (`torch.LongTensor` of shape `(users, n)`): nodes of the items of their histories; -1 is none.
-        last_states (`torch.FloatTensor` of shape `(users, d_model)`): of the encoder, at their last items.
-        recent (`torch.LongTensor` of shape `(users, newest)`): their newest items, as many as item logits ask for.
-        dropout (`float`): of what the newest items' vectors say.
+        leaves (`torch.LongTensor` of shape `(users, n)`): nodes of the items of their histories; -1 for no item.
+        last_states (`torch.FloatTensor` of shape `(users, d_model)`): encoder states at their last items.
+        recent (`torch.LongTensor` of shape `(users, newest)`): their newest items, as many as item logits read.
+        dropout (`float`): dropout rate of the newest items' vectors.
     """
     trie, terms = model.catalogue.trie, list[NodeTerm]()
     had = ItemSets(trie, leaves)
     if model.repeat_bias is not None:
         if model.repeat_bias.is_meta:
             raise ValueError(
-                "`repeat_bias` is offloaded, and nothing but `forward` fetches it; recommend and generate with a "
-                "model that was loaded without offloading, in bfloat16 if it's too large."
+                "`repeat_bias` is offloaded, and only `forward` can fetch it; to recommend or generate, load the "
+                "model without offloading, in bfloat16 if it's too large."
             )
         terms.append(RepeatBias(trie, had, model.repeat_bias))
     if model.item_logits is not None:
@@ -223,7 +231,7 @@ def _terms(
             model.item_logits.vectors(*known, trie.leaf_items),
             model.item_logits.vectors_of(*known, recent),
         )
-        if dropout:  # the same numbers of all of a user's items
+        if dropout:  # the same dimensions are dropped for all of a user's items
             recent_vectors = recent_vectors * F.dropout(torch.ones_like(recent_vectors[:, :1]), dropout)
         logits, repeats = model.item_logits(last_states, recent, recent_vectors, vectors)
         if model.catalogue.transitions is not None:
@@ -233,18 +241,18 @@ def _terms(
 
 
 def _had(model, encoded: EncodedBatch) -> torch.LongTensor:
-    """Nodes `[batch, items]` of the items of histories."""
+    """Returns nodes `[batch, items]` of the items of histories."""
     if encoded.input_ids is None:
         raise ValueError(
-            "`input_ids` is missing, by which a model with a repeat bias or item logits knows what a user had; give "
-            "it together with `encoder_outputs`."
+            "`input_ids` is missing; a model with a repeat bias or item logits needs the histories themselves: give "
+            "`input_ids` together with `encoder_outputs`."
         )
     return model.catalogue.leaves_of(encoded.input_ids)
 
 
 def _places(trie, catalogue: CodeTrie) -> Callable[[torch.LongTensor], torch.LongTensor]:
-    """A function from nodes of a part of the catalogue, and -1, to the catalogue's nodes."""
-    place = torch.full((len(trie.keys) + 2,), -1, device=trie.device)  # of -1 at the end
+    """Returns a function from nodes of a part of the catalogue to the catalogue's nodes; -1 stays -1."""
+    place = torch.full((len(trie.keys) + 2,), -1, device=trie.device)  # the last entry is for node -1
     place[0] = 0
     node = torch.arange(len(trie.inner_counts), len(trie.keys) + 1, device=trie.device)
     known = catalogue.leaf(trie.leaf_items.long())

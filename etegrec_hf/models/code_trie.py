@@ -9,14 +9,14 @@ from .token_layout import TokenLayout
 
 
 class CodeTrie:
-    """Which codes may follow a prefix, and which item a full path is, as tensor look-ups.
+    """An index of all prefixes of all items' codes: which codes may follow, and which item a whole path is.
 
-    Nodes are numbered level by level, within a level in the order of their paths: node 0 is the root, the last
-    `n_items` nodes are the items. So the children of a node are neighbours, and (parent, code) grows with the node.
-    Node -1 is "not in the trie": it has no children, no item and only itself to advance to.
+    All look-ups are tensor operations. Nodes are numbered level by level, and within a level in the order of their
+    paths: node 0 is the root, and the last `n_items` nodes are the items. So the children of a node have consecutive
+    numbers. Node -1 means "not in the trie": it has no children and no item, and advancing from it gives -1.
 
-    Build it with [`CodeTrie.from_item_codes`]; it is saved nowhere and rebuilt from a model's `item_tokens`. Ten
-    million items take about 250 MB.
+    Build it with [`CodeTrie.from_item_codes`]. It isn't saved: a model rebuilds it from its `item_tokens`. Ten million
+    items take about 250 MB.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class CodeTrie:
             twin, item = items[order[row - 1]].item(), items[order[row]].item()
             raise ValueError(
                 f"items {min(twin, item)} and {max(twin, item)} share the codes {codes[order[row]].tolist()}; codes "
-                "must be unique: make them so with `assign_item_codes`."
+                "must be unique: make them unique with `assign_item_codes`."
             )
         child_start.append(torch.tensor([nodes], device=device))
         return cls(
@@ -100,15 +100,15 @@ class CodeTrie:
         return len(self.leaf_items)
 
     def successors(self, node: torch.Tensor, level: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The children of each node, side by side.
+        """Returns the children of each node.
 
         Args:
             node (`torch.LongTensor` of any shape): nodes of one level, or -1.
-            level (`int`): how many codes lead to these nodes.
+            level (`int`): number of codes that lead to these nodes.
 
         Returns:
-            codes and child nodes, both `(*node.shape, m)`, where m is the most children that a node of this level has;
-            code 0 and node -1 stand in unused places.
+            codes and child nodes, both of shape `(*node.shape, m)`, m being the largest number of children of a node
+            of this level. Nodes with fewer children are padded with code 0 and node -1.
         """
         known = node.clamp(min=0)
         start, end = self.child_start[known].long(), self.child_start[known + 1]
@@ -119,11 +119,11 @@ class CodeTrie:
         return torch.where(exists, code, 0), torch.where(exists, child, -1)
 
     def children(self, node: torch.Tensor, level: int) -> torch.Tensor:
-        """Which codes may follow, `(*node.shape, codebook_size)` of `bool`; arguments as in `successors`."""
+        """Returns a mask `(*node.shape, codebook_size)` of the codes that may follow; arguments as in `successors`."""
         return self.as_mask(*self.successors(node, level))
 
     def as_mask(self, codes: torch.Tensor, child: torch.Tensor) -> torch.Tensor:
-        """`successors` as a mask over all codes, `(*, codebook_size)`."""
+        """Returns a mask `(*, codebook_size)` over all codes, given the results of `successors`."""
         mask = torch.zeros(*codes.shape[:-1], self.layout.codebook_size + 1, dtype=torch.bool, device=codes.device)
         mask.scatter_(
             -1, codes.masked_fill(child < 0, self.layout.codebook_size), True
@@ -131,21 +131,21 @@ class CodeTrie:
         return mask[..., :-1]
 
     def advance(self, node: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
-        """The child of each node under each code (tensors of one shape), or -1 where there is none."""
+        """Returns the child that each node has under each code, -1 for none; both tensors have the same shape."""
         key = node * self.layout.codebook_size + code
         position = torch.searchsorted(self.keys, key).clamp(max=len(self.keys) - 1)
         in_range = (code >= 0) & (code < self.layout.codebook_size) & (node >= 0)
         return torch.where(in_range & (self.keys[position] == key), position + 1, -1)
 
     def walk(self, codes: torch.Tensor) -> torch.Tensor:
-        """The node that codes `[*, up to code_length]` lead to from the root, or -1."""
+        """Returns the node that codes `[*, up to code_length]` lead to from the root, or -1."""
         node = torch.zeros(codes.shape[:-1], dtype=torch.long, device=codes.device)
         for level in range(codes.shape[-1]):
             node = self.advance(node, codes[..., level])
         return node
 
     def parent(self, node: torch.Tensor) -> torch.Tensor:
-        """The parent of each node, none of which is the root or -1."""
+        """Returns the parent of each node, none of which is the root or -1."""
         return self.keys[node - 1] // self.layout.codebook_size
 
     def last_code(self, node: torch.Tensor) -> torch.Tensor:
@@ -153,17 +153,17 @@ class CodeTrie:
         return self.keys[node - 1] % self.layout.codebook_size
 
     def item_count(self, node: torch.Tensor) -> torch.Tensor:
-        """Items below each node, none of which is -1; 1 for a leaf."""
+        """Returns the number of items below each node, none of which is -1; 1 for a leaf."""
         inner = len(self.inner_counts)
         return torch.where(node < inner, self.inner_counts[node.clamp(max=inner - 1)], 1)
 
     def item(self, node: torch.Tensor) -> torch.Tensor:
-        """Item index of each leaf, 0 for -1 and for inner nodes."""
+        """Returns the item index of each leaf, and 0 for -1 and for inner nodes."""
         leaf = node - len(self.inner_counts)
         return torch.where(leaf >= 0, self.leaf_items[leaf.clamp(min=0)].long(), 0)
 
     def leaf(self, items: torch.Tensor) -> torch.Tensor:
-        """The leaf of each item index, -1 for those that the trie doesn't hold; undoes [`~CodeTrie.item`]."""
+        """Returns the leaf of each item index, -1 for items that the trie doesn't hold; undoes [`~CodeTrie.item`]."""
         node = self._leaves[items.clamp(max=len(self._leaves) - 1)].long()
         return torch.where(items < len(self._leaves), node, -1)
 
@@ -175,15 +175,16 @@ class CodeTrie:
         return leaves.index_copy_(0, self.leaf_items.long(), nodes)
 
     def leaves_below(self, node: torch.Tensor, level: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The items below each node, and the way to them.
+        """Returns the items below each node, and the child of the node that leads to each item.
 
         Args:
             node (`torch.LongTensor` of any shape): nodes of `level`, or -1.
-            level (`int`): how many codes lead to these nodes.
+            level (`int`): number of codes that lead to these nodes.
 
         Returns:
-            which of all leaves they are, counted from 0, and which of their node's children leads to each, both
-            `(*node.shape, m)`, where m is the most items below a node of this level; -1 stands in unused places.
+            leaves, counted from 0 among all leaves, and for each the number of the child, counted from 0 among the
+            node's children. Both have the shape `(*node.shape, m)`, m being the largest number of items below a node
+            of this level. Nodes with fewer items are padded with -1.
         """
         starts, ancestors, widest = self._spans[level]
         place = (node - self._level_starts[level]).clamp(min=0)
@@ -202,7 +203,7 @@ class CodeTrie:
 
     @cached_property
     def _spans(self) -> list[tuple[torch.Tensor, torch.Tensor, int]]:
-        """Per level: where the leaves of its nodes start, each leaf's ancestor in the level below, the most leaves."""
+        """Returns per level: each node's first leaf, each leaf's ancestor one level below, and the most leaves."""
         levels: list[tuple[torch.Tensor, torch.Tensor, int]] = []
         node = torch.arange(self.n_items, device=self.device) + len(self.inner_counts)
         for level in reversed(range(self.layout.code_length)):
@@ -213,7 +214,7 @@ class CodeTrie:
         return levels
 
     def restrict(self, items: torch.Tensor) -> "CodeTrie":
-        """A trie of the given item indices alone (those of `items` that this trie holds)."""
+        """Returns a trie of those items that both `items` and this trie hold."""
         leaves = torch.isin(self.leaf_items, items).nonzero().squeeze(1)
         node, codes = leaves + len(self.inner_counts), []
         for _ in range(self.layout.code_length):
@@ -225,25 +226,25 @@ class CodeTrie:
 
 
 class AllCodes:
-    """A trie of all paths, in which any code may follow any: its nodes are the codes themselves.
+    """A trie of all paths, in which any code may follow any other; its nodes are the codes themselves.
 
-    It has those methods of a [`CodeTrie`] that decoding asks for.
+    It has those methods of a [`CodeTrie`] that decoding calls.
 
     Args:
-        layout ([`TokenLayout`]): of the codes.
-        device (`torch.device`): of the nodes.
+        layout ([`TokenLayout`]): layout of the vocabulary.
+        device (`torch.device`): device of the nodes.
     """
 
     def __init__(self, layout: TokenLayout, device: torch.device):
         self.layout, self.device = layout, device
 
     def successors(self, node: torch.Tensor, level: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns all K codes as in [`CodeTrie.successors`], and as nodes the same."""
+        """Returns all K codes, and again as child nodes, as [`CodeTrie.successors`] does."""
         codes = torch.arange(self.layout.codebook_size, device=node.device).expand(*node.shape, -1)
         return codes, codes
 
     def walk(self, codes: torch.Tensor) -> torch.Tensor:
-        """Returns the node that codes `[*, up to code_length]` lead to, wherever that may be."""
+        """Returns node 0 for codes `[*, up to code_length]`: the node makes no difference here."""
         return torch.zeros(codes.shape[:-1], dtype=torch.long, device=codes.device)
 
     def last_code(self, node: torch.Tensor) -> torch.Tensor:
@@ -251,7 +252,7 @@ class AllCodes:
         return node
 
     def item(self, node: torch.Tensor) -> torch.Tensor:
-        """Returns 0 for each node: none is an item for certain."""
+        """Returns 0 for each node, as no path is known to be an item."""
         return torch.zeros_like(node)
 
 
@@ -260,8 +261,8 @@ class ItemSets:
 
     Args:
         trie ([`CodeTrie`]): the catalogue.
-        leaves (`torch.LongTensor` of shape `(users, n)`): the nodes of each user's items, in any order, maybe
-            repeated; -1 is none.
+        leaves (`torch.LongTensor` of shape `(users, n)`): the nodes of each user's items, in any order and possibly
+            repeated; -1 for no item.
     """
 
     def __init__(self, trie: CodeTrie, leaves: torch.Tensor):
@@ -271,9 +272,9 @@ class ItemSets:
         node = node.sort(dim=1).values
         self.n_users = len(leaves)
         self.n_others = trie.n_items - (node < none).sum(1)  # [users] items of the trie that aren't in the set
-        self.nodes: list[torch.Tensor] = []  # per level: nodes of nothing else [users, n], ascending, then `none`
+        self.nodes: list[torch.Tensor] = []  # per level: nodes that lead to set items only [users, n], then `none`
         for _ in range(trie.layout.code_length):
-            # ancestors of sorted leaves are sorted: a run of equal ones is as long as many of its items are in the set
+            # ancestors of sorted leaves are sorted: the length of a run of equal ones counts its items in the set
             run = torch.searchsorted(node, node, right=True) - torch.searchsorted(node, node)
             exists = node < none
             ancestor = node.masked_fill(~exists, 1)
@@ -282,18 +283,21 @@ class ItemSets:
             node = trie.parent(ancestor).masked_fill(~exists, none)
 
     def contain(self, child: torch.Tensor, level: int) -> torch.Tensor:
-        """Returns which nodes `[users, *]`, children of nodes of `level`, lead to nothing but their user's set."""
+        """Returns which child nodes `[users, *]` of nodes of `level` lead to items of the user's set only."""
         flat = child.flatten(1).contiguous()
         place = torch.searchsorted(self.nodes[level], flat).clamp(max=self.nodes[level].shape[1] - 1)
         return (self.nodes[level].gather(1, place) == flat).view(child.shape)
 
     def without(self, child: torch.Tensor, level: int) -> torch.Tensor:
-        """Returns child nodes `[users, *]` of nodes of `level`, -1 in the place of those that [`contain`] names."""
+        """Returns child nodes `[users, *]` of nodes of `level`, with -1 for those that `contain` finds."""
         return child.masked_fill(self.contain(child, level), -1)
 
 
 def _path_order(codes: torch.Tensor, codebook_size: int) -> torch.Tensor:
-    """Rows of `codes` `[n, L]` in lexicographic order, sorted by as many levels at a time as fit into 63 bits."""
+    """Returns the lexicographic order of the rows of `codes` `[n, L]`, as row numbers.
+
+    Rows are sorted by as many levels at a time as fit into 63 bits.
+    """
     together = max(1, 63 // max(1, (codebook_size - 1).bit_length()))
     order = torch.arange(len(codes), device=codes.device)
     for start in reversed(range(0, codes.shape[1], together)):
@@ -305,5 +309,5 @@ def _path_order(codes: torch.Tensor, codebook_size: int) -> torch.Tensor:
 
 
 def _lengths(starts: torch.Tensor, end: int) -> torch.Tensor:
-    """How far each start is from the next, and the last from `end`."""
+    """Returns the distance of each start from the next one, and of the last from `end`."""
     return torch.diff(starts, append=starts.new_tensor([end]))

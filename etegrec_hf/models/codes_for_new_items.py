@@ -8,19 +8,20 @@ from .code_trie import CodeTrie
 
 
 def free_codes(trie: CodeTrie, prefixes: torch.Tensor, closeness: Callable[[int], torch.Tensor]) -> torch.Tensor:
-    """Codes that no item has, one for each prefix.
+    """Returns codes that no item has yet, one row per prefix.
 
-    A new suffix goes on where the suffixes of its prefix end, as if the item had been there from the start; the first
-    item of a prefix gets suffix 0.
+    A new suffix follows the last suffix of its prefix, as if the item had been there from the start. The first item of
+    a prefix gets suffix 0.
 
     Args:
-        trie ([`CodeTrie`]): all codes that are taken.
+        trie ([`CodeTrie`]): the codes of all items so far.
         prefixes (`torch.LongTensor` of shape `(n, code_length - 1)`): the RQ-VAE's codes of the new items.
-        closeness (`Callable`): from a row of `prefixes` to how near that item is to each code of the last level,
-            `[K]`. An item whose prefix has no suffix left takes the nearest last-level code that has.
+        closeness (`Callable`): function from a row of `prefixes` to the closeness `[K]` of that item to each code of
+            the RQ-VAE's last level. If a prefix has no suffix left, its last code is replaced by the closest code with
+            a free suffix.
 
     Returns:
-        `torch.LongTensor` `[n, code_length]`.
+        `torch.LongTensor` of shape `(n, code_length)`.
 
     Raises:
         ValueError: all codes below an item's parent are taken.
@@ -42,8 +43,8 @@ def free_codes(trie: CodeTrie, prefixes: torch.Tensor, closeness: Callable[[int]
             code = next(free, None)
             if code is None:
                 raise ValueError(
-                    f"new item {row} finds no free codes: all {size}^2 below {list(prefix[:-1])} are taken; train the "
-                    "item tokenizer again, with a larger `codebook_size`."
+                    f"there are no free codes for new item {row}: all {size}^2 below {list(prefix[:-1])} are taken; "
+                    "train the item tokenizer again, with a larger `codebook_size`."
                 )
             prefix = (*prefix[:-1], code)
         own = suffixes(prefix)

@@ -28,10 +28,10 @@ DROPOUTS = ("dropout_rate", "decoder_dropout_rate", "attention_dropout_rate")
 
 
 class CustomPipelines(dict):
-    """The pipelines of a folder by task, among which transformers doesn't find those that are registered.
+    """A model folder's pipelines by task, which hides the tasks that transformers already has a class for.
 
-    So `pipeline(task, model=folder)` takes the class of an installed package, and no code of the folder. The task of
-    `pipeline(model=folder)` is still the first one here.
+    So `pipeline(task, model=folder)` uses the class of the installed package instead of code from the folder.
+    `pipeline(model=folder)` without a task still takes the first task in this dictionary.
     """
 
     def __contains__(self, task) -> bool:
@@ -41,11 +41,12 @@ class CustomPipelines(dict):
 
 
 class ETEGRecConfig(PreTrainedConfig):
-    """Sizes of an [`ETEGRecForConditionalGeneration`].
+    """Sizes and options of an [`ETEGRecForConditionalGeneration`].
 
     Args:
         n_items (`int`, *optional*, defaults to 1): items in the catalogue, without padding.
-        code_length (`int`, *optional*, defaults to 4): L, codes per item: one per level of the RQ-VAE, and the suffix.
+        code_length (`int`, *optional*, defaults to 4): L, codes per item: one per level of the RQ-VAE, and a last one,
+            the suffix, which makes an item's codes unique.
         codebook_size (`int`, *optional*, defaults to 256): K, codes per level.
         d_model (`int`, *optional*, defaults to 128): width of encoder and decoder.
         d_ff (`int`, *optional*, defaults to 512): width of the feed-forward layers.
@@ -54,70 +55,80 @@ class ETEGRecConfig(PreTrainedConfig):
         num_decoder_layers (`int`, *optional*, defaults to 6): decoder layers.
         num_heads (`int`, *optional*, defaults to 4): attention heads.
         dropout_rate (`float`, *optional*, defaults to 0.1): dropout of the T5 stacks.
-        decoder_dropout_rate (`float`, *optional*): of the decoder, instead of `dropout_rate`. The decoder reads what
-            the encoder's dropout has thinned out already, and needs less of its own.
-        attention_dropout_rate (`float`, *optional*): of attention weights in both stacks, instead of each one's rate.
+        decoder_dropout_rate (`float`, *optional*): dropout of the decoder; by default `dropout_rate`. The decoder
+            reads encoder states that dropout has already thinned out, so it often needs less.
+        attention_dropout_rate (`float`, *optional*): dropout of the attention weights in both stacks; by default each
+            stack's own rate.
         relative_attention_num_buckets (`int`, *optional*, defaults to 32): T5's position buckets.
         relative_attention_max_distance (`int`, *optional*, defaults to 128): T5's farthest bucket, in tokens.
         layer_norm_epsilon (`float`, *optional*, defaults to 1e-6): epsilon of the layer norms.
         initializer_factor (`float`, *optional*, defaults to 1.0): scale of T5's initialisation.
         feed_forward_proj (`str`, *optional*, defaults to `"relu"`): T5's feed-forward kind.
         scale_logits (`bool`, *optional*, defaults to `True`): whether decoder states are multiplied by
-            `d_model ** -0.5` before they are scored, as in T5. The seed's own checkpoints need `False`.
-        constrained_softmax (`bool`, *optional*, defaults to `False`): whether a code's probability is taken among the
-            codes that continue an item of the catalogue, and not all K of its level, in training and in decoding. The
-            probabilities of all items then sum to 1, and nothing has to be learned about codes that no item has.
+            `d_model ** -0.5` before they are scored, as in T5. Checkpoints converted from the authors' code need
+            `False`.
+        constrained_softmax (`bool`, *optional*, defaults to `False`): whether only codes that continue an item of the
+            catalogue share the probability, instead of all K codes of the level. It holds in training and in decoding.
+            The probabilities of all items then sum to 1, and the model needn't learn which codes no item has.
         encoder_attention (`str`, *optional*, defaults to `"bidirectional"`): which items of a history an item sees in
-            the encoder: all of them, or with `"causal"` itself and earlier ones. A causal encoder reads a user's whole
-            sequence once for all its prefixes, in training, and goes on from where it was when an item is added.
-        encoder_input (`str`, *optional*, defaults to `"codes"`): what a position of the encoder is: one code of an
-            item, or with `"items"` a whole item, which is the sum of its codes' embeddings. Histories then have
+            the encoder: all of them, or with `"causal"` only itself and earlier items. A causal encoder trains on all
+            prefixes of a user's sequence in one pass, and extends an encoded history without reading it again.
+        encoder_input (`str`, *optional*, defaults to `"codes"`): content of one position of the encoder: one code of
+            an item, or with `"items"` a whole item, as the sum of its codes' embeddings. Histories then have
             `code_length` times fewer positions.
-        recency_buckets (`int`, *optional*, defaults to 0): buckets of a bias of the decoder's cross-attention by how
-            many items ago an item was had, see [`RecencyBias`]; 0 for none, and the decoder can't tell the last item
-            from the first.
-        starts_from_last_item (`bool`, *optional*, defaults to `False`): whether the decoder's input gains, at every
-            position, a projection of the encoder's state at the last item.
-        has_repeat_bias (`bool`, *optional*, defaults to `False`): whether the model learns, one number per level, how
-            likely codes are that lead only to items of the history, see [`RepeatBias`]; with `constrained_softmax`.
+        recency_buckets (`int`, *optional*, defaults to 0): buckets of a bias of the decoder's cross-attention, which
+            depends on how many items ago an item was taken, see [`RecencyBias`]. With 0 there is no such bias, and the
+            decoder can't tell the last item from the first.
+        starts_from_last_item (`bool`, *optional*, defaults to `False`): whether a projection of the encoder's state at
+            the last item is added to every position of the decoder's input.
+        has_repeat_bias (`bool`, *optional*, defaults to `False`): whether the model learns how likely users are to
+            take items again, as one number per level, see [`RepeatBias`]. It needs `constrained_softmax`.
         reads_items (`bool`, *optional*, defaults to `False`): whether the encoder reads, besides an item's codes, a
             vector of the item's own and its semantic embedding, see [`ItemInputs`].
-        item_gain (`float`, *optional*, defaults to 1.0): what the stored vectors of items are multiplied by where they
-            are read. They start at `1 / item_gain` in effect, so that with 10 they are small at first and move ten
+        item_gain (`float`, *optional*, defaults to 1.0): factor by which the stored vectors of items are multiplied
+            where they are read. They start at `1 / item_gain` in effect: with 10 they are small at first and move ten
             times as far per update.
-        item_logits (`str`, *optional*, defaults to `"none"`): whether whole items are scored too, by the encoder's
-            state at the last item, or by `recent_items`. With `"exact"` the logit of a code gains the log-sum-exp of
-            the logits of all items to which it leads, see [`ItemLogits`]; with `constrained_softmax` and
-            `reads_items`. With `"detached"` it gains the same, but items' own vectors and the item logits learn from
-            `item_loss` alone: the code loss and the encoder read them without a gradient.
-        recent_items (`int`, *optional*, defaults to 0): by how many of the newest items' vectors the item logits ask,
-            instead of by the encoder's state; with `item_logits`.
-        mixed_items (`int`, *optional*, defaults to 0): how many of the newest items have a distribution of their own
-            over what follows them, which the item logits mix in; with `item_logits`.
-        num_transitions (`int`, *optional*, defaults to 0): how many of the items that came next to each item in
-            training are kept, for `recommend(transition_weight=)`, see [`ItemTransitions`]; 0 keeps none.
-        learns_transitions (`bool`, *optional*, defaults to `False`): whether the item logits gain a number for each
-            kept transition of the recent items, learned with them, see [`PairGains`]; with `num_transitions` and
-            `recent_items`.
-        max_history (`int`, *optional*, defaults to 50): items of a history that are read, the last ones.
+        item_logits (`str`, *optional*, defaults to `"none"`): whether whole items are scored too, see [`ItemLogits`].
+            With `"exact"` the log-sum-exp of the logits of all items that a code leads to is added to the code's
+            logit. With `"detached"` the same is added, but items' own vectors and the item logits learn from
+            `item_loss` alone: the code loss and the encoder read them without a gradient. Both need
+            `constrained_softmax` and `reads_items`.
+        recent_items (`int`, *optional*, defaults to 0): number of the newest items whose vectors the item logits are
+            computed from, instead of from the encoder's state at the last item. It needs `item_logits`.
+        mixed_items (`int`, *optional*, defaults to 0): number of the newest items that have a distribution of their
+            own over the items that follow them, which the item logits mix in. It needs `item_logits`.
+        num_transitions (`int`, *optional*, defaults to 0): number of transitions kept per item: the items that most
+            often came next to it in training. `recommend(transition_weight=)` uses them, see [`ItemTransitions`]; 0
+            keeps none.
+        learns_transitions (`bool`, *optional*, defaults to `False`): whether the model learns one number per kept
+            transition, which is added to the logits of items that came next to recent items, see [`PairGains`]. It
+            needs `num_transitions` and `recent_items`.
+        max_history (`int`, *optional*, defaults to 50): number of a history's last items that are read.
         has_semantic_embedding (`bool`, *optional*, defaults to `True`): whether the checkpoint holds the items'
             semantic embeddings, which training needs and recommending doesn't.
         has_item_tokenizer (`bool`, *optional*, defaults to `True`): whether the model holds the RQ-VAE that its codes
-            come from, and the adapters that align with it. Without, codes were made elsewhere and stay as they are.
-        search_settings (`dict`, *optional*): `num_beams`, `exclude_history`, `rerank_weight` and `transition_weight`
-            of `recommend` and of all that calls it, where a call gives nothing else, see [`SearchSettings`]. Those
-            left out keep their defaults. `etegrec evaluate --choose-weights` chooses and saves them.
+            come from, and the adapters that align with it. A model without it has codes that were made elsewhere and
+            never change.
+        search_settings (`dict`, *optional*): the model's own `num_beams`, `exclude_history`, `rerank_weight` and
+            `transition_weight`, which a search follows unless a call says otherwise, see [`SearchSettings`]. Names
+            left out keep their defaults. `etegrec evaluate --choose-weights` chooses and saves these settings.
         rqvae_config (`RQVAEConfig` or `dict`, *optional*): the item tokenizer's sizes; by default those that follow
             from `code_length` and `codebook_size`.
 
     Raises:
-        ValueError: `code_length` below 2, `num_transitions` below 0, another size below 1, an unknown attention,
-            `reads_items` without semantic embeddings, `has_repeat_bias` without `constrained_softmax`, `item_logits`
-            without what they need, a dropout outside 0 to 1, `search_settings` that [`SearchSettings`] refuses or for
-            which the model would lack something, or an RQ-VAE whose levels or codebooks don't fit, or of a
-            subclass.
+        ValueError: `code_length` is below 2.
+        ValueError: `num_transitions` is below 0, or another size below 1.
+        ValueError: `encoder_attention`, `encoder_input` or `item_logits` has an unknown value.
+        ValueError: `reads_items` without semantic embeddings.
+        ValueError: `has_repeat_bias` without `constrained_softmax`.
+        ValueError: `item_logits` without `constrained_softmax` and `reads_items`.
+        ValueError: `recent_items` or `mixed_items` without `item_logits`.
+        ValueError: `learns_transitions` without `num_transitions` and `recent_items`.
+        ValueError: a dropout rate below 0, or of 1 or more.
+        ValueError: `search_settings` that [`SearchSettings`] refuses, or that need a part which the model lacks.
+        ValueError: an RQ-VAE whose levels or codebooks don't fit, or of a subclass.
 
-    Source: seed sections 2.1 and 6.
+    Source: specification, sections 2.1 and 6.
     """
 
     model_type = "etegrec"
@@ -175,7 +186,7 @@ class ETEGRecConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         if self.code_length < 2:
             raise ValueError(
-                f"`code_length` is {self.code_length}; an item needs at least 2 codes: one of the RQ-VAE "
+                f"`code_length` is {self.code_length}; an item needs at least 2 codes: one from the RQ-VAE "
                 "and the suffix."
             )
         for name in POSITIVE:
@@ -183,7 +194,7 @@ class ETEGRecConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must be at least 1.")
         if self.num_transitions < 0:
             raise ValueError(
-                f"`num_transitions` is {self.num_transitions}; give 0 for none, or how many items to keep."
+                f"`num_transitions` is {self.num_transitions}; give 0 for none, or how many to keep per item."
             )
         if self.recency_buckets < 0 or self.recency_buckets == 1:
             raise ValueError(f"`recency_buckets` is {self.recency_buckets}; give 0 for no bias, or 2 or more buckets.")
@@ -192,38 +203,38 @@ class ETEGRecConfig(PreTrainedConfig):
         for name in DROPOUTS:
             rate = getattr(self, name)
             if rate is not None and not 0 <= rate < 1:
-                raise ValueError(f"`{name}` is {rate}; give a share from 0 on and below 1.")
+                raise ValueError(f"`{name}` is {rate}; give a share of at least 0 and below 1.")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` is {getattr(self, name)!r}; choose one of {', '.join(choices)}.")
         if self.item_logits != "none" and not (self.constrained_softmax and self.reads_items):
             lacking = "reads_items" if self.constrained_softmax else "constrained_softmax"
             raise ValueError(
-                f"`item_logits` is {self.item_logits!r} and `{lacking}` False, but items are scored by the vectors "
-                "that the encoder reads, among the items of the catalogue; turn it on, or leave item logits out."
+                f"`item_logits` is {self.item_logits!r} and `{lacking}` is False. Item logits compare the catalogue's "
+                f"items by the vectors that the encoder reads: set `{lacking}` to True, or `item_logits` to 'none'."
             )
         if self.has_repeat_bias and not self.constrained_softmax:
             raise ValueError(
-                "`has_repeat_bias` is True and `constrained_softmax` False, but only among codes of items it is known "
-                "which of them repeat; turn both on, or neither."
+                "`has_repeat_bias` is True and `constrained_softmax` is False. Whether a code leads to items of the "
+                "history is only known for codes of the catalogue: set both to True, or both to False."
             )
         if self.reads_items and not self.has_semantic_embedding:
             raise ValueError(
-                "`reads_items` is True and `has_semantic_embedding` False, but the encoder would read semantic "
-                "embeddings; keep them in the model, or let it read codes alone."
+                "`reads_items` is True and `has_semantic_embedding` is False, but the encoder would read semantic "
+                "embeddings; set both to True, or `reads_items` to False."
             )
         for name in ("recent_items", "mixed_items"):
             number = getattr(self, name)
             if number < 0 or (number and self.item_logits == "none"):
                 raise ValueError(
-                    f"`{name}` is {number} and `item_logits` {self.item_logits!r}; give 0 or more, and item logits "
-                    "that ask by recent items, or leave it out."
+                    f"`{name}` is {number} and `item_logits` is {self.item_logits!r}; give 0, or a positive number "
+                    "together with `item_logits` 'exact' or 'detached'."
                 )
         for name in ("num_transitions", "recent_items"):
             if self.learns_transitions and not getattr(self, name):
                 raise ValueError(
-                    f"`learns_transitions` is True and `{name}` 0, but pairs of recent items and items that came next "
-                    "to them learn; give both, or leave it out."
+                    f"`learns_transitions` is True and `{name}` is 0, but a number is learned per pair of a recent "
+                    f"item and an item that came next to it; raise `{name}`, or set `learns_transitions` to False."
                 )
         self.search_settings = {} if self.search_settings is None else self.search_settings
         self._check_search(SearchSettings.of(self.search_settings))
@@ -237,31 +248,33 @@ class ETEGRecConfig(PreTrainedConfig):
             found = getattr(self.rqvae_config, name)
             if found != expected:
                 raise ValueError(
-                    f"`rqvae_config.{name}` is {found} but `code_length` {self.code_length} and `codebook_size` "
-                    f"{self.codebook_size} need {expected}; take both from one item tokenizer."
+                    f"`rqvae_config.{name}` is {found}, but `code_length` {self.code_length} and `codebook_size` "
+                    f"{self.codebook_size} need {expected}; take both configurations from one item tokenizer."
                 )
         if "custom_pipelines" in kwargs:
             kwargs["custom_pipelines"] = CustomPipelines(kwargs["custom_pipelines"])
         super().__post_init__(**kwargs)
 
     def _check_search(self, settings: SearchSettings) -> None:
-        """Raises a `ValueError` for weights of a search that this model could never follow."""
+        """Raises a `ValueError` for search weights that need parts which this model doesn't have."""
         if settings.transition_weight and not self.num_transitions:
             raise ValueError(
-                f"`search_settings` has the `transition_weight` {settings.transition_weight}, and `num_transitions` "
-                "is 0, so that there are no votes; keep transitions, or make the weight 0."
+                f"`search_settings` has the `transition_weight` {settings.transition_weight}, but `num_transitions` "
+                "is 0, so that no transitions are kept that could vote; raise `num_transitions`, or set the weight "
+                "to 0."
             )
         if settings.rerank_weight and not (self.has_item_tokenizer and self.has_semantic_embedding):
             lacking = "has_semantic_embedding" if self.has_item_tokenizer else "has_item_tokenizer"
             raise ValueError(
-                f"`search_settings` has the `rerank_weight` {settings.rerank_weight}, and `{lacking}` is False, so "
-                "that there is nothing to rank by; keep it in the model, or make the weight 0."
+                f"`search_settings` has the `rerank_weight` {settings.rerank_weight}, but `{lacking}` is False, so "
+                f"that there is nothing to rank by; set `{lacking}` to True, or the weight to 0."
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """transformers' own, without what belongs to a run: paths of the item tokenizer, and the cache turned off.
+        """Returns the configuration as a dictionary, without traces of the training run.
 
-        Trainer turns `use_cache` off while it trains, and generating later would be slow without.
+        Left out are paths of the item tokenizer. `use_cache` is always True: Trainer turns it off while it trains, and
+        generating without a cache would be slow.
         """
         saved = super().to_dict()
         sizes = ("model_type", *(name for name in RQVAEConfig.__annotations__ if name in saved["rqvae_config"]))
@@ -270,27 +283,27 @@ class ETEGRecConfig(PreTrainedConfig):
 
     @property
     def vocab_size(self) -> int:
-        """Token ids of padding and of K codes on each of L levels."""
+        """Number of token ids: one for padding, and K for each of L levels."""
         return self.layout.vocab_size
 
     @property
     def layout(self) -> TokenLayout:
-        """Where the codes of each level are in the vocabulary."""
+        """Layout of the vocabulary: the token ids of each level's codes."""
         return TokenLayout(self.code_length, self.codebook_size)
 
     @property
     def tokens_per_position(self) -> int:
-        """Token ids of a history that are one position of the encoder."""
+        """Number of a history's token ids that make one position of the encoder."""
         return self.code_length if self.encoder_input == "items" else 1
 
     @property
     def max_tokens(self) -> int:
-        """Token ids of a history that are read, the last ones."""
+        """Number of a history's last token ids that are read."""
         return self.max_history * self.code_length
 
     def stack_config(self, is_decoder: bool) -> PreTrainedConfig:
-        """The configuration of the T5 encoder or decoder stack."""
-        from transformers import T5Config  # its module imports AutoConfig, which this module comes with
+        """Returns the configuration of the T5 encoder or decoder stack."""
+        from transformers import T5Config  # imported late: its module imports AutoConfig, which needs this module
 
         rate = self.dropout_rate
         if is_decoder and self.decoder_dropout_rate is not None:

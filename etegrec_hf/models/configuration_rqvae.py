@@ -6,19 +6,19 @@ DISTANCES = ("l2", "cosine", "dot")
 
 
 def check_class(name: str, expected: str, found: list[str]) -> None:
-    """Raises a `ValueError` unless a class is the one that is expected, in this package or in a model folder's code.
+    """Raises a `ValueError` unless a class is the expected one, in this package or in a model folder's code.
 
-    A recommender saves sizes and weights of its item tokenizer. What a subclass does besides would be lost with it.
+    A recommender saves only the sizes and weights of its item tokenizer, so that changes of a subclass would be lost.
 
     Args:
-        name (`str`): the argument, as the error calls it.
-        expected (`str`): the class's name.
-        found (`list[str]`): names of a class and of its parents, the class itself first.
+        name (`str`): name of the argument in the error.
+        expected (`str`): name of the expected class.
+        found (`list[str]`): names of the class that was given and of its parents, the class itself first.
     """
     if found[:1] != [expected] or found.count(expected) > 1:
         raise ValueError(
-            f"`{name}` is of the class {found[0]!r}, which a recommender would swap for {expected!r} itself, with "
-            f"other codes: item tokenizers can't be exchanged yet; give a {expected}."
+            f"`{name}` is of the class {found[0]!r}, but a recommender would save and load it as {expected!r}, which "
+            f"might give other codes; give an {expected}, as other item tokenizers aren't supported yet."
         )
 
 
@@ -29,17 +29,20 @@ class RQVAEConfig(PreTrainedConfig):
         input_size (`int`, *optional*, defaults to 1024): width of an item's semantic embedding.
         hidden_sizes (`tuple[int]`, *optional*, defaults to `(512, 256)`): widths between input and latent.
         latent_size (`int`, *optional*, defaults to 128): width of latents and codebook vectors.
-        num_levels (`int`, *optional*, defaults to 3): residual codebooks, one code each.
-        codebook_size (`int`, *optional*, defaults to 256): vectors in each codebook.
-        commitment_weight (`float`, *optional*, defaults to 0.25): the paper's beta, which pulls latents to codes.
-        quantization_weight (`float`, *optional*, defaults to 1.0): the paper's alpha, against reconstruction.
-        distance (`str`, *optional*, defaults to `"l2"`): how the nearest code is found: `"l2"` (squared), `"cosine"`
-            or `"dot"`.
+        num_levels (`int`, *optional*, defaults to 3): residual codebooks; an item gets one code from each.
+        codebook_size (`int`, *optional*, defaults to 256): vectors per codebook.
+        commitment_weight (`float`, *optional*, defaults to 0.25): the paper's beta: weight of the loss that pulls
+            latents to their codebook vectors.
+        quantization_weight (`float`, *optional*, defaults to 1.0): the paper's alpha: weight of the quantisation loss;
+            the reconstruction loss has weight 1.
+        distance (`str`, *optional*, defaults to `"l2"`): measure by which the nearest codebook vector is found:
+            `"l2"` (squared), `"cosine"` or `"dot"`.
 
     Raises:
-        ValueError: a size below 1, or a distance that does not exist.
+        ValueError: a size below 1.
+        ValueError: an unknown distance.
 
-    Source: seed section 2.2; ETEGRec, section 3.2.1.
+    Source: specification, section 2.2; ETEGRec, section 3.2.1.
     """
 
     model_type = "etegrec_rqvae"

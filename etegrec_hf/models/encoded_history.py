@@ -1,7 +1,7 @@
 """Histories that are encoded once and extended by new items, for serving.
 
-In a causal encoder an item's codes see their own item and earlier ones, so that nothing changes in a history when an
-item is added: only the new item is computed, with the keys and values of those before it.
+In a causal encoder an item's codes see only their own item and earlier ones. So a new item changes no earlier state:
+only the new item is computed, with the keys and values of the items before it.
 """
 
 from collections.abc import Sequence
@@ -14,25 +14,25 @@ from .headwise_t5 import check_unhooked, encoder_bias, encoder_block, norm
 from .histories import EncodedBatch, Histories
 from .history_encoder import additive
 
-BATCH_DIM = {"input_ids": 0, "attention_mask": 0, "states": 0, "keys": 2, "values": 2}  # columns are the next one
-OF_TOKENS = ("input_ids", "attention_mask")  # their columns are tokens, those of the others positions
+BATCH_DIM = {"input_ids": 0, "attention_mask": 0, "states": 0, "keys": 2, "values": 2}  # the next one holds columns
+OF_TOKENS = ("input_ids", "attention_mask")  # fields whose columns are tokens; in the others they are positions
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedHistory:
-    """What a model's encoder knows of a batch of histories, padded right.
+    """A batch of histories and their encoder states, padded right.
 
-    `encode_history` makes it, and `recommend` and `sample_items` take it. `len(encoded)` is the number of histories,
-    `encoded[rows]` a copy of one of them (an index) or of several (a slice, a list, a tensor), and
-    [`~EncodedHistory.join`] makes one batch of many. It belongs to the weights and codes that it was made with: after
-    training, histories are encoded again.
+    `encode_history` returns it; `recommend` and `sample_items` take it. `len(encoded)` is the number of histories.
+    `encoded[rows]` copies one history (an index) or several (a slice, a list, a tensor).
+    [`~EncodedHistory.join`] makes one batch of many. It belongs to the weights and codes that it was made with: encode
+    histories again after training.
 
     Args:
         input_ids, attention_mask (`torch.LongTensor` of shape `(batch, tokens)`): token ids of all items.
         states (`torch.FloatTensor` of shape `(batch, read, d_model)`): encoder states of the last `max_history` items.
-        keys, values (`torch.FloatTensor` of shape `(layers, heads, batch, read, d_kv)`): those of the encoder's
-            self-attention for the same items.
-        tokens_per_position (`int`, *optional*, defaults to 1): token ids that are one state.
+        keys, values (`torch.FloatTensor` of shape `(layers, heads, batch, read, d_kv)`): keys and values of the
+            encoder's self-attention for the same items.
+        tokens_per_position (`int`, *optional*, defaults to 1): number of token ids per state.
     """
 
     input_ids: torch.Tensor
@@ -58,14 +58,14 @@ class EncodedHistory:
 
     @property
     def read(self) -> EncodedBatch:
-        """What decoding reads of the histories."""
+        """The part of the histories that decoding reads."""
         mask = self._read_mask
         items = self.histories.last(mask.shape[1]).padded_right()
         return EncodedBatch(items.input_ids, mask, self.states)
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """Those of the model that it belongs to, named as in its configuration."""
+        """Sizes and dtype of the model that encoded the histories, named as in its configuration."""
         num_layers, num_heads, _, _, d_kv = self.keys.shape
         return {
             "num_layers": num_layers,
@@ -77,7 +77,11 @@ class EncodedHistory:
         }
 
     def check_model(self, name: str, model) -> None:
-        """Looks whether a model of these sizes and this dtype encoded the histories; errors call them `name`.
+        """Checks that a model of these sizes and this dtype encoded the histories.
+
+        Args:
+            name (`str`): name of the histories in the error.
+            model ([`ETEGRecForConditionalGeneration`]): the model that is to read them.
 
         Raises:
             ValueError: the model has other sizes or another dtype.
@@ -90,7 +94,7 @@ class EncodedHistory:
         for size, expected in own.items():
             if sizes[size] != expected:
                 raise ValueError(
-                    f"`{name}` was encoded with `{size}` {sizes[size]} and the model has {expected}; encode "
+                    f"`{name}` was encoded with `{size}` {sizes[size]}, but the model has {expected}; encode "
                     "the histories with this model."
                 )
 
@@ -110,10 +114,11 @@ class EncodedHistory:
 
     @classmethod
     def join(cls, histories: Sequence["EncodedHistory"]) -> "EncodedHistory":
-        """One batch of the histories of several, in order.
+        """Joins several batches of histories into one, in order.
 
         Raises:
-            ValueError: nothing to join, or histories that models of different sizes encoded.
+            ValueError: nothing to join.
+            ValueError: histories that models of different sizes encoded.
         """
         if not histories:
             raise ValueError("`histories` is empty; give at least one encoded history.")
@@ -121,7 +126,7 @@ class EncodedHistory:
             if history.sizes != histories[0].sizes:
                 raise ValueError(
                     f"`histories` were encoded by models of different sizes, {histories[0].sizes} and "
-                    f"{history.sizes}; join those of one model."
+                    f"{history.sizes}; join only histories of one model."
                 )
 
         def joined(name: str, dim: int) -> torch.Tensor:
@@ -138,16 +143,17 @@ class EncodedHistory:
 
 @torch.no_grad()
 def encode_history(model, histories: Histories, past: EncodedHistory | None = None) -> EncodedHistory:
-    """Encodes histories, or only the items after those of `past`; see `encode_history` of the model.
+    """Encodes histories, or only the items that were added since `past`; see `encode_history` of the model.
 
     Args:
-        model ([`ETEGRecForConditionalGeneration`]): whose encoder reads them.
-        histories ([`Histories`]): whole ones, or with `past` the new items of each, of which a row may have none.
-        past ([`EncodedHistory`], *optional*): what comes before.
+        model ([`ETEGRecForConditionalGeneration`]): the model whose encoder reads them.
+        histories ([`Histories`]): whole histories; with `past` the new items alone, and a row may have none.
+        past ([`EncodedHistory`], *optional*): the same histories as encoded before.
 
     Raises:
         ValueError: a history without items.
-        ValueError: another number of histories in `past`, or one that a model of other sizes encoded.
+        ValueError: another number of histories in `past`.
+        ValueError: a `past` that a model of other sizes encoded.
         ValueError: `past` with a bidirectional encoder.
     """
     if past is None:
@@ -179,13 +185,13 @@ def encode_history(model, histories: Histories, past: EncodedHistory | None = No
 def _check_past(past: EncodedHistory, histories: Histories, model) -> None:
     if model.config.encoder_attention != "causal":
         raise ValueError(
-            f"`past` is given and `encoder_attention` is {model.config.encoder_attention!r}, in which a new item "
-            "changes the states of all others; encode whole histories, or build and train the model with 'causal'."
+            f"`past` is given and `encoder_attention` is {model.config.encoder_attention!r}, so that a new item would "
+            "change the states of all others; encode whole histories, or build and train the model with 'causal'."
         )
     if len(past) != len(histories):
         raise ValueError(
-            f"`past` holds {len(past)} histories and `input_ids` {len(histories)} rows; give one row per history, of "
-            "padding where nothing is new."
+            f"`past` holds {len(past)} histories and `input_ids` has {len(histories)} rows; give one row per history, "
+            "with only padding for a history without new items."
         )
     past.check_model("past", model)
 
@@ -193,7 +199,7 @@ def _check_past(past: EncodedHistory, histories: Histories, model) -> None:
 def _encode_items(
     model, histories: Histories, past: EncodedHistory | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """States, keys and values of items after those of `past`, in the order and shapes of [`EncodedHistory`]."""
+    """Returns states, keys and values of the items that follow `past`, with the shapes of [`EncodedHistory`]."""
     encoder, input_ids = model.encoder, histories.input_ids
     check_unhooked(encoder)
     hidden = encoder.embed(input_ids, model.item_vectors(input_ids))
@@ -211,7 +217,10 @@ def _encode_items(
 
 
 def _past_bias(encoder, past_mask: torch.Tensor, count: int, dtype: torch.dtype) -> torch.Tensor:
-    """Bias of `count` new positions, behind each row's last, on the past's: `[heads * batch, count, read]`."""
+    """Returns the attention bias of `count` new positions on the past ones, `[heads * batch, count, read]`.
+
+    The new positions follow each row's last one.
+    """
     read = past_mask.shape[1]
     farthest = read + count - 1
     attention = encoder.block[0].layer[0].SelfAttention
@@ -224,9 +233,9 @@ def _past_bias(encoder, past_mask: torch.Tensor, count: int, dtype: torch.dtype)
 
 
 def _append(past: EncodedHistory, added: torch.Tensor, **fields: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Fields of `past` with the columns of `fields` that the mask `added` shows behind each row's.
+    """Returns fields of `past`, each row extended by those columns of `fields` for which the mask `added` is set.
 
-    `added` is `[batch, columns]`: tokens or positions, as the fields have them.
+    The columns of `added` `[batch, columns]` are tokens or positions, like those of the fields.
     """
     rows, columns = added.nonzero(as_tuple=True)
     appended = {}
@@ -243,5 +252,5 @@ def _append(past: EncodedHistory, added: torch.Tensor, **fields: torch.Tensor) -
 
 
 def _zeros(like: torch.Tensor, dim: int, users: int, tokens: int) -> torch.Tensor:
-    """A tensor of zeros as wide as `like`, for other numbers of users (dimension `dim`) and tokens (the next one)."""
+    """Returns zeros shaped like `like`, for `users` in dimension `dim` and `tokens` in the next one."""
     return like.new_zeros((*like.shape[:dim], users, tokens, *like.shape[dim + 2 :]))

@@ -1,12 +1,12 @@
-"""Modes of saved files: those that the umask gives."""
+"""Permissions of saved files."""
 
 import os
 
 
 def set_usual_modes(folder: str | os.PathLike) -> None:
-    """Gives the weights in a folder the mode of `config.json` beside them.
+    """Gives the weights in a folder the permissions of the folder's `config.json`.
 
-    safetensors writes through temporary files, which only their owner may read.
+    safetensors writes through temporary files that only their owner may read.
     """
     config = os.path.join(folder, "config.json")
     if os.path.exists(config):

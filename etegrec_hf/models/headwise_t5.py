@@ -1,9 +1,9 @@
 """T5 stacks run for decoding, with every tensor ordered by head.
 
-The modules and weights are those of transformers' T5, but its attention turns queries, keys and values from
+The modules and weights are those of transformers' T5. Its attention transposes queries, keys and values from
 `[batch, positions, heads, d_kv]` to `[batch, heads, positions, d_kv]` and back. Here each head's projection is a
-product of its own, batched over heads, so that what one product writes is what the next one reads; only attention's
-result is turned, in front of its last product.
+product of its own, batched over heads, so that one product's result needs no transposing before the next product.
+Only attention's result is transposed, before its last product.
 """
 
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ RECORDERS = "transformers.utils.output_capturing"
 
 
 def plain_weight(module: nn.Module) -> nn.Parameter | None:
-    """The weight of a module that computes what its class says with it, which may then be read past the module.
+    """Returns the weight of an unchanged module, which may be used without calling the module, or None.
 
-    Adapters and quantised layers are other classes or hold other tensors. Hooks see and change what a module computes;
-    accelerate's, which also fetch offloaded weights, replace its `forward`. All of these have none, and are called.
+    None is returned for modules that must be called: adapters and quantised layers, which are other classes or hold
+    other tensors, and modules with hooks. accelerate's hooks, which also fetch offloaded weights, replace `forward`.
     """
     if type(module) not in PLAIN or module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
         return None
@@ -31,17 +31,17 @@ def plain_weight(module: nn.Module) -> nn.Parameter | None:
 
 
 def applied(linear: nn.Module, states: torch.Tensor) -> torch.Tensor:
-    """What a linear layer makes of states, which are cast to its weight's dtype; quantised layers cast them."""
+    """Applies a linear layer to states, cast to the dtype of its weight; quantised layers cast them on their own."""
     weight = linear.weight
     is_float = isinstance(weight, torch.Tensor) and weight.is_floating_point()
     return linear(states.to(weight.dtype) if is_float else states)
 
 
 def check_unhooked(stack: nn.Module) -> None:
-    """Looks for hooks on those modules of a T5 stack that are read past: what they change would be passed over.
+    """Checks that modules of a T5 stack which this file doesn't call have no hooks, which would have no effect.
 
     Raises:
-        ValueError: a forward hook, other than those by which transformers records hidden states and attentions.
+        ValueError: a forward hook, other than those with which transformers records hidden states and attentions.
     """
     layers = [layer for block in stack.block for layer in block.layer]
     inner = [next(iter(layer.children())) for layer in layers]  # the attention or feed-forward layer that each holds
@@ -50,13 +50,13 @@ def check_unhooked(stack: nn.Module) -> None:
         for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
             if getattr(hook, "__module__", None) != RECORDERS:
                 raise ValueError(
-                    f"a {type(module).__name__} has the forward hook {hook!r}, and a search reads its linear layers "
+                    f"a {type(module).__name__} has the forward hook {hook!r}, but a search reads its linear layers "
                     "without calling it; remove the hook, put it on linear layers, or use `generate` and `labels`."
                 )
 
 
 class HeadwiseAttention:
-    """A T5 attention module whose weights are read by head, without dropout.
+    """A T5 attention module computed head by head from its weights, without dropout.
 
     Args:
         attention (`T5Attention`): the module.
@@ -67,12 +67,15 @@ class HeadwiseAttention:
         self.query, self.key, self.value = (self._by_head(one) for one in (attention.q, attention.k, attention.v))
 
     def _by_head(self, linear: nn.Module) -> torch.Tensor | nn.Module:
-        """The matrices `[heads, d_model, d_kv]` of a linear layer, or the layer if these can't be read."""
+        """Returns the matrices `[heads, d_model, d_kv]` of a linear layer, or the layer if it has to be called."""
         weight = plain_weight(linear)
         return linear if weight is None else weight.T.unflatten(1, (self.heads, -1)).transpose(0, 1)
 
     def project(self, states: torch.Tensor, weight: torch.Tensor | nn.Module) -> torch.Tensor:
-        """Queries, keys or values `[heads * batch, positions, d_kv]` of `states` `[batch, positions, d_model]`."""
+        """Returns queries, keys or values `[heads * batch, positions, d_kv]` of states `[batch, positions, d_model]`.
+
+        `weight` is `query`, `key` or `value` of this object.
+        """
         batch, positions, width = states.shape
         if isinstance(weight, nn.Module):
             projected = weight(states).view(batch, positions, self.heads, -1)
@@ -88,10 +91,10 @@ class HeadwiseAttention:
         values: list[torch.Tensor],
         biases: list[torch.Tensor],
     ) -> torch.Tensor:
-        """What attention adds to `residual`, and that: `[batch, positions, d_model]`.
+        """Returns `residual` plus the result of attention, `[batch, positions, d_model]`.
 
-        `query` is `[heads * batch, positions, d_kv]`. Keys and values come in chunks `[heads * batch, n, d_kv]`, each
-        with a bias `[heads * batch, positions, n]`, and are attended to together.
+        `query` has the shape `[heads * batch, positions, d_kv]`. Keys and values come in chunks
+        `[heads * batch, n, d_kv]`, each with a bias `[heads * batch, positions, n]`. One softmax covers all chunks.
         """
         scores = [torch.baddbmm(bias, query, key.transpose(1, 2)) for bias, key in zip(biases, keys)]
         weights = torch.cat(scores, dim=2).softmax(-1) if len(scores) > 1 else scores[0].softmax(-1)
@@ -107,7 +110,7 @@ class HeadwiseAttention:
 def encode(
     encoder, input_ids: torch.Tensor, attention_mask: torch.Tensor, item_vectors: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """What a T5 encoder in eval mode returns, whatever its mode: states `[batch, positions, d_model]`.
+    """Returns the states `[batch, positions, d_model]` of a T5 encoder as in eval mode, whatever its mode.
 
     Args:
         encoder ([`HistoryEncoder`]): the encoder.
@@ -123,7 +126,10 @@ def encode(
 
 
 def encoder_bias(encoder, positions_mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Position bias of positions on each other, the lowest on unseen ones: `[heads * batch, positions, positions]`."""
+    """Returns attention biases `[heads * batch, positions, positions]` of an encoder.
+
+    They are the position bias between positions that see each other, and a very low number otherwise.
+    """
     count = positions_mask.shape[1]
     position_bias = (
         encoder.block[0].layer[0].SelfAttention.compute_bias(count, count, positions_mask.device)
@@ -139,9 +145,10 @@ def encoder_block(
     past_keys: Sequence[torch.Tensor] = (),
     past_values: Sequence[torch.Tensor] = (),
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """States behind a block of the encoder, and its keys and values of `hidden`, which come behind those of the past.
+    """Returns the states after a block of the encoder, and the keys and values of `hidden`.
 
-    Keys, values and biases are in chunks, as in [`HeadwiseAttention.attend`].
+    Attention reads the keys and values of the past before those of `hidden`. Keys, values and biases are in chunks, as
+    in [`HeadwiseAttention.attend`].
     """
     attention = HeadwiseAttention(block.layer[0].SelfAttention)
     normed = norm(block.layer[0].layer_norm, hidden)
@@ -153,7 +160,7 @@ def encoder_block(
 
 
 def norm(layer_norm, hidden: torch.Tensor) -> torch.Tensor:
-    """A T5 layer norm, in fewer passes than the module's where no gradient forbids writing in place."""
+    """Applies a T5 layer norm; without gradients, it writes in place and so needs fewer passes than the module."""
     weight = None if torch.is_grad_enabled() else plain_weight(layer_norm)
     if weight is None:
         return layer_norm(hidden)
@@ -167,13 +174,13 @@ def norm(layer_norm, hidden: torch.Tensor) -> torch.Tensor:
 
 
 def feed_forward(block, hidden: torch.Tensor) -> torch.Tensor:
-    """The feed-forward layer of a T5 block, gated or not."""
+    """Applies the feed-forward layer of a T5 block, gated or not."""
     dense = block.layer[-1].DenseReluDense
     normed = norm(block.layer[-1].layer_norm, hidden)
     if not hasattr(dense, "wi"):
         inner = dense.act(dense.wi_0(normed)) * dense.wi_1(normed)
     elif _is_plain_relu(dense.act) and not torch.is_grad_enabled() and plain_weight(dense.wi) is not None:
-        inner = dense.wi(normed).relu_()  # which nobody else has seen
+        inner = dense.wi(normed).relu_()  # in place: nothing else holds this tensor
     else:
         inner = dense.act(dense.wi(normed))
     return _add_product(hidden.flatten(0, 1), inner.flatten(0, 1), dense.wo).view(hidden.shape)
@@ -184,9 +191,9 @@ def _is_plain_relu(module: nn.Module) -> bool:
 
 
 def _add_product(residual: torch.Tensor, rows: torch.Tensor, linear: nn.Module) -> torch.Tensor:
-    """`residual` `[n, out]` and what a linear layer without bias makes of `rows` `[n, in]`, in the wider dtype.
+    """Returns `residual` `[n, out]` plus a linear layer without bias applied to `rows` `[n, in]`, in the wider dtype.
 
-    Of a model in float16 transformers keeps T5's `wo` in float32, and the residual too from there on.
+    In a float16 model, transformers keeps T5's `wo` in float32, and so the residual from there on.
     """
     weight = plain_weight(linear)
     if weight is not None and residual.dtype == rows.dtype == weight.dtype:

@@ -1,4 +1,4 @@
-"""Histories as token ids: their checks, the part of them that is read, and what the encoder makes of it."""
+"""Histories as token ids: their checks, the part of them that is read, and their encoder states."""
 
 from dataclasses import dataclass
 
@@ -23,15 +23,15 @@ class Histories:
     def checked(
         cls, config: ETEGRecConfig, input_ids: torch.LongTensor, attention_mask: torch.LongTensor | None = None
     ) -> "Histories":
-        """Returns histories whose tokens are whole items of the vocabulary; a row may be padding alone.
+        """Returns histories, after a check that their tokens are whole items; a row may be only padding.
 
         Args:
-            config ([`ETEGRecConfig`]): the model's.
+            config ([`ETEGRecConfig`]): the model's configuration.
             input_ids (`torch.LongTensor` of shape `(batch, items * code_length)`): token ids.
             attention_mask (`torch.LongTensor` of the same shape, *optional*): 0 on padding; by default on pad tokens.
 
         Raises:
-            ValueError: something else than tensors of whole numbers.
+            ValueError: anything other than tensors of whole numbers.
             ValueError: a shape that isn't that of whole items.
             ValueError: a mask of another shape than the token ids.
             ValueError: a token id outside the vocabulary.
@@ -41,20 +41,20 @@ class Histories:
         check_tensors(input_ids, attention_mask)
         if input_ids.ndim != 2 or input_ids.shape[1] % code_length:
             raise ValueError(
-                f"`input_ids` has shape {tuple(input_ids.shape)}; it must be (batch, items * {code_length}): whole "
-                "items of `code_length` token ids."
+                f"`input_ids` has shape {tuple(input_ids.shape)}; it must be (batch, items * {code_length}), as each "
+                "item has `code_length` token ids."
             )
         if attention_mask is None:
             attention_mask = input_ids != config.pad_token_id
         if attention_mask.shape != input_ids.shape:
             raise ValueError(
                 f"`attention_mask` has shape {tuple(attention_mask.shape)} and `input_ids` {tuple(input_ids.shape)}; "
-                "both must agree."
+                "the shapes must be equal."
             )
         if input_ids.numel() and not 0 <= input_ids.min() <= input_ids.max() < config.vocab_size:
             raise ValueError(
-                f"`input_ids` range from {input_ids.min().item()} to {input_ids.max().item()}; the vocabulary has "
-                f"0..{config.vocab_size - 1}: take the tokenizer that belongs to the model."
+                f"`input_ids` range from {input_ids.min().item()} to {input_ids.max().item()}, but the vocabulary is "
+                f"0..{config.vocab_size - 1}; use the tokenizer from the model's folder."
             )
         attention_mask = (attention_mask > 0).long()
         by_item = attention_mask.view(len(input_ids), input_ids.shape[1] // code_length, code_length)
@@ -62,12 +62,12 @@ class Histories:
         if len(broken):
             raise ValueError(
                 f"row {broken[0].item()} of `input_ids` holds part of an item, or padding that isn't a multiple of "
-                f"{code_length} tokens; give whole items of `code_length` token ids."
+                f"{code_length} tokens; give whole items, each with `code_length` token ids."
             )
         return cls(input_ids * attention_mask, attention_mask)
 
     def check_not_empty(self) -> None:
-        """Looks for rows of padding alone.
+        """Checks that no row is only padding.
 
         Raises:
             ValueError: a history without items.
@@ -83,7 +83,7 @@ class Histories:
         return len(self.input_ids)
 
     def last(self, tokens: int) -> "Histories":
-        """Returns the last `tokens` token ids of each history: what a model reads of it."""
+        """Returns the last `tokens` token ids of each history, which is the part that a model reads."""
         if self.input_ids.shape[1] <= tokens:
             return self
         columns = torch.arange(self.input_ids.shape[1], device=self.input_ids.device)
@@ -96,21 +96,22 @@ class Histories:
         )
 
     def padded_right(self) -> "Histories":
-        """Returns the same tokens in order, with all padding after them and as little as there can be."""
+        """Returns the same tokens in the same order, padded only on the right, to the longest history."""
         longest = self.attention_mask.sum(1).amax() if len(self) else 0
         order = self.attention_mask.argsort(dim=1, descending=True, stable=True)[:, :longest]
         return Histories(self.input_ids.gather(1, order), self.attention_mask.gather(1, order))
 
     def part(self, rows: torch.LongTensor, columns: slice) -> "Histories":
-        """Returns these rows, and of them these columns."""
+        """Returns the given columns of the given rows."""
         return Histories(self.input_ids[rows, columns], self.attention_mask[rows, columns])
 
 
 def check_tensors(input_ids, attention_mask=None) -> None:
-    """Looks whether histories are tensors of token ids; a mask may be left out, and of any numbers.
+    """Checks that histories are tensors of token ids; a mask is optional and may hold any numbers.
 
     Raises:
-        ValueError: something else.
+        ValueError: `input_ids` that aren't a tensor of whole numbers.
+        ValueError: an `attention_mask` that isn't a tensor.
     """
     for name, given in {"input_ids": input_ids, "attention_mask": attention_mask}.items():
         if given is None and name == "attention_mask":
@@ -119,13 +120,17 @@ def check_tensors(input_ids, attention_mask=None) -> None:
         if not is_tensor or (name == "input_ids" and (given.is_floating_point() or given.dtype == torch.bool)):
             found = given.dtype if is_tensor else type(given).__name__
             raise ValueError(
-                f"`{name}` is {found}; give a tensor of whole numbers, as "
-                '`**tokenizer(histories, padding=True, return_tensors="pt")` does.'
+                f"`{name}` is {found}; give a tensor of whole numbers, for example with "
+                '`**tokenizer(histories, padding=True, return_tensors="pt")`.'
             )
 
 
 def newest_items(items: torch.LongTensor, count: int) -> torch.LongTensor:
-    """Returns the newest of `items` `[batch, items]`, padded anywhere: `[batch, count]`, newest first, then 0."""
+    """Returns the newest `count` of `items` `[batch, items]`, which may be padded anywhere.
+
+    Returns:
+        `torch.LongTensor` of shape `(batch, count)`: newest first; rows with fewer items are padded with 0.
+    """
     is_item = items > 0
     newer = is_item.flip(1).cumsum(1).flip(1) - is_item.long()  # items after each
     place = newer.masked_fill(~is_item, count).clamp(max=count)
@@ -133,9 +138,10 @@ def newest_items(items: torch.LongTensor, count: int) -> torch.LongTensor:
 
 
 def newest_items_before(items: torch.LongTensor, history_lengths: torch.LongTensor, count: int) -> torch.LongTensor:
-    """Returns the newest of each row's first `history_lengths` `[batch, targets]` items: `[batch, targets, count]`.
+    """Returns for each target the newest `count` of the items that come before it: `[batch, targets, count]`.
 
-    Rows of `items` `[batch, items]` are padded right.
+    Before a target come the first `history_lengths` `[batch, targets]` items of its row. Rows of `items`
+    `[batch, items]` are padded right.
     """
     place = history_lengths.unsqueeze(2) - 1 - torch.arange(count, device=items.device)  # [batch, targets, count]
     chosen = items.unsqueeze(1).expand(-1, place.shape[1], -1).gather(2, place.clamp(min=0))
@@ -144,14 +150,14 @@ def newest_items_before(items: torch.LongTensor, history_lengths: torch.LongTens
 
 @dataclass(frozen=True, eq=False)
 class EncodedBatch:
-    """What the encoder makes of a batch of histories: all that decoding knows of its users.
+    """A batch of encoded histories, from which alone codes are decoded.
 
     Args:
         input_ids (`torch.LongTensor` of shape `(batch, tokens)`, *optional*): token ids of the histories, which models
             with a repeat bias or item logits need.
         attention_mask (`torch.LongTensor` of shape `(batch, tokens)`): 0 on padding.
-        states (`torch.FloatTensor` of shape `(batch, positions, d_model)`): encoder states, of one token or of one
-            item each.
+        states (`torch.FloatTensor` of shape `(batch, positions, d_model)`): encoder states; a position is one token or
+            one item.
     """
 
     input_ids: torch.Tensor | None
@@ -166,10 +172,10 @@ class EncodedBatch:
         attention_mask: torch.LongTensor | None,
         states: torch.FloatTensor,
     ) -> "EncodedBatch":
-        """Returns a batch of states that may come from elsewhere.
+        """Returns a batch of states that a caller gave, after a check of the mask.
 
         Args:
-            config ([`ETEGRecConfig`]): the model's.
+            config ([`ETEGRecConfig`]): the model's configuration.
             input_ids (`torch.LongTensor` of shape `(batch, tokens)`, *optional*): token ids of the histories.
             attention_mask (`torch.LongTensor` of shape `(batch, tokens)` or `(batch, positions)`, *optional*): 0 on
                 padding; by default there is none.
@@ -185,15 +191,15 @@ class EncodedBatch:
             attention_mask = attention_mask.repeat_interleave(per_position, dim=1)
         if attention_mask.shape[1] != positions * per_position:
             raise ValueError(
-                f"`encoder_outputs` hold {positions} states per history and `attention_mask` "
-                f"{attention_mask.shape[1]} tokens, {per_position} of which are one state; encode what `input_ids` "
-                "holds, the last `max_history` items at most."
+                f"`encoder_outputs` hold {positions} states per history, but `attention_mask` "
+                f"{attention_mask.shape[1]} tokens, with {per_position} per state; encode exactly the items of "
+                "`input_ids`, at most `max_history` of them."
             )
         return cls(input_ids, attention_mask, states)
 
     @property
     def tokens_per_position(self) -> int:
-        """Token ids that are one state."""
+        """Number of token ids per state."""
         return self.attention_mask.shape[1] // max(1, self.states.shape[1])
 
     @property
@@ -202,24 +208,24 @@ class EncodedBatch:
         return self.attention_mask[:, :: self.tokens_per_position]
 
     def mean_states(self) -> torch.FloatTensor:
-        """Returns means `[batch, d_model]` of the states that aren't padding."""
+        """Returns means `[batch, d_model]` of the states, padding left out."""
         mask = self._mask()
         return (self.states * mask).sum(1) / mask.sum(1).clamp(min=1)
 
     def last_states(self) -> torch.FloatTensor:
-        """Returns the states of the newest items, `[batch, 1, d_model]`; a row of padding has any."""
+        """Returns the last states of the newest items, `[batch, 1, d_model]`; any state for a row of padding."""
         columns = torch.arange(self.states.shape[1], device=self.states.device)
         newest = (columns * (self.positions_mask > 0)).amax(1)
         return self.states.take_along_dim(newest.view(-1, 1, 1), dim=1)
 
     def mean_states_before(self, tokens: torch.LongTensor) -> torch.FloatTensor:
-        """Returns means of the states of each row's first `tokens`, both `[batch, targets]`: `[.., d_model]`."""
+        """Returns means `[batch, targets, d_model]` of the states of each row's first `tokens` `[batch, targets]`."""
         mask, last = self._mask(), self._last_of(tokens)
         sums, counts = (part.cumsum(1).take_along_dim(last, dim=1) for part in (self.states * mask, mask))
         return sums / counts.clamp(min=1)
 
     def last_states_before(self, tokens: torch.LongTensor) -> torch.FloatTensor:
-        """Returns the last states of each row's first `tokens`, both `[batch, targets]`: `[.., d_model]`."""
+        """Returns the last states `[batch, targets, d_model]` of each row's first `tokens` `[batch, targets]`."""
         return self.states.take_along_dim(self._last_of(tokens), dim=1)
 
     def _last_of(self, tokens: torch.LongTensor) -> torch.LongTensor:

@@ -1,4 +1,4 @@
-"""T5's encoder over the items of histories, in which an item may be kept from seeing later ones."""
+"""T5's encoder over the items of histories, with bidirectional or causal attention between items."""
 
 import torch
 from transformers.models.t5.modeling_t5 import T5Attention, T5Stack
@@ -7,10 +7,10 @@ from .configuration_etegrec import ETEGRecConfig
 
 
 class HistoryEncoder(T5Stack):
-    """A T5 encoder whose positions and attention are the configuration's `encoder_input` and `encoder_attention`.
+    """A T5 encoder of histories, with positions of `encoder_input` and attention of `encoder_attention`.
 
     Args:
-        config ([`ETEGRecConfig`]): sizes.
+        config ([`ETEGRecConfig`]): the model's configuration.
     """
 
     def __init__(self, config: ETEGRecConfig):
@@ -21,14 +21,14 @@ class HistoryEncoder(T5Stack):
 
     @classmethod
     def is_custom_code(cls) -> bool:
-        """Says no: weights are T5's, whose initialisation transformers would take for done in custom code."""
+        """Returns False, so that transformers initialises the weights, which are T5's."""
         return False
 
     def embed(self, input_ids: torch.Tensor, item_vectors: torch.Tensor | None = None) -> torch.Tensor:
-        """What the first block reads `[batch, positions, d_model]`: codes, and their items' vectors if there are any.
+        """Returns the input of the first block, `[batch, positions, d_model]`: codes, plus item vectors if given.
 
         Args:
-            input_ids (`torch.LongTensor` of shape `(batch, tokens)`): whole items' codes.
+            input_ids (`torch.LongTensor` of shape `(batch, tokens)`): token ids of whole items.
             item_vectors (`torch.FloatTensor` of shape `(batch, items, d_model)`, *optional*): see [`ItemInputs`].
         """
         embedded = self.embed_tokens(input_ids)
@@ -40,13 +40,13 @@ class HistoryEncoder(T5Stack):
         return embedded + item_vectors.repeat_interleave(self.code_length // self.tokens_per_position, dim=1)
 
     def positions_mask(self, attention_mask: torch.Tensor) -> torch.Tensor:
-        """The part `[batch, positions]` of a mask `[batch, tokens]` of whole items that says which positions exist."""
+        """Returns a mask over positions, `[batch, positions]`, given one over the tokens of whole items."""
         return attention_mask[:, :: self.tokens_per_position]
 
     def forward(self, input_ids=None, attention_mask=None, inputs_embeds=None, item_vectors=None, **kwargs):
-        """As T5's, with masks `[batch, tokens]` of `input_ids`, and `item_vectors` as in `embed`.
+        """Encodes histories as T5's `forward` does, with `item_vectors` as in `embed`.
 
-        `inputs_embeds` are positions already, and their masks `[batch, positions]`.
+        The mask of `input_ids` has the shape `[batch, tokens]`, that of `inputs_embeds` `[batch, positions]`.
         """
         if input_ids is not None and (item_vectors is not None or self.tokens_per_position > 1 or self.is_causal):
             attention_mask = None if attention_mask is None else self.positions_mask(attention_mask)
@@ -61,9 +61,9 @@ class HistoryEncoder(T5Stack):
         )
 
     def visible(self, positions_mask: torch.Tensor) -> torch.Tensor:
-        """Which positions (last dimension) each one sees: `[batch, 1 or positions, positions]`.
+        """Returns which positions (last dimension) each position sees: `[batch, 1 or positions, positions]`.
 
-        A causal encoder's code sees its own item and earlier ones, so that what stands later changes nothing.
+        In a causal encoder, a code sees the codes of its own item and of earlier items.
         """
         real = positions_mask.unsqueeze(1) > 0
         if not self.is_causal:
@@ -74,7 +74,7 @@ class HistoryEncoder(T5Stack):
 
 
 def set_attention_dropout(stack: T5Stack, config: ETEGRecConfig) -> None:
-    """Gives the attention weights of a stack the configuration's dropout, if it names one for them."""
+    """Sets the dropout of a stack's attention weights, if the configuration has a rate for them."""
     if config.attention_dropout_rate is not None:
         for module in stack.modules():
             if isinstance(module, T5Attention):
@@ -82,8 +82,9 @@ def set_attention_dropout(stack: T5Stack, config: ETEGRecConfig) -> None:
 
 
 def additive(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """What attention adds to scores: 0 where `visible`, else half the lowest number.
+    """Returns an additive attention mask: 0 where `visible`, half the lowest number elsewhere.
 
-    float32's lowest number is minus infinity in the bfloat16 of autocast, and a row that sees nothing would be NaN.
+    float32's lowest number becomes minus infinity in the bfloat16 of autocast, and a row that sees nothing would be
+    NaN.
     """
     return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min / 2)

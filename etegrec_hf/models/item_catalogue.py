@@ -1,4 +1,4 @@
-"""The items of a recommender: their codes, their trie, their semantic embeddings and what came next to them."""
+"""The items of a recommender: codes, code trie, semantic embeddings and transitions."""
 
 from copy import copy
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ from .modeling_rqvae import first_not_finite
 
 @dataclass(frozen=True, eq=False)
 class ItemConstraints:
-    """Which items users may get.
+    """The items that users may get.
 
     Args:
-        trie ([`CodeTrie`]): the items that anyone may get.
-        leaves (`torch.LongTensor` of shape `(users, n)`, *optional*): the nodes of items that single users must not
-            get; -1 is none.
+        trie ([`CodeTrie`]): the items that users may get unless `leaves` says otherwise.
+        leaves (`torch.LongTensor` of shape `(users, n)`, *optional*): nodes of the items that each user must not get;
+            -1 for no item.
     """
 
     trie: CodeTrie
@@ -31,12 +31,12 @@ class ItemConstraints:
 
     @property
     def excluded(self) -> ItemSets | None:
-        """The items that single users must not get, as sets of nodes of `trie`."""
+        """The items that each user must not get, as sets of nodes of `trie`."""
         return None if self.leaves is None else ItemSets(self.trie, self.leaves)
 
     @property
     def fewest_items(self) -> int:
-        """Items that the user with the fewest may get."""
+        """Smallest number of items that a user may get."""
         excluded = self.excluded
         return self.trie.n_items if excluded is None else int(excluded.n_others.min())
 
@@ -46,7 +46,7 @@ class ItemConstraints:
 
 
 class _Tries(NamedTuple):
-    """Tries, and the tables that they were built from."""
+    """Two tries, and the tables that they were built from."""
 
     item_tokens: torch.Tensor
     is_removed: torch.Tensor
@@ -55,19 +55,19 @@ class _Tries(NamedTuple):
 
 
 class ItemCatalogue(nn.Module):
-    """What a model knows of its items: tables that are saved with its weights, and the trie of their codes.
+    """A model's tables of items, which are saved with its weights, and the trie of their codes.
 
-    The trie is built when it is first asked for, and again after its tables were set, loaded or moved. Set tables by
-    their methods, or whole. Whoever changes `item_tokens` or `is_removed` in place calls `tables_changed`. Whoever
-    exports a model (`torch.export`) calls it once before.
+    The trie is built when it is first read, and again after tables were set, loaded or moved. Set tables with the
+    methods of this class, or assign a new tensor. After changing `item_tokens` or `is_removed` in place, call
+    `tables_changed`. Before exporting a model (`torch.export`), call the model once.
 
     Args:
-        config ([`ETEGRecConfig`]): sizes.
+        config ([`ETEGRecConfig`]): the model's configuration.
     """
 
     item_tokens: torch.Tensor  # [n_items + 1, code_length] token ids, row 0 padding
     is_removed: torch.Tensor  # [n_items + 1] bool, items that are read in histories but not recommended
-    item_counts: torch.Tensor  # [n_items + 1] int32, how often each item occurs in training; all 0 if nobody counted
+    item_counts: torch.Tensor  # [n_items + 1] int32, how often each item occurs in training; all 0 if unknown
     semantic_embedding: torch.Tensor  # [n_items + 1, input_size], row 0 padding; None where the model holds none
     transitions: ItemTransitions  # None where the model keeps none
 
@@ -77,7 +77,7 @@ class ItemCatalogue(nn.Module):
         self.register_buffer("item_tokens", torch.zeros(config.n_items + 1, config.code_length, dtype=torch.long))
         self.register_buffer("is_removed", torch.zeros(config.n_items + 1, dtype=torch.bool))
         self.register_buffer("item_counts", torch.zeros(config.n_items + 1, dtype=torch.int32))
-        semantic_embedding = None  # of a large catalogue, not even made where it isn't kept
+        semantic_embedding = None  # not even made if it isn't kept: a large catalogue's takes much memory
         if config.has_semantic_embedding:
             semantic_embedding = torch.zeros(config.n_items + 1, self.width)
         self.register_buffer("semantic_embedding", semantic_embedding)
@@ -102,12 +102,12 @@ class ItemCatalogue(nn.Module):
         return super()._apply(*args, **kwargs)
 
     def tables_changed(self) -> None:
-        """Has the trie built again, after a change of tables in place."""
+        """Makes the catalogue build its trie again; call it after changing tables in place."""
         self._tries = None
 
     @property
     def n_items(self) -> int:
-        """Items, those that were removed too, without padding."""
+        """Number of items, including removed ones, without padding."""
         return len(self.item_tokens) - 1
 
     @property
@@ -120,25 +120,25 @@ class ItemCatalogue(nn.Module):
         """The trie of the items that can be recommended.
 
         Raises:
-            ValueError: the model has no codes yet, or offloaded ones.
-            ValueError: a trie that isn't built yet while a model is exported.
-            ValueError: a checkpoint holds codes that are out of range or not unique.
+            ValueError: the model has no codes yet, or its codes are offloaded.
+            ValueError: the model is being exported and the trie isn't built yet.
+            ValueError: codes that are out of range or not unique.
         """
         return self._built().of_recommended
 
     @property
     def trie_of_all(self) -> CodeTrie:
-        """The trie of all items, those that were removed too, as histories may hold them; errors as in `trie`."""
+        """The trie of all items, including removed ones, which histories may hold; errors as in `trie`."""
         return self._built().of_all
 
     def _built(self) -> _Tries:
         tries = self._tries
-        if torch.compiler.is_exporting():  # in which tables have no values, and are other objects
+        if torch.compiler.is_exporting():  # an export passes other objects, without values, as tables
             if tries is None:
-                raise ValueError("a trie can't be built while a model is exported; call the model once before.")
+                raise ValueError("a trie can't be built during an export; call the model once before exporting it.")
             copies = (
                 copy(trie) for trie in (tries.of_recommended, tries.of_all)
-            )  # what they cache has no values either
+            )  # copies: tensors cached during an export have no values either
             return _Tries(tries.item_tokens, tries.is_removed, *copies)
         if tries is None or tries.item_tokens is not self.item_tokens or tries.is_removed is not self.is_removed:
             self._check_held()
@@ -162,7 +162,7 @@ class ItemCatalogue(nn.Module):
         }
 
     def items_of(self, input_ids: torch.LongTensor) -> torch.LongTensor:
-        """Returns item indices `[batch, items]` of token ids `[batch, items * code_length]`; 0 for none."""
+        """Returns item indices `[batch, items]` of token ids `[batch, items * code_length]`; 0 for no item."""
         return self.trie_of_all.item(self.trie_of_all.walk(self._codes_of(input_ids)))
 
     def leaves_of(self, input_ids: torch.LongTensor) -> torch.LongTensor:
@@ -179,7 +179,7 @@ class ItemCatalogue(nn.Module):
         allowed: torch.LongTensor | None = None,
         exclude_history: bool = False,
     ) -> ItemConstraints:
-        """Returns which items the users of `histories` may get; arguments as in `recommend`.
+        """Returns the items that the users of `histories` may get; arguments as in `recommend`.
 
         Raises:
             ValueError: item indices that don't exist, or of the wrong shape.
@@ -189,7 +189,7 @@ class ItemCatalogue(nn.Module):
         if allowed is not None:
             allowed = self.check_items("allowed", allowed)
             if allowed.ndim != 1:
-                raise ValueError(f"`allowed` has shape {tuple(allowed.shape)}; expected (n,): the same for all users.")
+                raise ValueError(f"`allowed` has shape {tuple(allowed.shape)}; expected (n,), one list for all users.")
             if not torch.isin(allowed, trie.leaf_items).any():
                 raise ValueError("`allowed` holds no item that can be recommended; give one, or None to allow all.")
             trie = trie.restrict(allowed)
@@ -198,12 +198,12 @@ class ItemCatalogue(nn.Module):
             exclude = self.check_items("exclude", exclude)
             if exclude.ndim != 2 or len(exclude) != len(histories):
                 raise ValueError(
-                    f"`exclude` has shape {tuple(exclude.shape)}; expected ({len(histories)}, n): a row of item "
+                    f"`exclude` has shape {tuple(exclude.shape)}; expected ({len(histories)}, n): one row of item "
                     "indices per user, padded with 0."
                 )
             tokens.append(self.item_tokens[exclude])
         if exclude_history:
-            # view, as unflatten can't tell the size of nothing
+            # view, as unflatten can't infer a size from an empty tensor
             items = histories.input_ids.shape[1] // self.layout.code_length
             tokens.append(histories.input_ids.view(len(histories), items, self.layout.code_length))
         leaves = trie.walk(self.layout.codes(torch.cat(tokens, dim=1))) if tokens else None  # padding gives -1
@@ -212,16 +212,17 @@ class ItemCatalogue(nn.Module):
     def most_popular(
         self, top_k: int, exclude: torch.LongTensor, allowed: torch.LongTensor | None = None
     ) -> tuple[torch.LongTensor, torch.FloatTensor]:
-        """Returns the items that occur most often in training, for users of whom nothing else is known.
+        """Returns the items that occur most often in training, for users without a history.
 
         Args:
             top_k (`int`): items per user.
-            exclude (`torch.LongTensor` of shape `(users, n)`): item indices that single users must not get; 0 is none.
+            exclude (`torch.LongTensor` of shape `(users, n)`): item indices that each user must not get, padded with
+                0.
             allowed (`torch.LongTensor` of shape `(n,)`, *optional*): item indices to choose from.
 
         Returns:
-            item indices and the logarithms of their shares of all training interactions, both `(users, top_k)`, the
-            largest first; shorter lists are padded with index 0 and -inf.
+            item indices and the logarithms of their shares of all training interactions, both of shape
+            `(users, top_k)`, the largest first. Shorter lists are padded with index 0 and score -inf.
         """
         leaf_items = self.trie.leaf_items
         can_come = torch.zeros_like(self.item_counts, dtype=torch.bool)
@@ -236,18 +237,21 @@ class ItemCatalogue(nn.Module):
     # Tables
 
     def set_codes(self, codes: torch.LongTensor) -> None:
-        """Makes `codes` the catalogue's.
+        """Replaces the codes of all items. After an error the catalogue is unchanged.
 
         Args:
             codes (`torch.LongTensor` of shape `(n_items, code_length)`): raw codes `0..codebook_size-1`, row i for
                 item index i + 1.
 
         Raises:
-            ValueError: wrong shape, codes out of range or not unique. The catalogue is then as it was.
+            ValueError: a wrong shape.
+            ValueError: codes that are out of range or not unique.
         """
         expected = (self.n_items, self.layout.code_length)
         if tuple(codes.shape) != expected:
-            raise ValueError(f"`codes` has shape {tuple(codes.shape)}; `n_items` and `code_length` say {expected}.")
+            raise ValueError(
+                f"`codes` has shape {tuple(codes.shape)}; by `n_items` and `code_length` it must be {expected}."
+            )
         self._check_held()
         codes = codes.to(device=self.item_tokens.device, dtype=torch.long)
         CodeTrie.from_item_codes(codes, self.layout.codebook_size)  # raises what is wrong with them
@@ -259,7 +263,7 @@ class ItemCatalogue(nn.Module):
         """Stores the items' frozen embeddings `[n_items, input_size]`, row i for item index i + 1.
 
         Raises:
-            ValueError: wrong shape, NaN or infinity.
+            ValueError: a wrong shape, NaN or infinity.
             ValueError: a model made with `has_semantic_embedding=False`.
         """
         if self.semantic_embedding is None:
@@ -268,10 +272,11 @@ class ItemCatalogue(nn.Module):
         self.semantic_embedding[1:] = embeddings.to(self.semantic_embedding)
 
     def set_item_counts(self, counts: torch.LongTensor) -> None:
-        """Stores how often each item occurs in training `[n_items]`, row i for item index i + 1.
+        """Stores how often each item occurs in training, `[n_items]`, row i for item index i + 1.
 
         Raises:
-            ValueError: another shape, numbers that aren't whole, or negative ones.
+            ValueError: another shape.
+            ValueError: numbers that are negative or not whole.
         """
         self._check_held()
         counts = torch.as_tensor(counts, device=self.item_counts.device)
@@ -286,32 +291,32 @@ class ItemCatalogue(nn.Module):
         self.item_counts[1:] = counts
 
     def set_transitions(self, items: torch.LongTensor, weights: torch.FloatTensor) -> None:
-        """Stores which items came next to each item, for `recommend(transition_weight=)`.
+        """Stores the items that came next to each item in training, for `recommend(transition_weight=)`.
 
         Args:
             items (`torch.LongTensor` of shape `(n_items, num_transitions)`): item indices, row i for item index i + 1;
-                0 where there are fewer.
-            weights (`torch.FloatTensor` of the same shape): how strongly each came next.
+                shorter rows are padded with 0.
+            weights (`torch.FloatTensor` of the same shape): strength of each transition, such as its count.
 
         Raises:
             ValueError: another shape.
             ValueError: indices that don't exist.
-            ValueError: weights that are negative, not finite or of no item.
+            ValueError: weights that are negative or not finite, or that aren't 0 on padding.
             ValueError: a model made without `num_transitions`.
         """
         if self.transitions is None:
-            raise ValueError("`num_transitions` is 0; make or load the model with the number of items to keep.")
+            raise ValueError("`num_transitions` is 0; make or load the model with the number of transitions to keep.")
         expected = (self.n_items, self.transitions.items.shape[1])
         if tuple(items.shape) != expected or tuple(weights.shape) != expected:
             raise ValueError(
-                f"`items` has shape {tuple(items.shape)} and `weights` {tuple(weights.shape)}; `n_items` and "
-                f"`num_transitions` of the configuration say {expected}."
+                f"`items` has shape {tuple(items.shape)} and `weights` {tuple(weights.shape)}; by `n_items` and "
+                f"`num_transitions` of the configuration both must be {expected}."
             )
         items, weights = self.check_items("items", items), torch.as_tensor(weights).to(self.transitions.weights)
         if not (weights.isfinite().all() and (weights >= 0).all()) or weights[items == 0].any():
             raise ValueError(
-                f"`weights` holds negative numbers, NaN, infinity or more than {weights.dtype} can, or weights where "
-                "`items` is 0; give counts, or shares of them, and 0 where there is no item."
+                f"`weights` holds negative numbers, NaN, infinity, numbers too large for {weights.dtype}, or numbers "
+                "where `items` is 0; give counts or shares of counts, and 0 where `items` is 0."
             )
         self.transitions.store(items, weights)
 
@@ -335,7 +340,7 @@ class ItemCatalogue(nn.Module):
         return torch.arange(first, first + count, device=device)
 
     def remove(self, items: torch.LongTensor) -> None:
-        """Takes items out of what can be recommended; see `remove_items` of the model.
+        """Removes items from those that can be recommended; see `remove_items` of the model.
 
         Raises:
             ValueError: an index that doesn't exist, or no item left.
@@ -345,7 +350,7 @@ class ItemCatalogue(nn.Module):
             removed = self.is_removed.clone()
         removed[items] = True
         if removed[1:].all():
-            raise ValueError(f"`items` are all {self.n_items} of the catalogue; leave at least one.")
+            raise ValueError(f"`items` holds all {self.n_items} items of the catalogue; leave at least one.")
         self.is_removed = removed
         self.tables_changed()
 
@@ -353,7 +358,7 @@ class ItemCatalogue(nn.Module):
 
     def _check_held(self) -> None:
         if self.item_tokens.is_meta:
-            raise ValueError("`item_tokens` is offloaded; offload parameters alone, without `offload_buffers=True`.")
+            raise ValueError("`item_tokens` is offloaded; load the model without `offload_buffers=True`.")
 
     def check_tokenizer(self, tokenizer) -> None:
         """Compares a tokenizer's items with these.
@@ -366,20 +371,20 @@ class ItemCatalogue(nn.Module):
         theirs = torch.as_tensor(tokenizer.item_tokens)
         if theirs.shape != self.item_tokens.shape:
             raise ValueError(
-                f"tokenizer and model disagree: `item_tokens` has shape {tuple(theirs.shape)} there and "
-                f"{tuple(self.item_tokens.shape)} here; load both from one folder."
+                f"tokenizer and model disagree: `item_tokens` has shape {tuple(theirs.shape)} in the tokenizer and "
+                f"{tuple(self.item_tokens.shape)} in the model; load both from one folder."
             )
         different = (theirs != self.item_tokens.cpu()).any(1).nonzero()
         if len(different):
             index = different[0].item()
             raise ValueError(
-                f"tokenizer and model disagree about item {tokenizer.item_ids[index - 1]!r}: token ids "
-                f"{theirs[index].tolist()} there and {self.item_tokens[index].tolist()} here; load both "
-                "from one folder."
+                f"tokenizer and model disagree about item {tokenizer.item_ids[index - 1]!r}: its token ids are "
+                f"{theirs[index].tolist()} in the tokenizer and {self.item_tokens[index].tolist()} in the model; load "
+                "both from one folder."
             )
 
     def check_embeddings(self, embeddings: torch.FloatTensor) -> None:
-        """Looks whether these are embeddings of all items.
+        """Checks that these are embeddings of all items.
 
         Raises:
             ValueError: a shape other than `[n_items, input_size]`, NaN or infinity.
@@ -387,7 +392,7 @@ class ItemCatalogue(nn.Module):
         self._check_embeddings(embeddings, self.n_items, 1)
 
     def check_new_embeddings(self, embeddings: torch.FloatTensor, count: int) -> None:
-        """Looks whether these are embeddings of `count` items that join; errors as in `check_embeddings`."""
+        """Checks that these are embeddings of `count` new items; errors as in `check_embeddings`."""
         self._check_embeddings(embeddings, count, self.n_items + 1)
 
     def _check_embeddings(self, embeddings: torch.FloatTensor, count: int, first: int) -> None:
@@ -397,13 +402,20 @@ class ItemCatalogue(nn.Module):
         self._check_held()
         row = first_not_finite(embeddings)
         if row is not None:
-            raise ValueError(f"`embeddings` holds NaN or infinity, first at item index {first + row}; repair it.")
+            raise ValueError(
+                f"`embeddings` holds NaN or infinity, first at item index {first + row}; repair that embedding."
+            )
 
     def check_items(self, name: str, items: torch.LongTensor) -> torch.LongTensor:
-        """Returns item indices on the catalogue's device, if all of them exist; errors call them `name`.
+        """Returns item indices on the catalogue's device, after a check that all of them exist.
+
+        Args:
+            name (`str`): name of the argument in the error.
+            items (`torch.LongTensor` of any shape): item indices, or numbers that a tensor can be made of.
 
         Raises:
-            ValueError: something else than item indices, or one beyond the catalogue.
+            ValueError: anything other than item indices.
+            ValueError: an index beyond the catalogue.
             ValueError: tables that are offloaded.
         """
         self._check_held()
@@ -411,7 +423,7 @@ class ItemCatalogue(nn.Module):
             items = torch.as_tensor(items, device=self.item_tokens.device)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
-                f"`{name}` isn't a tensor of item indices: {error}; pad rows with 0 to one length."
+                f"`{name}` isn't a tensor of item indices: {error}; pad all rows with 0 to the same length."
             ) from error
         if items.numel() == 0:
             items = items.long()

@@ -1,4 +1,4 @@
-"""What the encoder reads of an item beside its codes."""
+"""Vectors of items that the encoder reads besides their codes."""
 
 import torch
 from torch import nn
@@ -10,28 +10,28 @@ from .modeling_rqvae import directions_of
 
 
 class ItemInputs(nn.Module):
-    """A vector of each item's own, and its projected semantic embedding, whose sum all codes of the item carry.
+    """Vectors of items: a learned vector per item plus its projected semantic embedding, added to all of its codes.
 
-    Codes say which items are alike; that two items are the same, or what follows one of them alone, is learned much
-    faster from a vector of its own. An item that joins later has none, and is known by its semantic embedding.
-    With detached item logits own vectors are what these logits have learned, and the encoder's gradient leaves them.
+    Codes tell which items are alike. A vector of its own lets the model learn much faster what follows this very item.
+    An item that joins later has a vector of 0, and is known by its semantic embedding. With detached item logits,
+    items' own vectors learn from the item loss alone, and get no gradient from the encoder.
 
     Args:
-        config ([`ETEGRecConfig`]): sizes.
+        config ([`ETEGRecConfig`]): the model's configuration.
 
-    Source: the semantic embedding beside codes is LIGER's (Yang et al., 2024).
+    Source: LIGER (Yang et al., 2024) adds the semantic embedding to codes.
     """
 
     def __init__(self, config: ETEGRecConfig):
         super().__init__()
         self.own, self.gain = nn.Embedding(config.n_items + 1, config.d_model), config.item_gain
-        self.is_only_read = config.item_logits == "detached"  # and learns from the loss of item logits
+        self.is_only_read = config.item_logits == "detached"  # own vectors learn from the item loss alone
         self.projection = nn.Linear(config.rqvae_config.input_size, config.d_model, bias=False)
 
     def forward(self, items: torch.LongTensor, embeddings: torch.FloatTensor) -> torch.FloatTensor:
-        """Vectors `[batch, items, d_model]` of item indices `[batch, items]` and their embeddings `[..., input_size]`.
+        """Returns vectors `[batch, items, d_model]` of item indices `[batch, items]`; 0 on padding.
 
-        Embeddings count by direction alone; 0, padding, has none.
+        `embeddings` are the items' semantic embeddings `[batch, items, input_size]`, scaled to one length before use.
         """
         own = self.own_vectors(items)
         own = own.detach() if self.is_only_read else own
@@ -39,11 +39,11 @@ class ItemInputs(nn.Module):
         return (own + projected.to(own.dtype)) * (items > 0).unsqueeze(-1)
 
     def own_vectors(self, items: torch.LongTensor) -> torch.FloatTensor:
-        """Vectors `[*, d_model]` of their own of item indices `[*]`."""
+        """Returns the items' own vectors `[*, d_model]`, given item indices `[*]`."""
         return self.own(items) if self.gain == 1 else self.gain * self.own(items)
 
     def add_items(self, count: int) -> None:
-        """Makes room for items that join, whose own vectors are 0."""
+        """Appends `count` items whose own vectors are 0."""
         weight = self.own.weight.detach()
         with torch.inference_mode(False):
             self.own = nn.Embedding.from_pretrained(
@@ -52,6 +52,6 @@ class ItemInputs(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, factor: float) -> None:
-        """Draws vectors that are as large as those of codes, over the gain, in effect."""
+        """Draws the weights: in effect, own vectors start as large as those of codes, divided by the gain."""
         init.normal_(self.own.weight, std=factor / self.gain**2)
         init.normal_(self.projection.weight, std=factor * self.projection.in_features**-0.5)

@@ -1,4 +1,4 @@
-"""Logits of whole items, and what they say about codes."""
+"""Logits of whole items, and the term that they add to the logits of codes."""
 
 from functools import cached_property
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from .softmax_mixture import log_softmax_mixture
 
 
 class _KeptVectors(NamedTuple):
-    """Vectors, and the state of the tensors that they were made of."""
+    """Vectors, and the tensors that they were computed from with their versions."""
 
     vectors: torch.Tensor
     sources: tuple[torch.Tensor, ...]
@@ -29,34 +29,35 @@ class _KeptVectors(NamedTuple):
         return cls(vectors, sources, _versions(sources))
 
     def is_of(self, sources: tuple[torch.Tensor, ...]) -> bool:
-        """Whether these are the same tensors, unchanged."""
+        """Returns whether the vectors were computed from these tensors, and none of them has changed since."""
         are_same = len(sources) == len(self.sources) and all(a is b for a, b in zip(sources, self.sources))
         return are_same and _versions(sources) == self.versions
 
 
 def _versions(tensors: tuple[torch.Tensor, ...]) -> tuple[int, ...]:
-    """How often each tensor was changed in place, and where it is: moving a model changes what a parameter holds."""
+    """Returns a number of changes and an address per tensor; moving a model changes a parameter's address."""
     return tuple(number for tensor in tensors for number in (tensor._version, tensor.data_ptr()))
 
 
 class ItemLogits(nn.Module):
-    """Scores all items by what the newest ones of a history ask for, or by the encoder's state at the last one.
+    """Scores all items by products of item vectors with a query.
 
-    Evidence for one item, as "this came after that", gets lost among the items that share its first code. So each item
-    has a vector too: the one of its own that the encoder reads, and another projection of its semantic embedding. An
-    item that joins later is known by the latter alone.
+    Evidence for one item, such as "this came after that", gets lost among the items that share its first code. So each
+    item also has a vector: its own vector, which the encoder reads too, plus another projection of its semantic
+    embedding. An item that joins later has only the projection.
 
-    What is asked for is a projection of the weighted sum of the vectors of the `recent_items` newest items, or without
-    them of the state. The state knows more, and remembers training sequences by it; vectors alone have to tell what
-    follows what. With `mixed_items` each of the newest items also has a distribution of its own over what follows
-    it, and the state says how they are mixed. A sum of logits can say "and"; only a mixture can say "or": what follows
-    this item, or what follows that one, or what is like both.
+    The query is a projection of the weighted sum of the vectors of the `recent_items` newest items. With
+    `recent_items=0` it is a projection of the encoder's state at the last item. The state knows more, but lets the
+    model memorise training sequences; vectors of items have to learn which items follow which. With `mixed_items`,
+    each of the newest items also has a distribution of its own over the items that follow it. The encoder's state
+    gives the shares by which these distributions are mixed. A sum of logits can express "and", while a mixture
+    expresses "or": an item that follows this item, or one that follows that item, or one that is like both.
 
     Args:
-        config ([`ETEGRecConfig`]): sizes.
+        config ([`ETEGRecConfig`]): the model's configuration.
 
-    Source: items and their successors in one product of vectors is FPMC's (Rendle et al., 2010), weights by how recent
-    an item is are Fossil's (He and McAuley, 2016), a mixture of softmaxes is Yang et al.'s (2018).
+    Source: FPMC (Rendle et al., 2010) scores successors by one product of vectors. Fossil (He and McAuley, 2016)
+    weights items by how recent they are. The mixture of softmaxes is from Yang et al. (2018).
     """
 
     def __init__(self, config: ETEGRecConfig):
@@ -64,7 +65,7 @@ class ItemLogits(nn.Module):
         width = config.d_model
         self.query = nn.Linear(width, width, bias=False)
         self.projection = nn.Linear(config.rqvae_config.input_size, width, bias=False)
-        self.repeats = nn.Parameter(torch.zeros(1))  # a tenth of what logits of items of the history gain
+        self.repeats = nn.Parameter(torch.zeros(1))  # a tenth of the number added to logits of items of the history
         self._kept: _KeptVectors | None = None
         self.recency = nn.Parameter(torch.zeros(config.recent_items)) if config.recent_items else None
         self.mixed = None
@@ -74,27 +75,27 @@ class ItemLogits(nn.Module):
 
     @property
     def newest(self) -> int:
-        """How many of the newest items are asked for."""
+        """Number of the newest items whose vectors are read."""
         return max(0 if part is None else len(part) for part in (self.recency, self.mixed))
 
     def train(self, mode: bool = True) -> "ItemLogits":
-        self._kept = None  # a fused optimizer changes weights without counting it
+        self._kept = None  # a fused optimizer changes weights without raising their version
         return super().train(mode)
 
     def vectors(self, inputs: ItemInputs, embeddings: torch.FloatTensor, items: torch.LongTensor) -> torch.FloatTensor:
         """Returns the vectors `[items, d_model]` in float32.
 
-        Of a model that is set to evaluate they are kept, where no gradient is asked for, until one of the tensors that
-        they are made of changes: a search for one user would otherwise spend most of its time on them.
+        In eval mode and without gradients, the vectors are kept until one of the tensors that they are computed from
+        changes. Otherwise a search for one user would spend most of its time on them.
 
         Args:
-            inputs ([`ItemInputs`]): with the vectors of items' own.
+            inputs ([`ItemInputs`]): module that holds the items' own vectors.
             embeddings (`torch.FloatTensor` of shape `(n_items + 1, input_size)`): semantic embeddings of all items.
             items (`torch.LongTensor` of shape `(items,)`): item indices.
         """
         sources = (*inputs.own.parameters(), *self.projection.parameters(), embeddings, items)
         keeps = not (self.training or torch.is_grad_enabled())
-        if not keeps or any(source.is_inference() for source in sources):  # which don't count changes
+        if not keeps or any(source.is_inference() for source in sources):  # inference tensors have no version
             return self.vectors_of(inputs, embeddings, items)
         if self._kept is None or not self._kept.is_of(sources):
             self._kept = _KeptVectors.of(sources, self.vectors_of(inputs, embeddings, items))
@@ -103,10 +104,10 @@ class ItemLogits(nn.Module):
     def vectors_of(
         self, inputs: ItemInputs, embeddings: torch.FloatTensor, items: torch.LongTensor
     ) -> torch.FloatTensor:
-        """Returns vectors `[*, d_model]` in float32 of item indices `[*]`, 0 for 0; arguments are as in `vectors`."""
+        """Computes vectors `[*, d_model]` in float32 of items `[*]`, 0 for index 0; arguments as in `vectors`."""
         items = items.long()
         with torch.autocast(embeddings.device.type, enabled=False):
-            # directions of length 1, so that an update moves what they say about as far as own vectors
+            # directions of length 1, so that an update moves the projection about as far as own vectors
             projected = applied(self.projection, directions_of(embeddings[items]))
             return ((inputs.own_vectors(items) + projected) * (items > 0).unsqueeze(-1)).float()
 
@@ -117,14 +118,14 @@ class ItemLogits(nn.Module):
         recent_vectors: torch.FloatTensor,
         vectors: torch.FloatTensor,
     ) -> tuple[torch.FloatTensor, torch.FloatTensor]:
-        """Returns logits `[items, users]` in float32, and `repeats`, which only a forward may read if it's offloaded.
+        """Returns logits `[items, users]` in float32, and `repeats`, which only `forward` can read if it's offloaded.
 
         Args:
-            states (`torch.FloatTensor` of shape `(users, d_model)`): of the encoder, at each user's last item.
-            recent (`torch.LongTensor` of shape `(users, newest)`): the newest items, newest first; 0 where there are
-                fewer.
-            recent_vectors (`torch.FloatTensor` of shape `(users, newest, d_model)`): their vectors; 0 likewise.
-            vectors (`torch.FloatTensor` of shape `(items, d_model)`): see `vectors`.
+            states (`torch.FloatTensor` of shape `(users, d_model)`): encoder states at each user's last item.
+            recent (`torch.LongTensor` of shape `(users, newest)`): the newest items, newest first; shorter rows are
+                padded with 0.
+            recent_vectors (`torch.FloatTensor` of shape `(users, newest, d_model)`): their vectors; 0 on padding.
+            vectors (`torch.FloatTensor` of shape `(items, d_model)`): the result of `vectors`.
         """
         asking, recent_vectors = states, recent_vectors.to(self.repeats.dtype)
         if self.recency is not None:
@@ -142,7 +143,7 @@ class ItemLogits(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, factor: float) -> None:
-        """Lets what asks be the query itself at first, and embeddings count less than own vectors."""
+        """Sets the query's projection to the identity, and draws small weights for semantic embeddings."""
         init.eye_(self.query.weight)
         init.normal_(self.projection.weight, std=0.02 * factor)
         init.zeros_(self.repeats)
@@ -158,13 +159,13 @@ class ItemLogits(nn.Module):
 class ItemEvidence(NodeTerm):
     """A term of [`CodeDistribution`]: the log-sum-exp of the logits of all items below a node.
 
-    With logits of codes that are 0, the probability of an item is then the softmax of the item logits alone.
+    If all logits of codes are 0, the probability of an item is the softmax of the item logits alone.
 
     Args:
         catalogue ([`CodeTrie`]): the items that can be recommended.
-        logits (`torch.FloatTensor` of shape `(items, users)`): of the catalogue's leaves, in their order.
+        logits (`torch.FloatTensor` of shape `(items, users)`): item logits, in the order of the catalogue's leaves.
         had ([`ItemSets`]): the items of each user's history.
-        repeats (`torch.FloatTensor` of shape `(1,)`): a tenth of what their logits gain.
+        repeats (`torch.FloatTensor` of shape `(1,)`): a tenth of the number added to the logits of these items.
     """
 
     def __init__(self, catalogue: CodeTrie, logits: torch.FloatTensor, had: ItemSets, repeats: torch.FloatTensor):
@@ -172,18 +173,18 @@ class ItemEvidence(NodeTerm):
         self.stored_repeats, self.repeats, self.plain = repeats, 10 * repeats.float(), logits
 
     def detached(self) -> "ItemEvidence":
-        """Returns the same evidence, of whose item logits no gradient is asked; what repeats gain learns as ever."""
+        """Returns the same evidence with detached item logits; only `repeats` still gets a gradient."""
         return ItemEvidence(self.catalogue, self.plain.detach(), self.had, self.stored_repeats)
 
     @cached_property
     def logits(self) -> torch.FloatTensor:
-        """The logits `[items, users]` with what items of the history gain."""
+        """The logits `[items, users]`, with the learned number added for items of the history."""
         n_items = self.catalogue.n_items
-        leaves = self.had.nodes[-1].T - len(self.catalogue.inner_counts)  # [n, users], n_items or more where fewer
+        leaves = self.had.nodes[-1].T - len(self.catalogue.inner_counts)  # [n, users], n_items or more on padding
         return self.plain.scatter_add(0, leaves.clamp(max=n_items - 1), self.repeats * (leaves < n_items))
 
     def __call__(self, child: torch.LongTensor, level: int) -> torch.FloatTensor:
-        """Returns the numbers of child nodes `[users, n, m]` of nodes of `level`."""
+        """Returns the numbers added for child nodes `[users, n, m]` of nodes of `level`."""
         node = self._parent(child)
         if level == 0:
             return self._placed(self._of_root.expand(*node.shape, -1), node, child)
@@ -191,7 +192,7 @@ class ItemEvidence(NodeTerm):
         return self._placed(self._summed(_of_leaves(self.logits, leaf), leaf, way, level), node, child)
 
     def along(self, children: list[torch.LongTensor]) -> list[torch.FloatTensor]:
-        """Returns the numbers of the children of each node on the way to one item, as [`NodeTerm.along`] says."""
+        """Returns the numbers of the children of all nodes on the path to an item, as [`NodeTerm.along`] does."""
         nodes = [self._parent(child) for child in children]
         numbers = [self._placed(self._of_root.expand(*nodes[0].shape, -1), nodes[0], children[0])]
         below, _ = self.catalogue.leaves_below(nodes[1], 1)
@@ -206,27 +207,27 @@ class ItemEvidence(NodeTerm):
         return numbers
 
     def of_items(self, leaves: torch.LongTensor) -> torch.FloatTensor:
-        """Returns by how much having had them changes the log-odds of items, `[users, n]`, given their nodes."""
+        """Returns the change of items' log-odds `[users, n]` by being in the history, given their nodes."""
         return self.repeats * self.had.contain(leaves, self.catalogue.layout.code_length - 1)
 
     def log_p(self, leaves: torch.LongTensor) -> torch.FloatTensor:
-        """Returns log-probabilities `[users, n]` of items, given their nodes, by the item logits alone.
+        """Returns log-probabilities `[users, n]` of items by the item logits alone, given their nodes.
 
-        Items of the history gain nothing here. An item is most like itself, and vectors have to learn that something
-        else follows it; the bias would spare them that, and they'd tell items apart less well.
+        Nothing is added for items of the history. An item is most like itself, and its vector has to learn that other
+        items follow. With the added number, vectors wouldn't learn it, and would tell items apart less well.
         """
         leaf = (leaves - len(self.catalogue.inner_counts)).clamp(min=0)
         return _of_leaves(self.plain, leaf) - self.plain.logsumexp(0).unsqueeze(1)
 
     def _parent(self, child: torch.LongTensor) -> torch.LongTensor:
-        """The node `[users, n]` whose children `[users, n, m]` are; -1 where there are none."""
+        """Returns the node `[users, n]` that children `[users, n, m]` belong to; -1 without children."""
         any_child = child.amax(-1)
         return torch.where(any_child < 0, -1, self.catalogue.parent(any_child.clamp(min=1)))
 
     def _placed(
         self, numbers: torch.FloatTensor, node: torch.LongTensor, child: torch.LongTensor
     ) -> torch.FloatTensor:
-        """Of the numbers of all children `[users, n, *]` of nodes `[users, n]`, those of `child` `[users, n, m]`."""
+        """Picks the numbers of `child` `[users, n, m]` from those of all children `[users, n, *]` of nodes."""
         place = child - self.catalogue.child_start[node.clamp(min=0)].unsqueeze(-1)
         return numbers.gather(-1, place.clamp(min=0))
 
@@ -243,7 +244,10 @@ class ItemEvidence(NodeTerm):
     def _summed(
         self, logits: torch.FloatTensor, leaf: torch.LongTensor, way: torch.LongTensor, level: int
     ) -> torch.FloatTensor:
-        """The log-sum-exp of the logits of leaves by the child that leads to each: `[users, n, children]`."""
+        """Returns the log-sum-exp of the logits of leaves, grouped by the child that leads to each leaf.
+
+        The result has the shape `[users, n, children]`.
+        """
         logits = logits.masked_fill(leaf < 0, torch.finfo(logits.dtype).min)
         top = logits.detach().amax(-1, keepdim=True)
         exponentials = (logits - top).exp().masked_fill(leaf < 0, 0)
@@ -252,10 +256,10 @@ class ItemEvidence(NodeTerm):
 
 
 def _of_leaves(logits: torch.FloatTensor, leaf: torch.LongTensor) -> torch.FloatTensor:
-    """Of logits `[items, users]` those of leaves `[users, *]`; any for -1."""
+    """Picks the logits of leaves `[users, *]` from logits `[items, users]`; any number for leaf -1."""
     return logits.gather(0, leaf.clamp(min=0).flatten(1).T).T.reshape(leaf.shape)
 
 
 def log_of(sums: torch.FloatTensor) -> torch.FloatTensor:
-    """The logarithm of sums of probabilities over the largest one, at least that of the smallest number there is."""
+    """Returns the logarithm of sums, limited from below by that of the smallest positive number of the dtype."""
     return sums.clamp(min=torch.finfo(sums.dtype).tiny).log()

@@ -1,4 +1,4 @@
-"""What a recommender remembers of its training log as it was: which items came next to which."""
+"""Transitions of a training log: the items that came next to each item, and how strongly they count."""
 
 import math
 
@@ -10,21 +10,21 @@ from transformers import initialization as init
 from .code_trie import CodeTrie, ItemSets
 from .configuration_etegrec import ETEGRecConfig
 
-RECENT, DECAY = 10, 0.7  # items of a history that vote, and what each vote weighs against the next newer one
+RECENT, DECAY = 10, 0.7  # number of a history's items that vote, and factor per item back from the newest
 
 
 def recent_items(
     history: torch.LongTensor, dtype: torch.dtype = torch.float32
 ) -> tuple[torch.LongTensor, torch.Tensor]:
-    """Returns the last 10 items of histories, newest first, and what each one's vote weighs.
+    """Returns the last 10 items of histories, newest first, and the weight of each item's vote.
 
     Args:
-        history (`torch.LongTensor` of shape `(batch, items)`): item indices, oldest first; 0 is padding, anywhere.
-        dtype (`torch.dtype`, *optional*, defaults to `torch.float32`): of the weights.
+        history (`torch.LongTensor` of shape `(batch, items)`): item indices, oldest first, padded anywhere with 0.
+        dtype (`torch.dtype`, *optional*, defaults to `torch.float32`): dtype of the weights.
 
     Returns:
-        item indices and weights, both `(batch, min(10, items))`: 1 for the newest item, 0.7 times as much for each one
-        before; 0 on padding.
+        item indices and weights, both of shape `(batch, min(10, items))`. The newest item has weight 1, each earlier
+        item 0.7 times the weight of the next, and padding weight 0.
     """
     is_item = history > 0
     newer = is_item.flip(1).cumsum(1).flip(1) - is_item.long()  # items after each
@@ -35,17 +35,16 @@ def recent_items(
 
 
 class PairGains(nn.Module):
-    """What the logit of each kept transition's item gains after an item, learned pair by pair.
+    """A learned number per kept transition, which is added to the item logit of the item that came next.
 
-    Products of vectors learn what many items have in common first, and a follower of one item alone last: each such
-    pair is a direction of its own, and a weak one. A number per pair learns it as fast as anything else. Numbers start
-    at 0 and are stored as a fiftieth of their effect.
+    Products of vectors first learn what many items have in common. What follows one item alone they learn last, as
+    each such pair is a weak direction of its own. One number per pair learns it as fast as anything else. The numbers
+    start at 0 and are stored as a fiftieth of their effect.
 
     Args:
-        config ([`ETEGRecConfig`]): sizes.
+        config ([`ETEGRecConfig`]): the model's configuration.
 
-    Source: a table that memorises pairs beside vectors that generalise is the wide part of Wide & Deep (Cheng et al.,
-    2016).
+    Source: Wide & Deep (Cheng et al., 2016), whose wide part memorises pairs while vectors generalise.
     """
 
     SCALE = 50.0
@@ -53,29 +52,32 @@ class PairGains(nn.Module):
     def __init__(self, config: ETEGRecConfig):
         super().__init__()
         self.of_pairs = nn.Parameter(torch.zeros(config.n_items + 1, config.num_transitions))
-        self.recency = nn.Parameter(torch.zeros(config.recent_items))  # what the newest item's gains count, and so on
+        self.recency = nn.Parameter(torch.zeros(config.recent_items))  # weight of each recent item's gains
 
     def forward(self, recent: torch.LongTensor) -> torch.FloatTensor:
-        """Returns the gains `[users, newest, num_transitions]` of the newest items `[users, newest]`, newest first."""
+        """Returns the added numbers `[users, newest, num_transitions]` of the newest items `[users, newest]`."""
         gains = self.SCALE * F.embedding(recent, self.of_pairs)
         return gains * self.recency[: recent.shape[1]].unsqueeze(1)
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        """Lets no pair gain anything at first."""
+        """Sets the numbers of all pairs to 0."""
         init.zeros_(self.of_pairs)
         init.copy_(self.recency, DECAY ** torch.arange(len(self.recency)))
 
     @torch.no_grad()
     def follow(self, before: torch.LongTensor, now: torch.LongTensor) -> None:
-        """Keeps the gains of pairs that stay, where the table of transitions `[n_items + 1, n]` becomes another."""
+        """Moves the numbers of pairs that stay when the table `[n_items + 1, n]` of transitions is replaced.
+
+        `before` is the old table, `now` the new one. New pairs start at 0.
+        """
         ordered, order = before.sort(dim=1)
         place = torch.searchsorted(ordered, now).clamp(max=before.shape[1] - 1)
         stays = (ordered.gather(1, place) == now) & (now > 0)
         self.of_pairs.copy_(self.of_pairs.gather(1, order.gather(1, place)) * stays)
 
     def add_items(self, count: int) -> None:
-        """Makes room for items that join, after which nothing gains."""
+        """Appends `count` items without transitions, whose numbers are 0."""
         weight = self.of_pairs.detach()
         with torch.inference_mode(False):
             longer = torch.cat([weight, weight.new_zeros(count, weight.shape[1])])
@@ -83,16 +85,16 @@ class PairGains(nn.Module):
 
 
 class ItemTransitions(nn.Module):
-    """A table of the items that came next to each item, by which a history's items vote for others.
+    """A table of the items that came next to each item; with it, a history's items vote for their successors.
 
-    A model of codes learns what follows items like those of a history; what followed these very items, maybe a few
-    times in all of a log, is known exactly only to counts.
+    A model of codes learns what follows items like those of a history. Only counts know exactly what followed these
+    very items, which may have happened a few times in the whole log.
 
     Args:
-        config ([`ETEGRecConfig`]): sizes.
+        config ([`ETEGRecConfig`]): the model's configuration.
     """
 
-    items: torch.Tensor  # [n_items + 1, num_transitions] int32, 0 on padding and in unused places
+    items: torch.Tensor  # [n_items + 1, num_transitions] int32, rows padded with 0
     weights: torch.Tensor  # of the same shape
 
     def __init__(self, config: ETEGRecConfig):
@@ -104,17 +106,17 @@ class ItemTransitions(nn.Module):
         self._are_known = False
 
     def forward(self, history: torch.LongTensor) -> tuple[torch.LongTensor, torch.FloatTensor]:
-        """What the last 10 items of histories vote for, and how much.
+        """Returns the items that the last 10 items of histories vote for, and the votes.
 
-        The newest item's votes are its weights, those of each one before it 0.7 times as much, and all are divided by
-        their sum.
+        The newest item votes with the weights of its transitions, each earlier item with 0.7 times the factor of the
+        next. Votes are divided by their sum.
 
         Args:
-            history (`torch.LongTensor` of shape `(batch, items)`): item indices, 0 on padding, wherever it stands.
+            history (`torch.LongTensor` of shape `(batch, items)`): item indices, padded anywhere with 0.
 
         Returns:
-            item indices, maybe repeated, and their votes, both `[batch, min(10, items) * num_transitions]`; all votes
-            of a history whose items came next to none are 0.
+            item indices, possibly repeated, and their votes, both of shape
+            `(batch, min(10, items) * num_transitions)`. If no item of a history has transitions, all its votes are 0.
         """
         voting, decay = recent_items(history)  # padding votes for nothing
         votes = (self.weights[voting].float() * decay.unsqueeze(2)).flatten(1)
@@ -122,17 +124,17 @@ class ItemTransitions(nn.Module):
 
     @property
     def are_known(self) -> bool:
-        """Whether the table holds any; looked at again at each call only as long as it doesn't."""
+        """Whether the table holds any transition; the table is searched only until one is found."""
         self._are_known = self._are_known or bool(self.weights.any())
         return self._are_known
 
     def add_gains(self, logits: torch.FloatTensor, recent: torch.LongTensor, trie: CodeTrie) -> torch.FloatTensor:
-        """Returns logits of items with what they gain by learned transitions.
+        """Returns item logits with the learned numbers of transitions added.
 
         Args:
-            logits (`torch.FloatTensor` of shape `(items, users)`): of the trie's leaves, in their order.
-            recent (`torch.LongTensor` of shape `(users, newest)`): the newest items, newest first; 0 where there are
-                fewer.
+            logits (`torch.FloatTensor` of shape `(items, users)`): item logits, in the order of the trie's leaves.
+            recent (`torch.LongTensor` of shape `(users, newest)`): the newest items, newest first; shorter rows are
+                padded with 0.
             trie ([`CodeTrie`]): the items that have logits.
         """
         if self.gains is None:
@@ -143,14 +145,14 @@ class ItemTransitions(nn.Module):
         return logits.scatter_add(0, rows.T, gains.T)
 
     def store(self, items: torch.LongTensor, weights: torch.FloatTensor) -> None:
-        """Writes the rows of all items, `[n_items, num_transitions]`."""
+        """Stores the transitions of all items, `[n_items, num_transitions]`."""
         if self.gains is not None:
             self.gains.follow(self.items, F.pad(items.to(self.items), (0, 0, 1, 0)))
         self.items[1:], self.weights[1:] = items.to(self.items), weights
         self._are_known = False
 
     def add_items(self, count: int) -> None:
-        """Makes room for items that join, which came next to none."""
+        """Appends `count` items without transitions."""
         if self.gains is not None:
             self.gains.add_items(count)
         with torch.inference_mode(False):
@@ -159,15 +161,16 @@ class ItemTransitions(nn.Module):
 
 
 class TransitionVotes:
-    """A batch's distributions over items by votes, to be mixed into those of a model, level by level.
+    """Distributions over items given by votes, which are mixed into those of a model level by level.
 
     Args:
         trie ([`CodeTrie`]): the items that may be returned.
-        leaves (`torch.LongTensor` of shape `(users, n)`): nodes of the items voted for, maybe repeated; -1 is none.
-        votes (`torch.FloatTensor` of the same shape): the share of each; a user's sum to 1 at most. Those for -1 and
-            for excluded items are lost.
-        weight (`float`): share of the votes in the mixture; the model keeps the rest.
-        excluded ([`ItemSets`], *optional*): items that single users must not get.
+        leaves (`torch.LongTensor` of shape `(users, n)`): nodes of the items voted for, possibly repeated; -1 for no
+            item.
+        votes (`torch.FloatTensor` of the same shape): votes for these items; a user's votes sum to 1 at most. Votes
+            for node -1 and for excluded items are dropped.
+        weight (`float`): share of the votes in the mixture; the model's share is the rest.
+        excluded ([`ItemSets`], *optional*): items that each user must not get.
     """
 
     def __init__(
@@ -183,21 +186,22 @@ class TransitionVotes:
         if excluded is not None:
             lost = lost | excluded.contain(leaves, trie.layout.code_length - 1)
         self.votes = votes.float().masked_fill(lost, 0)  # [users, n]
-        self.steps: list[tuple[torch.Tensor, torch.Tensor]] = []  # a level: a node on each vote's way [users, n], and
-        node = leaves  # which one of its children, counted from 0, the way goes on to [users, n]
+        # per level: the node on the path to each item voted for, and the number of its child on that path [users, n]
+        self.steps: list[tuple[torch.Tensor, torch.Tensor]] = []
+        node = leaves
         for _ in range(trie.layout.code_length):
             child = node.masked_fill(lost, 1)
             node = trie.parent(child)
             self.steps.insert(0, (node, child - trie.child_start[node]))
 
     def mixed(self, log_p: torch.FloatTensor, node: torch.LongTensor, level: int) -> torch.FloatTensor:
-        """Log-probabilities `[users, beams, m]` in the mixture of the children of nodes of `level`.
+        """Returns log-probabilities `[users, beams, m]` of child nodes in the mixture of model and votes.
 
         Args:
-            log_p (`torch.FloatTensor` of shape `(users, beams, m)`): the model's, of whole prefixes, in the order of
-                `trie.successors`.
-            node (`torch.LongTensor` of shape `(users, beams)`): their parents, distinct, or -1.
-            level (`int`): how many codes lead to these.
+            log_p (`torch.FloatTensor` of shape `(users, beams, m)`): the model's log-probabilities of whole prefixes,
+                in the order of `trie.successors`.
+            node (`torch.LongTensor` of shape `(users, beams)`): parents of these prefixes, all different, or -1.
+            level (`int`): number of codes that lead to the parents.
         """
         parent, child = self.steps[level]
         on_beam, order = node.sort(dim=1)

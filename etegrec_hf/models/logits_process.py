@@ -1,4 +1,4 @@
-"""Layer-wise code beam search inside transformers' `generate`."""
+"""The logits processor that restricts transformers' `generate` to items."""
 
 import torch
 from transformers import LogitsProcessor
@@ -7,21 +7,23 @@ from .code_distribution import CodeDistribution
 
 
 class CodeTrieLogitsProcessor(LogitsProcessor):
-    """Keeps each decoding step to its level's codes, and to the items of a [`CodeDistribution`].
+    """Restricts each decoding step to the codes of its level that lead to items of a [`CodeDistribution`].
 
-    Scores become the distribution's log-probabilities of the codes that may follow, everything else minus infinity. So
-    a beam's score is the model's log-probability of the item.
+    Scores are replaced by the distribution's log-probabilities of the codes that may follow, and by -inf for all other
+    token ids. So a beam's score is the model's log-probability of the item.
 
     Args:
-        distribution ([`CodeDistribution`]): of the codes, for as many users as `generate` is given. The rows of each
-            user are neighbours, as `generate` has them.
+        distribution ([`CodeDistribution`]): the distribution over codes, for as many users as `generate` is given. The
+            rows of a user follow each other, as they do in `generate`.
     """
 
     def __init__(self, distribution: CodeDistribution):
         self.distribution = distribution
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        """Returns log-probabilities in place of `scores` `[rows, vocab_size]`, given `[rows, 1 + codes so far]`.
+        """Returns log-probabilities that replace `scores` `[rows, vocab_size]`.
+
+        `input_ids` are the decoder start and the codes so far.
 
         Raises:
             ValueError: a step beyond an item's codes.
@@ -37,9 +39,9 @@ class CodeTrieLogitsProcessor(LogitsProcessor):
             )
         if scores.shape[1] != layout.vocab_size:
             raise ValueError(
-                f"the trie is one of {layout.code_length} codes out of {layout.codebook_size}, a vocabulary of "
-                f"{layout.vocab_size}, and the scores are those of {scores.shape[1]} token ids; build the trie from "
-                "the model's `item_codes`."
+                f"the trie has {layout.code_length} codes per item out of {layout.codebook_size}, a vocabulary of "
+                f"{layout.vocab_size} token ids, but there are scores for {scores.shape[1]}; build the trie from the "
+                "model's `item_codes`."
             )
         by_user = (self.distribution.n_users, -1)
         node = trie.walk(layout.codes(input_ids[:, 1:])).view(by_user)
@@ -47,6 +49,6 @@ class CodeTrieLogitsProcessor(LogitsProcessor):
         log_p, codes, child = self.distribution.steps(logits, node, level)  # [users, rows of each, m]
         if log_p.isnan().any():
             raise ValueError("the scores are NaN; the model's weights are damaged: load an earlier checkpoint.")
-        tokens = layout.token_id(level, codes).masked_fill(child < 0, 0)  # unused places: at padding
+        tokens = layout.token_id(level, codes).masked_fill(child < 0, 0)  # padding of shorter rows goes to token id 0
         constrained = torch.full_like(scores, -torch.inf)
         return constrained.scatter_(1, tokens.flatten(0, 1), log_p.flatten(0, 1).to(scores.dtype))

@@ -1,4 +1,4 @@
-"""The model card: one template, filled with what the model itself knows, and with more where more is known."""
+"""The model card: templates that are filled from the model's configuration, and with further sections if given."""
 
 import json
 import os
@@ -24,8 +24,8 @@ tags:
 - {model_type}
 """
 
-RECOMMENDER = """A generative recommender of the ETEGRec kind. It reads the item ids that somebody took, oldest first,
-and generates the next one as {code_length} codes: every recommendation is one of its {n_items:,} items.
+RECOMMENDER = """A generative recommender of the ETEGRec kind. It reads a user's history as a list of item ids, oldest
+first, and generates the next item as {code_length} codes. Every recommendation is one of its {n_items:,} items.
 
 ## Use it
 
@@ -36,9 +36,9 @@ recommend = pipeline("sequential-recommendation", model="{name}", trust_remote_c
 print(recommend([{example}], top_k=10))
 ```
 
-It needs torch and transformers, nothing else. Lists of histories are decoded in batches, and generators are streamed;
-`exclude=[...]`, `exclude_history=True` and `allowed=[...]` narrow the choice within the search. What a call doesn't
-give (`num_beams`, `transition_weight`, ...) follows the model's own search settings. `AutoModel` and
+It needs torch and transformers, nothing else. Lists of histories are decoded in batches, and generators are streamed.
+`exclude=[...]`, `exclude_history=True` and `allowed=[...]` restrict which items are searched. Options that a call
+leaves out (`num_beams`, `transition_weight`, ...) follow the model's own search settings. `AutoModel` and
 `AutoTokenizer` load the parts (`model.recommend`, `model.generate`, `model.add_items`, `model.remove_items`).
 
 ## What it is
@@ -46,7 +46,7 @@ give (`num_beams`, `transition_weight`, ...) follows the model's own search sett
 | | |
 | --- | --- |
 | items | {n_items:,} |
-| codes of an item | {code_length}, each one of {codebook_size} |
+| codes per item | {code_length}, each one of {codebook_size} |
 | encoder and decoder | T5, {num_layers} + {num_decoder_layers} layers of width {d_model} |
 | history | the last {max_history} items |
 | search settings | {searched} |
@@ -80,21 +80,21 @@ codes = item_tokenizer.encode(embeddings)  # [n, {input_size}] to [n, {num_level
 
 LIMITS = """## Limits
 
-- It ranks the items of the catalogue that it was trained on, and serves popular items and frequent users best: it
+- It ranks the items of the catalogue that it was trained on. It serves popular items and frequent users best, and
   repeats the biases of its log.
-- Scores are log-probabilities, to which options of `recommend` add their part, and not calibrated chances that
-  somebody takes an item.
+- Scores are log-probabilities of the model, which options of `recommend` may change. They aren't calibrated
+  probabilities that a user takes an item.
 - A model remembers which items were taken together. User ids are not stored.
 """
 
 
 def card_text(config: Any, name: str, metadata: str = "", sections: str = "", example: str = "an item id") -> str:
-    """A model card as text.
+    """Returns the text of a model card.
 
     Args:
-        config ([`ETEGRecConfig`] or [`RQVAEConfig`]): of the model.
-        name (`str`): Hub id or folder to load it from.
-        metadata (`str`, *optional*): YAML in the place of what holds for every such model.
+        config ([`ETEGRecConfig`] or [`RQVAEConfig`]): the model's configuration.
+        name (`str`): Hub id or folder that the model is loaded from.
+        metadata (`str`, *optional*): YAML metadata; by default that of every model of this kind.
         sections (`str`, *optional*): Markdown about data, results and training.
         example (`str`, *optional*): an item id for the code example.
     """
@@ -122,15 +122,15 @@ def card_text(config: Any, name: str, metadata: str = "", sections: str = "", ex
 
 
 def written_settings(settings: dict[str, Any]) -> str:
-    """Returns settings of a search as they are written in a call of `recommend`."""
+    """Returns search settings written as arguments of a call of `recommend`."""
     return ", ".join(f"{name}={value}" for name, value in settings.items())
 
 
 class ModelCardMixin(PushToHubMixin):
-    """Overrides saving and a hook of pushing.
+    """Overrides `save_pretrained` and a hook of `push_to_hub`.
 
-    - `save_pretrained`: weights may be read by whoever may read the other files.
-    - `_upload_modified_files`: a card of the model goes along to a repository that has none yet.
+    - `save_pretrained` gives weights the same permissions as the other files.
+    - `_upload_modified_files` adds a model card to a repository that has none yet.
     """
 
     def save_pretrained(self, save_directory, *args, **kwargs):
@@ -142,7 +142,7 @@ class ModelCardMixin(PushToHubMixin):
         with open(path, encoding="utf-8") as file:
             text = file.read()
         is_blank_form = "This model card has been automatically generated." in text and "Model ID\n" in text
-        if is_blank_form:  # which transformers made just now
+        if is_blank_form:  # transformers has just written it, as the repository has no card
             with open(path, "w", encoding="utf-8") as file:
                 file.write(card_text(self.config, repo_id))
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)

@@ -32,11 +32,11 @@ from .scoring import (
 )
 from .target_decoder import TargetDecoder
 
-if TYPE_CHECKING:  # never run: saving a model copies the files that it imports, and the pipeline belongs to it
+if TYPE_CHECKING:  # never run: saving a model copies the files that this one imports, and the pipeline is needed too
     from .pipeline_etegrec import SequentialRecommendationPipeline  # noqa: F401
 
 
-# Tables that stood on the model itself until they got a home of their own
+# tables that were attributes of the model itself before there was a catalogue
 EARLIER_NAMES = {
     name: f"catalogue.{name}"
     for name in ("item_tokens", "is_removed", "semantic_embedding", "transitions.items", "transitions.weights")
@@ -46,14 +46,15 @@ EARLIER_NAMES = {
 class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedModel, GenerationMixin):
     """T5 over item codes with a learnable item tokenizer.
 
-    Give it its catalogue before use: [`~ETEGRecForConditionalGeneration.set_item_codes`] and, for training,
+    A new model needs its catalogue before use: set codes with
+    [`~ETEGRecForConditionalGeneration.set_item_codes`] and, for training, embeddings with
     `catalogue.set_semantic_embedding`, see [`ItemCatalogue`]. Both are saved with the weights.
 
-    Source: ETEGRec (doi 10.1145/3726302.3729989), section 3; seed sections 2 and 4.3. One flat vocabulary takes the
-    place of the seed's table a level, and `sequence_latents` leave padding out.
+    Source: ETEGRec (doi 10.1145/3726302.3729989), section 3; specification, sections 2 and 4.3. One flat vocabulary
+    replaces the specification's table per level, and `sequence_latents` leave padding out.
     """
 
-    item_tokenizer: RQVAEModel  # None without `has_item_tokenizer`
+    item_tokenizer: RQVAEModel  # None if `has_item_tokenizer` is False
 
     config_class = ETEGRecConfig
     base_model_prefix = "model"
@@ -62,8 +63,8 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _no_split_modules = ["T5Block"]
-    _keys_to_ignore_on_load_missing = [r"catalogue\.item_counts"]  # which folders of earlier versions lack
-    _keep_in_fp32_modules = ["shares"]  # few numbers, which make a mixture; bitsandbytes can't quantise so few
+    _keys_to_ignore_on_load_missing = [r"catalogue\.item_counts"]  # folders of earlier versions lack them
+    _keep_in_fp32_modules = ["shares"]  # too few numbers for bitsandbytes to quantise
     _tied_weights_keys = {
         "encoder.embed_tokens.weight": "shared.weight",
         "decoder.embed_tokens.weight": "shared.weight",
@@ -86,7 +87,7 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
         self.repeat_bias = nn.Parameter(torch.zeros(config.code_length)) if config.has_repeat_bias else None
         self.item_logits = ItemLogits(config) if config.item_logits != "none" else None
         self.catalogue = ItemCatalogue(config)
-        # Set anew for every model: loading through one auto class drops the other, and a Hub id stays in the names
+        # set for every model: loading through one auto class drops the other, and a Hub id stays in the names
         auto_classes = ("AutoModel", "AutoModelForSeq2SeqLM")
         config.auto_map = dict.fromkeys(auto_classes, "modeling_etegrec.ETEGRecForConditionalGeneration")
         pipeline = {"impl": "pipeline_etegrec.SequentialRecommendationPipeline", "pt": ["AutoModel"], "type": "text"}
@@ -94,8 +95,8 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
         self.post_init()
 
     def _initialize_weights(self, module, is_custom_code: bool = False) -> None:
-        # of custom code, transformers leaves out modules without a tensor of their own, as ItemInputs; `init` looks at
-        # each tensor whether it was loaded
+        # in custom code, transformers leaves out modules without a tensor of their own, such as ItemInputs; functions
+        # of `init` leave out tensors that were loaded
         super()._initialize_weights(module)
 
     @torch.no_grad()
@@ -117,11 +118,14 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
 
     @classmethod
     def from_pretrained(cls, *args, **kwargs):
-        """transformers' own, which also reads folders whose tables have their earlier names, and saves them anew."""
+        """Loads a model as transformers does, also from folders whose tables have earlier names.
+
+        Saving writes today's names.
+        """
         given = kwargs.pop("key_mapping", None) or {}
         ours = {f"^{re.escape(earlier)}$": name for earlier, name in EARLIER_NAMES.items()}
         loaded = super().from_pretrained(*args, key_mapping=ours | given, **kwargs)
-        if not given:  # otherwise undone in saving
+        if not given:  # otherwise saving would restore the earlier names
             (loaded[0] if isinstance(loaded, tuple) else loaded)._weight_conversions = None
         return loaded
 
@@ -135,17 +139,17 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
         return self.shared
 
     def set_input_embeddings(self, value):
-        """Replaces the embeddings of both stacks, which are the output's too.
+        """Replaces the token embeddings, which both stacks and the output share. After an error nothing has changed.
 
         Raises:
-            ValueError: embeddings of another size, before anything changes.
+            ValueError: embeddings of another size.
         """
         expected = (self.config.vocab_size, self.config.d_model)
         found = getattr(value, "num_embeddings", None), getattr(value, "embedding_dim", None)
         if None not in found and found != expected:
             raise ValueError(
-                f"`value` holds embeddings of size {found}; `code_length`, `codebook_size` and `d_model` say "
-                f"{expected}: give embeddings of that size."
+                f"`value` holds embeddings of size {found}; by `code_length`, `codebook_size` and `d_model` the size "
+                f"must be {expected}."
             )
         self.shared = value
         self.encoder.set_input_embeddings(value)
@@ -154,7 +158,7 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
     ) -> nn.Module:
-        """Returns the embeddings, whose number doesn't change.
+        """Returns the token embeddings; their number can't change.
 
         Raises:
             ValueError: another number of tokens.
@@ -163,8 +167,8 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
         if new_num_tokens not in (None, size) or size % (pad_to_multiple_of or 1):
             asked = f"`new_num_tokens` is {new_num_tokens} and `pad_to_multiple_of` {pad_to_multiple_of}"
             raise ValueError(
-                f"{asked}; the vocabulary has {size} token ids, which follow from `code_length` and `codebook_size`. "
-                "Build a model with others, or add items with `add_items`."
+                f"{asked}, but the vocabulary has {size} token ids, which follow from `code_length` and "
+                "`codebook_size`. Build a new model with other sizes, or add items with `add_items`."
             )
         return self.shared
 
@@ -198,36 +202,39 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
             input_ids (`torch.LongTensor` of shape `(batch, items * code_length)`): token ids of histories.
             attention_mask (`torch.LongTensor` of the same shape, *optional*): 0 on padding, left or right; by default
                 on pad tokens.
-            labels (`torch.LongTensor` of shape `(batch, code_length)`, *optional*): token ids of the targets. Targets
-                of padding don't count.
+            labels (`torch.LongTensor` of shape `(batch, code_length)`, *optional*): token ids of the targets. Rows of
+                padding don't count in the loss.
             candidates (`torch.LongTensor` of shape `(batch, candidates, code_length)`, *optional*): token ids of
                 several items per history, which share its encoder states and cross-attention keys. They are decoded
                 without dropout, in training too.
-            history_lengths (`torch.LongTensor` of shape `(batch, targets)`, *optional*): how many items of the history
-                each target comes after, for a causal encoder, whose one pass serves all targets. Histories are padded
-                right.
+            history_lengths (`torch.LongTensor` of shape `(batch, targets)`, *optional*): number of the history's items
+                that come before each target. It needs a causal encoder, which encodes the history once for all
+                targets, and histories that are padded right.
             sequence_labels (`torch.LongTensor` of shape `(batch, targets, code_length)`, *optional*): token ids of
-                these targets, left out where only the latents are wanted.
+                these targets; without them only the latents are returned.
             decoder_input_ids (`torch.LongTensor` of shape `(batch, decoded)`, *optional*): the decoder start and the
-                codes so far. By default just the start: enough for both adapters.
-            decoder_attention_mask (`torch.Tensor`, *optional*): which of `decoder_input_ids` are seen, as of T5.
+                codes so far. By default only the start, which is enough for the latents.
+            decoder_attention_mask (`torch.Tensor`, *optional*): mask of `decoder_input_ids`, as in T5.
             encoder_outputs (*optional*): encoder states to use instead of encoding `input_ids`.
             past_key_values (`EncoderDecoderCache`, *optional*): the decoder's cache, for `decoder_input_ids`.
-            use_cache (`bool`, *optional*): whether to return the cache, where the next code is scored; by default as
-                the configuration says.
-            output_attentions, output_hidden_states (`bool`, *optional*): whether to return attention weights, which
-                only `attn_implementation="eager"` has, and what each layer makes; not of `candidates`. By default as
-                the configuration says.
+            use_cache (`bool`, *optional*): whether to return the cache when the next code is scored; by default the
+                configuration's setting.
+            output_attentions, output_hidden_states (`bool`, *optional*): whether to return attention weights and the
+                states after each layer; not with `candidates`. By default the configuration's setting. Attention
+                weights need `attn_implementation="eager"`.
             return_dict (`bool`, *optional*): whether to return an [`ETEGRecOutput`] instead of a tuple.
 
         Raises:
             ValueError: neither `input_ids` nor `encoder_outputs`.
             ValueError: labels or candidates of another shape.
             ValueError: more than one of `labels`, `candidates`, `history_lengths` and `decoder_input_ids`.
-            ValueError: `sequence_labels` without `history_lengths`, or these with a bidirectional encoder.
-            ValueError: encoder outputs alone for a model with a repeat bias or item logits, which asks what users had.
+            ValueError: `sequence_labels` without `history_lengths`.
+            ValueError: `history_lengths` with a bidirectional encoder.
+            ValueError: encoder outputs without `input_ids`, for a model with a repeat bias or item logits.
             ValueError: encoder outputs of another length than the mask.
-            TypeError: another argument that isn't None, or a `decoder_attention_mask` or `past_key_values` of nothing.
+            ValueError: `output_attentions` or `output_hidden_states` with `candidates`.
+            TypeError: an unknown argument that isn't None.
+            TypeError: `decoder_attention_mask` or `past_key_values` without `decoder_input_ids`.
         """
         if decoder_input_ids is None:
             kwargs |= {"decoder_attention_mask": decoder_attention_mask, "past_key_values": past_key_values}
@@ -247,8 +254,8 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
         elif candidates is not None:
             if any(recorded.values()):
                 raise ValueError(
-                    "`candidates` are decoded without attentions and hidden states to return; give one target per "
-                    "history as `labels`, or leave out `output_attentions` and `output_hidden_states`."
+                    "attentions and hidden states of `candidates` can't be returned; give one target per history as "
+                    "`labels`, or leave out `output_attentions` and `output_hidden_states`."
                 )
             output = score_candidates(self, encoded, candidates)
         elif labels is not None:
@@ -264,14 +271,14 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
     # Reading histories
 
     def item_vectors(self, input_ids: torch.LongTensor | None) -> torch.FloatTensor | None:
-        """Returns what the encoder reads besides codes: a vector per item of the histories.
+        """Returns the vectors of items that the encoder reads besides codes.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, items * code_length)`): token ids of whole items, 0 on
                 padding.
 
         Returns:
-            `(batch, items, d_model)`; none for a model that reads codes alone.
+            `torch.FloatTensor` of shape `(batch, items, d_model)`, or None if the model reads codes alone.
         """
         if self.item_inputs is None or input_ids is None:
             return None
@@ -281,14 +288,14 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
     def _encoded(
         self, input_ids, attention_mask, encoder_outputs, recorded: dict[str, bool]
     ) -> tuple[EncodedBatch, dict[str, tuple]]:
-        """Histories and what the encoder makes of them, unless that is given; and what was recorded of its layers."""
+        """Returns encoded histories, encoding them if no encoder outputs are given, and the recorded layer outputs."""
         if input_ids is None and encoder_outputs is None:
-            raise ValueError("there is nothing to read; pass histories as `input_ids`, or `encoder_outputs`.")
+            raise ValueError("there is nothing to read; give histories as `input_ids`, or `encoder_outputs`.")
         if input_ids is not None:
             check_tensors(input_ids, attention_mask)
         if attention_mask is None and input_ids is not None:
             attention_mask = (input_ids != self.config.pad_token_id).long()
-        elif encoder_outputs is None:  # what is masked wasn't had either
+        elif encoder_outputs is None:  # masked items aren't part of the history either
             input_ids = input_ids.masked_fill(attention_mask == 0, self.config.pad_token_id)
         if encoder_outputs is None:
             vectors = self.item_vectors(input_ids)
@@ -299,16 +306,16 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
     # Logits
 
     def level_logits(self, decoder_states: torch.Tensor, level: int) -> torch.Tensor:
-        """Returns logits `[..., codebook_size]` of one level's codes, of decoder states `[..., d_model]`."""
+        """Returns logits `[..., codebook_size]` of one level's codes, given decoder states `[..., d_model]`."""
         return self.code_logits(decoder_states, self.config.layout.of_level(level))
 
     def logits_by_level(self, decoder_states: torch.Tensor) -> torch.Tensor:
-        """Returns logits `[..., code_length, codebook_size]` of decoder states `[..., code_length, d_model]`."""
+        """Returns logits `[..., code_length, codebook_size]`, given decoder states `[..., code_length, d_model]`."""
         levels = range(self.config.code_length)
         return torch.stack([self.level_logits(decoder_states[..., level, :], level) for level in levels], dim=-2)
 
     def code_logits(self, decoder_states: torch.Tensor, tokens: slice) -> torch.Tensor:
-        """Returns logits `[..., tokens]` of a part of the vocabulary, of decoder states `[..., d_model]`."""
+        """Returns logits `[..., tokens]` of a part of the vocabulary, given decoder states `[..., d_model]`."""
         weight = plain_weight(self.shared)
         if weight is None:
             embeddings = self.shared(torch.arange(tokens.start, tokens.stop, device=decoder_states.device))
@@ -322,47 +329,48 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
     def check_item_ids(self, tokenizer) -> None:
         """Compares a tokenizer's items with the model's; see [`ItemCatalogue.check_tokenizer`].
 
-        The pipeline that ships with folders of earlier versions calls it.
+        The pipeline in model folders of earlier versions calls this method.
         """
         self.catalogue.check_tokenizer(tokenizer)
 
     def set_item_codes(self, codes: torch.LongTensor) -> None:
-        """Makes `codes` `[n_items, code_length]` the catalogue's; see [`ItemCatalogue.set_codes`]."""
+        """Replaces the codes of all items with `codes` `[n_items, code_length]`; see [`ItemCatalogue.set_codes`]."""
         self.catalogue.set_codes(codes)
 
     @torch.no_grad()
     def add_items(self, ids: list[str], embeddings: torch.FloatTensor, tokenizer) -> torch.LongTensor:
-        """Adds items without training; they can be recommended at once.
+        """Adds items to the catalogue without training; they can be recommended at once.
 
-        The RQ-VAE gives each its prefix, and the suffix is one that no item of that prefix has. A prefix without a
-        free suffix is left for the nearest one that has. Items that were there keep their codes and indices.
+        The RQ-VAE gives each new item its prefix, and a suffix is chosen that no item with this prefix has. If a
+        prefix has no free suffix, the closest prefix with a free suffix is taken. Other items keep their codes and
+        indices. After an error, model and tokenizer are unchanged.
 
         Args:
-            ids (`list[str]`): their item ids.
+            ids (`list[str]`): item ids of the new items.
             embeddings (`torch.FloatTensor` of shape `(n, input_size)`): their semantic embeddings.
-            tokenizer ([`ETEGRecTokenizer`]): this model's, which learns the items too.
+            tokenizer ([`ETEGRecTokenizer`]): the model's tokenizer, to which the items are added too.
 
         Returns:
-            their item indices, `[n]`.
+            item indices of the new items, `[n]`.
 
         Raises:
-            ValueError: an id that exists.
+            ValueError: an id that is in the catalogue already.
             ValueError: embeddings of the wrong shape or with NaN.
-            ValueError: a tokenizer of other items.
+            ValueError: a tokenizer with other items than the model.
             ValueError: no free codes.
             ValueError: weights or tables that are offloaded.
-            ValueError: a model without an item tokenizer. Model and tokenizer are in all cases as they were.
+            ValueError: a model without an item tokenizer.
         """
         if isinstance(ids, str):
             raise ValueError(f"`ids` is {ids!r}; give a list of item ids, also for a single item.")
         if self.item_tokenizer is None:
             raise ValueError(
-                "`has_item_tokenizer` is False: the codes were made elsewhere; make those of new items there too, and "
-                "give all of them to `set_item_codes` of a model with more `n_items`."
+                "`has_item_tokenizer` is False: the codes were made elsewhere; make codes of the new items there too, "
+                "and give all codes to `set_item_codes` of a model with a larger `n_items`."
             )
         self.catalogue.check_tokenizer(tokenizer)
         if self.item_inputs is not None and self.item_inputs.own.weight.is_meta:
-            raise ValueError("the vectors of items are offloaded; load the model without offloading to add some.")
+            raise ValueError("the vectors of items are offloaded; load the model without offloading to add items.")
         embeddings = torch.as_tensor(embeddings)
         self.catalogue.check_new_embeddings(embeddings, len(ids))
         embeddings = embeddings.to(self.device, self.item_tokenizer.dtype)
@@ -378,11 +386,12 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
         return self.catalogue.add(codes, embeddings)
 
     def remove_items(self, items: torch.LongTensor) -> None:
-        """Takes items out of what can be recommended, for good; histories that hold them are read as before.
+        """Removes items for good from those that can be recommended; histories that hold them are read as before.
+
+        For items that are out of stock for a while, use `exclude` or `allowed` of `recommend` instead.
 
         Args:
-            items (`torch.LongTensor` of shape `(n,)`): item indices, `tokenizer.index_of(ids)`. For items that are out
-                of stock now and then, see `exclude` and `allowed` of `recommend`.
+            items (`torch.LongTensor` of shape `(n,)`): item indices, as `tokenizer.index_of(ids)` returns them.
 
         Raises:
             ValueError: an index that doesn't exist, or no item left.
@@ -391,10 +400,12 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
 
 
 def _check_one(arguments: dict[str, object]) -> None:
-    """Raises a `ValueError` if more than one of these was given."""
+    """Raises a `ValueError` if more than one of these arguments was given."""
     given = [name for name, value in arguments.items() if value is not None]
     if len(given) > 1:
-        raise ValueError(f"{' and '.join(f'`{name}`' for name in given)} are given; each asks for another result.")
+        raise ValueError(
+            f"{' and '.join(f'`{name}`' for name in given)} are given, but each asks for a different result; give one."
+        )
 
 
 ETEGRecForConditionalGeneration.register_for_auto_class("AutoModelForSeq2SeqLM")

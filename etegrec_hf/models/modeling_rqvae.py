@@ -1,4 +1,4 @@
-"""The item tokenizer: an RQ-VAE that turns an item's semantic embedding into one code a level."""
+"""The item tokenizer: an RQ-VAE that turns an item's semantic embedding into one code per level."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,7 +16,7 @@ from .model_card import ModelCardMixin
 
 @dataclass
 class QuantizerOutput(ModelOutput):
-    """What the residual quantiser makes of latents.
+    """Output of the residual quantiser.
 
     Args:
         quantized (`torch.FloatTensor` of shape `(batch, latent_size)`):
@@ -57,7 +57,7 @@ class RQVAEOutput(ModelOutput):
 
 
 class ResidualQuantizer(nn.Module):
-    """Quantises latents level by level; each level sees what the levels before left over."""
+    """Quantises latents level by level; each level quantises the residual of the levels before."""
 
     def __init__(self, config: RQVAEConfig):
         super().__init__()
@@ -66,7 +66,7 @@ class ResidualQuantizer(nn.Module):
         self.codebooks = nn.Parameter(torch.empty(config.num_levels, config.codebook_size, config.latent_size))
 
     def closeness(self, residual: torch.Tensor, level: int) -> torch.Tensor:
-        """How near `residual` `[batch, latent_size]` is to each vector of a level's codebook: `[batch, K]`."""
+        """Returns the closeness `[batch, K]` of residuals `[batch, latent_size]` to a level's codebook vectors."""
         codebook = self.codebooks[level]
         if self.distance == "cosine":
             return directions_of(residual).to(residual.dtype) @ directions_of(codebook).to(residual.dtype).T
@@ -78,8 +78,9 @@ class ResidualQuantizer(nn.Module):
     def forward(self, latents: torch.Tensor) -> QuantizerOutput:
         """Quantises `latents` `[batch, latent_size]`.
 
-        The residual drops the chosen vector without its gradient, so that every level's commitment reaches the
-        encoder while a codebook learns from its own level only. Squared errors are averaged over `latent_size`.
+        The chosen vector is subtracted from the residual without its gradient. So every level's commitment loss
+        reaches the encoder, while a codebook learns from its own level only. Squared errors are averaged over
+        `latent_size`.
         """
         residual, quantized = latents, torch.zeros_like(latents)
         codes, logits, losses = [], [], []
@@ -103,12 +104,12 @@ class ResidualQuantizer(nn.Module):
 
 
 def directions_of(vectors: torch.FloatTensor) -> torch.FloatTensor:
-    """Vectors `[*, width]` made as long as 1; 0 stays 0. They are float32: float16 lacks small and large lengths."""
+    """Returns vectors `[*, width]` scaled to length 1, in float32, as float16 can't hold all lengths; 0 stays 0."""
     return F.normalize(vectors.float(), dim=-1)
 
 
 def first_not_finite(embeddings: torch.FloatTensor, batch_size: int = 8192) -> int | None:
-    """The first row of `[n, input_size]` that holds NaN or infinity, if there is one; looked for batch by batch."""
+    """Returns the first row of embeddings `[n, input_size]` that holds NaN or infinity, or None."""
     for start, batch in zip(range(0, len(embeddings), batch_size), embeddings.split(batch_size)):
         broken = (~batch.isfinite()).any(1).nonzero()
         if len(broken):
@@ -117,12 +118,12 @@ def first_not_finite(embeddings: torch.FloatTensor, batch_size: int = 8192) -> i
 
 
 def check_item_tokenizer(item_tokenizer: nn.Module) -> None:
-    """Raises a `ValueError` unless this is an [`RQVAEModel`] and of no subclass; see [`check_class`]."""
+    """Raises a `ValueError` unless this is an [`RQVAEModel`] itself, not of a subclass; see [`check_class`]."""
     check_class("item_tokenizer", "RQVAEModel", [cls.__name__ for cls in type(item_tokenizer).__mro__])
 
 
 def mlp(sizes: list[int]) -> nn.Sequential:
-    """Linear layers of the given widths with ReLU between them."""
+    """Returns linear layers of the given widths with ReLU between them."""
     layers: list[nn.Module] = []
     for width_in, width_out in pairwise(sizes):
         layers += [nn.Linear(width_in, width_out), nn.ReLU()]
@@ -132,8 +133,8 @@ def mlp(sizes: list[int]) -> nn.Sequential:
 class RQVAEModel(ModelCardMixin, PreTrainedModel):
     """Residual-quantised variational autoencoder over item embeddings.
 
-    Source: ETEGRec, section 3.2.1; seed section 2.2. `code_logits` are *minus* squared distances, so that their
-    softmax is the paper's P(k|v); the published code feeds plus distances to the softmax.
+    Source: ETEGRec, section 3.2.1; specification, section 2.2. `code_logits` are *minus* squared distances, so that
+    their softmax is the paper's P(k|v). The authors' code gives plus distances to the softmax.
     """
 
     config_class = RQVAEConfig
@@ -184,7 +185,7 @@ class RQVAEModel(ModelCardMixin, PreTrainedModel):
 
     @torch.no_grad()
     def encode(self, embeddings: torch.FloatTensor, batch_size: int = 8192) -> torch.LongTensor:
-        """Codes of many items, `[n, num_levels]`, from their embeddings `[n, input_size]`, batch by batch.
+        """Returns the codes `[n, num_levels]` of embeddings `[n, input_size]`, computed batch by batch.
 
         The embeddings may be on any device, or mapped from disk.
 

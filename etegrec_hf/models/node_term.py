@@ -1,24 +1,24 @@
-"""What a model adds to the logits of codes."""
+"""The interface of terms, which a model adds to the logits of codes."""
 
 import torch
 
 
 class NodeTerm:
-    """A number per node and user, which the logit of the code that leads there gains; see [`CodeDistribution`].
+    """A number per trie node and user that is added to the logit of the code leading there; see [`CodeDistribution`].
 
-    A term of its own overrides `__call__`, and what else it knows better than this class.
+    Subclasses override `__call__`. They may override the other methods if they can compute them faster.
     """
 
     n_users: int
 
     def __call__(self, child: torch.LongTensor, level: int) -> torch.FloatTensor:
-        """Returns the numbers of child nodes `[users, n, m]`, children of one node each of `level`; any for -1."""
+        """Returns the numbers of child nodes `[users, n, m]` of `n` nodes of `level`; any number for node -1."""
         raise NotImplementedError
 
     def along(self, children: list[torch.LongTensor]) -> list[torch.FloatTensor]:
-        """Returns the numbers of all children `[users, n, m]` of the nodes on the way to an item each, by level."""
+        """Returns the numbers per level, given the children `[users, n, m]` of the nodes on the path to `n` items."""
         return [self(child, level) for level, child in enumerate(children)]
 
     def of_items(self, leaves: torch.LongTensor) -> torch.FloatTensor:
-        """Returns by how much having had them changes the log-odds of items, `[users, n]`, given their nodes."""
+        """Returns the change of items' log-odds `[users, n]` by being in the history, given their nodes."""
         return torch.zeros_like(leaves, dtype=torch.float32)

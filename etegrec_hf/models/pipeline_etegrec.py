@@ -1,4 +1,4 @@
-"""Histories of item ids in, recommended items with titles and scores out."""
+"""The pipeline `sequential-recommendation`: from histories of item ids to items with titles and scores."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,9 +20,9 @@ class SequentialRecommendationPipeline(Pipeline):
 
     Args:
         model ([`ETEGRecForConditionalGeneration`]): a trained recommender.
-        tokenizer ([`ETEGRecTokenizer`]): of the same folder.
+        tokenizer ([`ETEGRecTokenizer`]): the tokenizer from the same folder.
         batch_size (`int`, *optional*, defaults to 256): histories of a list or stream that are decoded together.
-        **kwargs: further arguments of transformers' `Pipeline`, and defaults for those of a call.
+        **kwargs: further arguments of transformers' `Pipeline`, and defaults for the arguments of a call.
 
     Raises:
         ValueError: a tokenizer of another model.
@@ -41,34 +41,39 @@ class SequentialRecommendationPipeline(Pipeline):
 
         Args:
             histories: one history (`list[str]` of item ids, oldest first), a list of histories, or any other iterable
-                of histories (a generator, a column of a dataset), which is streamed: the results are an iterator then.
-                Arrays, series and tuples count as lists; sets have no order and are refused.
-                A history may also be a `dict` of `history` and `exclude`, a list of item ids for this history alone.
-                `[]` is a list of no histories, and `{"history": []}` one without items.
-            top_k (`int`, *optional*, defaults to 10): items a history.
-            num_beams (`int`, *optional*): prefixes kept a level; by default the model's own number, or `top_k` where
-                that is more.
-            exclude (`list[str]` or `list[list[str]]`, *optional*): item ids that nobody gets, or a list for each
-                history of a list.
-            allowed (`list[str]`, *optional*): item ids to choose from. Who may get none of them gets an empty list.
-            exclude_history (`bool`, *optional*): whether nobody gets an item of their history.
+                of histories (a generator, a column of a dataset). An iterable is streamed, and the results are an
+                iterator too. Arrays, series and tuples count as lists. Sets have no order and are refused.
+                A history may also be a `dict` with `history` and `exclude`, a list of item ids for this history alone.
+                `[]` is a list of no histories, and `{"history": []}` is one history without items.
+            top_k (`int`, *optional*, defaults to 10): items per history.
+            num_beams (`int`, *optional*): number of prefixes that each level keeps; by default the model's own
+                setting, or `top_k` if that is larger.
+            exclude (`list[str]` or `list[list[str]]`, *optional*): item ids that no history gets, or a list of item
+                ids per history.
+            allowed (`list[str]`, *optional*): item ids to choose from. A history that may get none of them gets an
+                empty list.
+            exclude_history (`bool`, *optional*): whether to leave out items of the history; by default the model's own
+                setting.
             rerank_weight, transition_weight (`float`, *optional*): weight of preference re-ranking and share of
-                transition votes, as in `model.recommend`. These and `exclude_history` are the model's own by default.
-            unknown (`str`, *optional*, defaults to `"error"`): `"skip"` passes over ids that are not in the catalogue.
-            on_empty (`str`, *optional*, defaults to `"error"`): `"empty"` answers a history without items that the
-                model knows by an empty list, so that the others get theirs; `"popular"` by the items that occur most
-                often in training.
+                transition votes, as in `model.recommend`; by default the model's own settings.
+            unknown (`str`, *optional*, defaults to `"error"`): `"skip"` leaves out ids that aren't in the catalogue;
+                `"error"` raises.
+            on_empty (`str`, *optional*, defaults to `"error"`): result for a history without an item of the catalogue:
+                `"empty"` gives an empty list, `"popular"` the items that occur most often in training; `"error"`
+                raises.
             batch_size, num_workers (`int`, *optional*): as in every pipeline.
 
         Returns:
-            for each history, in order, a list of at most `top_k` dictionaries, best first: `item_id`, `title` (where
-            it is known), `score` (log-probability, to which `rerank_weight` adds its part) and `codes` (token
-            strings). A popular item of `on_empty` has the logarithm of its share of training as `score`, and
-            `popular` is True.
+            for each history, in order, a list of at most `top_k` dictionaries, best first, with the keys `item_id`,
+            `title` (if it is known), `score` (as in `model.recommend`) and `codes` (token strings). Items from
+            `on_empty="popular"` have the logarithm of their share of training interactions as `score`, and also
+            `"popular": True`.
 
         Raises:
-            ValueError: an unknown item, or a history without items; of many histories its number is said, from 0.
-            ValueError: what isn't a history, or what `recommend` raises.
+            ValueError: an unknown item, or a history without items; among several histories, the error begins with
+                the number of the history, from 0.
+            ValueError: anything that isn't a history.
+            ValueError: the errors of `recommend`.
         """
         for name, least in (("batch_size", 1), ("num_workers", 0)):
             if kwargs.get(name) is not None:
@@ -80,25 +85,29 @@ class SequentialRecommendationPipeline(Pipeline):
         elif isinstance(histories, (str, bytes, set, frozenset)) or not (
             hasattr(histories, "__getitem__") or isinstance(histories, Iterable)
         ):
-            return _request(histories)  # which raises what is wrong with it
+            return _request(histories)  # raises an error that says what is wrong
         exclude = as_list(kwargs["exclude"]) if _is_ids(kwargs.get("exclude")) else []
         by_history = any(map(_is_ids, exclude))
         if not isinstance(histories, list):
             if by_history:
                 raise ValueError(
-                    "`exclude` holds a list for each history of a list, and the histories are a stream; "
-                    "stream dictionaries of `history` and `exclude`."
+                    "`exclude` holds one list per history, but the histories are a stream; "
+                    "stream dictionaries of `history` and `exclude` instead."
                 )
             stream = (_request(history, number) for number, history in enumerate(_stream(histories)))
             return super().__call__(stream, **kwargs)
         if histories and not any(_is_ids(entry) or isinstance(entry, dict) for entry in histories):
             if by_history:
-                raise ValueError("`exclude` holds a list for each history, and there is one history; give its ids.")
+                raise ValueError(
+                    "`exclude` holds one list per history, but there is only one history; give a list of item ids."
+                )
             return super().__call__(_request(histories), **kwargs)
         requests = [_request(history, number) for number, history in enumerate(histories)]
         if by_history:
             if len(exclude) != len(requests):
-                raise ValueError(f"`exclude` holds {len(exclude)} lists for {len(requests)} histories; give one each.")
+                raise ValueError(
+                    f"`exclude` holds {len(exclude)} lists for {len(requests)} histories; give one list per history."
+                )
             for request, ids in zip(requests, exclude):
                 with _of_history(request["number"]):
                     request["exclude"] += _ids("exclude", ids)
@@ -111,13 +120,13 @@ class SequentialRecommendationPipeline(Pipeline):
         if unknown_names:
             raise TypeError(f"unknown arguments {sorted(unknown_names)}; see {type(self).__name__}.__call__.")
         wanted = {**defaults, **kwargs}
-        SearchOptions(**{name: wanted[name] for name in wanted.keys() & OPTIONS})  # raises what it refuses
+        SearchOptions(**{name: wanted[name] for name in wanted.keys() & OPTIONS})  # raises for wrong values
         for name, choices in CHOICES.items():
             if wanted.setdefault(name, choices[0]) not in choices:
                 raise ValueError(f"`{name}` is {wanted[name]!r}; choose {' or '.join(map(repr, choices))}.")
         if wanted["on_empty"] == "popular" and not self.model.catalogue.item_counts.any():
             raise ValueError(
-                "`on_empty` is 'popular', and this model holds no counts of its items; finetune it, give them to "
+                "`on_empty` is 'popular', but this model holds no counts of its items; finetune it, set counts with "
                 "`model.catalogue.set_item_counts`, or pass 'empty' and fill the empty lists yourself."
             )
         for name in ("exclude", "allowed"):
@@ -132,7 +141,7 @@ class SequentialRecommendationPipeline(Pipeline):
             if not history and on_empty == "error":
                 raise ValueError(
                     "the history holds no item of the catalogue; give one, or pass on_empty='empty' for an empty list "
-                    "or on_empty='popular'."
+                    "or on_empty='popular' for popular items."
                 )
             settings = SearchOptions(exclude_history=exclude_history).for_model(self.model)
             excluded = self.tokenizer.index_of(request["exclude"], unknown)
@@ -141,7 +150,7 @@ class SequentialRecommendationPipeline(Pipeline):
             encoded = {"input_ids": padding, "attention_mask": padding}
             if history:
                 encoded = self.tokenizer([request["history"]], unknown=unknown)
-        items = [0, *excluded, *([] if exclude is None else exclude)]  # 0 is no item, and a row must not be empty
+        items = [0, *excluded, *([] if exclude is None else exclude)]  # padding first, so that no row is empty
         return {name: torch.tensor(rows) for name, rows in {**encoded, "exclude": [items]}.items()}
 
     def _forward(self, model_inputs, allowed=None, on_empty="error", **kwargs):
@@ -160,10 +169,10 @@ class SequentialRecommendationPipeline(Pipeline):
             asked = {name: rows[is_asked] for name, rows in model_inputs.items()}
             if not asked["exclude"].any():
                 asked["exclude"] = None
-            # items of histories are among the excluded ones where they should be
+            # preprocess put items of the history among the excluded ones if they are to be left out
             items[is_asked], found = self.search(**asked, allowed=allowed, exclude_history=False, **kwargs)
             scores[is_asked] = found.float()
-        # [batch, top_k], and of popular items [batch, 1], which the pipeline takes apart by row
+        # [batch, top_k] twice, and [batch, 1]: the pipeline splits them into rows
         return {"items": items, "scores": scores, "is_popular": is_popular.unsqueeze(1)}
 
     def search(self, **asked) -> tuple[torch.LongTensor, torch.FloatTensor]:
@@ -184,7 +193,7 @@ class SequentialRecommendationPipeline(Pipeline):
 
 @contextmanager
 def _of_history(number: int | None) -> Iterator[None]:
-    """Has errors say which of many histories they are about."""
+    """Begins errors with the number of the history that they are about."""
     try:
         yield
     except ValueError as error:
@@ -198,29 +207,31 @@ def _is_ids(values) -> bool:
 
 
 def _stream(histories):
-    """Anything that can be gone through: an iterable, or a dataset with a length and rows by number."""
+    """Returns an iterable of histories, given an iterable or a dataset with a length and rows by number."""
     return histories if isinstance(histories, Iterable) else (histories[row] for row in range(len(histories)))
 
 
 def _ids(name: str, values) -> list:
-    """Item ids as a list, from a list, tuple, set, array or series."""
+    """Returns item ids as a list, given a list, tuple, set, array or series."""
     if not _is_ids(values):
         raise ValueError(f"`{name}` is {values!r}; give a list of item ids, also for a single item.")
     ids = as_list(values)
     for item_id in ids:
         if _is_ids(item_id):
-            raise ValueError(f"`{name}` holds {item_id!r} where an item id belongs; give a list of item ids.")
+            raise ValueError(f"`{name}` holds {item_id!r}, which isn't an item id; give a list of item ids.")
     return ids
 
 
 def _request(history, number: int | None = None) -> dict:
-    """One history, with the items that it must not get and its number among many."""
+    """Returns one history with its excluded items and its number among several, after checks."""
     with _of_history(number):
         entries = history if isinstance(history, dict) else {"history": history}
         if "history" not in entries or entries.keys() - {"history", "exclude"}:
-            raise ValueError(f"a history is a dict of {sorted(entries)}; give `history`, and `exclude` if you like.")
+            raise ValueError(
+                f"a history is a dict with the keys {sorted(entries)}; give `history`, and optionally `exclude`."
+            )
         if not is_list_like(entries["history"]):
-            reason = "has no order" if _is_ids(entries["history"]) else "is no history"
+            reason = "has no order" if _is_ids(entries["history"]) else "isn't a history"
             raise ValueError(
                 f"{entries['history']!r} {reason}; give a list of item ids, oldest first, also for a single item."
             )

@@ -1,4 +1,4 @@
-"""How likely it is that a user takes an item again."""
+"""A bias for items that the user has taken before."""
 
 import torch
 
@@ -7,16 +7,17 @@ from .node_term import NodeTerm
 
 
 class RepeatBias(NodeTerm):
-    """A term of [`CodeDistribution`]: what logits gain where a code leads to nothing but items that the user has had.
+    """A term of [`CodeDistribution`], added to the logits of codes that lead only to items of the user's history.
 
-    Whether users come back to items is a property of a log that a model of codes hardly learns: items like those of a
-    history are likely to follow, and nothing is as like them as they are. The bias, one number per level, is learned.
+    Whether users take items again is a property of the log that a model of codes hardly learns: it gives high
+    probabilities to items like those of the history, and these are most like themselves. The bias is one learned
+    number per level.
 
     Args:
         catalogue ([`CodeTrie`]): the items that can be recommended.
         had ([`ItemSets`]): the items of each user's history.
-        bias (`torch.FloatTensor` of shape `(code_length,)`): a tenth of what is added to logits of each level, so that
-            it gets there at learning rates that suit all other weights.
+        bias (`torch.FloatTensor` of shape `(code_length,)`): a tenth of the number added per level. So it learns fast
+            enough at learning rates that suit all other weights.
     """
 
     def __init__(self, catalogue: CodeTrie, had: ItemSets, bias: torch.FloatTensor):
@@ -24,15 +25,14 @@ class RepeatBias(NodeTerm):
         self.n_users = self.had.n_users
 
     def __call__(self, child: torch.LongTensor, level: int) -> torch.FloatTensor:
-        """Returns what is added to the logits of child nodes `[users, *]` of nodes of `level`."""
+        """Returns the numbers added to the logits of child nodes `[users, *]` of nodes of `level`."""
         return self.had.contain(child, level) * self.bias[level]
 
     def of_items(self, leaves: torch.LongTensor) -> torch.FloatTensor:
-        """Returns by how much the bias changes the log-odds of items, `[users, n]`, given their nodes.
+        """Returns the change of items' log-odds `[users, n]` by the bias, given their nodes.
 
-        Below a code that leads to nothing but a history's items all codes do, and what they gain alike changes
-        nothing. So one level's bias counts: that of the first level at which an item parts from items that the user
-        hasn't had.
+        Below a code that leads only to items of the history, all codes get the same bias, which changes nothing. So
+        only one level's bias counts: that of the first code that the item shares with no item outside the history.
         """
         gained, node = torch.zeros_like(leaves, dtype=self.bias.dtype), leaves
         for level in reversed(range(self.catalogue.layout.code_length)):

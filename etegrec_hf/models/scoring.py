@@ -1,4 +1,4 @@
-"""Scores of codes: of targets, of candidates, of all targets of a sequence, and of the code that comes next."""
+"""Scoring of codes: those of targets, of candidates, of all targets of a sequence, and the next code."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from .history_encoder import additive
 from .item_logits import ItemEvidence
 from .node_term import NodeTerm
 
-# What transformers records of a stack's layers, and its names in the output
+# what transformers can record of a stack's layers, and its names in the output
 ENCODER_RECORDS = {"hidden_states": "encoder_hidden_states", "attentions": "encoder_attentions"}
 DECODER_RECORDS = {
     "hidden_states": "decoder_hidden_states",
@@ -27,27 +27,28 @@ class ETEGRecOutput(ModelOutput):
     """Output of [`ETEGRecForConditionalGeneration`].
 
     Args:
-        loss (`torch.FloatTensor` of shape `()`): code loss, in nats per code, given `labels` or `sequence_labels`.
-        item_loss (`torch.FloatTensor` of shape `()`): cross-entropy of the item logits alone over all items, without
-            what those of the history gain, in nats per code of an item; given `sequence_labels`, or `labels`, and item
-            logits.
-        logits (`torch.FloatTensor`): given `labels` `(batch, code_length, codebook_size)`, each position scored
-            against its own level's codes; given `candidates` or `sequence_labels`
-            `(batch, candidates or targets, code_length, codebook_size)`; else `(batch, decoded, vocab_size)`, as
-            `generate` reads them.
-        sequence_latents (`torch.FloatTensor` of shape `(batch, d_model)`): mean of the unpadded encoder states.
+        loss (`torch.FloatTensor` of shape `()`): code loss in nats per code, given `labels`, `candidates` or
+            `sequence_labels`.
+        item_loss (`torch.FloatTensor` of shape `()`): cross-entropy of the item logits alone over all items, divided
+            by `code_length`, in nats. The number added for items of the history doesn't count. Given `labels` or
+            `sequence_labels`, for models with item logits.
+        logits (`torch.FloatTensor`): given `labels` of shape `(batch, code_length, codebook_size)`, each position
+            scored against its own level's codes; given `candidates` or `sequence_labels` of shape
+            `(batch, candidates or targets, code_length, codebook_size)`; otherwise, as `generate` reads them, of shape
+            `(batch, decoded, vocab_size)`.
+        sequence_latents (`torch.FloatTensor` of shape `(batch, d_model)`): mean of the encoder states, padding left
+            out. Given `history_lengths`, this and the two next fields have the shape `(batch, targets, ...)`.
         sequence_projection (`torch.FloatTensor` of shape `(batch, latent_size)`): the same in the RQ-VAE's latent
-            space; given an item tokenizer.
+            space, for models with an item tokenizer.
         preference_latents (`torch.FloatTensor` of shape `(batch, input_size)`): the decoder's first state in the space
-            of semantic embeddings; given an item tokenizer. Given `history_lengths`, these three latents are
-            `(batch, targets, ...)`.
-        past_key_values (`EncoderDecoderCache`): the decoder's cache, when it was asked for.
-        encoder_last_hidden_state (`torch.FloatTensor` of shape `(batch, positions, d_model)`): encoder states, of a
-            token or of an item each.
-        encoder_hidden_states, decoder_hidden_states (`tuple[torch.FloatTensor]`): what each stack reads and what each
-            of its layers makes of it, as of T5; given `output_hidden_states`. Targets of a sequence are one row.
+            of semantic embeddings, for models with an item tokenizer.
+        past_key_values (`EncoderDecoderCache`): the decoder's cache, if it was asked for.
+        encoder_last_hidden_state (`torch.FloatTensor` of shape `(batch, positions, d_model)`): encoder states; a
+            position is one token or one item.
+        encoder_hidden_states, decoder_hidden_states (`tuple[torch.FloatTensor]`): input of each stack and states after
+            each of its layers, as in T5; given `output_hidden_states`. All targets of a sequence are one row.
         encoder_attentions, decoder_attentions, cross_attentions (`tuple[torch.FloatTensor]`): attention weights of
-            each layer, as of T5; given `output_attentions`.
+            each layer, as in T5; given `output_attentions`.
     """
 
     loss: torch.FloatTensor | None = None
@@ -66,7 +67,7 @@ class ETEGRecOutput(ModelOutput):
 
 
 def score_targets(model, encoded: EncodedBatch, labels: torch.LongTensor, recorded: dict[str, bool]) -> ETEGRecOutput:
-    """Scores a target per history: `labels` `[B, L]`."""
+    """Scores one target per history, given its token ids `labels` `[B, L]`."""
     _check_labels("labels", labels, (len(encoded.states), model.config.code_length))
     start = torch.full_like(labels[:, :1], model.config.decoder_start_token_id)
     decoded = model.decoder(
@@ -87,7 +88,7 @@ def score_targets(model, encoded: EncodedBatch, labels: torch.LongTensor, record
 
 
 def score_candidates(model, encoded: EncodedBatch, candidates: torch.LongTensor) -> ETEGRecOutput:
-    """Scores several items per history: `candidates` `[B, C, L]`."""
+    """Scores several items per history, given their token ids `candidates` `[B, C, L]`."""
     _check_labels("candidates", candidates, (len(encoded.states), None, model.config.code_length))
     decoder = BeamDecoder(model, encoded)
     logits = candidate_logits(decoder, candidates)
@@ -103,13 +104,15 @@ def score_sequences(
     sequence_labels: torch.LongTensor | None,
     recorded: dict[str, bool],
 ) -> ETEGRecOutput:
-    """Scores many targets per sequence, each after `history_lengths` `[B, T]` of its items."""
+    """Scores many targets per sequence, each after the first `history_lengths` `[B, T]` items of the sequence."""
     if history_lengths is None:
-        raise ValueError("`sequence_labels` are given without `history_lengths`; say what each one comes after.")
+        raise ValueError(
+            "`sequence_labels` are given without `history_lengths`; give the number of items before each target."
+        )
     if model.config.encoder_attention != "causal":
         raise ValueError(
-            f"`history_lengths` are given and `encoder_attention` is {model.config.encoder_attention!r}, in which "
-            "every item sees all of the sequence, the targets too; build the model with 'causal'."
+            f"`history_lengths` are given and `encoder_attention` is {model.config.encoder_attention!r}, so that "
+            "every item would see the whole sequence, including the targets; build the model with 'causal'."
         )
     if sequence_labels is not None:
         _check_labels("sequence_labels", sequence_labels, (*history_lengths.shape, model.config.code_length))
@@ -134,7 +137,7 @@ def score_sequences(
 def score_next_codes(
     model, encoded: EncodedBatch, decoder_input_ids: torch.LongTensor | None, options: dict
 ) -> ETEGRecOutput:
-    """Scores the code after each of `decoder_input_ids` `[B, decoded]`, as `generate` asks; `options` are T5's."""
+    """Scores the code after each of `decoder_input_ids` `[B, decoded]`, for `generate`; `options` go to T5."""
     if decoder_input_ids is None:
         start, device = model.config.decoder_start_token_id, encoded.states.device
         decoder_input_ids = torch.full((len(encoded.states), 1), start, device=device)
@@ -155,18 +158,18 @@ def score_next_codes(
 
 
 def _dropout(model) -> float:
-    """Dropout of what is read beside the encoder; none where targets are scored as they are decoded."""
+    """Returns the dropout rate of inputs of item logits: 0 outside training."""
     return model.config.dropout_rate if model.training else 0.0
 
 
 def _check_labels(name: str, labels: torch.LongTensor, expected: tuple[int | None, ...]) -> None:
-    """Raises a `ValueError` for token ids of another shape; None is any size."""
+    """Raises a `ValueError` for token ids of another shape; None in `expected` allows any size."""
     sizes = zip(labels.shape, expected)
     if labels.ndim != len(expected) or any(size != wanted for size, wanted in sizes if wanted is not None):
         shape = ", ".join("n" if wanted is None else str(wanted) for wanted in expected)
         raise ValueError(
             f"`{name}` has shape {tuple(labels.shape)}; expected ({shape}). Give one target per history "
-            "as `labels`, several as `candidates`, and those of whole sequences as `sequence_labels`."
+            "as `labels`, several as `candidates`, and targets of whole sequences as `sequence_labels`."
         )
 
 
@@ -177,7 +180,7 @@ def _decode_blocks(
     history_lengths: torch.LongTensor,
     recorded: dict[str, bool],
 ) -> ModelOutput:
-    """The decoder's output, whose states are `[B, targets * block, d]` of all targets of each sequence.
+    """Returns the decoder's output, whose states have the shape `[B, targets * block, d]`.
 
     All targets of a sequence are one row of the decoder, in blocks that don't see each other.
     """
@@ -199,7 +202,7 @@ def _decode_blocks(
 def _other_outputs(
     model, encoded: EncodedBatch, sequence_latents: torch.Tensor, start_states: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """Encoder states, and latents `[B, ...]` or `[B, targets, ...]`, by their names in the output."""
+    """Returns encoder states, and latents `[B, ...]` or `[B, targets, ...]`, by their names in the output."""
     outputs = {"sequence_latents": sequence_latents, "encoder_last_hidden_state": encoded.states}
     if model.config.has_item_tokenizer:
         outputs["sequence_projection"] = model.sequence_adapter(sequence_latents)
@@ -208,9 +211,9 @@ def _other_outputs(
 
 
 def _along(model, logits: torch.Tensor, labels: torch.LongTensor, terms: list[NodeTerm]) -> torch.Tensor:
-    """Logits `[rows, n, L, K]` along the paths of `labels` `[rows, n, L]`, with the terms of the rows.
+    """Returns logits `[rows, n, L, K]` along the paths of `labels` `[rows, n, L]`, with the rows' terms added.
 
-    Where all codes of a level share the probability, they stay as they are, and no trie is needed.
+    Without `constrained_softmax` logits are returned unchanged, and no trie is needed.
     """
     if not model.config.constrained_softmax:
         return logits
@@ -219,20 +222,23 @@ def _along(model, logits: torch.Tensor, labels: torch.LongTensor, terms: list[No
 
 
 def _of_codes(model, terms: list[NodeTerm]) -> list[NodeTerm]:
-    """The terms that the code loss reads: detached item logits are given to it, and learn nothing from it."""
+    """Returns the terms for the code loss; detached item logits are included without a gradient."""
     if model.config.item_logits != "detached":
         return terms
     return [term.detached() if isinstance(term, ItemEvidence) else term for term in terms]
 
 
 def _code_loss(model, logits: torch.Tensor, labels: torch.LongTensor) -> torch.Tensor:
-    """Mean cross-entropy of codes, in nats, of logits `[..., L, K]` and token ids `[..., L]`; not of padding."""
+    """Returns the mean cross-entropy of logits `[..., L, K]` and token ids `[..., L]` in nats, without padding."""
     codes = model.config.layout.codes(labels).masked_fill(labels == model.config.pad_token_id, -100)
     return F.cross_entropy(logits.flatten(0, -2).float(), codes.flatten())
 
 
 def _item_loss(model, labels: torch.LongTensor, terms: list[NodeTerm]) -> torch.Tensor | None:
-    """Mean cross-entropy of the items `labels` `[rows, n, L]` in the item logits, over L; not of padding."""
+    """Returns the mean cross-entropy of items `labels` `[rows, n, L]` in the item logits, divided by L.
+
+    Padding doesn't count. Without item logits, None is returned.
+    """
     for term in terms:
         if isinstance(term, ItemEvidence):
             leaves = model.catalogue.trie.walk(model.config.layout.codes(labels))
@@ -242,7 +248,7 @@ def _item_loss(model, labels: torch.LongTensor, terms: list[NodeTerm]) -> torch.
 
 
 def records_of(outputs: ModelOutput | tuple, names: dict[str, str]) -> dict[str, tuple]:
-    """What was recorded of a stack's layers, by its names in the output."""
+    """Returns what was recorded of a stack's layers, by its names in the output."""
     return {
         ours: outputs[name] for name, ours in names.items() if isinstance(outputs, ModelOutput) and name in outputs
     }

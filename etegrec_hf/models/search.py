@@ -1,4 +1,4 @@
-"""The search for items over batches of users: what `recommend` and `sample_items` do."""
+"""The search for items in batches of users, which `recommend` and `sample_items` run."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,16 +13,16 @@ from .headwise_t5 import encode
 from .histories import EncodedBatch, Histories
 from .search_options import SamplingOptions, SearchOptions
 
-# Tokens that a search holds at a time: on a CPU as many as caches like, on a GPU enough to keep it busy
+# tokens that a search holds at a time: on a CPU few enough for its caches, on a GPU enough to keep it busy
 MAX_BATCH_TOKENS = {"cpu": 4096, "cuda": 131072}
 
 
 class Reading:
-    """Histories whose parts are encoded when a batch of them is decoded.
+    """Histories that are encoded batch by batch, when a batch is decoded.
 
     Args:
-        model ([`ETEGRecForConditionalGeneration`]): whose encoder reads them.
-        histories ([`Histories`]): each with at least one item.
+        model ([`ETEGRecForConditionalGeneration`]): the model whose encoder reads them.
+        histories ([`Histories`]): histories with at least one item each.
     """
 
     def __init__(self, model, histories: Histories):
@@ -31,7 +31,7 @@ class Reading:
         self.read = histories.last(model.config.max_tokens)
 
     def batch(self, rows: torch.LongTensor, columns: slice) -> EncodedBatch:
-        """Returns these rows, encoded, without the columns in which none of them has a token."""
+        """Encodes the given rows; `columns` are those in which at least one of them has a token."""
         part = self.read.part(rows, columns)
         item_vectors = self.model.item_vectors(part.input_ids)
         states = encode(self.model.encoder, part.input_ids, part.attention_mask, item_vectors)
@@ -39,11 +39,11 @@ class Reading:
 
 
 class EncodedReading:
-    """Histories that were encoded before, in the place of a [`Reading`].
+    """Histories that were encoded before, with the methods of a [`Reading`].
 
     Args:
         model ([`ETEGRecForConditionalGeneration`]): the model that encoded them.
-        encoded ([`EncodedHistory`]): histories.
+        encoded ([`EncodedHistory`]): the encoded histories.
     """
 
     def __init__(self, model, encoded: EncodedHistory):
@@ -52,7 +52,7 @@ class EncodedReading:
         self.read = encoded.read
 
     def batch(self, rows: torch.LongTensor, columns: slice) -> EncodedBatch:
-        """Returns these rows as in [`Reading`]."""
+        """Returns the states of the given rows and columns, as [`Reading`] does."""
         items = Histories(self.read.input_ids, self.read.attention_mask).part(rows, columns)
         per_position = self.read.tokens_per_position
         positions = slice(columns.start // per_position, columns.stop // per_position)
@@ -65,11 +65,12 @@ def reading_of(
     attention_mask: torch.LongTensor | None = None,
     encoded: EncodedHistory | None = None,
 ) -> Reading | EncodedReading:
-    """Returns histories as [`search`] and [`sample`] take them; arguments as in `recommend`.
+    """Returns histories in the form that [`search`] and [`sample`] take; arguments as in `recommend`.
 
     Raises:
-        ValueError: histories in both ways or in none.
-        ValueError: a history of only padding or broken items, or one that a model of other sizes encoded.
+        ValueError: both `input_ids` and `encoded`, or neither.
+        ValueError: a history of only padding or broken items.
+        ValueError: histories that a model of other sizes encoded.
     """
     if encoded is not None and input_ids is None and attention_mask is None:
         return EncodedReading(model, encoded)
@@ -85,18 +86,18 @@ def search(
     exclude: torch.LongTensor | None = None,
     allowed: torch.LongTensor | None = None,
 ) -> Beam:
-    """Finds each user's most probable items, in batches of users with histories of like length.
+    """Finds each user's most probable items, in batches of users with histories of similar length.
 
     Args:
         reading ([`Reading`] or [`EncodedReading`]): the users' histories, and the model.
-        options ([`SearchOptions`]): how.
+        options ([`SearchOptions`]): options of the search.
         exclude, allowed: as in `recommend`.
 
     Returns:
         [`Beam`] of `top_k` items per user.
 
     Raises:
-        ValueError: weights for which the model lacks something.
+        ValueError: a weight that needs a part which the model lacks.
         ValueError: item indices that don't exist or of the wrong shape, or no allowed item.
         ValueError: scores that are NaN.
     """
@@ -126,7 +127,11 @@ def sample(
     allowed: torch.LongTensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Beam:
-    """Draws distinct items of each user; arguments and errors as in [`search`].
+    """Draws distinct items for each user; other arguments and errors are as in [`search`].
+
+    Args:
+        options ([`SamplingOptions`]): options of the draw.
+        generator (`torch.Generator`, *optional*): source of the random numbers.
 
     Returns:
         [`Beam`] of `num_samples` items per user, in the order of the draw.
@@ -142,24 +147,24 @@ def sample(
 
 
 def preference_cosines(model, start_states: torch.FloatTensor, items: torch.LongTensor) -> torch.FloatTensor:
-    """Returns how near items are to what users prefer.
+    """Returns the cosines between users' preference latents and items' semantic embeddings.
 
     Args:
-        model ([`ETEGRecForConditionalGeneration`]): with an item tokenizer and semantic embeddings.
+        model ([`ETEGRecForConditionalGeneration`]): a model with an item tokenizer and semantic embeddings.
         start_states (`torch.FloatTensor` of shape `(users, 1, d_model)`): the decoder's first states.
         items (`torch.LongTensor` of shape `(users, n)`): item indices.
 
     Returns:
-        `(users, n)` cosines of preference latents and semantic embeddings, in float32.
+        `torch.FloatTensor` of shape `(users, n)`: cosines in float32.
     """
     preference = model.preference_adapter(start_states)  # [users, 1, input_size]
-    # no matrix product: autocast would round it
+    # not as a matrix product, which autocast would round
     return F.cosine_similarity(model.catalogue.semantic_embedding[items].float(), preference.float(), dim=-1)
 
 
 @torch.no_grad()
 def start_states(reading: Reading | EncodedReading) -> torch.FloatTensor:
-    """Returns the decoder's first states `(users, 1, d_model)`, as [`preference_cosines`] takes them."""
+    """Returns the decoder's first states `(users, 1, d_model)`, for [`preference_cosines`]."""
     attention_mask = reading.read.attention_mask
     rows = torch.arange(len(attention_mask), device=attention_mask.device)
     decoder = BeamDecoder(reading.model, reading.batch(rows, slice(0, attention_mask.shape[1])))
@@ -167,7 +172,7 @@ def start_states(reading: Reading | EncodedReading) -> torch.FloatTensor:
 
 
 def reranked(beam: Beam, cosines: torch.FloatTensor, weight: float) -> Beam:
-    """Returns the beam's items in the order of their scores and `weight` times `cosines` `(users, found)`."""
+    """Returns the beam's items sorted by their scores plus `weight` times `cosines` `(users, found)`."""
     scores, order = (beam.scores + weight * cosines).sort(dim=1, descending=True, stable=True)
     return replace(beam, items=beam.items.gather(1, order), scores=scores)
 
@@ -179,7 +184,7 @@ def _in_batches(
     max_batch_tokens: int | None,
     find: Callable[[EncodedBatch, torch.LongTensor], Beam],
 ) -> Beam:
-    """What `find` finds for all users: the first `top_k` items, and whole levels."""
+    """Calls `find` for batches of users, and joins the results: the first `top_k` items, and all levels."""
     attention_mask = reading.read.attention_mask
     if not len(attention_mask):
         nothing = attention_mask.new_zeros((0, top_k))
@@ -197,7 +202,7 @@ def _in_batches(
 def _batches(
     attention_mask: torch.LongTensor, num_beams: int, max_batch_tokens: int | None
 ) -> Iterator[tuple[torch.LongTensor, slice]]:
-    """Rows to decode together, of like length, and the columns between their outermost tokens."""
+    """Yields rows of similar length to decode together, and the columns from their first to their last token."""
     if max_batch_tokens is None:
         max_batch_tokens = MAX_BATCH_TOKENS.get(attention_mask.device.type, MAX_BATCH_TOKENS["cuda"])
     lengths, order = attention_mask.sum(1).sort(descending=True)

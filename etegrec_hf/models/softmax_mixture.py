@@ -1,14 +1,14 @@
-"""The logarithm of a mixture of softmaxes over many items, in few passes over memory."""
+"""The logarithm of a mixture of softmaxes over many items, computed in few passes over memory."""
 
 import torch
 from torch.autograd.function import once_differentiable
 
-AT_ONCE = 64  # users whose probabilities of all items fit into a processor's caches together
-SMALLEST = 1e-30  # probability, so that its logarithm and its inverse are finite
+AT_ONCE = 64  # users per group, so that their probabilities of all items fit into a processor's caches
+SMALLEST = 1e-30  # lowest probability, so that its logarithm and its inverse are finite
 
 
 class _LogMixture(torch.autograd.Function):
-    """Autograd would keep the softmaxes of all parts, and pass over them many times; these are computed again."""
+    """The mixture with a backward pass that computes the softmaxes again instead of keeping them in memory."""
 
     @staticmethod
     def forward(ctx, queries, vectors, shares):
@@ -41,13 +41,13 @@ def log_softmax_mixture(
 ) -> torch.FloatTensor:
     """Returns the logarithm of a mixture of distributions over items, `[items, users]`.
 
-    A part's distribution is the softmax, over items, of the products of its query and the items' vectors. A
-    probability below 1e-30 counts as that.
+    The distribution of each part is the softmax, over items, of the products of its query with the items' vectors.
+    Probabilities below 1e-30 are raised to 1e-30.
 
     Args:
-        queries (`torch.FloatTensor` of shape `(parts, users, width)`): of each part.
-        vectors (`torch.FloatTensor` of shape `(items, width)`): of the items.
-        shares (`torch.FloatTensor` of shape `(users, parts)`): of the mixture; a user's sum to 1.
+        queries (`torch.FloatTensor` of shape `(parts, users, width)`): query of each part and user.
+        vectors (`torch.FloatTensor` of shape `(items, width)`): vectors of the items.
+        shares (`torch.FloatTensor` of shape `(users, parts)`): shares of the parts, which sum to 1 per user.
     """
     return _LogMixture.apply(queries, vectors, shares)
 
@@ -57,6 +57,6 @@ def _groups(users: int) -> list[slice]:
 
 
 def _parts(queries, vectors, users: slice):
-    """Each part's number and its probabilities `[users, items]`."""
+    """Yields each part's number and its probabilities `[users, items]`."""
     for place, query in enumerate(queries):
         yield place, (query[users] @ vectors.T).softmax(1)

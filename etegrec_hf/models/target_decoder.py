@@ -1,4 +1,4 @@
-"""T5's decoder over the codes of targets, many of which may stand in one row."""
+"""T5's decoder over the codes of targets; one row may hold several targets."""
 
 import torch
 from torch import nn
@@ -12,10 +12,10 @@ from .recency_bias import RecencyBias
 
 
 class BlockAttention(T5Attention):
-    """T5's self-attention, within blocks of positions where the mask `[..., block, block]` is shorter than the row.
+    """T5's self-attention, within blocks of positions if the mask `[..., block, block]` is shorter than the row.
 
-    Blocks become rows here and nowhere else, so that all of a row's targets read the same encoder states. T5's
-    positions are relative: each block is as it would be in a row of its own.
+    Blocks become rows only in self-attention, so that all targets of a row read the same encoder states in
+    cross-attention. As T5's positions are relative, a block gives the same states as in a row of its own.
     """
 
     def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None = None, **kwargs):
@@ -27,16 +27,16 @@ class BlockAttention(T5Attention):
 
 
 class StartProjection(nn.Linear):
-    """What the decoder's input gains of the state at the last item; at first, all of it."""
+    """The projection of the state at the last item that is added to the decoder's input; it starts as the identity."""
 
 
 class TargetDecoder(T5Stack):
-    """A T5 decoder that takes several targets in a row: with a self-attention mask of one of them.
+    """A T5 decoder that can take several targets per row, with the self-attention mask of one target.
 
-    The configuration's `recency_buckets` and `starts_from_last_item` say how it knows which item was the last one.
+    By `recency_buckets` and `starts_from_last_item` of the configuration, it knows which item was the last one.
 
     Args:
-        config ([`ETEGRecConfig`]): sizes.
+        config ([`ETEGRecConfig`]): the model's configuration.
     """
 
     def __init__(self, config: ETEGRecConfig):
@@ -51,7 +51,7 @@ class TargetDecoder(T5Stack):
 
     @classmethod
     def is_custom_code(cls) -> bool:
-        """Says no: weights are T5's, whose initialisation transformers would take for done in custom code."""
+        """Returns False, so that transformers initialises the weights, which are T5's."""
         return False
 
     @torch.no_grad()
@@ -64,32 +64,36 @@ class TargetDecoder(T5Stack):
             super()._init_weights(module)
 
     def embed(self, input_ids: torch.LongTensor, last_states: torch.FloatTensor) -> torch.FloatTensor:
-        """What the first block reads `[batch, decoded, d_model]`.
+        """Returns the input of the first block, `[batch, decoded, d_model]`.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, decoded)`): the decoder start and codes.
-            last_states (`torch.FloatTensor` of shape `(batch, 1 or decoded, d_model)`): of the encoder, at the last
+            last_states (`torch.FloatTensor` of shape `(batch, 1 or decoded, d_model)`): encoder states at the last
                 item before each target.
         """
         embedded = self.embed_tokens(input_ids)
         return embedded if self.start_projection is None else embedded + self.start_projection(last_states)
 
     def forward(self, input_ids=None, last_states=None, **kwargs):
-        """As T5's, with `last_states` as in `embed`."""
+        """Decodes codes as T5's `forward` does, with `last_states` as in `embed`."""
         return super().forward(inputs_embeds=self.embed(input_ids, last_states), **kwargs)
 
     def cross_bias(self, encoded: EncodedBatch) -> torch.FloatTensor:
-        """What cross-attention adds to scores of each user's states, `[batch, 1 or heads, 1, positions]`."""
+        """Returns the additive bias of cross-attention on encoder states, `[batch, 1 or heads, 1, positions]`."""
         is_real = encoded.positions_mask > 0
         newer = is_real.flip(1).cumsum(1).flip(1) - is_real.long()  # positions after each
         items_back = newer.unsqueeze(1) // self.positions_per_item
         return self._cross_bias(is_real.unsqueeze(1), items_back, encoded.states.dtype)
 
     def cross_bias_before(self, encoded: EncodedBatch, history_lengths: torch.LongTensor) -> torch.FloatTensor:
-        """The same for targets that come after `history_lengths` `[batch, targets]` items, which alone they read.
+        """Returns the same for several targets per row; each reads only the first items of its history.
+
+        Args:
+            encoded ([`EncodedBatch`]): the users' histories.
+            history_lengths (`torch.LongTensor` of shape `(batch, targets)`): number of items before each target.
 
         Returns:
-            `torch.FloatTensor` `(batch, 1 or heads, targets, positions)`.
+            `torch.FloatTensor` of shape `(batch, 1 or heads, targets, positions)`.
         """
         positions = torch.arange(encoded.states.shape[1], device=encoded.states.device)
         item = positions // self.positions_per_item

@@ -1,4 +1,4 @@
-"""Where a level's codes are in the model's vocabulary."""
+"""The layout of the model's vocabulary: the token ids of each level's codes."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ class TokenLayout:
 
     @property
     def vocab_size(self) -> int:
-        """Token ids of padding and of K codes on each of L levels."""
+        """Number of token ids: one for padding, and K for each of L levels."""
         return 1 + self.code_length * self.codebook_size
 
     def token_id(self, level: int, code):
@@ -31,11 +31,11 @@ class TokenLayout:
         return (token_id - 1) // self.codebook_size
 
     def token_ids(self, codes: torch.LongTensor) -> torch.LongTensor:
-        """Returns token ids of raw codes `[*, up to code_length]`, whose last dimension is levels from the first."""
+        """Returns token ids of raw codes `[*, up to code_length]`; the last dimension is levels, from the first."""
         return codes + self._first_token_ids(codes)
 
     def codes(self, token_ids: torch.LongTensor) -> torch.LongTensor:
-        """Returns raw codes of token ids `[*, up to code_length]`; below 0 for padding."""
+        """Returns raw codes of token ids `[*, up to code_length]`; numbers below 0 for padding."""
         return token_ids - self._first_token_ids(token_ids)
 
     def of_level(self, level: int) -> slice:
@@ -44,5 +44,5 @@ class TokenLayout:
         return slice(first, first + self.codebook_size)
 
     def _first_token_ids(self, like: torch.Tensor) -> torch.Tensor:
-        """Token ids of each level's code 0, `[levels of like]`."""
+        """Returns the token ids of each level's code 0, for as many levels as `like` has."""
         return self.token_id(torch.arange(like.shape[-1], device=like.device), 0)

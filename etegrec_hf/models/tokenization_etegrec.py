@@ -1,4 +1,4 @@
-"""Item ids to code tokens and back."""
+"""The tokenizer, which turns item ids into code tokens and back."""
 
 import difflib
 import json
@@ -12,16 +12,16 @@ from .token_layout import TokenLayout
 
 LEVEL_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 CODE_TOKEN = re.compile(r"<([a-z])_(0|[1-9]\d*)>")
-MOST_COMPARED = 20_000  # items that an unknown one is compared with, which takes up to half a second
+MOST_COMPARED = 20_000  # largest catalogue that is searched for ids like an unknown one, for up to half a second
 
 
 def code_token(level: int, code: int) -> str:
-    """The token string of a code: `<a_12>` for code 12 of level 0."""
+    """Returns the token string of a code: `<a_12>` for code 12 of level 0."""
     return f"<{LEVEL_LETTERS[level]}_{code}>"
 
 
 def first_repeated(item_ids: list[str]) -> str:
-    """The first id that stands in the list twice."""
+    """Returns the first id that occurs a second time in the list, which must hold one."""
     seen: set[str] = set()
     for item_id in item_ids:
         if item_id in seen:
@@ -31,27 +31,27 @@ def first_repeated(item_ids: list[str]) -> str:
 
 
 def is_list_like(values) -> bool:
-    """Whether these are values in an order: a list, a tuple, an array or a series."""
+    """Returns whether these are ordered values: a list, a tuple, an array or a series."""
     return isinstance(values, (list, tuple)) or (hasattr(values, "tolist") and getattr(values, "ndim", 1) > 0)
 
 
 def as_list(values) -> list:
-    """Values as a list of Python's, from whatever can be gone through."""
+    """Returns values as a Python list, given any iterable."""
     return values.tolist() if hasattr(values, "tolist") else list(values)
 
 
 def read_by_item(path: str) -> dict:
-    """Reads a JSON file of item id to something, like an `*.index.json`, in the file's order.
+    """Reads a JSON file with one entry per item id, like an `*.index.json`, in the file's order.
 
     Raises:
-        ValueError: the file holds an item id twice.
+        ValueError: an item id occurs twice in the file.
     """
 
     def unique(pairs):
         item_index = dict(pairs)
         if len(item_index) != len(pairs):
             twin = first_repeated([key for key, _ in pairs])
-            raise ValueError(f"item id {twin!r} stands twice in {path}; every item needs an id of its own.")
+            raise ValueError(f"item id {twin!r} occurs twice in {path}; every item needs an id of its own.")
         return item_index
 
     with open(path, encoding="utf-8") as file:
@@ -59,17 +59,18 @@ def read_by_item(path: str) -> dict:
 
 
 def as_item_index(item_ids: list[str], codes: torch.Tensor) -> dict[str, list[str]]:
-    """Item id to token strings, from raw codes `[n_items, code_length]`.
+    """Returns token strings by item id, given raw codes `[n_items, code_length]`.
 
     Raises:
-        ValueError: an item id twice or no string, or another number of ids than of rows.
+        ValueError: an item id that occurs twice or isn't a string.
+        ValueError: different numbers of ids and rows.
     """
     for item_id in item_ids:
         if not isinstance(item_id, str):
-            raise ValueError(f"item id {item_id!r} is no string; write ids as strings, as they are saved.")
+            raise ValueError(f"item id {item_id!r} isn't a string; give ids as strings.")
     if len(item_ids) != len(codes):
-        raise ValueError(f"`item_ids` holds {len(item_ids)} ids and `codes` {len(codes)} rows; they must agree.")
-    strings = [  # one of each, which all items share
+        raise ValueError(f"`item_ids` holds {len(item_ids)} ids and `codes` {len(codes)} rows; give one row per id.")
+    strings = [  # one object per token string, which all items share
         {code: code_token(level, code) for code in level_codes.unique().tolist()}
         for level, level_codes in enumerate(codes.unbind(1))
     ]
@@ -79,27 +80,30 @@ def as_item_index(item_ids: list[str], codes: torch.Tensor) -> dict[str, list[st
     }
     if len(item_index) != len(item_ids):
         twin = first_repeated(item_ids)
-        raise ValueError(f"item id {twin!r} stands twice in `item_ids`; every item needs an id of its own.")
+        raise ValueError(f"item id {twin!r} occurs twice in `item_ids`; every item needs an id of its own.")
     return item_index
 
 
 class ETEGRecTokenizer(PreTrainedTokenizer):
-    """Reads histories of item ids as code tokens, and code tokens as item ids.
+    """Turns histories of item ids into code tokens, and code tokens into item ids.
 
     `item_index.json` maps each item id to its token strings, in the order of item indices: the `*.index.json`
-    convention of LC-Rec, LETTER and MiniOneRec. `item_titles.json` maps item ids to titles, where they are known.
+    convention of LC-Rec, LETTER and MiniOneRec. `item_titles.json` maps item ids to titles, as far as they are known.
 
     Args:
         item_index_file (`str`, *optional*): path of `item_index.json`.
         item_index (`dict[str, list[str]]`, *optional*): the same mapping, instead of a file.
-        codebook_size (`int`, *optional*, defaults to 256): K, codes a level.
-        max_history (`int`, *optional*, defaults to 50): items of a history that are read, the last ones.
+        codebook_size (`int`, *optional*, defaults to 256): K, codes per level.
+        max_history (`int`, *optional*, defaults to 50): number of a history's last items that are read.
         item_titles_file (`str`, *optional*): path of `item_titles.json`.
         item_titles (`dict[str, str]`, *optional*): the same mapping, instead of a file; may be changed at any time.
 
     Raises:
-        ValueError: no items, items of different code lengths, token strings that are none, codes out of range, two
-            items with the same codes, or a title of an item that is none.
+        ValueError: no items.
+        ValueError: items with different numbers of codes.
+        ValueError: strings that aren't token strings, or codes out of range.
+        ValueError: two items with the same codes.
+        ValueError: a title of an item that isn't in the catalogue.
     """
 
     vocab_files_names = {"item_index_file": "item_index.json", "item_titles_file": "item_titles.json"}
@@ -137,14 +141,14 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
         super().__init__(codebook_size=codebook_size, max_history=max_history, **kwargs)
 
     def _set_items(self, item_index: dict[str, list[str]]) -> None:
-        """Makes these the items; an error leaves those before."""
+        """Replaces the items; after an error nothing has changed."""
         rows = [self._item_row(item_id, tokens) for item_id, tokens in item_index.items()]
         item_of_tokens: dict[tuple[int, ...], str] = {}
         for item_id, row in zip(item_index, rows):
             if (twin := item_of_tokens.setdefault(row, item_id)) != item_id:
                 raise ValueError(
                     f"items {twin!r} and {item_id!r} share the codes {item_index[item_id]}; codes must be unique: "
-                    "make them so with `assign_item_codes`."
+                    "make them unique with `assign_item_codes`."
                 )
         self.item_ids = list(item_index)
         self.item_tokens = torch.tensor([(0,) * self.code_length, *rows])  # [n_items + 1, L]
@@ -152,13 +156,13 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
         self._index_of_item = {item_id: index for index, item_id in enumerate(self.item_ids, start=1)}
 
     def _item_row(self, item_id: str, tokens: list[str]) -> tuple[int, ...]:
-        """Token ids of one item's token strings."""
+        """Returns the token ids of one item's token strings."""
         if len(tokens) != self.code_length:
             raise ValueError(
-                f"item {item_id!r} has {len(tokens)} codes and the first item {self.code_length}; all need "
+                f"item {item_id!r} has {len(tokens)} codes and the first item {self.code_length}; all items need "
                 "the same number."
             )
-        row = tuple(self._token_ids.get(token, 0) for token in tokens)  # 0 is at no level
+        row = tuple(self._token_ids.get(token, 0) for token in tokens)  # token id 0 belongs to no level
         for level, (token, token_id) in enumerate(zip(tokens, row)):
             if self._layout.level_of(token_id) != level:
                 raise ValueError(
@@ -169,14 +173,15 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
 
     @classmethod
     def from_item_codes(cls, item_ids: list[str], codes: torch.Tensor, codebook_size: int, **kwargs):
-        """A tokenizer of `item_ids` with raw codes `[n_items, code_length]`; further arguments as in the class.
+        """Makes a tokenizer of items with raw codes `[n_items, code_length]`; further arguments as in the class.
 
         Raises:
-            ValueError: an item id twice, or another number of ids than of rows.
+            ValueError: an item id that occurs twice.
+            ValueError: different numbers of ids and rows.
         """
         return cls(item_index=as_item_index(item_ids, codes), codebook_size=codebook_size, **kwargs)
 
-    # The vocabulary, as transformers asks for it
+    # Methods of the vocabulary that transformers calls
 
     @property
     def vocab_size(self) -> int:
@@ -195,7 +200,7 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
         """Writes `item_index.json` and `item_titles.json`.
 
         Raises:
-            ValueError: a title of an item that is none, or no string.
+            ValueError: a title that isn't a string, or of an item that isn't in the catalogue.
         """
         self._check_titles()
         contents = {"item_index_file": self._item_index(), "item_titles_file": self.item_titles}
@@ -213,19 +218,24 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
     def _check_titles(self) -> None:
         for item_id, title in self.item_titles.items():
             if item_id not in self._index_of_item:
-                raise ValueError(f"`item_titles` names item {item_id!r}, which is not in the catalogue; drop it.")
+                raise ValueError(
+                    f"`item_titles` has a title for item {item_id!r}, which isn't in the catalogue; drop that title."
+                )
             if not isinstance(title, str):
-                raise ValueError(f"`item_titles` has {title!r} for item {item_id!r}; titles are strings.")
+                raise ValueError(f"`item_titles` has {title!r} for item {item_id!r}; give titles as strings.")
 
     def _item_index(self) -> dict[str, list[str]]:
         rows = self.item_tokens[1:].tolist()
         return {item_id: [self._token_strings[token] for token in row] for item_id, row in zip(self.item_ids, rows)}
 
     def add_items(self, item_ids: list[str], codes: torch.Tensor) -> None:
-        """Appends items with raw codes `[n, code_length]`; those before keep their indices.
+        """Appends items with raw codes `[n, code_length]`; other items keep their indices.
+
+        After an error the tokenizer is unchanged.
 
         Raises:
-            ValueError: an id or codes that another item has, or codes out of range. The tokenizer is then as it was.
+            ValueError: an id or codes that another item has.
+            ValueError: codes out of range.
         """
         new = as_item_index(item_ids, codes)
         for item_id in new:
@@ -234,16 +244,16 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
         self._set_items(self._item_index() | new)
 
     def index_of(self, item_ids: list[str], unknown: str = "error") -> list[int]:
-        """Item indices of item ids.
+        """Returns item indices of item ids.
 
         Args:
-            item_ids (`list[str]`): ids of the catalogue.
-            unknown (`str`, *optional*, defaults to `"error"`): `"skip"` leaves out ids that the catalogue doesn't
-                hold.
+            item_ids (`list[str]`): item ids.
+            unknown (`str`, *optional*, defaults to `"error"`): `"skip"` leaves out ids that aren't in the catalogue;
+                `"error"` raises.
 
         Raises:
-            ValueError: something else than a string.
-            ValueError: an unknown id, unless they are skipped. What looks like it is named.
+            ValueError: an id that isn't a string.
+            ValueError: an unknown id, unless such ids are skipped. The error suggests a similar id, if there is one.
         """
         if unknown not in ("error", "skip"):
             raise ValueError(f"`unknown` is {unknown!r}; choose 'error' or 'skip'.")
@@ -251,7 +261,9 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
             if not isinstance(item_id, str):
                 shown = str(item_id)
                 remedy = f"give {shown!r}" if shown in self._index_of_item else "give strings"
-                raise ValueError(f"item {item_id!r} is of type {type(item_id).__name__}, and ids are text; {remedy}.")
+                raise ValueError(
+                    f"item {item_id!r} is of type {type(item_id).__name__}, but item ids are strings; {remedy}."
+                )
             if item_id not in self._index_of_item and unknown == "error":
                 raise ValueError(
                     f"item {item_id!r} is not in the catalogue of {len(self.item_ids)} items; {self._nearest(item_id)}"
@@ -260,7 +272,7 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
         return [self._index_of_item[item_id] for item_id in item_ids if item_id in self._index_of_item]
 
     def _nearest(self, item_id: str) -> str:
-        """Names the item whose title this is, or whose id or title looks like it; `""` where there is none."""
+        """Suggests the item that has this title, or else one with a similar id or title; `""` if there is none."""
         title_of = self.item_titles
         found = [known for known, title in title_of.items() if title.casefold() == item_id.casefold()]
         if not found and len(self.item_ids) <= MOST_COMPARED:
@@ -271,10 +283,10 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
         if not found:
             return ""
         title = f" ({title_of[found[0]]})" if found[0] in title_of else ""
-        return f"did you mean {found[0]!r}{title}? Else "
+        return f"did you mean {found[0]!r}{title}? Otherwise, "
 
     def ids_of(self, items) -> list:
-        """Item ids of item indices, as `recommend` returns them; 0, which is no item, is left out.
+        """Returns item ids of item indices, as `recommend` returns them; index 0, padding, is left out.
 
         Args:
             items (`torch.LongTensor` of shape `(n,)` or `(batch, n)`, or lists): item indices.
@@ -308,26 +320,30 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
     ) -> BatchEncoding:
         """Tokenizes one history (a list of item ids, oldest first) or several (a list of lists).
 
-        Of a history, the last `max_history` items are read, or as many as `max_length` has room for.
+        The last `max_history` items of a history are kept, or fewer if `max_length` has no room for them.
 
         Args:
             histories (`list[str]` or `list[list[str]]`): item ids, oldest first. Tuples, arrays and series count as
                 lists.
             padding (`bool` or `str`, *optional*, defaults to `False`): as in transformers.
-            truncation (`bool`, *optional*, defaults to `True`): `False` makes a history that is too long an error.
-            max_length (`int`, *optional*): tokens that a history may have, and that `padding="max_length"` pads to.
-            padding_side (`str`, *optional*): `"right"` (the default) or `"left"`; nothing else depends on it.
+            truncation (`bool`, *optional*, defaults to `True`): whether to shorten histories that are too long;
+                `False` raises an error for them.
+            max_length (`int`, *optional*): largest number of tokens of a history; `padding="max_length"` pads to it.
+            padding_side (`str`, *optional*): `"right"` (the default) or `"left"`; models give the same results for
+                both.
             return_tensors (`str`, *optional*): `"pt"` or `"np"`.
-            unknown (`str`, *optional*, defaults to `"error"`): `"skip"` leaves out ids that the catalogue doesn't
-                hold.
+            unknown (`str`, *optional*, defaults to `"error"`): `"skip"` leaves out ids that aren't in the catalogue;
+                `"error"` raises.
 
         Returns:
             `BatchEncoding` with `input_ids` and `attention_mask`; tensors are `(batch, items * code_length)`.
 
         Raises:
             ValueError: no histories, or an unknown item.
-            ValueError: a history without items, or one too long to be read whole with `truncation=False`.
+            ValueError: a history without items.
+            ValueError: a history that is too long, with `truncation=False`.
             ValueError: a `max_length` without room for an item.
+            TypeError: an unknown argument.
         """
         histories = self._checked_histories(histories)
         if kwargs.keys() - {"add_special_tokens", "verbose"}:
@@ -340,11 +356,11 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
         for number, history in enumerate([histories] if single else histories):
             indices = self.index_of(history, unknown)
             if not indices:
-                raise ValueError(f"history {number} holds no item; it needs at least one of the catalogue.")
+                raise ValueError(f"history {number} holds no item; give at least one item of the catalogue.")
             if len(indices) > kept and not truncation:
                 raise ValueError(
-                    f"history {number} has {len(indices)} items and {kept} are read; pass `truncation=True` to keep "
-                    "the last ones."
+                    f"history {number} has {len(indices)} items, but only {kept} can be read; pass `truncation=True` "
+                    "to keep the last ones."
                 )
             rows.append(self.item_tokens[indices[-kept:]].flatten().tolist())
         if single and return_tensors is None and not padding:
@@ -359,7 +375,7 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
 
     @staticmethod
     def _checked_histories(histories) -> list:
-        """One history or several as lists, whatever kind of list they came as."""
+        """Returns one history or several as lists, given lists, tuples, arrays or series."""
         if not is_list_like(histories):
             raise ValueError(f"{histories!r} is not a history; give a list of item ids, also for a single item.")
         histories = [as_list(entry) if is_list_like(entry) else entry for entry in as_list(histories)]
@@ -370,9 +386,9 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
         return histories
 
     def decode(self, token_ids, skip_special_tokens: bool = True, **kwargs):
-        """Item ids of token ids: a list for `[tokens]`, a list of lists for `[batch, tokens]`.
+        """Returns item ids of token ids: a list for `[tokens]`, a list of lists for `[batch, tokens]`.
 
-        Padding (and so a generated sequence's first token) is passed over. Codes that are no item's give `None`.
+        Padding is left out, and so is the first token of a generated sequence. Codes of no item give `None`.
 
         Raises:
             ValueError: the tokens are not whole items.
@@ -383,12 +399,15 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
             return [self.decode(row) for row in rows]
         tokens = [token for token in rows if token != self.pad_token_id]
         if len(tokens) % self.code_length:
-            raise ValueError(f"{len(tokens)} tokens are not whole items of {self.code_length} codes.")
+            raise ValueError(
+                f"there are {len(tokens)} tokens, which isn't a multiple of the {self.code_length} codes of an item; "
+                "give whole items."
+            )
         items = [tuple(tokens[start : start + self.code_length]) for start in range(0, len(tokens), self.code_length)]
         return [self._item_of_tokens.get(item) for item in items]
 
     def batch_decode(self, sequences, skip_special_tokens: bool = True, **kwargs):
-        """[`~ETEGRecTokenizer.decode`] for each sequence."""
+        """Returns the result of [`~ETEGRecTokenizer.decode`] for each sequence."""
         return [self.decode(sequence) for sequence in sequences]
 
 

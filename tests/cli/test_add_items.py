@@ -80,7 +80,7 @@ def test_a_dataset_of_other_embeddings_is_refused(model, tokenizer, trained, tmp
     capsys.readouterr()
     message = failure(capsys, "add-items", "--model", trained, "--items", tmp_path / "data", "--output-dir",
                       tmp_path / "next")  # fmt: skip
-    assert "the embeddings were made otherwise than the model's: of 20 items that both know, their mean" in message
+    assert "the embeddings were made in another way than the model's: of 20 items that both have, the mean" in message
     assert not (tmp_path / "next").exists()
 
 
@@ -95,7 +95,9 @@ def test_what_cannot_be_added_leaves_nothing(trained, folder, prepared, tmp_path
     assert "2 items of" in refused(tmp_path / "known.parquet")
     assert "are in the model's catalogue already, first 'i7'; leave them out" in refused(tmp_path / "known.parquet")
     write_items(tmp_path / "wide.parquet", ["n1"], width=5)
-    assert "have width 5 and the model reads 12; make them as those" in refused(tmp_path / "wide.parquet")
+    assert "have width 5, but the model reads width 12; make them in the same way" in refused(
+        tmp_path / "wide.parquet"
+    )
     write_items(tmp_path / "new.parquet", ["n1"])
     before = {path: path.read_bytes() for path in Path(folder).iterdir()}
     assert "already holds another run; choose another folder" in refused(tmp_path / "new.parquet", folder)

@@ -101,14 +101,14 @@ def test_a_table_of_two_protocols_is_refused(results, prepared_folder, capsys):
     [
         ("mine", "write SYSTEM=FILE"),
         ("=x.json", "write SYSTEM=FILE"),
-        ("mine=gone.json", "'gone.json' isn't a file; name what `etegrec evaluate --output` wrote"),
+        ("mine=gone.json", "'gone.json' isn't a file; name a file that `etegrec evaluate --output` wrote"),
     ],
 )
 def test_entries_that_name_no_result(entry, message, capsys):
     assert message in failure(capsys, "compare", "--results", entry)
 
 
-@pytest.mark.parametrize(("content", "message"), [("[", "is no JSON"), ("{}", "is no result of `etegrec evaluate`")])
+@pytest.mark.parametrize(("content", "message"), [("[", "isn't JSON"), ("{}", "isn't a result of `etegrec evaluate`")])
 def test_files_that_are_no_results(capsys, tmp_path, content, message):
     (tmp_path / "other.json").write_text(content)
     assert message in failure(capsys, "compare", "--results", f"a={tmp_path / 'other.json'}")
@@ -124,7 +124,7 @@ def test_a_file_that_is_named_twice(results, capsys, other):
 def test_a_result_that_was_moved_without_its_users(results, capsys, tmp_path):
     moved = tmp_path / "moved.json"
     moved.write_text((results / "mine0.json").read_text())
-    assert "move both together" in failure(capsys, "compare", "--results", f"a={moved}")
+    assert "move both files together" in failure(capsys, "compare", "--results", f"a={moved}")
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 and no more"])

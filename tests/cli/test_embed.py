@@ -84,7 +84,7 @@ def test_the_same_seed_gives_the_same_embedding(folder, tmp_path):
         (["--fuse", "collaborative", "nope"], "no embedding 'nope', only ['clusters']"),
         (["--normalize", "l3"], "`normalize` is 'l3'"),
         (["--num-train-epochs", "0"], "`num_train_epochs` is 0.0; nothing would be trained"),
-        (["--text-model", "nope"], "'nope' is no sentence-transformers model"),
+        (["--text-model", "nope"], "'nope' isn't a sentence-transformers model"),
         (["--text-model", MODEL, "--text", "{titel}"], "did you mean 'title'?"),
         (["--text-model", MODEL, "--text-name", "my text"], "an embedding is named 'my text'"),
         (["--text-model", MODEL, "--text-name", "collaborative"], "`text_name` is 'collaborative', as the other"),
@@ -133,7 +133,7 @@ def test_an_interruption_is_one_line(folder, capsys, monkeypatch):
         ("embed --data {data}", "nothing to do: give --collaborative, --text-model or --fuse"),
         ("embed --data {data} --collaborative", "`output_dir` isn't given; name a new folder with --output-dir"),
         ("embed --data {data} --text-model {model} --text {{titel}}", "did you mean 'title'?"),
-        ("embed --data {data} --text-model nope", "'nope' is no sentence-transformers model"),
+        ("embed --data {data} --text-model nope", "'nope' isn't a sentence-transformers model"),
         ("embed --data {data} --fuse nope", "no embedding 'nope', only ['clusters']"),
         (
             "embed --data {data} --fuse clusters --normalize l3",
@@ -141,7 +141,7 @@ def test_an_interruption_is_one_line(folder, capsys, monkeypatch):
         ),
         ("baselines --data {data} --split train", "`split` is 'train'; choose one of validation, test"),
         ("baselines --data {data} --collaborative-model {empty}", "holds no collaborative model"),
-        ("baselines --data {empty}", "is no prepared dataset"),
+        ("baselines --data {empty}", "isn't a prepared dataset"),
     ],
 )
 def test_wrong_wishes_are_an_error(folder, tmp_path, capsys, command, message):

@@ -155,7 +155,7 @@ def test_three_lines_give_what_was_measured_after_weights_were_chosen(
 def test_weights_are_not_chosen_on_test_users_nor_saved_where_they_are_refused(voting_folder, capsys):
     before = {path.name: path.read_bytes() for path in voting_folder.iterdir()}
     error = failure(capsys, "evaluate", "--model", voting_folder, "--data", "none", "--choose-weights", "true")
-    assert "`split` is 'test', and weights are to be chosen; choose them on 'validation'" in error
+    assert "`split` is 'test', but weights must be chosen on 'validation'" in error
     error = failure(capsys, "evaluate", "--model", "me/it", "--data", "none", "--choose-weights", "true")
     assert "`choose_weights` needs a folder, and 'me/it' isn't one; name a local copy" in error
     with pytest.raises(ValueError, match=r"`transition_weight` is 1\.5"):

@@ -122,7 +122,9 @@ def test_a_mistyped_key_gets_the_nearest(command, tmp_path, capsys):
     (error,) = capsys.readouterr().err.splitlines()
     assert f"config key {name[:-1] + 'q'!r} in {config} does not exist; did you mean {name!r}?" in error
     assert main([command, "--config", str(tmp_path)]) == 1
-    assert capsys.readouterr().err == f"etegrec {command}: `config` {str(tmp_path)!r} is no file; name a YAML file.\n"
+    assert (
+        capsys.readouterr().err == f"etegrec {command}: `config` {str(tmp_path)!r} isn't a file; name a YAML file.\n"
+    )
 
 
 def test_every_command_that_reads_files_is_given_wrong_ones():

@@ -141,7 +141,7 @@ def test_codes_that_collide_need_a_suffix(index, tmp_path, capsys):
     [
         ("{", "can't be read"),
         ("[]", "maps no item"),
-        ('{"a": ["<a_1>"], "a": ["<a_2>"]}', "stands twice"),
+        ('{"a": ["<a_1>"], "a": ["<a_2>"]}', "occurs twice"),
         ('{"a": ["<a_1>", "<b_1>"], "b": ["<a_1>"]}', "item 'b'"),
         ('{"a": ["<b_1>"]}', "item 'a'"),
         ('{"a": ["<a_01>"]}', "item 'a'"),
@@ -215,10 +215,10 @@ def test_a_published_model_is_finetuned_on_another_log_with_new_items(model, tok
     assert "the dataset has none" in message
     narrow = prepare(tmp_path, "narrow", ["i7", "x"], width=5)
     message = failure(capsys, *arguments[:4], narrow, *arguments[5:], "--add-items", "true")
-    assert "have width 5 and the model reads 12" in message
+    assert "have width 5, but the model reads width 12" in message
     others = prepare(tmp_path, "others", ["i7", "x", "i3", "y"], width=12)
     message = failure(capsys, *arguments[:4], others, *arguments[5:], "--add-items", "true")
-    assert "the embeddings were made otherwise than the model's: of 2 items that both know, their mean" in message
+    assert "the embeddings were made in another way than the model's: of 2 items that both have, the mean" in message
     assert not (tmp_path / "two").exists()
 
     call(*arguments, "--add-items", "true")

@@ -79,7 +79,7 @@ def test_an_empty_list_is_an_empty_list(tmp_path):
 def test_what_is_no_yaml_mapping_is_an_error(tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text("data: [1, 2\n")
-    with pytest.raises(ValueError, match=r"c.yaml is no YAML: .*; repair it"):
+    with pytest.raises(ValueError, match=r"c.yaml isn't YAML: .*; repair it"):
         parse("x", ["--config", str(config)], Sizes)
     config.write_text("- data\n")
     with pytest.raises(ValueError, match="holds a list; it needs `name: value` lines"):

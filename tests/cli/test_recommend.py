@@ -71,7 +71,7 @@ def test_the_ending_says_what_is_written(wanted, prepared, tmp_path, capsys):
             {**row, **{name: json.loads(row[name]) for name in ("items", "scores")}} for row in csv.DictReader(file)
         ]
     assert rows == table
-    assert "only a .parquet file says of which run it is" in failure(
+    assert "only a .parquet file tells which run wrote it" in failure(
         capsys, *wanted, "--output", outputs["csv"], "--resume", "true"
     )
 
@@ -144,10 +144,10 @@ def test_the_message_says_how_ids_with_commas_are_written(artists, capsys):
     wanted = ["recommend", "--model", artists, "--history"]
     message = failure(capsys, *wanted, "Tyler, the Creator, Björk")
     assert "item 'Tyler' is not in the catalogue of 12 items; " in message
-    assert 'written as a JSON list: ["Earth, Wind & Fire"]' in message
+    assert 'as a JSON list: ["Earth, Wind & Fire"]' in message
     assert "JSON" not in failure(capsys, *wanted, "nobody")
-    assert "did you mean 'Björk'? Else leave it out" in failure(capsys, *wanted, "Bjørk")
-    assert "[1] holds 1, and ids are text" in failure(capsys, *wanted, "[1]")
+    assert "did you mean 'Björk'? Otherwise, leave it out" in failure(capsys, *wanted, "Bjørk")
+    assert "[1] holds 1, but ids are text" in failure(capsys, *wanted, "[1]")
 
 
 REMEDY = "give either `history`, for a list on the screen, or `histories` or `data`, and `output`, for a file"
@@ -169,7 +169,7 @@ REMEDY = "give either `history`, for a list on the screen, or `histories` or `da
         ("--data {data} --output {folder}/x", "/x'; name a file that ends in .parquet, .csv or .jsonl"),
         (
             "--history item00000 --transition-weight 0.5",
-            "`transition_weight` is 0.5 and the model keeps no transitions",
+            "`transition_weight` is 0.5, but the model keeps no transitions",
         ),
         ("--history item00000 --rerank-weight -1", "`rerank_weight` is -1.0; give a weight"),
     ],
@@ -185,9 +185,9 @@ def test_errors_reach_the_command_line(wanted, tmp_path, capsys):
     wanted = [*wanted, "--output", out]
     assert "`split` is 'dev'; choose one of train, validation, test" in failure(capsys, *wanted, "--split", "dev")
     call(*wanted)
-    assert "is already there; pass --resume true to go on" in failure(capsys, *wanted)
+    assert "already exists; pass --resume true to continue" in failure(capsys, *wanted)
     message = failure(capsys, *wanted, "--resume", "true", "--include-target", "false")
-    assert "is of another run: its `include_target` is True, and here False" in message
+    assert "belongs to another run: its `include_target` is True, but this run's is False" in message
     call(*wanted, "--resume", "true")
 
 

@@ -78,7 +78,7 @@ def test_a_damaged_file_is_one_sentence_with_its_name(tmp_path, name):
             read(path)
         message = str(error.value)
         assert "is empty" in message if not content else "is damaged" in message or content == POINTER
-        assert ("`git lfs pull` gets it" in message) == (content == POINTER)
+        assert ("`git lfs pull` downloads it" in message) == (content == POINTER)
         assert "copy it again" in message
         assert "allow_pickle" not in message
     if name == "e.parquet":
@@ -99,7 +99,7 @@ def test_a_pickled_array_is_never_loaded(tmp_path):
         (VALUES.astype(complex), r"e.npy' holds complex128; save an array of numbers"),
         (np.array(1.0), r"has shape \(\); expected \(6, width\)"),
         (np.zeros((6, 0)), r"has shape \(6, 0\); expected \(6, width\)"),
-        (np.full((6, 2), 1e300), "6 embeddings in .*e.npy hold nothing, NaN or infinity"),
+        (np.full((6, 2), 1e300), "6 embeddings in .*e.npy are missing or hold NaN or infinity"),
     ],
 )
 def test_arrays_of_something_else_are_an_error(tmp_path, values, message):
@@ -111,7 +111,7 @@ def test_arrays_of_something_else_are_an_error(tmp_path, values, message):
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        ({"emb": torch.zeros(6, 2)}, r"holds the tensors \['emb'\]; name the one to use `embedding`"),
+        ({"emb": torch.zeros(6, 2)}, r"holds the tensors \['emb'\]; rename the one to use to `embedding`"),
         ({"embedding": torch.zeros(6, 2, dtype=torch.complex64)}, "holds torch.complex64; save real numbers"),
     ],
 )
@@ -124,13 +124,19 @@ def test_tensors_of_something_else_are_an_error(tmp_path, tensors, message):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"embedding": pa.array([[[1.0]]] * 6)}, "holds list<element: list<element: double>>; it needs lists of"),
-        ({"embedding": pa.array([["a"]] * 6)}, "holds list<element: string>; it needs lists of numbers"),
-        ({"embedding": pa.array(["a"] * 6)}, "holds other text; it needs lists of numbers, as text in JSON"),
-        ({"embedding": pa.array([1.0] * 6)}, "holds double; it needs lists of numbers"),
+        ({"embedding": pa.array([[[1.0]]] * 6)}, "holds list<element: list<element: double>>; give lists of"),
+        ({"embedding": pa.array([["a"]] * 6)}, "holds list<element: string>; give lists of numbers"),
+        ({"embedding": pa.array(["a"] * 6)}, "holds other text; give lists of numbers, or JSON text"),
+        ({"embedding": pa.array([1.0] * 6)}, "holds double; give lists of numbers"),
         ({"embedding": pa.array([[]] * 6, pa.list_(pa.float32()))}, r"have the widths \[0\]; all rows need the same"),
-        ({"item_id": pa.array(np.arange(6.0))}, "column 'item_id' of .* holds double; ids are text or whole numbers"),
-        ({"item_id": pa.array([b"a"] * 6)}, "column 'item_id' of .* holds binary; ids are text or whole numbers"),
+        (
+            {"item_id": pa.array(np.arange(6.0))},
+            "column 'item_id' of .* holds double, but ids must be text or whole numbers",
+        ),
+        (
+            {"item_id": pa.array([b"a"] * 6)},
+            "column 'item_id' of .* holds binary, but ids must be text or whole numbers",
+        ),
     ],
 )
 def test_columns_of_something_else_are_an_error(tmp_path, columns, message):

@@ -41,5 +41,5 @@ def test_items_without_company_are_zero():
     embedding = cooccurrence_embedding(np.array([0, 1, 2]), np.array([0, 2, 3]), 4, width=2)
     assert (embedding[2:] == 0).all()
     assert (embedding[:2] != 0).any()
-    with pytest.raises(ValueError, match="no two items occur in one training sequence"):
+    with pytest.raises(ValueError, match="no two items occur in the same training sequence"):
         cooccurrence_embedding(np.array([0, 1]), np.array([0, 1, 2]), 2)

@@ -36,7 +36,7 @@ def test_a_text_model_of_a_revision(name, revision, prepared_folder, monkeypatch
         raise OSError("no such model")
 
     monkeypatch.setitem(sys.modules, "sentence_transformers", SimpleNamespace(SentenceTransformer=model))
-    with pytest.raises(FileNotFoundError, match=f"'{name}' is no sentence-transformers model"):
+    with pytest.raises(FileNotFoundError, match=f"'{name}' isn't a sentence-transformers model"):
         embed_texts(prepared_folder, name, "{title}")
     assert asked == [("user/texts", revision)]
 
@@ -48,7 +48,7 @@ def test_a_folder_has_no_revisions(tmp_path, monkeypatch, prepared_folder):
     Path("logs/a.csv").write_text("user_id,item_id\nu,a\n")
     Path("of@v1").mkdir()
     assert split_revision("of@v1") == ("of@v1", None)
-    message = "'logs@v1' names a revision of the folder 'logs'; leave it out, or give an id on the Hub"
+    message = "'logs@v1' names a revision, but 'logs' is a folder; leave it out, or give an id on the Hub"
     for read in (
         lambda: read_hub(Path("logs@v1"), SourceOptions()),
         lambda: training_files("logs@v1"),

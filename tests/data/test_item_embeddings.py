@@ -48,8 +48,8 @@ def test_standardizing_looks_at_known_items_alone():
 @pytest.mark.parametrize(
     ("names", "normalize", "message"),
     [
-        ([], "none", r"is to be made of \[\]; name one or more, each once"),
-        (["a", "a"], "none", r"made of \['a', 'a'\]; name one or more, each once"),
+        ([], "none", r"is to be made of \[\]; name at least one embedding, each once"),
+        (["a", "a"], "none", r"made of \['a', 'a'\]; name at least one embedding, each once"),
         (["a"], "L2", "`normalize` is 'L2'; choose one of none, l2, standardize"),
     ],
 )
@@ -112,7 +112,7 @@ def test_embeddings_are_found_by_id_and_from_a_file_elsewhere(folder, tmp_path):
 
 
 def test_an_embedding_without_origin_is_kept_before_another_takes_its_place(folder):
-    """As datasets of the first version, or made elsewhere, have it."""
+    """Datasets of the first version, or made elsewhere, have such an embedding."""
     path = folder / "items/items.parquet"
     ids = PreparedDataset.load(folder).item_ids
     pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)

@@ -43,7 +43,7 @@ def test_what_is_typed_is_read(text, expected):
 
 def test_json_that_is_not_text():
     for text in ("[1, 2]", '["a", 1]\n', '["a", [1]]'):
-        with pytest.raises(ValueError, match=r"holds \[?1\]?, and ids are text; write them in double quotes"):
+        with pytest.raises(ValueError, match=r"holds \[?1\]?, but ids are text; write them in double quotes"):
             read_item_ids(text, {"a", "1"})
 
 

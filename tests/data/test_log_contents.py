@@ -12,7 +12,7 @@ FRAME = pd.DataFrame({"user": ["a", "b", "c"], "item": pd.Categorical(["x", "y",
 
 
 def other(frame: pd.DataFrame) -> pd.DataFrame:
-    """As many rows and bytes, and one category is called otherwise."""
+    """Returns a frame with the same numbers of rows and bytes, in which one category has another name."""
     return frame.assign(item=frame["item"].cat.rename_categories({"y": "z"}))
 
 

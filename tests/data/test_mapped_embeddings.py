@@ -120,7 +120,7 @@ def test_broken_embeddings_are_an_error(folder, prepared, value, monkeypatch):
     monkeypatch.setattr(module, "ROWS", 7)
     rows = prepared.embeddings.tolist()
     rewrite(folder, [*rows[:40], value, *rows[41:]])
-    message = f"hold nothing, NaN or infinity, first that of item '{prepared.item_ids[40]}'"
+    message = f"are missing or hold NaN or infinity, first that of item '{prepared.item_ids[40]}'"
     with pytest.raises(ValueError, match=message):
         mapped_embeddings(folder)
     assert not (folder / MAPPED).exists()
@@ -130,12 +130,12 @@ def test_embeddings_of_several_widths_are_an_error(folder, prepared, monkeypatch
     monkeypatch.setattr(module, "ROWS", 20)
     rows = prepared.embeddings.tolist()
     rewrite(folder, [*rows[:40], *(row[:5] for row in rows[40:])])
-    with pytest.raises(ValueError, match=r"have the widths \[5, 12\]; all rows need the same"):
+    with pytest.raises(ValueError, match=r"have the widths \[5, 12\]; all need the same width"):
         mapped_embeddings(folder)
 
 
 def test_what_has_no_embeddings_is_an_error(folder, tmp_path):
-    with pytest.raises(FileNotFoundError, match="is no prepared dataset; make one with `etegrec prepare`"):
+    with pytest.raises(FileNotFoundError, match="isn't a prepared dataset; make one with `etegrec prepare`"):
         PreparedDataset.load(tmp_path / "nothing", map_embeddings=True)
     pq.write_table(pq.read_table(folder / ITEMS).drop_columns("embedding"), folder / ITEMS)
     with pytest.raises(ValueError, match="holds no `embedding`; make one with `etegrec embed`"):

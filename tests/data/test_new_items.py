@@ -51,10 +51,10 @@ def test_titles_that_are_not_there_are_no_words(tmp_path):
         ('item_id,embedding\n,"[1]"\n', "1 item ids in"),
         ('item_id,embedding\na,"[1, 2]"\nb,"[2]"\n', "have the widths [1, 2]"),
         ('item_id,embedding\na,"[1]"\nb,\n', "1 embeddings in"),
-        ('item_id,embedding\na,"[NaN]"\n', "hold nothing, NaN or infinity, first that of item 'a'"),
-        ("item_id,embedding\na,0.5 1.0\n", "holds other text; it needs lists of numbers"),
-        ("item_id,embedding\na,0.5\n", "holds other text; it needs lists of numbers"),
-        ('item_id,embedding\na,"[""x""]"\n', "holds other text; it needs lists of numbers"),
+        ('item_id,embedding\na,"[NaN]"\n', "are missing or hold NaN or infinity, first that of item 'a'"),
+        ("item_id,embedding\na,0.5 1.0\n", "holds other text; give lists of numbers"),
+        ("item_id,embedding\na,0.5\n", "holds other text; give lists of numbers"),
+        ('item_id,embedding\na,"[""x""]"\n', "holds other text; give lists of numbers"),
         ('item_id,embedding\na,"[1]"\nb\n', "1 malformed rows in"),
         ("", "can't be read"),
     ],
@@ -69,9 +69,9 @@ def test_what_is_no_table_of_items_is_an_error(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("name", "content", "error", "message"),
     [
-        ("new.parquet", None, FileNotFoundError, "new.parquet' is no file; check the path"),
+        ("new.parquet", None, FileNotFoundError, "new.parquet' isn't a file; check the path"),
         ("new.parquet", "nothing", ValueError, "new.parquet' is damaged .*; copy it again"),
-        ("new.npy", "nothing", ValueError, "is no .parquet or .csv file and no prepared dataset; convert it"),
+        ("new.npy", "nothing", ValueError, "is neither a .parquet or .csv file nor a prepared dataset; convert it"),
     ],
 )
 def test_other_files_are_an_error(tmp_path, name, content, error, message):
@@ -83,7 +83,7 @@ def test_other_files_are_an_error(tmp_path, name, content, error, message):
 
 def test_a_table_of_numbers_is_an_error(tmp_path):
     pq.write_table(pa.table({"item_id": ["a"], "embedding": [1.5]}), tmp_path / "new.parquet")
-    with pytest.raises(ValueError, match="holds double; it needs lists of numbers"):
+    with pytest.raises(ValueError, match="holds double; give lists of numbers"):
         read_new_items(tmp_path / "new.parquet")
 
 
@@ -108,20 +108,20 @@ def test_items_join_whose_known_neighbours_have_the_models_embeddings(model, tok
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda own: own.flip(0), r"is -?0\.\d+ \(at least 0.8\), and \d+% of them"),
+        (lambda own: own.flip(0), r"is -?0\.\d+ \(at least 0.8 is needed\), and \d+% of them"),
         (
             lambda own: own @ torch.linalg.qr(torch.ones(12, 12) + torch.eye(12))[0],
-            r"is -?0\.\d+ \(at least 0.8\), and \d+% of them",
+            r"is -?0\.\d+ \(at least 0.8 is needed\), and \d+% of them",
         ),
         (
             lambda own: own / 1000,
-            r"is 1.000 \(at least 0.8\), and \d% of them",
+            r"is 1.000 \(at least 0.8 is needed\), and \d% of them",
         ),
     ],
 )
 def test_embeddings_that_were_made_otherwise_are_refused(model, tokenizer, change, message):
     items = with_embeddings(tokenizer, change(model.catalogue.semantic_embedding[1:]))
-    with pytest.raises(ValueError, match="of 40 items that both know, their mean cosine with the model's " + message):
+    with pytest.raises(ValueError, match="of 40 items that both have, the mean cosine of both embeddings " + message):
         add_new_items(items, model, tokenizer)
     assert len(tokenizer.item_ids) == model.config.n_items == 40
 
@@ -131,9 +131,7 @@ def test_a_model_without_embeddings_is_asked_for_codes(model, tokenizer):
     refresh_item_codes(model)
     tokenizer = ETEGRecTokenizer.from_item_codes(tokenizer.item_ids, model.catalogue.item_codes, 8)
     model.catalogue.semantic_embedding, model.config.has_semantic_embedding = None, False
-    with pytest.raises(
-        ValueError, match=r"of 40 items that both know, \d+% of them get the model's first code \(at le"
-    ):
+    with pytest.raises(ValueError, match=r"of 40 items that both have, \d+% of them get the same first code \(at le"):
         add_new_items(with_embeddings(tokenizer, own.flip(0)), model, tokenizer)
     assert add_new_items(with_embeddings(tokenizer, own), model, tokenizer) == 1
 
@@ -143,9 +141,9 @@ def test_a_single_code_that_can_have_been_moved_is_not_compared(caplog):
     tokenizer = ETEGRecTokenizer.from_item_codes(list("abcdefghi"), model.catalogue.item_codes, 4)
     model.catalogue.semantic_embedding, model.config.has_semantic_embedding = None, False
     assert add_new_items(NewItems(["a", "new"], {}, np.ones((2, 12), np.float32)), model, tokenizer) == 1
-    assert "nothing tells whether their embeddings were made like its own" in caplog.text
+    assert "it can't be checked whether the embeddings were made in the same way" in caplog.text
 
 
 def test_a_warning_says_that_nothing_could_be_compared(model, tokenizer, caplog):
     assert add_new_items(NewItems(["new"], {}, np.ones((1, 12), np.float32)), model, tokenizer) == 1
-    assert "The model knows none of these items by an embedding" in caplog.text
+    assert "The model has no embedding of any of these items" in caplog.text

@@ -75,7 +75,7 @@ def test_other_column_names_and_dates(table, tmp_path):
 
 
 def order_of(rows: pa.Table, folder, kind: str = "parquet", **wishes) -> tuple[str, list[str]]:
-    """What `prepare` says it ordered by, and the items of the one user."""
+    """Returns the order that `prepare` reports, and the items of the only user."""
     statistics = prepare(write(rows, folder, kind), folder / "data", kind, min_count=1, **wishes)
     ((_, items),) = rows_of(folder / "data")["test"]
     return statistics["order"], items
@@ -94,7 +94,7 @@ def test_the_order_is_that_of_the_named_column_or_of_timestamp_or_of_the_rows(tm
     for given in ("whne", "timestamp"):
         with pytest.raises(ValueError, match=rf"no column '{given}', only \['user_id', .*'when'\]; .* --time-column"):
             prepare(rows, tmp_path / "data", "csv", min_count=1, options=SourceOptions(time_column=given))
-    with pytest.raises(ValueError, match="`split` 'time' needs timestamps and this data has none"):
+    with pytest.raises(ValueError, match="`split` 'time' needs timestamps, but this data has none"):
         prepare(rows, tmp_path / "data", "csv", min_count=1, split="time")
 
 
@@ -150,7 +150,7 @@ def test_nanoseconds_in_a_csv_keep_their_order(tmp_path):
 )
 def test_times_that_are_none_are_an_error(tmp_path, times):
     rows = pa.table({"user_id": ["u"] * 3, "item_id": ["x", "y", "z"], "timestamp": times})
-    with pytest.raises(ValueError, match=r"row 1: 'timestamp' is .*, no number and no date"):
+    with pytest.raises(ValueError, match=r"row 1: 'timestamp' is .*, neither a number nor a date"):
         order_of(rows, tmp_path)
 
 
@@ -262,13 +262,13 @@ def test_given_embeddings_follow_the_items_that_filtering_left(tmp_path, kind):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((5, 3)), r"has shape \(5, 3\); expected \(6, width\), .* log as it was read, .* give a .parquet"),
+        (np.zeros((5, 3)), r"has shape \(5, 3\); expected \(6, width\): .* unfiltered log, .* give a .parquet"),
         (np.zeros(6), r"the embedding in .*e.npy has shape \(6,\)"),
         (
             np.where(np.arange(18).reshape(6, 3) == 7, np.nan, 0),
-            "1 embeddings in .*e.npy hold nothing, NaN or infinity, first that of item 'i2'",
+            "1 embeddings in .*e.npy are missing or hold NaN or infinity, first that of item 'i2'",
         ),
-        (np.where(np.arange(18).reshape(6, 3) == 3, np.inf, 0), "first that of item 'i1'; give these items others"),
+        (np.where(np.arange(18).reshape(6, 3) == 3, np.inf, 0), "first that of item 'i1'; repair them"),
     ],
 )
 def test_broken_embeddings_are_an_error_and_nothing_is_written(table, tmp_path, array, message):
@@ -283,7 +283,7 @@ def test_broken_embeddings_are_an_error_and_nothing_is_written(table, tmp_path, 
 @pytest.mark.parametrize(
     ("kept", "message"),
     [
-        ([0, 1, 2, 3], r"2 items have no embedding in .*, first 'i4'; add them"),
+        ([0, 1, 2, 3], r"2 items have no embedding in .*, first 'i4'; add embeddings"),
         ([0, 1, 2, 3, 4, 5, 1], "holds 1 duplicate item ids; keep one row per item"),
     ],
     ids=["without", "two"],
@@ -309,7 +309,7 @@ def test_empty_ids_are_an_error_in_every_table(table, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "options", "message"),
     [
-        ("inter", '{"9": [4, 0', SourceOptions(), r"Tiny.inter.json is no JSON: .*; copy it again or repair it"),
+        ("inter", '{"9": [4, 0', SourceOptions(), r"Tiny.inter.json isn't JSON: .*; copy it again or repair it"),
         (
             "index",
             '{"4": [1, 2]}',
@@ -320,7 +320,7 @@ def test_empty_ids_are_an_error_in_every_table(table, tmp_path):
             "inter",
             '{"9": [4, 0, 2]}',
             SourceOptions("who"),
-            "`user_column` is 'who' and means nothing to the format 'letter'",
+            "`user_column` is 'who', but the format 'letter' has no such option",
         ),
     ],
 )
@@ -333,7 +333,9 @@ def test_broken_letter_files_are_an_error(tmp_path, name, content, options, mess
 
 def test_an_embedding_table_with_other_columns_is_an_error(table, tmp_path):
     pq.write_table(pa.table({"asin": ["i0"], "vector": [[1.0]]}), tmp_path / "e.parquet")
-    with pytest.raises(ValueError, match=r"has the columns \['asin', 'vector'\]; name those to use `item_id` and"):
+    with pytest.raises(
+        ValueError, match=r"has the columns \['asin', 'vector'\]; rename those to use to `item_id` and"
+    ):
         prepare(
             write(table, tmp_path, "csv"), tmp_path / "data", "csv", min_count=1, embedding=str(tmp_path / "e.parquet")
         )
@@ -344,12 +346,12 @@ def test_an_embedding_table_with_other_columns_is_an_error(table, tmp_path):
     [
         ("xml", {}, r"`format` is 'xml'; choose one of auto, amazon2014, .*, csv, jsonl, parquet, hub"),
         ("csv", {"split": "random"}, "`split` is 'random'; choose one of leave-one-out, time, ratio, given"),
-        ("csv", {"normalize": "l2"}, "`normalize` is 'l2', and there is no `embedding` to normalize"),
-        ("csv", {"embedding": "e.txt"}, r"is no .npy, .safetensors or .parquet file; convert it"),
+        ("csv", {"normalize": "l2"}, "`normalize` is 'l2', but there is no `embedding` to normalize"),
+        ("csv", {"embedding": "e.txt"}, r"isn't a .npy, .safetensors or .parquet file; convert it"),
         (
             "csv",
             {"options": SourceOptions("item_id", "item_id")},
-            "users and items both are column 'item_id'; name one with --item-column",
+            "column 'item_id' would be both users and items; name another with --item-column",
         ),
     ],
 )
@@ -366,7 +368,7 @@ def test_a_folder_that_holds_files_is_left_alone(table, tmp_path):
 
 
 def test_a_folder_that_is_no_prepared_dataset_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is no prepared dataset; make one with `etegrec prepare`"):
+    with pytest.raises(FileNotFoundError, match="isn't a prepared dataset; make one with `etegrec prepare`"):
         PreparedDataset.load(tmp_path)
 
 
@@ -374,7 +376,7 @@ def test_a_damaged_prepared_folder_is_an_error(table, tmp_path):
     prepare(write(table, tmp_path, "csv"), tmp_path / "data", "csv", min_count=1)
     items = pq.read_table(tmp_path / "data/items/items.parquet")
     pq.write_table(items.slice(1), tmp_path / "data/items/items.parquet")
-    with pytest.raises(ValueError, match="names the item 'i0', which `items` doesn't hold; prepare again"):
+    with pytest.raises(ValueError, match="names the item 'i0', which isn't in `items`; prepare again"):
         PreparedDataset.load(tmp_path / "data")
     pq.write_table(pa.concat_tables([items, items.slice(0, 2)]), tmp_path / "data/items/items.parquet")
     with pytest.raises(ValueError, match="holds 2 duplicate item ids"):
@@ -392,7 +394,7 @@ def test_a_prepared_folder_with_broken_embeddings_is_an_error(table, tmp_path, l
     assert PreparedDataset.load(tmp_path / "data").embeddings.tolist() == rows
     rows[2] = broken
     pq.write_table(items.append_column("embedding", pa.array(rows, list_type)), path)
-    with pytest.raises(ValueError, match=r"1 embeddings in .*data hold nothing, .* item 'i2'; .* prepare again"):
+    with pytest.raises(ValueError, match=r"1 embeddings in .*data are missing .* item 'i2'; .* prepare again"):
         PreparedDataset.load(tmp_path / "data")
 
 
@@ -467,7 +469,7 @@ def test_an_interrupted_write_leaves_nothing(table, tmp_path, monkeypatch):
     [
         ("a,y,", r"1 malformed rows in .*\(row 2: 'timestamp' is .*\), that is 50.00%"),
         ("a,y,nan", r"1 malformed rows in .*\(row 2: 'timestamp' is .*\), that is 50.00%"),
-        ("a,y,soon", r"row 2: 'timestamp' is 'soon', no number and no date"),
+        ("a,y,soon", r"row 2: 'timestamp' is 'soon', neither a number nor a date"),
         (",x,1", r"\(row 2: 'user_id' is empty or missing\), that is 50"),
         ("a,,1", r"\(row 2: 'item_id' is empty or missing\), that is 50"),
         ('a,"",1', r"\(row 2: 'item_id' is empty or missing\), that is 50"),

@@ -83,7 +83,7 @@ def test_a_terminal_has_a_bar_on_stderr_alone(monkeypatch, capsys):
 
 
 def test_a_file_for_stdout_gets_what_is_printed(monkeypatch, capsys):
-    """Also beside a bar."""
+    """The file also gets it while a bar is shown."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     file = io.StringIO()
     monkeypatch.setattr(sys, "stdout", file)

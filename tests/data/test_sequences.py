@@ -166,5 +166,5 @@ def test_batches_of_a_budget_are_as_full_as_they_can_be():
     batches.set_epoch(1)
     orders.append(list(batches))
     assert orders[0] != orders[1]
-    with pytest.raises(ValueError, match="`max_tokens_per_batch` is 4, and the longest history has 5 tokens; give"):
+    with pytest.raises(ValueError, match="`max_tokens_per_batch` is 4, but the longest history has 5 tokens; give"):
         TokenBudgetBatches(np.array([1, 5]), 4)

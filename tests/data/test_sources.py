@@ -302,7 +302,7 @@ def test_movies_with_long_titles_and_broken_rows(tmp_path):
     write(path, 'movieId,title,genres\n1,A,Drama\n2,"Movie (1995),Drama\n' + "3,Movie,Drama\n" * 20_000)
     fails(tmp_path, "movielens", tmp_path, ValueError, "a quote that opens in row 2 of .*movies.csv is never closed")
     write(path, "movieId,title\n1,A\n")
-    fails(tmp_path, "movielens", tmp_path, ValueError, "movies.csv has the columns .* needs three: of ids, titles and")
+    fails(tmp_path, "movielens", tmp_path, ValueError, "movies.csv has the columns .* needs three: ids, titles and")
 
 
 def test_malformed_lines_of_movielens_are_told_with_their_numbers(tmp_path):
@@ -311,7 +311,7 @@ def test_malformed_lines_of_movielens_are_told_with_their_numbers(tmp_path):
     fails(
         tmp_path, "movielens", tmp_path, ValueError,
         r"3 malformed lines in .*ratings.dat \(line 2: 3 fields instead of 4, separated by '::'; line 5: 'timestamp' "
-        r"is 'soon', no number and no date; line 7: 'user' is empty or missing\), that is 50.00% of all",
+        r"is 'soon', neither a number nor a date; line 7: 'user' is empty or missing\), that is 50.00% of all",
     )  # fmt: skip
     statistics, sequences, texts = read(
         tmp_path, "movielens", tmp_path / "data", options=SourceOptions(max_malformed=0.5)
@@ -415,7 +415,7 @@ def test_letter(tmp_path):
         ({"1": ["a", None]}, "'item' is empty or missing"),
         ({"": ["a", "b"]}, "'user' is empty or missing in the history of user ''"),
         ({"1": 5}, r"user '1' in .* has 5; expected a list of item numbers"),
-        ({"1": []}, r"the data set is empty: .*inter.json holds no interaction; check the path and --format"),
+        ({"1": []}, r"the log is empty: .*inter.json holds no interaction; check the path and --format"),
         ([1], "holds a list; expected a JSON object"),
     ],
 )
@@ -472,7 +472,7 @@ def test_large_whole_numbers_stay_as_they_are_written(tmp_path, format):
 def test_a_key_that_is_twice_in_a_letter_file_is_an_error(tmp_path, name):
     write(tmp_path / "Tiny.inter.json", '{"1": [1, 2, 3]}')
     write(tmp_path / f"Tiny.{name}.json", '{"1": ["<a_1>"], "2": ["<a_2>"], "1": ["<a_3>"]}')
-    message = rf"Tiny.{name}.json has the key '1' 2 times; keep one entry for each"
+    message = rf"Tiny.{name}.json has the key '1' 2 times; keep one entry per key"
     fails(tmp_path, "letter", tmp_path, ValueError, message)
 
 
@@ -526,14 +526,19 @@ def test_splits_of_etegrec_are_those_of_its_files(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "kind", "message"),
     [
-        ("emb_map.json", None, FileNotFoundError, "emb_map.json' is no file; check the path"),
-        ("valid.jsonl", None, FileNotFoundError, "Tiny.valid.jsonl' is no file"),
+        ("emb_map.json", None, FileNotFoundError, "emb_map.json' isn't a file; check the path"),
+        ("valid.jsonl", None, FileNotFoundError, "Tiny.valid.jsonl' isn't a file"),
         ("train.jsonl", None, FileNotFoundError, "holds 0 files NAME.train.jsonl; give a folder with one"),
         ("emb_map.json", "[1]", ValueError, "emb_map.json holds a list; expected a JSON object"),
-        ("emb_map.json", '{"a": 1', ValueError, "emb_map.json is no JSON"),
+        ("emb_map.json", '{"a": 1', ValueError, "emb_map.json isn't JSON"),
         ("emb_map.json", '{"a": 1, "b": 2, "a": 3}', ValueError, "emb_map.json has the key 'a' 2 times; keep one"),
-        ("emb_map.json", '{"a": "1"}', ValueError, "gives item 'a' the row '1', which is no number"),
-        ("emb_map.json", '{"a": 1, "b": 2}', ValueError, "2 items are not in .*emb_map.json, first 'c'; use the map"),
+        ("emb_map.json", '{"a": "1"}', ValueError, "gives item 'a' the row '1', which isn't a whole number"),
+        (
+            "emb_map.json",
+            '{"a": 1, "b": 2}',
+            ValueError,
+            "2 items are not in .*emb_map.json, first 'c'; use this data set's map",
+        ),
         ("emb_map.json", '{"a": 1, "b": 2, "c": 0, "d": 3}', ValueError, "gives item 'c' the row 0; rows of items"),
         ("emb_map.json", '{"a": 1, "b": 2, "c": 3, "d": 3}', ValueError, "gives several items the same row"),
         ("test.jsonl", "{}", ValueError, r"1 malformed lines in .*Tiny.test.jsonl \(line 1: 'inter_history' is None"),
@@ -541,7 +546,7 @@ def test_splits_of_etegrec_are_those_of_its_files(tmp_path):
             "test.jsonl",
             "user,item\n",
             ValueError,
-            r"line 1: JSONDecodeError.*\); a user's sequence is made of all its",
+            r"line 1: JSONDecodeError.*\); a user's sequence is put together from all its",
         ),
         ("test.jsonl", line_of([1], ["a"], "a"), ValueError, r"'user_id' is \[1\], neither text nor a whole number"),
         ("test.jsonl", line_of("A1", ["a"], 1.5), ValueError, "'target_id' is 1.5, neither"),
@@ -550,9 +555,9 @@ def test_splits_of_etegrec_are_those_of_its_files(tmp_path):
             "test.jsonl",
             "\n" + line_of("A1", ["d"], "a"),
             ValueError,
-            "line 2 of .*Tiny.test.jsonl: its history doesn't",
+            "line 2 of .*Tiny.test.jsonl: its history isn't",
         ),
-        ("test.jsonl", line_of("A1", [], "a"), ValueError, "its history doesn't end the sequence so far of user 'A1'"),
+        ("test.jsonl", line_of("A1", [], "a"), ValueError, "its history isn't the end of the sequence of user 'A1'"),
         (
             "test.jsonl",
             line_of(7, ["a"], "a"),
@@ -563,7 +568,7 @@ def test_splits_of_etegrec_are_those_of_its_files(tmp_path):
             "test.jsonl",
             line_of("A1", ["c", "a"], 7),
             ValueError,
-            "'target_id' in line 1 of .*Tiny.test.jsonl is 7, text",
+            "'target_id' in line 1 of .*Tiny.test.jsonl is 7, but text and numbers",
         ),
     ],
 )
@@ -701,7 +706,11 @@ def test_a_broken_hub_data_set_is_an_error(tmp_path):
         tmp_path / "empty", "hub", tmp_path, FileNotFoundError, "there is no data set '.*empty': .*; check the folder"
     )
     fails(
-        "me/nothing", "hub", tmp_path, ConnectionError, "'me/nothing' is no local folder, and the Hub doesn't give it"
+        "me/nothing",
+        "hub",
+        tmp_path,
+        ConnectionError,
+        "'me/nothing' isn't a local folder and can't be loaded from the Hub",
     )
     fails(tmp_path / "bytes/a.csv", "hub", tmp_path, ValueError, "a.csv' is a file; give its folder, or read it with")
 
@@ -735,19 +744,24 @@ def test_texts_from_a_file_of_their_own_come_before_those_of_the_log(tmp_path, k
 def test_wrong_files_of_texts_are_an_error(tmp_path):
     log = write(tmp_path / "log.csv", "user_id,item_id\nu,1\nu,2\nu,3\n")
     for name, content, kind, message in (
-        ("none.csv", None, FileNotFoundError, "`items` '.*none.csv' is no file; name the file of the items' texts"),
-        ("x.xml", "<a/>", ValueError, "`items` '.*x.xml' is none of .csv, .tsv, .item, .jsonl and .parquet; convert"),
+        (
+            "none.csv",
+            None,
+            FileNotFoundError,
+            "`items` '.*none.csv' isn't a file; name the file with the items' texts",
+        ),
+        ("x.xml", "<a/>", ValueError, "`items` '.*x.xml' isn't a .csv, .tsv, .item, .jsonl or .parquet file; convert"),
         (
             "x.csv",
             "number,title\n1,a\n",
             ValueError,
-            r"x.csv has no column 'item_id', only \['number', 'title'\]; name it as in",
+            r"x.csv has no column 'item_id', only \['number', 'title'\]; rename the column of ids as in",
         ),
         (
             "x.jsonl",
             '{"number": "1"}',
             ValueError,
-            r"x.jsonl has no column 'item_id', only \['number'\]; name it as in",
+            r"x.jsonl has no column 'item_id', only \['number'\]; rename the column of ids as in",
         ),
         ("x.parquet", "junk", ValueError, "x.parquet can't be read as parquet"),
         (
@@ -844,7 +858,7 @@ def test_an_open_quote_is_an_error_in_every_file_that_is_read_as_csv(tmp_path):
 )
 def test_rows_that_quotes_have_swallowed_count_as_malformed(tmp_path, changed, lines):
     path = csv_of(tmp_path / "log.csv", HEADER, DISCS, {100: "ragged", 2000: "u,i,soon,x", **changed})
-    reason = f"row 501: a quote that opens in it holds the next {lines} lines: close it, or double it where it is text"
+    reason = f"row 501: a quote that opens in it holds the next {lines} lines: close it, or double it if it is text"
     message = (
         rf"{lines + 3} malformed rows in .*log.csv \(row 100: 1 cells instead of 4; {reason}; row {2000 - lines}: "
     )
@@ -901,7 +915,7 @@ def test_a_separator_can_be_named(tmp_path, format, named, separator):
 
 @pytest.mark.parametrize("separator", ["", ";;", "\n", '"', "\u00e9"])
 def test_a_separator_that_is_none_is_an_error(separator):
-    with pytest.raises(ValueError, match=r"`separator` is .*; name one character, such as ; or |, or 'tab'"):
+    with pytest.raises(ValueError, match=r"`separator` is .*; give one character, such as ; or |, or 'tab'"):
         SourceOptions(separator=separator)
 
 
@@ -909,7 +923,10 @@ def test_a_separator_that_is_none_is_an_error(separator):
     ("content", "message"),
     [
         ('"Reader";"ISBN"\nu;a\n', r"that it holds users, only \['Reader', 'ISBN'\]; name it with --user-column"),
-        ("1 1193\n1 661\n", r"that it holds users: its first line \['1', '1193'\] holds no names; write a line with"),
+        (
+            "1 1193\n1 661\n",
+            r"that it holds users: its first line \['1', '1193'\] holds no names; insert a first line with",
+        ),
         ("A1,B2,5.0,1393545600\nA1,B3,1.0,1393545600\n", "its first line .* holds no names"),
         (
             "user_id\x01item_id\nu\x01a\n",
@@ -956,13 +973,17 @@ def test_other_archives_are_named(tmp_path, format):
     ):
         path = write(tmp_path / "log", content)
         fails(
-            path, format, tmp_path, ValueError, f"log is packed as {kind}, which isn't read; unpack it, or pack it by"
+            path,
+            format,
+            tmp_path,
+            ValueError,
+            f"log is packed as {kind}, which can't be read; unpack it, or pack it by",
         )
     write(tmp_path / "log.csv", "user_id,item_id\nu,a\n")
     for mode in ("w", "w:gz", "w:bz2"):
         with tarfile.open(path, mode) as archive:
             archive.add(tmp_path / "log.csv")
-        fails(path, format, tmp_path, ValueError, "log is a tar archive of files; unpack it, and give the one to read")
+        fails(path, format, tmp_path, ValueError, "log is a tar archive; unpack it, and give the file to read")
 
 
 def test_a_text_that_begins_like_an_archive_is_none(tmp_path):
@@ -1019,8 +1040,8 @@ def test_a_file_of_texts_that_tells_nothing_is_told_of(tmp_path, kind, capsys):
     assert "items without texts" not in told, "the note above says it"
     named = {"item_id": ["a", "b"], "label": ["A", "B"]}
     rc, told = call("named", named)
-    columns = "title, description, brand, categories, only ['item_id', 'label'] (--title-column)"
-    assert (rc, f"named.{kind} has no texts: none of the columns {columns}" in told) == (0, True)
+    columns = "title, description, brand, categories and has only ['item_id', 'label'] (name one with --title-column)"
+    assert (rc, f"named.{kind} has no texts: it lacks the columns {columns}" in told) == (0, True)
     assert "0 of 3" not in told
     rc, told = call("typo", named, "--title-column", "nmae")
     columns = "has a column 'nmae', only ['item_id', 'label'] and ['user_id', 'item_id']; name it with --title-column"
@@ -1126,7 +1147,7 @@ def test_malformed_rows_of_a_csv_are_told_with_their_numbers(tmp_path):
     fails(
         path, "csv", tmp_path, ValueError,
         r"5 malformed rows in .*log.csv \(row 2: 2 cells instead of 3; row 3: 'user_id' is empty or missing; row 4: 4 "
-        r"cells instead of 3\), that is 62.50% of all, and `max_malformed` allows 0.10%; repair them, check",
+        r"cells instead of 3\), that is 62.50% of all, but `max_malformed` allows 0.10%; repair them, check",
     )  # fmt: skip
     statistics, sequences, _ = read(path, "csv", tmp_path / "data", options=SourceOptions(max_malformed=0.7))
     assert sequences == {"u": ["a", "b", "c"]}
@@ -1136,7 +1157,7 @@ def test_malformed_rows_of_a_csv_are_told_with_their_numbers(tmp_path):
         (["u,b", "u,a,1", "u,c", "u,c,", "u,b,2"], "row 3: 2 cells instead of 3; row 4: 'timestamp' is missing"),
         (
             ["u,a,1", "u,b,2", "u", "u,c,x", "u,b,2"],
-            "row 3: 1 cells instead of 3; row 4: 'timestamp' is 'x', no number",
+            "row 3: 1 cells instead of 3; row 4: 'timestamp' is 'x', neither a number",
         ),
         (["u,,1", "u", ",c,2", "u"], "row 1: 'item_id' .*; row 2: 1 cells .*; row 3: 'user_id' is empty or missing"),
     ):
@@ -1180,7 +1201,7 @@ def test_malformed_lines_of_jsonl_are_told_with_their_numbers(tmp_path):
     path = write(tmp_path / "log.jsonl", content)
     fails(
         path, "jsonl", tmp_path, ValueError,
-        r"14 malformed lines in .*log.jsonl \(line 3: JSONDecodeError.*; line 4: it holds a list and no object; line "
+        r"14 malformed lines in .*log.jsonl \(line 3: JSONDecodeError.*; line 4: it holds a list, not an object; line "
         r"5: 'item_id' is empty or missing\), that is 82.35% of all",
     )  # fmt: skip
     statistics, sequences, _ = read(path, "jsonl", tmp_path / "data", options=SourceOptions(max_malformed=0.9))
@@ -1206,7 +1227,7 @@ def test_a_malformed_first_line_of_jsonl_is_one_of_many(tmp_path):
 def test_a_time_that_comes_late_in_json_lines_is_an_error(tmp_path):
     lines = [f'{{"user_id": "u", "item_id": "{line}"}}' for line in range(200)]
     lines[150] = lines[150].replace("}", ', "timestamp": 3}')
-    message = "line 151 of .* has a `timestamp` and others none"
+    message = "line 151 of .* has a `timestamp`, but earlier lines have none"
     fails(write(tmp_path / "log.jsonl", "\n".join(lines)), "jsonl", tmp_path, ValueError, message)
 
 
@@ -1243,7 +1264,7 @@ def test_ids_of_mixed_types_in_jsonl_are_an_error(tmp_path, value):
         "jsonl",
         tmp_path,
         ValueError,
-        rf"'item_id' in line 2 of .* is '{value}', text among numbers .*; write all ids",
+        rf"'item_id' in line 2 of .* is '{value}', but text and numbers are mixed .*; write all ids",
     )
 
 
@@ -1256,7 +1277,7 @@ def test_ids_of_a_parquet_file_must_be_text_or_whole_numbers(tmp_path):
             "parquet",
             tmp_path,
             ValueError,
-            "column 'item_id' of .* holds (double|binary|bool); ids are text or whole",
+            "column 'item_id' of .* holds (double|binary|bool), but ids must be text or whole",
         )
     for items in (pa.array([3, 1, 2], pa.uint8()), pa.array([3, 1, 2]).dictionary_encode()):
         pq.write_table(pa.table({"user_id": ["u"] * 3, "item_id": items}), path)
@@ -1325,7 +1346,7 @@ def test_split_names_that_mean_nothing_are_an_error(tmp_path):
         "csv",
         tmp_path,
         ValueError,
-        "the split of row 3 of .* is missing; write one",
+        "the split of row 3 of .* is missing; fill it in",
         split_column="fold",
         max_malformed=1,
     )
@@ -1375,7 +1396,7 @@ def test_logs_without_an_interaction_are_an_error(tmp_path):
         (write(tmp_path / "a", "{}\n"), "amazon2018"),
         (write(tmp_path / "hub/a.jsonl", '{"user_id": null, "item_id": "a"}\n').parent, "hub"),
     ):
-        message = "the data set is empty: .* holds no interaction; check the path and --format"
+        message = "the log is empty: .* holds no interaction; check the path and --format"
         fails(path, format, tmp_path, ValueError, message, max_malformed=1)
 
 
@@ -1403,7 +1424,7 @@ def test_a_folder_for_a_file_and_a_file_for_a_folder_are_an_error(tmp_path):
     for format in READERS:
         fails(tmp_path / "folder", format, tmp_path, FileNotFoundError, "folder")
     for format in ("movielens", "etegrec"):
-        fails(file, format, tmp_path, FileNotFoundError, "log.csv.*give (the one|a folder)")
+        fails(file, format, tmp_path, FileNotFoundError, "log.csv.*give (the folder|the one|a folder|the path)")
 
 
 def test_the_hub_names_what_is_not_there(tmp_path):
@@ -1425,7 +1446,7 @@ def test_the_hub_names_what_is_not_there(tmp_path):
 )
 def test_options_that_mean_nothing_to_a_format_are_an_error(tmp_path, format, options):
     ((name, value),) = options.items()
-    message = f"`{name}` is {value!r} and means nothing to the format '{format}'; leave it out"
+    message = f"`{name}` is {value!r}, but the format '{format}' has no such option; leave it out"
     fails(tmp_path, format, tmp_path, ValueError, message, **options)
 
 
@@ -1448,7 +1469,7 @@ def test_text_that_is_not_utf8_is_an_error_in_a_csv(tmp_path):
 def test_nothing_left_is_an_error(tmp_path):
     path = write(tmp_path / "log.csv", "user_id,item_id\nu,a\nu,b\nu,c\n")
     with pytest.raises(
-        ValueError, match=r"no users with 5 and items with 5 interactions remain, .*; lower `min_count`"
+        ValueError, match=r"users with fewer than 5 interactions and items with fewer than 5; lower `min_count`"
     ):
         prepare(path, tmp_path / "data", "csv")
 
@@ -1544,7 +1565,7 @@ def test_a_time_of_day_is_no_time(tmp_path, kind):
         path.mkdir()
         pyarrow.csv.write_csv(rows, path / "log.csv")
         path = path if kind == "hub" else path / "log.csv"
-    message = "4 malformed .* 1: 'time' is '23:58:00', no number and no date"
+    message = "4 malformed .* 1: 'time' is '23:58:00', neither a number nor a date"
     fails(path, kind, tmp_path, ValueError, message, time_column="time")
 
 
@@ -1560,7 +1581,11 @@ def test_dates_of_published_logs_are_read(tmp_path, time):
 def test_true_is_no_time(tmp_path):
     pq.write_table(pa.table({"user_id": ["u"], "item_id": ["a"], "timestamp": [True]}), tmp_path / "log.parquet")
     fails(
-        tmp_path / "log.parquet", "parquet", tmp_path, ValueError, "row 1: 'timestamp' is True, no number and no date"
+        tmp_path / "log.parquet",
+        "parquet",
+        tmp_path,
+        ValueError,
+        "row 1: 'timestamp' is True, neither a number nor a date",
     )
 
 
@@ -1631,12 +1656,12 @@ def test_tables_and_saved_data_sets_are_recognised(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "kind", "message"),
     [
-        ("log.csv", None, FileNotFoundError, "log.csv' is no file and no folder; check the path"),
+        ("log.csv", None, FileNotFoundError, "log.csv' is neither a file nor a folder; check the path"),
         ("log.json", "[\n{}]", ValueError, "log.json is one JSON array; write one object per line"),
         ("log.xlsx", "PK", ValueError, "log.xlsx is a spreadsheet; save it as CSV"),
-        ("log.csv", "\n\n", ValueError, "the data set is empty: .*log.csv holds no interaction"),
-        ("log", "word\nword\n", ValueError, "of no format that is recognised .*; name it with --format, or convert"),
-        ("log", b"\x00,\x01", ValueError, "of no format that is recognised"),
+        ("log.csv", "\n\n", ValueError, "the log is empty: .*log.csv holds no interaction"),
+        ("log", "word\nword\n", ValueError, "the format of .* isn't recognised .*; name it with --format, or convert"),
+        ("log", b"\x00,\x01", ValueError, "the format of .* isn't recognised"),
         ("log", '{\n"a": 1}\n{\n"b": 2}', ValueError, "objects that can't be read; write one JSON object per line"),
     ],
 )
@@ -1646,15 +1671,15 @@ def test_what_is_not_recognised_is_an_error_with_a_remedy(tmp_path, name, conten
 
 
 def test_folders_that_are_not_recognised_are_an_error_with_a_remedy(tmp_path):
-    fails(tmp_path, "auto", tmp_path, ValueError, "holds no log that is recognised; give the path of the file to")
+    fails(tmp_path, "auto", tmp_path, ValueError, "holds no log of a known format; give the path of the file to")
     log = log_of(tmp_path / "log.csv", ("user_id", "item_id", "timestamp"))
-    fails(tmp_path, "auto", tmp_path, ValueError, "holds no log that is recognised; give the path of the file to")
+    fails(tmp_path, "auto", tmp_path, ValueError, "holds no log of a known format; give the path of the file to")
     for name in ("a.inter.json", "a.inter"):
         write(tmp_path / name, "")
-    fails(tmp_path, "auto", tmp_path, ValueError, "holds files of several formats, letter, recbole; give the path")
+    fails(tmp_path, "auto", tmp_path, ValueError, r"holds files of several formats \(letter, recbole\); give the path")
     prepare(log, tmp_path / "data", min_count=1)
     fails(tmp_path / "data", "auto", tmp_path, ValueError, "is a prepared dataset already; give it .* as --data")
-    fails("no-such/data", "auto", tmp_path, ConnectionError, "'no-such/data' is no local folder, and the Hub doesn't")
+    fails("no-such/data", "auto", tmp_path, ConnectionError, "'no-such/data' isn't a local folder and can't be")
 
 
 def test_an_option_says_that_reviews_are_read_as_json_lines(tmp_path):
@@ -1695,10 +1720,10 @@ def test_columns_are_recognised_by_common_names(tmp_path, header, columns, separ
 @pytest.mark.parametrize(
     ("header", "options", "message"),
     [
-        ("customer_id,member,item", {}, r"may hold users, \['customer_id', 'member'\]; name one with --user-column"),
-        ("user,product_id,sku", {}, r"may hold items, \['product_id', 'sku'\]; name one with --item-column"),
-        ("user,item,date,time", {}, r"may hold times, \['date', 'time'\]; name one with --time-column"),
-        ("user,item,item_name,movie_title", {}, r"may hold titles, .*; name one with --title-column"),
+        ("customer_id,member,item", {}, r"may hold users: \['customer_id', 'member'\]; name one with --user-column"),
+        ("user,product_id,sku", {}, r"may hold items: \['product_id', 'sku'\]; name one with --item-column"),
+        ("user,item,date,time", {}, r"may hold times: \['date', 'time'\]; name one with --time-column"),
+        ("user,item,item_name,movie_title", {}, r"may hold titles: .*; name one with --title-column"),
         ("user,price", {}, r"that it holds items, only \['user', 'price'\]; name it with --item-column"),
         ("user,item", {"user_column": "item"}, "that it holds items, only .*; name it with --item-column"),
         ("user,item", {"time_column": "day"}, r"has no column 'day', only \['user', 'item'\]; name one of them"),
@@ -1786,8 +1811,8 @@ def test_numbers_and_categories_that_belong_to_items_are_kept(tmp_path, kind):
     assert PreparedDataset.load(tmp_path / "data").n_items == 8
     assert "0 to" in " ".join(item_texts(table, "{category} 0 to {code}"))
     (event, rating) = statistics["notes"]
-    assert "column 'event' says what happened in a row, and all rows count alike" in event
-    assert "column 'rating' holds ratings, and all rows count alike" in rating
+    assert "column 'event' says what happened in a row, but all rows count the same" in event
+    assert "column 'rating' holds ratings, but all rows count the same" in rating
 
 
 def test_columns_follow_the_items_that_are_left(tmp_path):
@@ -1837,12 +1862,12 @@ def test_what_is_no_table_in_memory_is_an_error(tmp_path):
     for log, format, message in (
         ([1], "auto", "the log is a list; give a path, a DataFrame, a pyarrow.Table, or one split"),
         (DatasetDict({"train": Dataset(rows)}), "auto", "the log is a DatasetDict; give a path, .* or one split as a"),
-        (rows, "csv", "`format` is 'csv' and means nothing to a table in memory; leave it out"),
-        (mixed, "auto", "the DataFrame is no table: .*; write each column in one type, ids as text"),
+        (rows, "csv", "`format` is 'csv', but a table in memory has no file format; leave it out"),
+        (mixed, "auto", "the DataFrame can't be read as a table: .*; give each column one type, and ids as text"),
         (rows.rename_columns(["who", "item"]), "auto", r"the Table has no column .* users, only \['who', 'item'\]"),
     ):
         fails(log, format, tmp_path, ValueError, message)
-    fails(rows, "auto", tmp_path, ValueError, "`separator` is ';' and means nothing to the format", separator=";")
+    fails(rows, "auto", tmp_path, ValueError, "`separator` is ';', but the format", separator=";")
 
 
 @pytest.mark.parametrize(
@@ -1863,7 +1888,9 @@ def test_dates_with_slashes_are_read_where_a_day_tells_them_from_months(dates, o
 @pytest.mark.parametrize("dates", [["1/2/2010", "2/1/2010"], ["13/1/2010", "1/13/2010"], ["31/6/2010", "1/6/2010"]])
 def test_dates_whose_month_is_not_clear_are_no_times(tmp_path, dates):
     path = write(tmp_path / "log.csv", "user,item,date\n" + "".join(f"u,{date},{date}\n" for date in dates))
-    fails(path, "auto", tmp_path, ValueError, f"2 malformed rows .* 'date' is '{dates[0]}', no number and no date")
+    fails(
+        path, "auto", tmp_path, ValueError, f"2 malformed rows .* 'date' is '{dates[0]}', neither a number nor a date"
+    )
 
 
 def test_the_command_needs_no_flag_but_the_folder_and_shows_what_it_recognised(tmp_path, capsys):

@@ -137,7 +137,7 @@ def test_workers_give_the_batches_of_one_process(prepared, prepared_folder, opti
 def test_an_unknown_item_is_an_error_that_names_its_row():
     sequences = [["i1", "i2"], ["i3", "i4"], ["i5"], ["i6", "new", "i7"], ["i1", "i2"]]
     for buffer_rows in (1, 100):
-        message = "row 3 of memory://train.parquet names the item 'new', which `items` doesn't hold"
+        message = "row 3 of memory://train.parquet names the item 'new', which isn't in `items`"
         with pytest.raises(ValueError, match=message):
             StreamedSequences(write(sequences, 2), ITEMS, KINDS["prefixes"], buffer_rows)
 
@@ -169,8 +169,6 @@ def test_a_connection_that_breaks_is_an_error_with_its_remedy(monkeypatch):
         raise ConnectionError("the other side is gone")
 
     monkeypatch.setattr(MemoryFile, "seek", broken)
-    message = (
-        r"reading memory://train.parquet broke off \(the other side is gone\); try again, and go on with --resume"
-    )
+    message = r"reading memory://train.parquet was interrupted \(the other side is gone\); try again, and continue"
     with pytest.raises(ConnectionError, match=message):
         next(batches)

@@ -23,7 +23,7 @@ def pairs(n_items: int) -> np.ndarray:
 
 
 def frequencies(states: np.ndarray, following: np.ndarray, n_states: int, n_items: int) -> np.ndarray:
-    """How often each item follows each state, `[n_states, n_items]` of shares."""
+    """Returns the shares of items that follow each state, `[n_states, n_items]`."""
     counts = np.bincount(states * n_items + following, minlength=n_states * n_items).reshape(n_states, n_items)
     return counts / counts.sum(axis=1, keepdims=True)
 
@@ -49,7 +49,7 @@ def test_everything_follows_from_the_seed(process):
     ("sizes", "message"),
     [
         ({"n_clusters": 2}, "`n_clusters` is 2; give at least 3"),
-        ({"n_items": 10}, "`n_items` is 10; give at least 16, one for each of `n_clusters`"),
+        ({"n_items": 10}, "`n_items` is 10; give at least 16, one per cluster"),
         ({"min_length": 2}, "`min_length` is 2; give at least 3, one each for training, validation and test"),
         ({"max_length": 4}, "`max_length` is 4; give at least 5, which is `min_length`"),
         ({"noise": 1.1}, "`noise` is 1.1, but it is a share of steps; choose 0 to 1"),
@@ -58,7 +58,7 @@ def test_everything_follows_from_the_seed(process):
         ({"before_share": -0.2}, "`before_share` is -0.2, but it is a share of steps; choose 0 to 1"),
         (
             {"noise": 0.3, "last_share": 0.5, "before_share": 0.4},
-            "`noise`, `last_share` and `before_share` sum to 1.2; lower them to 1 at most",
+            "`noise`, `last_share` and `before_share` sum to 1.2; lower them to a sum of 1 at most",
         ),
     ],
 )
@@ -149,7 +149,7 @@ def test_in_a_users_first_step_the_cluster_walk_has_the_share_of_the_item_before
         (np.zeros((4, 3), dtype=np.int64), r"`last_two` has the shape \(4, 3\); give \(users, 2\)"),
         (np.array([[0, 6]]), "`last_two` holds rows from 0 to 6; give 0 to 5, as there are 6 items"),
         (np.array([[-1, 3]]), "`last_two` holds rows from -1 to 3; give 0 to 5"),
-        (np.zeros((0, 2), dtype=np.int64), "`last_two` holds no user; give one row for each"),
+        (np.zeros((0, 2), dtype=np.int64), "`last_two` holds no user; give one row per user"),
     ],
 )
 def test_what_are_not_two_items_per_user_is_an_error(tiny, last_two, message):

@@ -36,15 +36,15 @@ def test_texts_follow_the_template_and_nothing_in_them_counts():
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("title", "names no column of the items; write one like '{title}'"),
-        ("{tilte}", "the items have no texts 'tilte'; did you mean 'title'?"),
-        ("{title.__class__}", "the items have no texts 'title.__class__'"),
-        ("{title[0]}", r"the items have no texts 'title\[0\]'"),
-        ("{title!r}", "braces hold more than a name"),
-        ("{title:>9}", "leave ':' and '!' out of them"),
-        ("{}", "no texts ''; choose among"),
-        ("{embedding}", r"no texts 'embedding'; choose among \['title', 'empty'\]"),
-        ("{title", "no template"),
+        ("title", "names no column of the items; write a column's name in braces: '{title}'"),
+        ("{tilte}", "the items have no column of texts 'tilte'; did you mean 'title'?"),
+        ("{title.__class__}", "the items have no column of texts 'title.__class__'"),
+        ("{title[0]}", r"the items have no column of texts 'title\[0\]'"),
+        ("{title!r}", "with more than a name in braces"),
+        ("{title:>9}", "leave ':' and '!' out of braces"),
+        ("{}", "no column of texts ''; choose among"),
+        ("{embedding}", r"no column of texts 'embedding'; choose among \['title', 'empty'\]"),
+        ("{title", "which isn't a template"),
         ("{empty}", r"no item has a text in \['empty'\]; name other columns"),
     ],
 )
@@ -102,7 +102,7 @@ def test_an_interrupted_call_goes_on_where_it_was(folder, monkeypatch, capsys):
 
 
 def test_unfinished_work_is_of_one_model_and_one_text(folder, monkeypatch):
-    """Two models whose folders are called alike, and texts that changed meanwhile."""
+    """Work is not reused for another model in a folder of the same name, nor for texts that have changed."""
     monkeypatch.setattr(text_embeddings, "CHUNK", 2)
     for name in ("a", "b"):
         (folder / name / "model").mkdir(parents=True)
@@ -168,7 +168,7 @@ def test_what_is_not_a_number_is_not_written(folder, monkeypatch):
             return np.full((len(texts), 2), np.nan)
 
     monkeypatch.setattr(text_embeddings, "_encoder", lambda model: Broken())
-    with pytest.raises(ValueError, match="hold nothing, NaN or infinity"):
+    with pytest.raises(ValueError, match="are missing or hold NaN or infinity"):
         embed_texts(folder, "m", "{title}")
     assert not (folder / "embeddings/text.parquet").exists()
     monkeypatch.setattr(text_embeddings, "_encoder", lambda model: Counter())  # on another device, say
@@ -176,7 +176,7 @@ def test_what_is_not_a_number_is_not_written(folder, monkeypatch):
 
 
 def test_no_model_and_no_package_are_errors(folder, monkeypatch):
-    with pytest.raises(FileNotFoundError, match="'nobody/nothing' is no sentence-transformers model"):
+    with pytest.raises(FileNotFoundError, match="'nobody/nothing' isn't a sentence-transformers model"):
         embed_texts(folder, "nobody/nothing", "{title}")
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(ValueError, match=r"install it with `pip install 'etegrec_hf\[text\]'`"):
@@ -198,6 +198,6 @@ def test_a_damaged_model_is_one_sentence_with_its_folder(folder, file, damage):
     BertModel(BertConfig(vocab_size=20, **sizes)).save_pretrained(folder / "model")
     path = folder / "model" / file
     path.write_bytes(damage(path.read_bytes() if path.exists() else b""))
-    message = re.escape(f"the folder '{folder / 'model'}' holds no whole sentence-transformers model: ")
+    message = re.escape(f"the folder '{folder / 'model'}' doesn't hold a complete sentence-transformers model: ")
     with pytest.raises(ValueError, match=message + ".*; copy it again, or name another"):
         embed_texts(folder, str(folder / "model"), "{title}")

@@ -48,4 +48,6 @@ def test_a_tilde_shows_the_last_name_alone(hook):
 
 def test_types_lose_their_marks(hook):
     assert hook.plain("[`RQVAEModel`] or `list[int]`, *optional*") == "RQVAEModel or list[int], optional"
-    assert hook.plain("`Tensor` of shape `(batch, items * length)`") == "Tensor of shape (batch, items * length)"
+    shape = "`torch.LongTensor` of shape `(batch, items * code_length)`, *optional*"
+    assert hook.plain(shape) == "torch.LongTensor of shape (batch, items * code_length), optional"
+    assert hook.plain("`str`, `Path` or [`UserHistories`]") == "str, Path, or UserHistories"

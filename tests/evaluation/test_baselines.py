@@ -61,7 +61,7 @@ def histories(split: Split) -> list[list[int]]:
 
 
 def without_padding(ranked: np.ndarray) -> list[list[int]]:
-    """Lists without the 0 that fill up, which stand at the end."""
+    """Returns lists without padding, after a check that padding is only at the end."""
     for row in ranked:
         assert (np.diff((row == 0).astype(int)) >= 0).all()
     return [[item for item in row.tolist() if item] for row in ranked]
@@ -183,7 +183,7 @@ def test_a_collaborative_model_of_other_items_is_an_error(data, tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no collaborative model; make one with `etegrec embed`"):
         load_collaborative_model(tmp_path, data)
     tiny_model().train().save_pretrained(tmp_path)
-    for ids, what in ((["a", "b"], "2 others"), (data.item_ids[::-1], "the same in another order")):
+    for ids, what in ((["a", "b"], "2 other items"), (data.item_ids[::-1], "the same items in another order")):
         (tmp_path / "item_ids.json").write_text(json.dumps(ids))
         with pytest.raises(ValueError, match=f"not trained on this dataset's 30 items, but on {what}; train one"):
             load_collaborative_model(tmp_path, data)

@@ -160,7 +160,7 @@ class Stop(Exception):
 
 @pytest.fixture
 def interrupted(prepared_folder, recommender, output, monkeypatch):
-    """A run that stopped in its third shard, and what goes on with it and tells which shards it decodes."""
+    """A run that stopped in its third shard, and a function that continues it and returns the shards it decodes."""
     started = []
 
     def stopping(model, tokenizer, rows, options, *others):
@@ -210,13 +210,13 @@ def test_a_damaged_shard_is_made_again(interrupted, recommender, prepared_folder
     module.logger.addHandler(caplog.handler)
     assert interrupted() == 2
     module.logger.removeHandler(caplog.handler)
-    assert f"{shard} is damaged; it is made again." in caplog.text
+    assert f"{shard} is damaged and will be made again." in caplog.text
     assert output.read_bytes() == undisturbed(recommender, prepared_folder, tmp_path)
 
 
 def test_what_is_there_is_left_alone_without_resume(interrupted, output):
     before = sorted(path.name for path in shards(output).iterdir())
-    with pytest.raises(FileExistsError, match=r"out.parquet.shards' is already there; pass --resume true to go on"):
+    with pytest.raises(FileExistsError, match=r"out.parquet.shards' already exists; pass --resume true to continue"):
         interrupted(resume=False)
     assert (
         sorted(path.name for path in shards(output).iterdir())
@@ -228,18 +228,20 @@ def test_what_is_there_is_left_alone_without_resume(interrupted, output):
         ]
     )
     interrupted()
-    with pytest.raises(FileExistsError, match=r"out.parquet' is already there; .* or name another `output`"):
+    with pytest.raises(FileExistsError, match=r"out.parquet' already exists; .* or name another `output`"):
         interrupted(resume=False)
 
 
 def test_shards_of_another_run_are_an_error(interrupted, recommender, prepared, prepared_folder, tmp_path):
     model, _ = recommender
-    with pytest.raises(ValueError, match="is of another run: its `top_k` is 10, and here 9; go on with what it was"):
+    with pytest.raises(
+        ValueError, match="belongs to another run: its `top_k` is 10, but this run's is 9; continue with the same"
+    ):
         interrupted(top_k=9)
     weight = model.shared.weight[3, 3].item()
     with torch.no_grad():
         model.shared.weight[3, 3] += 1
-    with pytest.raises(ValueError, match=r"its `weights` is '[0-9a-f]{16}', and here '[0-9a-f]{16}'"):
+    with pytest.raises(ValueError, match=r"its `weights` is '[0-9a-f]{16}', but this run's is '[0-9a-f]{16}'"):
         interrupted()
     with torch.no_grad():
         model.shared.weight[3, 3] = weight
@@ -256,16 +258,18 @@ def test_shards_of_another_run_are_an_error(interrupted, recommender, prepared, 
 
 def test_a_finished_file_of_another_run_is_an_error(interrupted, output):
     interrupted()
-    with pytest.raises(ValueError, match="is of another run: its `exclude_history` is False, and here True"):
+    with pytest.raises(
+        ValueError, match="belongs to another run: its `exclude_history` is False, but this run's is True"
+    ):
         interrupted(exclude_history=True)
     pq.write_table(pa.table({"user_id": ["u"]}), output)
-    with pytest.raises(ValueError, match="is no finished run of this command; remove it"):
+    with pytest.raises(ValueError, match="wasn't written by this command; remove it"):
         interrupted()
 
 
 def test_a_folder_without_a_manifest_is_an_error(interrupted, output):
     (shards(output) / "manifest.json").write_text('{"config": ')
-    with pytest.raises(ValueError, match=r"holds no manifest.json that can be read"):
+    with pytest.raises(ValueError, match=r"holds no readable manifest.json"):
         interrupted()
 
 
@@ -275,7 +279,7 @@ def test_a_run_that_never_started_can_be_resumed(recommender, prepared_folder, o
 
 
 def test_data_that_is_not_there_is_an_error(recommender, output, tmp_path):
-    with pytest.raises(FileNotFoundError, match="is no prepared dataset; make one with `etegrec prepare`"):
+    with pytest.raises(FileNotFoundError, match="isn't a prepared dataset; make one with `etegrec prepare`"):
         batch_recommend(*recommender, tmp_path / "nothing", output)
 
 
@@ -324,7 +328,7 @@ def counted(model, tokenizer):
 
 
 def alone(model, tokenizer, history: list[str], **constraints: list[str]) -> list[str]:
-    """What the model recommends to one user."""
+    """Returns the model's recommendations for one user."""
     indices = {name: torch.tensor(tokenizer.index_of(ids)) for name, ids in constraints.items()}
     if "exclude" in indices:
         indices["exclude"] = indices["exclude"].unsqueeze(0)
@@ -359,7 +363,7 @@ def test_users_without_usable_history_get_empty_lists_where_that_is_asked(model,
             {"ann": ["i1"], "bob": []},
             "user 'bob' of the users has no item that the model knows",
         ),
-        ({}, {"ann": ["i1"], "bob": []}, "user 'bob' .* `on_empty` is 'popular', and this model holds no counts"),
+        ({}, {"ann": ["i1"], "bob": []}, "user 'bob' .* `on_empty` is 'popular', but this model holds no counts"),
         ({}, {"ann": ["x"]}, "item 'x' is not in the model's catalogue of 40 items; .* or pass --unknown skip"),
         ({}, {}, "the users holds no user; check the path"),
     ],
@@ -380,7 +384,7 @@ def test_a_user_of_several_rows_is_an_error(model, tokenizer, output):
         batch_recommend(model, tokenizer, users, output)
 
 
-# What each of the users may not get, or may get alone; `bob` and `eve` have no history
+# items that each user must not get, or must choose from; `bob` and `eve` have no history
 EXCLUDED = {"ann": ["i4", "i11", "unknown"], "bob": ["i7"], "cy": ["i5", "i6", "i7"], "nobody": ["i1"]}
 ALLOWED = {"ann": ["i1", "i11", "i12", "i13", "i14"], "cy": ["i1", "i2"], "di": ["unknown"], "eve": ["i9", "i2"]}
 
@@ -437,7 +441,9 @@ def test_another_file_of_items_is_another_run(counted, output):
     batch_recommend(*counted, of_users(**SEVERAL), output, options)
     batch_recommend(*counted, of_users(**SEVERAL), output, options, resume=True)
     file_of(path, {"ann": ["i4"]})
-    with pytest.raises(ValueError, match=r"is of another run: its `exclude` is '[0-9a-f]{16}', and here"):
+    with pytest.raises(
+        ValueError, match=r"belongs to another run: its `exclude` is '[0-9a-f]{16}', but this run's is"
+    ):
         batch_recommend(*counted, of_users(**SEVERAL), output, options, resume=True)
 
 

@@ -75,9 +75,9 @@ def test_test_users_are_neither_read_nor_asked_for(prepared, prepared_folder):
     without = PreparedDataset.load(prepared_folder, ("train", "validation"))
     chosen = choose_settings(*recommender, prepared, VALIDATION, [0.5], [])
     assert choose_settings(*recommender, without, VALIDATION, [0.5], []) == chosen
-    with pytest.raises(ValueError, match="`split` is 'test', and weights are to be chosen; choose them on 'validat"):
+    with pytest.raises(ValueError, match="`split` is 'test', but weights must be chosen on 'validat"):
         choose_settings(*recommender, prepared, EvaluateOptions())
-    with pytest.raises(ValueError, match="`num_beams` is 9, and weights are chosen by ndcg@10; give 10 or more"):
+    with pytest.raises(ValueError, match="`num_beams` is 9, but weights are chosen by ndcg@10; give 10 or more"):
         choose_settings(*recommender, prepared, replace(VALIDATION, num_beams=9))
 
 

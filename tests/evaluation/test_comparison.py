@@ -63,7 +63,7 @@ def test_pairs_stay_together():
 
 
 def test_runs_on_other_users_are_refused():
-    with pytest.raises(ValueError, match=r"the runs rank for \[3, 4\] users"):
+    with pytest.raises(ValueError, match=r"the runs have different numbers of users, \[3, 4\]"):
         paired_bootstrap([np.ones(3)], [np.ones(4)])
 
 
@@ -82,11 +82,11 @@ def test_a_protocol_tells_data_and_measurement(prepared):
 def test_results_of_another_protocol_are_not_merged(prepared, name, value):
     protocol = protocol_of(prepared, "test", False, num_beams=50)
     assert common_protocol({"a": {"protocol": protocol}, "b": {"protocol": dict(protocol)}}) == protocol
-    with pytest.raises(ValueError, match=f"a.json and b.json were measured differently, `{name}`"):
+    with pytest.raises(ValueError, match=f"a.json and b.json were measured differently, with `{name}`"):
         common_protocol({"a.json": {"protocol": protocol}, "b.json": {"protocol": protocol | {name: value}}})
 
 
 def test_results_without_a_protocol_are_refused(prepared):
     protocol = protocol_of(prepared, "test", False)
-    with pytest.raises(ValueError, match=r"b\.json says nothing of the `protocol`"):
+    with pytest.raises(ValueError, match=r"b\.json has no `protocol`"):
         common_protocol({"a.json": {"protocol": protocol}, "b.json": {}})

@@ -20,7 +20,7 @@ PANELS = {
 
 
 def test_a_log_is_sorted_into_panels():
-    """Levels and list lengths side by side, the phases' losses apart; no times, and nothing that is no number."""
+    """Levels and list lengths share a panel, the phases' losses don't; times and texts are left out."""
     assert panels_of(LOGS) == PANELS
     again = panels_of([dict(reversed(entry.items())) for entry in LOGS])
     assert list(again) == list(panels_of(LOGS)), "in whatever order a log is"

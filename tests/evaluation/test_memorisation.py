@@ -1,4 +1,4 @@
-"""Which targets are memorised, against plain loops, and metrics of both parts of the users."""
+"""Memorised targets, compared with plain loops, and metrics of both parts of the users."""
 
 from itertools import chain, pairwise
 

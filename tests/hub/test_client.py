@@ -75,7 +75,7 @@ def test_revisions_that_are_not_in_the_cache(tmp_path):
 def test_a_revision_belongs_to_one_id(tmp_path):
     assert at_revision("user/it", None) == "user/it"
     assert split_revision(at_revision("user/it", "v2")) == ("user/it", "v2")
-    with pytest.raises(ValueError, match=r"`revision` is 'v2', and '.*' is a folder; leave it out"):
+    with pytest.raises(ValueError, match=r"`revision` is 'v2', but '.*' is a folder; leave the revision out"):
         at_revision(str(tmp_path), "v2")
-    with pytest.raises(ValueError, match="'user/it@v1' names one too"):
+    with pytest.raises(ValueError, match="'user/it@v1' already names a revision"):
         at_revision("user/it@v1", "v2")

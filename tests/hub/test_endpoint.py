@@ -28,7 +28,7 @@ WRONG = [
     ({"inputs": ["i1"], "parameters": {"num_workers": 4}}, "`parameters` names 'num_workers'; choose among top_k"),
     ({"inputs": ["i1"], "parameters": {"top_k": 0}}, "`top_k` is 0"),
     ({"inputs": ["i1"], "parameters": {"exclude": "i2"}}, "`exclude` is 'i2'"),
-    ({"inputs": "i1"}, "'i1' is no history"),
+    ({"inputs": "i1"}, "'i1' isn't a history"),
     ({"inputs": [["i1"], []]}, "history 1: the history holds no item"),
 ]
 

@@ -72,7 +72,7 @@ def test_what_is_no_dataset_is_not_pushed(dataset, capsys):
     """This process is offline: a push that went on to the Hub would end in another error."""
     for name, message in (
         ("embeddings/clusters.parquet", "1 items have no embedding in"),
-        ("items/items.parquet", "which `items` doesn't hold; prepare again"),
+        ("items/items.parquet", "which isn't in `items`; prepare again"),
     ):
         whole = pq.read_table(dataset / name)
         pq.write_table(whole.slice(1), dataset / name)
@@ -93,7 +93,7 @@ def test_what_is_in_a_folder_says_how_it_is_pushed(dataset, tmp_path, monkeypatc
 
 def test_what_to_push_must_be_said(dataset, tmp_path, capsys):
     for arguments, message in (
-        (("--data", str(tmp_path / "nothing")), "is no prepared dataset"),
+        (("--data", str(tmp_path / "nothing")), "isn't a prepared dataset"),
         ((), "give one FOLDER, first or as --model or --data"),
         ((str(dataset), "--model", str(dataset)), "give one FOLDER, first or as --model or --data"),
         (("--data", str(dataset), "--dataset-id", "x/y"), "`dataset_id` means nothing to a dataset"),

@@ -1,4 +1,4 @@
-"""One distribution over codes: whoever decodes, samples, scores or learns reads the same numbers."""
+"""One distribution over codes: decoding, sampling, scoring and training read the same numbers."""
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ def inputs(model):
 
 
 def log_p_of_all(items: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-    """Scores by item index `[users, 41]`, minus infinity for items that weren't found."""
+    """Returns scores by item index `[users, 41]`, -inf for items that weren't found."""
     found = torch.full((len(items), 41), -torch.inf)
     found.scatter_(1, items, scores)
     found[:, 0] = -torch.inf
@@ -73,7 +73,7 @@ def forward_log_p(model, inputs) -> torch.Tensor:
 
 
 def permitted(model, inputs, exclude=None, allowed=None, exclude_history=False) -> torch.Tensor:
-    """Which items `[users, 41]` each user may get."""
+    """Returns a mask `[users, 41]` of the items that each user may get."""
     mask = torch.ones(3, 41, dtype=torch.bool)
     mask[:, [0, 6]] = False
     if allowed is not None:
@@ -217,5 +217,5 @@ def test_a_repeat_bias_asks_for_the_histories(codes):
     states = torch.zeros(1, 3, 16)
     nothing = Histories(torch.zeros(1, 0, dtype=torch.long), torch.zeros(1, 0, dtype=torch.long))
     encoded = EncodedBatch(None, torch.ones(1, 3, dtype=torch.long), states)
-    with pytest.raises(ValueError, match="`input_ids` is missing, by which a model with a repeat bias"):
+    with pytest.raises(ValueError, match="`input_ids` is missing; a model with a repeat bias"):
         code_distribution(model, encoded, model.catalogue.constraints(nothing))

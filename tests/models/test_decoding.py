@@ -204,7 +204,7 @@ def test_a_narrow_beam_finds_what_remains_behind_excluded_favourites():
 
 def test_what_excludes_or_allows_must_fit(model):
     inputs = model.catalogue.inputs_from_items(random_histories(model, [2, 1]))
-    with pytest.raises(ValueError, match=r"`exclude` has shape \(3,\); expected \(2, n\): a row of item indices"):
+    with pytest.raises(ValueError, match=r"`exclude` has shape \(3,\); expected \(2, n\): one row of item indices"):
         model.recommend(**inputs, exclude=torch.tensor([1, 2, 3]))
     with pytest.raises(ValueError, match=r"`exclude` has shape \(1, 2\); expected \(2, n\)"):
         model.recommend(**inputs, exclude=torch.tensor([[1, 2]]))
@@ -212,9 +212,9 @@ def test_what_excludes_or_allows_must_fit(model):
         model.recommend(**inputs, allowed=torch.tensor([], dtype=torch.long))
     with pytest.raises(ValueError, match=r"`allowed` holds item indices from 3 to 41; the catalogue has 1..40"):
         model.recommend(**inputs, allowed=torch.tensor([3, 41]))
-    with pytest.raises(ValueError, match=r"`allowed` has shape \(2, 2\); expected \(n,\): the same for all users"):
+    with pytest.raises(ValueError, match=r"`allowed` has shape \(2, 2\); expected \(n,\), one list for all users"):
         model.recommend(**inputs, allowed=torch.tensor([[1, 2], [3, 4]]))
-    with pytest.raises(ValueError, match=r"`exclude` isn't a tensor of item indices: .*; pad rows with 0"):
+    with pytest.raises(ValueError, match=r"`exclude` isn't a tensor of item indices: .*; pad all rows with 0"):
         model.recommend(**inputs, exclude=[[1], [2, 3]])
     with pytest.raises(ValueError, match=r"`exclude` holds torch.float32; give item indices"):
         model.recommend(**inputs, exclude=torch.ones(2, 1))
@@ -230,7 +230,7 @@ def test_histories_that_are_none_are_an_error(model):
     for decode in (model.recommend, model.generate, model.sample_items):
         with pytest.raises(ValueError, match=r"`attention_mask` has shape \(1, 3\) and `input_ids` \(1, 6\)"):
             decode(ids, attention_mask=torch.ones(1, 3))
-        with pytest.raises(ValueError, match=r"`input_ids` range from \d+ to 99; the vocabulary has 0..24"):
+        with pytest.raises(ValueError, match=r"`input_ids` range from \d+ to 99, but the vocabulary is 0..24"):
             decode(ids.clone().fill_(99))
         with pytest.raises(ValueError, match="row 0 of `input_ids` holds part of an item"):
             decode(torch.nn.functional.pad(ids[:, :3], (1, 2)))
@@ -238,7 +238,7 @@ def test_histories_that_are_none_are_an_error(model):
     assert torch.equal(floats[0], model.recommend(ids)[0])
     masked = torch.tensor([[0, 0, 0, 1, 1, 1]])
     items, _ = model.recommend(ids, attention_mask=masked, top_k=39, num_beams=39, exclude_history=True)
-    assert 3 in items[0], "what is masked is no history"
+    assert 3 in items[0], "masked tokens aren't part of the history"
     assert 4 not in items[0]
 
 
@@ -247,7 +247,7 @@ def test_sampling_within_beams_returns_items_or_says_why(model):
     options = {"do_sample": True, "num_beams": 4, "num_return_sequences": 4}
     assert (items_of(model, model.generate(model.catalogue.item_tokens[[1]], **options)) > 0).all()
     history = model.catalogue.item_tokens[[1] * 50]
-    with pytest.raises(ValueError, match=r"drew beams of probability 0, which aren't items; .*`sample_items`"):
+    with pytest.raises(ValueError, match=r"drew beams of probability 0; .*`sample_items`"):
         model.generate(history, temperature=0.01, **options)
 
 
@@ -258,7 +258,7 @@ def test_the_models_own_generation_settings_count():
     model.generation_config.num_beams = model.generation_config.num_return_sequences = 5
     output = model.generate(history, return_dict_in_generate=True, output_scores=True)
     assert_same_ranking(items, scores, items_of(model, output.sequences)[None], output.sequences_scores[None])
-    with pytest.raises(ValueError, match="asks for 5 items where only 2 may be returned"):
+    with pytest.raises(ValueError, match="asks for 5 items, but for some user only 2 may be returned"):
         model.generate(history, allowed=torch.tensor([1, 2]))
     model.generation_config.num_beams = model.generation_config.num_return_sequences = 1
     model.generation_config.do_sample = True
@@ -426,10 +426,10 @@ def test_a_sample_of_everything_is_everything(model):
     assert (scores[:, 40:] == -torch.inf).all()
     again = model.sample_items(**inputs, num_samples=45, generator=torch.Generator().manual_seed(1))
     assert torch.equal(again[0], items), "the generator decides"
-    with pytest.raises(ValueError, match=r"`num_samples` is 0 and `temperature` 1.0; both must be positive"):
+    with pytest.raises(ValueError, match=r"`num_samples` is 0 and `temperature` is 1.0; `num_samples` must be"):
         model.sample_items(**inputs, num_samples=0)
     for temperature in (0, math.nan, math.inf):
-        with pytest.raises(ValueError, match=f"`temperature` {temperature}; both must be positive"):
+        with pytest.raises(ValueError, match=f"`temperature` is {temperature}; `num_samples` must be"):
             model.sample_items(**inputs, temperature=temperature)
     with pytest.raises(ValueError, match="`num_samples` is '5'; give a whole number"):
         model.sample_items(**inputs, num_samples="5")
@@ -446,7 +446,7 @@ def test_generate_reads_embedded_histories_too(model):
     embeds, mask = model.shared(inputs["input_ids"]), inputs["attention_mask"]
     generated = model.generate(inputs_embeds=embeds, attention_mask=mask, num_beams=3)
     assert generated.equal(model.generate(**inputs, num_beams=3))
-    with pytest.raises(ValueError, match="there is nothing to generate from; pass histories"):
+    with pytest.raises(ValueError, match="there is nothing to generate from; give histories"):
         model.generate(num_beams=3)
 
 
@@ -464,7 +464,9 @@ def test_inference_mode_and_autocast_return_items(model):
 def test_a_trie_of_another_model_is_an_error(model):
     other = make_model(random_codes(40, 4, 8), 8)
     processor = CodeTrieLogitsProcessor(CodeDistribution(other.catalogue.trie))
-    with pytest.raises(ValueError, match=r"the trie is one of 4 codes out of 8, a vocabulary of 33.* 25 token ids"):
+    with pytest.raises(
+        ValueError, match=r"the trie has 4 codes per item out of 8, a vocabulary of 33.* scores for 25"
+    ):
         model.generate(model.catalogue.item_tokens[[3]], logits_processor=[processor])
 
 
@@ -542,19 +544,23 @@ def test_histories_that_cannot_be_read_are_an_error(model):
 
 def test_impossible_wishes_are_an_error(model):
     history = model.catalogue.item_tokens[[1]]
-    with pytest.raises(ValueError, match="`num_beams` is 5 and `top_k` 10"):
+    with pytest.raises(ValueError, match="`num_beams` is 5 and `top_k` is 10"):
         model.recommend(history, top_k=10, num_beams=5)
     with pytest.raises(ValueError, match=r"`exclude` holds item indices from 3 to 41; the catalogue has 1\.\.40"):
         model.recommend(history, exclude=torch.tensor([[3, 41]]))
-    with pytest.raises(ValueError, match="`num_return_sequences` asks for 50 items where only 40 may be returned"):
+    with pytest.raises(
+        ValueError, match="`num_return_sequences` asks for 50 items, but for some user only 40 may be returned"
+    ):
         model.generate(history, num_beams=50, num_return_sequences=50)
-    with pytest.raises(ValueError, match="asks for 50 items where only 40 may be returned"):
+    with pytest.raises(ValueError, match="asks for 50 items, but for some user only 40 may be returned"):
         model.generate(history, GenerationConfig(num_beams=50, num_return_sequences=50, max_new_tokens=3))
-    with pytest.raises(ValueError, match="asks for 3 items where only 2 may be returned; ask for fewer, or use"):
+    with pytest.raises(
+        ValueError, match="asks for 3 items, but for some user only 2 may be returned; ask for fewer, or use"
+    ):
         model.generate(
             history, num_beams=3, num_return_sequences=3, allowed=torch.tensor([4, 9, 1]), exclude_history=True
         )
-    with pytest.raises(ValueError, match="asks for 1 items where only 0 may be returned"):
+    with pytest.raises(ValueError, match="asks for 1 items, but for some user only 0 may be returned"):
         model.generate(history, do_sample=True, allowed=torch.tensor([1]), exclude_history=True)
     with pytest.raises(ValueError, match="need `constrained=True`"):
         model.generate(history, constrained=False, exclude_history=True)
@@ -583,7 +589,9 @@ def test_impossible_wishes_are_an_error(model):
 @pytest.mark.parametrize("beams", [1, 4])
 def test_what_would_change_scores_before_the_catalogue_does_is_an_error(model, argument, processor, beams):
     history = model.catalogue.item_tokens[[1]]
-    message = rf"^{processor} would change the scores before codes share .* choose items by `allowed`, `exclude`"
+    message = (
+        rf"^{processor} would change the scores before they are restricted .* Choose items with `allowed`, `exclude`"
+    )
     with pytest.raises(ValueError, match=message):
         model.generate(history, num_beams=beams, **argument)
     if "prefix_allowed_tokens_fn" not in argument:
@@ -592,10 +600,10 @@ def test_what_would_change_scores_before_the_catalogue_does_is_an_error(model, a
 
 
 def test_other_decoder_starts_are_an_error(model):
-    with pytest.raises(ValueError, match="`decoder_start_token_id` is 4, and all items start from 0; leave it out"):
+    with pytest.raises(ValueError, match="`decoder_start_token_id` is 4, but all items start from 0; leave it out"):
         model.generate(model.catalogue.item_tokens[[1]], decoder_start_token_id=4)
     settings = GenerationConfig(max_new_tokens=3, decoder_start_token_id=4)
-    with pytest.raises(ValueError, match="`decoder_start_token_id` is 4, and all items start from 0; leave it out"):
+    with pytest.raises(ValueError, match="`decoder_start_token_id` is 4, but all items start from 0; leave it out"):
         model.generate(model.catalogue.item_tokens[[1]], generation_config=settings)
 
 
@@ -604,7 +612,9 @@ def test_nothing_left_is_an_error_that_blames_no_weights(model, beams):
     def nothing(ids, scores):
         return torch.full_like(scores, -torch.inf)
 
-    with pytest.raises(ValueError, match=r"aren't items; .* leave out what masks all items .*`logits_processor`"):
+    with pytest.raises(
+        ValueError, match=r"aren't items: .* leave out arguments that mask all items .*`logits_processor`"
+    ):
         model.generate(model.catalogue.item_tokens[[1]], logits_processor=[nothing], num_beams=beams)
 
 
@@ -635,14 +645,14 @@ def test_an_assistant_that_must_know_histories_is_an_error(model):
     kinds = {"constrained_softmax": True}
     for more in ({"has_repeat_bias": True}, {"reads_items": True, "item_logits": "exact"}):
         other = make_model(random_codes(40, 3, 8), 8, **kinds, **more)
-        with pytest.raises(ValueError, match="`assistant_model` has a repeat bias or item logits, and assisted"):
+        with pytest.raises(ValueError, match="`assistant_model` has a repeat bias or item logits, but assisted"):
             other.generate(history, assistant_model=other)
 
 
 def test_histories_that_are_no_tensors_are_an_error(model, tokenizer):
     batch = tokenizer([["i1", "i2"], ["i3", "i4"]])
     tensors = tokenizer([["i1", "i2"], ["i3", "i4"]], return_tensors="pt")
-    advice = r"; give a tensor of whole numbers, as `\*\*tokenizer\("
+    advice = r"; give a tensor of whole numbers, for example with `\*\*tokenizer\("
     for act in (model.generate, model.recommend, model.sample_items, model.encode_history, model):
         with pytest.raises(ValueError, match="`input_ids` is BatchEncoding" + advice):
             act(tensors)

@@ -40,7 +40,7 @@ def encode(model, rows: list[list[int]], past: EncodedHistory | None = None, **p
 
 
 def assert_same(actual: EncodedHistory, expected: EncodedHistory, atol: float = 1e-5):
-    """Equal shapes, and equal values on all that is no padding."""
+    """Asserts equal shapes, and equal values except on padding."""
     for name, dim in BATCH_DIM.items():
         mine, theirs = getattr(actual, name), getattr(expected, name)
         assert mine.shape == theirs.shape, name
@@ -224,7 +224,7 @@ def test_other_dtypes(dtype, atol, kind):
     assert_same(extended, encode(model, rows), atol=atol)
     assert_recommends_like(model, extended, rows, atol=max(atol, 1e-5))
     with pytest.raises(
-        ValueError, match=r"`encoded` was encoded with `dtype` torch\.\w+ and the model has torch.float32"
+        ValueError, match=r"`encoded` was encoded with `dtype` torch\.\w+, but the model has torch.float32"
     ):
         causal(**kind).recommend(encoded=extended)
 
@@ -255,18 +255,20 @@ def test_a_bidirectional_encoder_cannot_extend():
 def test_what_does_not_fit_is_an_error():
     model = causal()
     encoded = encode(model, [[1, 2], [3]])
-    with pytest.raises(ValueError, match="`past` holds 2 histories and `input_ids` 1 rows; give one row per history"):
+    with pytest.raises(
+        ValueError, match="`past` holds 2 histories and `input_ids` has 1 rows; give one row per history"
+    ):
         encode(model, [[4]], past=encoded)
     with pytest.raises(ValueError, match="row 1 of `input_ids` is only padding"):
         encode(model, [[1], []])
     with pytest.raises(ValueError, match="row 0 of `input_ids` holds part of an item"):
         model.encode_history(torch.tensor([[1, 9, 0], [1, 9, 17]]), past=encoded)
-    with pytest.raises(ValueError, match=r"`input_ids` range from 99 to 99; the vocabulary has 0\.\.24"):
+    with pytest.raises(ValueError, match=r"`input_ids` range from 99 to 99, but the vocabulary is 0\.\.24"):
         model.encode_history(torch.full((2, 3), 99), past=encoded)
     for sizes in ({"num_layers": 3}, {"num_heads": 4}, {"d_model": 8}, {"d_kv": 4}):
         ((name, value),) = sizes.items()
         other = causal(**sizes)
-        expected = rf"was encoded with `{name}` \d+ and the model has {value}; encode the histories with this model"
+        expected = rf"was encoded with `{name}` \d+, but the model has {value}; encode the histories with this model"
         for use in (
             lambda other=other: other.recommend(encoded=encoded),
             lambda other=other: encode(other, [[1], [2]], past=encoded),

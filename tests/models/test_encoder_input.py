@@ -1,4 +1,4 @@
-"""A whole item per position of the encoder, and each of the recommended model's options wherever histories go."""
+"""Encoders with one position per item, with each of the recommended model's options, in all uses of histories."""
 
 import pytest
 import torch
@@ -120,7 +120,7 @@ def test_embedded_histories_are_generated_from(model):
     embeds = model.encoder.embed(inputs["input_ids"], model.item_vectors(inputs["input_ids"]))
     mask = model.encoder.positions_mask(inputs["attention_mask"])
     if model.repeat_bias is not None or model.item_logits is not None:
-        with pytest.raises(ValueError, match="need the histories; pass `input_ids` too"):
+        with pytest.raises(ValueError, match="need the histories; give `input_ids` too"):
             model.generate(inputs_embeds=embeds, attention_mask=mask)
         return
     asked = {"num_beams": 6, "num_return_sequences": 6, "return_dict_in_generate": True, "output_scores": True}
@@ -137,7 +137,7 @@ def test_states_of_another_length_are_an_error(model):
     with pytest.raises(ValueError, match=rf"`encoder_outputs` hold {states.shape[1]} states .* 9 tokens"):
         model.generate(**inputs, encoder_outputs=(states,))
     with pytest.raises(
-        ValueError, match=r"`encoder_outputs` hold .*; encode what `input_ids` holds, the last `max_history`"
+        ValueError, match=r"`encoder_outputs` hold .*; encode exactly the items of `input_ids`, at most `max_history`"
     ):
         model(inputs["input_ids"][:, :9], encoder_outputs=(states,), labels=model.catalogue.item_tokens[[1, 2]])
 

@@ -40,7 +40,7 @@ def test_states_are_those_of_transformers(kind, attention):
 
 
 class Adapted(nn.Module):
-    """What an adapter library puts in the place of a linear layer."""
+    """A module like those by which adapter libraries replace a linear layer."""
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
@@ -166,7 +166,7 @@ def test_what_offloading_hides_is_an_error():
     cpu_offload(model, execution_device=torch.device("cpu"))
     torch.testing.assert_close(model(**inputs, labels=labels).loss, expected)
     for search in (model.recommend, model.generate, model.sample_items):
-        with pytest.raises(ValueError, match="`repeat_bias` is offloaded, and nothing but `forward` fetches it"):
+        with pytest.raises(ValueError, match="`repeat_bias` is offloaded, and only `forward` can fetch it"):
             search(**inputs)
     model = make_model(random_codes(40, 3, 8), 8)
     cpu_offload(model, execution_device=torch.device("cpu"), offload_buffers=True)
@@ -178,7 +178,7 @@ def test_what_offloading_hides_is_an_error():
         lambda: model.catalogue.set_semantic_embedding(torch.randn(40, 12)),
     ]
     for change in changes:
-        with pytest.raises(ValueError, match="`item_tokens` is offloaded; offload parameters alone, without"):
+        with pytest.raises(ValueError, match="`item_tokens` is offloaded; load the model without"):
             change()
 
 

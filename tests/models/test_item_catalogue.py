@@ -62,9 +62,9 @@ def test_removed_items_are_read_but_not_recommended(model, tokenizer, tmp_path):
         assert not set(items.flatten().tolist()) & set(favourite.flatten().tolist())
         assert (items > 0).sum(1).tolist() == [40 - len(set(favourite.flatten().tolist()))] * 2
         assert left.recommend(encoded["input_ids"].view(1, -1), top_k=1)[0].item() > 0
-        with pytest.raises(ValueError, match="asks for 40 items where only"):
+        with pytest.raises(ValueError, match="asks for 40 items, but for some user only"):
             left.generate(**history, num_beams=40, num_return_sequences=40)
-    with pytest.raises(ValueError, match="`items` are all 40 of the catalogue; leave at least one"):
+    with pytest.raises(ValueError, match="`items` holds all 40 items of the catalogue; leave at least one"):
         model.remove_items(torch.arange(1, 41))
     with pytest.raises(ValueError, match="`items` holds item indices from 41 to 41"):
         model.remove_items(torch.tensor([41]))
@@ -80,8 +80,8 @@ def test_a_removed_items_codes_stay_taken(model, tokenizer):
     ("ids", "change", "message"),
     [
         (["i3", "x"], {}, "item 'i3' is in the catalogue already"),
-        (["x", "x"], {}, "item id 'x' stands twice"),
-        ([3, 4], {}, "item id 3 is no string"),
+        (["x", "x"], {}, "item id 'x' occurs twice"),
+        ([3, 4], {}, "item id 3 isn't a string"),
         ("xy", {}, "`ids` is 'xy'; give a list of item ids"),
         (["x"], {}, r"`embeddings` has shape \(2, 12\); expected \(1, 12\)"),
         (["x", "y"], {"nan": 1}, "`embeddings` holds NaN or infinity, first at item index 42"),
@@ -175,7 +175,9 @@ def test_free_codes_are_free(data):
     closeness = torch.randn(len(prefixes), size)
     room = {parent: size**2 - sum(path[0] == parent for path in taken) for parent in range(size)}
     if any(sum(prefix[0] == parent for prefix in prefixes) > room[parent] for parent in room):
-        with pytest.raises(ValueError, match=r"finds no free codes: all \d\^2 below .* are taken; train the item"):
+        with pytest.raises(
+            ValueError, match=r"there are no free codes for new item .*: all \d\^2 below .* are taken; train the item"
+        ):
             free_codes(trie, torch.tensor(prefixes), closeness.__getitem__)
         return
     codes = [tuple(row) for row in free_codes(trie, torch.tensor(prefixes), closeness.__getitem__).tolist()]
@@ -224,7 +226,7 @@ def test_a_model_with_a_trie_is_exported():
         return inputs | {"labels": model.catalogue.item_tokens[list(items[4:])]}
 
     first, second = of(1, 2, 3, 0, 4, 5), of(9, 0, 30, 31, 17, 40)
-    with pytest.raises(ValueError, match="trie can't be built while a model is exported; call the model once before"):
+    with pytest.raises(ValueError, match="trie can't be built during an export; call the model once before"):
         torch.export.export(model, (), first, strict=False)
     expected = [model(**batch).logits for batch in (first, second)]
     exported = torch.export.export(model, (), first, strict=False).module()
@@ -232,5 +234,5 @@ def test_a_model_with_a_trie_is_exported():
         torch.testing.assert_close(exported(**batch).logits, logits)
         torch.testing.assert_close(model(**batch).logits, logits)
     model.remove_items(torch.tensor([7]))
-    with pytest.raises(ValueError, match="trie can't be built while a model is exported"):
+    with pytest.raises(ValueError, match="trie can't be built during an export"):
         torch.export.export(model, (), first, strict=False)

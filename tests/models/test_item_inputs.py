@@ -1,4 +1,4 @@
-"""What the encoder reads of items beside their codes."""
+"""Vectors of items that the encoder reads besides their codes."""
 
 import copy
 
@@ -50,7 +50,7 @@ def test_only_the_direction_of_an_embedding_counts(model):
 
 
 def test_stored_vectors_are_multiplied_by_the_gain(model, codes):
-    """So that a tenth of them is the same model, whose updates move ten times as far."""
+    """With a gain of 10, a tenth of the vectors gives the same model, and updates move ten times as far."""
     gained = make_model(codes, 8, reads_items=True, item_gain=10)
     gained.load_state_dict(model.state_dict())
     with torch.no_grad():
@@ -129,5 +129,5 @@ def test_a_copy_reads_its_own_catalogue(model):
 
 
 def test_embeddings_must_be_kept():
-    with pytest.raises(ValueError, match="`reads_items` is True and `has_semantic_embedding` False"):
+    with pytest.raises(ValueError, match="`reads_items` is True and `has_semantic_embedding` is False"):
         ETEGRecConfig(reads_items=True, has_semantic_embedding=False)

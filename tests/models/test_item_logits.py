@@ -102,7 +102,7 @@ def test_of_a_part_of_the_items_too():
 
 @pytest.mark.parametrize("size", [100.0, 500.0, 1e4])
 def test_extreme_logits_stay_finite(size):
-    """And what is below one code is told apart, however far it is from the best item."""
+    """Items below one code also get different numbers, however far they are from the best item."""
     trie = CodeTrie.from_item_codes(torch.tensor([[0, 0], [0, 1], [1, 0], [1, 3]]), 5)
     logits = torch.tensor([[size], [size - 1], [-size], [-size - 1]], requires_grad=True)
     term = evidence(trie, logits.clone())
@@ -119,7 +119,7 @@ def test_extreme_logits_stay_finite(size):
 
 def test_items_of_the_history_gain_what_is_learned():
     trie = CodeTrie.from_item_codes(torch.tensor([[0, 0], [0, 3], [1, 2], [4, 1]]), 5)
-    had = torch.tensor([[2, 2, 4], [3, 0, 0]])  # an item twice counts once, 0 is none
+    had = torch.tensor([[2, 2, 4], [3, 0, 0]])  # a repeated item counts once, and 0 is padding
     logits = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
     term = evidence(trie, logits.clone(), repeats=-3.0, had=had)
     gained = logits.clone()
@@ -192,7 +192,7 @@ def inputs_of(model, histories=HISTORIES):
 
 
 def by_item(items: torch.Tensor, scores: torch.Tensor, n_items: int = 40) -> torch.Tensor:
-    """Scores `[users, n_items]` of ranked items; minus infinity where an item wasn't found."""
+    """Returns scores `[users, n_items]` of ranked items; -inf for items that weren't found."""
     return torch.full((len(items), n_items + 1), -torch.inf).scatter_(1, items, scores)[:, 1:]
 
 
@@ -333,7 +333,7 @@ LEARNED = ("item_inputs.own.weight", "item_logits.query.weight", "item_logits.pr
 
 
 def gradients(model, loss) -> dict[str, bool]:
-    """Which weights a loss moves."""
+    """Returns by name whether a loss has a gradient for each weight."""
     model.zero_grad()
     loss.backward()
     return {name: weight.grad is not None and bool(weight.grad.any()) for name, weight in model.named_parameters()}
@@ -391,7 +391,7 @@ def test_rewards_reach_detached_item_logits():
 def test_histories_are_asked_for():
     model = make_model(random_codes(40, 3, 8), 8, **RECIPE | {"has_repeat_bias": False})
     states = model(**inputs_of(model)).encoder_last_hidden_state
-    with pytest.raises(ValueError, match="`input_ids` is missing, by which a model with a repeat bias or item logits"):
+    with pytest.raises(ValueError, match="`input_ids` is missing; a model with a repeat bias or item logits"):
         model(encoder_outputs=(states,), labels=model.catalogue.item_tokens[[1, 2, 3]])
     with pytest.raises(ValueError, match="models with a repeat bias or item logits need the histories"):
         model.generate(encoder_outputs=(states,))

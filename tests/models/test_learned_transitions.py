@@ -66,5 +66,5 @@ def test_an_untrained_model_gains_nothing():
 
 @pytest.mark.parametrize("name", ["num_transitions", "recent_items"])
 def test_pairs_need_transitions_and_recent_items(name):
-    with pytest.raises(ValueError, match=f"`learns_transitions` is True and `{name}` 0"):
+    with pytest.raises(ValueError, match=f"`learns_transitions` is True and `{name}` is 0"):
         ETEGRecConfig(n_items=30, **LEARNED | {name: 0})

@@ -138,7 +138,7 @@ def test_codes_that_do_not_fit_leave_the_model_as_it_was(model, codes):
     twice[7] = twice[3]
     with pytest.raises(ValueError, match="items 4 and 8 share the codes"):
         model.set_item_codes(twice)
-    with pytest.raises(ValueError, match=r"shape \(39, 3\); `n_items` and `code_length` say \(40, 3\)"):
+    with pytest.raises(ValueError, match=r"shape \(39, 3\); by `n_items` and `code_length` it must be \(40, 3\)"):
         model.set_item_codes(codes[1:])
     assert torch.equal(model.catalogue.item_codes, codes)
 
@@ -164,22 +164,25 @@ def test_a_model_without_codes_says_so():
     [
         ({"code_length": 1}, "`code_length` is 1; an item needs at least 2 codes"),
         ({"n_items": 0}, "`n_items` is 0"),
-        ({"rqvae_config": {"num_levels": 5}}, r"`rqvae_config.num_levels` is 5 .* need 3"),
+        ({"rqvae_config": {"num_levels": 5}}, r"`rqvae_config.num_levels` is 5, .* need 3"),
         (
             {"codebook_size": 64, "rqvae_config": {"codebook_size": 32}},
-            r"`rqvae_config.codebook_size` is 32 .* need 64",
+            r"`rqvae_config.codebook_size` is 32, .* need 64",
         ),
         ({"encoder_input": "words"}, "`encoder_input` is 'words'; choose one of codes, items"),
         ({"item_logits": "some"}, "`item_logits` is 'some'; choose one of none, exact"),
-        ({"item_logits": "exact", "reads_items": True}, "`item_logits` is 'exact' and `constrained_softmax` False"),
-        ({"item_logits": "exact", "constrained_softmax": True}, "`item_logits` is 'exact' and `reads_items` False"),
-        ({"item_logits": "exact"}, "`item_logits` is 'exact' and `constrained_softmax` False.*; turn it on, or"),
+        ({"item_logits": "exact", "reads_items": True}, "`item_logits` is 'exact' and `constrained_softmax` is False"),
+        ({"item_logits": "exact", "constrained_softmax": True}, "`item_logits` is 'exact' and `reads_items` is False"),
+        (
+            {"item_logits": "exact"},
+            "`item_logits` is 'exact' and `constrained_softmax` is False.*set `constrained_softmax` to True, or",
+        ),
         ({"recency_buckets": 1}, "`recency_buckets` is 1; give 0 for no bias, or 2 or more"),
         ({"recency_buckets": -2}, "`recency_buckets` is -2"),
         ({"item_gain": 0}, "`item_gain` is 0; give a positive number"),
         ({"item_gain": float("inf")}, "`item_gain` is inf"),
         ({"item_gain": float("nan")}, "`item_gain` is nan"),
-        ({"dropout_rate": 1.0}, r"`dropout_rate` is 1.0; give a share from 0 on and below 1"),
+        ({"dropout_rate": 1.0}, r"`dropout_rate` is 1.0; give a share of at least 0 and below 1"),
         ({"decoder_dropout_rate": -0.1}, r"`decoder_dropout_rate` is -0\.1"),
         ({"attention_dropout_rate": float("nan")}, "`attention_dropout_rate` is nan"),
     ],
@@ -207,14 +210,14 @@ def test_tuple_output_is_the_same(model):
         ({"candidates": torch.ones(1, 4, 2, dtype=torch.long)}, r"`candidates` has shape \(1, 4, 2\)"),
         (
             {"labels": torch.ones(1, 3, dtype=torch.long), "decoder_input_ids": torch.zeros(1, 1, dtype=torch.long)},
-            "`labels` and `decoder_input_ids` are given; each asks for another result",
+            "`labels` and `decoder_input_ids` are given, but each asks for a different result",
         ),
         (
             {"candidates": torch.ones(1, 1, 3, dtype=torch.long), "sequence_labels": torch.ones(1, 1, 3)},
             "`candidates` and `history_lengths` are given",
         ),
         ({"sequence_labels": torch.ones(1, 1, 3, dtype=torch.long)}, "`sequence_labels` are given without `history_l"),
-        ({"history_lengths": torch.ones(1, 1, dtype=torch.long)}, "`encoder_attention` is 'bidirectional', in which"),
+        ({"history_lengths": torch.ones(1, 1, dtype=torch.long)}, "`encoder_attention` is 'bidirectional', so that"),
     ],
 )
 def test_what_forward_cannot_score_is_an_error(model, arguments, message):
@@ -223,7 +226,7 @@ def test_what_forward_cannot_score_is_an_error(model, arguments, message):
 
 
 def test_forward_reads_something(model):
-    with pytest.raises(ValueError, match="there is nothing to read; pass histories as `input_ids`"):
+    with pytest.raises(ValueError, match="there is nothing to read; give histories as `input_ids`"):
         model(labels=model.catalogue.item_tokens[[1]])
 
 
@@ -270,7 +273,7 @@ def test_hidden_states_and_attentions_are_returned(options):
     torch.testing.assert_close(found.decoder_hidden_states[0][-1][:, 0], output.decoder_hidden_states[-1][:, 0])
     model.config.output_hidden_states = True
     assert len(model(**inputs, labels=labels).decoder_hidden_states) == 3
-    with pytest.raises(ValueError, match="`candidates` are decoded without attentions and hidden states to return"):
+    with pytest.raises(ValueError, match="attentions and hidden states of `candidates` can't be returned"):
         model(**inputs, candidates=labels.unsqueeze(1))
 
 
@@ -295,7 +298,7 @@ def test_the_vocabulary_keeps_its_size(model, tokenizer):
                   {"new_num_tokens": 25, "pad_to_multiple_of": 64}):  # fmt: skip
         with pytest.raises(ValueError, match="the vocabulary has 25 token ids, which follow from `code_length` and"):
             model.resize_token_embeddings(**asked)
-    with pytest.raises(ValueError, match=r"embeddings of size \(26, 16\); .* say \(25, 16\): give embeddings of that"):
+    with pytest.raises(ValueError, match=r"embeddings of size \(26, 16\); .* must be \(25, 16\)"):
         model.set_input_embeddings(torch.nn.Embedding(26, 16))
     assert model.shared is model.encoder.embed_tokens is model.decoder.embed_tokens is before
     for found, wanted in zip(model.recommend(**inputs), expected):

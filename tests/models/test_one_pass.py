@@ -22,7 +22,7 @@ def causal(seed: int = 0, **config):
 
 
 def whole_sequences(model) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Histories, their targets and how many items come before each: `[3, 5]` item indices, 0 where there is none."""
+    """Histories, their targets and how many items come before each: `[3, 5]` item indices, padded with 0."""
     items = random_histories(model, [length + 1 for length in LENGTHS])
     targets = items[:, 1:]
     return items[:, :-1] * (targets > 0), targets, torch.arange(1, 6) * (targets > 0)
@@ -107,7 +107,9 @@ def test_padding_changes_nothing(side):
 
 def test_a_bidirectional_encoder_has_no_one_pass():
     model = make_model(random_codes(40, 3, 8), 8)
-    with pytest.raises(ValueError, match="`encoder_attention` is 'bidirectional', in which every item sees all"):
+    with pytest.raises(
+        ValueError, match="`encoder_attention` is 'bidirectional', so that every item would see the whole"
+    ):
         one_pass(model)
 
 

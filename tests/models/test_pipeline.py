@@ -132,32 +132,32 @@ def test_defaults_can_be_given_beforehand(model, tokenizer):
         (["i1", "gone"], {}, "item 'gone' is not in the catalogue"),
         ([["i1"], []], {}, "holds no item"),
         (["gone"], {"unknown": "skip"}, "holds no item"),
-        ("i1", {}, "'i1' is no history"),
-        ([["i1"], "i2"], {}, "'i2' is no history"),
-        ([1, 2], {}, "item 1 is of type int, and ids are text; give strings"),
+        ("i1", {}, "'i1' isn't a history"),
+        ([["i1"], "i2"], {}, "'i2' isn't a history"),
+        ([1, 2], {}, "item 1 is of type int, but item ids are strings; give strings"),
         ({"items": ["i1"]}, {}, "give `history`"),
         (["i1"], {"exclude": "i2"}, "`exclude` is 'i2'"),
         (["i1"], {"allowed": "i2"}, "`allowed` is 'i2'"),
         ({"history": ["i1"], "exclude": "i2"}, {}, "`exclude` is 'i2'"),
-        ({"history": "i1"}, {}, "'i1' is no history"),
-        (None, {}, "None is no history"),
-        (5, {}, "5 is no history"),
-        (b"i1", {}, "b'i1' is no history"),
+        ({"history": "i1"}, {}, "'i1' isn't a history"),
+        (None, {}, "None isn't a history"),
+        (5, {}, "5 isn't a history"),
+        (b"i1", {}, "b'i1' isn't a history"),
         ({"i1"}, {}, r"\{'i1'\} has no order; give a list of item ids, oldest first"),
         ([["i2"], {"i1"}], {}, r"history 1: \{'i1'\} has no order"),
-        ([["i2"], None], {}, "history 1: None is no history"),
-        (["i2", ["i1"]], {}, "history 0: 'i2' is no history"),
-        ([{"history": ["i2"]}, {"items": []}], {}, r"history 1: a history is a dict of \['items'\]"),
-        ([["i2"], [None]], {}, "history 1: item None is of type NoneType, and ids are text"),
+        ([["i2"], None], {}, "history 1: None isn't a history"),
+        (["i2", ["i1"]], {}, "history 0: 'i2' isn't a history"),
+        ([{"history": ["i2"]}, {"items": []}], {}, r"history 1: a history is a dict with the keys \['items'\]"),
+        ([["i2"], [None]], {}, "history 1: item None is of type NoneType, but item ids are strings"),
         (["Title 3"], {}, r"item 'Title 3' is not in the catalogue of 40 items; did you mean 'i3' \(Title 3\)\?"),
         ([["i2"], ["title 3"]], {}, "history 1: item 'title 3' .* did you mean 'i3'"),
-        (["Tittle 12"], {}, r"did you mean 'i12' \(Title 12\)\? Else leave it out"),
+        (["Tittle 12"], {}, r"did you mean 'i12' \(Title 12\)\? Otherwise, leave it out"),
         (["i39x"], {}, r"did you mean 'i39'\?"),
         (["i1"], {"exclude": 5}, "`exclude` is 5; give a list"),
         (["i1"], {"exclude": {"i2": 1}}, "`exclude` is {'i2': 1}; give a list"),
         (["i1"], {"exclude": [2]}, "item 2 is of type int"),
         (["i1"], {"allowed": 5}, "`allowed` is 5; give a list"),
-        (["i1"], {"allowed": [["i2"]]}, "where an item id belongs"),
+        (["i1"], {"allowed": [["i2"]]}, "which isn't an item id"),
         (["i1"], {"top_k": "5"}, "`top_k` is '5'; give a whole number"),
         (["i1"], {"top_k": 5.0}, "`top_k` is 5.0; give a whole number"),
         (["i1"], {"top_k": True}, "`top_k` is True; give a whole number"),
@@ -170,14 +170,14 @@ def test_defaults_can_be_given_beforehand(model, tokenizer):
         (["i1"], {"unknown": None}, "`unknown` is None; choose 'error' or 'skip'"),
         (["i1"], {"unknown": ["skip"]}, "choose 'error' or 'skip'"),
         (["i1"], {"on_empty": "skip"}, "`on_empty` is 'skip'; choose 'error' or 'empty' or 'popular'"),
-        (["i1"], {"on_empty": "popular"}, "this model holds no counts of its items; finetune it, give them"),
+        (["i1"], {"on_empty": "popular"}, "this model holds no counts of its items; finetune it, set counts"),
         (["i1"], {"batch_size": "4"}, "`batch_size` is '4'; give a whole number"),
         (["i1"], {"batch_size": 0}, "`batch_size` is 0; give 1 or more"),
         (["i1"], {"num_workers": -1}, "`num_workers` is -1; give 0 or more"),
         ([["i1"], ["i2"]], {"exclude": [["i3"], "i4"]}, "`exclude` is 'i4'"),
-        ([["i1", ["i2"]]], {}, "holds \\['i2'\\] where an item id belongs"),
+        ([["i1", ["i2"]]], {}, "holds \\['i2'\\], which isn't an item id"),
         (["i1"], {"exclude": ["gone"]}, "item 'gone' is not in the catalogue"),
-        (["i1"], {"exclude": [["i2"]]}, "there is one history"),
+        (["i1"], {"exclude": [["i2"]]}, "there is only one history"),
         ([["i1"], ["i2"]], {"exclude": [["i2"]]}, "1 lists for 2 histories"),
         ([["i1"]], {"allowed": ["gone"]}, "item 'gone' is not in the catalogue"),
         ([["i1"]], {"top_k": 5, "num_beams": 3}, "`num_beams` is 3"),
@@ -268,7 +268,7 @@ def test_an_item_that_its_own_list_excludes_among_many(recommend):
 
 
 def test_nothing_that_is_allowed(recommend):
-    """Whether no item is allowed, or none that isn't excluded."""
+    """Lists are empty if no item is allowed, or all allowed items are excluded."""
     asked = histories(3)
     assert recommend(asked, allowed=[]) == [[], [], []]
     assert recommend(asked, allowed=["i3", "i5"], exclude=["i5", "i3"]) == [[], [], []]
@@ -295,7 +295,7 @@ def test_unknown_arguments_and_foreign_tokenizers_are_errors(recommend, tokenize
         recommend((history for history in [["i1"]]), exclude=[["i2"]])
     with pytest.raises(ValueError, match="`tokenizer` is missing"):
         SequentialRecommendationPipeline(model=recommend.model)
-    with pytest.raises(ValueError, match="where an item id belongs"):
+    with pytest.raises(ValueError, match="which isn't an item id"):
         pipeline("sequential-recommendation", model=recommend.model, tokenizer=tokenizer, exclude=[["i2"]])
     other = make_model(random_codes(40, 3, 8, seed=1), 8)
     with pytest.raises(ValueError, match="tokenizer and model disagree"):

@@ -1,4 +1,4 @@
-"""How the decoder knows what was recent: a bias by items back, and where it starts from."""
+"""How recent items are for the decoder: the recency bias, and the state at the last item."""
 
 import pytest
 import torch
@@ -51,7 +51,7 @@ def test_what_is_added_by_hand():
 @pytest.mark.parametrize("encoder_input", ENCODER_INPUT)
 @pytest.mark.parametrize("side", ["left", "right", "between"])
 def test_items_back_are_counted_from_the_last_item(encoder_input, side):
-    """Wherever padding is, in the bias of one target and of all targets of a sequence."""
+    """It holds wherever padding is, for the bias of one target and of all targets of a sequence."""
     model = tiny(**BIAS, encoder_input=encoder_input)
     places = {"left": [4, 3, 2, 1, 0], "right": [2, 1, 0, None, None], "between": [2, None, 1, 0, None]}[side]
     if side == "left":
@@ -134,7 +134,7 @@ def fresh(**config) -> ETEGRecForConditionalGeneration:
 
 
 def check_start(model) -> None:
-    """What starts at 0, as the identity or small does."""
+    """Asserts that weights that start at 0, as the identity or small do so."""
     assert not model.decoder.recency_bias.weight.any()
     assert not model.item_logits.repeats.any()
     assert not model.repeat_bias.any()
@@ -153,7 +153,7 @@ def test_how_it_starts():
 
 
 def test_a_folder_without_these_weights_starts_them(tmp_path):
-    """What a model gains over the saved one starts as it should, and what was saved stands."""
+    """New weights are initialised as in a new model, and saved weights are kept."""
     saved = fresh(encoder_attention="causal")
     saved.save_pretrained(tmp_path)
     loaded = ETEGRecForConditionalGeneration.from_pretrained(tmp_path, **RECIPE)

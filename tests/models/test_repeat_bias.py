@@ -1,4 +1,4 @@
-"""How likely a user is to take an item again."""
+"""The bias for items that the user has taken before."""
 
 import pytest
 import torch
@@ -99,11 +99,11 @@ def test_masked_items_were_not_had(model):
 
 
 def test_what_it_needs(model):
-    with pytest.raises(ValueError, match="`has_repeat_bias` is True and `constrained_softmax` False"):
+    with pytest.raises(ValueError, match="`has_repeat_bias` is True and `constrained_softmax` is False"):
         ETEGRecConfig(has_repeat_bias=True)
     inputs = model.catalogue.inputs_from_items(torch.tensor([[1, 2]]))
     encoded = model.encoder(**inputs)
-    with pytest.raises(ValueError, match="`input_ids` is missing, by which a model with a repeat bias"):
+    with pytest.raises(ValueError, match="`input_ids` is missing; a model with a repeat bias"):
         model(encoder_outputs=encoded, labels=model.catalogue.item_tokens[[3]])
     with pytest.raises(ValueError, match="models with a repeat bias or item logits need"):
         model.generate(encoder_outputs=encoded)

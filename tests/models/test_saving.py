@@ -106,7 +106,7 @@ def test_a_folder_of_an_earlier_version_loads(model, tokenizer, folder):
 
 
 def test_tables_with_their_earlier_names_are_read_and_saved_anew(codes, tmp_path):
-    """As they stood on the model itself, in folders and in checkpoints that training goes on from."""
+    """Earlier, tables were attributes of the model itself, in folders and in training checkpoints."""
     model = make_model(codes, 8, num_transitions=2)
     model.catalogue.set_transitions(torch.randint(1, 41, (40, 2)), torch.rand(40, 2))
     model.remove_items(torch.tensor([7]))
@@ -169,7 +169,7 @@ def test_the_cache_of_a_process_can_be_turned_off():
 
 
 def test_a_folder_that_holds_a_path_is_saved_without(model, tmp_path):
-    """As earlier versions left it."""
+    """Earlier versions saved such a path."""
     model.save_pretrained(tmp_path / "old")
     config = json.loads((tmp_path / "old" / "config.json").read_text())
     config["rqvae_config"] |= {"_name_or_path": "/home/somebody/tokenizer", "architectures": ["RQVAEModel"]}

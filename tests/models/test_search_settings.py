@@ -55,7 +55,7 @@ def test_recommend_follows_the_models_own(voting):
 def test_a_list_longer_than_the_models_own_beam_widens_it(voting):
     model = voting({"num_beams": 12})
     assert torch.equal(lists(model, top_k=30), lists(voting(), top_k=30, num_beams=30))
-    with pytest.raises(ValueError, match="`num_beams` is 12 and `top_k` 30; a beam must be at least as wide"):
+    with pytest.raises(ValueError, match="`num_beams` is 12 and `top_k` is 30; a beam must be at least as wide"):
         lists(model, top_k=30, num_beams=12)
 
 
@@ -100,17 +100,25 @@ def test_a_configuration_from_before_there_were_any_loads_unchanged(voting, tmp_
 @pytest.mark.parametrize(
     ("settings", "config", "message"),
     [
-        ({"beams": 3}, {}, "`search_settings` names 'beams'; choose among num_beams, exclude_history, rerank"),
-        ({"top_k": 3}, {}, "`search_settings` names 'top_k'"),
+        (
+            {"beams": 3},
+            {},
+            "`search_settings` has the unknown name 'beams'; choose among num_beams, exclude_history, rerank",
+        ),
+        ({"top_k": 3}, {}, "`search_settings` has the unknown name 'top_k'"),
         ({"num_beams": 0}, {}, "`num_beams` is 0; give 1 or more"),
         ({"num_beams": 2.5}, {}, r"`num_beams` is 2\.5; give a whole number"),
         ({"num_beams": None}, {}, "`num_beams` is None; give a whole number"),
         ({"exclude_history": 1}, {}, "`exclude_history` is 1; give True or False"),
         ({"rerank_weight": -1}, {}, "`rerank_weight` is -1; give a weight"),
         ({"transition_weight": 1.0}, {}, r"`transition_weight` is 1\.0; give a share"),
-        ({"transition_weight": 0.5}, {}, r"has the `transition_weight` 0\.5, and `num_transitions` is 0.*; keep"),
-        ({"rerank_weight": 4}, {"has_item_tokenizer": False}, "has the `rerank_weight` 4, and `has_item_tokenizer`"),
-        ({"rerank_weight": 4}, {"has_semantic_embedding": False}, "and `has_semantic_embedding` is False.*; keep it"),
+        ({"transition_weight": 0.5}, {}, r"has the `transition_weight` 0\.5, but `num_transitions` is 0.*; raise"),
+        ({"rerank_weight": 4}, {"has_item_tokenizer": False}, "has the `rerank_weight` 4, but `has_item_tokenizer`"),
+        (
+            {"rerank_weight": 4},
+            {"has_semantic_embedding": False},
+            "but `has_semantic_embedding` is False.*; set `has_semantic_embedding` to True",
+        ),
     ],
 )
 def test_settings_that_cannot_be_followed_are_refused(settings, config, message):
@@ -120,6 +128,6 @@ def test_settings_that_cannot_be_followed_are_refused(settings, config, message)
 
 def test_own_votes_that_were_never_counted_are_an_error_and_not_silent(codes):
     model = make_model(codes, 8, num_transitions=3, search_settings={"transition_weight": 0.5})
-    with pytest.raises(ValueError, match=r"`transition_weight` is 0\.5 and the model keeps no transitions.*or give 0"):
+    with pytest.raises(ValueError, match=r"`transition_weight` is 0\.5, but the model keeps no transitions.*or 0 if"):
         lists(model)
     assert torch.equal(lists(model, transition_weight=0), lists(make_model(codes, 8, num_transitions=3)))

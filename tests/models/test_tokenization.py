@@ -49,7 +49,7 @@ def test_long_histories_keep_their_last_items(tokenizer):
 
 def test_a_history_that_must_be_read_whole(tokenizer):
     history = [f"i{item}" for item in range(1, 12)]
-    with pytest.raises(ValueError, match="history 0 has 11 items and 10 are read; pass `truncation=True`"):
+    with pytest.raises(ValueError, match="history 0 has 11 items, but only 10 can be read; pass `truncation=True`"):
         tokenizer(history, truncation=False)
     assert tokenizer.decode(tokenizer(history, max_length=8)["input_ids"]) == history[-2:], "8 tokens hold 2 items"
     batch = tokenizer([history], padding="max_length", max_length=12, return_tensors="pt")
@@ -61,7 +61,7 @@ def test_a_history_that_must_be_read_whole(tokenizer):
 def test_ids_of_undoes_index_of(tokenizer):
     assert tokenizer.index_of(["i3", "i1"]) == [3, 1]
     assert tokenizer.ids_of([3, 1]) == ["i3", "i1"]
-    assert tokenizer.ids_of(torch.tensor([[3, 0, 0], [1, 2, 0]])) == [["i3"], ["i1", "i2"]], "0 is no item"
+    assert tokenizer.ids_of(torch.tensor([[3, 0, 0], [1, 2, 0]])) == [["i3"], ["i1", "i2"]], "index 0 is padding"
     for index in (41, -1):
         with pytest.raises(
             ValueError, match=rf"item indices range from {index} to .*1\.\.40|to 41; the catalogue has"
@@ -80,7 +80,7 @@ def test_codes_of_nobody_decode_to_none(tokenizer, codes):
     taken = {tuple(row) for row in codes.tolist()}
     free = next(row for row in torch.cartesian_prod(*[torch.arange(8)] * 3).tolist() if tuple(row) not in taken)
     assert tokenizer.decode([1 + level * 8 + code for level, code in enumerate(free)]) == [None]
-    with pytest.raises(ValueError, match="4 tokens are not whole items of 3 codes"):
+    with pytest.raises(ValueError, match="4 tokens, which isn't a multiple of the 3 codes"):
         tokenizer.decode([1, 9, 17, 1])
 
 
@@ -117,12 +117,12 @@ def test_arrays_series_and_tuples_are_lists(tokenizer):
         (5, "5 is not a history"),
         ([["i1"], "i2"], "'i2' is not a history"),
         (["i1", ["i2"]], "'i1' is not a history"),
-        ([1, 2], "item 1 is of type int, and ids are text; give strings"),
+        ([1, 2], "item 1 is of type int, but item ids are strings; give strings"),
         (np.array([1, 2]), "item 1 is of type int"),
-        ([["i1"], [2.0]], "item 2.0 is of type float, and ids are text"),
+        ([["i1"], [2.0]], "item 2.0 is of type float, but item ids are strings"),
         ([None], "item None is of type NoneType"),
         (["zzz"], "item 'zzz' is not in the catalogue of 40 items; leave it out"),
-        (["i400"], r"did you mean 'i40'\? Else leave it out, or pass unknown='skip'"),
+        (["i400"], r"did you mean 'i40'\? Otherwise, leave it out, or pass unknown='skip'"),
     ],
 )
 def test_what_is_no_history_names_itself(tokenizer, histories, message):
@@ -135,9 +135,9 @@ def test_what_is_no_history_names_itself(tokenizer, histories, message):
 
 def test_whole_numbers_name_the_text_that_is_an_id(codes):
     tokenizer = ETEGRecTokenizer.from_item_codes([str(row) for row in range(40)], codes, 8)
-    with pytest.raises(ValueError, match=r"^item 1 is of type int, and ids are text; give '1'"):
+    with pytest.raises(ValueError, match=r"^item 1 is of type int, but item ids are strings; give '1'"):
         tokenizer([1, 2])
-    with pytest.raises(ValueError, match=r"^item 7 is of type int, and ids are text; give '7'"):
+    with pytest.raises(ValueError, match=r"^item 7 is of type int, but item ids are strings; give '7'"):
         tokenizer.index_of([7])
 
 
@@ -162,7 +162,7 @@ def test_the_saved_file_is_an_index_json_in_item_order(tokenizer, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"x": ["<a_0>", "<b_0>"], "x": ["<a_1>", "<b_0>"]}', "item id 'x' stands twice"),
+        ('{"x": ["<a_0>", "<b_0>"], "x": ["<a_1>", "<b_0>"]}', "item id 'x' occurs twice"),
         ('{"x": ["<a_0>", "<b_0>"], "y": ["<a_1>"]}', "item 'y' has 1 codes and the first item 2"),
         ('{"x": ["<a_0>", "<c_0>"]}', "item 'x' has '<c_0>' at level 1; expected <b_0>"),
         ('{"x": ["<a_0>", "<b_8>"]}', r"to <b_7> \(`codebook_size` is 8\)"),
@@ -181,7 +181,7 @@ def test_broken_index_files_are_an_error(tmp_path, text, message):
 def test_ids_and_codes_must_belong_together(codes):
     with pytest.raises(ValueError, match="`item_ids` holds 2 ids and `codes` 40 rows"):
         ETEGRecTokenizer.from_item_codes(["a", "b"], codes, 8)
-    with pytest.raises(ValueError, match="item id 'a' stands twice in `item_ids`"):
+    with pytest.raises(ValueError, match="item id 'a' occurs twice in `item_ids`"):
         ETEGRecTokenizer.from_item_codes(["a", "b", "a"], codes[:3], 8)
     with pytest.raises(ValueError, match="give `item_index_file` or `item_index`"):
         ETEGRecTokenizer()
@@ -192,10 +192,12 @@ def test_model_and_tokenizer_that_disagree_are_an_error(model, tokenizer, codes)
     swapped = codes[[1, 0, *range(2, 40)]]
     other = ETEGRecTokenizer.from_item_codes(tokenizer.item_ids, swapped, 8)
     with pytest.raises(
-        ValueError, match=r"tokenizer and model disagree about item 'i1': token ids .* load both from one"
+        ValueError, match=r"tokenizer and model disagree about item 'i1': its token ids .* load both from one"
     ):
         model.catalogue.check_tokenizer(other)
-    with pytest.raises(ValueError, match=r"`item_tokens` has shape \(40, 3\) there and \(41, 3\) here"):
+    with pytest.raises(
+        ValueError, match=r"`item_tokens` has shape \(40, 3\) in the tokenizer and \(41, 3\) in the model"
+    ):
         model.catalogue.check_tokenizer(ETEGRecTokenizer.from_item_codes(tokenizer.item_ids[:-1], codes[:-1], 8))
 
 
@@ -203,7 +205,7 @@ def test_titles_are_of_items_and_text(tokenizer, tmp_path):
     tokenizer.item_titles = {"i2": "Second"}
     tokenizer.save_pretrained(tmp_path)
     assert ETEGRecTokenizer.from_pretrained(tmp_path).item_titles == {"i2": "Second"}
-    for titles, message in (({"gone": "Gone"}, "names item 'gone'"), ({"i2": 5}, "has 5 for item 'i2'")):
+    for titles, message in (({"gone": "Gone"}, "has a title for item 'gone'"), ({"i2": 5}, "has 5 for item 'i2'")):
         tokenizer.item_titles = titles
         with pytest.raises(ValueError, match=message):
             tokenizer.save_pretrained(tmp_path)

@@ -19,7 +19,7 @@ KINDS = [{}, {"constrained_softmax": True}, {"constrained_softmax": True, "has_r
 
 
 class Log:
-    """What counting transitions asks of a prepared dataset."""
+    """The parts of a prepared dataset that counting transitions needs."""
 
     def __init__(self, sequences: list[list[int]], n_items: int):
         self.train = split_of(sequences)
@@ -44,7 +44,7 @@ def with_transitions(codes, log: Log, count: int = 40, **kind):
 
 
 def all_scores(model, inputs, **options) -> torch.Tensor:
-    """Scores `[batch, n_items + 1]` of all items, minus infinity where they weren't returned."""
+    """Returns scores `[batch, n_items + 1]` of all items, -inf for those that weren't returned."""
     n_items = model.config.n_items
     items, scores = model.recommend(**inputs, top_k=n_items, num_beams=n_items, **options)
     return torch.full((len(items), n_items + 1), -torch.inf).scatter(1, items, scores)
@@ -64,7 +64,7 @@ def bias_of_items(model, history: list[int]) -> torch.Tensor:
 
 
 def test_the_bias_changes_an_items_odds_by_that_of_one_level():
-    """All items, scored with and without the bias, beside an item that wasn't had."""
+    """All items are scored with and without the bias, and compared with an item outside the history."""
     codes = torch.tensor([[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0], [2, 0, 0], [2, 0, 1], [3, 3, 3]])
     model = make_model(codes, 4, constrained_softmax=True, has_repeat_bias=True)
     history = [1, 4, 5, 6]  # item 1 shares its prefix with 2, item 4 is alone, and 5 and 6 are all under code 2
@@ -84,9 +84,9 @@ def test_the_bias_changes_an_items_odds_by_that_of_one_level():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_are_the_mixture_of_model_and_votes(codes, kind):
-    """Votes by hand: weights as in the log, 0.7 for each newer item, a sum of 1, and less for items had before.
+    """Votes are computed by hand: the log's weights times 0.7 per newer item, with a sum of 1.
 
-    By how much less the model itself says: by what the bias changes an item's odds beside one that wasn't had.
+    Items of the history get fewer votes, by the factor by which the model's bias changes their odds.
     """
     log = make_log(40)
     model = with_transitions(codes, log, **kind)
@@ -108,7 +108,7 @@ def test_scores_are_the_mixture_of_model_and_votes(codes, kind):
 
 
 def test_a_share_of_almost_1_ranks_as_the_baseline_does(codes):
-    """Which counts votes by sparse matrices; scores of the model only decide where there are no votes."""
+    """The baseline counts votes with sparse matrices; the model's scores only rank items without votes."""
     log = make_log(40)
     model = with_transitions(codes, log)
     histories = [[7, 3, 9], [12, 30], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]]
@@ -232,17 +232,17 @@ def test_a_history_without_votes_leaves_the_models_order(codes, tokenizer):
 def test_what_it_needs(codes):
     model = make_model(codes, 8, num_transitions=3)
     inputs = model.catalogue.inputs_from_items(torch.tensor([[1, 2]]))
-    with pytest.raises(ValueError, match=r"`transition_weight` is 1\.0; give a share from 0 on and below 1"):
+    with pytest.raises(ValueError, match=r"`transition_weight` is 1\.0; give a share of at least 0 and below 1"):
         model.recommend(**inputs, transition_weight=1.0)
     with pytest.raises(
-        ValueError, match=r"`transition_weight` is 0\.5 and the model keeps no transitions; train it with `num_trans"
+        ValueError, match=r"`transition_weight` is 0\.5, but the model keeps no transitions; train it with `num_trans"
     ):
         model.recommend(**inputs, transition_weight=0.5)
     for share in (-0.1, float("nan")):
         with pytest.raises(ValueError, match=f"`transition_weight` is {share}; give a share"):
             model.recommend(**inputs, transition_weight=share)
     bare = make_model(codes, 8)
-    with pytest.raises(ValueError, match=r"`transition_weight` is 0\.5 and the model keeps no transitions"):
+    with pytest.raises(ValueError, match=r"`transition_weight` is 0\.5, but the model keeps no transitions"):
         bare.recommend(**inputs, transition_weight=0.5)
     items, weights = torch.ones(40, 3, dtype=torch.long), torch.ones(40, 3)
     with pytest.raises(ValueError, match=r"`items` has shape \(40, 2\) and `weights` \(40, 3\).*\(40, 3\)"):
@@ -252,16 +252,16 @@ def test_what_it_needs(codes):
     with pytest.raises(ValueError, match="`num_transitions` is 0; make or load the model with"):
         bare.catalogue.set_transitions(items, weights)
     for broken in (-weights, weights * float("nan"), weights * float("inf")):
-        with pytest.raises(ValueError, match="`weights` holds negative numbers, NaN, infinity or more"):
+        with pytest.raises(ValueError, match="`weights` holds negative numbers, NaN, infinity, numbers too large"):
             model.catalogue.set_transitions(items, broken)
-    with pytest.raises(ValueError, match="or weights where `items` is 0"):
+    with pytest.raises(ValueError, match="or numbers where `items` is 0"):
         model.catalogue.set_transitions(items * 0, weights)
     model.catalogue.set_transitions(items, weights)
     model.recommend(**inputs, transition_weight=0.5)
     model.catalogue.set_transitions(items * 0, weights * 0)
-    with pytest.raises(ValueError, match=r"`transition_weight` is 0\.5 and the model keeps no transitions"):
+    with pytest.raises(ValueError, match=r"`transition_weight` is 0\.5, but the model keeps no transitions"):
         model.recommend(**inputs, transition_weight=0.5)
-    with pytest.raises(ValueError, match=r"NaN, infinity or more than torch\.float16 can"):
+    with pytest.raises(ValueError, match=r"NaN, infinity, numbers too large for torch\.float16"):
         model.half().catalogue.set_transitions(items, weights * 70000)
     with pytest.raises(ValueError, match="`num_transitions` is -1; give 0 for none"):
         ETEGRecConfig(num_transitions=-1)

@@ -128,7 +128,9 @@ def test_checkpoints_have_the_modes_that_the_umask_gives(prepared, tmp_path):
 def test_other_items_are_not_resumed(prepared, tmp_path):
     make_trainer(prepared, tmp_path, num_train_epochs=1).train()
     other = replace(prepared, item_ids=prepared.item_ids[::-1])
-    with pytest.raises(ValueError, match="not trained on this dataset's 60 items, but on the same in another order"):
+    with pytest.raises(
+        ValueError, match="not trained on this dataset's 60 items, but on the same items in another order"
+    ):
         make_trainer(other, tmp_path).train(resume_from_checkpoint=True)
 
 

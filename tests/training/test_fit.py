@@ -166,7 +166,7 @@ def test_a_call_that_ended_before_it_had_a_plan_binds_nobody(log, tmp_path, monk
 
         with pytest.raises(KeyboardInterrupt):
             fit(log, folder, FitOptions(min_count=2), tell=tell)
-    with pytest.raises(ValueError, match=r"the items have no texts 'title'"):
+    with pytest.raises(ValueError, match=r"the items have no column of texts 'title'"):
         fit(log, folder, FitOptions(text_model="missing/model"), tell=lambda sentence: None)
     with pytest.raises(ValueError, match=r"has no column 'who'"):
         fit(log, folder, reading=SourceOptions(user_column="who"), tell=lambda sentence: None)
@@ -181,7 +181,7 @@ def test_a_call_that_ended_before_it_had_a_plan_binds_nobody(log, tmp_path, monk
 @pytest.mark.usefixtures("tiny")
 def test_a_folder_serves_one_call_at_a_time(log, tmp_path):
     def tell(sentence: str) -> None:
-        with pytest.raises(FileExistsError, match=r"is in use by another call; wait until that has ended"):
+        with pytest.raises(FileExistsError, match=r"is in use by another call; wait until that call has ended"):
             fit(log, tmp_path / "mine", tell=tell)
         raise KeyboardInterrupt
 
@@ -201,8 +201,8 @@ def test_what_a_call_leaves_out_is_kept_once(tmp_path):
     [
         ("num_train_epoch: 3", r"config key 'num_train_epoch' .* did you mean 'num_train_epochs'"),
         ("- 3", r"holds a list; it needs `name: value` lines"),
-        ("a: [", r"embed.yaml is no YAML"),
-        (None, r"embed.yaml' is no file"),
+        ("a: [", r"embed.yaml isn't YAML"),
+        (None, r"embed.yaml' isn't a file"),
     ],
 )
 @pytest.mark.usefixtures("tiny")

@@ -141,7 +141,7 @@ SMALL = RQVAEConfig(input_size=3, hidden_sizes=[4], latent_size=2, num_levels=1,
     [(Shifted(SMALL), "Shifted"), (Disguised(SMALL), "RQVAEModel"), (torch.nn.Linear(3, 2), "Linear")],
 )
 def test_an_item_tokenizer_of_another_class_is_refused(item_tokenizer, name):
-    message = f"`item_tokenizer` is of the class '{name}', .* with other codes: .*; give a RQVAEModel"
+    message = f"`item_tokenizer` is of the class '{name}', .* give other codes; give an RQVAEModel"
     with pytest.raises(ValueError, match=message):
         build_recommender(item_tokenizer, torch.zeros(3, 3))
     with pytest.raises(ValueError, match=message):

@@ -113,7 +113,7 @@ def test_a_checkpoint_of_another_order_is_not_resumed(prepared, files, tmp_path)
 def test_a_budget_below_the_longest_history_is_an_error(prepared, files, tmp_path):
     trainer = streamed(prepared, tmp_path, files, buffer_rows=1, max_tokens_per_batch=9)
     longest = 3 * PREFIXES(prepared.train).lengths.max()
-    with pytest.raises(ValueError, match=f"`max_tokens_per_batch` is 9, and the longest history has {longest} tokens"):
+    with pytest.raises(ValueError, match=f"`max_tokens_per_batch` is 9, but the longest history has {longest} tokens"):
         trainer.train()
 
 

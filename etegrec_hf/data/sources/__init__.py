@@ -1,4 +1,4 @@
-"""Readers of interaction logs, one for each format."""
+"""Readers of interaction logs, one per format."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -23,7 +23,7 @@ COLUMNS = ("user_column", "item_column", "time_column", "title_column", "split_c
 
 @dataclass(frozen=True)
 class Reader:
-    """A function that reads a format, and the options that mean something to it."""
+    """A function that reads a format, and the names of the options that it uses."""
 
     read: Callable[[Path, SourceOptions], Source]
     uses: tuple[str, ...]
@@ -43,43 +43,45 @@ READERS = {
 
 
 def read_source(log: "str | Path | InMemory", format: str, options: SourceOptions) -> tuple[Source, str]:
-    """Reads a log, and says in what format.
+    """Reads a log, and returns it with the name of its format.
 
     Args:
-        log (`str`, `Path` or a table): a path or an id on the Hub, or what [`read_in_memory`] takes.
-        format (`str`): a key of `READERS`, or `"auto"`, by which it is recognised.
-        options ([`SourceOptions`]): how it is read.
+        log (`str`, `Path` or a table): a path, an id on the Hub, or a table that [`read_in_memory`] takes.
+        format (`str`): a key of `READERS`; with `"auto"` the format is recognised.
+        options ([`SourceOptions`]): options for reading.
 
     Raises:
         FileNotFoundError: the reader doesn't find its files.
-        ValueError: an unknown format, one that isn't recognised, an option that means nothing to it, or broken data.
+        ValueError: an unknown format, or a log whose format isn't recognised.
+        ValueError: an option that the format doesn't use.
+        ValueError: damaged data.
         ConnectionError: the Hub can't be reached.
     """
     check_choice("format", format, (AUTO, *READERS))
     if not isinstance(log, (str, Path)):
         if format != AUTO:
-            raise ValueError(f"`format` is {format!r} and means nothing to a table in memory; leave it out.")
+            raise ValueError(f"`format` is {format!r}, but a table in memory has no file format; leave it out.")
         _check_options("table", COLUMNS, options)
         return read_in_memory(log, options), "table"
     path = Path(log)
     formats = likely_formats(path) if format == AUTO else [format]
-    # an option says that the log is to be read as a format that knows it
+    # of several possible formats, the first that uses all given options is chosen
     format = next((name for name in formats if not _without_meaning(READERS[name].uses, options)), formats[0])
     _check_options(format, READERS[format].uses, options)
     return READERS[format].read(path, options), format
 
 
 def _without_meaning(uses: tuple[str, ...], options: SourceOptions) -> list[str]:
-    """The options given that aren't in `uses`."""
+    """Returns the names of options that were given but aren't in `uses`."""
     given = [field.name for field in fields(options) if getattr(options, field.name) != field.default]
     return [name for name in given if name not in uses]
 
 
 def _check_options(format: str, uses: tuple[str, ...], options: SourceOptions) -> None:
-    """Raises the errors of options before anything is read."""
+    """Raises errors for wrong options, before anything is read."""
     for name in _without_meaning(uses, options):
         raise ValueError(
-            f"`{name}` is {getattr(options, name)!r} and means nothing to the format {format!r}; leave it out."
+            f"`{name}` is {getattr(options, name)!r}, but the format {format!r} has no such option; leave it out."
         )
     if options.items is not None and not Path(options.items).is_file():
-        raise FileNotFoundError(f"`items` {options.items!r} is no file; name the file of the items' texts.")
+        raise FileNotFoundError(f"`items` {options.items!r} isn't a file; name the file with the items' texts.")

@@ -1,4 +1,4 @@
-"""Amazon reviews: the files of 2014, 2018 and 2023, as they are published."""
+"""The reader of Amazon reviews: the files of 2014, 2018 and 2023, as they are published."""
 
 import re
 from collections.abc import Collection
@@ -14,30 +14,33 @@ from .source import TEXT_FIELDS, ItemsFile, Malformed, Source, SourceOptions, Te
 
 @dataclass(frozen=True)
 class Edition:
-    """Names of the fields of one publication. Times are in seconds in 2014 and 2018, in milliseconds in 2023."""
+    """Names of the fields in one publication. Times are in seconds in 2014 and 2018, in milliseconds in 2023."""
 
     user: str
     item: str
     time: str
-    renamed: dict[str, str] = field(default_factory=dict)  # fields of the metadata with another name than ours
+    renamed: dict[str, str] = field(default_factory=dict)  # our name of a text to the metadata's, if they differ
     literals: bool = False  # whether the metadata is written as Python literals
 
 
 EDITIONS = {
     "amazon2014": Edition("reviewerID", "asin", "unixReviewTime", literals=True),
     "amazon2018": Edition("reviewerID", "asin", "unixReviewTime", {"categories": "category"}),
-    # variants of a product (colours, sizes) share the parent's id, by which the metadata goes
+    # variants of a product (colours, sizes) share the parent's id, which is also the id in the metadata
     "amazon2023": Edition("user_id", "parent_asin", "timestamp", {"brand": "store"}),
 }
 SUFFIXES = r"\.jsonl?(\.(gz|bz2|zst))?$"
 
 
 def read_amazon(edition: str, path: Path, options: SourceOptions) -> Source:
-    """Reads a review file, or a folder that holds one, with the metadata file `meta_NAME` beside it or as named.
+    """Reads a review file, or a folder with one, and its metadata file.
+
+    The metadata file is `options.items`, or by default `meta_NAME` in the same folder.
 
     Raises:
         FileNotFoundError: no file of reviews, or several.
-        ValueError: too many malformed lines, ids of mixed types, or no interaction.
+        ValueError: too many malformed lines, or no interaction.
+        ValueError: ids of mixed types.
     """
     names = EDITIONS[edition]
     reviews = _review_file(path)
@@ -67,13 +70,16 @@ def _review_file(path: Path) -> Path:
     found = [file for file in found if not file.name.startswith("meta_")]
     if len(found) != 1:
         raise FileNotFoundError(
-            f"{path} holds {len(found)} files of reviews (.json or .jsonl, packed or not); give the path of one."
+            f"{path} holds {len(found)} files of reviews (.json or .jsonl, packed or not); give the path of one file."
         )
     return found[0]
 
 
 def _metadata_file(reviews: Path) -> Path | None:
-    """`meta_Office.json.gz` for `Office.json.gz`, `Office_5.json.gz` or `reviews_Office_5.json.gz`, if it exists."""
+    """Finds the metadata file, if it exists.
+
+    It is `meta_Office.json.gz` for `Office.json.gz`, `Office_5.json.gz` or `reviews_Office_5.json.gz`.
+    """
     category = re.sub(r"_\d+$", "", re.sub(SUFFIXES, "", reviews.name)).removeprefix("reviews_")
     for name in sorted(reviews.parent.glob("meta_*")):
         if re.sub(SUFFIXES, "", name.name) == f"meta_{category}":

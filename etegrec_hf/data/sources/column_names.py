@@ -1,7 +1,7 @@
-"""Names that the columns of logs commonly have, by which they are recognised.
+"""Common names of columns in logs, by which the columns are recognised.
 
-Names are compared without case, blanks and underscores. A group of names is looked for as a whole before the next one:
-within a group no name is better than another.
+Names are compared without case, blanks and signs. Groups of names are tried in order; within a group all names are
+equally good.
 """
 
 import re
@@ -19,7 +19,7 @@ USERS = (
 )
 ITEMS = (
     ("itemid",),
-    ("parentasin",),  # variants of a product share it
+    ("parentasin",),  # shared by the variants of a product
     (
         *("item", "iid", "productid", "prodid", "asin", "movieid", "filmid", "sku", "skuid", "stockcode", "articleid"),
         *("trackid", "songid", "bookid", "isbn", "videoid", "newsid", "gameid", "appid", "businessid", "recipeid"),
@@ -31,7 +31,7 @@ ITEMS = (
         *("artistid", "artist", "venue", "url"),
     ),
 )
-ITEMS_OF_FILE = (*ITEMS, ("id",))  # which in a log is the row's
+ITEMS_OF_FILE = (*ITEMS, ("id",))  # in a log, `id` would be that of the row
 TIMES = (
     ("timestamp",),
     ("unixreviewtime", "unixtime", "unixtimestamp"),
@@ -59,8 +59,8 @@ TITLES = (
     ),
     ("name",),
 )
-DESCRIPTIONS = (("itemdescription", "productdescription"), ("description",))  # a title where there is no other
-# Columns that tell rows of one kind from those of another
+DESCRIPTIONS = (("itemdescription", "productdescription"), ("description",))  # used as titles if there are no others
+# columns that tell different kinds of rows apart
 EVENTS = (
     *("event", "eventtype", "eventname", "behavior", "behaviour", "behaviortype", "behaviourtype", "action"),
     *("actiontype", "interaction", "interactiontype", "activity"),
@@ -69,7 +69,7 @@ RATINGS = ("rating", "ratings", "stars", "overall", "score", "reviewscore")
 
 
 def plain(name: str) -> str:
-    """A name without case, blanks and signs.
+    """Returns a name in lower case, without blanks and signs.
 
     >>> plain("Customer ID") == plain("customer_id") == plain("CustomerID")
     True
@@ -78,7 +78,7 @@ def plain(name: str) -> str:
 
 
 def named_like(names: Iterable[str], groups: tuple[tuple[str, ...], ...], without: Collection[str] = ()) -> list[str]:
-    """Those of `names` that are in the first group which has any of them.
+    """Returns the names that are in the first group that contains any of them; those in `without` are left out.
 
     >>> named_like(["uid", "Item ID", "member"], USERS)
     ['uid', 'member']
@@ -89,14 +89,14 @@ def named_like(names: Iterable[str], groups: tuple[tuple[str, ...], ...], withou
 
 
 def notes_of_unused(unused: Iterable[str]) -> list[str]:
-    """What whoever gave a log should know of columns that tell its rows apart and aren't used."""
+    """Returns notes for the user about unused columns that tell different kinds of rows apart."""
     notes = []
     for name in unused:
         if plain(name) in EVENTS:
             notes.append(
-                f"the column {name!r} says what happened in a row, and all rows count alike; leave those out of "
-                "the log that shouldn't count (views, say)"
+                f"the column {name!r} says what happened in a row, but all rows count the same; remove rows from "
+                "the log that shouldn't count (such as views)"
             )
         elif plain(name) in RATINGS:
-            notes.append(f"the column {name!r} holds ratings, and all rows count alike, those of low ratings too")
+            notes.append(f"the column {name!r} holds ratings, but all rows count the same, also those of low ratings")
     return notes

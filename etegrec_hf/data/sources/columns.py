@@ -1,4 +1,4 @@
-"""Columns of tables: which a reader needs, and what ids, texts and splits in them mean."""
+"""Columns of tables: finding those that a reader needs, and converting ids, texts and splits."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -16,11 +16,11 @@ ALSO_VALIDATION = ("valid", "val", "dev")
 
 @dataclass(frozen=True)
 class Kind:
-    """A column that a log may have, and how it is recognised.
+    """A kind of column that a log may have, and the names by which it is recognised.
 
     Args:
-        noun (`str`): what it holds.
-        option (`str`): what names it.
+        noun (`str`): name of the column's contents, for errors.
+        option (`str`): command line option that names the column.
         groups (`tuple[tuple[str, ...], ...]`): common names, see [`named_like`].
     """
 
@@ -35,14 +35,14 @@ class Kind:
         kinds: Mapping[str, pa.DataType] | None = None,
         without: Collection[str] = (),
     ) -> str | None:
-        """The column of this kind, if exactly one has a name that says so.
+        """Returns the column of this kind by its name, or `None` if no column has a common name.
 
         Args:
-            names (`list[str]`): of all columns.
-            path (`Path`): of their file, for errors.
-            kinds (`Mapping[str, pa.DataType]`, *optional*): types of columns, by which those are ruled out that can't
-                be meant where several have such names.
-            without (`Collection[str]`, *optional*): columns that are something else.
+            names (`list[str]`): names of all columns.
+            path (`Path`): their file, for errors.
+            kinds (`Mapping[str, pa.DataType]`, *optional*): types of columns. If several columns have common names,
+                those whose type doesn't fit are left out.
+            without (`Collection[str]`, *optional*): columns known to be of another kind.
 
         Raises:
             ValueError: several columns that are equally likely.
@@ -53,7 +53,7 @@ class Kind:
             found = possible if len(possible) == 1 else found
         if len(found) > 1:
             raise ValueError(
-                f"{path} has several columns that may hold {self.noun}, {found}; name one with {self.option}."
+                f"{path} has several columns that may hold {self.noun}: {found}; name one with {self.option}."
             )
         return found[0] if found else None
 
@@ -79,22 +79,23 @@ ID_OF_FILE = Kind("items", "--item-column", ITEMS_OF_FILE)
 def find_columns(
     names: list[str], path: Path, options: SourceOptions, kinds: Mapping[str, pa.DataType] | None = None
 ) -> LogColumns:
-    """The columns of a log: those that were named, and others by common names.
+    """Finds the columns of a log: those that options name, and others by common names.
 
     Raises:
-        ValueError: one that was named is missing, or there twice; none or several look like users or items, or
-            several like times or titles.
+        ValueError: a column that an option names is missing or occurs twice.
+        ValueError: no column, or several, have a common name for users or items.
+        ValueError: several columns have a common name for times or titles.
     """
     check_named(names, path, options)
     columns = guess_columns(names, path, options, kinds)
     for name in columns.needed():
         if names.count(name) > 1:
-            raise ValueError(f"{path} has {names.count(name)} columns {name!r}; rename all but one.")
+            raise ValueError(f"{path} has {names.count(name)} columns {name!r}; rename all but one of them.")
     return columns
 
 
 def check_named(names: list[str], path: Path, options: SourceOptions) -> None:
-    """Raises a `ValueError` if a column that was named isn't there."""
+    """Raises a `ValueError` if a column that an option names doesn't exist."""
     wanted = {
         "user": options.user_column,
         "item": options.item_column,
@@ -107,14 +108,14 @@ def check_named(names: list[str], path: Path, options: SourceOptions) -> None:
             continue
         remedy = f"name it with --{kind}-column"
         if kind == "time":
-            remedy = "name one of them with --time-column, or leave that out"
+            remedy = "name one of them with --time-column, or leave that option out"
         raise ValueError(f"{path} has no column {name!r}{_only(names, remedy)}")
 
 
 def guess_columns(
     names: list[str], path: Path, options: SourceOptions, kinds: Mapping[str, pa.DataType] | None = None
 ) -> LogColumns:
-    """As [`find_columns`], but the columns that were named may be missing."""
+    """Finds columns as [`find_columns`] does, but columns that options name needn't exist."""
     named = [options.user_column, options.item_column, options.time_column, options.split_column]
     without = [name for name in named if name]
     user = options.user_column or USER.guess(names, path, kinds, without)
@@ -124,7 +125,7 @@ def guess_columns(
         only = _only(names, f"name it with {missing.option}")
         raise ValueError(f"{path} has no column whose name says that it holds {missing.noun}{only}")
     if user == item:
-        raise ValueError(f"users and items both are column {user!r}; name one with --item-column.")
+        raise ValueError(f"column {user!r} would be both users and items; name another with --item-column.")
     without += [user, item]
     time = options.time_column or TIME.guess(names, path, kinds, without)
     title = options.title_column or TITLE_OR_DESCRIPTION.guess(names, path, kinds, without)
@@ -133,7 +134,7 @@ def guess_columns(
 
 
 def is_log(names: list[str], options: SourceOptions) -> bool:
-    """Whether a header has the columns of ids: those that were named, or one of users and one of items."""
+    """Returns whether a header has columns of user and item ids, named by options or by common names."""
     try:
         columns = guess_columns(names, Path(), options)
     except ValueError:
@@ -142,22 +143,22 @@ def is_log(names: list[str], options: SourceOptions) -> bool:
 
 
 def _only(names: list[str], remedy: str) -> str:
-    """The end of a sentence on a column that isn't among `names`."""
+    """Returns the end of an error about a column that isn't among `names`."""
     if any(cell.replace(".", "", 1).isdigit() for cell in names):
-        return f": its first line {names} holds no names; write a line with the names of its columns before it."
+        return f": its first line {names} holds no names; insert a first line with the names of the columns."
     if len(names) == 1 and re.search(r"\W", names[0]):  # a header in one piece
         remedy = "name the character between its columns with --separator"
     return f", only {names}; {remedy}, and check --format."
 
 
 def text_columns(names: Collection[str], title: str | None, aliases: dict[str, str] | None = None) -> dict[str, str]:
-    """For those of `TEXT_FIELDS` that a table has, the column's name.
+    """Returns the column of each of `TEXT_FIELDS` that a table has, by field.
 
     Args:
-        names (`Collection[str]`): of all columns.
+        names (`Collection[str]`): names of all columns.
         title (`str`, *optional*): the column of titles.
-        aliases (`dict[str, str]`, *optional*): names of columns, and the field that each is where that has no column
-            of its own name.
+        aliases (`dict[str, str]`, *optional*): further names of columns, and the field that each holds if no column
+            has the field's own name.
     """
     columns = {} if title is None else {"title": title}
     for field in TEXT_FIELDS:
@@ -173,43 +174,46 @@ def text_columns(names: Collection[str], title: str | None, aliases: dict[str, s
 def find_file_columns(
     file: ItemsFile, names: list[str], options: SourceOptions, log: LogColumns, aliases: dict[str, str] | None = None
 ) -> None:
-    """Tells a file of texts which of its columns has ids and which has each text.
+    """Finds the columns of ids and texts in a file of texts, and sets them in `file`.
 
     Raises:
-        ValueError: no column of ids, or several that are equally likely; several that look like titles.
+        ValueError: no column of ids, or several that are equally likely.
+        ValueError: several columns that may hold titles.
     """
     path = file.malformed.path
     file.item_column = id_column_of_file(names, path, options, log)
     titles = TITLE if "title" in log.texts else TITLE_OR_DESCRIPTION
     title = options.title_column or titles.guess(names, path, without=[file.item_column])
-    # fields that these columns don't hold may come in later lines
+    # later lines may have fields that aren't among these columns
     file.fields |= text_columns([name for name in names if name != file.item_column], title, aliases)
     file.fields = {field: name for field, name in file.fields.items() if field == "title" or name != title}
 
 
 def id_column_of_file(names: list[str], path: Path, options: SourceOptions, log: LogColumns) -> str:
-    """The column of ids of a file of texts: called as in the log, or else by a common name.
+    """Returns the column of ids in a file of texts: the one named as in the log, or one with a common name.
 
     Raises:
-        ValueError: none, or several that are equally likely.
+        ValueError: no such column, or several that are equally likely.
     """
     if log.item in names:
         return log.item
     found = None if options.item_column else ID_OF_FILE.guess(names, path)
     if found is None:
-        raise ValueError(f"{path} has no column {log.item!r}, only {names}; name it as in the log.")
+        raise ValueError(f"{path} has no column {log.item!r}, only {names}; rename the column of ids as in the log.")
     return found
 
 
 def ids_as_text(column: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray:
-    """A column of ids as text, or as a dictionary of texts if it is one.
+    """Converts a column of ids to text; a dictionary-encoded column of texts stays encoded.
 
     Raises:
         ValueError: ids that are neither text nor whole numbers.
     """
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if not (is_text(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):
-        raise ValueError(f"column {name!r} of {path} holds {kind}; ids are text or whole numbers: convert the column.")
+        raise ValueError(
+            f"column {name!r} of {path} holds {kind}, but ids must be text or whole numbers; convert the column."
+        )
     return column if is_text(kind) else column.cast(kind).cast(pa.string())
 
 
@@ -218,7 +222,7 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def split_number(value, where: str) -> int:
-    """0, 1 or 2 for the name of a split.
+    """Returns 0, 1 or 2 for the name of a split.
 
     Raises:
         ValueError: another name.

@@ -1,4 +1,4 @@
-"""What tells a log from another one: its contents."""
+"""Hashes of the contents of logs, which tell whether two logs are the same."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,14 +9,14 @@ from ..fingerprint import hash_of
 from .tables import InMemory, table_in_memory
 
 CHUNK = 1 << 20  # bytes that are read together
-# Endings of files that readers read, before those of packing
+# endings of files that readers read; an ending of packing may follow
 ENDINGS = {".csv", ".tsv", ".txt", ".dat", ".data", ".item", ".json", ".jsonl", ".parquet", ".arrow", ".inter"}
 
 
 def contents_of(log: "str | Path | InMemory") -> str:
-    """What a log is called, and a hash of its contents; of a data set on the Hub its id alone.
+    """Returns a log's name with a hash of its contents, or only the id of a data set on the Hub.
 
-    Of a folder, the files count whose endings a reader knows, but those in folders of a run of `fit` don't.
+    The hash of a folder covers the files whose endings a reader knows, except those in folders of runs of `fit`.
 
     Raises:
         ValueError: neither a path nor a table.
@@ -42,7 +42,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 
 def _parts(folder: Path) -> Iterator[bytes]:
-    """Names and contents of the files of a folder."""
+    """Yields the names and contents of the files of a folder."""
     for path in sorted(folder.iterdir()):
         if path.is_dir() and not (path / "fit.json").is_file():
             yield from _parts(path)

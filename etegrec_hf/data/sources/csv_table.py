@@ -1,4 +1,4 @@
-"""Delimited text as a table."""
+"""The reader of delimited text, which becomes a table."""
 
 import csv
 import io
@@ -20,19 +20,19 @@ from .source import Malformed
 
 TYPED = re.compile(r"(.+):(token|token_seq|float|float_seq)")  # a column of RecBole's atomic files
 SEPARATORS = (",", "\t", ";", "|", " ")
-BLOCKS = (1 << 24, 1 << 30)  # bytes read at once; no row may be longer
-END = "\x03"  # stands in each cell of a last row, one cell too long, which only a quote left open can hide
-MANY_SEPARATORS = 20  # in lines of a text that look like rows of the file: no text has so many by chance
+BLOCKS = (1 << 24, 1 << 30)  # bytes per block, and of a second try; no row may be longer than a block
+END = "\x03"  # content of each cell of an added last row, which has one cell too many: only an open quote can hide it
+MANY_SEPARATORS = 20  # separators in lines of a text that make them rows of the file: no text has so many by chance
 
 
 @dataclass(frozen=True)
 class CsvTable:
-    """What a delimited file holds.
+    """The contents of a delimited file.
 
     Args:
-        table (`pa.Table`): the columns asked for, all that are needed as text.
-        left_out (`np.ndarray` of `int64`): numbers of the rows that aren't in it, ascending.
-        names (`list[str]`): all columns of the file.
+        table (`pa.Table`): the columns that were asked for; needed columns are text.
+        left_out (`np.ndarray` of `int64`): numbers of the file's rows that aren't in the table, ascending.
+        names (`list[str]`): names of all columns of the file.
     """
 
     table: pa.Table
@@ -41,11 +41,13 @@ class CsvTable:
 
 
 def find_separator(path: Path, fits: Callable[[list[str]], bool]) -> str:
-    """The separator by which the names of a file's header fit; else the comma, or what makes most columns.
+    """Finds the separator for which `fits` accepts the names in a file's header.
+
+    If there is none, the comma is returned, or the separator that makes the most columns if there are no commas.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the header is no text.
+        ValueError: the header isn't text.
     """
     with _told_as_csv(path):
         headers = {separator: _header(path, separator)[1] for separator in SEPARATORS}
@@ -64,22 +66,22 @@ def csv_table(
 ) -> CsvTable:
     """Reads columns of a delimited file with a header, packed or not.
 
-    Cells may be in quotes and hold line breaks, but not where tabs separate them: quotes are text there.
-    RecBole's columns `name:type` are called `name`. Rows are numbered from 1, without the header and without empty
-    lines.
+    Cells may be in quotes and then hold line breaks. With tabs as separators, quotes are ordinary text. RecBole's
+    columns `name:type` get the name `name`. Rows are numbered from 1, without the header and without empty lines.
 
     Args:
         path (`Path`): the file.
-        separator (`str`): between cells.
-        malformed ([`Malformed`]): takes the rows with another number of cells than the header, those whose quotes hold
-            rows of the file, and the number of rows.
-        needed (`Callable`): of the header's names, those to read.
-        besides (`Callable`, *optional*): of the first rows, with all columns, names of others to read: as dictionaries
-            of bytes, which may be no text.
+        separator (`str`): character between cells.
+        malformed ([`Malformed`]): gets the number of rows, and the malformed rows: those with another number of cells
+            than the header, and those whose quotes hold rows of the file.
+        needed (`Callable`): function from the names in the header to those of the columns to read.
+        besides (`Callable`, *optional*): function from the first rows, with all columns, to the names of further
+            columns. These are read as dictionary-encoded bytes, which needn't be text.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it isn't such a file, or a quote opens in it that is never closed.
+        ValueError: the file isn't delimited text.
+        ValueError: a quote that is never closed.
     """
     with _told_as_csv(path):
         header, names = _header(path, separator)
@@ -106,12 +108,12 @@ def csv_table(
             if block == BLOCKS[-1]:
                 raise ValueError(
                     f"a row after row {rows.count} of {path} is longer than {block >> 20} MB: most likely a quote "
-                    "opens in it that is never closed; close it, or double it where it is text."
+                    "in it is never closed; close it, or double it if it is text."
                 ) from error
     if not rows.ended:
         raise ValueError(
             f"a quote that opens in row {rows.count} of {path} is never closed, so that one cell holds the rest of "
-            "the file; close it, or double it where it is text."
+            "the file; close it, or double it if it is text."
         )
     encoded_bytes = pa.dictionary(pa.int32(), pa.binary())
     schema = pa.schema([(name, pa.string()) for name in columns] + [(names[column], encoded_bytes) for column in also])
@@ -124,21 +126,22 @@ def csv_table(
 
 
 def row_number(row: int, left_out: np.ndarray) -> int:
-    """The number in the file, from 1, of a table's row, from 0, where rows of the numbers `left_out` aren't in it."""
-    kept_before = left_out - 1 - np.arange(len(left_out))  # rows in the table before each that isn't
+    """Returns the number in the file, from 1, of a table's row, from 0, if the rows `left_out` aren't in the table."""
+    kept_before = left_out - 1 - np.arange(len(left_out))  # rows of the table before each row that was left out
     return int(row + 1 + np.searchsorted(kept_before, row, side="right"))
 
 
 def may_hold_rows(column: pa.Array | pa.ChunkedArray, n_columns: int) -> np.ndarray:
-    """Which texts of a column have line breaks enough for [`rows_inside`]."""
+    """Returns which texts of a column have enough line breaks for [`rows_inside`]."""
     breaks = pc.fill_null(pc.count_substring(column, "\n"), 0).to_numpy()
     return breaks * (n_columns - 1) >= MANY_SEPARATORS
 
 
 def rows_inside(text: str, separator: str, n_columns: int, least: int = MANY_SEPARATORS) -> int:
-    """How many lines of a text a quote has swallowed: all after its first, if most look like rows of the file.
+    """Returns how many lines of a cell are rows of the file that an open quote has swallowed.
 
-    Those that do hold `least` separators together, so that lists and addresses are hardly taken for rows.
+    These are all lines after the first, if most of them look like rows and hold at least `least` separators together.
+    So lists and addresses are hardly ever taken for rows.
     """
     lines = text.splitlines()[1:]
     alike = sum(line.count(separator) == n_columns - 1 for line in lines)
@@ -147,7 +150,7 @@ def rows_inside(text: str, separator: str, n_columns: int, least: int = MANY_SEP
 
 @contextmanager
 def _told_as_csv(path: Path) -> Iterator[None]:
-    """Names the file in errors of reading it."""
+    """Adds the file's name to errors that are raised while it is read."""
     try:
         yield
     except (FileNotFoundError, PermissionError):
@@ -159,19 +162,19 @@ def _told_as_csv(path: Path) -> Iterator[None]:
 
 
 def _header(path: Path, separator: str) -> tuple[list[str], list[str]]:
-    """The cells of the first line that holds any, and the columns' names."""
+    """Returns the cells of the first line that isn't empty, and the names of the columns."""
     with io.TextIOWrapper(open_unpacked(path), "utf-8-sig", errors="surrogateescape", newline="") as file:
         lines = (line for line in file if line.strip())
         quoting: Literal[0, 3] = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
         header = next(csv.reader(lines, delimiter=separator, quoting=quoting), [])
-    # other lines are not looked at, as what isn't UTF-8 may stand where nothing is read
+    # only the header is checked: bytes that aren't UTF-8 may be in columns that aren't read
     "".join(header).encode(errors="surrogateescape").decode()
     typed = map(TYPED.fullmatch, header)
     return header, [match[1] if match else name for match, name in zip(typed, header)]
 
 
 class _Marked:
-    """A file with a last line of our own, for pyarrow to read."""
+    """A file for pyarrow to which a last line is added."""
 
     def __init__(self, file: io.BufferedReader, end: bytes):
         self.file, self.end, self.closed = file, end, False
@@ -188,12 +191,12 @@ class _Marked:
 
 
 class _Rows:
-    """The rows of a file in one pass, and what was found on the way.
+    """One pass over the rows of a file, which counts rows and collects malformed ones.
 
     Args:
         path (`Path`): the file.
-        separator (`str`): between cells.
-        header (`list[str]`): its first row.
+        separator (`str`): character between cells.
+        header (`list[str]`): cells of the header.
     """
 
     def __init__(self, path: Path, separator: str, header: list[str]):
@@ -201,22 +204,22 @@ class _Rows:
         self.end = separator.join([END] * (len(header) + 1))
         self.ended = False
         self.kept = self.blank = 0  # rows with as many cells as the header, and lines of blanks
-        self.swallowed = 0  # rows that stand in quotes of others
+        self.swallowed = 0  # rows inside the quotes of other rows
         self.skipped = array("q")  # numbers of rows with more or fewer cells
-        self.removed = array("q")  # numbers of other rows that hold some
+        self.removed = array("q")  # numbers of other rows that hold swallowed rows
         self.malformed = Malformed(path, unit="row")
 
     @property
     def count(self) -> int:
-        """Rows so far."""
+        """Number of rows so far."""
         return self.kept + len(self.skipped)
 
     def batches(self, block: int, columns: list[int]) -> Iterator[pa.RecordBatch]:
-        """The rows that are whole: columns of these positions as text, others as bytes."""
+        """Yields the rows that aren't malformed: columns at the given positions as text, others as bytes."""
         quotes = self.separator != "\t"
         kinds = dict.fromkeys(self.header, pa.binary()) | {self.header[column]: pa.string() for column in columns}
         end = f"\n{self.end}\n".encode()
-        # with several threads rows have no numbers
+        # with several threads, pyarrow doesn't number rows
         read_options = pyarrow.csv.ReadOptions(use_threads=False, block_size=block)
         parse_options = pyarrow.csv.ParseOptions(
             delimiter=self.separator,
@@ -237,7 +240,7 @@ class _Rows:
                 yield whole
 
     def _skip(self, row: pyarrow.csv.InvalidRow) -> str:
-        """Takes a row with another number of cells than the header."""
+        """Records a row with another number of cells than the header."""
         if row.text == self.end:
             self.ended = True
         elif not row.text.strip():
@@ -250,7 +253,7 @@ class _Rows:
         return "skip"
 
     def _without_rows_inside(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The rows in whose quotes no other rows of the file are."""
+        """Returns the rows of a batch that don't hold other rows of the file in quotes, and records those that do."""
         suspected = np.any([may_hold_rows(column, len(self.header)) for column in batch.columns], axis=0)
         for row in np.flatnonzero(suspected).tolist():
             cells = [column[row].as_py() or "" for column in batch.columns]
@@ -261,11 +264,11 @@ class _Rows:
         return batch.filter(pa.array(~suspected)) if suspected.any() else batch
 
     def _note(self, number: int, text: str, reason: str) -> bool:
-        """Notes what is wrong with a row, and says whether anything is."""
-        # a row that is broken anyway needs no evidence
+        """Records a row if it is malformed, and returns whether it is."""
+        # in a row that is malformed anyway, one separator is evidence enough
         inside = rows_inside(text, self.separator, len(self.header), 1 if reason else MANY_SEPARATORS)
         if inside:
-            reason = f"a quote that opens in it holds the next {inside} lines: close it, or double it where it is text"
+            reason = f"a quote that opens in it holds the next {inside} lines: close it, or double it if it is text"
             self.swallowed += inside
         if reason:
             self.malformed.add(number, reason, 1 + inside)

@@ -1,4 +1,4 @@
-"""The layout of the original ETEGRec code."""
+"""The reader of the authors' ETEGRec data layout."""
 
 from pathlib import Path
 
@@ -14,21 +14,24 @@ KEYS = ("user_id", "inter_history", "target_id")
 
 
 def read_etegrec(path: Path, options: SourceOptions) -> Source:
-    """Reads `NAME.train.jsonl`, `NAME.valid.jsonl` and `NAME.test.jsonl`, whose lines are `user_id`, `inter_history`
-    and `target_id`, and `NAME.emb_map.json`, item id to row of the embedding matrices.
+    """Reads a folder with data in the layout of the authors' ETEGRec code.
 
-    Each user's sequence is put together from its lines: a line's history is the sequence so far (or its last items,
-    where histories were cut) and its target comes next. The splits are those of the files. Row 0 of a matrix stands
-    for padding, whether or not the map names it.
+    `NAME.train.jsonl`, `NAME.valid.jsonl` and `NAME.test.jsonl` have lines with `user_id`, `inter_history` and
+    `target_id`. `NAME.emb_map.json` maps item ids to rows of the embedding matrices; row 0 is padding, whether or not
+    the map names it.
+
+    Each user's sequence is put together from the user's lines: the history of a line is the sequence so far (or its
+    last items, if histories were cut), and its target comes next. The splits are those of the files.
 
     Args:
-        path (`Path`): the folder, with one such data set in it.
-        options ([`SourceOptions`]): none means anything here.
+        path (`Path`): the folder, which holds one such data set.
+        options ([`SourceOptions`]): not used by this format.
 
     Raises:
         FileNotFoundError: a file is missing, or there are several data sets.
-        ValueError: a malformed line, as the rest of its user's sequence hangs on it; lines that don't continue their
-            user's sequence; items that the map doesn't hold.
+        ValueError: a malformed line, without which the user's sequence can't be put together.
+        ValueError: a line that doesn't continue the user's sequence.
+        ValueError: items that aren't in the map.
     """
     found = sorted(path.glob("*.train.jsonl"))
     if len(found) != 1:
@@ -58,19 +61,19 @@ def read_etegrec(path: Path, options: SourceOptions) -> Source:
                 known, splits[user] = sequences.setdefault(user, list(history)), [0] * len(history)
             elif not history or known[-len(history) :] != history:
                 raise ValueError(
-                    f"line {number} of {file}: its history doesn't end the sequence so far of user {user!r}; a user's "
-                    "lines must stand in the order of time, each target at the end of the next history."
+                    f"line {number} of {file}: its history isn't the end of the sequence of user {user!r} so far; "
+                    "sort a user's lines by time, so that each target is the last item of the next history."
                 )
             known.append(target)
             splits[user].append(split)
         if malformed.count:
             raise ValueError(
-                f"{malformed}; a user's sequence is made of all its lines: repair them, or check --format."
+                f"{malformed}; a user's sequence is put together from all its lines: repair them, or check --format."
             )
     log.path = path
     for user, sequence in sequences.items():
         for item, split in zip(sequence, splits[user]):
-            log.add(0, {"user_id": user, "target_id": item}, split)  # was checked above, so that no line is named
+            log.add(0, {"user_id": user, "target_id": item}, split)  # was checked above, so it can't be malformed
     interactions = log.build()
     rows, n_rows = _embedding_rows(path / f"{name}.emb_map.json", interactions.item_ids)
     unused = [name for name in columns if name not in KEYS]
@@ -78,29 +81,31 @@ def read_etegrec(path: Path, options: SourceOptions) -> Source:
 
 
 def _wrong(entry: dict) -> str | None:
-    """What is wrong with a line, if anything is."""
+    """Returns what is wrong with a line, or `None`."""
     user, history, target = (entry.get(key) for key in KEYS)
     if not isinstance(history, list):
-        return f"'inter_history' is {history!r} and no list"
+        return f"'inter_history' is {history!r}, not a list"
     wrong = (wrong_id(name, value) for name, value in (("user_id", user), ("target_id", target)))
     of_items = (wrong_id("inter_history", item) for item in history)
     return next(filter(None, (*wrong, *of_items)), None)
 
 
 def _embedding_rows(path: Path, item_ids: np.ndarray) -> tuple[np.ndarray, int]:
-    """The row of each item in a matrix of embeddings, and how many rows that has, by `emb_map.json`."""
+    """Reads `emb_map.json`: each item's row in a matrix of embeddings, and the matrix's number of rows."""
     row_of = read_json_object(path)
     wrong = next((item_id for item_id, row in row_of.items() if type(row) is not int), None)
     if wrong is not None:
-        raise ValueError(f"{path} gives item {wrong!r} the row {row_of[wrong]!r}, which is no number; repair it.")
+        raise ValueError(
+            f"{path} gives item {wrong!r} the row {row_of[wrong]!r}, which isn't a whole number; repair it."
+        )
     missing = [item_id for item_id in item_ids if item_id not in row_of]
     if missing:
-        raise ValueError(f"{len(missing)} items are not in {path}, first {missing[0]!r}; use the map of this data.")
+        raise ValueError(f"{len(missing)} items are not in {path}, first {missing[0]!r}; use this data set's map.")
     rows = np.array([row_of[item_id] for item_id in item_ids], dtype=np.int64)
     if rows.min() < 1:
         raise ValueError(
             f"{path} gives item {item_ids[rows.argmin()]!r} the row {rows.min()}; rows of items start at 1."
         )
     if len(np.unique(rows)) < len(rows):
-        raise ValueError(f"{path} gives several items the same row; use the map of this data.")
+        raise ValueError(f"{path} gives several items the same row; use this data set's map.")
     return rows, max(row_of.values()) + 1

@@ -1,4 +1,4 @@
-"""Columns that tell something of items: numbers and categories that are the same in all of an item's rows."""
+"""Item columns: columns of numbers and categories that have the same value in all of an item's rows."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -10,14 +10,14 @@ import pyarrow.compute as pc
 from .columns import is_text
 from .source import TEXT_FIELDS
 
-FIRST_ROWS = 1 << 16  # by which most columns that vary are known without reading them whole
-ROWS_PER_ITEM = 2  # of a log, on average: where items occur once, any column looks like theirs
-RESERVED = ("item_id", "embedding", "codes", *TEXT_FIELDS)  # names in the table of items that have a meaning
-LEADING_ZERO = r"^\s*[+-]?0\d"  # of a code, not of a number
+FIRST_ROWS = 1 << 16  # rows that are read first: in most columns that vary within an item, these show it
+ROWS_PER_ITEM = 2  # smallest mean number of a log's rows per item: with one row, any column seems to be the item's
+RESERVED = ("item_id", "embedding", "codes", *TEXT_FIELDS)  # columns of the table `items` with a meaning of their own
+LEADING_ZERO = r"^\s*[+-]?0\d"  # beginning of a code, not of a number
 
 
 def may_tell_of_items(kind: pa.DataType) -> bool:
-    """Whether a column of that type holds numbers or categories."""
+    """Returns whether a column of that type holds numbers or categories."""
     if pa.types.is_dictionary(kind):
         return may_tell_of_items(kind.value_type)
     is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
@@ -26,13 +26,13 @@ def may_tell_of_items(kind: pa.DataType) -> bool:
 
 
 def tellers(schema: pa.Schema, names: Iterable[str]) -> list[str]:
-    """Those of `names` that there is one of, that hold numbers or categories and whose name has no other meaning."""
+    """Returns those of `names` that occur once, hold numbers or categories and aren't reserved names."""
     candidates = [name for name in names if name not in RESERVED and schema.names.count(name) == 1]
     return [name for name in candidates if may_tell_of_items(schema.field(name).type)]
 
 
 def steady_columns(first_rows: pa.Table, item: str, names: Iterable[str]) -> list[str]:
-    """Those of [`tellers`] that may be the same in all of an item's rows, by the first rows of a log."""
+    """Returns those of [`tellers`] that don't vary within an item, judging by the first rows of a log."""
     rows = first_rows.slice(0, FIRST_ROWS)
     items, ids = _encoded(rows[item])
     there = items >= 0
@@ -44,19 +44,19 @@ def steady_columns(first_rows: pa.Table, item: str, names: Iterable[str]) -> lis
 def item_columns(
     table: pa.Table, names: Collection[str], item_rows: np.ndarray, n_items: int, rows_per_item: float
 ) -> dict[str, pa.Array]:
-    """Columns that are the same in all of an item's rows: numbers as numbers, all else as text.
+    """Returns columns that have the same value in all of an item's rows: numbers as numbers, all others as text.
 
-    Columns that hold the same for all items tell nothing, and aren't among them.
+    Columns that have the same value for all items are left out.
 
     Args:
-        table (`pa.Table`): with these columns; bytes are cells of a delimited file, which may be numbers.
-        names (`Collection[str]`): those that may be meant.
+        table (`pa.Table`): table with these columns; bytes are cells of a delimited file, which may be numbers.
+        names (`Collection[str]`): names of the columns to consider.
         item_rows (`np.ndarray` of `int64`, shape `(rows,)`): the item of each row.
-        n_items (`int`): items.
-        rows_per_item (`float`): rows that items with a value have at least, on average.
+        n_items (`int`): number of items.
+        rows_per_item (`float`): smallest mean number of rows per item with a value; columns with fewer are left out.
 
     Returns:
-        `dict` of names to values of each item, null where unknown.
+        `dict`: values of all items by name, null if unknown.
     """
     columns = {}
     for name in names:
@@ -75,19 +75,19 @@ def item_columns(
 
 
 class ItemValues:
-    """Numbers and categories of items, from objects that come one by one.
+    """Collects numbers and categories of items from objects that are added one by one.
 
     Args:
-        used (`Iterable[str]`): fields that are something else.
+        used (`Iterable[str]`): fields that have another use.
     """
 
     def __init__(self, used: Iterable[str]):
-        self.others = {*used, *RESERVED}  # and those that vary within an item, or hold lists or objects
+        self.others = {*used, *RESERVED}  # later also fields that vary within an item, or hold lists or objects
         self.values: dict[str, dict[str, str | int | float]] = {}
         self.told: Counter[str] = Counter()
 
     def add(self, item_id: str, entry: dict) -> None:
-        """Takes what an object tells of an item."""
+        """Adds the values that an object has for an item."""
         for name in [name for name in entry if name not in self.others]:
             value, known = entry[name], self.values.setdefault(name, {})
             if value is None or value == "" or value != value:
@@ -102,7 +102,7 @@ class ItemValues:
                 del self.values[name]
 
     def columns(self, item_ids: Sequence[str], rows_per_item: float) -> dict[str, pa.Array]:
-        """As [`item_columns`], for these items."""
+        """Returns the columns of the given items, as [`item_columns`] does."""
         columns = {}
         for name, known in self.values.items():
             if len(set(known.values())) < 2 or self.told[name] < rows_per_item * len(known):
@@ -124,7 +124,7 @@ def _text(value: object) -> str:
 
 
 def _encoded(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
-    """A column as numbers of its distinct values, -1 where it holds nothing, and these values."""
+    """Returns a column as numbers of its distinct values, -1 for missing values, and the distinct values."""
     if pa.types.is_string_view(column.type):
         column = column.cast(pa.string())
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
@@ -137,20 +137,20 @@ def _encoded(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
 
 
 def _first_codes(codes: np.ndarray, items: np.ndarray, n_items: int) -> np.ndarray:
-    """The first code of each item that is one, else -1: `[n_items]`."""
+    """Returns the first value of each item, as its number in `codes`, or -1: `[n_items]`."""
     rows = np.flatnonzero(codes >= 0)[::-1]
     first = np.full(n_items, -1)
-    first[items[rows]] = codes[rows]  # of several writes to one place the last, the first row's, stays
+    first[items[rows]] = codes[rows]  # in reverse: the first row of an item is written last, and stays
     return first
 
 
 def _varies(codes: np.ndarray, items: np.ndarray, first: np.ndarray) -> bool:
-    """Whether any item has another code than its first."""
+    """Returns whether any item has a value other than its first."""
     return bool(((codes >= 0) & (codes != first[items])).any())
 
 
 def _as_feature(values: pa.Array) -> pa.Array | None:
-    """Values of items as whole numbers, floats or texts; bytes that are no text as nothing."""
+    """Converts values of items to whole numbers, floats or texts; returns `None` for bytes that aren't text."""
     kind = values.type
     try:
         if pa.types.is_integer(kind):

@@ -1,4 +1,4 @@
-"""Texts of items, mostly from a file of their own."""
+"""Texts of items, usually from a file of their own."""
 
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -20,33 +20,38 @@ JSON = (".jsonl", ".json")
 SEPARATED = (".csv", ".tsv", ".item")
 PARQUET = ".parquet"
 ROWS_PER_ITEM_OF_FILE = 1
-PACKED = (".gz", ".bz2", ".zst")  # what may follow these, but for parquet
+PACKED = (".gz", ".bz2", ".zst")  # endings that may follow these, except after .parquet
 
 
 def texts_reader(
     texts: Texts, options: SourceOptions, log: LogColumns, aliases: dict[str, str] | None = None
 ) -> tuple[Callable[[Collection[str]], Texts], ItemsFile | None]:
-    """The `read_texts` of a [`Source`]: what the rows of a log told of its items, and before it what a file tells.
+    """Makes the `read_texts` of a [`Source`], which joins texts from the log with texts from a file.
+
+    If both have a text of an item, the file's is used.
 
     Args:
-        texts (`dict`): of the log.
-        options ([`SourceOptions`]): names the file, which exists, and its columns of ids and titles.
-        log ([`LogColumns`]): what the columns of the log are.
+        texts (`dict`): texts from the log.
+        options ([`SourceOptions`]): names the file, which must exist, and its columns of ids and titles.
+        log ([`LogColumns`]): the columns of the log.
         aliases (`dict[str, str]`, *optional*): as in [`text_columns`].
 
     Returns:
-        the function, and the file, if there is one.
+        the function, and the file or `None`.
 
     Raises:
-        ValueError: another kind of file; when the texts are read, no column of ids or of the title that was named, or
-            too many malformed rows.
+        ValueError: another kind of file.
+        ValueError: when the texts are read: no column of ids, or not the column of titles that the options name.
+        ValueError: when the texts are read: too many malformed rows.
     """
     if options.items is None:
         return lambda item_ids: texts, None
     path = Path(options.items)
     name = path.with_suffix("") if path.suffix in PACKED else path
     if name.suffix not in (*JSON, *SEPARATED, PARQUET):
-        raise ValueError(f"`items` {options.items!r} is none of .csv, .tsv, .item, .jsonl and .parquet; convert it.")
+        raise ValueError(
+            f"`items` {options.items!r} isn't a .csv, .tsv, .item, .jsonl or .parquet file; convert it to one."
+        )
     unit = "line" if name.suffix in JSON else "row"
     file = ItemsFile(Malformed(path, unit=unit), log.item, dict(zip(TEXT_FIELDS, TEXT_FIELDS)))
 
@@ -76,7 +81,7 @@ def texts_reader(
 def _read_table(
     file: ItemsFile, suffix: str, options: SourceOptions, log: LogColumns, aliases: dict[str, str] | None
 ) -> pa.Table:
-    """The columns of ids and texts, and others that tell something of items."""
+    """Reads the columns of ids and texts, and further columns that may hold numbers or categories of items."""
     path = file.malformed.path
 
     def needed(names: list[str]) -> list[str]:
@@ -101,7 +106,10 @@ def _read_table(
 
 
 def _texts_of_table(table: pa.Table, file: ItemsFile, item_ids: Collection[str]) -> Texts:
-    """Takes what the rows of the items asked for tell, of their texts a thousand rows at a time as objects."""
+    """Returns the texts of the given items, and sets the file's item columns.
+
+    Only a thousand rows at a time become Python objects.
+    """
     asked = pa.array(list(item_ids), pa.string())
     ids = ids_as_text(table[file.item_column], file.item_column, file.malformed.path).cast(pa.string())
     file.first_id = ids[0].as_py() if len(ids) else None
@@ -116,13 +124,13 @@ def _texts_of_table(table: pa.Table, file: ItemsFile, item_ids: Collection[str])
 def texts_of_entries(
     entries: Iterable[tuple[int, dict]], item_ids: Collection[str], file: ItemsFile, values: ItemValues | None = None
 ) -> Texts:
-    """Texts of the items asked for; of several entries for one item, the first that has a field tells it.
+    """Returns the texts of the given items. If an item has several entries, the first one with a field counts.
 
     Args:
         entries (`Iterable`): line numbers and objects of a file of texts.
-        item_ids (`Collection[str]`): the items asked for.
-        file ([`ItemsFile`]): names its fields, and takes what is found in it.
-        values ([`ItemValues`], *optional*): takes numbers and categories.
+        item_ids (`Collection[str]`): ids of the items.
+        file ([`ItemsFile`]): the file, with the names of its fields; its findings are updated.
+        values ([`ItemValues`], *optional*): collector of numbers and categories, to which values are added.
     """
     asked = set(item_ids)
     texts: Texts = {}
@@ -144,7 +152,7 @@ def texts_of_entries(
 
 
 def add_texts(texts: Texts, item_id: str, entry: dict, fields: dict[str, str]) -> None:
-    """Adds what an entry tells of an item and isn't known yet."""
+    """Adds those texts of an entry that aren't known yet."""
     known = texts.get(item_id, {})
     for name, key in fields.items():
         if name not in known and key in entry:

@@ -1,4 +1,4 @@
-"""A file that holds one JSON object."""
+"""The reader of files that hold one JSON object."""
 
 import json
 from collections import Counter
@@ -8,11 +8,12 @@ from .lines import raw_lines
 
 
 def read_json_object(path: Path) -> dict:
-    """The object, of a file that may be packed.
+    """Reads the object in a JSON file, packed or not.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it holds no JSON, something else than an object, or an object with a key twice.
+        ValueError: the file isn't JSON, or doesn't hold an object.
+        ValueError: a key that occurs twice in the object.
     """
     pairs: list[tuple[str, object]] = []
 
@@ -25,10 +26,10 @@ def read_json_object(path: Path) -> dict:
     try:
         content = json.loads(text.decode("utf-8"), object_pairs_hook=as_dict)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON: {error}; copy it again or repair it.") from error
+        raise ValueError(f"{path} isn't JSON: {error}; copy it again or repair it.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}; expected a JSON object.")
     if len(content) < len(pairs):
         ((key, count),) = Counter(key for key, _ in pairs).most_common(1)
-        raise ValueError(f"{path} has the key {key!r} {count} times; keep one entry for each.")
+        raise ValueError(f"{path} has the key {key!r} {count} times; keep one entry per key.")
     return content

@@ -1,4 +1,4 @@
-"""JSON lines of one interaction each."""
+"""The reader of JSON lines with one interaction per line."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +12,14 @@ from .source import ROW_ORDER, TEXT_FIELDS, Malformed, Source, SourceOptions, Te
 
 
 def read_jsonl(path: Path, options: SourceOptions) -> Source:
-    """Reads one JSON object or Python literal per line, packed or not, never whole in memory.
+    """Reads a file with one JSON object or Python literal per line, packed or not, line by line.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: too many malformed lines, fields that no line has, ids of mixed types.
+        ValueError: too many malformed lines, or no interaction.
+        ValueError: options that name fields which no line has.
+        ValueError: ids of mixed types.
+        ValueError: some lines have a `timestamp` and the first ones don't.
     """
     malformed = Malformed(path)
     names, entries = with_names(json_lines(path, malformed, literals=True))
@@ -24,7 +27,7 @@ def read_jsonl(path: Path, options: SourceOptions) -> Source:
         malformed.check(options.max_malformed)
         raise empty_log(path)
     named = (options.user_column, options.item_column, options.time_column, options.title_column)
-    # a field that was named may be in later lines
+    # fields that options name may only occur in later lines
     columns = guess_columns(list(dict.fromkeys([*names, *filter(None, named)])), path, options)
     fields = dict(zip(TEXT_FIELDS, TEXT_FIELDS)) | columns.texts
     fields = {field: name for field, name in fields.items() if field == "title" or name != fields["title"]}
@@ -32,12 +35,14 @@ def read_jsonl(path: Path, options: SourceOptions) -> Source:
     texts: Texts = {}
     used = [columns.user, columns.item, columns.time, columns.split, *fields.values()]
     values = ItemValues(filter(None, used))
-    known: dict[str, None] = {}  # of all lines, as a line may leave a field out
+    known: dict[str, None] = {}  # fields of all lines, as a line may leave some out
     for number, entry in entries:
         if not entry.keys() <= known.keys():
             known |= dict.fromkeys(entry)
             if "timestamp" in known and not log.time:
-                raise ValueError(f"line {number} of {path} has a `timestamp` and others none; give all lines one.")
+                raise ValueError(
+                    f"line {number} of {path} has a `timestamp`, but earlier lines have none; give all lines one."
+                )
         split = None
         if columns.split is not None:
             split = split_number(entry.get(columns.split), f"line {number} of {path}")

@@ -1,4 +1,4 @@
-"""The JSON layout of LC-Rec and LETTER."""
+"""The reader of the JSON layout of LC-Rec and LETTER."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -14,15 +14,18 @@ from .values import wrong_id
 
 
 def read_letter(path: Path, options: SourceOptions) -> Source:
-    """Reads `NAME.inter.json` (histories in time order), and `NAME.item.json` and `NAME.index.json` beside it.
+    """Reads `NAME.inter.json` (histories in time order), and if they exist `NAME.item.json` and `NAME.index.json`.
 
-    `path` is the `.inter.json` or a folder that holds one. Items are numbered; an `.npy` of embeddings has a row for
-    each item with an interaction, by number.
+    `path` is the `.inter.json` file or a folder with one. Items are numbers. An `.npy` file of embeddings has one row
+    per item that occurs, in the order of these numbers.
 
     Raises:
         FileNotFoundError: no `.inter.json`, or several.
-        ValueError: files that are no JSON, histories that are no lists of numbers or of texts, codes that are no token
-            strings, or no interaction; when the texts are read, those of an item that are no object.
+        ValueError: files that aren't JSON.
+        ValueError: histories that aren't lists of numbers or of texts.
+        ValueError: codes that aren't token strings.
+        ValueError: no interaction.
+        ValueError: when the texts are read: texts of an item that aren't an object.
     """
     found = sorted(path.glob("*.inter.json")) if path.is_dir() else [path]
     if len(found) != 1:
@@ -43,7 +46,7 @@ def read_letter(path: Path, options: SourceOptions) -> Source:
             f"{found[0]} names items as {', '.join(sorted(kind.__name__ for kind in kinds))}; write all of them as "
             "numbers, or all as text."
         )
-    # not by numpy, in which numbers around 2^63 become floats
+    # sorted without numpy, which would turn numbers around 2^63 into floats
     item_numbers = sorted({item for history in histories.values() for item in history})
     row_of = {item: row for row, item in enumerate(item_numbers)}
     items = np.array([row_of[item] for history in histories.values() for item in history], dtype=np.int64)

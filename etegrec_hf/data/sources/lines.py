@@ -1,4 +1,4 @@
-"""Files read line by line, never whole in memory: plain, or packed by gzip, bzip2 or zstd."""
+"""Files that are read line by line: plain, or packed by gzip, bzip2 or zstd."""
 
 import ast
 import io
@@ -19,52 +19,53 @@ ARCHIVES = {
     b"Rar!\x1a": "rar",
     b"\x04\x22\x4d\x18": "lz4",
 }
-FIRST_OBJECTS = 100  # that tell the names of fields, as one may leave some out
-TAR, TAR_AT = b"ustar", 257  # and where it stands, in a file that may be packed as a whole
+FIRST_OBJECTS = 100  # objects whose fields are looked at first, as one alone may leave some out
+TAR, TAR_AT = b"ustar", 257  # mark of a tar archive, and its position in the unpacked file
 
 
 def packing(path: Path) -> str | None:
-    """How a file is packed, whatever it is called: `"gzip"`, `"bz2"`, `"zstd"` or not at all.
+    """Returns how a file is packed, whatever its name: `"gzip"`, `"bz2"`, `"zstd"` or `None`.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: an archive of another kind.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{str(path)!r} is no file; check the path.")
+        raise FileNotFoundError(f"{str(path)!r} isn't a file; check the path.")
     with path.open("rb") as file:
         head = file.read(10)
     archive = next((kind for first, kind in ARCHIVES.items() if head.startswith(first)), None)
     if archive is not None:
         raise ValueError(
-            f"{path} is packed as {archive}, which isn't read; unpack it, or pack it by gzip, bzip2 or zstd."
+            f"{path} is packed as {archive}, which can't be read; unpack it, or pack it by gzip, bzip2 or zstd."
         )
     kind = next((kind for first, kind in PACKINGS.items() if head.startswith(first)), None)
     return None if kind == "bz2" and head[4:] != b"1AY&SY" else kind  # a text may begin with BZh
 
 
 def open_unpacked(path: Path) -> io.BufferedReader:
-    """The bytes of a file as they were before it was packed.
+    """Opens a file, which may be packed, to read its unpacked bytes.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: an archive of a kind that isn't read.
+        ValueError: an archive of a kind that can't be read.
         OSError: a packed file whose beginning is damaged.
     """
     kind = packing(path)
     file = path.open("rb") if kind is None else io.BufferedReader(pa.input_stream(str(path), kind), 1 << 20)
     if file.peek(TAR_AT + len(TAR))[TAR_AT:].startswith(TAR):
         file.close()
-        raise ValueError(f"{path} is a tar archive of files; unpack it, and give the one to read.")
+        raise ValueError(f"{path} is a tar archive; unpack it, and give the file to read.")
     return file
 
 
 def raw_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file, packed or not.
+    """Yields the lines of a file, packed or not.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a packed file that is damaged, or an archive of a kind that isn't read.
+        ValueError: a packed file that is damaged.
+        ValueError: an archive of a kind that can't be read.
     """
     kind = packing(path)
     try:
@@ -77,10 +78,15 @@ def raw_lines(path: Path) -> Iterator[bytes]:
 
 
 def json_lines(path: Path, malformed: Malformed, literals: bool = False) -> Iterator[tuple[int, dict]]:
-    """Line number and object of each line that holds one; the others are noted, empty ones passed over.
+    """Yields line number and object of each line with a JSON object; other lines are recorded as malformed.
 
-    `literals` reads Python literals as well, in which Amazon's metadata of 2014 and reviews of Steam are written;
-    nothing is evaluated.
+    Empty lines are skipped.
+
+    Args:
+        path (`Path`): the file.
+        malformed ([`Malformed`]): gets the number of lines, and the malformed ones.
+        literals (`bool`, *optional*, defaults to `False`): whether to read Python literals too, as in Amazon's
+            metadata of 2014 and Steam's reviews. No code is run.
     """
     for number, line in enumerate(raw_lines(path), start=1):
         if not line.strip():
@@ -99,17 +105,17 @@ def json_lines(path: Path, malformed: Malformed, literals: bool = False) -> Iter
         if isinstance(entry, dict):
             yield number, entry
         else:
-            malformed.add(number, f"it holds a {type(entry).__name__} and no object")
+            malformed.add(number, f"it holds a {type(entry).__name__}, not an object")
 
 
 def with_names(entries: Iterator[tuple[int, dict]]) -> tuple[list[str], Iterator[tuple[int, dict]]]:
-    """The fields that the first objects have, and all objects."""
+    """Returns the names of fields in the first objects, and an iterator over all objects."""
     first = list(islice(entries, FIRST_OBJECTS))
     return list(dict.fromkeys(name for _, entry in first for name in entry)), chain(first, entries)
 
 
 def _literal(line: bytes) -> object:
-    """The Python literal of a line, or `None` if it is none."""
+    """Returns the Python literal in a line, or `None`."""
     try:
         return ast.literal_eval(line.decode("utf-8").strip())
     except (ValueError, SyntaxError, TypeError):

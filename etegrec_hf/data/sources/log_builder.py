@@ -1,4 +1,4 @@
-"""A log from its interactions, one by one."""
+"""The builder of a log from interactions that are added one by one."""
 
 from array import array
 from pathlib import Path
@@ -11,24 +11,24 @@ from .values import parse_time, wrong_id, wrong_time
 
 
 class LogBuilder:
-    """Collects interactions one by one, a few bytes each.
+    """Collects interactions one by one, in a few bytes each.
 
     Args:
-        path (`Path`): the file, for messages.
-        malformed ([`Malformed`]): takes the rows that can't be used.
-        user, item, time (`str`): names of the fields.
+        path (`Path`): the file, for errors.
+        malformed ([`Malformed`]): gets the rows that can't be used.
+        user, item, time (`str`): names of the fields; an empty `time` for a log without times.
     """
 
     def __init__(self, path: Path, malformed: Malformed, user: str, item: str, time: str):
         self.path, self.malformed, self.names, self.time = path, malformed, (user, item), time
-        self.numbers: tuple[dict, dict] = ({}, {})  # id to its number, for users and for items
+        self.numbers: tuple[dict, dict] = ({}, {})  # number of each id, for users and for items
         self.rows = (array("q"), array("q"))
         self.times: array = array("q")
         self.splits = array("b")
         self.kinds: list[type | None] = [None, None]
 
     def add(self, number: int, entry: dict, split: int | None = None) -> bool:
-        """Adds the interaction of line `number`, and says whether it could be used.
+        """Adds the interaction of line `number`, and returns whether it could be used.
 
         Raises:
             ValueError: ids of mixed types.
@@ -55,17 +55,17 @@ class LogBuilder:
         return True
 
     def check_kind(self, number: int, column: int, value) -> None:
-        """Raises a `ValueError` if an id (of a user, column 0, or an item, 1) has another type than those before."""
+        """Raises a `ValueError` if an id of a user (column 0) or item (column 1) has another type than ids before."""
         if self.kinds[column] is None:
             self.kinds[column] = type(value)
         elif self.kinds[column] is not type(value):
             raise ValueError(
-                f"{self.names[column]!r} in line {number} of {self.path} is {value!r}, text among numbers or a number "
-                "among text; write all ids alike, as text."
+                f"{self.names[column]!r} in line {number} of {self.path} is {value!r}, but text and numbers are mixed "
+                "in this field; write all ids as text."
             )
 
     def build(self) -> Interactions:
-        """The log.
+        """Returns the log.
 
         Raises:
             ValueError: no interaction.
@@ -80,4 +80,5 @@ class LogBuilder:
 
 
 def empty_log(path: Path) -> ValueError:
-    return ValueError(f"the data set is empty: {path} holds no interaction; check the path and --format.")
+    """Returns the error for a log without interactions."""
+    return ValueError(f"the log is empty: {path} holds no interaction; check the path and --format.")

@@ -1,4 +1,4 @@
-"""A table of one interaction per row becomes a log."""
+"""Conversion of a table with one interaction per row to a log."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,12 +24,12 @@ SLASHED = (
 
 @dataclass(frozen=True)
 class LogTable:
-    """A table with one interaction a row.
+    """A table with one interaction per row.
 
     Args:
-        table (`pa.Table`): with the columns that are needed, and others that may tell of items.
-        malformed ([`Malformed`]): of its file, with the number of rows.
-        columns ([`LogColumns`]): what the columns of the file are.
+        table (`pa.Table`): the columns that are needed, and others that may be item columns.
+        malformed ([`Malformed`]): malformed rows of the file, and its number of rows.
+        columns ([`LogColumns`]): the columns of the file.
         left_out (`np.ndarray` of `int64`, *optional*): numbers of the file's rows that aren't in the table, from 1.
     """
 
@@ -92,12 +92,16 @@ def usable_rows(log_table: LogTable) -> UsableRows:
 
 
 def source_of_table(log_table: LogTable, options: SourceOptions, aliases: dict[str, str] | None = None) -> Source:
-    """What a table tells.
+    """Converts a table to a [`Source`].
 
     Args:
         log_table ([`LogTable`]): the table.
-        options ([`SourceOptions`]): name the file of texts, and say how many rows may be malformed.
-        aliases (`dict[str, str]`, *optional*): of the file of texts, as in [`text_columns`].
+        options ([`SourceOptions`]): `items` and `max_malformed` are used.
+        aliases (`dict[str, str]`, *optional*): further names of columns in the file of texts, as in [`text_columns`].
+
+    Raises:
+        ValueError: too many malformed rows, or no interaction.
+        ValueError: a split that is missing or unknown.
     """
     malformed, columns = log_table.malformed, log_table.columns
     rows = usable_rows(log_table)
@@ -129,19 +133,23 @@ def source_of_table(log_table: LogTable, options: SourceOptions, aliases: dict[s
 
 
 def _with_plain_text(column: pa.Field) -> pa.Field:
-    """The type of a column, but views of texts, which little can be done with, as texts."""
+    """Returns a column's field; views of texts, which pyarrow hardly supports, become texts."""
     return column.with_type(pa.string()) if pa.types.is_string_view(column.type) else column
 
 
 def _times(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """A column of timestamps as integers where it holds integers or dates, else as floats; and where there is none."""
+    """Converts timestamps to integers if they are integers or dates, otherwise to floats.
+
+    Returns:
+        timestamps `[rows]`, 0 if there is none, and a mask `[rows]` of rows without one.
+    """
     if pa.types.is_dictionary(column.type) or is_text(column.type):
         return _times_as_text(column)
     try:
-        if pa.types.is_boolean(column.type) or pa.types.is_time(column.type):  # a time of day is none without its date
+        if pa.types.is_boolean(column.type) or pa.types.is_time(column.type):  # a time of day without its date
             return _parsed(column)
         if pa.types.is_temporal(column.type):
-            # what has 32 bits can't become int64 at once
+            # types of 32 bits can't be cast to int64 at once
             column = column.cast(pa.int32() if column.type.bit_width == 32 else pa.int64())
         numbers = column.cast(pa.int64() if pa.types.is_integer(column.type) else pa.float64())
     except pa.ArrowException:  # neither numbers nor dates, or too large
@@ -150,7 +158,7 @@ def _times(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _times_as_text(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """As [`_times`], each distinct text once unless all are numbers."""
+    """Converts texts as [`_times`] does; unless all are numbers, each distinct text is parsed once."""
     if not pa.types.is_dictionary(column.type):
         numbers = _cast(column)
         if numbers is not None:
@@ -164,7 +172,7 @@ def _times_as_text(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cast(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray | None:
-    """Texts as numbers if they all are some, or as nanoseconds since 1970 if all are dates."""
+    """Converts texts to numbers if all are numbers, or to nanoseconds since 1970 if all are dates."""
     for kind in (pa.int64(), pa.float64(), pa.timestamp("ns")):
         try:
             numbers = column.cast(kind)
@@ -175,7 +183,7 @@ def _cast(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray | No
 
 
 def _parsed(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """As [`_times`], value by value if need be."""
+    """Converts values as [`_times`] does, one by one if necessary."""
     numbers = _cast(column) if is_text(column.type) else None
     numbers = _slashed_dates(column) if numbers is None and is_text(column.type) else numbers
     if numbers is not None:
@@ -186,9 +194,9 @@ def _parsed(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]
 
 
 def _slashed_dates(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray | None:
-    """Texts like `12/31/2010 8:26` or `31.12.2010` as seconds since 1970, if most of a column are some.
+    """Converts texts such as `12/31/2010 8:26` or `31.12.2010` to seconds since 1970, if most of the column are dates.
 
-    Days beyond 12 show which of the first two numbers is the month. Where they don't, it isn't guessed.
+    Numbers above 12 show which of the first two is the day. If there are none, `None` is returned: it isn't guessed.
     """
     parts = pc.extract_regex(column, SLASHED)
     valid = len(column) - column.null_count
@@ -211,7 +219,7 @@ def _slashed_dates(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedA
 
 
 def _filled(numbers: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers with 0 where there is none, and where that is."""
+    """Returns numbers with 0 for missing ones, and a mask of the missing ones."""
     unknown = pc.is_null(numbers).to_numpy(zero_copy_only=False)
     times = pc.fill_null(numbers, 0).to_numpy(zero_copy_only=False)
     if times.dtype.kind == "f":
@@ -220,24 +228,25 @@ def _filled(numbers: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray
 
 
 def _splits(column: pa.ChunkedArray, broken: np.ndarray, left_out: np.ndarray, path: Path) -> np.ndarray:
-    """0, 1 or 2 for each row."""
+    """Returns 0, 1 or 2 for the split of each row."""
     encoded = column.cast(pa.string()).dictionary_encode().combine_chunks()
     rows = pc.fill_null(encoded.indices, -1).to_numpy()
     missing = (rows < 0) & ~broken
     if missing.any():
-        raise ValueError(f"the split of row {row_number(missing.argmax(), left_out)} of {path} is missing; write one.")
+        number = row_number(missing.argmax(), left_out)
+        raise ValueError(f"the split of row {number} of {path} is missing; fill it in.")
     numbers = [split_number(value, f"a row of {path}") for value in encoded.dictionary.to_pylist()]
     return np.array(numbers, dtype=np.int8)[rows]
 
 
 def _texts_of_rows(table: pa.Table, item_ids: np.ndarray, item_rows: np.ndarray, fields: dict[str, str]) -> Texts:
-    """For each item the first text that its rows have, where the table has such columns.
+    """Returns each item's first text in the rows of a table, per field.
 
     Args:
         table (`pa.Table`): the log.
-        item_ids (`np.ndarray` of `str`, shape `(n_items,)`): items.
+        item_ids (`np.ndarray` of `str`, shape `(n_items,)`): ids of the items.
         item_rows (`np.ndarray` of `int64`, shape `(rows,)`): the item of each row.
-        fields (`dict[str, str]`): those of `TEXT_FIELDS` that it has, and their columns.
+        fields (`dict[str, str]`): columns by field, for those of `TEXT_FIELDS` that the table has.
     """
     texts: Texts = {}
     for name, column in fields.items():
@@ -247,12 +256,12 @@ def _texts_of_rows(table: pa.Table, item_ids: np.ndarray, item_rows: np.ndarray,
         if is_text(kind):
             there = pc.fill_null(pc.not_equal(values, ""), False)
         elif pa.types.is_floating(kind):
-            there = pc.fill_null(pc.invert(pc.is_nan(values)), False)  # which pandas writes where there is none
+            there = pc.fill_null(pc.invert(pc.is_nan(values)), False)  # pandas writes NaN for missing texts
         elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
             there = pc.fill_null(pc.greater(pc.list_value_length(values), 0), False)
         rows = np.flatnonzero(there.to_numpy())[::-1]
         first = np.full(len(item_ids), -1)
-        first[item_rows[rows]] = rows  # of several writes to one place the last, the first row's, stays
+        first[item_rows[rows]] = rows  # in reverse: the first row of an item is written last, and stays
         has_text = first >= 0
         for item_id, value in zip(item_ids[has_text], values.take(pa.array(first[has_text])).to_pylist()):
             add_texts(texts, item_id, {name: value}, {name: name})

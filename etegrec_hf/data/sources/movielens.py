@@ -1,4 +1,4 @@
-"""MovieLens: the folders of the 100K, 1M and 32M sets (and of those laid out like them), as they are published."""
+"""The reader of MovieLens: folders of the 100K, 1M and 32M sets, and of others with the same layout."""
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
@@ -11,7 +11,7 @@ from .log_builder import LogBuilder
 from .source import ItemsFile, Malformed, Source, SourceOptions, Texts
 from .tables import read_csv
 
-# The columns of u.item, from the sixth on
+# columns of u.item from the sixth on
 GENRES = (
     *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama"),
     *("Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
@@ -20,10 +20,10 @@ NO_GENRES = "(no genres listed)"
 
 
 def read_movielens(path: Path, options: SourceOptions) -> Source:
-    """Reads a folder with `u.data` (100K), `ratings.dat` (1M) or `ratings.csv` (32M), every rating as an interaction.
+    """Reads a folder with `u.data` (100K), `ratings.dat` (1M) or `ratings.csv` (32M); each rating is an interaction.
 
     Raises:
-        FileNotFoundError: none of these is there.
+        FileNotFoundError: the folder holds none of these files.
         ValueError: too many malformed lines, or no interaction.
     """
     if (path / "u.data").is_file():
@@ -36,8 +36,8 @@ def read_movielens(path: Path, options: SourceOptions) -> Source:
         named = SourceOptions("userId", "movieId", "timestamp", max_malformed=options.max_malformed)
         return _with_texts(read_csv(path / "ratings.csv", named), path / "movies.csv", _movies_32m, options)
     raise FileNotFoundError(
-        f"{str(path)!r} is no folder with u.data, ratings.dat or ratings.csv; give the one that the archive unpacks "
-        "to."
+        f"{str(path)!r} isn't a folder with u.data, ratings.dat or ratings.csv; give the folder that the archive "
+        "unpacks to."
     )
 
 
@@ -51,7 +51,7 @@ def _read_ratings(path: Path, separator: str, options: SourceOptions) -> Source:
 
 
 def _with_texts(source: Source, movies: Path, parse: Callable, options: SourceOptions) -> Source:
-    """The source with titles and genres, if their file is there."""
+    """Returns the source with titles and genres, if their file exists."""
     if not movies.is_file():
         return source
     file = ItemsFile(Malformed(movies), "item", {"title": "title", "categories": "categories"})
@@ -65,7 +65,7 @@ def _with_texts(source: Source, movies: Path, parse: Callable, options: SourceOp
 
 
 def _fields(path: Path, separator: str, expected: int, malformed: Malformed) -> Iterator[tuple[int, list[str]]]:
-    """Line number and fields of each line that has as many as expected."""
+    """Yields line number and fields of each line with the expected number of fields."""
     for number, line in enumerate(raw_lines(path), start=1):
         fields = _text(line).rstrip("\r\n").split(separator)
         if fields == [""]:
@@ -78,7 +78,7 @@ def _fields(path: Path, separator: str, expected: int, malformed: Malformed) -> 
 
 
 def _text(line: bytes) -> str:
-    """The 100K and 1M sets are in latin-1, the later ones in UTF-8, for which latin-1 hardly passes."""
+    """Decodes a line: the 100K and 1M sets are in latin-1, later ones in UTF-8, which latin-1 is rarely valid as."""
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError:
@@ -103,7 +103,7 @@ def _movies_1m(path: Path, malformed: Malformed) -> Iterator[tuple[int, dict]]:
 def _movies_32m(path: Path, malformed: Malformed) -> Iterator[tuple[int, dict]]:
     def needed(names: list[str]) -> list[str]:
         if len(names) != 3:
-            raise ValueError(f"{path} has the columns {names}; it needs three: of ids, titles and genres.")
+            raise ValueError(f"{path} has the columns {names}; it needs three: ids, titles and genres.")
         return names
 
     malformed.unit = "row"

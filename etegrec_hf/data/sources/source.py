@@ -1,4 +1,4 @@
-"""What every reader of a log takes and returns."""
+"""The options and the result that all readers of logs share."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -10,31 +10,33 @@ import pyarrow as pa
 from ..interactions import Interactions
 
 ROW_ORDER = "rows of the file"
-TEXT_FIELDS = ("title", "description", "brand", "categories")  # what an item's text can be made of
-Texts = dict[str, dict[str, str]]  # item id to field to text, none of them empty
+TEXT_FIELDS = ("title", "description", "brand", "categories")  # texts that an item can have
+Texts = dict[str, dict[str, str]]  # texts by item id and then by field, none of them empty
 
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """How a log is read. Which options a format knows stands in `READERS`.
+    """Options for reading a log. `READERS` lists which options a format uses.
 
     Args:
-        user_column, item_column (`str`, *optional*): columns of the ids; without them those that are called so, as
-            `user_id`, `CustomerID` or `visitorid`, and `item_id`, `sku` or `movieId`.
-        time_column (`str`, *optional*): column of timestamps; without it one that is called so, as `timestamp` or
-            `created_at`, and where there is none the order of the rows is the time.
-        title_column (`str`, *optional*): column of titles; without it one that is called so, as `title` or `name`, or
-            that of descriptions.
-        split_column (`str`, *optional*): column that says `train`, `validation` or `test` of each interaction.
-        items (`str`, *optional*): file of the items' texts (for Amazon: the metadata file).
-        max_malformed (`float`, *optional*): largest share of rows that may be unreadable; they are left out, and told.
-        hub_config (`str`, *optional*): configuration of a `datasets` data set.
-        hub_split (`str`, *optional*): split of it.
-        separator (`str`, *optional*): one character between the cells of a delimited log, or `"tab"`; without it the
-            one by which the header has the columns of ids is taken.
+        user_column, item_column (`str`, *optional*): columns of user and item ids; by default columns with common
+            names, such as `user_id`, `CustomerID` or `visitorid`, and `item_id`, `sku` or `movieId`.
+        time_column (`str`, *optional*): column of timestamps; by default a column with a common name, such as
+            `timestamp` or `created_at`. If there is none, rows are taken to be in time order.
+        title_column (`str`, *optional*): column of titles; by default a column with a common name, such as `title` or
+            `name`, or the column of descriptions.
+        split_column (`str`, *optional*): column with the split of each interaction: `train`, `validation` or `test`.
+        items (`str`, *optional*): file with the items' texts (for Amazon: the metadata file).
+        max_malformed (`float`, *optional*, defaults to 0.001): largest share of rows that may be malformed. Malformed
+            rows are left out and reported.
+        hub_config (`str`, *optional*): configuration of a data set that `datasets` opens.
+        hub_split (`str`, *optional*, defaults to `"train"`): split of that data set.
+        separator (`str`, *optional*): character between the cells of a delimited log, or `"tab"`; by default the
+            separator for which the header has columns of ids.
 
     Raises:
-        ValueError: a share outside 0..1, or a separator that is none.
+        ValueError: a share outside 0..1.
+        ValueError: a separator that isn't one character.
     """
 
     user_column: str | None = None
@@ -55,18 +57,18 @@ class SourceOptions:
         if separator in ("tab", r"\t"):
             object.__setattr__(self, "separator", "\t")
         elif separator is not None and (len(separator) != 1 or not separator.isascii() or separator in '"\r\n'):
-            raise ValueError(f"`separator` is {separator!r}; name one character, such as ; or |, or 'tab'.")
+            raise ValueError(f"`separator` is {separator!r}; give one character, such as ; or |, or 'tab'.")
 
 
 @dataclass(frozen=True)
 class LogColumns:
-    """What the columns of a log are.
+    """The names of a log's columns, by their use.
 
     Args:
-        names (`tuple[str, ...]`): all of them.
-        user, item (`str`): those of ids.
-        time, split (`str`, *optional*): those of timestamps, and of train, validation and test.
-        texts (`dict[str, str]`): those of `TEXT_FIELDS` that there are.
+        names (`tuple[str, ...]`): names of all columns.
+        user, item (`str`): columns of user and item ids.
+        time, split (`str`, *optional*): columns of timestamps, and of splits (`train`, `validation` or `test`).
+        texts (`dict[str, str]`): columns by field, for those of `TEXT_FIELDS` that the log has.
 
     >>> str(LogColumns(("CustomerID", "sku", "day"), "CustomerID", "sku", "day", None, {}))
     'CustomerID is the user, sku the item, day the time'
@@ -85,23 +87,27 @@ class LogColumns:
         return ", ".join(told + [f"{name} the {what}" for what, name in others.items() if name is not None])
 
     def needed(self) -> list[str]:
-        """Those that a log is made of, in the order of the file."""
+        """Returns the columns that are used, in the order of the file."""
         wanted = {self.user, self.item, self.time, self.split, *self.texts.values()}
         return [name for name in dict.fromkeys(self.names) if name in wanted]
 
     def others(self) -> list[str]:
-        """All but these."""
+        """Returns the columns that aren't used, in the order of the file."""
         needed = self.needed()
         return [name for name in dict.fromkeys(self.names) if name not in needed]
 
 
 @dataclass
 class Malformed:
-    """Rows of a file that can't be read: how many of all there are, and what is wrong with the first three.
+    """A count of a file's malformed rows, and what is wrong with the first three.
 
     Args:
         path (`Path`): the file.
-        unit (`str`, *optional*): what is counted, from 1: `"line"`, or `"row"` of a table, after its header.
+        unit (`str`, *optional*, defaults to `"line"`): unit of numbers, which begin at 1: `"line"`, or `"row"` of a
+            table after its header.
+        rows (`int`, *optional*, defaults to 0): number of rows in the file.
+        count (`int`, *optional*, defaults to 0): number of malformed rows.
+        first (`list[tuple[int, str]]`, *optional*): numbers of the first three malformed rows, and what is wrong.
     """
 
     path: Path
@@ -111,12 +117,12 @@ class Malformed:
     first: list[tuple[int, str]] = field(default_factory=list)
 
     def add(self, number: int, reason: str, rows: int = 1) -> None:
-        """Counts row `number`, with which so many `rows` are lost."""
+        """Counts row `number` as malformed; `rows` is the number of rows that are lost with it."""
         self.count += rows
         self.show(number, reason)
 
     def show(self, number: int, reason: str) -> None:
-        """Keeps the reason if the row, which was counted already, is among the first three."""
+        """Keeps the reason for a row if it is among the first three; the row isn't counted again."""
         if len(self.first) < 3 or number < self.first[-1][0]:
             self.first = sorted([*self.first, (number, reason)])[:3]
 
@@ -125,27 +131,27 @@ class Malformed:
         return f"{self.count} malformed {self.unit}s in {self.path} ({reasons})"
 
     def check(self, max_malformed: float) -> None:
-        """Raises a `ValueError` if they are more than a share `max_malformed` of all rows."""
+        """Raises a `ValueError` if the share of malformed rows is larger than `max_malformed`."""
         share = self.count / max(1, self.rows)
         if share > max_malformed:
             raise ValueError(
-                f"{self}, that is {share:.2%} of all, and `max_malformed` allows {max_malformed:.2%}; repair them, "
+                f"{self}, that is {share:.2%} of all, but `max_malformed` allows {max_malformed:.2%}; repair them, "
                 "check --format, or raise --max-malformed to leave such rows out."
             )
 
 
 @dataclass
 class ItemsFile:
-    """A file of items' texts, which is read after the log, and what was found in it.
+    """A file of items' texts, which is read after the log, and the findings of reading it.
 
     Args:
-        malformed ([`Malformed`]): its path, and its rows that can't be read.
-        item_column (`str`): where it has ids.
-        fields (`dict[str, str]`): where it may have each of `TEXT_FIELDS`.
-        columns (`dict[str, None]`, *optional*): all that it has.
-        first_id (`str`, *optional*): the first id in it.
-        found (`set[str]`, *optional*): those of the items asked for that have an entry in it.
-        item_columns (`dict[str, pa.Array]`, *optional*): numbers and categories of the items asked for, in order.
+        malformed ([`Malformed`]): path of the file, and its malformed rows.
+        item_column (`str`): column of item ids.
+        fields (`dict[str, str]`): columns by field of `TEXT_FIELDS`; the file may lack some.
+        columns (`dict[str, None]`, *optional*): all columns that were found.
+        first_id (`str`, *optional*): the first id in the file.
+        found (`set[str]`, *optional*): ids of the log's items that are in the file.
+        item_columns (`dict[str, pa.Array]`, *optional*): numbers and categories of the log's items, in their order.
     """
 
     malformed: Malformed
@@ -157,12 +163,12 @@ class ItemsFile:
     item_columns: dict[str, pa.Array] = field(default_factory=dict)
 
     def unused(self) -> list[str]:
-        """Columns that nothing is taken from."""
+        """Returns the columns that aren't used."""
         used = (self.item_column, *self.fields.values(), *self.item_columns)
         return [name for name in self.columns if name not in used]
 
     def notes(self, item_ids: list[str]) -> list[str]:
-        """What whoever gave the file for these items should know."""
+        """Returns notes for the user about a file that fits these items badly."""
         path, notes = self.malformed.path, []
         if not self.found:
             ids = f"its first id is {self.first_id!r}, the log's is {item_ids[0]!r}"
@@ -170,33 +176,35 @@ class ItemsFile:
         if self.columns and not self.columns.keys() & set(self.fields.values()):
             names = ", ".join(self.fields.values())
             notes.append(
-                f"{path} has no texts: none of the columns {names}, only {list(self.columns)} (--title-column)"
+                f"{path} has no texts: it lacks the columns {names} and has only {list(self.columns)} (name one with "
+                "--title-column)"
             )
         return notes
 
 
 def no_texts(item_ids: Collection[str]) -> Texts:
-    """The texts of a source without any."""
+    """Returns no texts, for a source without any."""
     return {}
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a reader returns.
+    """The result of a reader.
 
     Args:
         interactions ([`Interactions`]): the log.
-        read_texts (`Callable`): gives the texts of the items that it is asked for, where they are known. Only then is
-            the file of texts read, so that those of filtered items take no memory.
-        item_tokens (`dict[str, list[str]]`): item id to token strings, where the source brings codes of its own.
+        read_texts (`Callable`): function from item ids to their texts, as far as they are known. It reads the file of
+            texts when it is called, after filtering, so that texts of dropped items take no memory.
+        item_tokens (`dict[str, list[str]]`): token strings by item id, if the source has codes of its own.
         order (`str`): the column that ordered the interactions, or `ROW_ORDER`.
-        embedding_rows (`np.ndarray` of `int64`, shape `(n_items,)`, *optional*): row of each of the log's items in a
-            matrix of embeddings that belongs to it, whose row 0 is padding; by default the items' own order, without.
-        n_embedding_rows (`int`, *optional*): rows of such a matrix, with that of padding.
-        malformed (`list[Malformed]`): what was left out of the log.
-        unused (`list[str]`): columns of the log that nothing was taken from.
-        items_file ([`ItemsFile`], *optional*): the file of texts, where there is one.
-        columns ([`LogColumns`], *optional*): what the columns of a table are.
+        embedding_rows (`np.ndarray` of `int64`, shape `(n_items,)`, *optional*): row of each of the log's items in the
+            source's matrix of embeddings, in which row 0 is padding. By default a matrix has the items' own order and
+            no row for padding.
+        n_embedding_rows (`int`, *optional*): number of rows of such a matrix, including padding.
+        malformed (`list[Malformed]`): malformed rows that were left out of the log.
+        unused (`list[str]`): columns of the log that aren't used.
+        items_file ([`ItemsFile`], *optional*): the file of texts, if there is one.
+        columns ([`LogColumns`], *optional*): columns of the table, if the log is a table.
         item_columns (`dict[str, pa.Array]`): numbers and categories of the log's items, in their order.
     """
 

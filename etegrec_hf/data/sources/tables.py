@@ -1,4 +1,4 @@
-"""Tables of one interaction per row: CSV, RecBole's atomic files, parquet, data sets of the Hub, tables in memory."""
+"""Readers of tables with one interaction per row: CSV, RecBole, parquet, data sets on the Hub, tables in memory."""
 
 import sys
 from dataclasses import replace
@@ -25,21 +25,23 @@ if TYPE_CHECKING:
 
 InMemory: TypeAlias = "pa.Table | Dataset | DataFrame"
 
-# RecBole's `.item` files call their columns by the data set's words; ours for them
+# columns of RecBole's `.item` files, which are named in the words of each data set, and our names for them
 RECBOLE_NAMES = {"movie_title": "title", "item_name": "title", "genre": "categories", "class": "categories"}
 
 
 def read_csv(path: Path, options: SourceOptions, aliases: dict[str, str] | None = None) -> Source:
-    """Reads delimited text with a header, packed or not; ids and texts are taken as written.
+    """Reads delimited text with a header, packed or not; ids and texts are taken as they are written.
 
     Args:
         path (`Path`): the file.
-        options ([`SourceOptions`]): name its columns, and maybe its separator; else [`find_separator`] finds that.
-        aliases (`dict[str, str]`, *optional*): of the file `options.items`, as in [`text_columns`].
+        options ([`SourceOptions`]): names of columns, and the separator; by default [`find_separator`] finds it.
+        aliases (`dict[str, str]`, *optional*): further names of columns in the file `options.items`, as in
+            [`text_columns`].
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no CSV, missing columns, or too many malformed rows.
+        ValueError: a file that isn't CSV.
+        ValueError: missing columns, or too many malformed rows.
     """
     malformed = Malformed(path, unit="row")
     separator = options.separator or find_separator(path, lambda names: is_log(names, options))
@@ -56,20 +58,20 @@ def read_csv(path: Path, options: SourceOptions, aliases: dict[str, str] | None 
 
 
 def read_recbole(path: Path, options: SourceOptions) -> Source:
-    """Reads RecBole's atomic files: `NAME.inter`, and `NAME.item` beside it for texts.
+    """Reads RecBole's atomic files: `NAME.inter`, and for texts `NAME.item` in the same folder.
 
-    `path` is the `.inter` or a folder that holds one.
+    `path` is the `.inter` file or a folder with one.
 
     Raises:
         FileNotFoundError: no `.inter`, or several.
-        ValueError: as [`read_csv`].
+        ValueError: the errors of [`read_csv`].
     """
     found = sorted(path.glob("*.inter")) if path.is_dir() else [path]
     of_splits = {file.name.removesuffix(".inter").rpartition(".")[2] for file in found} & {"train", "valid", "test"}
     if len(found) > 1 and len(of_splits) == len(found):
         raise ValueError(
-            f"{path} holds {', '.join(file.name for file in found)}; join them into one file with a column that says "
-            "train, valid or test of each row, and name that with --split-column, for --split given."
+            f"{path} holds {', '.join(file.name for file in found)}; join them into one file with a column that holds "
+            "train, valid or test, name that column with --split-column, and choose --split given."
         )
     if len(found) != 1:
         raise FileNotFoundError(f"{path} holds {len(found)} files NAME.inter; give the path of the one to read.")
@@ -80,24 +82,25 @@ def read_recbole(path: Path, options: SourceOptions) -> Source:
 
 
 def read_parquet(path: Path, options: SourceOptions) -> Source:
-    """Reads a parquet file, or all that lie in a folder, in the order of their paths; only the columns that count.
+    """Reads the needed columns of a parquet file, or of all parquet files in a folder in the order of their paths.
 
     Raises:
-        FileNotFoundError: no such file, or a folder without one.
-        ValueError: no parquet, missing columns, or too many malformed rows.
+        FileNotFoundError: no such file, or a folder without parquet files.
+        ValueError: a file that isn't parquet.
+        ValueError: missing columns, or too many malformed rows.
     """
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
-        raise FileNotFoundError(f"{str(path)!r} is no file and no folder with .parquet files; check the path.")
+        raise FileNotFoundError(f"{str(path)!r} is neither a file nor a folder with .parquet files; check the path.")
     try:
         schema = pyarrow.dataset.dataset(files, format="parquet").schema
         columns = find_columns(schema.names, path, options, _kinds(schema))
         others = tellers(schema, columns.others())
-        with pq.ParquetFile(files[0]) as first:  # of which a dataset would read all row groups
+        with pq.ParquetFile(files[0]) as first:  # a pyarrow dataset would read all of its row groups
             batches = list(islice(first.iter_batches(FIRST_ROWS, columns=[columns.item, *others]), 1))
         needed = [*columns.needed(), *(_steady(pa.Table.from_batches(batches), columns) if batches else [])]
         texts = [name for name in needed if pa.types.is_string(schema.field(name).type)]
-        # ids repeat, so that their numbers take less memory than themselves
+        # dictionary-encoded, as ids repeat: numbers take less memory than texts
         kind = pyarrow.dataset.ParquetFileFormat(dictionary_columns=texts)
         table = pyarrow.dataset.dataset(files, format=kind).to_table(columns=needed)
     except (pa.ArrowException, OSError) as error:
@@ -106,14 +109,16 @@ def read_parquet(path: Path, options: SourceOptions) -> Source:
 
 
 def read_hub(path: Path, options: SourceOptions) -> Source:
-    """Reads what `datasets.load_dataset` or `load_from_disk` opens: an id on the Hub, maybe `@revision`, or a folder.
+    """Reads a data set that `datasets.load_dataset` or `load_from_disk` opens.
 
-    Ids that are classes of a `ClassLabel` are the names of these, and those of CSV files stay as they are written.
+    `path` is an id on the Hub, optionally with `@revision`, or a folder. Ids that are classes of a `ClassLabel` are
+    replaced by the names of the classes. Ids in CSV files stay as they are written.
 
     Raises:
         FileNotFoundError: no such data set.
         ConnectionError: the Hub can't be reached.
-        ValueError: no such configuration or split, broken files, missing columns, or too many malformed rows.
+        ValueError: no such configuration or split.
+        ValueError: damaged files, missing columns, or too many malformed rows.
     """
     from datasets import Features, Value  # takes a second, and other formats don't need it
 
@@ -126,13 +131,13 @@ def read_hub(path: Path, options: SourceOptions) -> Source:
         _check_quotes(data, path)
         columns = _columns_of(data, path, options)
         ids = [name for name in (columns.user, columns.item) if isinstance(data.features[name], Value)]
-        # pandas makes the number 7 of 007
+        # pandas would turn 007 into the number 7
         data = _open_hub(path, options, Features({**data.features, **dict.fromkeys(ids, Value("string"))}))
     return source_of_dataset(data, path, options)
 
 
 def source_of_dataset(data: "Dataset", path: Path, options: SourceOptions) -> Source:
-    """Returns the log that a data set holds, which is called `path` in errors.
+    """Reads the log in an opened data set; errors name it by `path`.
 
     Raises:
         ValueError: missing columns, or too many malformed rows.
@@ -147,17 +152,18 @@ def source_of_dataset(data: "Dataset", path: Path, options: SourceOptions) -> So
     for row, name in enumerate(table.column_names):
         kind = data.features[name]
         if isinstance(kind, ClassLabel):
-            known = pc.if_else(pc.less(table[name], 0), None, table[name])  # -1 is no class
+            known = pc.if_else(pc.less(table[name], 0), None, table[name])  # -1 means no class
             table = table.set_column(row, name, pc.take(pa.array(kind.names, pa.string()), known))
     return source_of_table(LogTable(table, Malformed(path, unit="row", rows=table.num_rows), columns), options)
 
 
 def read_in_memory(log: "InMemory", options: SourceOptions) -> Source:
-    """Reads a table in memory: of pyarrow, a data set of `datasets`, or what pandas or polars calls a DataFrame.
+    """Reads a table in memory: a `pyarrow.Table`, a `datasets.Dataset`, or a DataFrame of pandas or polars.
 
     Raises:
-        ValueError: several data sets, another object, columns of mixed types, missing columns, or too many malformed
-            rows.
+        ValueError: several data sets, or another object.
+        ValueError: columns of mixed types.
+        ValueError: missing columns, or too many malformed rows.
     """
     path = Path(f"the {type(log).__name__}")
     if _is_dataset(log):
@@ -169,10 +175,11 @@ def read_in_memory(log: "InMemory", options: SourceOptions) -> Source:
 
 
 def table_in_memory(log: "InMemory") -> pa.Table:
-    """Returns all rows and columns of a table in memory.
+    """Returns a table in memory as a `pyarrow.Table`, with all rows and columns.
 
     Raises:
-        ValueError: several data sets, another object, or columns of mixed types.
+        ValueError: several data sets, or another object.
+        ValueError: columns of mixed types.
     """
     if _is_dataset(log):
         return log.with_format("arrow")[:]
@@ -185,15 +192,15 @@ def table_in_memory(log: "InMemory") -> pa.Table:
         table = pa.table(log)
     except (pa.ArrowException, TypeError) as error:
         raise ValueError(
-            f"the {type(log).__name__} is no table: {' '.join(str(error).split())}; write each column in one type, "
-            "ids as text."
+            f"the {type(log).__name__} can't be read as a table: {' '.join(str(error).split())}; give each column one "
+            "type, and ids as text."
         ) from error
-    # the numbers that pandas gives rows are none of the log's
+    # pandas adds its row numbers, which aren't columns of the log
     return table.select([name for name in table.column_names if not name.startswith("__index_level_")])
 
 
 def _is_dataset(log: "InMemory") -> "TypeGuard[Dataset]":
-    datasets = sys.modules.get("datasets")  # what was never imported has no instances
+    datasets = sys.modules.get("datasets")  # a module that was never imported has no instances
     return datasets is not None and isinstance(log, datasets.Dataset)
 
 
@@ -206,12 +213,12 @@ def _kinds(schema: pa.Schema) -> dict[str, pa.DataType]:
 
 
 def _steady(first_rows: pa.Table, columns: LogColumns) -> list[str]:
-    """Columns that may tell of items, by the first rows of a log."""
+    """Returns columns that may be item columns, judging by the first rows of a log."""
     return steady_columns(first_rows, columns.item, columns.others())
 
 
 def _open_hub(path: Path, options: SourceOptions, features: "Features | None" = None) -> "Dataset":
-    """Opens a data set, whose columns may be given other types."""
+    """Opens a data set, optionally with other types of columns."""
     from datasets import load_dataset, load_from_disk
     from datasets.exceptions import DatasetsError
 
@@ -232,13 +239,13 @@ def _open_hub(path: Path, options: SourceOptions, features: "Features | None" = 
         ) from error
     except OSError as error:
         raise ConnectionError(
-            f"{name!r} is no local folder, and the Hub doesn't give it: {error}; check the id, the network and "
+            f"{name!r} isn't a local folder and can't be loaded from the Hub: {error}; check the id, the network and "
             "HF_HUB_OFFLINE."
         ) from error
 
 
 def _check_quotes(data: "Dataset", path: Path) -> None:
-    """Raises a `ValueError` if a cell holds rows of the CSV that it comes from."""
+    """Raises a `ValueError` if a cell holds rows of its CSV file, because of an open quote."""
     n_columns = len(data.column_names)
     kinds = {name: getattr(kind, "dtype", None) for name, kind in data.features.items()}
     texts = data.select_columns([name for name, kind in kinds.items() if kind in ("string", "large_string")])
@@ -247,10 +254,10 @@ def _check_quotes(data: "Dataset", path: Path) -> None:
         for column in batch.columns:
             for row in np.flatnonzero(may_hold_rows(column, n_columns)).tolist():
                 text = column[row].as_py()
-                inside = max(rows_inside(text, separator, n_columns) for separator in ",\t;|")  # it isn't told which
+                inside = max(rows_inside(text, separator, n_columns) for separator in ",\t;|")  # any may be the file's
                 if inside:
                     raise ValueError(
                         f"a quote that opens in row {number + row + 1} of {path} holds the next {inside} lines; close "
-                        "it, or double it where it is text."
+                        "it, or double it if it is text."
                     )
         number += len(batch)

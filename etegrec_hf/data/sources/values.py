@@ -1,4 +1,4 @@
-"""What ids, times and texts in a file may be."""
+"""Checks and conversion of ids, times and texts in files."""
 
 import re
 from datetime import UTC, datetime, time
@@ -7,18 +7,18 @@ import numpy as np
 
 
 def wrong_id(name: str, value) -> str | None:
-    """What is wrong with an id, if anything is."""
+    """Returns what is wrong with an id, or `None`."""
     if value is None or value == "":
         return f"{name!r} is empty or missing"
     if not isinstance(value, (str, int)) or isinstance(value, bool):
         return f"{name!r} is {value!r}, neither text nor a whole number"
     if isinstance(value, str) and not is_unicode(value):
-        return f"{name!r} is {value!r}, which holds half a character"
+        return f"{name!r} is {value!r}, which holds half a character (a lone surrogate)"
     return None
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be written as UTF-8. JSON can also hold half a surrogate pair, as a cut emoji leaves it."""
+    """Returns whether a text can be written as UTF-8; JSON may hold half a surrogate pair, such as a cut emoji."""
     if text.isascii():
         return True
     try:
@@ -29,17 +29,17 @@ def is_unicode(text: str) -> bool:
 
 
 def wrong_time(name: str, value) -> str:
-    """What is wrong with what [`parse_time`] can't read."""
+    """Returns what is wrong with a time that [`parse_time`] can't read."""
     missing = value is None or value != value
-    value = value.isoformat() if isinstance(value, time) else value  # of a day, whose date nobody knows
-    return f"{name!r} is missing" if missing else f"{name!r} is {value!r}, no number and no date"
+    value = value.isoformat() if isinstance(value, time) else value  # a time of day without its date
+    return f"{name!r} is missing" if missing else f"{name!r} is {value!r}, neither a number nor a date"
 
 
 def parse_time(value) -> int | float | None:
-    """A timestamp as a number: numbers as they are, dates in seconds since 1970, `None` for what is neither.
+    """Converts a timestamp to a number: numbers are kept, dates become seconds since 1970, other values `None`.
 
-    Dates are those of ISO 8601, also with slashes or ` UTC`, or like `Fri Jul 14 02:40:00 -0700 2017`. A date without
-    a time zone is one in UTC, wherever this runs.
+    Dates are in ISO 8601, also with slashes or ` UTC`, or like `Fri Jul 14 02:40:00 -0700 2017`. A date without a time
+    zone is taken to be in UTC, whatever the machine's time zone.
     """
     if isinstance(value, bool) or value is None:
         return None
@@ -69,10 +69,10 @@ def _seconds(text: str) -> float:
 
 
 def text_of(value) -> str:
-    """A field of a metadata file as text: lists are joined, markup stays as it stands, NaN is nothing."""
+    """Converts a field of a metadata file to text: lists are joined, markup is kept, NaN becomes an empty text."""
     if isinstance(value, (list, tuple)):
         return " ".join(filter(None, map(text_of, value)))
-    if isinstance(value, bytes):  # as some writers of parquet leave texts
+    if isinstance(value, bytes):  # some writers of parquet store texts as bytes
         value = value.decode(errors="replace")
     missing = value is None or isinstance(value, dict) or value != value
     text = "" if missing else str(value).strip()
