@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from ..hub.dataset_folder import publish_dataset
 from ..hub.publish import publish
+from ..hub.repository import RepositoryOptions
 from .parsing import parse
 
 EXAMPLES = """examples:
@@ -48,22 +49,18 @@ def run(argv: list[str]) -> None:
     if arguments.folder is not None:
         is_dataset = Path(arguments.folder, "sequences").is_dir()
         setattr(arguments, "data" if is_dataset else "model", arguments.folder)
+    repository = RepositoryOptions(arguments.private, arguments.revision, arguments.license)
     if arguments.data is not None:
         for name in ("without_embeddings", "dataset_id", "endpoint"):
             if getattr(arguments, name):
                 raise ValueError(f"`{name}` means nothing to a dataset; leave it out.")
-        url = publish_dataset(
-            arguments.data, arguments.repo_id, arguments.private, arguments.revision, arguments.license
-        )
-        print(url)
+        print(publish_dataset(arguments.data, arguments.repo_id, repository))
         return
     url = publish(
         arguments.model,
         arguments.repo_id,
-        private=arguments.private,
-        revision=arguments.revision,
+        repository,
         without_embeddings=arguments.without_embeddings,
-        license=arguments.license,
         dataset_id=arguments.dataset_id,
         endpoint=arguments.endpoint,
     )

@@ -16,7 +16,7 @@ from ..data.named_embeddings import embedding_names, read_embedding
 from ..data.prepared import PreparedDataset
 from ..data.splits import SPLIT_NAMES
 from .client import HUB_ID, cached_repository, hub_errors
-from .repository import open_repository
+from .repository import RepositoryOptions, open_repository
 
 
 def local_dataset(name: str, splits: tuple[str, ...] = SPLIT_NAMES) -> str:
@@ -85,13 +85,7 @@ def training_files(name: str) -> list[str]:
         return list(builder.config.data_files["train"])
 
 
-def publish_dataset(
-    folder: str | Path,
-    repo_id: str,
-    private: bool | None = None,
-    revision: str | None = None,
-    license: str | None = None,
-) -> str:
+def publish_dataset(folder: str | Path, repo_id: str, repository: RepositoryOptions | None = None) -> str:
     """Sends a prepared dataset to the Hub, which shows it and from which `datasets.load_dataset` opens it.
 
     The dataset is loaded and checked, and one commit is made: the repository has all of it or nothing. The card is
@@ -100,9 +94,7 @@ def publish_dataset(
     Args:
         folder (`str` or `Path`): the dataset; it stays as it is.
         repo_id (`str`): `user/name`, or a name in your own namespace.
-        private (`bool`, *optional*): whether a new repository is private.
-        revision (`str`, *optional*): a branch, made if needed.
-        license (`str`, *optional*): of the data, as the Hub abbreviates it (`"cc-by-4.0"`).
+        repository ([`RepositoryOptions`], *optional*): privacy of a new repository, branch, license.
 
     Returns:
         the commit's address.
@@ -117,16 +109,17 @@ def publish_dataset(
     embeddings = embedding_names(folder)
     for name in embeddings:
         read_embedding(folder, name, data.item_ids)  # raises what is wrong with it
-    statistics = data.statistics
+    repository = repository or RepositoryOptions()
+    statistics, revision = data.statistics, repository.revision
     with tempfile.TemporaryDirectory() as temporary, hub_errors(repo_id, f" {str(folder)!r} is as it was."):
         client = HfApi()
-        repo_id, there = open_repository(client, repo_id, "dataset", private, revision)
+        repo_id, there = open_repository(client, repo_id, "dataset", repository)
         said = UNKNOWN
         if "README.md" in there:  # what somebody said of the data there stays said
             path = client.hf_hub_download(repo_id, "README.md", repo_type="dataset", revision=revision)
             said = license_of(Path(path).read_text(encoding="utf-8"))
         known = said if said != UNKNOWN else statistics.get("license", UNKNOWN)
-        statistics = statistics | {"license": license or known}
+        statistics = statistics | {"license": repository.license or known}
         card, figures = Path(temporary, "README.md"), Path(temporary, "statistics.json")
         card.write_text(dataset_card(folder, repo_id, statistics), encoding="utf-8")
         figures.write_text(json.dumps(statistics, indent=2) + "\n", encoding="utf-8")

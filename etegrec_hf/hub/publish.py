@@ -13,7 +13,7 @@ from ..models.modeling_rqvae import RQVAEModel
 from .client import hub_errors
 from .eval_results import EVAL_RESULTS
 from .model_folder import load_model, load_recommender, model_config, save_model_folder
-from .repository import open_repository
+from .repository import RepositoryOptions, open_repository
 from .training_record import TrainingRecord
 
 # What this package may have put into a repository
@@ -24,10 +24,8 @@ OWN_FILES |= {path.name for path in Path(modeling_rqvae.__file__).parent.glob("*
 def publish(
     folder: str | Path,
     repo_id: str,
-    private: bool | None = None,
-    revision: str | None = None,
+    repository: RepositoryOptions | None = None,
     without_embeddings: bool = False,
-    license: str | None = None,
     dataset_id: str | None = None,
     endpoint: bool = False,
 ) -> str:
@@ -40,11 +38,9 @@ def publish(
     Args:
         folder (`str` or `Path`): the model's; it stays as it is.
         repo_id (`str`): `user/name`, or a name in your own namespace.
-        private (`bool`, *optional*): whether a new repository is private.
-        revision (`str`, *optional*): a branch, made if needed.
+        repository ([`RepositoryOptions`], *optional*): privacy of a new repository, branch, license.
         without_embeddings (`bool`, *optional*, defaults to `False`): whether to leave the items' semantic embeddings
             out, which only alternating training, alignment, re-ranking and the reward `semantic` need.
-        license (`str`, *optional*): of the model, as the Hub abbreviates it (`"apache-2.0"`).
         dataset_id (`str`, *optional*): the training data's id on the Hub.
         endpoint (`bool`, *optional*, defaults to `False`): whether to add `handler.py` and `requirements.txt`, by
             which Inference Endpoints run the recommender.
@@ -67,6 +63,8 @@ def publish(
             raise ValueError("`endpoint` is True and the folder holds an item tokenizer; publish a recommender so.")
         model, tokenizer = load_model(RQVAEModel, str(folder)), None
     record = TrainingRecord.read(folder)
+    repository = repository or RepositoryOptions()
+    revision, license_name = repository.revision, repository.license
     if without_embeddings and tokenizer is not None:
         weights = [result.get("rerank_weight") for result in (*record.evaluations, model.config.search_settings)]
         if model.config.reads_items or any(weights):
@@ -75,14 +73,15 @@ def publish(
         model.config.has_semantic_embedding, model.catalogue.semantic_embedding = False, None
     with tempfile.TemporaryDirectory() as temporary, hub_errors(repo_id, f" {str(folder)!r} is as it was."):
         client = HfApi()
-        repo_id, there = open_repository(client, repo_id, "model", private, revision)
+        repo_id, there = open_repository(client, repo_id, "model", repository)
         if "README.md" in there:  # what somebody said of the model once stays said
             card = ModelCard.load(client.hf_hub_download(repo_id, "README.md", revision=revision)).data
-            license, dataset_id = license or card.license, dataset_id or next(iter(card.datasets or []), None)
+            license_name = license_name or card.license
+            dataset_id = dataset_id or next(iter(card.datasets or []), None)
         if dataset_id:
             record.data["hub_id"] = dataset_id
         copy = Path(temporary, "model")
-        save_model_folder(copy, model, tokenizer, record, repo_id, license)
+        save_model_folder(copy, model, tokenizer, record, repo_id, license_name)
         if endpoint:
             write_endpoint(copy)
         files = sorted(path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file())
