@@ -1,4 +1,4 @@
-"""A repository on the Hub that is about to get a commit."""
+"""Repositories on the Hub that models and datasets are published in."""
 
 from dataclasses import dataclass
 

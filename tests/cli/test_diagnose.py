@@ -109,7 +109,7 @@ def test_embeddings_of_another_width_are_an_error(other_folder, tmp_path, capsys
 def test_what_is_no_tokenizer_is_an_error(prepared_folder, folder, tmp_path, capsys):
     assert "holds a model of type 'etegrec'" in failure(capsys, "--tokenizer", folder, "--data", prepared_folder)
     missing = ("--tokenizer", tmp_path / "nothing", "--data", prepared_folder)
-    assert "is no folder" in failure(capsys, *missing)
+    assert "isn't a folder" in failure(capsys, *missing)
 
 
 def test_where_nothing_can_be_written_is_known_first(prepared_folder, tmp_path, capsys, monkeypatch):

@@ -189,7 +189,7 @@ def test_an_index_of_other_data_is_refused(index, tmp_path, capsys):
     arguments = ("import-codes", index, "--data", data, "--output-dir", tmp_path / "start")
     assert "no codes for item 'z'" in failure(capsys, *arguments)
     gone = ("import-codes", tmp_path / "gone.json", "--output-dir", tmp_path / "start")
-    assert "is no file" in failure(capsys, *gone)
+    assert "isn't a file" in failure(capsys, *gone)
 
 
 @pytest.mark.slow

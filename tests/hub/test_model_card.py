@@ -71,7 +71,7 @@ def test_everything_that_is_known_is_told(model, record, tmp_path):
         "| its 95% interval | 0.1150 to 0.1350 | 0.4900 to 0.5100 | 0.7400 to 0.7600 | 0.2400 to 0.2600 |",
         "| popularity | 0.0100 | 0.0100 | 0.0100 | 0.0100 |",
         "Protocol: candidates: all items, num beams: 50.",
-        "The lists are those of `recommend(num_beams=50, rerank_weight=4.0, transition_weight=0.35)`; the model's own "
+        "Measured with `recommend(num_beams=50, rerank_weight=4.0, transition_weight=0.35)`. The model's own "
         "search settings, which `recommend` follows without these arguments, are num_beams=20, rerank_weight=0.0, "
         "transition_weight=0.0.",
         "| search settings | the defaults of `recommend` |",

@@ -76,7 +76,7 @@ def test_a_checkpoint_of_another_data_seed_is_not_resumed(prepared, tmp_path):
     trainer = recommender_runs.make_trainer(prepared, tmp_path, callbacks=[lambda _: recommender_runs.Stop()], **often)
     trainer.train()
     again = recommender_runs.make_trainer(prepared, tmp_path, **often | {"data_seed": 4})
-    with pytest.raises(ValueError, match=r"`data_seed` is 4 and in the checkpoint .* it is None, .* other samples"):
+    with pytest.raises(ValueError, match=r"`data_seed` is 4, but None in the checkpoint .* other samples"):
         again.train(resume_from_checkpoint=True)
 
 

@@ -141,7 +141,7 @@ def test_own_prompts_are_cut_to_the_last_items(prepared, tmp_path):
         ({"temperature": 0.0}, "`temperature` is 0.0; it must be positive"),
         ({"top_k": -1}, "`top_k` is -1; give 0 for all codes"),
         ({"num_beams": 5}, "`num_beams` is 5 and `metric_for_best_model` 'ndcg@10'"),
-        ({"metric_for_best_model": "loss"}, "`metric_for_best_model` is 'loss'; choose recall or ndcg"),
+        ({"metric_for_best_model": "loss"}, "`metric_for_best_model` is 'loss'; choose recall@k or ndcg@k"),
         ({"use_vllm": True}, "`use_vllm` is True, an option of TRL that has no meaning"),
         ({"top_p": 0.9}, "`top_p` is 0.9, .*; leave it at 1.0"),
         ({"mask_truncated_completions": True}, "`mask_truncated_completions` is True"),

@@ -206,7 +206,7 @@ def test_models_and_arguments_of_another_kind_are_refused(prepared, tmp_path, tr
         message = f"`args` is a {type(wrong).__name__}; give `{type(args).__name__}`"
         with pytest.raises(ValueError, match=message):
             trainer(model=model, args=wrong, **others)
-    with pytest.raises(NotImplementedError, match=r"needs a `model_init`.* a trainer of its own for each trial"):
+    with pytest.raises(NotImplementedError, match=r"needs a `model_init`.* a new trainer for each trial"):
         trainer(model=model, args=args, **others).hyperparameter_search(n_trials=1)
 
 

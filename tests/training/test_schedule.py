@@ -67,9 +67,12 @@ def test_cycles_begin_with_the_tokenizer(tmp_path):
         ),
         (
             {"metric_for_best_model": "eval_loss"},
-            "`metric_for_best_model` is 'eval_loss'; choose recall or ndcg",
+            "`metric_for_best_model` is 'eval_loss'; choose recall@k or ndcg@k",
         ),
-        ({"metric_for_best_model": "ndcg@7"}, "`metric_for_best_model` is 'ndcg@7'; choose recall or ndcg at one"),
+        (
+            {"metric_for_best_model": "ndcg@7"},
+            "`metric_for_best_model` is 'ndcg@7'; choose recall@k or ndcg@k with k in",
+        ),
         ({"num_train_epochs": 1}, "the last epoch would train the tokenizer, .* choose 2"),
         ({"num_train_epochs": 6.5, "cycle": 3}, "the last epoch would train the tokenizer, .* choose 8"),
     ],

@@ -429,7 +429,9 @@ def test_a_truncated_checkpoint_is_an_error_that_names_it(prepared, checkpoint, 
 def test_an_incomplete_checkpoint_is_an_error_that_names_the_file(prepared, checkpoint, tmp_path, name):
     copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
     (copy / name).unlink()
-    with pytest.raises(FileNotFoundError, match=rf"is no complete checkpoint: it holds no {name}; copy it again"):
+    with pytest.raises(
+        FileNotFoundError, match=rf"isn't a complete checkpoint: it holds no {name}; copy the folder again"
+    ):
         make_trainer(prepared, tmp_path, num_train_epochs=4).train(resume_from_checkpoint=str(copy))
 
 
@@ -443,8 +445,8 @@ def test_a_best_checkpoint_damaged_meanwhile_is_an_error(prepared, checkpoint, t
 
 
 @pytest.mark.parametrize(("sizes", "message"), [
-    ({"d_ff": 64}, "`d_ff` is 64 and in the checkpoint .* it is 32; repeat the arguments of that run"),
-    ({"max_history": 7}, "`max_history` is 7 and in the checkpoint .* it is 50"),
+    ({"d_ff": 64}, "`d_ff` is 64, but 32 in the checkpoint .*; repeat the arguments of that run"),
+    ({"max_history": 7}, "`max_history` is 7, but 50 in the checkpoint"),
 ])  # fmt: skip
 def test_resuming_with_other_sizes_is_an_error(prepared, checkpoint, tmp_path, sizes, message):
     with pytest.raises(ValueError, match=message):
