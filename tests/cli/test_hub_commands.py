@@ -114,7 +114,7 @@ def test_transitions_are_those_of_the_data_that_was_trained_on(index, tmp_path, 
 
     streamed = ["--tokenizer", "any", "--stream", "true", "--num-transitions", 3]
     message = failure(capsys, "train", "--data", data, "--output-dir", tmp_path / "no", *streamed)
-    assert "`num_transitions` is 3 and `stream` True" in message
+    assert "`num_transitions` is 3 and `stream` is True" in message
 
 
 def test_without_data_all_of_the_index_is_the_catalogue(index, tmp_path):

@@ -89,7 +89,7 @@ def test_incomplete_batches_are_dropped_and_the_schedule_knows(prepared, tmp_pat
     trainer.train()
     assert trainer.state.global_step == 2 * (samples // 64)
     assert trainer.lr_scheduler.steps == [samples // 64, samples // 64], "one epoch each"
-    with pytest.raises(ValueError, match="`dataloader_drop_last` is True and `max_tokens_per_batch` 300"):
+    with pytest.raises(ValueError, match="`dataloader_drop_last` is True, but `max_tokens_per_batch` is 300"):
         recommender_runs.make_trainer(prepared, tmp_path, max_tokens_per_batch=300, dataloader_drop_last=True)
 
 

@@ -146,10 +146,14 @@ def test_embeddings_that_do_not_fit_are_an_error(prepared, mapped, tmp_path):
     broken[7, 3] = torch.nan
     without = make_model(mapped, False)
     for model, embeddings, message in (
-        (make_model(mapped, True), mapped, "`semantic_embedding` is given and the model holds some too; leave it out"),
+        (
+            make_model(mapped, True),
+            mapped,
+            "`semantic_embedding` is given, but the model holds embeddings already; leave",
+        ),
         (without, mapped[1:], r"`embeddings` has shape \(59, 12\); expected \(60, 12\)"),
         (without, broken, "`embeddings` holds NaN or infinity, first at item index 8; repair it"),
-        (without, None, "holds no `semantic_embedding`, .* or give them to the trainer"),
+        (without, None, "holds no `semantic_embedding`, .* or give `semantic_embedding` to the trainer"),
     ):
         with pytest.raises(ValueError, match=message):
             ETEGRecTrainer(model, arguments, prepared.item_ids, None, semantic_embedding=embeddings)

@@ -240,7 +240,7 @@ def test_split_batches_are_refused(prepared, tmp_path):
 def test_an_optimizer_that_chooses_its_weights_is_refused(prepared, tmp_path, monkeypatch):
     trainer = recommender_runs.make_trainer(prepared, tmp_path)
     monkeypatch.setattr(trainer, "get_optimizer_cls_and_kwargs", lambda *_: (torch.optim.SGD, {"params": []}))
-    with pytest.raises(ValueError, match="`optim` is 'adamw_torch_fused', which chooses the weights that it trains"):
+    with pytest.raises(ValueError, match="`optim` is 'adamw_torch_fused', which doesn't take groups of weights"):
         trainer.create_optimizer()
 
 

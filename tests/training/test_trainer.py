@@ -64,7 +64,7 @@ def test_a_frozen_tokenizer_leaves_codes_alone(prepared, tmp_path):
     assert sum("eval_ndcg@10" in entry for entry in trainer.state.log_history) == 3, (
         "every epoch is one of the recommender"
     )
-    with pytest.raises(ValueError, match="`freeze_tokenizer` is False, but finetuning is training on frozen codes"):
+    with pytest.raises(ValueError, match="`freeze_tokenizer` is False, but finetuning trains on fixed codes"):
         FinetuningArguments(str(tmp_path), freeze_tokenizer=False, use_cpu=True)
 
 
@@ -221,7 +221,9 @@ def test_a_schedule_uses_its_groups_learning_rate(prepared, tmp_path):
     assert [factor(steps) for factor, steps in zip(trainer.lr_scheduler.factors, (48, 52))] == pytest.approx(
         [0.1, 0.5]
     )
-    with pytest.raises(ValueError, match=r"`max_steps` 60 ends in a tokenizer epoch \(26 steps each, `cycle` 2\)"):
+    with pytest.raises(
+        ValueError, match=r"`max_steps` 60 ends in a tokenizer epoch \(26 steps per epoch, `cycle` 2\)"
+    ):
         make_trainer(prepared, tmp_path, **size).create_optimizer_and_scheduler(60)
     other = make_trainer(prepared, tmp_path, lr_scheduler_type="reduce_lr_on_plateau")
     with pytest.raises(ValueError, match=r"`lr_scheduler_type` is .*reduce_lr_on_plateau.*; choose one like 'cosine'"):
@@ -459,7 +461,9 @@ def test_no_checkpoint_to_resume_is_an_error(tmp_path):
 
 
 def test_detached_item_logits_need_their_loss(prepared, tmp_path):
-    with pytest.raises(ValueError, match=r"`item_weight` is 0 and the model's `item_logits` 'detached'.*; give it a"):
+    with pytest.raises(
+        ValueError, match=r"`item_weight` is 0 and the model's `item_logits` is 'detached'.*; give a weight"
+    ):
         make_trainer(prepared, tmp_path, sizes=RECIPE | {"item_logits": "detached"}, item_weight=0)
 
 
