@@ -72,7 +72,7 @@ class RecommenderOptions:
     )
     item_logits: str = field(
         default="detached",
-        metadata={"help": "'exact' scores whole items too, 'detached' trains these scores alone, or 'none'."},
+        metadata={"help": "Scores of whole items: 'exact', 'detached' (by a loss of their own) or 'none'."},
     )
     recent_items: int = field(
         default=10,
@@ -89,7 +89,7 @@ class RecommenderOptions:
     )
     num_transitions: int = field(
         default=ETEGRecConfig.num_transitions,
-        metadata={"help": "Most frequent next items that are kept per item, for --transition-weight."},
+        metadata={"help": "Next items that are kept per item, for --transition-weight."},
     )
     learns_transitions: bool = field(
         default=False, metadata={"help": "Learn a bonus for each of these next items; needs --num-transitions."}
