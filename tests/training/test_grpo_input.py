@@ -134,8 +134,8 @@ def test_own_prompts_are_cut_to_the_last_items(prepared, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_generations": 1}, "`num_generations` is 1; .* its group, which needs at least 2"),
-        ({"num_generations": 5}, "`per_device_train_batch_size` is 32 and `num_generations` 5; .* take a multiple"),
+        ({"num_generations": 1}, "`num_generations` is 1; give at least 2"),
+        ({"num_generations": 5}, "`per_device_train_batch_size` is 32 and `num_generations` is 5; .* a multiple"),
         ({"rollout": "best"}, "`rollout` is 'best'; choose one of sample, without_replacement, beam"),
         ({"steps_per_generation": 3, "gradient_accumulation_steps": 2}, "a round of completions is 3 batches"),
         ({"temperature": 0.0}, "`temperature` is 0.0; it must be positive"),
@@ -146,7 +146,7 @@ def test_own_prompts_are_cut_to_the_last_items(prepared, tmp_path):
         ({"top_p": 0.9}, "`top_p` is 0.9, .*; leave it at 1.0"),
         ({"mask_truncated_completions": True}, "`mask_truncated_completions` is True"),
         ({"sync_ref_model": True}, "`sync_ref_model` is True"),
-        ({"max_completion_length": 4}, "`max_completion_length` is 4 and the model's `code_length` 3"),
+        ({"max_completion_length": 4}, "`max_completion_length` is 4, but the model's `code_length` is 3"),
         ({"rollout": "beam", "num_generations": 64, "per_device_train_batch_size": 64}, "there are 60"),
         ({"eval_strategy": "no", "load_best_model_at_end": False}, "`early_stopping_patience` is 5"),
         ({"push_to_hub": True, "hub_strategy": "every_save"}, "`hub_strategy` is 'every_save'"),
@@ -167,9 +167,9 @@ def test_arguments_of_no_use_are_errors(prepared, tmp_path, options, message):
         ([[1], [-1, 5]], [1, 1], "row 1 of `train_dataset` is [-1, 5] and 1"),
         ([[1], [2]], [1, 99], "row 1 of `train_dataset` is [2] and 99"),
         ([[61]], [1], "1..60"),
-        ([["item00001"]], ["item00002"], "both are item indices"),
+        ([["item00001"]], ["item00002"], "give item indices"),
         ([], [], "`train_dataset` is empty"),
-        ([[1], [2]], [2, 3], "`train_dataset` has 2 histories, and a round of completions needs 8"),
+        ([[1], [2]], [2, 3], "`train_dataset` has 2 histories, but a round of completions needs 8"),
     ],
 )
 def test_data_of_no_use_is_an_error(prepared, tmp_path, prompts, targets, message):
@@ -181,7 +181,7 @@ def test_data_of_no_use_is_an_error(prepared, tmp_path, prompts, targets, messag
 @pytest.mark.parametrize("column", ["log_probability", "completions", "prompts", "trainer_state", "image", "images"])
 def test_columns_of_names_that_are_taken_are_an_error(prepared, tmp_path, column):
     own = Dataset.from_dict({"prompt": [[1]] * 8, "target": [2] * 8, column: [0.5] * 8})
-    with pytest.raises(ValueError, match=f"`train_dataset` has the column '{column}', which .*; rename it"):
+    with pytest.raises(ValueError, match=f"`train_dataset` has the column '{column}', a name .*; rename the column"):
         make_trainer(prepared, tmp_path, train=own)
 
 
@@ -206,11 +206,11 @@ def test_rewards_that_do_not_fit_are_an_error(prepared, tmp_path):
 
 def test_rollouts_that_a_model_does_not_allow_are_an_error(prepared, tmp_path):
     model = make_model(random_codes(prepared.n_items, 6, 2), 2)
-    with pytest.raises(ValueError, match="there are 64: take a smaller group, or 'sample'"):
+    with pytest.raises(ValueError, match="there are 64; give a smaller group, or the rollout 'sample'"):
         make_trainer(prepared, tmp_path, HitReward(), model, num_generations=128, rollout="beam",
                      per_device_train_batch_size=128, constrained=False)  # fmt: skip
     model = tiny_model(prepared, constrained_softmax=True)
-    with pytest.raises(ValueError, match="`constrained` is False and the model's `constrained_softmax` True"):
+    with pytest.raises(ValueError, match="`constrained` is False, but the model's `constrained_softmax` is True"):
         make_trainer(prepared, tmp_path, HitReward(), model, constrained=False)
 
 
