@@ -17,8 +17,8 @@ from .html_page import beside, folded, note, page, paragraph, section, subsectio
 from .training_record import TrainingRecord
 
 FILE = "report.html"
-MOST_ROWS = 60  # rows that the table of the log shows
-RECENT = 10  # newest items of a history that a sample shows
+MOST_ROWS = 60  # of a table of the log
+RECENT = 10  # items of a history that are shown
 OF_CODES = "usage|perplexity|gini|prefixes|collision_rate|largest_collision|changed_codes|revived_codes"
 # Where a panel of curves is shown: the first whose pattern it begins with
 CURVES = {"loss": r"loss(_|,|$)", "validation": "eval_", "rewards": "reward", "codes": OF_CODES, "other": ""}
@@ -26,14 +26,14 @@ CURVES = {"loss": r"loss(_|,|$)", "validation": "eval_", "rewards": "reward", "c
 
 @dataclass
 class RunLog:
-    """The log of a training run.
+    """What a run logged.
 
     Args:
-        stage (`str`): the training stage, in words.
-        log_history (`list[dict]`): entries of the Trainer's state, with those of the runs it was resumed from.
-        epochs (`float`): how many epochs were trained.
-        tokenizer_spans (`list[tuple[float, float]]`): first and last epoch of each span in which alternating training
-            trained the item tokenizer.
+        stage (`str`): what was trained.
+        log_history (`list[dict]`): of its Trainer's state, with that of runs it was resumed from.
+        epochs (`float`): how far it came.
+        tokenizer_spans (`list[tuple[float, float]]`): where the item tokenizer was trained in turns with the
+            recommender, from epoch to epoch.
     """
 
     stage: str
@@ -44,23 +44,23 @@ class RunLog:
 
 @dataclass
 class Report:
-    """The content of a report.
+    """What a report tells.
 
     Args:
-        title (`str`): heading of the page.
-        record ([`TrainingRecord`]): record of the model; its last stage is this run.
-        logs (`list[RunLog]`): log of the run, or the logs of several runs that belong together.
+        title (`str`): its heading.
+        record ([`TrainingRecord`]): of the model; the last stage is this run.
+        logs (`list[RunLog]`): of the run, or of several that belong together.
         codes (`torch.LongTensor` of shape `(n_items, levels)`): the items' codes, without suffix.
-        codebook_size (`int`): codes per level.
+        codebook_size (`int`): K.
         model (`dict`): sizes of the model.
         systems (`dict[str, dict[str, float]]`): validation metrics of this model and of baselines for the same users.
-        users (`int`): how many users `systems` was measured on.
-        unmeasured (`str`): why a system isn't in `systems`.
-        samples (`list[SampleRecommendation]`): recommendations for some validation users.
-        item_ids (`list[str]`): ids in the order of item indices.
-        item_titles (`dict[str, str]`): titles by item id, as far as they are known.
+        users (`int`): how many those are.
+        unmeasured (`str`): why a system isn't among them.
+        samples (`list[SampleRecommendation]`): of validation users.
+        item_ids (`list[str]`): in the order of item indices.
+        item_titles (`dict[str, str]`): where known.
         test (`dict[str, dict[str, float]]`): test metrics by system.
-        test_parts (`dict[str, dict]`): test metrics of parts of the users, see [`metrics_by_part`].
+        test_parts (`dict[str, dict]`): those of parts of the users, see [`metrics_by_part`].
     """
 
     title: str

@@ -105,4 +105,4 @@ def test_what_cannot_be_added_leaves_nothing(trained, folder, prepared, tmp_path
     call("prepare", tmp_path / "log.csv", "--format", "csv", "--output-dir", tmp_path / "data", "--min-count", 1)
     assert PreparedDataset.load(tmp_path / "data").embeddings is None
     message = refused(tmp_path / "data")
-    assert "holds no `embedding`, by which items are added; make one with `etegrec embed`" in message
+    assert "holds no `embedding`, which new items need; make one with `etegrec embed`" in message

@@ -93,7 +93,10 @@ def test_plots_of_every_tokenizer(prepared_folder, tmp_path):
 def test_other_numbers_of_datasets_are_an_error(prepared_folder, capsys):
     for folders, tokenizers in ((2, 3), (2, 1)):
         message = failure(capsys, "--tokenizer", *["x"] * tokenizers, "--data", *[prepared_folder] * folders)
-        assert f"`data` names {folders} datasets for {tokenizers} tokenizers; name one for all, or one each" in message
+        assert (
+            f"`data` names {folders} datasets for {tokenizers} tokenizers; name one dataset for all tokenizers, or one per tokenizer"
+            in message
+        )
 
 
 def test_embeddings_of_another_width_are_an_error(other_folder, tmp_path, capsys):
@@ -101,8 +104,8 @@ def test_embeddings_of_another_width_are_an_error(other_folder, tmp_path, capsys
     message = failure(
         capsys, "--tokenizer", tmp_path / "a", "--data", other_folder, "--output", tmp_path / "codes.json"
     )
-    assert f"'{tmp_path / 'a'}' reads embeddings of width 12, and those of '{other_folder}' have width 16" in message
-    assert "name the dataset that it was trained on" in message
+    assert f"'{tmp_path / 'a'}' reads embeddings of width 12, but those of '{other_folder}' have width 16" in message
+    assert "name the dataset that the tokenizer was trained on" in message
     assert not (tmp_path / "codes.json").exists()
 
 

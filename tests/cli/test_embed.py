@@ -55,7 +55,7 @@ def test_both_embeddings_in_one_call_and_all_baselines(folder, tmp_path, capsys)
     call("baselines", "--data", folder, "--split", "validation", "--exclude-seen", "true")
     printed = capsys.readouterr()
     assert "validation, seen items left out" in " ".join(printed.out.split())
-    assert "no SASRec row: make its model with `etegrec embed --collaborative`" in printed.err
+    assert "there is no row for SASRec; train its model with `etegrec embed --collaborative`" in printed.err
 
 
 def test_a_training_that_breaks_off_is_resumed_and_leaves_the_dataset_alone(folder, tmp_path, monkeypatch):

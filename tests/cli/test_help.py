@@ -159,9 +159,11 @@ def test_what_a_command_works_on_stands_first_or_has_its_name(command, capsys):
     named = [f"--{subject.name}", value, *rest]
     assert check_call(described, [value, *rest]) == check_call(described, named) == (named, {})
     assert wrong(capsys, command, value, *named) == (
-        f"{value!r} stands first, and --{subject.name} is given too; leave one of them out."
+        f"{value!r} is the first argument, and --{subject.name} is given too; leave one of them out."
     )
-    assert wrong(capsys, command, value, f"--{subject.name}={value}", *rest).startswith(f"{value!r} stands first, and")
+    assert wrong(capsys, command, value, f"--{subject.name}={value}", *rest).startswith(
+        f"{value!r} is the first argument, and"
+    )
 
 
 def test_commands_without_one_are_known():

@@ -151,7 +151,7 @@ def test_codes_that_collide_need_a_suffix(index, tmp_path, capsys):
         ('{"a": []}', "item 'a'"),
         (
             '{"a": ["<a_0>"], "b": ["<a_1>"]}',
-            "have one code each, and a recommender needs 2 or more; pass --add-suffix",
+            "have one code each, but a recommender needs 2 or more codes per item; pass --add-suffix",
         ),
         (
             '{"a": ["<a_0>", "<b_0>"], "b": ["<a_99999999>", "<b_1>"]}',
@@ -169,7 +169,7 @@ def test_an_index_that_is_none_is_refused(index, tmp_path, capsys, content, mess
     ("size", "message"),
     [
         (0, "`codebook_size` is 0; give 1 or more"),
-        (3, "item 'unseen' has the code 12, and `codebook_size` is 3; give 13"),
+        (3, "item 'unseen' has the code 12, but `codebook_size` is 3; give 13"),
     ],
 )
 @pytest.mark.parametrize("suffix", ["true", "false"])

@@ -270,7 +270,9 @@ def test_an_rqvae_of_another_run_is_refused(original, files, capsys):
 def test_without_embeddings_a_note_says_that_codes_were_not_compared(original, files, capsys):
     torch.save({k: v for k, v in original[1].items() if k != "semantic_embedding.weight"}, files / "X.pt")
     assert convert(files) == 0
-    assert "note: without --embeddings nobody can tell whether the RQ-VAE makes these codes" in capsys.readouterr().err
+    assert (
+        "note: without --embeddings it isn't checked whether the RQ-VAE makes these codes" in capsys.readouterr().err
+    )
 
 
 def damaged(whole: bytes) -> list[bytes]:

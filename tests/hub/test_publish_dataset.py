@@ -94,8 +94,11 @@ def test_what_is_in_a_folder_says_how_it_is_pushed(dataset, tmp_path, monkeypatc
 def test_what_to_push_must_be_said(dataset, tmp_path, capsys):
     for arguments, message in (
         (("--data", str(tmp_path / "nothing")), "is no prepared dataset"),
-        ((), "give one FOLDER, first or as --model or --data"),
-        ((str(dataset), "--model", str(dataset)), "give one FOLDER, first or as --model or --data"),
+        ((), "give one FOLDER to publish, as the first argument or as --model or --data"),
+        (
+            (str(dataset), "--model", str(dataset)),
+            "give one FOLDER to publish, as the first argument or as --model or --data",
+        ),
         (("--data", str(dataset), "--dataset-id", "x/y"), "`dataset_id` means nothing to a dataset"),
     ):
         assert main(["push", *arguments, "--repo-id", "log"]) == 1
