@@ -93,7 +93,7 @@ def test_what_cannot_be_added_leaves_nothing(trained, folder, prepared, tmp_path
 
     write_items(tmp_path / "known.parquet", ["n1", "i7", "i8"])
     assert "2 items of" in refused(tmp_path / "known.parquet")
-    assert "are in the model's catalogue already, first 'i7'; leave them out" in refused(tmp_path / "known.parquet")
+    assert "are in the model's catalogue already, first 'i7'; remove these rows" in refused(tmp_path / "known.parquet")
     write_items(tmp_path / "wide.parquet", ["n1"], width=5)
     assert "have width 5 and the model reads 12; make them as those" in refused(tmp_path / "wide.parquet")
     write_items(tmp_path / "new.parquet", ["n1"])

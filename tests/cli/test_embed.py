@@ -87,7 +87,10 @@ def test_the_same_seed_gives_the_same_embedding(folder, tmp_path):
         (["--text-model", "nope"], "'nope' is no sentence-transformers model"),
         (["--text-model", MODEL, "--text", "{titel}"], "did you mean 'title'?"),
         (["--text-model", MODEL, "--text-name", "my text"], "an embedding is named 'my text'"),
-        (["--text-model", MODEL, "--text-name", "collaborative"], "`text_name` is 'collaborative', as the other"),
+        (
+            ["--text-model", MODEL, "--text-name", "collaborative"],
+            "`text_name` is 'collaborative', the name of the other",
+        ),
         (["--text-model", MODEL, "--text-batch-size", "0"], "`text_batch_size` is 0; give 1 or more"),
     ],
 )

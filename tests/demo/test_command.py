@@ -28,7 +28,7 @@ def test_a_port_in_use(capsys):
 
 def test_a_host_of_another_machine(capsys):
     told = failure(capsys, "demo", "--model", "nowhere", "--host", "192.0.2.1", "--port", 7860)
-    assert "`host` '192.0.2.1', `port` 7860: can't be listened on" in told
+    assert "`host` '192.0.2.1' and `port` 7860 can't be listened on" in told
 
 
 def test_gradio_is_missing(monkeypatch, capsys):

@@ -99,7 +99,7 @@ def test_what_to_push_must_be_said(dataset, tmp_path, capsys):
             (str(dataset), "--model", str(dataset)),
             "give one FOLDER to publish, as the first argument or as --model or --data",
         ),
-        (("--data", str(dataset), "--dataset-id", "x/y"), "`dataset_id` means nothing to a dataset"),
+        (("--data", str(dataset), "--dataset-id", "x/y"), "`dataset_id` has no meaning for a dataset"),
     ):
         assert main(["push", *arguments, "--repo-id", "log"]) == 1
         assert message in " ".join(capsys.readouterr().err.split())

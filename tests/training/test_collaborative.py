@@ -145,7 +145,7 @@ def test_resuming_uses_the_patience_of_this_run(prepared, tmp_path):
     [
         ({"max_history": 0}, "`max_history` is 0; give 1 or more"),
         ({"width": 16, "num_heads": 3}, "`width` is 16 and `num_heads` is 3; give a width"),
-        ({"dropout_rate": 1.0}, "`dropout_rate` is 1.0; choose 0 to less than 1"),
+        ({"dropout_rate": 1.0}, "`dropout_rate` is 1.0; give a number from 0 to less"),
     ],
 )
 def test_odd_sizes_are_an_error(sizes, message):

@@ -139,7 +139,7 @@ def test_own_prompts_are_cut_to_the_last_items(prepared, tmp_path):
         ({"rollout": "best"}, "`rollout` is 'best'; choose one of sample, without_replacement, beam"),
         ({"steps_per_generation": 3, "gradient_accumulation_steps": 2}, "a round of completions is 3 batches"),
         ({"temperature": 0.0}, "`temperature` is 0.0; it must be positive"),
-        ({"top_k": -1}, "`top_k` is -1; give 0 for all codes"),
+        ({"top_k": -1}, "`top_k` is -1; give the number of codes"),
         ({"num_beams": 5}, "`num_beams` is 5 and `metric_for_best_model` 'ndcg@10'"),
         ({"metric_for_best_model": "loss"}, "`metric_for_best_model` is 'loss'; choose recall@k or ndcg@k"),
         ({"use_vllm": True}, "`use_vllm` is True, an option of TRL that has no meaning"),
@@ -163,9 +163,9 @@ def test_arguments_of_no_use_are_errors(prepared, tmp_path, options, message):
     [
         ([[1]], None, "`train_dataset` has the columns ['prompt'] and no 'target'"),
         (None, [1], "and no 'prompt'"),
-        ([[1], []], [1, 1], "row 1 of `train_dataset` is [] and 1"),
-        ([[1], [-1, 5]], [1, 1], "row 1 of `train_dataset` is [-1, 5] and 1"),
-        ([[1], [2]], [1, 99], "row 1 of `train_dataset` is [2] and 99"),
+        ([[1], []], [1, 1], "row 1 of `train_dataset` has the prompt [] and the target 1"),
+        ([[1], [-1, 5]], [1, 1], "row 1 of `train_dataset` has the prompt [-1, 5] and the target 1"),
+        ([[1], [2]], [1, 99], "row 1 of `train_dataset` has the prompt [2] and the target 99"),
         ([[61]], [1], "1..60"),
         ([["item00001"]], ["item00002"], "give item indices"),
         ([], [], "`train_dataset` is empty"),
@@ -197,10 +197,10 @@ def test_a_tokenizer_that_is_not_the_models_is_an_error(prepared, tmp_path):
 
 
 def test_rewards_that_do_not_fit_are_an_error(prepared, tmp_path):
-    message = "the reward 'rank' was made for groups of 2 and `num_generations` is 4; make"
+    message = "the reward 'rank' was made for groups of 2, but `num_generations` is 4; make"
     with pytest.raises(ValueError, match=message):
         make_trainer(prepared, tmp_path, RankReward(2))
-    with pytest.raises(ValueError, match="a reward is a str; models that score text can't read items"):
+    with pytest.raises(ValueError, match="a reward is a str, but models that score text can't read items"):
         make_trainer(prepared, tmp_path, ["some/reward-model"])
 
 

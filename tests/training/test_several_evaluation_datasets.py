@@ -82,7 +82,7 @@ def test_the_usual_metric_is_no_hindrance_where_no_checkpoint_is_chosen(prepared
 def test_a_choice_by_no_dataset_is_an_error(prepared, users, tmp_path, options):
     metric = options.get("metric_for_best_model", "ndcg@10")
     own = metric.rpartition("_")[2]
-    message = f"`metric_for_best_model` is '{metric}', which each dataset .* choose one of cold_{own}, warm_{own}"
+    message = f"`metric_for_best_model` is '{metric}', which .* choose one of cold_{own}, warm_{own}"
     with pytest.raises(ValueError, match=message):
         recommender_runs.make_trainer(prepared, tmp_path, FinetuningArguments, evaluated=users, **ONCE | options)
 

@@ -41,7 +41,7 @@ NO_MEANING = dict.fromkeys(
         "ref_model_sync_steps",
         "model_init_kwargs",
     ),
-    "but this option of TRL has no meaning for a recommender",
+    "an option of TRL that has no meaning for a recommender",
 )
 
 # Fields of `TrainingArguments` that reinforcement learning refuses
