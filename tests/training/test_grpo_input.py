@@ -140,7 +140,7 @@ def test_own_prompts_are_cut_to_the_last_items(prepared, tmp_path):
         ({"steps_per_generation": 3, "gradient_accumulation_steps": 2}, "a round of completions is 3 batches"),
         ({"temperature": 0.0}, "`temperature` is 0.0; it must be positive"),
         ({"top_k": -1}, "`top_k` is -1; give the number of codes"),
-        ({"num_beams": 5}, "`num_beams` is 5 and `metric_for_best_model` 'ndcg@10'"),
+        ({"num_beams": 5}, "`num_beams` is 5 and `metric_for_best_model` is 'ndcg@10'"),
         ({"metric_for_best_model": "loss"}, "`metric_for_best_model` is 'loss'; choose recall@k or ndcg@k"),
         ({"use_vllm": True}, "`use_vllm` is True, an option of TRL that has no meaning"),
         ({"top_p": 0.9}, "`top_p` is 0.9, .*; leave it at 1.0"),
