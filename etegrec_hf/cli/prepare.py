@@ -50,7 +50,7 @@ class PrepareArguments:
     )
     item_column: str | None = field(default=None, metadata={"help": "Column of item ids."})
     time_column: str | None = field(
-        default=None, metadata={"help": "Column of timestamps; a log without times is in order."}
+        default=None, metadata={"help": "Column of timestamps; without times, rows count as sorted by time."}
     )
     title_column: str | None = field(default=None, metadata={"help": "Column of titles."})
     split_column: str | None = field(
@@ -68,7 +68,7 @@ class PrepareArguments:
         default=SourceOptions.max_malformed, metadata={"help": "Largest share of rows that may be unreadable."}
     )
     hub_config: str | None = field(default=None, metadata={"help": "Configuration of a dataset on the Hub."})
-    hub_split: str = field(default="train", metadata={"help": "Split of it."})
+    hub_split: str = field(default="train", metadata={"help": "Split of that dataset."})
     max_history: int = field(default=50, metadata={"help": "How many items histories keep, the last ones."})
     license: str = field(default="unknown", metadata={"help": "License of the data, as the Hub abbreviates it."})
     seed: int = field(default=0, metadata={"help": "Random seed of the co-occurrence embedding."})

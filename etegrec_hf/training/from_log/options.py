@@ -35,7 +35,7 @@ class FitOptions:
 
     help_group: ClassVar[str] = "training"
 
-    preset: str = field(default=AUTO, metadata={"help": "auto, fast, best or paper; auto: best if there is time."})
+    preset: str = field(default=AUTO, metadata={"help": "auto, fast, best or paper; auto: best if time allows."})
     time_limit: str | None = field(
         default=None, metadata={"help": "Time limit of the whole run, like 90s, 30m or 2h; by default there is none."}
     )
@@ -47,7 +47,7 @@ class FitOptions:
     min_count: int = field(default=3, metadata={"help": "k-core: least interactions per user and per item."})
     split: str = field(default="leave-one-out", metadata={"help": "How the log is split, as in `etegrec prepare`."})
     license: str = field(default="unknown", metadata={"help": "License of the data, as the Hub abbreviates it."})
-    seed: int = field(default=0, metadata={"help": "Seed of all trainings."})
+    seed: int = field(default=0, metadata={"help": "Random seed of all trainings."})
 
     def __post_init__(self):
         check_choice("preset", self.preset, CHOICES)
