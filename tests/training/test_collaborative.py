@@ -94,7 +94,7 @@ def test_what_chooses_the_epoch_is_validation(prepared, tmp_path):
     assert sorted(prepared.validation.targets) == sorted(
         trainer.eval_dataset.__getitems__(list(range(len(trainer.eval_dataset))))["target"].tolist()
     )
-    with pytest.raises(ValueError, match=r"`early_stopping_patience` is 3 and `eval_strategy` is 'no'; .* patience to 0"):
+    with pytest.raises(ValueError, match=r"`early_stopping_patience` is 3 and `eval_strategy` is 'no'; .* to 0"):
         CollaborativeTrainingArguments(str(tmp_path), eval_strategy="no", load_best_model_at_end=False, use_cpu=True)
 
 
