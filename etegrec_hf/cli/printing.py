@@ -10,7 +10,7 @@ from typing import ClassVar
 
 @dataclass
 class PrintArguments:
-    """How a command prints its results."""
+    """Options of printing a command's results."""
 
     help_group: ClassVar[str] = "output"
 

@@ -20,7 +20,7 @@ FIRST_OF_A_RUN = (
 
 @dataclass(kw_only=True)
 class RunArguments:
-    """Whether a run is new or resumed."""
+    """Options of a run's output folder."""
 
     help_group: ClassVar[str] = "training"
 
@@ -29,7 +29,7 @@ class RunArguments:
 
 @dataclass(kw_only=True)
 class RecommenderRunArguments(RunArguments):
-    """How the training of a recommender reads its data."""
+    """Options of a recommender's training about the data that it reads."""
 
     stream: bool = field(
         default=False,

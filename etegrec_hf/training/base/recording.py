@@ -1,4 +1,4 @@
-"""The entry of a run in a training record, and whether a checkpoint is of the same run."""
+"""Entries of runs in training records, and the check that a checkpoint belongs to the same run."""
 
 import dataclasses
 import platform
@@ -98,7 +98,7 @@ def check_same_run(saved: TrainingRecord, folder: str, record: TrainingRecord, a
 
 
 def stage_of_run(trainer) -> dict:
-    """Returns the entry of a run in a training record, as far as it has come."""
+    """Returns the entry of a run in a training record, with the steps that it has trained so far."""
     args, state = trainer.args, trainer.state
     clock = next(callback for callback in trainer.callback_handler.callbacks if isinstance(callback, StageClock))
     losses: dict[str, float] = {}

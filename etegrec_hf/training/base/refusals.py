@@ -1,4 +1,4 @@
-"""What the trainers of transformers and TRL take and those of this package refuse, because it would change nothing."""
+"""Arguments of transformers and TRL that this package's trainers refuse, because they would change nothing."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -80,7 +80,7 @@ def fit(
 ) -> FitResult:
     """Makes a recommender from an interaction log.
 
-    The log is prepared, items are embedded, item tokenizer and recommender are trained, settings of the search are
+    The log is prepared, items are embedded, and item tokenizer and recommender are trained. Settings of the search are
     chosen on validation users, and metrics are measured on test users. If a call is interrupted, the same call resumes
     it; only the time limit may differ. Each stage writes a folder, and a YAML file that repeats the stage by hand.
 

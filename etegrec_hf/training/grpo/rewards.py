@@ -98,8 +98,8 @@ class RankReward:
     The distinct completions of a group are ranked by their log-probabilities. For any two of them, the better one
     gains and the other one loses the same number. The number is how much swapping their places would change NDCG,
     times the probability that the policy ranks the two in the wrong order. That probability is the logistic function
-    of the difference of their log-probabilities. So an item ranked far above a hit loses most, an item far below a hit
-    loses almost nothing, and a group of equally good items gets 0.
+    of the difference of their log-probabilities. So an item ranked far above a hit loses most, and an item far below a
+    hit loses almost nothing. A group of equally good items gets 0.
 
     Rewards of a group sum to 0. With `scale_rewards="none"` they are the advantages, and the loss is LambdaRank's.
 
