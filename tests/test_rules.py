@@ -1,4 +1,4 @@
-"""Rules of structure that hold for every file of the package: counted, not trusted."""
+"""Rules of structure that hold for every file of the package: which this file checks."""
 
 import argparse
 import ast

@@ -29,7 +29,7 @@ def model_folder(prepared, tmp_path_factory):
 
 @pytest.fixture
 def evaluated(model_folder, prepared_folder, tmp_path, capsys):
-    """What `etegrec evaluate` wrote and printed."""
+    """The files and the output of `etegrec evaluate`."""
     call("evaluate", "--model", model_folder, "--data", prepared_folder, "--split", "validation", "--num-beams", 10,
          "--output", tmp_path / "r.json", "--ranks", tmp_path / "r.parquet", "--update-card", "true")  # fmt: skip
     return json.loads((tmp_path / "r.json").read_text()), " ".join(capsys.readouterr().out.split())

@@ -1,4 +1,4 @@
-"""Help, and calls that are wrong by their options: told without the modules of a command."""
+"""Help, and calls with wrong options, which are answered without importing a command's modules."""
 
 import dataclasses
 import os
@@ -19,7 +19,7 @@ ENTRY = re.compile(r"^  (?:-h, )?(?:\S+(?: \.\.\.)? \(or )?--([\w-]+)", re.MULTI
 
 
 def shown(capsys, monkeypatch, *argv: str) -> str:
-    """What a command shows of its options on a terminal of 120 columns, without examples."""
+    """Returns a command's help on a terminal of 120 columns, without examples."""
     monkeypatch.setenv("COLUMNS", "120")
     with pytest.raises(SystemExit) as stop:
         main([*argv])
@@ -28,7 +28,7 @@ def shown(capsys, monkeypatch, *argv: str) -> str:
 
 
 def wrong(capsys, *argv: str) -> str:
-    """What a command says of a wrong call, after its usage."""
+    """Returns the message about a wrong call, which follows the usage."""
     with pytest.raises(SystemExit) as stop:
         main([*argv])
     assert stop.value.code == 2

@@ -1,4 +1,4 @@
-"""`import-codes`, and finetuning what others published on a log of one's own."""
+"""`import-codes`, and finetuning a published model on another log."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the Hub's refusals become, without a Hub."""
+"""Errors for the Hub's refusals, without a Hub."""
 
 import httpx
 import pytest

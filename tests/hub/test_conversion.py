@@ -276,7 +276,7 @@ def test_without_embeddings_a_note_says_that_codes_were_not_compared(original, f
 
 
 def damaged(whole: bytes) -> list[bytes]:
-    """What is left of a file: cut at a tenth of its length, two tenths, ..., or something else altogether."""
+    """Damages a file: cut at a tenth of its length, two tenths, ..., or replaced by something else."""
     cut = [whole[: len(whole) * tenths // 10] for tenths in range(1, 10)]
     return [*cut, b"", b"<html>", b"\x89PNG\r\n\x1a\n" + bytes(50), b"PK\x03\x04" + bytes(50)]
 

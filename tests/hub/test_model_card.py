@@ -143,7 +143,7 @@ def test_damaged_records_are_errors_and_absent_ones_are_empty(record, tmp_path):
 
 
 def test_the_repositorys_card_is_what_the_readme_shows():
-    """`MODEL_CARD.md` is the card of `make quickstart`'s model, whose figures stand in the README."""
+    """`MODEL_CARD.md` is the card of `make quickstart`'s model, whose metrics are in the README."""
     root = Path(__file__).parents[2]
     card = ModelCard.load(root / "MODEL_CARD.md")
     metrics = {result.metric_type: result.metric_value for result in card.data.eval_results}

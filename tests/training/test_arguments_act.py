@@ -1,4 +1,4 @@
-"""Arguments of transformers do what they say where this package has methods of its own in the place of Trainer's."""
+"""Arguments of transformers act where this package overrides methods of Trainer."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Real training that is killed, told to end, or finds a damaged checkpoint."""
+"""Real training that is killed, is asked to end, or finds a damaged checkpoint."""
 
 import multiprocessing
 import os
@@ -31,7 +31,7 @@ def live(prepared, folder, pipe) -> None:
 
 
 def start(prepared, folder):
-    """A process that trains, and where its steps are told."""
+    """Starts a process that trains, and returns it with the file of its steps."""
     fork = multiprocessing.get_context("fork")
     heard, told = fork.Pipe(duplex=False)
     process = fork.Process(target=live, args=(prepared, folder, told))

@@ -23,7 +23,7 @@ from etegrec_hf.training.grpo.prompts import prompts_on_demand
 
 
 def rows_of(samples: SequenceDataset) -> list[dict]:
-    """What prompts of these samples are."""
+    """Returns the expected prompts of these samples."""
     batches = (samples[index] for index in range(len(samples)))
     return [{"prompt": row["history"].tolist(), "target": row["target"].item()} for row in batches]
 

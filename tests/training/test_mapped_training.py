@@ -36,7 +36,7 @@ def make_model(embeddings: torch.Tensor, in_memory: bool, **config) -> ETEGRecFo
 
 
 def make_trainer(prepared, folder, mapped=None, attention="bidirectional", callbacks=()) -> ETEGRecTrainer:
-    """With the embeddings in the model, or with mapped ones beside it."""
+    """Makes a trainer with embeddings in the model, or with mapped embeddings."""
     in_memory = mapped is None
     embeddings = torch.from_numpy(prepared.embeddings) if in_memory else mapped
     model = make_model(embeddings, in_memory, encoder_attention=attention)
@@ -73,7 +73,7 @@ def make_trainer(prepared, folder, mapped=None, attention="bidirectional", callb
 
 
 def numbers_of(trainer) -> list[dict]:
-    """What a training logged, without how long it took."""
+    """Returns the logged values of a training, without times."""
     timed = ("runtime", "per_second", "total_flos")
     return [
         {name: value for name, value in entry.items() if not any(part in name for part in timed)}

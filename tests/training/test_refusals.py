@@ -1,4 +1,4 @@
-"""What the trainers take of transformers' and TRL's arguments, models and datasets, and what they refuse in words."""
+"""Arguments, models and datasets that the trainers take, and those that they refuse."""
 
 import dataclasses
 import inspect
@@ -138,7 +138,7 @@ def test_the_documents_name_all_that_is_refused():
 
 
 def trainers(prepared, folder) -> dict:
-    """How each trainer is made of a model, arguments and what is asked for."""
+    """Returns a function per trainer that makes it from a model, arguments and options."""
     quiet = {"use_cpu": True, "disable_tqdm": True, "report_to": []}
     embeddings = torch.from_numpy(prepared.embeddings)
     samples = SequenceDataset.for_training(prepared.train, 20)
@@ -298,7 +298,7 @@ def test_data_and_embeddings_of_another_kind_are_refused(prepared, tmp_path):
 def test_held_out_items_must_be_as_wide_as_the_models(tmp_path):
     embeddings = torch.eye(20, 8)
     with pytest.raises(
-        ValueError, match="`embeddings` of `eval_dataset` are 7 wide and the model's `input_size` is 8"
+        ValueError, match="`embeddings` of `eval_dataset` are 7 wide, but the model's `input_size` is 8"
     ):
         item_tokenizer_runs.make_trainer(embeddings, tmp_path, evaluated=ItemEmbeddingDataset(torch.ones(3, 7)))
 

@@ -1,4 +1,4 @@
-"""What stops a training, and which checkpoints it doesn't go on from."""
+"""Losses that end a training, and checkpoints that can't be resumed."""
 
 import json
 import math

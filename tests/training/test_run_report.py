@@ -1,4 +1,4 @@
-"""The report of a run: what it says, and that it needs nothing beside itself."""
+"""Reports of runs: their content, and that they load no other files."""
 
 import base64
 import re

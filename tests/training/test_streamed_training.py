@@ -1,4 +1,4 @@
-"""Training on sequences that are read as they are needed, against training on the same in memory."""
+"""Training on streamed sequences, compared with training on the same sequences in memory."""
 
 from collections import Counter
 from functools import partial
