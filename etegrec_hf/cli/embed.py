@@ -39,7 +39,7 @@ class EmbedArguments(RunArguments):
     )
     text: str = field(default="{title}", metadata={"help": "Template of an item's text; names in braces are columns."})
     text_name: str = field(default="text", metadata={"help": "Name of the text embedding."})
-    text_batch_size: int = field(default=64, metadata={"help": "Texts at a time."})
+    text_batch_size: int = field(default=64, metadata={"help": "Texts per batch."})
     fuse: list[str] | None = field(
         default=None,
         metadata={

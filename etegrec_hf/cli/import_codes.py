@@ -38,7 +38,7 @@ class ImportArguments:
         default=None, metadata={"help": "Codes per level; by default the highest code + 1."}
     )
     add_suffix: bool = field(default=False, metadata={"help": "Add a last code that makes codes unique."})
-    seed: int = field(default=42, metadata={"help": "Seed of the weights."})
+    seed: int = field(default=42, metadata={"help": "Random seed of the weights."})
 
 
 @dataclass

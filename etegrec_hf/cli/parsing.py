@@ -48,9 +48,9 @@ SHOWN = {
     "epsilon": ("training", "Probability ratios are clipped to 1 - epsilon .. 1 + epsilon."),
     "num_iterations": ("training", "Rounds of updates per round of completions."),
     "reward_weights": ("training", "Weights of the rewards, in the order of --rewards."),
-    "report_to": ("output", "Further places of logs: tensorboard, wandb, ..., all or none."),
+    "report_to": ("output", "Trackers that get the logs: tensorboard, wandb, ..., all or none."),
     "push_to_hub": ("output", "Publish the model on the Hub."),
-    "hub_model_id": ("output", "Its name there: user/name."),
+    "hub_model_id": ("output", "Name of the model on the Hub: user/name."),
     "debug": (GENERAL, "Show the trace of an error."),
 }
 
