@@ -36,9 +36,9 @@ COMMANDS = {
     "env": "print versions and hardware, for a bug report",
     "completion": "print a script for bash or zsh that completes commands and options",
 }
-# Environment variables per command, which libraries read on import: waiting threads of the server free their cores
+# What a command's libraries read when they are imported: threads of the server that wait leave their cores to others
 VARIABLES = {"serve": {"OMP_WAIT_POLICY": "PASSIVE"}}
-UNREAD = 141  # the exit code of a program that is ended because the reader of its output has gone
+UNREAD = 141  # the code of a program that the system ends since nobody reads what it prints
 USER_ERRORS = (ValueError, FloatingPointError, OSError)
 USAGE = "\n".join(
     [
@@ -131,7 +131,7 @@ def run_command(command: str, argv: list[str], debug: bool = False) -> int:
     """
     try:
         check_command(command, argv)
-        if "torch" not in sys.modules:  # nor has a program that calls this function imported it
+        if "torch" not in sys.modules:  # nor is it in use by another program, which this is a part of
             os.environ.update(
                 {name: value for name, value in VARIABLES.get(command, {}).items() if name not in os.environ}
             )
