@@ -90,9 +90,9 @@ def test_what_matters_of_a_training_is_first(command, capsys, monkeypatch):
 
 def test_help_shows_the_defaults_of_this_package(capsys, monkeypatch):
     told = " ".join(shown(capsys, monkeypatch, "embed", "--help").split())
-    assert "--learning-rate X Learning rate at its highest. (default: 0.001)" in told  # transformers' own is 5e-5
+    assert "--learning-rate X Highest learning rate. (default: 0.001)" in told  # transformers' own is 5e-5
     told = " ".join(shown(capsys, monkeypatch, "finetune", "--help").split())
-    assert "--learning-rate X Learning rate at its highest. (default: by --preset)" in told
+    assert "--learning-rate X Highest learning rate. (default: by --preset)" in told
     assert "MODEL (or --model) A trained recommender: a folder or a Hub id. (required)" in told
     assert "--sia-weight X Weight of the sequence-item alignment. (default: 0.0)" in told  # 1e-4 of `train`
 
