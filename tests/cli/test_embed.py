@@ -117,7 +117,7 @@ def test_a_tokenizer_of_other_embeddings_is_noted(folder, tmp_path, capsys):
     call("embed", "--data", folder, "--fuse", "clusters", "--normalize", "standardize")
     call("diagnose", "--tokenizer", tmp_path / "tokenizer", "--data", folder)
     noted = " ".join(capsys.readouterr().err.split())
-    assert "was trained on clusters (12), and this dataset holds clusters (12), standardized" in noted
+    assert "was trained on clusters (12), but this dataset holds clusters (12), standardized" in noted
 
 
 def test_an_interruption_is_one_line(folder, capsys, monkeypatch):
