@@ -1,18 +1,18 @@
-"""What a catalogue of a million items takes, whose embeddings are mapped from disk.
+"""Measures time and memory for a catalogue of a million items, whose embeddings are mapped from disk.
 
     python benchmarks/catalogue.py [--items 1000000] [--small 10000] [--threads 2] [--only tokenizing]
 
-Made up are prepared datasets of few items and of many, with embeddings 1,024 wide, and an RQ-VAE of the default sizes
-whose codebooks come from k-means. Measured, each in a process of its own:
+The script makes up prepared datasets of few items and of many, with embeddings 1,024 wide. It makes an RQ-VAE of the
+default sizes, whose codebooks come from k-means. Each of these is measured in a process of its own:
 
-- what mapping costs once: making the mapped file from the parquet file;
-- tokenizing all items: embeddings are read from disk, encoded, and their codes made unique, by `build_recommender`.
-  The mapped file's pages are dropped from the system's cache before;
-- the memory of `etegrec train --map-embeddings true` with few items and with many, of the same few users: an epoch of
-  the tokenizer, all codes again, an epoch of the recommender, evaluation, two checkpoints and the final model.
+- making the mapped file from the parquet file, which is done once;
+- tokenizing all items by `build_recommender`: embeddings are read from disk and encoded, and codes are made unique.
+  Before that, the mapped file's pages are dropped from the system's cache;
+- the memory of `etegrec train --map-embeddings true` with few items and with many, for the same few users: one epoch
+  of the tokenizer, all codes again, one epoch of the recommender, evaluation, two checkpoints and the final model.
 
-Memory is told twice. "Own" is the most that the process had to itself at a time (RssAnon, looked at every 5 ms).
-"Resident" is the kernel's own peak (VmHWM), in which pages of mapped files count that the system can drop at any time.
+Two peaks of memory are shown. "Own" is the process's memory without mapped files (RssAnon, read every 5 ms).
+"Resident" is the kernel's own peak (VmHWM). It includes pages of mapped files, which the system can drop at any time.
 """
 
 import argparse
@@ -45,7 +45,7 @@ USERS, BATCH = 300, 256
 
 
 def write_dataset(folder: Path, n_items: int) -> None:
-    """A prepared dataset of clustered items, and random histories of as many items as users of a shop have."""
+    """Writes a prepared dataset of clustered items, with random histories of lengths as in a shop."""
     for name in ("items", "sequences"):
         (folder / name).mkdir(parents=True)
     random = np.random.default_rng(0)
@@ -58,7 +58,7 @@ def write_dataset(folder: Path, n_items: int) -> None:
             values = centers[random.integers(0, CLUSTERS, len(few))]
             values += random.standard_normal(values.shape, dtype=np.float32)
             writer.write_table(pa.table([pa.array(few), embedding_column(values)], schema=schema))
-    random = np.random.default_rng(1)  # so that users have as long histories, however many items there are
+    random = np.random.default_rng(1)  # so that lengths of histories don't depend on the number of items
     lengths = np.minimum(5 + random.geometric(0.2, USERS), 50)
     histories = [ids[random.integers(0, n_items, length)].tolist() for length in lengths]
     for back, name in zip((2, 1, 0), SPLIT_NAMES):
@@ -71,13 +71,13 @@ def write_dataset(folder: Path, n_items: int) -> None:
 
 
 def status(name: str) -> float:
-    """A size that the kernel tells of this process, in GB."""
+    """Returns a size of this process from the kernel, in GB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(dict(line.split(":") for line in lines)[name].split()[0]) / 1e6
 
 
 def measured(work: Callable[[], object]) -> dict[str, float]:
-    """Seconds of `work`, and the process's peaks of memory in GB up to its end."""
+    """Returns the seconds of `work`, and the process's peaks of memory in GB until then."""
     peak, over = status("RssAnon"), threading.Event()
 
     def watch() -> None:
@@ -96,7 +96,7 @@ def measured(work: Callable[[], object]) -> dict[str, float]:
 
 
 def train_tokenizer(folder: Path) -> None:
-    """An RQ-VAE of random weights, with codebooks that fit the items."""
+    """Saves an RQ-VAE of random weights, with codebooks from k-means over the items."""
     torch.manual_seed(0)
     model = RQVAEModel(RQVAEConfig(input_size=WIDTH))
     initialize_codebooks(model, mapped_embeddings(folder / "data"))
@@ -138,7 +138,7 @@ def in_a_process(work: str, folder: Path, threads: int) -> dict[str, float]:
 
 
 def drop_from_cache(path: Path) -> None:
-    """Lets the system forget a file's pages, so that it is read from disk."""
+    """Drops a file's pages from the system's cache, so that it is read from disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

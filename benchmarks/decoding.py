@@ -1,10 +1,10 @@
-"""Decoding speed and memory, as ratios measured in one run.
+"""Measures speed and memory of decoding, as ratios within one run.
 
     python benchmarks/decoding.py FOLDER_OF_INSTRUMENTS [--threads 2] [--dtype bfloat16] [--only speed]
 
-FOLDER holds `NAME.inter.json`, whose test histories are decoded by a model of random weights with 6 + 6 layers of
-width 128: beam 20, top 10. The catalogue's codes are those of an RQ-VAE whose codebooks come from k-means. Every ratio
-is the median of rounds in which both sides take turns.
+FOLDER holds `NAME.inter.json`. A model of random weights with 6 + 6 layers of width 128 decodes its test histories:
+beam 20, top 10. The catalogue's codes come from an RQ-VAE whose codebooks come from k-means. Every ratio is the median
+of rounds in which both sides take turns.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from etegrec_hf.training.item_tokenizer.codebooks import initialize_codebooks
 from etegrec_hf.training.item_tokenizer.item_codes import build_recommender
 
 BEAMS, TOP_K = 20, 10
-RECIPE = {  # what examples/recipes/instruments changes in a model
+RECIPE = {  # fields of a model's configuration that examples/recipes/instruments changes
     "encoder_attention": "causal",
     "reads_items": True,
     "constrained_softmax": True,
@@ -43,7 +43,7 @@ RECIPE = {  # what examples/recipes/instruments changes in a model
 def load(
     folder: Path, dtype: torch.dtype, users: int, **sizes
 ) -> tuple[ETEGRecForConditionalGeneration, list[torch.Tensor]]:
-    """A recommender of random weights, and the histories `[items]` of random test users."""
+    """Returns a recommender of random weights, and the histories `[items]` of random test users."""
     with tempfile.TemporaryDirectory() as scratch:
         prepare(folder, f"{scratch}/data", "letter", embedding="cooccurrence")
         data = PreparedDataset.load(f"{scratch}/data")
@@ -63,7 +63,7 @@ def batch_of(model, histories: list[torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def model_flops(model, histories: list[torch.Tensor]) -> float:
-    """Floating point operations that decoding these users needs: no padding, and 4 keys of its own for each beam."""
+    """Returns the floating point operations that decoding these users needs: no padding, and 4 own keys per beam."""
     config = model.config
     inner, width = config.num_heads * config.d_kv, config.d_model
     attention, feed_forward = 2 * 4 * width * inner, 2 * 2 * width * config.d_ff
@@ -81,7 +81,7 @@ def model_flops(model, histories: list[torch.Tensor]) -> float:
 
 
 def matmul_rate(dtype: torch.dtype, seconds: float = 0.3) -> float:
-    """Floating point operations a second of a plain matrix product."""
+    """Returns the floating point operations per second of a plain matrix product."""
     size = 1024
     left, right = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
     left @ right
@@ -93,7 +93,7 @@ def matmul_rate(dtype: torch.dtype, seconds: float = 0.3) -> float:
 
 
 def dict_trie(model) -> dict[tuple[int, ...], list[int]]:
-    """Prefixes of token ids to the token ids that may follow, the usual way."""
+    """Returns a dict from prefixes of token ids to the token ids that may follow, as is usual for `generate`."""
     following: dict[tuple[int, ...], set[int]] = {}
     for tokens in model.catalogue.item_tokens[1:].tolist():
         for level, token in enumerate(tokens):
@@ -102,7 +102,7 @@ def dict_trie(model) -> dict[tuple[int, ...], list[int]]:
 
 
 def contestants(model) -> dict:
-    """Name to a function that decodes a batch."""
+    """Returns functions that decode a batch, by their names."""
     trie = dict_trie(model)
     options = {"num_beams": BEAMS, "num_return_sequences": TOP_K, "length_penalty": 0.0}
 
@@ -123,7 +123,7 @@ def contestants(model) -> dict:
 
 
 def users_a_second(decode, model, histories: list[torch.Tensor], size: int) -> float:
-    """Histories in batches of like length."""
+    """Returns how many users are decoded per second, in batches of similar length."""
     histories = sorted(histories, key=len)
     batches = [batch_of(model, histories[start : start + size]) for start in range(0, len(histories), size)]
     start = time.perf_counter()
@@ -133,7 +133,7 @@ def users_a_second(decode, model, histories: list[torch.Tensor], size: int) -> f
 
 
 def share(model, histories: list[torch.Tensor], dtype: torch.dtype) -> float:
-    """The best over batch sizes; products and batches take turns, since a machine's speed drifts."""
+    """Returns the best share over batch sizes; products and batches take turns, because a machine's speed drifts."""
     histories = sorted(histories, key=len)
     shares = []
     for size in (32, 64, 128):
@@ -179,7 +179,7 @@ def latency(model, histories: list[torch.Tensor]) -> None:
 
 
 def options_of_a_search(name: str, model, histories: list[torch.Tensor]) -> None:
-    """What ranking the beam again and mixing transition votes in add to a search."""
+    """Prints the time that re-ranking and transition votes add to a search."""
     batches = [batch_of(model, sorted(histories, key=len)[start : start + 64]) for start in range(0, 512, 64)]
     added: dict[str, list[float]] = {"rerank_weight": [], "transition_weight": []}
     for batch in batches * 3:
@@ -197,7 +197,7 @@ def options_of_a_search(name: str, model, histories: list[torch.Tensor]) -> None
 
 
 def profile(model, histories: list[torch.Tensor]) -> None:
-    """Where the time of 64 users goes, by torch's profiler (self time)."""
+    """Prints the operations that take most of the time for 64 users, by torch's profiler (self time)."""
     batch = batch_of(model, sorted(histories, key=len)[480:544])
     groups = dict.fromkeys(("projections and feed-forward", "attention", "copies", "norms", "rest"), 0.0)
     with torch.profiler.profile(record_shapes=True) as profiler, torch.inference_mode():
@@ -222,7 +222,7 @@ def profile(model, histories: list[torch.Tensor]) -> None:
 
 
 def random_codes(n_items: int) -> torch.Tensor:
-    """Distinct codes `[n_items, 4]` of 256 a level."""
+    """Returns distinct codes `[n_items, 4]` with 256 codes per level."""
     numbers = torch.randint(0, 256**4, (n_items + n_items // 100,), generator=torch.Generator().manual_seed(0))
     numbers = numbers.unique()
     numbers = numbers[torch.randperm(len(numbers))[:n_items]]
@@ -230,7 +230,7 @@ def random_codes(n_items: int) -> torch.Tensor:
 
 
 def search_with(trie: CodeTrie, model, batch: dict[str, torch.Tensor]) -> float:
-    """Seconds of a search for items of `trie`."""
+    """Returns the seconds of a search for items of `trie`."""
     start = time.perf_counter()
     with torch.inference_mode():
         states = encode(model.encoder, batch["input_ids"], batch["attention_mask"])
@@ -239,7 +239,7 @@ def search_with(trie: CodeTrie, model, batch: dict[str, torch.Tensor]) -> float:
 
 
 def size(model, histories: list[torch.Tensor]) -> None:
-    """A trie of ten million items, and decoding with it beside one of ten thousand."""
+    """Measures a trie of ten million items, and decoding with it compared with a trie of ten thousand."""
     small = CodeTrie.from_item_codes(random_codes(10_000), 256)
     codes = random_codes(10_000_000)
     start = time.perf_counter()
@@ -253,10 +253,10 @@ def size(model, histories: list[torch.Tensor]) -> None:
 
 
 def memory(model) -> None:
-    """What `recommend` adds to the process's memory at its peak, for 1,024 random histories and beam 50."""
+    """Measures the process's peak of memory while `recommend` decodes 1,024 random histories with beam 50."""
     histories = [torch.randint(1, model.config.n_items + 1, (50,)) for _ in range(1024)]
     batch = batch_of(model, histories)
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: resets the peak
     model.recommend(**batch, top_k=TOP_K, num_beams=50)
     status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
     peak = int(status["VmHWM"].split()[0]) / 1e6

@@ -1,9 +1,9 @@
-"""How long `etegrec fit` takes, how much memory, and what comes of it beside simpler systems.
+"""Measures time and memory of `etegrec fit`, and its metrics compared with simpler systems.
 
     python benchmarks/fit.py shop films tiny --preset best
     python benchmarks/fit.py FOLDER_OF_MICROLENS --preset fast --text-model FOLDER_OF_A_TEXT_ENCODER
 
-A name of `made_up_logs.py` is a log that is made up; anything else is read. Each is fitted in a process of its own.
+A name in `made_up_logs.py` is a made-up log; anything else is a path. Each log is fitted in a process of its own.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def fit_one(log: str, output: Path, options: dict) -> None:
 
 
 def row_of(name: str, folder: Path, told: str) -> str:
-    """A row of the table."""
+    """Returns a row of the table."""
     results = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     ours = results["test"]
     seconds, memory = told.rsplit(MEMORY, 1)[1].split()

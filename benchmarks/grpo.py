@@ -1,10 +1,10 @@
-"""Speed of reinforcement learning on real histories, as ratios measured in one run.
+"""Measures the speed of reinforcement learning on real histories, as ratios within one run.
 
     python benchmarks/grpo.py FOLDER_OF_INSTRUMENTS [--threads 2] [--steps 8]
 
-FOLDER holds `NAME.inter.json`. Compared are steps of the trainer and steps of the same trainer with plain repetition,
-which encodes every history once a completion, when it rolls out and when it scores; and what rewards cost in a step.
-The two take turns, step by step, so that a machine whose speed drifts slows both.
+FOLDER holds `NAME.inter.json`. Steps of the trainer are compared with steps of plain repetition, which encodes every
+history once per completion, both for sampling and for scoring. The two take turns, step by step, because a machine's
+speed drifts. The share of rewards in the time of a step is measured too.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from etegrec_hf.training.item_tokenizer.codebooks import initialize_codebooks
 
 
 class PlainRepetition(ETEGRecGRPOTrainer):
-    """Treats every completion as if it had a history of its own."""
+    """A trainer that encodes the history again for every completion."""
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
         model = self.model
@@ -57,7 +57,7 @@ class PlainRepetition(ETEGRecGRPOTrainer):
 
 
 class Timed:
-    """A reward that counts the seconds it takes."""
+    """A reward that counts the seconds that it takes."""
 
     def __init__(self, reward):
         self.reward, self.__name__, self.seconds = reward, reward.__name__, 0.0
@@ -99,7 +99,7 @@ def make_trainer(cls, data: PreparedDataset, folder: str, rewards: list[str], op
 
 
 def step(trainer: ETEGRecGRPOTrainer, rows: list[dict]) -> float:
-    """Seconds of a full step: roll out, reward, score by the reference, forward, backward, clip, update."""
+    """Returns the seconds of a full step: sampling, rewards, reference scores, forward, backward, clipping, update."""
     optimizer = trainer.create_optimizer()
     start = time.perf_counter()
     trainer.training_step(trainer.model, rows, None)

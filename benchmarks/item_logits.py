@@ -1,10 +1,11 @@
-"""What item logits cost: in training and in the search, beside a model without them, by size of the catalogue.
+"""Measures the cost of item logits in training and in the search, by size of the catalogue.
 
     python benchmarks/item_logits.py
     python benchmarks/item_logits.py --sizes 10000 100000 --threads 1
 
-Catalogues are made up: random codes of 256 per level, random embeddings. Each row trains and searches with both models
-in turn, and shows how many times as long it takes with item logits, and the memory of a step's logits.
+Catalogues are made up, with random codes (256 per level) and random embeddings. For each row, a model with item logits
+and a model without them train and search in turns. The row shows how many times as long item logits take, and the
+memory of a step's logits.
 """
 
 import argparse
@@ -29,12 +30,12 @@ RECIPE = {
     "num_decoder_layers": 2,
 }
 ITEM_LOGITS = {"item_logits": "exact", "recent_items": 10}
-SEQUENCES, LENGTH = 64, 16  # of a training step: 1,024 targets
-USERS = 64  # of a search
+SEQUENCES, LENGTH = 64, 16  # sequences per training step, and their items: 1,024 targets
+USERS = 64  # users per search
 
 
 def make_model(n_items: int, **kind) -> ETEGRecForConditionalGeneration:
-    """An untrained model of the recipe with random codes and embeddings."""
+    """Returns an untrained model of the recipe with random codes and embeddings."""
     torch.manual_seed(0)
     rqvae = {"input_size": 256, "hidden_sizes": [64], "latent_size": 32, "num_levels": 3, "codebook_size": 256}
     model = ETEGRecForConditionalGeneration(ETEGRecConfig(n_items=n_items, rqvae_config=rqvae, **RECIPE, **kind))
@@ -46,7 +47,7 @@ def make_model(n_items: int, **kind) -> ETEGRecForConditionalGeneration:
 
 
 def seconds(work: Callable[[], object], repeats: int) -> float:
-    """The median of some calls, after one that isn't counted."""
+    """Returns the median seconds of some calls, after one that isn't counted."""
     times = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
@@ -56,7 +57,7 @@ def seconds(work: Callable[[], object], repeats: int) -> float:
 
 
 def step_of(model: ETEGRecForConditionalGeneration) -> Callable[[], None]:
-    """A forward and a backward pass over whole sequences."""
+    """Returns a function that runs a forward and a backward pass over whole sequences."""
     items = torch.randint(1, model.config.n_items + 1, (SEQUENCES, LENGTH + 1))
     inputs = model.catalogue.inputs_from_items(items[:, :-1])
     inputs["history_lengths"] = torch.arange(1, LENGTH + 1).expand(SEQUENCES, -1)
@@ -70,7 +71,7 @@ def step_of(model: ETEGRecForConditionalGeneration) -> Callable[[], None]:
 
 
 def search_of(model: ETEGRecForConditionalGeneration, users: int) -> Callable[[], object]:
-    """Ten items for each of some users."""
+    """Returns a function that recommends ten items per user."""
     inputs = model.catalogue.inputs_from_items(torch.randint(1, model.config.n_items + 1, (users, LENGTH)))
     return lambda: model.eval().recommend(**inputs)
 

@@ -1,9 +1,10 @@
-"""How fast a published model loads, and how large it is: seed's size, 25,000 items, embeddings 1,024 wide.
+"""Measures loading time and size of a published model of the specification's size, with 25,000 items.
 
     python benchmarks/loading.py
 
-The model is published with and without its embeddings into local folders. A fresh process without this package loads
-each, twice, by the remote code in the folder; the second time counts, when transformers has that code in its cache.
+The model is saved with and without its embeddings, which are 1,024 wide, into local folders as they are published. A
+new process without this package loads each folder twice, by the code in it. The second time is measured, when
+transformers has that code in its cache.
 """
 
 import argparse
@@ -40,7 +41,7 @@ print(json.dumps(seconds))
 
 
 def published(folder: Path, n_items: int) -> dict[str, Path]:
-    """Folders with and without embeddings."""
+    """Saves a model, and returns its folders with and without embeddings."""
     torch.manual_seed(0)
     model = ETEGRecForConditionalGeneration(ETEGRecConfig(n_items=n_items))
     codes = assign_item_codes(torch.randint(0, 256, (n_items, 3)), 256)
@@ -56,7 +57,7 @@ def published(folder: Path, n_items: int) -> dict[str, Path]:
 
 
 def load(folder: Path) -> dict[str, float]:
-    """Seconds of each step in a fresh process."""
+    """Returns the seconds of each step in a new process."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", STRANGER, str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

@@ -1,8 +1,8 @@
-"""Made-up interaction logs of three kinds, for trying `etegrec fit` on what no recipe was chosen by.
+"""Writes made-up interaction logs of three kinds, for trying `etegrec fit` on logs that no recipe was chosen on.
 
     python benchmarks/made_up_logs.py shop data/raw/shop
 
-writes `log.csv` and `items.csv`.
+The files are `log.csv` and `items.csv`.
 """
 
 import argparse
@@ -15,14 +15,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Kind:
-    """How users of a log choose.
+    """A kind of log, by how users choose items.
 
     Args:
-        n_users, n_items, n_groups (`int`): users, items, and groups that items belong to.
-        shortest, longest (`int`): items of a user's history, log-uniform between these.
+        n_users, n_items, n_groups (`int`): numbers of users, items, and groups of items.
+        shortest, longest (`int`): bounds of the number of items per user, which is log-uniform between them.
         follow_last, follow_before (`float`): share of choices among the three followers of the last item, and of the
-            one before it.
-        same_group (`float`): share of choices within a group that the user likes; the rest are by popularity alone.
+            item before it.
+        same_group (`float`): share of choices within a group that the user likes. All other choices depend only on
+            popularity.
         repeats (`bool`): whether a user can take an item again.
     """
 
@@ -46,13 +47,13 @@ KINDS = {
 
 
 def popularity(random: np.random.Generator, n_items: int) -> np.ndarray:
-    """Probabilities of items that fall with the rank, in an order of chance."""
+    """Returns probabilities of items that fall with the rank, in random order."""
     weights = 1 / (np.arange(n_items) + 10) ** 0.8
     return random.permutation(weights / weights.sum())
 
 
 def sequences(kind: Kind, seed: int) -> list[np.ndarray]:
-    """Items of each user, oldest first."""
+    """Returns the items of each user, oldest first."""
     random = np.random.default_rng(seed)
     group = random.integers(kind.n_groups, size=kind.n_items)
     popular = popularity(random, kind.n_items)

@@ -1,10 +1,10 @@
-"""What preparing a large log costs, and what reading prefixes from it costs.
+"""Measures time and memory of preparing a large log, and of reading prefixes from it.
 
     python benchmarks/preparing.py [--interactions 10000000] [--users 1000000] [--items 200000]
 
-The log is made up: users of 5 items and more, items by a popularity law, rows in the order of time, one parquet file.
-`etegrec prepare` reads it in a process of its own. Beside it stands what pyarrow needs to read and sort the same rows,
-which is less than any preparation can do with.
+The log is made up: one parquet file with rows in the order of time, users with 5 items or more, and items by a law of
+popularity. `etegrec prepare` reads it in a process of its own. For comparison, pyarrow reads and sorts the same rows,
+which every preparation has to do at least.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from etegrec_hf.data.sequences import SequenceDataset
 
 
 def write_log(path: Path, interactions: int, users: int, items: int) -> None:
-    """Rows in the order of time; every user has 5 interactions or more."""
+    """Writes rows in the order of time; every user has 5 interactions or more."""
     random = np.random.default_rng(0)
     lengths = 5 + random.multinomial(interactions - 5 * users, random.dirichlet(np.ones(users)))
     user = random.permutation(np.repeat(np.arange(users), lengths))
@@ -37,7 +37,7 @@ def write_log(path: Path, interactions: int, users: int, items: int) -> None:
 
 
 def run(*arguments: str) -> tuple[float, float]:
-    """Seconds and peak memory in GB of a process."""
+    """Runs a process, and returns its seconds and its peak of memory in GB."""
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)

@@ -1,4 +1,4 @@
-"""Time and peak memory of the quickstart, as a user meets them.
+"""Measures time and peak memory of the quickstart.
 
 python benchmarks/quickstart.py
 """

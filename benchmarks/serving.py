@@ -1,10 +1,10 @@
-"""Serving users whose histories grow by an item, as ratios measured in one run.
+"""Measures recommending for users whose histories grow by one item, as ratios within one run.
 
     python benchmarks/serving.py [--threads 2] [--dtype bfloat16] [--rounds 20]
 
-A model of random weights with a causal encoder, 6 + 6 layers of width 128: beam 20, top 10. Encoding whole histories
-takes turns with extending what is kept of them by the newest item, and so do `recommend` of whole histories and of
-extended ones. Every ratio is the median of the rounds.
+The model has random weights, a causal encoder, and 6 + 6 layers of width 128; beam 20, top 10. Encoding whole
+histories takes turns with extending kept encoder states by the newest item. `recommend` is measured in both ways, too.
+Every ratio is the median of the rounds.
 """
 
 import argparse

@@ -1,11 +1,15 @@
-"""Training speed on real histories, as ratios measured in one run.
+"""Measures the speed of training on real histories, as ratios within one run.
 
     python benchmarks/training.py FOLDER_OF_INSTRUMENTS [--bf16] [--threads 2]
 
-FOLDER holds `NAME.inter.json`. Compared are random batches padded to their longest history, length-grouped batches,
-and one pass a sequence with a causal encoder; the recommender phase and the tokenizer phase; what training makes of
-the rate of a plain matrix product; then what data loading costs beside a step, and what computing all codes again
-costs beside a tokenizer epoch.
+FOLDER holds `NAME.inter.json`. These are compared:
+
+- random batches padded to their longest history, batches grouped by length, and one pass per sequence with a causal
+  encoder;
+- the recommender phase and the tokenizer phase;
+- operations per second in training and in a plain matrix product;
+- the time of loading data and the time of a step;
+- the time of computing all codes again and the time of a tokenizer epoch.
 """
 
 import argparse
@@ -26,22 +30,22 @@ from etegrec_hf.training.item_tokenizer.item_codes import build_recommender, ref
 from etegrec_hf.training.recommender.target_batch import TargetBatch
 
 BATCH = 256
-BUDGET = 8192  # tokens of a batch of whole sequences
+BUDGET = 8192  # tokens per batch of whole sequences
 
 
 def batches_of(order: list[int]) -> list[list[int]]:
-    """Full batches of samples in this order."""
+    """Returns full batches of samples in this order."""
     return [order[start : start + BATCH] for start in range(0, len(order) - BATCH + 1, BATCH)]
 
 
 def spread(batches: list[list[int]], lengths: np.ndarray, count: int) -> list[list[int]]:
-    """So many of an epoch's batches, from the shortest to the longest, so that few stand for all."""
+    """Returns `count` batches of an epoch, evenly spread from the shortest to the longest, as a sample of all."""
     ascending = sorted(batches, key=lambda batch: (lengths[batch].max(), lengths[batch].sum()))
     return [ascending[int((number + 0.5) * len(batches) / count)] for number in range(count)]
 
 
 def targets_a_second(trainer: ETEGRecTrainer, batches: list[list[int]]) -> float:
-    """Full training steps: load, forward, backward, clip, update."""
+    """Returns targets per second in full training steps: loading, forward, backward, clipping, update."""
     optimizer = trainer.create_optimizer()
     targets, start = 0, time.perf_counter()
     for batch in batches:
@@ -62,7 +66,7 @@ def make_trainer(
     kind=ETEGRecTrainingArguments,
     **options,
 ) -> ETEGRecTrainer:
-    """With whole sequences and a causal encoder, or with prefixes and the encoder that `options` say."""
+    """Makes a trainer of whole sequences with a causal encoder, or of prefixes with the encoder in `options`."""
     torch.manual_seed(0)
     attention = options.pop("encoder_attention", "causal" if whole else "bidirectional")
     model = build_recommender(rqvae, torch.from_numpy(data.embeddings), encoder_attention=attention)
@@ -82,7 +86,7 @@ def make_trainer(
 
 
 def make_stepper(*args, **kwargs) -> ETEGRecTrainer:
-    """`make_trainer` in the recommender phase, ready for `training_step` without `train`."""
+    """Makes a trainer in the recommender phase, whose `training_step` can be called without `train`."""
     trainer = make_trainer(*args, **kwargs)
     trainer.current_gradient_accumulation_steps = 1
     trainer.accelerator.prepare_model(trainer.model, evaluation_mode=True)  # autocast, as `train` prepares it
@@ -91,11 +95,11 @@ def make_stepper(*args, **kwargs) -> ETEGRecTrainer:
 
 
 def operations_a_target(model, lengths: np.ndarray) -> float:
-    """Floating point operations of forward and backward for a target after a history of its own, on average.
+    """Returns the mean floating point operations of forward and backward for one target with its own history.
 
     Args:
-        model ([`ETEGRecForConditionalGeneration`]): sizes.
-        lengths (`np.ndarray` of shape `(targets,)`): items of each history.
+        model ([`ETEGRecForConditionalGeneration`]): the model, for its sizes.
+        lengths (`np.ndarray` of shape `(targets,)`): number of items per history.
     """
     config = model.config
     inner, width, codes = config.num_heads * config.d_kv, config.d_model, config.code_length

@@ -1,11 +1,11 @@
-"""Training by two processes against one, in targets a second; each has one thread.
+"""Compares training by two processes with training by one, in targets per second, with one thread per process.
 
     python benchmarks/training_processes.py FOLDER_OF_INSTRUMENTS [--steps 24] [--rounds 3] [--bf16]
 
-FOLDER holds `NAME.inter.json`. Both sides make the same updates of 256 prefixes of like length (code loss), by
-`trainer.train()` and over gloo: one process takes a batch of 256, two take 128 each. The clock starts after the first
-updates, and takes in loading, forward, backward, averaging of gradients, clip and update. Both sides take turns; the
-ratio is the median of the rounds.
+FOLDER holds `NAME.inter.json`. Both sides make the same updates of 256 prefixes of similar length (code loss), by
+`trainer.train()` and over gloo: one process takes a batch of 256, two take 128 each. The first updates don't count.
+The measured time includes loading, forward, backward, averaging of gradients, clipping and update. Both sides take
+turns; the ratio is the median of the rounds.
 """
 
 import argparse
@@ -31,7 +31,7 @@ ACCELERATE = Path(__file__).parents[1] / "examples/accelerate/cpu.yaml"
 
 
 class Clock(TrainerCallback):
-    """Seconds from the end of the warm-up to the end of training."""
+    """Measures the seconds from the end of the warm-up to the end of training."""
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         if state.global_step == WARM_UP:
@@ -40,7 +40,7 @@ class Clock(TrainerCallback):
 
 
 def work(folder: Path, steps: int, bf16: bool, processes: int) -> None:
-    """What one of the processes does; the main one prints its seconds."""
+    """Trains in one of the processes; the main process prints its seconds."""
     data = PreparedDataset.load(folder / "data")
     torch.manual_seed(0)
     rqvae = RQVAEModel(RQVAEConfig(input_size=data.embeddings.shape[1]))
@@ -66,7 +66,7 @@ def work(folder: Path, steps: int, bf16: bool, processes: int) -> None:
 
 
 def run(folder: Path, options: argparse.Namespace, processes: int) -> float:
-    """Seconds of one run by so many processes."""
+    """Returns the seconds of one run by `processes` processes."""
     launch = ["-m", "accelerate.commands.launch", "--config_file", str(ACCELERATE)]
     command = [sys.executable, *(launch if processes > 1 else []), __file__, str(folder)]
     command += ["--steps", str(options.steps), "--processes", str(processes), *(["--bf16"] if options.bf16 else [])]

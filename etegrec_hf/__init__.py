@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .evaluation.memorisation import memorised_targets as memorised_targets
     from .hub.dataset_folder import publish_dataset as publish_dataset
     from .hub.publish import publish as publish
+    from .hub.repository import RepositoryOptions as RepositoryOptions
     from .hub.training_record import TrainingRecord as TrainingRecord
     from .models.beam_search import Beam as Beam
     from .models.code_distribution import CodeDistribution as CodeDistribution

@@ -2,13 +2,13 @@
 # requires-python = ">=3.11"
 # dependencies = ["etegrec_hf[ray]"]
 # ///
-"""Recommends for all users of a prepared dataset on Ray Data, for those who outgrow one machine.
+"""Recommends for all users of a prepared dataset on Ray Data, if one machine isn't enough.
 
     pip install 'etegrec_hf[ray]'
     python examples/batch_recommend_ray.py --model MODEL --data DATA --output FILE.parquet [--actors 8]
 
-The file is the one of `etegrec recommend --data`, whose options are the same. MODEL is an id on the Hub or, like DATA,
-a folder that all machines of the cluster see. Where no cluster is running, Ray starts one on this machine.
+File and options are those of `etegrec recommend --data`. MODEL is an id on the Hub, or a folder like DATA that all
+machines of the cluster can read. If no cluster is running, Ray starts one on this machine.
 """
 
 from dataclasses import dataclass, field
@@ -29,8 +29,8 @@ class Arguments:
     model: str
     data: str
     output: str
-    actors: int = field(default=1, metadata={"help": "Models that work side by side, each on a CPU core."})
-    gpus_per_actor: float = field(default=0, metadata={"help": "GPUs of each, where it is to use one."})
+    actors: int = field(default=1, metadata={"help": "Models that work at the same time, each on a CPU core."})
+    gpus_per_actor: float = field(default=0, metadata={"help": "GPUs per model; 0 for none."})
 
 
 class Recommender:
@@ -50,12 +50,12 @@ def main(arguments: Arguments, options: RecommendOptions) -> None:
     check_ending(output, TABLE_ENDINGS)
     for name in ("exclude", "allowed"):
         if getattr(options, name) is not None:
-            raise SystemExit(f"`{name}` isn't read here; leave it out, or use `etegrec recommend`.")
+            raise SystemExit(f"`{name}` has no meaning here; leave it out, or use `etegrec recommend`.")
     ray.init(ignore_reinit_error=True)
     cores = int(ray.cluster_resources()["CPU"])
-    if arguments.actors >= cores:  # Ray would wait for ever
+    if arguments.actors >= cores:  # Ray would wait forever
         raise SystemExit(
-            f"`actors` is {arguments.actors} and the cluster has {cores} CPU cores; leave one for reading."
+            f"`actors` is {arguments.actors}, but the cluster has {cores} CPU cores; leave one core for reading."
         )
     ray.data.DataContext.get_current().execution_options.preserve_order = True
     rows = ray.data.read_parquet(f"{arguments.data}/sequences/{options.split}.parquet").select_columns(COLUMNS)
@@ -69,7 +69,7 @@ def main(arguments: Arguments, options: RecommendOptions) -> None:
         num_gpus=arguments.gpus_per_actor,
     )
 
-    tables = recommended.iter_batches(batch_format="pyarrow", batch_size=None)  # which works when it is gone through
+    tables = recommended.iter_batches(batch_format="pyarrow", batch_size=None)  # Ray works while this is iterated
     replace_file(output, lambda beside: write_tables(beside, output.suffix, schema_of(options), tables))
 
 

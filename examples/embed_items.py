@@ -6,7 +6,7 @@
 
     python examples/embed_items.py LOG.csv DATA RUN TEXT_MODEL [EPOCHS]
 
-LOG.csv has the columns user_id, item_id, timestamp and title. The prepared dataset is written to DATA, the
+LOG.csv has the columns user_id, item_id, timestamp and title. The prepared dataset is written to DATA, and the
 collaborative model to RUN. TEXT_MODEL is a sentence-transformers model: a folder, or an id on the Hub.
 """
 

@@ -2,12 +2,12 @@
 # requires-python = ">=3.11"
 # dependencies = ["etegrec_hf"]
 # ///
-"""Finetunes a published recommender on a log of one's own, which may have items that it has never seen.
+"""Finetunes a published recommender on your own log, which may have items that the model doesn't know.
 
     python examples/finetune_published.py MODEL DATA OUTPUT [EPOCHS]
 
-MODEL is a folder or an id on the Hub, DATA a prepared dataset. New items need embeddings of the kind that the model
-was trained with; where DATA has no new items, it needs none.
+MODEL is a folder or an id on the Hub, and DATA is a prepared dataset. If DATA has new items, it needs embeddings that
+were made like those of the model.
 """
 
 import sys

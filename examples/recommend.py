@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["torch", "transformers"]
 # ///
-"""Recommends with a trained model, loaded the way one loads any model of the Hub.
+"""Recommends items with a trained model, which is loaded like any model of the Hub.
 
     python examples/recommend.py MODEL ITEM_ID [ITEM_ID ...]
 

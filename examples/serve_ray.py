@@ -2,15 +2,16 @@
 # requires-python = ">=3.11"
 # dependencies = ["etegrec_hf[ray]"]
 # ///
-"""Serves a model over HTTP on Ray Serve, for those who outgrow one process: requests that come together are one batch.
+"""Serves a model over HTTP on Ray Serve, if one process isn't enough. Requests at the same time are one batch.
 
     pip install 'etegrec_hf[ray]'
     python examples/serve_ray.py --model MODEL [--replicas 4] [--gpus_per_replica 1] [--port 8000]
 
     curl localhost:8000 -d '{"history": ["item1", "item2"], "exclude": ["item3"], "top_k": 5}'
 
-MODEL is an id on the Hub, or a folder that all machines of the cluster see. Who has no item that the model knows gets
-popular items, if the model has counts of its items, else an empty list. Where no cluster is running, Ray starts one.
+MODEL is an id on the Hub, or a folder that all machines of the cluster can read. Users without any item that the model
+knows get popular items, or an empty list if the model has no counts of its items. If no cluster is running, Ray starts
+one.
 """
 
 import asyncio
@@ -30,10 +31,10 @@ class Arguments:
     model: str
     host: str = "127.0.0.1"
     port: int = 8000
-    replicas: int = field(default=1, metadata={"help": "Models that work side by side, each on a CPU core."})
-    gpus_per_replica: float = field(default=0, metadata={"help": "GPUs of each, where it is to use one."})
-    longest: int = field(default=20, metadata={"help": "Items of a list at most."})
-    batch_size: int = field(default=64, metadata={"help": "Requests that are answered together at most."})
+    replicas: int = field(default=1, metadata={"help": "Models that work at the same time, each on a CPU core."})
+    gpus_per_replica: float = field(default=0, metadata={"help": "GPUs per model; 0 for none."})
+    longest: int = field(default=20, metadata={"help": "Most items per list."})
+    batch_size: int = field(default=64, metadata={"help": "Most requests per batch."})
 
 
 @serve.deployment
@@ -63,9 +64,9 @@ class Recommender:
         return JSONResponse((await self.recommend(wanted))[:top_k])
 
     def checked(self, wanted: object) -> dict:
-        """The request, if it is one; of those that aren't, no batch should fail."""
+        """Checks a request before it joins a batch, so that a wrong request doesn't fail the others."""
         if not isinstance(wanted, dict) or not {"history"} <= wanted.keys() <= {"history", "exclude", "top_k"}:
-            raise ValueError("send an object with `history`, and `exclude` and `top_k` if you like.")
+            raise ValueError("the request isn't an object with `history`; `exclude` and `top_k` are optional.")
         for name in wanted.keys() - {"top_k"}:
             if not isinstance(wanted[name], list) or not all(isinstance(item_id, str) for item_id in wanted[name]):
                 raise ValueError(f"`{name}` is {wanted[name]!r}; give a list of item ids.")
@@ -75,11 +76,11 @@ class Recommender:
 
     @serve.batch(batch_wait_timeout_s=0.005)
     async def recommend(self, requests: list[dict]) -> list[list[dict]]:
-        return await asyncio.to_thread(self.pipeline, requests)  # so that others can line up meanwhile
+        return await asyncio.to_thread(self.pipeline, requests)  # so that further requests can queue meanwhile
 
 
 def application(arguments: Arguments) -> serve.Application:
-    """What is served; `serve run` and tests take it too."""
+    """Returns the application of Ray Serve, which `serve run` and tests use too."""
     resources = {"num_cpus": 1, "num_gpus": arguments.gpus_per_replica}
     deployment = Recommender.options(num_replicas=arguments.replicas, ray_actor_options=resources)
     return deployment.bind(arguments)

@@ -2,11 +2,11 @@
 # requires-python = ">=3.11"
 # dependencies = ["etegrec_hf"]
 # ///
-"""Reinforcement learning with the Python API, and with a reward of one's own.
+"""Trains a recommender by reinforcement learning with the Python API, and with a reward function of your own.
 
     python examples/train_grpo.py MODEL DATA OUTPUT [STEPS]
 
-MODEL is a trained recommender, DATA the prepared dataset that it was trained on. The result is in OUTPUT.
+MODEL is a trained recommender, and DATA is the prepared dataset that it was trained on. The result is in OUTPUT.
 """
 
 import sys
@@ -25,7 +25,7 @@ from etegrec_hf import (
 
 
 def novelty(prompts, completions, **columns) -> list[float]:
-    """0.1 for an item that the history doesn't hold: `prompts` are item indices, and so are `completions`."""
+    """Returns 0.1 for items that aren't in the history; `prompts` and `completions` are item indices."""
     return [0.1 * (item not in history) for history, item in zip(prompts, completions)]
 
 
@@ -45,7 +45,7 @@ def main(name: str, data_folder: str, output_dir: str, steps: str = "1000") -> N
     )
     trainer.train()
     trainer.save_model()
-    for row in trainer.validation_rows():  # the first row is the model as it came
+    for row in trainer.validation_rows():  # the first row is of the model before training
         print(row["step"], row["ndcg@10"], row["coverage@10"])
 
 

@@ -2,11 +2,11 @@
 # requires-python = ">=3.11"
 # dependencies = ["etegrec_hf"]
 # ///
-"""Alternating training and finetuning with the Python API.
+"""Trains recommender and item tokenizer in turns, and finetunes the recommender, with the Python API.
 
     python examples/train_recommender.py DATA TOKENIZER OUTPUT [EPOCHS FINETUNING_EPOCHS]
 
-TOKENIZER is what `examples/train_tokenizer.py` wrote. The trained recommender is in OUTPUT/finetuned.
+TOKENIZER is the output folder of `examples/train_tokenizer.py`. The trained recommender is in OUTPUT/finetuned.
 """
 
 import sys

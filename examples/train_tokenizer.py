@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["etegrec_hf"]
 # ///
-"""Pre-trains an item tokenizer (RQ-VAE) with the Python API.
+"""Trains an item tokenizer (RQ-VAE) with the Python API.
 
     python examples/train_tokenizer.py DATA OUTPUT [EPOCHS]
 

@@ -1,4 +1,4 @@
-"""What is built for others: the wheel and the sdist that it is built from."""
+"""The wheel and the sdist that it is built from."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""Scripts in `examples/`: what they say they need, for `uv run`."""
+"""Scripts in `examples/`: their dependencies for `uv run`."""
 
 import ast
 import re

@@ -147,7 +147,7 @@ def test_nothing_of_others_is_touched(tiny, run):
     mine = tiny / "out/data/mine.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("precious")
-    with pytest.raises(SystemExit, match="out' holds files of something else"):
+    with pytest.raises(SystemExit, match="out' holds other files"):
         run()
     assert [path for path in (tiny / "out").rglob("*") if path.is_file()] == [mine]
 

@@ -1,4 +1,4 @@
-"""Rules of structure that hold for every file of the package: counted, not trusted."""
+"""Rules of structure that hold for every file of the package: which this file checks."""
 
 import argparse
 import ast
@@ -39,7 +39,6 @@ WIDE = {
     "prepare": "from a log to a dataset in one call: each step has its argument",
     "recommend": "users give options of the search as keywords, of which it makes one object",
     "sample_items": "as `recommend`",
-    "publish": "users give options of the repository as keywords",
     "attention": "transformers calls it and chooses what it gives",
 }
 MOST_PARAMETERS = 6

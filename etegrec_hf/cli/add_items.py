@@ -1,4 +1,4 @@
-"""`etegrec add-items`: a trained recommender learns items by their embeddings, without training."""
+"""`etegrec add-items`: adds items to a trained recommender by their embeddings, without training."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,14 +24,14 @@ EXAMPLES = """examples:
 
 @dataclass
 class AddItemsArguments(ModelArguments):
-    """What is added to what."""
+    """The recommender, the items that are added, and the output folder."""
 
     help_group: ClassVar[str] = "options"
 
     items: str = field(
         metadata={
             "help": "A .parquet or .csv with the columns item_id, embedding (in a .csv as JSON) and maybe title; or a "
-            "prepared dataset, of which the items are added that the model doesn't know."
+            "prepared dataset, whose items are added if the model doesn't know them."
         }
     )
     output_dir: str = field(metadata={"help": "A new folder."})
@@ -46,15 +46,16 @@ def run(argv: list[str]) -> None:
 
 
 def add_items(arguments: AddItemsArguments) -> dict[str, int]:
-    """Adds the items, saves the larger model, and returns how many there were, came and are.
+    """Adds the items, saves the larger model, and returns the numbers of items before, added and after.
 
-    The training record keeps the model's stages and gets one for what was added. Evaluations are left out: they
+    The training record keeps the model's stages, and gets a stage for the added items. It loses its evaluations, which
     ranked the smaller catalogue.
 
     Raises:
-        FileExistsError: the output folder holds something.
-        ValueError: no embeddings, items of a table that the model knows, or [`read_new_items`] or [`add_new_items`]
-            raises.
+        FileExistsError: the output folder isn't empty.
+        ValueError: a dataset has no embeddings.
+        ValueError: the model knows an item of a table, or all items of a dataset.
+        ValueError: as [`read_new_items`] and [`add_new_items`].
     """
     check_output_dir(arguments.output_dir)
     is_table = Path(arguments.items).suffix in (".parquet", ".csv") or Path(arguments.items).is_file()
@@ -65,8 +66,8 @@ def add_items(arguments: AddItemsArguments) -> dict[str, int]:
     known = [item_id for item_id in items.item_ids if item_id in catalogue]
     if is_table and known:
         raise ValueError(
-            f"{len(known)} items of {arguments.items} are in the model's catalogue already, first {known[0]!r}; leave "
-            "them out."
+            f"{len(known)} items of {arguments.items} are in the model's catalogue already, first {known[0]!r}; "
+            "remove these rows."
         )
     added = add_new_items(items, model, tokenizer)
     if not added:
@@ -82,12 +83,12 @@ def add_items(arguments: AddItemsArguments) -> dict[str, int]:
 
 
 def items_of_dataset(name: str) -> NewItems:
-    """The items of a prepared dataset, a folder or an id of the Hub.
+    """Returns the items of a prepared dataset, which is a folder or an id of the Hub.
 
     Raises:
-        ValueError: it holds no embeddings.
+        ValueError: the dataset holds no embeddings.
     """
     data = PreparedDataset.load(local_dataset(name, ()), ())
     if data.embeddings is None:
-        raise ValueError(f"{name} holds no `embedding`, by which items are added; make one with `etegrec embed`.")
+        raise ValueError(f"{name} holds no `embedding`, which new items need; make one with `etegrec embed`.")
     return NewItems(data.item_ids, data.title_of, data.embeddings)

@@ -1,4 +1,4 @@
-"""`etegrec baselines`: what simpler systems reach on a split."""
+"""`etegrec baselines`: measures simpler systems on a split."""
 
 import sys
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ EXAMPLES = """examples:
 
 @dataclass
 class BaselineArguments:
-    """What is measured, and how."""
+    """The dataset, and how baselines are measured."""
 
     data: str = field(metadata={"help": "A prepared dataset; each of its named embeddings gets a row."})
     split: str = field(default="test", metadata={"help": "validation or test."})
@@ -58,14 +58,14 @@ def run(argv: list[str]) -> None:
     printed.show(results, tables)
     if arguments.collaborative_model is None:
         print(
-            "note: no SASRec row: make its model with `etegrec embed --collaborative` and name it "
-            "--collaborative-model",
+            "note: there is no row for SASRec; train its model with `etegrec embed --collaborative`, and give the "
+            "folder as --collaborative-model",
             file=sys.stderr,
         )
 
 
 def measure_baselines(arguments: BaselineArguments) -> dict:
-    """Metrics of every baseline that the dataset allows, for all users and by part."""
+    """Returns metrics of every baseline that the dataset has data for, for all users and for parts of them."""
     check_choice("split", arguments.split, SPLIT_NAMES[1:])
     folder = Path(local_dataset(arguments.data))
     data = PreparedDataset.load(folder)

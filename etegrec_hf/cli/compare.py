@@ -1,4 +1,4 @@
-"""`etegrec compare`: results of several runs in one table, if they were measured alike."""
+"""`etegrec compare`: puts results of several runs into one table, if they were measured in the same way."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +17,12 @@ EXAMPLES = """examples:
 
 @dataclass
 class CompareArguments:
-    """What stands in the table."""
+    """The results in the table."""
 
     results: list[str] = field(
         metadata={
-            "help": "SYSTEM=FILE for each run, a JSON file of `etegrec evaluate`; several runs of one system are its "
-            "seeds, and the others are compared with the first one.",
+            "help": "SYSTEM=FILE per run, with a JSON file of `etegrec evaluate`. Runs of one system are averaged as "
+            "its seeds; other systems are compared with the first.",
             "metavar": "SYSTEM=FILE",
         }
     )
@@ -40,10 +40,11 @@ def run(argv: list[str]) -> None:
 
 
 def runs_of(named: list[str]) -> dict[str, list[str]]:
-    """Files by system, of entries `SYSTEM=FILE`.
+    """Returns the files of each system from entries `SYSTEM=FILE`.
 
     Raises:
-        ValueError: an entry of another form, or a file that a system names twice.
+        ValueError: an entry has another form.
+        ValueError: a system names a file twice.
     """
     runs: dict[str, list[str]] = {}
     for entry in named:

@@ -1,4 +1,4 @@
-"""`etegrec completion`: a script for the shell, which completes commands and options without starting Python."""
+"""`etegrec completion`: prints a shell script that completes commands and options without starting Python."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -31,7 +31,7 @@ complete -o default -F _etegrec etegrec
 
 @dataclass
 class CompletionArguments:
-    """For whom."""
+    """The shell that the script is for."""
 
     shell: Literal["bash", "zsh"] = field(metadata={"help": "bash or zsh."})
 
@@ -42,11 +42,11 @@ def run(argv: list[str]) -> None:
 
 
 def script() -> str:
-    """The script, with the options that every command has now."""
+    """Returns the script, with the current options of every command."""
     cases = (f'            {command}) words="{" ".join(options(command))}" ;;' for command in COMMANDS)
     return SCRIPT.format(commands=" ".join(COMMANDS), cases="\n".join(cases))
 
 
 def options(command: str) -> list[str]:
-    """A command's options."""
+    """Returns the options of a command."""
     return offered(read_options(command))

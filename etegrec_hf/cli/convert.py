@@ -1,4 +1,4 @@
-"""`etegrec convert`: the original ETEGRec's three files become a model of this package."""
+"""`etegrec convert`: turns the original ETEGRec's three files into a model of this package."""
 
 import sys
 from dataclasses import asdict, dataclass, field
@@ -17,7 +17,7 @@ EXAMPLES = """examples:
 
 @dataclass
 class ConvertArguments:
-    """The original's files. Only tensors are read from the two of torch."""
+    """The original's files. Only tensors are read from the two files of torch."""
 
     recommender: str = field(metadata={"help": "State dict of the recommender."})
     rqvae: str = field(metadata={"help": "State dict of the RQ-VAE."})
@@ -27,9 +27,9 @@ class ConvertArguments:
         default=None, metadata={"help": ".npy of the items' embeddings, if the recommender's file has none."}
     )
     item_ids: str | None = field(
-        default=None, metadata={"help": "emb_map.json with the items' ids; by default they are called 1, 2, 3, ..."}
+        default=None, metadata={"help": "emb_map.json with the items' ids; by default the ids are 1, 2, 3, ..."}
     )
-    max_history: int = field(default=50, metadata={"help": "Items of a history that are read, the last ones."})
+    max_history: int = field(default=50, metadata={"help": "How many items are read, the last ones of a history."})
 
 
 def run(argv: list[str]) -> None:
@@ -41,7 +41,7 @@ def run(argv: list[str]) -> None:
     save_model_folder(folder, model, tokenizer, record)
     if model.catalogue.semantic_embedding is None:
         print(
-            "note: without --embeddings nobody can tell whether the RQ-VAE makes these codes; name their file",
+            "note: without --embeddings it isn't checked whether the RQ-VAE makes these codes; give --embeddings",
             file=sys.stderr,
         )
     print(f"{model.config.n_items} items, {model.num_parameters():,} weights: {folder}")

@@ -1,4 +1,4 @@
-"""`etegrec demo`: a page in the browser on which a trained recommender can be tried."""
+"""`etegrec demo`: shows a trained recommender on a page in the browser."""
 
 import errno
 import socket
@@ -17,7 +17,7 @@ EXAMPLES = """examples:
 
 @dataclass
 class DemoArguments(ModelArguments):
-    """What is shown, and where."""
+    """The recommender that is shown, and the address of the page."""
 
     help_group: ClassVar[str] = "options"
 
@@ -40,10 +40,11 @@ def run(argv: list[str]) -> None:
 
 
 def check_address(host: str, port: int) -> None:
-    """Whether the page can be served there, before a model is loaded.
+    """Checks that a page can be served at an address, before a model is loaded.
 
     Raises:
-        ValueError: a port that doesn't exist or is in use, or a host that isn't this machine's.
+        ValueError: the port doesn't exist, or is in use.
+        ValueError: the host isn't an address of this machine.
     """
     if not 1 <= port <= 65535:
         raise ValueError(f"`port` is {port}; choose one from 1 to 65535.")
@@ -52,8 +53,8 @@ def check_address(host: str, port: int) -> None:
         socket.create_server((host, port), family=family).close()
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise ValueError(f"`port` {port} of {host} is in use; choose another with --port.") from error
+            raise ValueError(f"`port` {port} of {host} is in use; choose another port with --port.") from error
         raise ValueError(
-            f"`host` {host!r}, `port` {port}: can't be listened on ({error.strerror}); give an address of this "
+            f"`host` {host!r} and `port` {port} can't be listened on ({error.strerror}); give an address of this "
             "machine and a port that you may use."
         ) from error

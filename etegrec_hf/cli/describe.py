@@ -11,7 +11,7 @@ from .parsing import DESCRIBE
 
 
 def described_commands() -> str:
-    """The content of `options.json`, one option per line."""
+    """Returns the content of `options.json`, one option per line."""
     entries = []
     for command in COMMANDS:
         described = described_command(command)
@@ -23,7 +23,7 @@ def described_commands() -> str:
 
 
 def described_command(command: str) -> dict:
-    """What a command says of its options itself."""
+    """Returns a command's own description of its options."""
     told = io.StringIO()
     with redirect_stdout(told), suppress(SystemExit):
         import_module(f"{__package__}.{command.replace('-', '_')}").run([DESCRIBE])

@@ -1,4 +1,4 @@
-"""`etegrec diagnose`: item tokenizers side by side."""
+"""`etegrec diagnose`: compares item tokenizers by how they use their codes."""
 
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -24,7 +24,7 @@ EXAMPLES = """examples:
 
 @dataclass
 class DiagnoseArguments:
-    """What is compared on what."""
+    """The item tokenizers, and the datasets that they are compared on."""
 
     tokenizer: list[str] = field(metadata={"help": "Output folders of train-tokenizer, or Hub ids."})
     data: list[str] = field(
@@ -47,16 +47,19 @@ def run(argv: list[str]) -> None:
 
 
 def diagnose(arguments: DiagnoseArguments) -> dict[str, dict]:
-    """Each tokenizer's figures by its name, with the folders that they are of; draws its plots if there is a folder.
+    """Returns each tokenizer's figures and folders by its name, and draws plots if there is a folder for them.
 
     Raises:
-        ValueError: other numbers of tokenizers and datasets, a dataset without embeddings or with those of another
-            width than the tokenizer's, plots without matplotlib, or [`tokenizer_diagnostics`] raises.
+        ValueError: there are several datasets, but not as many as tokenizers.
+        ValueError: a dataset has no embeddings, or its embeddings have another width than the tokenizer reads.
+        ValueError: plots are asked for, and matplotlib isn't installed.
+        ValueError: as [`tokenizer_diagnostics`].
     """
     tokenizers, folders = arguments.tokenizer, arguments.data
     if len(folders) not in (1, len(tokenizers)):
         raise ValueError(
-            f"`data` names {len(folders)} datasets for {len(tokenizers)} tokenizers; name one for all, or one each."
+            f"`data` names {len(folders)} datasets for {len(tokenizers)} tokenizers; name one dataset for all "
+            "tokenizers, or one per tokenizer."
         )
     if len(folders) == 1:
         folders = folders * len(tokenizers)
@@ -66,7 +69,7 @@ def diagnose(arguments: DiagnoseArguments) -> dict[str, dict]:
         if plots.exists() and not plots.is_dir():
             raise ValueError(f"`plots` {arguments.plots!r} is a file; name a folder.")
         plots.mkdir(parents=True, exist_ok=True)
-    load = lru_cache(maxsize=1)(load_with_embeddings)  # tokenizers of one dataset mostly stand together
+    load = lru_cache(maxsize=1)(load_with_embeddings)  # tokenizers of one dataset mostly follow each other
     results = {}
     for name, tokenizer, folder in zip(unique_names(tokenizers), tokenizers, folders):
         model = load_model(RQVAEModel, tokenizer)
@@ -74,8 +77,8 @@ def diagnose(arguments: DiagnoseArguments) -> dict[str, dict]:
         note_other_embedding(tokenizer, data)
         if embeddings.shape[1] != model.config.input_size:
             raise ValueError(
-                f"tokenizer {tokenizer!r} reads embeddings of width {model.config.input_size}, and those of "
-                f"{folder!r} have width {embeddings.shape[1]}; name the dataset that it was trained on."
+                f"the tokenizer {tokenizer!r} reads embeddings of width {model.config.input_size}, but those of "
+                f"{folder!r} have width {embeddings.shape[1]}; name the dataset that the tokenizer was trained on."
             )
         results[name] = {"tokenizer": tokenizer, "data": folder, **tokenizer_diagnostics(model, embeddings)}
         if plots:
@@ -86,7 +89,7 @@ def diagnose(arguments: DiagnoseArguments) -> dict[str, dict]:
 
 
 def unique_names(folders: list[str]) -> list[str]:
-    """The folders' last parts, with a number where one was there before.
+    """Returns the last part of each folder's name, with a number if an earlier folder has the same part.
 
     >>> unique_names(["runs/a", "old/a", "runs/b", "me/a"])
     ['a', 'a-2', 'b', 'a-3']

@@ -1,4 +1,4 @@
-"""`etegrec embed`: collaborative and text embeddings of items, and their fusion."""
+"""`etegrec embed`: makes collaborative and text embeddings of items, and combines embeddings."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,28 +26,28 @@ FIRST = ("collaborative", "output_dir", "text_model", "text", "fuse", "normalize
 
 @dataclass
 class EmbedArguments(RunArguments):
-    """What is embedded, and how the semantic embedding is made of it."""
+    """The embeddings that are made, and how the semantic embedding is made from them."""
 
     help_group: ClassVar[str] = "data"
 
     data: str = field(metadata={"help": "Folder of a prepared dataset; the embeddings are written into it."})
     collaborative: bool = field(
-        default=False, metadata={"help": "Train a causal model of item sequences, which is kept in --output-dir."}
+        default=False, metadata={"help": "Train a causal model of item sequences, and save it in --output-dir."}
     )
     text_model: str | None = field(
         default=None, metadata={"help": "A sentence-transformers model: a folder or a Hub id."}
     )
-    text: str = field(default="{title}", metadata={"help": "Template of the text; names in braces are columns."})
+    text: str = field(default="{title}", metadata={"help": "Template of an item's text; names in braces are columns."})
     text_name: str = field(default="text", metadata={"help": "Name of the text embedding."})
-    text_batch_size: int = field(default=64, metadata={"help": "Texts at a time."})
+    text_batch_size: int = field(default=64, metadata={"help": "Texts per batch."})
     fuse: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Embeddings that are laid side by side, in this order: names or .parquet files. By default those "
+            "help": "Embeddings that are concatenated, in this order: names or .parquet files. By default those "
             "that this call makes."
         },
     )
-    normalize: str = field(default="none", metadata={"help": "Of each embedding: none, l2 or standardize."})
+    normalize: str = field(default="none", metadata={"help": "How each embedding is scaled: none, l2 or standardize."})
 
 
 def run(argv: list[str]) -> None:
@@ -63,7 +63,7 @@ def run(argv: list[str]) -> None:
 def embed(
     arguments: EmbedArguments, sizes: CollaborativeSizes, training: CollaborativeTrainingArguments
 ) -> dict[str, object]:
-    """Makes the embeddings that are asked for and a semantic embedding of them, and returns figures of both."""
+    """Makes the given embeddings and a semantic embedding from them, and returns figures of both."""
     if not (arguments.collaborative or arguments.text_model or arguments.fuse):
         raise ValueError("nothing to do: give --collaborative, --text-model or --fuse.")
     if not arguments.collaborative and (arguments.resume or training.output_dir != DEFAULT_OUTPUT_DIR):
@@ -87,24 +87,24 @@ def embed(
 
 
 def check_wishes(arguments: EmbedArguments, names: list[str]) -> None:
-    """Raises the errors that would come later, before anything takes time.
+    """Checks the arguments before anything takes time.
 
     Args:
-        arguments ([`EmbedArguments`]): what is asked for.
-        names (`list[str]`): of the embeddings that will be made.
+        arguments ([`EmbedArguments`]): arguments of the command.
+        names (`list[str]`): names of the embeddings that will be made.
 
     Raises:
-        ValueError: a name that can't be, or that is there twice.
-        ValueError: an unknown normalisation.
-        ValueError: a template of missing columns.
-        FileNotFoundError: an embedding to fuse that neither exists nor will be made.
+        ValueError: a name isn't allowed, or is given twice.
+        ValueError: the normalisation is unknown.
+        ValueError: the template names a column that is missing.
+        FileNotFoundError: an embedding to combine neither exists nor will be made.
     """
     folder = Path(arguments.data)
     wanted = arguments.fuse or names
     for name in names:
         check_name(name)
     if arguments.text_model and arguments.text_name == "collaborative":
-        raise ValueError("`text_name` is 'collaborative', as the other embedding is called; choose another.")
+        raise ValueError("`text_name` is 'collaborative', the name of the other embedding; choose another name.")
     check_fusion(wanted, arguments.normalize)
     check_positive("text_batch_size", arguments.text_batch_size)
     if arguments.text_model:

@@ -1,4 +1,4 @@
-"""`etegrec env`: what a bug report should tell of versions and hardware."""
+"""`etegrec env`: prints versions and hardware, for a bug report."""
 
 import os
 import platform
@@ -23,7 +23,7 @@ GIB = 2**30
 
 @dataclass
 class EnvArguments:
-    """Nothing to choose."""
+    """The command has no options of its own."""
 
 
 def run(argv: list[str]) -> None:
@@ -34,7 +34,7 @@ def run(argv: list[str]) -> None:
 
 
 def environment() -> dict[str, str]:
-    """Versions and hardware by name."""
+    """Returns versions and hardware by name."""
     cpu, flags = describe_cpu()
     gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
     return {
@@ -54,7 +54,7 @@ def environment() -> dict[str, str]:
 
 
 def describe_cpu() -> tuple[str, list[str]]:
-    """The processor's name, and which of the instructions it has that training's speed depends on."""
+    """Returns the processor's name, and those of its instructions that the speed of training depends on."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     entries = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}

@@ -1,4 +1,4 @@
-"""`etegrec evaluate`: Recall and NDCG of a recommender and of the baselines on a split."""
+"""`etegrec evaluate`: measures Recall and NDCG of a recommender and of baselines on a split."""
 
 import os
 from dataclasses import dataclass, field
@@ -28,20 +28,20 @@ FIRST = ("data", "split", "num_beams", "rerank_weight", "transition_weight", "ou
 
 @dataclass
 class EvaluateArguments(ModelArguments):
-    """Whose results go where."""
+    """The recommender, the dataset, and where results are written."""
 
     help_group: ClassVar[str] = "output"
 
-    data: str = field(metadata={"help": "The prepared dataset that it was trained on."})
+    data: str = field(metadata={"help": "The prepared dataset that the model was trained on."})
     output: str | None = field(default=None, metadata={"help": "JSON file to write."})
     ranks: str | None = field(
         default=None,
-        metadata={"help": "Parquet file to write, of each user's id and the rank of the target (0: not listed)."},
+        metadata={"help": "Parquet file to write, with each user's id and the rank of the target (0: not listed)."},
     )
     update_card: bool = field(
         default=False,
         metadata={
-            "help": "Write the results into the model's card and training record, and of a dataset on the Hub into "
+            "help": "Write the results into the model's card and training record; for a dataset on the Hub, into "
             ".eval_results too."
         },
     )
@@ -49,7 +49,7 @@ class EvaluateArguments(ModelArguments):
         default=False,
         metadata={
             "help": "With --split validation: choose the weights of transition votes and re-ranking, save them as the "
-            "model's own search settings, and write the results of these into the card."
+            "model's own search settings, and write the results with these settings into the card."
         },
     )
 
@@ -99,5 +99,5 @@ def run(argv: list[str]) -> None:
 
 
 def weights_of(tried: dict[str, float]) -> str:
-    """Returns how a table names a pair of weights."""
+    """Returns the name of a pair of weights in a table."""
     return f"{tried['transition_weight']:g}, {tried['rerank_weight']:g}"

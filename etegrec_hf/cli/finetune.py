@@ -1,4 +1,4 @@
-"""`etegrec finetune`: the recommender alone, on frozen codes."""
+"""`etegrec finetune`: trains only the recommender, on fixed codes."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -25,14 +25,14 @@ FIRST = ("data", "preset", *FIRST_OF_A_RUN)
 
 @dataclass
 class FinetuneArguments(ModelArguments, RecommenderRunArguments, PresetArguments):
-    """What is finetuned on what."""
+    """The recommender, and the dataset that it is finetuned on."""
 
     help_group: ClassVar[str] = "data"
 
-    data: str = field(metadata={"help": "A prepared dataset: the model's own, or a new log of its items."})
+    data: str = field(metadata={"help": "A prepared dataset: the model's own, or a newer log of the same items."})
     add_items: bool = field(
         default=False,
-        metadata={"help": "Add the items that only the dataset has, by its embeddings (made like the model's)."},
+        metadata={"help": "Add items that only the dataset has, by embeddings made like the model's."},
     )
 
 

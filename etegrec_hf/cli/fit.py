@@ -1,4 +1,4 @@
-"""`etegrec fit`: from a log to a recommender in one command."""
+"""`etegrec fit`: makes a recommender from an interaction log in one command."""
 
 import sys
 from dataclasses import asdict, dataclass, field, fields
@@ -21,23 +21,23 @@ FIRST = ("output_dir", "items", "preset", "time_limit", "text_model")
 
 @dataclass
 class FitArguments:
-    """The log, how it is read, and where everything goes."""
+    """The log, how it is read, and the output folder."""
 
     help_group: ClassVar[str] = "data"
 
     path: str = field(metadata={"help": "The log: a file, a folder, or an id on the Hub."})
-    output_dir: str = field(metadata={"help": "A new folder, or that of a run to go on with."})
-    format: str = field(default="auto", metadata={"help": "Of the log, as `etegrec prepare` has it."})
+    output_dir: str = field(metadata={"help": "A new folder, or the folder of a run to resume."})
+    format: str = field(default="auto", metadata={"help": "Format of the log, as in `etegrec prepare`."})
     items: str | None = field(default=None, metadata={"help": "File of the items' titles and other texts."})
     user_column: str | None = field(default=None, metadata={"help": "Column of user ids; by default it is guessed."})
     item_column: str | None = field(default=None, metadata={"help": "Column of item ids; by default it is guessed."})
     time_column: str | None = field(default=None, metadata={"help": "Column of times; by default it is guessed."})
     title_column: str | None = field(default=None, metadata={"help": "Column of titles; by default it is guessed."})
-    separator: str | None = field(default=None, metadata={"help": "Between cells; by default it is guessed."})
+    separator: str | None = field(default=None, metadata={"help": "Separator of cells; by default it is guessed."})
 
     @property
     def reading(self) -> SourceOptions:
-        """How the log is read."""
+        """Returns the options of reading the log."""
         names = [option.name for option in fields(SourceOptions) if hasattr(self, option.name)]
         return SourceOptions(**{name: getattr(self, name) for name in names})
 
@@ -52,7 +52,7 @@ def run(argv: list[str]) -> None:
 
 
 def print_result(result: FitResult) -> None:
-    """Prints figures, what they say, and what can be done with the model."""
+    """Prints metrics, the verdict, and commands that use the model."""
     print_metrics("Test split", {"this model": result.metrics, **result.baselines})
     print(result.verdict)
     for sentence in result.tries:

@@ -1,4 +1,4 @@
-"""`etegrec grpo`: reinforcement learning of a trained recommender."""
+"""`etegrec grpo`: trains a recommender further by reinforcement learning."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -29,21 +29,20 @@ FIRST = ("data", "rewards", "reward_weights", *FIRST_OF_A_RUN)
 
 @dataclass
 class GrpoArguments(ModelArguments, RunArguments):
-    """What is trained on what, by which rewards."""
+    """The recommender, the dataset, and the rewards."""
 
     help_group: ClassVar[str] = "training"
 
-    data: str = field(metadata={"help": "The prepared dataset that it was trained on."})
+    data: str = field(metadata={"help": "The prepared dataset that the model was trained on."})
     rewards: list[str] = field(
         default_factory=lambda: ["hit", "semantic"],
-        metadata={
-            "help": f"Any of {', '.join(REWARDS)}; weighted by --reward-weights (by default 1, and 0.5 for semantic)."
-        },
+        metadata={"help": f"Any of {', '.join(REWARDS)}, with --reward-weights (by default 1, and 0.5 for semantic)."},
     )
     collaborative_model: str | None = field(
-        default=None, metadata={"help": "Output folder of `etegrec embed --collaborative`, for its reward."}
+        default=None,
+        metadata={"help": "Output folder of `etegrec embed --collaborative`, for the reward collaborative."},
     )
-    eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on so many users while training."})
+    eval_samples: int | None = field(default=None, metadata={"help": "How many validation users to evaluate on."})
 
 
 def run(argv: list[str]) -> None:
@@ -59,7 +58,7 @@ def run(argv: list[str]) -> None:
 
 
 def grpo(arguments: GrpoArguments, training: ETEGRecGRPOConfig) -> ETEGRecGRPOTrainer:
-    """Loads a recommender, trains it by rewards, and prints where the report is."""
+    """Loads a recommender, trains it by rewards, and prints the path of the report."""
     check_run_folder(training, arguments.resume)
     model, tokenizer = load_recommender(arguments.model)
     prepared = load_prepared(arguments.data).with_items(tokenizer.item_ids)

@@ -1,4 +1,4 @@
-"""`etegrec import-codes`: a new recommender, to be trained on codes from elsewhere."""
+"""`etegrec import-codes`: makes a new recommender with item codes from elsewhere."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,21 +27,23 @@ FIRST = ("output_dir", "data", "codebook_size", "add_suffix", "seed")
 
 @dataclass
 class ImportArguments:
-    """Where the codes come from."""
+    """The index with the codes, and how it is read."""
 
     index: str = field(metadata={"help": "NAME.index.json of LC-Rec, LETTER, ..."})
     output_dir: str = field(metadata={"help": "A new folder."})
     data: str | None = field(
-        default=None, metadata={"help": "The prepared dataset to train on: its items, in its order, with its titles."}
+        default=None, metadata={"help": "The prepared dataset to train on, which gives items, their order and titles."}
     )
-    codebook_size: int | None = field(default=None, metadata={"help": "Codes a level; by default the highest + 1."})
+    codebook_size: int | None = field(
+        default=None, metadata={"help": "Codes per level; by default the highest code + 1."}
+    )
     add_suffix: bool = field(default=False, metadata={"help": "Add a last code that makes codes unique."})
-    seed: int = field(default=42, metadata={"help": "Seed of the weights."})
+    seed: int = field(default=42, metadata={"help": "Random seed of the weights."})
 
 
 @dataclass
 class ImportedOptions(RecommenderOptions):
-    """Options of a recommender that has codes and no semantic embeddings, and so reads and scores codes alone."""
+    """Options of a recommender without semantic embeddings, which reads and scores only codes."""
 
     reads_items: bool = False
     item_gain: float = 1.0
@@ -57,12 +59,14 @@ def run(argv: list[str]) -> None:
 
 
 def import_codes(arguments: ImportArguments, sizes: RecommenderOptions) -> ETEGRecForConditionalGeneration:
-    """Makes and saves an untrained recommender with the index's codes, without an item tokenizer of its own.
+    """Makes and saves an untrained recommender with the codes of an index, and without item tokenizer.
 
     Raises:
-        FileExistsError: the output folder holds something.
-        ValueError: a codebook size below 1 or below an item's code, items that share their codes, codes of one level
-            without a suffix, or [`read_code_index`] raises.
+        FileExistsError: the output folder isn't empty.
+        ValueError: the codebook size is below 1, or not above all codes.
+        ValueError: two items have the same codes.
+        ValueError: items have a single code, and no suffix is added.
+        ValueError: as [`read_code_index`].
     """
     check_output_dir(arguments.output_dir)
     if arguments.codebook_size is not None:
@@ -73,8 +77,8 @@ def import_codes(arguments: ImportArguments, sizes: RecommenderOptions) -> ETEGR
     codebook_size = arguments.codebook_size or int(highest) + 1
     if highest >= codebook_size:
         raise ValueError(
-            f"item {item_ids[item]!r} has the code {highest}, and `codebook_size` is {codebook_size}; give "
-            f"{highest + 1} or more, or leave it out."
+            f"item {item_ids[item]!r} has the code {highest}, but `codebook_size` is {codebook_size}; give "
+            f"{highest + 1} or more, or leave `codebook_size` out."
         )
     if arguments.add_suffix:
         codes = assign_item_codes(codes, codebook_size)
@@ -83,12 +87,12 @@ def import_codes(arguments: ImportArguments, sizes: RecommenderOptions) -> ETEGR
         first, second = (which == shared.argmax()).nonzero().flatten()[:2].tolist()
         raise ValueError(
             f"items {item_ids[first]!r} and {item_ids[second]!r} share the codes {codes[first].tolist()}; "
-            "pass --add-suffix true to give every item a last code of its own."
+            "pass --add-suffix true to add a last code that tells them apart."
         )
     elif codes.shape[1] == 1:
         raise ValueError(
-            f"the items in {arguments.index!r} have one code each, and a recommender needs 2 or more; pass "
-            "--add-suffix true to give every item a last code of its own."
+            f"the items in {arguments.index!r} have one code each, but a recommender needs 2 or more codes per item; "
+            "pass --add-suffix true to add a last code."
         )
     set_seed(arguments.seed)
     model = ETEGRecForConditionalGeneration(

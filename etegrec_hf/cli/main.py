@@ -1,4 +1,4 @@
-"""`etegrec COMMAND ...`: finds the command and turns errors into one line; what needs no command needs no torch."""
+"""`etegrec COMMAND ...`: runs the command, and turns errors into one line. Help is shown without importing torch."""
 
 import difflib
 import os
@@ -14,14 +14,14 @@ from .options import check_command
 
 COMMANDS = {
     "quickstart": "train, evaluate and try a recommender on made-up data",
-    "fit": "make a recommender of an interaction log: all that follows, in one command",
+    "fit": "make a recommender from an interaction log in one command",
     "prepare": "turn an interaction log into a prepared dataset",
     "embed": "make collaborative and text embeddings of items",
     "train-tokenizer": "train the item tokenizer (RQ-VAE)",
     "diagnose": "show how well item tokenizers use their codes",
     "train": "train recommender and item tokenizer in turns",
-    "finetune": "finetune the recommender on frozen codes",
-    "grpo": "train a recommender by rewards of what it recommends",
+    "finetune": "finetune the recommender on fixed codes",
+    "grpo": "train a recommender by rewards of its recommendations",
     "baselines": "measure simpler systems on a split",
     "evaluate": "measure a recommender on a split",
     "compare": "put results of several runs into one table",
@@ -54,20 +54,20 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a command.
 
     Returns:
-        0; 1 for an error of the input, or an unexpected one; 2 for a wrong call; 130 for an interruption; 141 where
-        nobody reads any more what is printed, as in `etegrec env | head -1`.
+        the exit code: 0, or 1 for an error, 2 for a wrong call, 130 for an interruption. It is 141 if the reader of
+        the output has gone, as in `etegrec env | head -1`.
     """
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed, as some services start their programs
+        if getattr(sys, name) is None:  # some services start programs with closed streams
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the program ends
     try:
         try:
             return run_arguments(list(sys.argv[1:] if argv is None else argv))
         finally:
-            sys.stdout.flush()  # or a closed pipe would be found when Python ends
+            sys.stdout.flush()  # otherwise a closed pipe would be an error when Python ends
     except (BrokenPipeError, SystemExit) as error:
         if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
-            raise  # rich makes the one of the other
+            raise  # rich raises SystemExit for a closed pipe
         for stream in (sys.stdout, sys.stderr):
             if is_unread(stream):
                 discard(stream)
@@ -75,24 +75,24 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def is_unread(stream: TextIO) -> bool:
-    """Whether a stream is a pipe that nobody reads any more."""
+    """Returns whether a stream is a pipe whose reader has gone."""
     poll = select.poll()
     try:
         poll.register(stream.fileno(), 0)
-    except (OSError, ValueError):  # it is no file, within a program that calls this one
+    except (OSError, ValueError):  # it isn't a file, because another program calls this function
         return False
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def discard(stream: TextIO) -> None:
-    """Has a stream drop what it still holds and what it will be given."""
+    """Makes a stream drop its buffered output and all later output."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
 
 def run_arguments(argv: list[str]) -> int:
-    """Runs the command that comes first, or says what there is."""
+    """Runs the command that the first argument names, or prints the list of commands."""
     debug = "--debug" in argv
     if debug:
         argv.remove("--debug")
@@ -118,14 +118,14 @@ def run_arguments(argv: list[str]) -> int:
 
 
 def run_command(command: str, argv: list[str], debug: bool = False) -> int:
-    """Runs a command; with `debug` errors are raised.
+    """Runs a command; with `debug`, errors are raised instead of printed.
 
     Returns:
-        0, or 1 for an error of the input or an unexpected one.
+        the exit code: 0, or 1 for an error.
 
     Raises:
-        SystemExit: a wrong call, with code 2, or one for help.
-        BrokenPipeError: nobody reads what is printed.
+        SystemExit: the call is wrong (code 2), or help was shown.
+        BrokenPipeError: the reader of the output has gone.
     """
     try:
         check_command(command, argv)
@@ -141,13 +141,13 @@ def run_command(command: str, argv: list[str], debug: bool = False) -> int:
 
 
 def explained(error: Exception) -> str:
-    """An error in one line, and what to do about one that is no error of the input."""
+    """Returns an error as one line; an unexpected error gets advice how to report it."""
     message = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
     if isinstance(error, USER_ERRORS):
         return message
     return (
-        f"unexpected {type(error).__name__}: {message}; run it again with --debug, and report the trace with what "
-        "`etegrec env` prints."
+        f"unexpected {type(error).__name__}: {message}; run the command again with --debug, and report the trace "
+        "together with the output of `etegrec env`."
     )
 
 

@@ -1,19 +1,20 @@
-"""The recommender that a command works with."""
+"""Arguments of commands that work with a recommender."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from ..data.hub_ids import at_revision
 
-REVISION_HELP = "Branch, tag or commit of the {} on the Hub; or write user/name@REVISION."
+REVISION_HELP = "Branch, tag or commit of the {} on the Hub; user/name@REVISION is the same."
 
 
 @dataclass(kw_only=True)
 class ModelArguments:
-    """A folder or a Hub id, whose revision `model` names afterwards.
+    """A recommender, as a folder or a Hub id. A given revision becomes a part of `model`.
 
     Raises:
-        ValueError: the revision of a folder, or a second one.
+        ValueError: a revision of a folder is given.
+        ValueError: two revisions are given.
     """
 
     help_group: ClassVar[str] = "model"

@@ -1,6 +1,6 @@
-"""A command's options: what its help shows, and what a call of it is checked by before its modules are imported.
+"""Options of commands, for showing help and checking calls before a command's modules are imported.
 
-`options.json` holds those of every command. `make options` writes it anew, from the dataclasses that commands parse.
+`options.json` holds the options of every command. `make options` writes it anew, from the dataclasses of commands.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 from ..data.config_file import as_arguments, read_config
 
 FILE = Path(__file__).with_name("options.json")
-LIBRARIES = ("transformers", "trl")  # whose options the file holds too, as they were in these versions
+LIBRARIES = ("transformers", "trl")  # libraries whose options the file holds too, with their versions
 FIRST, GENERAL, REST = "what matters first", "help", "transformers and TRL"
 GROUPS = (FIRST, "options", "data", "model", "training", "search", "output", REST, GENERAL)  # headings, in their order
 HELP_ALL = "--help-all"
@@ -26,16 +26,16 @@ class Option:
     """An option of a command.
 
     Args:
-        name (`str`): with hyphens, without those before it.
-        type (`str`, *optional*, defaults to `"text"`): of a value: `"int"`, `"float"`, `"bool"` or `"text"`.
-        nargs (`str` or `int`, *optional*): how many values, as argparse says it; by default one.
-        choices (`list[str]`, *optional*): its values, if they are few.
-        required (`bool`, *optional*, defaults to `False`): whether a call must give it.
-        group (`str`, *optional*, defaults to `"options"`): the heading it is under.
-        is_extra (`bool`, *optional*, defaults to `False`): whether `--help-all` alone shows it.
-        metavar (`str`, *optional*, defaults to `""`): what stands for a value; by default that is made of the name.
-        help (`str`, *optional*, defaults to `""`): what it does.
-        default (`str`, *optional*): as the help shows it; `None` where there is nothing to show.
+        name (`str`): name with hyphens, but without leading ones.
+        type (`str`, *optional*, defaults to `"text"`): type of a value: `"int"`, `"float"`, `"bool"` or `"text"`.
+        nargs (`str` or `int`, *optional*): number of values, as in argparse; by default one.
+        choices (`list[str]`, *optional*): allowed values, if they are few.
+        required (`bool`, *optional*, defaults to `False`): whether each call must give the option.
+        group (`str`, *optional*, defaults to `"options"`): heading of the option in help.
+        is_extra (`bool`, *optional*, defaults to `False`): whether only `--help-all` shows the option.
+        metavar (`str`, *optional*, defaults to `""`): placeholder of a value; by default it is made from the name.
+        help (`str`, *optional*, defaults to `""`): description of the option.
+        default (`str`, *optional*): default as help shows it; `None` for nothing.
     """
 
     name: str
@@ -51,21 +51,21 @@ class Option:
 
     @property
     def value(self) -> str:
-        """What stands for a value in usage and help."""
+        """Returns the placeholder of a value in usage and help."""
         if self.type == "bool":
             return "true|false"
         return self.metavar or {"int": "N", "float": "X"}.get(self.type, self.name.rpartition("-")[2].upper())
 
     @property
     def usage(self) -> str:
-        """The option and what stands for its values."""
+        """Returns the option with the placeholders of its values."""
         return f"--{self.name}{self.values}"
 
     @property
     def values(self) -> str:
-        """What stands for its values, after a blank; nothing for those that need none."""
+        """Returns the placeholders of the option's values after a blank, or `""` if it needs no value."""
         is_flag = self.nargs == 0 or (self.nargs == "?" and self.default is None)
-        if is_flag or self.name == "debug":  # whose value a file alone can give, for transformers
+        if is_flag or self.name == "debug":  # transformers' values of `debug` can be given only in a file
             return ""
         return f" {self.value}" + (" ..." if self.nargs == "+" else "")
 
@@ -75,10 +75,10 @@ class CommandOptions:
     """A command's options and examples.
 
     Args:
-        command (`str`): its name.
-        works_on (`str`): the option whose value may stand first, without its name; `""` for none.
-        examples (`str`): calls, under a heading.
-        options (`list[Option]`): in the order of the help.
+        command (`str`): name of the command.
+        works_on (`str`): the option whose value may be the first argument, without the option's name; `""` for none.
+        examples (`str`): example calls, under a heading.
+        options (`list[Option]`): options in the order of the help.
     """
 
     command: str
@@ -88,7 +88,7 @@ class CommandOptions:
 
     @property
     def names(self) -> dict[str, Option]:
-        """The options that have values, by their names in Python and YAML."""
+        """Returns the options that have values, by their names in Python and YAML."""
         return {
             option.name.replace("-", "_"): option
             for option in self.options
@@ -96,14 +96,14 @@ class CommandOptions:
         }
 
     def spelling(self, option: Option) -> str:
-        """How usage and errors call an option: by its value where that stands first."""
+        """Returns how usage and errors write an option; an option that may come first is written without its name."""
         return option.value if option.name == self.works_on else f"--{option.name}"
 
 
 def as_json(described: CommandOptions) -> dict:
-    """A command's options as `options.json` holds them: without what is a field's default.
+    """Returns a command's options as `options.json` holds them, without values that are a field's default.
 
-    Those that `--help-all` alone shows have no help there, as their command is imported for it.
+    Options that only `--help-all` shows have no help text in the file: for `--help-all`, the command is imported.
     """
     usual = {field.name: field.default for field in fields(Option)}
     kept = [replace(option, help="", default=None) if option.is_extra else option for option in described.options]
@@ -112,31 +112,31 @@ def as_json(described: CommandOptions) -> dict:
 
 
 def read_options(command: str) -> CommandOptions:
-    """A command's options, as `options.json` holds them."""
+    """Reads a command's options from `options.json`."""
     entry = json.loads(FILE.read_text(encoding="utf-8"))["commands"][command]
     options = [Option(**values) for values in entry["options"]]
     return CommandOptions(command, entry["works_on"], entry["examples"], options)
 
 
 def made_with() -> dict[str, str]:
-    """The libraries' versions whose options `options.json` holds."""
+    """Returns the versions of the libraries whose options `options.json` holds."""
     return json.loads(FILE.read_text(encoding="utf-8"))["made_with"]
 
 
 def installed_versions() -> dict[str, str]:
-    """The libraries' versions that are installed."""
+    """Returns the installed versions of these libraries."""
     return {name: version(name) for name in LIBRARIES}
 
 
 def check_command(command: str, argv: list[str]) -> None:
-    """Answers `--help` and wrong calls of a command by `options.json`, without its modules.
+    """Answers `--help` and wrong calls of a command from `options.json`, without importing its modules.
 
-    An option that the file doesn't hold may be one of another version of transformers or TRL than it was made with:
-    then the command itself looks.
+    If another version of transformers or TRL is installed than the file was made with, it may lack an option. Unknown
+    options are then left to the command itself.
 
     Raises:
-        ValueError: a configuration that [`read_config`] refuses.
-        FileNotFoundError: a configuration that doesn't exist.
+        ValueError: [`read_config`] refuses the configuration.
+        FileNotFoundError: the configuration doesn't exist.
         SystemExit: help was shown, or the call is wrong (code 2).
     """
     described = read_options(command)
@@ -146,11 +146,11 @@ def check_command(command: str, argv: list[str]) -> None:
 
 
 def check_call(described: CommandOptions, argv: list[str]) -> tuple[list[str], dict]:
-    """The arguments of a call, what it works on by its name, and the entries of its `--config`.
+    """Returns the arguments of a call, all with the names of their options, and the entries of its `--config`.
 
     Raises:
-        ValueError: a configuration that [`read_config`] refuses.
-        FileNotFoundError: a configuration that doesn't exist.
+        ValueError: [`read_config`] refuses the configuration.
+        FileNotFoundError: the configuration doesn't exist.
         SystemExit: help was shown, or the call is wrong (code 2).
     """
     parser = make_parser(described)
@@ -173,10 +173,10 @@ def check_call(described: CommandOptions, argv: list[str]) -> tuple[list[str], d
 
 
 def named_arguments(described: CommandOptions, argv: list[str], parser: argparse.ArgumentParser) -> list[str]:
-    """The arguments, in which what the command works on has its name; after help was shown, if one asks for it.
+    """Returns the arguments with the option's name before a first value; shows help if an argument asks for it.
 
     Raises:
-        SystemExit: help was shown, or that is there twice (code 2).
+        SystemExit: help was shown, or the option is given twice (code 2).
     """
     if {"-h", "--help"} & set(argv):
         parser.print_help()
@@ -185,12 +185,12 @@ def named_arguments(described: CommandOptions, argv: list[str], parser: argparse
         return argv
     name = f"--{described.works_on}"
     if name in {argument.partition("=")[0] for argument in argv}:
-        parser.error(f"{argv[0]!r} stands first, and {name} is given too; leave one of them out.")
+        parser.error(f"{argv[0]!r} is the first argument, and {name} is given too; leave one of them out.")
     return [name, *argv]
 
 
 def spelled(argument: str) -> str:
-    """An argument, with hyphens where an option has underscores.
+    """Returns an argument, with hyphens instead of the underscores of an option.
 
     >>> spelled("--top_k=3"), spelled("a_b"), spelled("--{a_b} {c}")
     ('--top-k=3', 'a_b', '--{a_b} {c}')
@@ -200,19 +200,19 @@ def spelled(argument: str) -> str:
 
 
 def offered(described: CommandOptions) -> list[str]:
-    """The options that completion and corrections offer."""
+    """Returns the options that completion and corrections offer."""
     return ["--help", HELP_ALL, *(f"--{option.name}" for option in described.options)]
 
 
 def unknown_options(described: CommandOptions, argv: list[str]) -> list[str]:
-    """Options of a call that the command doesn't have."""
+    """Returns the options of a call that the command doesn't have."""
     known = set(offered(described))
     given = (spelled(argument).partition("=")[0] for argument in argv)
     return [option for option in given if option.startswith("--") and " " not in option and option not in known]
 
 
 def with_whole_numbers(values: dict, described: CommandOptions) -> dict:
-    """A mapping in which numbers like 2.0, also in lists, are whole where an option takes whole numbers."""
+    """Returns a mapping in which numbers like 2.0, also in lists, are integers if the option takes integers."""
 
     def whole(value):
         if isinstance(value, list):
@@ -224,10 +224,10 @@ def with_whole_numbers(values: dict, described: CommandOptions) -> dict:
 
 
 def true_or_false(text: str) -> bool:
-    """What a word says.
+    """Returns whether a word means true.
 
     Raises:
-        argparse.ArgumentTypeError: neither.
+        argparse.ArgumentTypeError: the word means neither true nor false.
     """
     if text.lower() not in TRUE + FALSE:
         raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
@@ -238,7 +238,7 @@ TYPES = {"int": int, "float": float, "bool": true_or_false, "text": str}
 
 
 def make_parser(described: CommandOptions, everything: bool = False) -> argparse.ArgumentParser:
-    """A parser of a command's options, whose help leaves out extra ones, or shows `everything`."""
+    """Makes a parser of a command's options; its help leaves out extra options unless `everything` is True."""
     required = [option for option in described.options if option.required or option.name == described.works_on]
     required.sort(key=lambda option: option.name != described.works_on)
     shown = [option.values.strip() if option.name == described.works_on else option.usage for option in required]
@@ -272,17 +272,17 @@ def make_parser(described: CommandOptions, everything: bool = False) -> argparse
 
 
 def help_line(option: Option) -> str:
-    """An option's line of help, with its default."""
+    """Returns an option's line of help, with its default."""
     if option.required:
         return f"{option.help} (required)"
     return option.help if option.default is None else f"{option.help} (default: {option.default})"
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Examples as they were written, and each option by its usage.
+    """Formats help with examples as they are written, and with one usage per option.
 
     Args:
-        usages (`dict[str, str]`): how each option is written, by its name.
+        usages (`dict[str, str]`): the usage of each option, by the option's name.
     """
 
     def __init__(self, prog: str, usages: dict[str, str]):

@@ -1,4 +1,4 @@
-"""Files that a command writes if it is asked to."""
+"""Optional output files of commands."""
 
 import json
 from pathlib import Path
@@ -8,15 +8,16 @@ from ..data.table_files import check_ending
 
 
 def check_output_file(name: str | None, option: str = "output", endings: tuple[str, ...] = (".json",)) -> Path | None:
-    """The file of that name, whose folder exists then; before anything is measured.
+    """Returns the path of an output file, and makes its folder, before anything is measured.
 
     Args:
-        name (`str`, *optional*): its path; `None` if nothing is to be written.
-        option (`str`, *optional*, defaults to `"output"`): how errors call it.
-        endings (`tuple[str, ...]`, *optional*, defaults to `(".json",)`): of files that the command can write.
+        name (`str`, *optional*): path of the file; `None` if no file is to be written.
+        option (`str`, *optional*, defaults to `"output"`): name of the option in errors.
+        endings (`tuple[str, ...]`, *optional*, defaults to `(".json",)`): endings of files that the command can write.
 
     Raises:
-        ValueError: it is a folder, or its ending says that it is of another kind.
+        ValueError: the path is a folder.
+        ValueError: the file has another ending.
     """
     if name is None:
         return None
@@ -29,7 +30,7 @@ def check_output_file(name: str | None, option: str = "output", endings: tuple[s
 
 
 def write_results(path: Path | None, results: dict) -> None:
-    """Writes the results, if there is a file for them: whole or not at all."""
+    """Writes the results into the file, if there is one, whole or not at all."""
     if path is not None:
         text = json.dumps(results, indent=2) + "\n"
         replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))

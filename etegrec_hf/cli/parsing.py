@@ -1,4 +1,4 @@
-"""YAML files and the command line, filling the same dataclasses."""
+"""Parsing of YAML files and command lines into the same dataclasses."""
 
 import argparse
 import dataclasses
@@ -24,33 +24,33 @@ from .options import (
 )
 from .preset import PresetArguments, preset_names, preset_values
 
-BY_PRESET = "by --preset"  # stands for a default
-DESCRIBE = "--describe"  # what `make options` asks each command for
+BY_PRESET = "by --preset"  # shown instead of a default
+DESCRIBE = "--describe"  # the option by which `make options` asks a command for its description
 GENERAL_OPTIONS = (
-    Option("config", group=GENERAL, metavar="FILE.yaml", help="File of options with the same names; the call wins."),
+    Option("config", group=GENERAL, metavar="FILE.yaml", help="YAML file of options; the call overrides it."),
     Option("debug", nargs=0, group=GENERAL, help="Show the trace of an error."),
 )
 TYPE_NAMES = {int: "int", float: "float", string_to_bool: "bool"}
-# Options of transformers and TRL that `--help` shows, with what it says of them. `--help-all` shows all the others
+# Options of transformers and TRL that `--help` shows, with heading and help. `--help-all` shows all others too
 SHOWN = {
     "output_dir": ("output", "A new folder, for the model, checkpoints and the report."),
     "num_train_epochs": ("training", "Epochs."),
-    "learning_rate": ("training", "Learning rate at its highest."),
+    "learning_rate": ("training", "Highest learning rate."),
     "weight_decay": ("training", "Weight decay of AdamW."),
     "per_device_train_batch_size": ("training", "Samples per update and device."),
-    "seed": ("training", "Random seed of all that is drawn."),
+    "seed": ("training", "Random seed."),
     "bf16": ("training", "Compute in bfloat16."),
     "use_cpu": ("training", "Train on the CPU, even if there is a GPU."),
-    "num_generations": ("training", "Completions per history, the group."),
+    "num_generations": ("training", "Completions per history; together they are a group."),
     "beta": ("training", "Weight of the KL divergence from the starting model."),
     "temperature": ("training", "Temperature of the policy."),
     "top_k": ("training", "Codes per level that are drawn from; 0 for all."),
-    "epsilon": ("training", "Ratios are clipped to 1 - epsilon .. 1 + epsilon."),
+    "epsilon": ("training", "Probability ratios are clipped to 1 - epsilon .. 1 + epsilon."),
     "num_iterations": ("training", "Rounds of updates per round of completions."),
-    "reward_weights": ("training", "Weights of the rewards, in their order."),
-    "report_to": ("output", "Where else logs go: tensorboard, wandb, ..., all or none."),
+    "reward_weights": ("training", "Weights of the rewards, in the order of --rewards."),
+    "report_to": ("output", "Trackers that get the logs: tensorboard, wandb, ..., all or none."),
     "push_to_hub": ("output", "Publish the model on the Hub."),
-    "hub_model_id": ("output", "Its name there: user/name."),
+    "hub_model_id": ("output", "Name of the model on the Hub: user/name."),
     "debug": (GENERAL, "Show the trace of an error."),
 }
 
@@ -58,25 +58,25 @@ SHOWN = {
 def parse(
     command: str, argv: list[str], *classes: type, examples: str = "", works_on: str = "", first: tuple[str, ...] = ()
 ) -> tuple:
-    """Instances of `classes` from the command line, and from `--config FILE.yaml` for what it leaves out.
+    """Returns instances of `classes` with values from the command line, then `--config FILE.yaml`, then a preset.
 
-    A file's entries are read as if they stood first on the command line, so types are checked alike. What neither
-    gives is a preset's, where one of the classes is a [`PresetArguments`]. Help groups options by `help_group` of the
-    class that has them; those in its `help_all` are left to `--help-all`.
+    Entries of the file are parsed as if they came first on the command line, so types are checked in the same way.
+    A preset gives values only if one of the classes is a [`PresetArguments`]. Help groups options by the class
+    attribute `help_group`. Options in the class attribute `help_all` are shown only by `--help-all`.
 
     Args:
-        command (`str`): its name.
-        argv (`list[str]`): its arguments.
-        classes (`type`): dataclasses, whose fields are its options.
-        examples (`str`, *optional*, defaults to `""`): calls, under a heading.
-        works_on (`str`, *optional*, defaults to `""`): the field whose value may stand first, without its name.
-        first (`tuple[str, ...]`, *optional*): fields that the help shows first, between `works_on` and
-            other required ones.
+        command (`str`): name of the command.
+        argv (`list[str]`): arguments of the command.
+        classes (`type`): dataclasses whose fields are the command's options.
+        examples (`str`, *optional*, defaults to `""`): example calls, under a heading.
+        works_on (`str`, *optional*, defaults to `""`): the field whose value may be the first argument, without name.
+        first (`tuple[str, ...]`, *optional*): fields that help shows first, between `works_on` and other required
+            fields.
 
     Raises:
-        ValueError: a file that is no YAML mapping, or a key in it that no class has.
-        FileNotFoundError: no such file.
-        SystemExit: arguments that can't be parsed, with code 2.
+        ValueError: the file isn't a YAML mapping, or has a key that no class has.
+        FileNotFoundError: the file doesn't exist.
+        SystemExit: the arguments can't be parsed (code 2).
     """
     parser = HfArgumentParser(classes, prog=f"etegrec {command}", allow_abbrev=False, add_help=False)
     options = in_order(options_of(parser, classes), (works_on, *first))
@@ -99,14 +99,14 @@ def parse(
         values = preset_values(command, argv, values) | values
     parser.set_defaults(**{name: value for name, value in values.items() if value is None or value == []})
     parser.add_argument("--config")
-    if "--debug" not in parser._option_string_actions:  # TrainingArguments has one, which a file alone can set
+    if "--debug" not in parser._option_string_actions:  # TrainingArguments has one, which only a file can set
         parser.add_argument("--debug", action="store_true")
     parsed = parser.parse_args_into_dataclasses([*as_arguments(values), *argv], look_for_args_file=False)
     return tuple(parsed[: len(classes)])
 
 
 def options_of(parser: HfArgumentParser, classes: tuple[type, ...]) -> list[Option]:
-    """The options of a parser, and those that every command has."""
+    """Returns the options of a parser, and the options that every command has."""
     fields = {field.name: field for cls in classes for field in dataclasses.fields(cls)}
     options = [option_of(action, fields[action.dest], classes) for action in parser._actions]
     names = {option.name for option in options}
@@ -114,7 +114,7 @@ def options_of(parser: HfArgumentParser, classes: tuple[type, ...]) -> list[Opti
 
 
 def option_of(action: argparse.Action, field: dataclasses.Field, classes: tuple[type, ...]) -> Option:
-    """The option that an action of argparse is."""
+    """Returns an action of argparse as an [`Option`]."""
     name = action.option_strings[-1].removeprefix("--")
     group, told = heading_and_help(field.name, classes)
     if action.nargs == 0:
@@ -135,9 +135,9 @@ def option_of(action: argparse.Action, field: dataclasses.Field, classes: tuple[
 
 
 def heading_and_help(name: str, classes: tuple[type, ...]) -> tuple[str, str]:
-    """An option's heading, and what the nearest class says of it that says something.
+    """Returns an option's heading and help, from the first of its class and its parents that has a help text.
 
-    A class that changes a field's default alone leaves the rest to its parents.
+    A class that changes only a field's default needs no help text of its own.
     """
     holders = [
         parent
@@ -153,7 +153,7 @@ def heading_and_help(name: str, classes: tuple[type, ...]) -> tuple[str, str]:
 
 
 def shown_default(default: object) -> str | None:
-    """A default as the help shows it, or `None` for nothing."""
+    """Returns a default as help shows it, or `None` for nothing."""
     if isinstance(default, Enum):
         default = default.value
     if isinstance(default, list):
@@ -162,7 +162,7 @@ def shown_default(default: object) -> str | None:
 
 
 def in_order(options: list[Option], first: tuple[str, ...]) -> list[Option]:
-    """The options, those that the help shows first before the others: in the order of `first`, then required ones."""
+    """Sorts options as help shows them: first those in `first`, in that order, then required ones, then the others."""
     names = [name.replace("_", "-") for name in first]
     ranks = {option.name: len(names) for option in options if option.required}
     ranks |= {name: rank for rank, name in enumerate(names) if name}

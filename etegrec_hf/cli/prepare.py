@@ -1,4 +1,4 @@
-"""`etegrec prepare`: an interaction log becomes a prepared dataset."""
+"""`etegrec prepare`: turns an interaction log into a prepared dataset."""
 
 import sys
 from dataclasses import dataclass, field, fields
@@ -25,51 +25,53 @@ FIRST = (
 
 @dataclass
 class PrepareArguments:
-    """Arguments of the command; those of reading have the names of [`SourceOptions`]."""
+    """Arguments of the command; options of reading have the names in [`SourceOptions`]."""
 
     help_group: ClassVar[str] = "data"
 
     path: str = field(metadata={"help": "The log: a file, a folder, or an id on the Hub.", "metavar": "LOG"})
     output_dir: str = field(metadata={"help": "A new folder."})
-    format: str = field(default=AUTO, metadata={"help": f"By default it is recognised; or {', '.join(READERS)}."})
-    min_count: int = field(default=5, metadata={"help": "k-core: interactions every user and item must have."})
+    format: str = field(
+        default=AUTO, metadata={"help": f"Format of the log; by default it is recognised; or {', '.join(READERS)}."}
+    )
+    min_count: int = field(default=5, metadata={"help": "k-core: least interactions per user and per item."})
     split: str = field(default="leave-one-out", metadata={"help": f"{', '.join(SPLITTERS)}."})
     duplicates: str = field(
         default="exact",
-        metadata={"help": "What is dropped: 'exact' (same user, item and time), 'item' (same user and item), 'none'."},
+        metadata={"help": "Dropped repeats: 'exact' (same user, item and time), 'item' (same user and item), 'none'."},
     )
     embedding: list[str] | None = field(
         default=None,
-        metadata={"help": "'cooccurrence', or .npy, .safetensors or .parquet files; several are laid side by side."},
+        metadata={"help": "'cooccurrence', or .npy, .safetensors or .parquet files; several are concatenated."},
     )
-    normalize: str = field(default="none", metadata={"help": "Of each embedding: none, l2 or standardize."})
+    normalize: str = field(default="none", metadata={"help": "How each embedding is scaled: none, l2 or standardize."})
     user_column: str | None = field(
-        default=None, metadata={"help": "Column of user ids; by default, as those below, the one that is called so."}
+        default=None, metadata={"help": "Column of user ids; by default, this and other columns are found by name."}
     )
     item_column: str | None = field(default=None, metadata={"help": "Column of item ids."})
     time_column: str | None = field(
-        default=None, metadata={"help": "Column of timestamps; where there is none, rows are in order."}
+        default=None, metadata={"help": "Column of timestamps; without times, rows count as sorted by time."}
     )
     title_column: str | None = field(default=None, metadata={"help": "Column of titles."})
     split_column: str | None = field(
-        default=None, metadata={"help": "Column of train, validation or test, for --split given."}
+        default=None, metadata={"help": "Column of the words train, validation and test, for --split given."}
     )
     items: str | None = field(
         default=None,
-        metadata={"help": "File of the items' texts: .csv, .tsv, .jsonl or .parquet; for Amazon its metadata."},
+        metadata={"help": "File of the items' texts: .csv, .tsv, .jsonl or .parquet; for Amazon, the metadata file."},
     )
     separator: str | None = field(
         default=None,
-        metadata={"help": "Between cells: one character or 'tab'; by default the one that finds the id columns."},
+        metadata={"help": "Separator of cells: one character or 'tab'; by default it is found by the id columns."},
     )
     max_malformed: float = field(
         default=SourceOptions.max_malformed, metadata={"help": "Largest share of rows that may be unreadable."}
     )
-    hub_config: str | None = field(default=None, metadata={"help": "Configuration of a data set on the Hub."})
-    hub_split: str = field(default="train", metadata={"help": "Split of it."})
-    max_history: int = field(default=50, metadata={"help": "Items that histories keep, the last ones."})
-    license: str = field(default="unknown", metadata={"help": "Of the data, as the Hub abbreviates it."})
-    seed: int = field(default=0, metadata={"help": "Seed of the co-occurrence embedding."})
+    hub_config: str | None = field(default=None, metadata={"help": "Configuration of a dataset on the Hub."})
+    hub_split: str = field(default="train", metadata={"help": "Split of that dataset."})
+    max_history: int = field(default=50, metadata={"help": "How many items histories keep, the last ones."})
+    license: str = field(default="unknown", metadata={"help": "License of the data, as the Hub abbreviates it."})
+    seed: int = field(default=0, metadata={"help": "Random seed of the co-occurrence embedding."})
 
 
 def run(argv: list[str]) -> None:
@@ -112,14 +114,14 @@ def prepare_dataset(args: PrepareArguments) -> dict:
     )
 
 
-# What a reader of the table might miss, and what can be done about it
+# Statistics that are printed as notes, each with a reason or remedy
 NOTES = {
-    "items_with_zero_embedding": " (training holds too little of them)",
+    "items_with_zero_embedding": " (they are too rare in training sequences)",
     "duplicates_dropped": " (--duplicates none keeps them)",
     "users_below_3_interactions_dropped": "",
     "users_below_min_count_dropped": " (--min-count)",
     "items_dropped": " (--min-count)",
-    "users_sorted_by_time": " (their rows stood in another order)",
-    "items_without_texts": " (the file of texts tells nothing of them; text embeddings will be zero)",
-    "items_without_title": " (embeddings of titles alone will be zero)",
+    "users_sorted_by_time": " (their rows were in another order)",
+    "items_without_texts": " (they aren't in the file of texts; text embeddings will be zero)",
+    "items_without_title": " (their embeddings will be zero if only titles are embedded)",
 }

@@ -1,4 +1,4 @@
-"""`--preset`: arguments of a training that neither the call nor its `--config` gives."""
+"""`--preset`: values of arguments that neither the call nor its `--config` gives."""
 
 import argparse
 from collections.abc import Collection
@@ -13,7 +13,7 @@ from ..hub.model_folder import local_folder, model_config
 from ..training.from_log.presets import PRESETS, LogSize, fitted_preset
 from .options import true_or_false
 
-# Arguments of a preset that say nothing, or are wrong, beside one that is given
+# Arguments of a preset that have no effect, or are wrong, if another argument is given
 REPLACED_BY = {
     "per_device_train_batch_size": "max_tokens_per_batch",
     "max_steps": "num_train_epochs",
@@ -21,32 +21,32 @@ REPLACED_BY = {
     "fp16": "bf16",
 }
 
-# Arguments of a model that learns pairs, each with the value that means none
+# Arguments of models that learn pairs of items, each with the value for no such pairs
 NEEDED_TO_LEARN_PAIRS = {"num_transitions": "0", "recent_items": "0", "item_logits": "none"}
 
 
 @dataclass(kw_only=True)
 class PresetArguments:
-    """Which preset a training goes by."""
+    """The preset of a training."""
 
     help_group: ClassVar[str] = "training"
 
     preset: str = field(
         default=PRESETS[0],
-        metadata={"help": "best, fast or paper: what isn't given; but for paper by the log's size."},
+        metadata={"help": "best, fast (both depend on the log's size) or paper: values of options not given."},
     )
 
 
 def preset_values(command: str, argv: list[str], values: dict) -> dict:
-    """Returns the arguments of a call's preset, without those that others of the call replace.
+    """Returns the arguments of a call's preset, without those that other arguments of the call replace.
 
     Args:
-        command (`str`): that is called.
-        argv (`list[str]`): its arguments by their names.
-        values (`dict`): entries of its `--config`.
+        command (`str`): name of the command.
+        argv (`list[str]`): arguments of the call, with the names of their options.
+        values (`dict`): entries of the call's `--config`.
 
     Raises:
-        ValueError: an unknown preset.
+        ValueError: the preset is unknown.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("preset", "data", "model"):
@@ -66,7 +66,7 @@ def preset_values(command: str, argv: list[str], values: dict) -> dict:
     found = fitted_preset(preset, size)[command]
     left_out = {replaced for name, replaced in REPLACED_BY.items() if name in given}
     if call.stream:
-        left_out |= {"num_transitions", "learns_transitions"}  # counted in sequences that are held in memory
+        left_out |= {"num_transitions", "learns_transitions"}  # these are counted in sequences in memory
     if any(str(getattr(call, name)) == without for name, without in NEEDED_TO_LEARN_PAIRS.items()):
         left_out.add("learns_transitions")
     if command == "finetune" and not aligns(call.model):
@@ -75,7 +75,7 @@ def preset_values(command: str, argv: list[str], values: dict) -> dict:
 
 
 def aligns(model: str) -> bool:
-    """Whether a model has what its alignment with an item tokenizer needs."""
+    """Returns whether a model has an item tokenizer and embeddings, which alignment needs."""
     try:
         config = model_config(local_folder(model))
     except (OSError, ValueError, TypeError):
@@ -84,5 +84,5 @@ def aligns(model: str) -> bool:
 
 
 def preset_names(command: str) -> Collection[str]:
-    """Returns the arguments of a command that a preset gives."""
+    """Returns the names of a command's arguments that a preset gives."""
     return fitted_preset(PRESETS[0], LogSize(1, 1, 1))[command].keys() - {"use_cpu"}

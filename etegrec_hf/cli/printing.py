@@ -1,4 +1,4 @@
-"""`--json`: one document on stdout, and all else that is told on stderr."""
+"""`--json`: prints one JSON document on stdout, and everything else on stderr."""
 
 import json
 import sys
@@ -10,22 +10,22 @@ from typing import ClassVar
 
 @dataclass
 class PrintArguments:
-    """How a command prints its results."""
+    """Options of printing a command's results."""
 
     help_group: ClassVar[str] = "output"
 
     json: bool = field(
-        default=False, metadata={"help": "Print one JSON document on stdout instead of tables, all else on stderr."}
+        default=False, metadata={"help": "Print one JSON document on stdout, and everything else on stderr."}
     )
 
     @contextmanager
     def apart(self) -> Iterator[None]:
-        """While results are being made: with `json`, what is printed meanwhile goes to stderr."""
+        """Sends everything that is printed within the context to stderr, if `json` is True."""
         with redirect_stdout(sys.stderr) if self.json else nullcontext():
             yield
 
     def show(self, results: dict | list, table: Callable[[], object]) -> None:
-        """Prints the results: as a document, in which NaN and infinity are `null`, or by `table`."""
+        """Prints the results by `table`, or as a JSON document in which NaN and infinity are `null`."""
         if self.json:
             finite = json.loads(json.dumps(results), parse_constant=lambda name: None)
             print(json.dumps(finite, indent=2, ensure_ascii=False))

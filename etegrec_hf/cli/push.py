@@ -1,4 +1,4 @@
-"""`etegrec push`: a trained model or a prepared dataset goes to the Hub, checked first, in one commit."""
+"""`etegrec push`: publishes a trained model or a prepared dataset on the Hub, after checks, in one commit."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from ..hub.dataset_folder import publish_dataset
 from ..hub.publish import publish
+from ..hub.repository import RepositoryOptions
 from .parsing import parse
 
 EXAMPLES = """examples:
@@ -18,7 +19,7 @@ EXAMPLES = """examples:
 
 @dataclass
 class PushArguments:
-    """What is published where. Log in first, with `hf auth login`."""
+    """The folder that is published, and its repository. Log in first, with `hf auth login`."""
 
     help_all: ClassVar[tuple[str, ...]] = ("model", "data")
 
@@ -26,15 +27,15 @@ class PushArguments:
     folder: str | None = field(
         default=None, metadata={"help": "A trained recommender or item tokenizer, or a prepared dataset."}
     )
-    model: str | None = field(default=None, metadata={"help": "The folder, if a model is in it."})
-    data: str | None = field(default=None, metadata={"help": "The folder, if a prepared dataset is in it."})
+    model: str | None = field(default=None, metadata={"help": "The folder, if it holds a model."})
+    data: str | None = field(default=None, metadata={"help": "The folder, if it holds a prepared dataset."})
     private: bool | None = field(default=None, metadata={"help": "Whether a new repository is private."})
-    revision: str | None = field(default=None, metadata={"help": "A branch, made if needed."})
+    revision: str | None = field(default=None, metadata={"help": "Branch of the commit; a missing branch is made."})
     without_embeddings: bool = field(
         default=False,
         metadata={"help": "Leave out the items' embeddings, which training and re-ranking need."},
     )
-    license: str | None = field(default=None, metadata={"help": "Of the model or data, as the Hub abbreviates it."})
+    license: str | None = field(default=None, metadata={"help": "License, as the Hub abbreviates it."})
     dataset_id: str | None = field(default=None, metadata={"help": "The training data's id on the Hub."})
     endpoint: bool = field(
         default=False, metadata={"help": "Add handler.py and requirements.txt for Inference Endpoints."}
@@ -44,26 +45,22 @@ class PushArguments:
 def run(argv: list[str]) -> None:
     (arguments,) = parse("push", argv, PushArguments, examples=EXAMPLES, works_on="folder")
     if [arguments.folder, arguments.model, arguments.data].count(None) != 2:
-        raise ValueError("give one FOLDER, first or as --model or --data: what is to be published.")
+        raise ValueError("give one FOLDER to publish, as the first argument or as --model or --data.")
     if arguments.folder is not None:
         is_dataset = Path(arguments.folder, "sequences").is_dir()
         setattr(arguments, "data" if is_dataset else "model", arguments.folder)
+    repository = RepositoryOptions(arguments.private, arguments.revision, arguments.license)
     if arguments.data is not None:
         for name in ("without_embeddings", "dataset_id", "endpoint"):
             if getattr(arguments, name):
-                raise ValueError(f"`{name}` means nothing to a dataset; leave it out.")
-        url = publish_dataset(
-            arguments.data, arguments.repo_id, arguments.private, arguments.revision, arguments.license
-        )
-        print(url)
+                raise ValueError(f"`{name}` has no meaning for a dataset; leave it out.")
+        print(publish_dataset(arguments.data, arguments.repo_id, repository))
         return
     url = publish(
         arguments.model,
         arguments.repo_id,
-        private=arguments.private,
-        revision=arguments.revision,
+        repository,
         without_embeddings=arguments.without_embeddings,
-        license=arguments.license,
         dataset_id=arguments.dataset_id,
         endpoint=arguments.endpoint,
     )

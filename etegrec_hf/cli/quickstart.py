@@ -1,4 +1,4 @@
-"""`etegrec quickstart`: the whole way on made-up data whose optimum is known."""
+"""`etegrec quickstart`: trains and evaluates a recommender on made-up data whose optimum is known."""
 
 import json
 import sys
@@ -33,7 +33,7 @@ EXAMPLES = """examples:
 
 @dataclass
 class QuickstartArguments:
-    """How much of it."""
+    """Output folder and size of the quickstart."""
 
     output_dir: str = field(
         metadata={"help": "A new folder: data/, tokenizer/, alternating/, model/, metrics.json, report.html."}
@@ -42,7 +42,7 @@ class QuickstartArguments:
     n_items: int = field(default=240, metadata={"help": "Items of the made-up data."})
     epochs: int = field(default=4, metadata={"help": "Alternating epochs."})
     finetune_epochs: int = field(default=4, metadata={"help": "Finetuning epochs."})
-    seed: int = field(default=0, metadata={"help": "Seed of data and training."})
+    seed: int = field(default=0, metadata={"help": "Random seed of data and training."})
 
 
 def run(argv: list[str]) -> None:
@@ -124,7 +124,7 @@ def quickstart(arguments: QuickstartArguments) -> dict:
 
 
 def show_three_users(folder: str, data: PreparedDataset) -> None:
-    """Recommends for the first three test users, with a model loaded the way a stranger would."""
+    """Recommends for the first three test users, with the saved model loaded by `AutoModel`."""
     model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
     title = dict(zip(data.item_ids, data.titles))

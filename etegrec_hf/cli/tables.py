@@ -1,4 +1,4 @@
-"""Tables for a terminal."""
+"""Tables on a terminal."""
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -11,15 +11,15 @@ SHOWN = {
     f"{name}@{k}": f"{name[0].upper()}@{k}" for name, ks in (("recall", (1, 5, 10, 50)), ("ndcg", (5, 10))) for k in ks
 }
 COMPARED = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")  # columns of a comparison
-SPREAD = {"coverage@10": "cov@10", "popularity@10": "pop@10"}  # shown where they were measured
-SPREAD_CAPTION = "; cov: listed share of the catalogue, pop: mean training count of what is listed"
+SPREAD = {"coverage@10": "cov@10", "popularity@10": "pop@10"}  # shown if they were measured
+SPREAD_CAPTION = "; cov: share of the catalogue that is listed, pop: mean training count of listed items"
 
 
 def print_metrics(title: str, rows: dict[str, dict[str, float]]) -> None:
-    """Prints one row of ranking metrics a system."""
+    """Prints one row of ranking metrics per system."""
     spread = {name: head for name, head in SPREAD.items() if any(name in metrics for metrics in rows.values())}
     columns = SHOWN | spread
-    # without lines between columns, whose room the figures need in a terminal of 80 columns
+    # without lines between columns, so that the table fits into 80 columns
     table = Table(
         Column("system", no_wrap=True),
         *(Column(head, overflow="fold") for head in columns.values()),
@@ -35,13 +35,13 @@ def print_metrics(title: str, rows: dict[str, dict[str, float]]) -> None:
 
 
 def print_parts(parts: dict[str, dict]) -> None:
-    """Prints a table of ranking metrics for each part of the users, see [`metrics_by_part`]."""
+    """Prints one table of ranking metrics per part of the users, see [`metrics_by_part`]."""
     for name, part in parts.items():
         print_metrics(part_title(name, part), systems_of_part(part))
 
 
 def print_systems(results: dict) -> None:
-    """Prints what `etegrec compare` found, and how all of it was measured."""
+    """Prints the results of `etegrec compare`, and how they were measured."""
     protocol = dict(results["protocol"])
     data = protocol.pop("data")
     how = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in protocol.items())
@@ -72,9 +72,9 @@ def print_figures(title: str, figures: dict) -> None:
 
 
 def print_comparison(title: str, columns: dict[str, dict]) -> None:
-    """Prints names and values side by side, one column a system; `-` stands where a system lacks a figure.
+    """Prints names and values, one column per system; `-` is printed if a system lacks a value.
 
-    Rows are in the order of the system with most figures.
+    Rows are in the order of the system with most values.
     """
     table = Table("figure", *(Column(Text(system)) for system in columns), title=title)
     ordered = sorted(columns.values(), key=len, reverse=True)

@@ -1,4 +1,4 @@
-"""`etegrec train`: alternating training of recommender and item tokenizer."""
+"""`etegrec train`: trains recommender and item tokenizer in turns."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -27,7 +27,7 @@ FIRST = ("tokenizer", "preset", *FIRST_OF_A_RUN)
 
 @dataclass
 class TrainArguments(RecommenderRunArguments, PresetArguments):
-    """What is trained on what."""
+    """The dataset, and the item tokenizer that training starts from."""
 
     help_group: ClassVar[str] = "data"
 
@@ -36,7 +36,7 @@ class TrainArguments(RecommenderRunArguments, PresetArguments):
     revision: str | None = field(default=None, metadata={"help": REVISION_HELP.format("tokenizer")})
     map_embeddings: bool = field(
         default=False,
-        metadata={"help": "Read embeddings from disk as they are needed; memory and model don't hold them."},
+        metadata={"help": "Read embeddings from disk when they are needed; memory and model don't hold them."},
     )
 
     def __post_init__(self):
@@ -51,7 +51,7 @@ def run(argv: list[str]) -> None:
 def train(
     arguments: TrainArguments, options: RecommenderOptions, training: ETEGRecTrainingArguments
 ) -> ETEGRecTrainer:
-    """Loads what is to be trained, trains it, and prints where the report is."""
+    """Loads dataset and item tokenizer, trains a recommender, and prints the path of its report."""
     check_transitions(options, arguments.stream)
     check_run_folder(training, arguments.resume)
     prepared, _ = load_with_embeddings(arguments.data, arguments.stream, arguments.map_embeddings)

@@ -1,4 +1,4 @@
-"""`etegrec train-tokenizer`: pre-trains the RQ-VAE on a prepared dataset's item embeddings."""
+"""`etegrec train-tokenizer`: trains the RQ-VAE on a prepared dataset's item embeddings."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -23,14 +23,14 @@ FIRST = ("preset", *FIRST_OF_A_RUN, "num_levels", "codebook_size")
 
 @dataclass
 class TokenizerArguments(RunArguments, PresetArguments):
-    """What is trained on."""
+    """The dataset whose item embeddings are trained on."""
 
     help_group: ClassVar[str] = "data"
 
     data: str = field(metadata={"help": "A prepared dataset with embeddings."})
     map_embeddings: bool = field(
         default=False,
-        metadata={"help": "Read embeddings from disk as they are needed, instead of holding them in memory."},
+        metadata={"help": "Read embeddings from disk when they are needed, instead of holding them in memory."},
     )
 
 
@@ -47,7 +47,7 @@ def run(argv: list[str]) -> None:
 def train_tokenizer(
     arguments: TokenizerArguments, options: ItemTokenizerOptions, training: RQVAETrainingArguments
 ) -> dict[str, float]:
-    """Trains an RQ-VAE, prints where the report is, and returns the diagnostics."""
+    """Trains an RQ-VAE, prints the path of its report, and returns the diagnostics."""
     check_run_folder(training, arguments.resume)
     data, embeddings = load_with_embeddings(arguments.data, map_embeddings=arguments.map_embeddings)
     trainer = train_item_tokenizer(embeddings, options, training, record_of(data))

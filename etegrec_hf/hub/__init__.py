@@ -1,1 +1,1 @@
-"""Between a model's folder and the Hub: training records, cards, publishing, and other people's checkpoints."""
+"""Training records, model cards, reports, publishing on the Hub, and conversion of other people's checkpoints."""

@@ -1,4 +1,4 @@
-"""What can go wrong between this machine and the Hub, said in one line with its remedy."""
+"""Errors of the Hub's client as errors of one line with a remedy."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,12 +21,18 @@ HUB_ID = r"\w[\w.-]*/[\w.-]+(@[\w./-]+)?"  # user/name or user/name@revision, un
 
 @contextmanager
 def hub_errors(repo_id: str, intact: str = "") -> Iterator[None]:
-    """Turns the client's errors about `repo_id` into short ones; `intact` says what was not harmed.
+    """Turns errors of the Hub's client about `repo_id` into errors of one line.
+
+    Args:
+        repo_id (`str`): the repository that the client is asked for.
+        intact (`str`, *optional*): a sentence for the end of the message, about what wasn't changed.
 
     Raises:
-        FileNotFoundError: no such repository or revision, or none that this token may see.
-        PermissionError: no token, one without the right to read or write, or a gated repository.
-        ConnectionError: the Hub can't be reached, or broke off.
+        FileNotFoundError: the repository doesn't exist, or this token may not see it.
+        FileNotFoundError: the repository has no such revision.
+        PermissionError: there is no token, or the token lacks the right to read or write.
+        PermissionError: the repository is gated.
+        ConnectionError: the Hub can't be reached, or the connection broke.
         ValueError: the Hub refuses what it was sent.
     """
     try:
@@ -39,18 +45,18 @@ def hub_errors(repo_id: str, intact: str = "") -> Iterator[None]:
 
 
 def cached_repository(name: str, repo_type: str, patterns: list[str]) -> str:
-    """Returns the folder in the cache that holds a repository's files, downloaded if needed.
+    """Returns the folder in the cache that holds a repository's files; missing files are downloaded.
 
     Args:
         name (`str`): `user/name` or `user/name@revision`.
         repo_type (`str`): `"model"` or `"dataset"`.
-        patterns (`list[str]`): of the files.
+        patterns (`list[str]`): patterns of the names of the files.
 
     Raises:
-        FileNotFoundError: no such repository or revision.
-        PermissionError: a repository that this token may not read.
-        FileNotFoundError: nothing in the cache, and the Hub can't be reached.
-        ConnectionError: the Hub broke off.
+        FileNotFoundError: the repository or revision doesn't exist.
+        FileNotFoundError: the cache doesn't hold the repository, and the Hub can't be reached.
+        PermissionError: this token may not read the repository.
+        ConnectionError: the connection to the Hub broke.
     """
     repo_id, revision = split_revision(name)
     with hub_errors(name):
@@ -64,11 +70,13 @@ def cached_repository(name: str, repo_type: str, patterns: list[str]) -> str:
 
 
 def _explained(error: Exception, repository: str, intact: str) -> Exception:
-    """The builtin exception that says in one line what the client's says."""
+    """Returns the builtin exception that says in one line what the client's exception says."""
     if isinstance(error, OfflineModeIsEnabled):
-        return ConnectionError(f"HF_HUB_OFFLINE is set, so the Hub isn't asked for {repository}; unset it.{intact}")
+        return ConnectionError(
+            f"HF_HUB_OFFLINE is set, so the Hub isn't asked for {repository}; unset HF_HUB_OFFLINE.{intact}"
+        )
     if isinstance(error, LocalTokenNotFoundError):
-        return PermissionError(f"no token for {repository}; log in with `hf auth login`.{intact}")
+        return PermissionError(f"there is no token for {repository}; log in with `hf auth login`.{intact}")
     if isinstance(error, RevisionNotFoundError):
         return FileNotFoundError(f"the Hub's {repository} has no such revision; see its page for branches.{intact}")
     message = getattr(error, "server_message", None) or (str(error).splitlines() or [type(error).__name__])[0]
@@ -78,12 +86,12 @@ def _explained(error: Exception, repository: str, intact: str) -> Exception:
         )
     if isinstance(error, RepositoryNotFoundError):
         return FileNotFoundError(
-            f"{repository} is no folder, and no repository on the Hub that you may see; check the name, or log in "
-            f"with `hf auth login` if it is private.{intact}"
+            f"{repository} isn't a folder, and isn't a repository on the Hub that you may see; check the name. If the "
+            f"repository is private, log in with `hf auth login`.{intact}"
         )
     if not isinstance(error, HfHubHTTPError):
         return ConnectionError(
-            f"no connection to {constants.ENDPOINT} for {repository} ({message}); try again.{intact}"
+            f"there is no connection to {constants.ENDPOINT} for {repository} ({message}); try again.{intact}"
         )
     status = error.response.status_code
     if status in (401, 403):
@@ -94,4 +102,4 @@ def _explained(error: Exception, repository: str, intact: str) -> Exception:
         )
     if status < 500:
         return ValueError(f"the Hub refuses {repository}: {message}.{intact}")
-    return ConnectionError(f"the Hub answered {status} for {repository}; try again later.{intact}")
+    return ConnectionError(f"the Hub answered {repository} with status {status}; try again later.{intact}")

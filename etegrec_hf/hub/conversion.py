@@ -1,4 +1,4 @@
-"""The original ETEGRec's checkpoints as models of this package."""
+"""Conversion of the original ETEGRec's checkpoints to models of this package."""
 
 import json
 import re
@@ -16,10 +16,11 @@ from ..models.modeling_rqvae import RQVAEModel, check_item_tokenizer
 from ..models.tokenization_etegrec import ETEGRecTokenizer
 
 StateDict = dict[str, torch.Tensor]
-LEAST_SHARE = 0.5  # of items whose codes the RQ-VAE makes: that of another run makes hardly any, its own nearly all
-# Names in the original's recommender that hold nothing of their own: copies of `shared`, and a head that is never used
+# The right RQ-VAE gives nearly all items their codes, and the RQ-VAE of another run gives them to hardly any
+LEAST_SHARE = 0.5
+# Weights in the original's recommender that aren't needed: copies of `shared`, and a head that is never used
 COPIES = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "model.lm_head.weight")
-# What wrappers of a model put before its names, and the attribute that is the model itself
+# Prefixes that wrappers of a model add to the names of its weights, and the attribute that holds the model
 WRAPPERS = {"module.": "module", "_orig_mod.": "_orig_mod"}
 FEED_FORWARD = "encoder.block.0.layer.1.DenseReluDense"
 ATTENTION = "encoder.block.0.layer.0.SelfAttention"
@@ -33,18 +34,19 @@ def convert_files(
     item_ids: str | Path | None = None,
     max_history: int = 50,
 ) -> tuple[ETEGRecForConditionalGeneration, ETEGRecTokenizer]:
-    """Reads a run's files as a model and its tokenizer.
+    """Converts the files of one run of the original to a model and its tokenizer.
 
     Args:
         recommender, rqvae (`str` or `Path`): state dicts, see [`convert_recommender`] and [`convert_rqvae`].
         codes (`str` or `Path`): see [`read_codes`].
         embeddings (`str` or `Path`, *optional*): see [`read_embeddings`]; by default those in the recommender's file.
         item_ids (`str` or `Path`, *optional*): see [`read_item_ids`]; by default items are called 1, 2, 3, ...
-        max_history (`int`, *optional*, defaults to 50): items of a history that are read, the last ones.
+        max_history (`int`, *optional*, defaults to 50): how many items the model reads, the last ones of a history.
 
     Raises:
-        FileNotFoundError: a file that doesn't exist.
-        ValueError: a file that holds something else, or files that don't fit together.
+        FileNotFoundError: a file doesn't exist.
+        ValueError: a file holds something else.
+        ValueError: the files don't fit together.
     """
     item_codes = read_codes(codes)
     n_items = len(item_codes)
@@ -61,18 +63,19 @@ def convert_files(
 
 
 def check_file(path: str | Path, what: str) -> None:
-    """Raises a `FileNotFoundError` unless the path is a file's; it should be that of `what`."""
+    """Raises a `FileNotFoundError` unless there is a file at the path; `what` names the file in the message."""
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{str(path)!r} is no file; give the path of {what}.")
+        raise FileNotFoundError(f"{str(path)!r} isn't a file; give the path of {what}.")
 
 
 def read_state_dict(path: str | Path) -> StateDict:
-    """Tensors by name from a file that `torch.save` wrote; nothing else in it is loaded, and no code run.
+    """Reads tensors by name from a file that `torch.save` wrote. Nothing else is loaded, and no code in it runs.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file holds more than tensors, or is damaged.
-        ValueError: the state dict is one entry among others, or that of a wrapped model.
+        FileNotFoundError: the file doesn't exist.
+        ValueError: the file is damaged, or holds more than tensors.
+        ValueError: the state dict is one entry of the file among others.
+        ValueError: the state dict is that of a wrapped model.
     """
     check_file(path, "a state dict")
     with Path(path).open("rb") as file:
@@ -81,14 +84,14 @@ def read_state_dict(path: str | Path) -> StateDict:
         except Exception as error:  # a damaged file breaks the reader anywhere, with errors of any kind
             raise ValueError(
                 f"{str(path)!r} is refused: it {what_is_wrong(path)} or holds more than tensors, which could run "
-                "code; copy it again, or save its state dict alone."
+                "code; copy the file again, or save its state dict alone."
             ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         raise ValueError(f"{str(path)!r} holds a state dict as its entry 'state_dict'; save that entry alone.")
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
     ):
-        raise ValueError(f"{str(path)!r} is no state dict of tensors; save `model.state_dict()` alone.")
+        raise ValueError(f"{str(path)!r} isn't a state dict of tensors; save `model.state_dict()` alone.")
     for prefix, attribute in WRAPPERS.items():
         if state and all(name.startswith(prefix) for name in state):
             raise ValueError(
@@ -99,73 +102,82 @@ def read_state_dict(path: str | Path) -> StateDict:
 
 
 def read_codes(path: str | Path) -> torch.LongTensor:
-    """Raw codes `[n_items, code_length]` from the original's `.code.json`: a list a row, the first of -1s for padding.
+    """Reads raw codes `[n_items, code_length]` from the original's `.code.json`.
+
+    The file holds one list of codes per row. Row 0 is padding: its codes are -1.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: something else is in it.
+        FileNotFoundError: the file doesn't exist.
+        ValueError: the file holds something else.
     """
     check_file(path, "the original's .code.json")
     try:
         rows = json.loads(Path(path).read_text(encoding="utf-8"))
         codes = torch.tensor(rows)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{str(path)!r} is no list of code lists of one length: {error}; see its row.") from error
+        raise ValueError(
+            f"{str(path)!r} isn't a list of code lists of one length: {error}; repair that row."
+        ) from error
     if codes.ndim != 2 or codes.is_floating_point() or len(codes) < 2:
         raise ValueError(f"{str(path)!r} holds codes of shape {tuple(codes.shape)}; expected (n_items + 1, levels).")
     if not (codes[0] == -1).all():
-        raise ValueError(f"row 0 of {str(path)!r} is {rows[0]}; the original's is padding, all -1.")
+        raise ValueError(f"row 0 of {str(path)!r} is {rows[0]}; expected padding: only -1, as in the original's file.")
     return codes[1:]
 
 
 def read_item_ids(path: str | Path, n_items: int) -> list[str]:
-    """Item ids in the order of their numbers, from the original's `emb_map.json`: id to number, 0 for padding.
+    """Reads item ids, in the order of their numbers, from the original's `emb_map.json`.
+
+    The file maps ids to numbers; number 0 is padding.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: something else is in it, or numbers other than 1 to `n_items`.
+        FileNotFoundError: the file doesn't exist.
+        ValueError: the file holds something else, or the numbers aren't 1 to `n_items`.
     """
     check_file(path, "the original's emb_map.json")
     try:
         number_of = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{str(path)!r} is no JSON: {error}; give the original's emb_map.json.") from error
+        raise ValueError(f"{str(path)!r} isn't JSON: {error}; give the original's emb_map.json.") from error
     if not isinstance(number_of, dict) or not all(isinstance(number, int) for number in number_of.values()):
-        raise ValueError(f"{str(path)!r} is no mapping of item ids to numbers; give the original's emb_map.json.")
+        raise ValueError(f"{str(path)!r} isn't a mapping of item ids to numbers; give the original's emb_map.json.")
     ids = sorted((item_id for item_id, number in number_of.items() if number != 0), key=number_of.__getitem__)
     if [number_of[item_id] for item_id in ids] != list(range(1, n_items + 1)):
         raise ValueError(
-            f"{str(path)!r} numbers {len(ids)} items, not 1 to {n_items} once each, which the codes are for; take the "
+            f"{str(path)!r} numbers {len(ids)} items, but not as 1 to {n_items}, each once, as the codes do; take the "
             "files of one run."
         )
     return ids
 
 
 def read_embeddings(path: str | Path, n_items: int) -> torch.FloatTensor:
-    """Semantic embeddings `[n_items, width]` from an `.npy` with or without a row 0 of padding.
+    """Reads semantic embeddings `[n_items, width]` from an `.npy` file, with or without a row 0 of padding.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a file that is damaged or holds something else, or another number of rows.
+        FileNotFoundError: the file doesn't exist.
+        ValueError: the file is damaged, or holds something else.
+        ValueError: the file has another number of rows.
     """
     check_file(path, "an .npy")
     embeddings = torch.from_numpy(read_array(path).astype(np.float32))
     if embeddings.ndim != 2 or len(embeddings) not in (n_items, n_items + 1):
         raise ValueError(
-            f"{str(path)!r} has shape {tuple(embeddings.shape)}; expected a row for each of {n_items} items, and "
-            "perhaps one of padding before them."
+            f"{str(path)!r} has shape {tuple(embeddings.shape)}; expected one row per item ({n_items}), maybe with a "
+            "row of padding before them."
         )
     return embeddings[-n_items:]
 
 
 def convert_rqvae(state: StateDict) -> RQVAEModel:
-    """The original's RQ-VAE as an [`RQVAEModel`], with the distance `"l2"`, as its file doesn't tell the run's.
+    """Returns the original's RQ-VAE as an [`RQVAEModel`].
 
-    Its names are `encoder.mlp_layers.{1,4,7}` and `decoder.mlp_layers.{1,4,7}` (dropout, linear layer and activation
-    take turns) and `rq.vq_layers.{0,1,2}.embedding.weight`.
+    The original's file doesn't name the distance that the run used, so the model has `"l2"`. The names in the file are
+    `encoder.mlp_layers.{1,4,7}`, `decoder.mlp_layers.{1,4,7}` and `rq.vq_layers.{0,1,2}.embedding.weight`. In MLPs,
+    dropout, linear layer and activation take turns.
 
     Raises:
-        ValueError: a name that is missing or unknown, or shapes that don't fit.
+        ValueError: a name is missing or unknown.
+        ValueError: shapes don't fit together.
     """
     state = dict(state)
     layers = sorted(_numbers(state, r"encoder\.mlp_layers\.(\d+)\.weight"))
@@ -181,7 +193,7 @@ def convert_rqvae(state: StateDict) -> RQVAEModel:
     new = {"quantizer.codebooks": torch.stack(books)}
     for side in ("encoder", "decoder"):
         for number, layer in enumerate(layers):
-            for kind in ("weight", "bias"):  # between our linear layers stands one activation
+            for kind in ("weight", "bias"):  # between our linear layers is one activation
                 new[f"{side}.{2 * number}.{kind}"] = _take(state, f"{side}.mlp_layers.{layer}.{kind}")
     widths = [len(new[f"encoder.{2 * number}.bias"]) for number in range(len(layers))]
     config = RQVAEConfig(
@@ -201,25 +213,29 @@ def convert_recommender(
     embeddings: torch.FloatTensor | None = None,
     max_history: int = 50,
 ) -> ETEGRecForConditionalGeneration:
-    """The original's recommender, with the same logits.
+    """Returns the original's recommender as a model of this package, which computes the same logits.
 
-    Its names are `model.*` (a T5 of transformers), `token_embeddings.{0..L-1}.weight`, `enc_adapter.mlp_layers.1`,
-    `dec_adapter.mlp_layers.1` and `semantic_embedding.weight`. Our flat vocabulary is row 0 of its `shared`, which
-    stands for padding and the decoder's start, followed by its tables, level after level. Logits aren't scaled.
+    The names in the original's file are `model.*` (a T5 of transformers), `token_embeddings.{0..L-1}.weight`,
+    `enc_adapter.mlp_layers.1`, `dec_adapter.mlp_layers.1` and `semantic_embedding.weight`. Our flat vocabulary begins
+    with row 0 of the original's `shared`, for padding and the decoder's start. The original's tables follow, level
+    after level. Logits aren't scaled.
 
     Args:
-        state (`dict[str, torch.Tensor]`): its state dict.
-        item_tokenizer ([`RQVAEModel`]): see [`convert_rqvae`]. Given embeddings, the recommender's own takes the
-            distance by which it makes the codes.
+        state (`dict[str, torch.Tensor]`): the original's state dict.
+        item_tokenizer ([`RQVAEModel`]): see [`convert_rqvae`]. If there are embeddings, the recommender's copy gets
+            the distance by which it makes the codes.
         codes (`torch.LongTensor` of shape `(n_items, code_length)`): raw codes.
         embeddings (`torch.FloatTensor` of shape `(n_items, input_size)`, *optional*): the items' semantic embeddings;
             by default those in the state dict, if there are any.
-        max_history (`int`, *optional*, defaults to 50): items of a history that are read; the file doesn't tell.
+        max_history (`int`, *optional*, defaults to 50): how many items the model reads, the last ones of a history;
+            the original's file doesn't name this number.
 
     Raises:
-        ValueError: a name that is missing or unknown, gated feed-forward layers, or sizes that don't fit.
-        ValueError: an item tokenizer of a subclass.
-        ValueError: embeddings of which the item tokenizer makes other codes by any distance.
+        ValueError: a name is missing or unknown.
+        ValueError: the feed-forward layers are gated.
+        ValueError: sizes don't fit together.
+        ValueError: the item tokenizer is of a subclass.
+        ValueError: by every distance, the item tokenizer makes other codes of the embeddings.
     """
     check_item_tokenizer(item_tokenizer)
     state = dict(state)
@@ -227,13 +243,20 @@ def convert_recommender(
     if not levels:
         raise ValueError("the recommender's state dict has no `token_embeddings.0.weight`; give the original's `.pt`.")
     if codes.shape[1] != levels:
-        raise ValueError(f"the codes have {codes.shape[1]} levels and the recommender {levels}; take one run's files.")
+        raise ValueError(
+            f"the codes have {codes.shape[1]} levels and the recommender has {levels}; take the files of one run."
+        )
     tables = [_take(state, f"token_embeddings.{level}.weight") for level in range(levels)]
     if len({table.shape for table in tables}) > 1:
-        raise ValueError(f"`token_embeddings` have shapes {[tuple(table.shape) for table in tables]}, not one.")
+        raise ValueError(
+            f"`token_embeddings` have the shapes {[tuple(table.shape) for table in tables]}; they must be alike."
+        )
     shared = _take(state, "model.shared.weight")
     if shared.shape[1:] != tables[0].shape[1:]:
-        raise ValueError(f"`model.shared` is {shared.shape[1]} wide and `token_embeddings` {tables[0].shape[1]}.")
+        raise ValueError(
+            f"`model.shared` is {shared.shape[1]} wide and `token_embeddings` are {tables[0].shape[1]} wide; they "
+            "must be alike."
+        )
     new = {"shared.weight": torch.cat([shared[:1], *tables])}
     for ours, theirs in (("sequence_adapter", "enc_adapter"), ("preference_adapter", "dec_adapter")):
         for kind in ("weight", "bias"):
@@ -278,7 +301,7 @@ def convert_recommender(
 def set_distance_of_codes(
     item_tokenizer: RQVAEModel, prefixes: torch.LongTensor, embeddings: torch.FloatTensor
 ) -> None:
-    """Gives an RQ-VAE the distance by which it makes most of these codes, as the original's file doesn't tell it.
+    """Gives an RQ-VAE the distance by which it makes most of these codes; the original's file doesn't name it.
 
     Args:
         item_tokenizer ([`RQVAEModel`]): changed in place.
@@ -286,7 +309,7 @@ def set_distance_of_codes(
         embeddings (`torch.FloatTensor` of shape `(n_items, input_size)`): the items' semantic embeddings.
 
     Raises:
-        ValueError: by any distance it makes the codes of fewer than half of the items.
+        ValueError: by every distance, the RQ-VAE makes the codes of fewer than half of the items.
     """
     shares = {}
     for distance in DISTANCES:
@@ -297,13 +320,13 @@ def set_distance_of_codes(
     item_tokenizer.config.distance = item_tokenizer.quantizer.distance = best
     if shares[best] < LEAST_SHARE:
         raise ValueError(
-            f"from these embeddings, the RQ-VAE makes the codes of {shares[best]:.1%} of the items, by whichever of "
+            f"from these embeddings, the RQ-VAE makes the codes of at most {shares[best]:.1%} of the items, by any of "
             f"the distances {', '.join(DISTANCES)}; take codes, RQ-VAE and embeddings of one run."
         )
 
 
 def _numbers(state: StateDict, pattern: str) -> set[int]:
-    """The numbers in the names that a pattern with one group matches."""
+    """Returns the numbers in the names that a pattern with one group matches."""
     return {int(match[1]) for name in state if (match := re.fullmatch(pattern, name))}
 
 
@@ -311,18 +334,18 @@ def _take(state: StateDict, name: str) -> torch.Tensor:
     """Removes a tensor from a state dict and returns it.
 
     Raises:
-        ValueError: it isn't there.
+        ValueError: the state dict lacks the tensor.
     """
     if name not in state:
-        raise ValueError(f"the state dict has no {name!r}, which the original's has; is it whole?")
+        raise ValueError(f"the state dict has no {name!r}, which the original's has; give the whole file.")
     return state.pop(name)
 
 
 def _with_weights(model: PreTrainedModel, weights: StateDict, left: StateDict):
-    """The model with these weights; `left` are those that found no place, which is an error if there are any."""
+    """Returns the model with these weights. Weights in `left` have no place in the model: each is an error."""
     if left:
         raise ValueError(
-            f"the state dict holds {next(iter(left))!r}, which the original's lacks; give the original's file."
+            f"the state dict holds {next(iter(left))!r}, which the original's doesn't; give the original's file."
         )
     try:
         missing, unexpected = model.load_state_dict(weights, strict=False)

@@ -1,4 +1,4 @@
-"""Prepared datasets on the Hub: publishing one, and using one by its id."""
+"""Prepared datasets on the Hub: publishing a dataset, and loading a dataset by its id."""
 
 import json
 import re
@@ -16,34 +16,34 @@ from ..data.named_embeddings import embedding_names, read_embedding
 from ..data.prepared import PreparedDataset
 from ..data.splits import SPLIT_NAMES
 from .client import HUB_ID, cached_repository, hub_errors
-from .repository import open_repository
+from .repository import RepositoryOptions, open_repository
 
 
 def local_dataset(name: str, splits: tuple[str, ...] = SPLIT_NAMES) -> str:
-    """The folder of that name, or the Hub's dataset of that name in the cache, downloaded if needed.
+    """Returns the folder of that name, or the folder in the cache that the Hub's dataset is downloaded to.
 
     Args:
         name (`str`): a folder, `user/name` or `user/name@revision`.
-        splits (`tuple[str, ...]`, *optional*): those that are downloaded.
+        splits (`tuple[str, ...]`, *optional*): the splits that are downloaded.
 
     Raises:
-        FileNotFoundError: neither exists.
-        ConnectionError: no such folder, nothing in the cache, and the Hub can't be reached.
+        FileNotFoundError: there is neither a folder nor a dataset of that name.
+        ConnectionError: there is no such folder, and the connection to the Hub broke.
     """
     if Path(name).exists() or not re.fullmatch(HUB_ID, name):
-        return name  # whose errors its reader knows best
+        return name  # whoever reads the folder says what is wrong with it
     patterns = [f"sequences/{split}.parquet" for split in splits]
     patterns += ["items/*.parquet", "embeddings/*.parquet", "statistics.json"]
     return cached_repository(name, "dataset", patterns)
 
 
 def load_prepared(name: str, stream: bool = False, map_embeddings: bool = False) -> PreparedDataset:
-    """Loads a prepared dataset, a folder or an id of the Hub.
+    """Loads a prepared dataset from a folder or from the Hub.
 
     Args:
         name (`str`): a folder, or `user/name`.
-        stream (`bool`, *optional*, defaults to `False`): whether the training sequences are left out, as
-            [`training_files`] are read instead.
+        stream (`bool`, *optional*, defaults to `False`): whether to leave the training sequences out. Training then
+            reads [`training_files`] instead.
         map_embeddings (`bool`, *optional*, defaults to `False`): see [`PreparedDataset.load`].
 
     Raises:
@@ -60,24 +60,24 @@ def load_with_embeddings(
     """Loads a prepared dataset as [`load_prepared`] does, and its embeddings `[n_items, width]`.
 
     Raises:
-        ValueError: it has no embeddings.
+        ValueError: the dataset has no embeddings.
     """
     data = load_prepared(name, stream, map_embeddings)
     if data.embeddings is None:
         raise ValueError(
-            f"{name} holds no `embedding`; make one with `etegrec embed`, or prepare it again with --embedding."
+            f"{name} holds no `embedding`; make one with `etegrec embed`, or prepare the log again with --embedding."
         )
     return data, torch.from_numpy(data.embeddings)
 
 
 def training_files(name: str) -> list[str]:
-    """The parquet files of the training rows in that folder, or in the Hub's dataset of that name, as it is now.
+    """Returns the parquet files of training rows in a folder, or those of the Hub's newest dataset of that name.
 
-    Those of the Hub stay there: each is an address that `fsspec` opens.
+    Files on the Hub aren't downloaded: each is an address that `fsspec` opens.
 
     Raises:
         FileNotFoundError, ConnectionError: as [`local_dataset`].
-        ValueError: the revision of a folder.
+        ValueError: the name is a folder with a revision.
     """
     repo_id, revision = split_revision(name)
     with hub_errors(name):
@@ -85,31 +85,23 @@ def training_files(name: str) -> list[str]:
         return list(builder.config.data_files["train"])
 
 
-def publish_dataset(
-    folder: str | Path,
-    repo_id: str,
-    private: bool | None = None,
-    revision: str | None = None,
-    license: str | None = None,
-) -> str:
-    """Sends a prepared dataset to the Hub, which shows it and from which `datasets.load_dataset` opens it.
+def publish_dataset(folder: str | Path, repo_id: str, repository: RepositoryOptions | None = None) -> str:
+    """Sends a prepared dataset to the Hub, where `datasets.load_dataset` opens it.
 
     The dataset is loaded and checked, and one commit is made: the repository has all of it or nothing. The card is
-    written anew; its license stays unless another is given.
+    written anew; its license stays unless another license is given.
 
     Args:
-        folder (`str` or `Path`): the dataset; it stays as it is.
+        folder (`str` or `Path`): the dataset; the folder isn't changed.
         repo_id (`str`): `user/name`, or a name in your own namespace.
-        private (`bool`, *optional*): whether a new repository is private.
-        revision (`str`, *optional*): a branch, made if needed.
-        license (`str`, *optional*): of the data, as the Hub abbreviates it (`"cc-by-4.0"`).
+        repository ([`RepositoryOptions`], *optional*): privacy of a new repository, branch, license.
 
     Returns:
         the commit's address.
 
     Raises:
-        FileNotFoundError, ValueError: the folder isn't whole, or the repository is public where a private one is asked
-            for.
+        FileNotFoundError, ValueError: a file of the dataset is missing or damaged.
+        ValueError: the repository is public, and `private` is True.
         PermissionError, ConnectionError: see [`hub_errors`].
     """
     folder = Path(folder)
@@ -117,16 +109,17 @@ def publish_dataset(
     embeddings = embedding_names(folder)
     for name in embeddings:
         read_embedding(folder, name, data.item_ids)  # raises what is wrong with it
-    statistics = data.statistics
+    repository = repository or RepositoryOptions()
+    statistics, revision = data.statistics, repository.revision
     with tempfile.TemporaryDirectory() as temporary, hub_errors(repo_id, f" {str(folder)!r} is as it was."):
         client = HfApi()
-        repo_id, there = open_repository(client, repo_id, "dataset", private, revision)
+        repo_id, there = open_repository(client, repo_id, "dataset", repository)
         said = UNKNOWN
-        if "README.md" in there:  # what somebody said of the data there stays said
+        if "README.md" in there:  # a license that was given earlier stays
             path = client.hf_hub_download(repo_id, "README.md", repo_type="dataset", revision=revision)
             said = license_of(Path(path).read_text(encoding="utf-8"))
         known = said if said != UNKNOWN else statistics.get("license", UNKNOWN)
-        statistics = statistics | {"license": license or known}
+        statistics = statistics | {"license": repository.license or known}
         card, figures = Path(temporary, "README.md"), Path(temporary, "statistics.json")
         card.write_text(dataset_card(folder, repo_id, statistics), encoding="utf-8")
         figures.write_text(json.dumps(statistics, indent=2) + "\n", encoding="utf-8")

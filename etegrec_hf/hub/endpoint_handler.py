@@ -10,7 +10,7 @@ PARAMETERS = (
 
 
 class EndpointHandler:
-    """What the endpoint's toolkit makes once, and calls for each request.
+    """The handler that an Inference Endpoint makes once, and calls for each request.
 
     Args:
         path (`str`): the repository's folder.
@@ -26,15 +26,16 @@ class EndpointHandler:
         """Recommends for one history or for many.
 
         Args:
-            data (`dict`): `inputs` is a history (item ids, oldest first), a list of histories, or `{"history": ...,
-                "exclude": ...}` in the place of one. `parameters` are those options of the pipeline's call that
-                `PARAMETERS` names.
+            data (`dict`): `inputs` is a history (item ids, oldest first) or a list of histories. Instead of a history,
+                it may hold `{"history": ..., "exclude": ...}`. `parameters` are the options of the pipeline's call
+                that `PARAMETERS` names.
 
         Returns:
-            a list of `item_id`, `title`, `score` and `codes` per recommended item, or a list of such lists.
+            one dict of `item_id`, `title`, `score` and `codes` per recommended item, in a list. Several histories get
+            a list of such lists.
 
         Raises:
-            ValueError: what is wrong with the request, which the toolkit answers as `{"error": ...}` with status 400.
+            ValueError: something is wrong with the request. The endpoint answers `{"error": ...}` with status 400.
         """
         if not isinstance(data, dict) or "inputs" not in data:
             raise ValueError("the request has no `inputs`; give a history, a list of item ids, oldest first.")

@@ -1,4 +1,4 @@
-"""Results in the Hub's own format, which the page of a model and that of its benchmark's dataset show."""
+"""Results in the Hub's own format, which the pages of the model and of the evaluated dataset show."""
 
 import re
 from pathlib import Path
@@ -14,18 +14,18 @@ COMMIT = r"[0-9a-f]{40}"
 
 
 def dataset_of(record: TrainingRecord, evaluation: dict) -> str | None:
-    """Returns the id on the Hub of the dataset that an evaluation is of, maybe with its revision, if it has one."""
+    """Returns the Hub's id of the dataset that was evaluated, maybe with a revision; `None` without an id."""
     return evaluation.get("dataset") or record.data.get("hub_id")
 
 
 def write_eval_results(folder: str | Path, record: TrainingRecord) -> None:
-    """Writes a model's results on datasets of the Hub into `.eval_results`; the file is removed where there are none.
+    """Writes a model's results on datasets of the Hub into `.eval_results`; without results the file is removed.
 
-    A metric of a split is a task of the dataset: `test_ndcg_at_10`. A revision is told if it is a commit.
+    A metric of a split is a task of the dataset, like `test_ndcg_at_10`. A revision is written if it is a commit.
 
     Args:
-        folder (`str` or `Path`): the model's.
-        record ([`TrainingRecord`]): of its training, with evaluations.
+        folder (`str` or `Path`): folder of the model.
+        record ([`TrainingRecord`]): record of the model's training, with evaluations.
     """
     entries = []
     for evaluation in record.evaluations:

@@ -1,4 +1,4 @@
-"""Items of a model by words, by ids, and by the codes that they share."""
+"""Search for items of a model by words, by ids, and by the codes that items share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class SimilarItems:
     """Items that share the longest prefix of codes with an item.
 
     Args:
-        item_ids (`list[str]`): the first ones.
+        item_ids (`list[str]`): ids of the first such items.
         shared_codes (`int`): length of the prefix; 0 if no item shares even the first code.
         total (`int`): how many such items there are in all.
     """
@@ -31,9 +31,9 @@ class ItemFinder:
     """Finds items of a model.
 
     Args:
-        model ([`ETEGRecForConditionalGeneration`]): whose items they are.
-        tokenizer ([`ETEGRecTokenizer`]): the model's.
-        titles (`Mapping[str, str]`): of item ids, where they are known.
+        model ([`ETEGRecForConditionalGeneration`]): the model.
+        tokenizer ([`ETEGRecTokenizer`]): the model's tokenizer.
+        titles (`Mapping[str, str]`): titles by item id; items without title are found by their id.
     """
 
     def __init__(self, model: ETEGRecForConditionalGeneration, tokenizer: ETEGRecTokenizer, titles: Mapping[str, str]):
@@ -41,11 +41,11 @@ class ItemFinder:
         self._texts = [f"{titles.get(item_id, '')} {item_id}".strip().casefold() for item_id in tokenizer.item_ids]
 
     def find(self, query: str, limit: int) -> tuple[list[str], int]:
-        """Items whose title or id contains all words of `query`.
+        """Finds items whose title or id contains all words of `query`.
 
         Returns:
-            the first `limit` item ids, the item of exactly that id before those that begin with the first word before
-            others; and how many there are in all.
+            the first `limit` item ids, and how many there are in all. The item whose id is the query comes first, then
+            items whose title begins with the first word.
         """
         words = query.casefold().split()
         rows = [row for row, text in enumerate(self._texts) if all(word in text for word in words)] if words else []
@@ -77,10 +77,10 @@ class ItemFinder:
         return sorted({word for title in self.titles.values() for word in title.casefold().split()})
 
     def similar(self, item_id: str, limit: int) -> SimilarItems:
-        """Returns the first `limit` items that share the longest prefix of codes with an item, but no removed ones.
+        """Returns the first `limit` items that share the longest prefix of codes with an item, without removed items.
 
         Raises:
-            ValueError: an unknown item.
+            ValueError: the item isn't known.
         """
         tokens, (index,) = self.tokenizer.item_tokens, self.tokenizer.index_of([item_id])
         shared = (tokens == tokens[index]).long().cumprod(1).sum(1)  # [n_items + 1] codes from the first on

@@ -1,4 +1,4 @@
-"""Model cards with everything that a training record knows."""
+"""Model cards that show everything in a training record."""
 
 import json
 import re
@@ -30,15 +30,15 @@ def write_model_card(
     """Writes `README.md`, the model card, into a model's folder, whole or not at all.
 
     Args:
-        folder (`str` or `Path`): of the model; its `item_index.json` gives the example's item.
-        config ([`ETEGRecConfig`] or [`RQVAEConfig`]): of the model.
-        record ([`TrainingRecord`]): what is known of its training.
-        name (`str`): where it can be loaded from: an id on the Hub, or the folder's path.
-        license (`str`, *optional*): as the Hub abbreviates it; by default that of the card that is there.
+        folder (`str` or `Path`): folder of the model; the card's example recommends for an item of `item_index.json`.
+        config ([`ETEGRecConfig`] or [`RQVAEConfig`]): configuration of the model.
+        record ([`TrainingRecord`]): record of the model's training.
+        name (`str`): name that loads the model: an id on the Hub, or the folder's path.
+        license (`str`, *optional*): license, as the Hub abbreviates it; by default the earlier card's.
     """
     index = Path(folder, "item_index.json")
     ids = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
-    example = next((item_id for item_id in ids if "`" not in item_id), None)  # what would end the code block
+    example = next((item_id for item_id in ids if "`" not in item_id), None)  # backticks would end the code block
     standing = Path(folder, "README.md")
     if license is None and standing.exists():
         license = ModelCard.load(standing).data.license
@@ -53,7 +53,7 @@ def write_model_card(
 
 
 def metadata(config: PreTrainedConfig, record: TrainingRecord, model_name: str, license: str | None = None) -> str:
-    """The card's YAML: what holds for every such model, its dataset, and every measured metric."""
+    """Returns the card's YAML: what is the same for all such models, the dataset, and every measured metric."""
     results = []
     source = str(record.data.get("source", "unknown"))
     for evaluation in record.evaluations:
@@ -82,14 +82,14 @@ def metadata(config: PreTrainedConfig, record: TrainingRecord, model_name: str, 
 
 
 def sections(config: PreTrainedConfig, record: TrainingRecord) -> str:
-    """Markdown about data, results, item codes and training, of what is known."""
+    """Returns Markdown about results, data, item codes and training, as far as the record knows them."""
     return "\n".join(
         text for text in (_results(config, record), _data(record), _codes(record), _training(record)) if text
     )
 
 
 def table(header: list[str], rows: list[list]) -> str:
-    """A Markdown table; what could break a cell is escaped."""
+    """Returns a Markdown table; characters that could break a cell are escaped."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines) + "\n"
 
@@ -130,7 +130,7 @@ def _results(config: PreTrainedConfig, record: TrainingRecord) -> str:
 
 
 def _settings(config: PreTrainedConfig, evaluation: dict[str, Any]) -> str:
-    """Markdown about the search settings that an evaluation is of, and whether they are the model's own."""
+    """Returns Markdown about the search settings of an evaluation, and whether they are the model's own."""
     protocol = evaluation.get("protocol", {})
     own = asdict(SearchSettings.of(config.search_settings))
     measured = {name: evaluation.get(name) or 0.0 for name in ("rerank_weight", "transition_weight")}
@@ -139,18 +139,18 @@ def _settings(config: PreTrainedConfig, evaluation: dict[str, Any]) -> str:
     other = {name: measured[name] for name, value in own.items() if measured[name] != value}
     if not other:
         return (
-            f"The lists are those of the model's own search settings ({written_settings(own)}), which `recommend` and "
-            "the pipeline follow unless a call says otherwise.\n"
+            f"Measured with the model's own search settings ({written_settings(own)}). `recommend` and the pipeline "
+            "follow them unless a call gives others.\n"
         )
     theirs = {name: own[name] for name in other}
     return (
-        f"The lists are those of `recommend({written_settings(other)})`; the model's own search settings, which "
+        f"Measured with `recommend({written_settings(other)})`. The model's own search settings, which "
         f"`recommend` follows without these arguments, are {written_settings(theirs)}.\n"
     )
 
 
 def _rows(systems: dict[str, dict[str, float]], shown: list[str]) -> list[list[str]]:
-    """Returns a row of metrics for each system."""
+    """Returns one row of metrics per system."""
     return [
         [system, *(f"{values[name]:.4f}" if name in values else "-" for name in shown)]
         for system, values in systems.items()
@@ -168,9 +168,10 @@ def _codes(record: TrainingRecord) -> str:
         return ""
     rows = [[_words(name), value] for name, value in record.codes.items()]
     return (
-        "## Item codes\n\nOf the prefixes, before the suffix that makes codes unique: share of a level's codes in "
-        "use, how many are used evenly (perplexity), how unevenly (Gini, 0 for evenly), distinct prefixes down to "
-        "that level, and items that share their whole prefix.\n\n" + table(["", ""], rows)
+        "## Item codes\n\nAn item's prefix is its codes before the suffix, which makes codes unique. Per level of the "
+        "prefix: usage is the share of its codes that some item has, perplexity the number of evenly used codes, Gini "
+        "their inequality (0: even), prefixes the distinct prefixes down to that level. Collisions are items that "
+        "share their whole prefix.\n\n" + table(["", ""], rows)
     )
 
 
@@ -193,5 +194,5 @@ def _training(record: TrainingRecord) -> str:
         parts.append(f"### {number}. {stage['stage']}\n\n{table(['', ''], rows)}")
     if not parts:
         return ""
-    note = "Losses are the last logged ones. Arguments are those that differ from their defaults."
+    note = "Losses are the last logged losses. Arguments are shown if they differ from their defaults."
     return "## Training\n\n" + note + "\n\n" + "\n".join(parts)

@@ -1,4 +1,4 @@
-"""A model's folder: on this disk or on the Hub, and whether it is whole."""
+"""Folders of models on this disk or on the Hub: finding, checking, loading and saving them."""
 
 import json
 import re
@@ -22,30 +22,30 @@ from .model_card import write_model_card
 from .training_record import TrainingRecord
 
 MODEL_FILES = ("config.json", "model.safetensors")
-SHIPPED = ["*.json", "*.safetensors", "*.py", "README.md"]  # what a published model is made of
+SHIPPED = ["*.json", "*.safetensors", "*.py", "README.md"]  # files of a published model
 
 
 def local_folder(name: str) -> Path:
-    """The folder of that name, or the Hub's repository of that name in the cache, downloaded if needed.
+    """Returns the folder of that name, or the folder in the cache that the Hub's model is downloaded to.
 
     Raises:
-        FileNotFoundError: neither exists.
-        ConnectionError: no such folder, nothing in the cache, and the Hub can't be reached.
+        FileNotFoundError: there is neither a folder nor a model of that name.
+        ConnectionError: there is no such folder, and the connection to the Hub broke.
     """
     if Path(name).is_dir():
         return Path(name)
     if not re.fullmatch(HUB_ID, name):
         raise FileNotFoundError(
-            f"{name!r} is no folder; give a model's folder, or its id on the Hub (user/name, maybe with @revision)."
+            f"{name!r} isn't a folder; give a model's folder, or its id on the Hub (user/name, maybe with @revision)."
         )
     return Path(cached_repository(name, "model", SHIPPED))
 
 
 def check_files(folder: str | Path, required: tuple[str, ...] = MODEL_FILES) -> None:
-    """Looks for truncated files in a model's or checkpoint's folder, before anything is loaded from it.
+    """Checks the files in the folder of a model or checkpoint before anything is loaded from it.
 
-    JSON files must be whole, safetensors as long as their header says, and the zip archives that torch writes must
-    have their directory, which stands at the end.
+    JSON files must parse, and safetensors files must be as long as their header says. Zip archives, as torch writes
+    them, must have their directory, which is at their end.
 
     Raises:
         FileNotFoundError: a required file is missing.
@@ -54,8 +54,8 @@ def check_files(folder: str | Path, required: tuple[str, ...] = MODEL_FILES) -> 
     for name in required:
         if not Path(folder, name).exists():
             raise FileNotFoundError(
-                f"{str(folder)!r} is no complete checkpoint: it holds no {name}; copy it again. One saved with "
-                "`save_only_model` can't be resumed: start from its model."
+                f"{str(folder)!r} isn't a complete checkpoint: it holds no {name}; copy the folder again. A "
+                "checkpoint saved with `save_only_model` can't be resumed: start a new run from its model."
             )
     for path in sorted(Path(folder).iterdir()):
         try:
@@ -69,7 +69,7 @@ def check_files(folder: str | Path, required: tuple[str, ...] = MODEL_FILES) -> 
         except (ValueError, SafetensorError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"{path.name} in {str(folder)!r} is truncated or damaged ({str(error).splitlines()[0]}); "
-                "copy the folder again, or remove it to go on from the checkpoint before."
+                "copy the folder again. If it is a checkpoint, you can also remove it and resume from the one before."
             ) from error
 
 
@@ -77,8 +77,8 @@ def model_config(folder: Path) -> dict:
     """Returns what `config.json` says of the model in a folder.
 
     Raises:
-        FileNotFoundError: no model in the folder.
-        ValueError: a damaged file.
+        FileNotFoundError: the folder holds no model.
+        ValueError: a file is damaged.
     """
     if not (folder / "config.json").exists():
         raise FileNotFoundError(
@@ -89,15 +89,16 @@ def model_config(folder: Path) -> dict:
 
 
 def load_model(cls: type[PreTrainedModel], name: str):
-    """Loads a model in eval mode, onto the GPU if there is one, and explains a folder that is none or is damaged.
+    """Loads a model in eval mode, onto the GPU if there is one.
 
     Args:
         cls (`type`): the model's class.
-        name (`str`): its folder, or its id on the Hub.
+        name (`str`): the model's folder, or its id on the Hub.
 
     Raises:
-        FileNotFoundError: no such folder or repository, or no model in it.
-        ValueError: truncated files, or a model of another kind or of a subclass.
+        FileNotFoundError: there is no such folder or repository, or no model in it.
+        ValueError: a file is truncated.
+        ValueError: the model is of another kind, or of a subclass.
     """
     folder = local_folder(name)
     config = model_config(folder)
@@ -114,17 +115,18 @@ def load_model(cls: type[PreTrainedModel], name: str):
 
 
 def load_recommender(name: str) -> tuple[ETEGRecForConditionalGeneration, ETEGRecTokenizer]:
-    """A recommender and its tokenizer, which know the same items by the same codes.
+    """Loads a recommender and its tokenizer, and checks that both have the same items with the same codes.
 
     Raises:
-        FileNotFoundError: no such folder or repository, or something missing in it.
-        ValueError: truncated files, a model of another kind, or a tokenizer of another model.
+        FileNotFoundError: there is no such folder or repository, or a file is missing in it.
+        ValueError: a file is truncated.
+        ValueError: the model is of another kind, or the tokenizer belongs to another model.
     """
     model = load_model(ETEGRecForConditionalGeneration, name)
     folder = local_folder(name)
     for file in ("item_index.json", "tokenizer_config.json"):
         if not (folder / file).exists():
-            raise FileNotFoundError(f"{name!r} holds no {file}; save the tokenizer beside the model again.")
+            raise FileNotFoundError(f"{name!r} holds no {file}; save the tokenizer into the model's folder again.")
     tokenizer = ETEGRecTokenizer.from_pretrained(folder)
     model.catalogue.check_tokenizer(tokenizer)
     return model, tokenizer
@@ -138,12 +140,13 @@ def save_model_folder(
     name: str | None = None,
     license: str | None = None,
 ) -> None:
-    """Saves a model with its tokenizer (if it has one), training record and card: a new folder, whole or not at all.
+    """Saves a model with its tokenizer (if it has one), training record and card into a new folder.
 
-    The card's example loads it by `name`, by default the folder's path.
+    The folder is written whole or not at all. The card's example loads the model by `name`, by default the folder's
+    path.
 
     Raises:
-        FileExistsError: the folder holds something.
+        FileExistsError: the folder isn't empty.
     """
     with complete_or_absent(check_output_dir(folder)) as staging:
         model.save_pretrained(staging)
@@ -157,13 +160,14 @@ def save_model_folder(
 def record_evaluation(
     folder: str, config: PreTrainedConfig, evaluation: Evaluation, dataset: str | None = None
 ) -> TrainingRecord:
-    """Adds an evaluation to the training record, the card and, of a dataset on the Hub, `.eval_results` of a folder.
+    """Adds an evaluation to a model's training record and card, and to `.eval_results` if the dataset is on the Hub.
 
     Args:
-        folder (`str`): the model's.
-        config ([`ETEGRecConfig`]): of the model.
-        evaluation ([`Evaluation`]): takes the place of an earlier one of its split.
-        dataset (`str`, *optional*): id on the Hub of the data, maybe with its revision; the date is told then too.
+        folder (`str`): folder of the model.
+        config ([`ETEGRecConfig`]): configuration of the model.
+        evaluation ([`Evaluation`]): the evaluation; an earlier evaluation of the same split is replaced.
+        dataset (`str`, *optional*): the dataset's id on the Hub, maybe with a revision. The record then has the date
+            too.
 
     Returns:
         [`TrainingRecord`] with the evaluation.
@@ -180,20 +184,20 @@ def record_evaluation(
 
 
 def save_search_settings(folder: str | Path, settings: dict[str, Any]) -> ETEGRecConfig:
-    """Writes a model's own search settings into its folder: into `config.json`, and into the card anew.
+    """Writes a model's own search settings into `config.json`, and writes its card anew.
 
-    Each file is replaced as a whole; all else in `config.json` stays as it is.
+    Each file is replaced as a whole; everything else in `config.json` stays.
 
     Args:
-        folder (`str` or `Path`): the model's.
-        settings (`dict`): by the names of [`SearchSettings`].
+        folder (`str` or `Path`): folder of the model.
+        settings (`dict`): values by the names of [`SearchSettings`].
 
     Returns:
         [`ETEGRecConfig`] with the settings.
 
     Raises:
         FileNotFoundError, ValueError: see [`model_config`].
-        ValueError: settings that [`ETEGRecConfig`] refuses.
+        ValueError: [`ETEGRecConfig`] refuses the settings.
     """
     saved = model_config(Path(folder)) | {"search_settings": settings}
     config = ETEGRecConfig.from_dict(saved)

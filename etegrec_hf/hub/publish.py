@@ -1,4 +1,4 @@
-"""Publishing a trained model: checked first, then one commit."""
+"""Publishing of a trained model on the Hub, after checks, in one commit."""
 
 import re
 import shutil
@@ -13,10 +13,10 @@ from ..models.modeling_rqvae import RQVAEModel
 from .client import hub_errors
 from .eval_results import EVAL_RESULTS
 from .model_folder import load_model, load_recommender, model_config, save_model_folder
-from .repository import open_repository
+from .repository import RepositoryOptions, open_repository
 from .training_record import TrainingRecord
 
-# What this package may have put into a repository
+# Files that this package may have put into a repository
 OWN_FILES = {"generation_config.json", "item_index.json", "item_titles.json", "tokenizer_config.json", EVAL_RESULTS}
 OWN_FILES |= {path.name for path in Path(modeling_rqvae.__file__).parent.glob("*.py")}
 
@@ -24,38 +24,36 @@ OWN_FILES |= {path.name for path in Path(modeling_rqvae.__file__).parent.glob("*
 def publish(
     folder: str | Path,
     repo_id: str,
-    private: bool | None = None,
-    revision: str | None = None,
+    repository: RepositoryOptions | None = None,
     without_embeddings: bool = False,
-    license: str | None = None,
     dataset_id: str | None = None,
     endpoint: bool = False,
 ) -> str:
     """Sends a recommender or an item tokenizer to the Hub, with its tokenizer, code, card and training record.
 
-    The model is loaded, checked and saved into a folder of its own, from which one commit is made: the repository has
-    all of it or nothing. What an interrupted call has uploaded isn't sent again. The card is written anew; its license
-    and dataset stay unless others are given.
+    The model is loaded, checked and saved into a temporary folder, from which one commit is made: the repository has
+    all of it or nothing. Files that an interrupted call has uploaded aren't sent again. The card is written anew; its
+    license and dataset stay unless others are given.
 
     Args:
-        folder (`str` or `Path`): the model's; it stays as it is.
+        folder (`str` or `Path`): folder of the model; it isn't changed.
         repo_id (`str`): `user/name`, or a name in your own namespace.
-        private (`bool`, *optional*): whether a new repository is private.
-        revision (`str`, *optional*): a branch, made if needed.
-        without_embeddings (`bool`, *optional*, defaults to `False`): whether to leave the items' semantic embeddings
-            out, which only alternating training, alignment, re-ranking and the reward `semantic` need.
-        license (`str`, *optional*): of the model, as the Hub abbreviates it (`"apache-2.0"`).
+        repository ([`RepositoryOptions`], *optional*): privacy of a new repository, branch, license.
+        without_embeddings (`bool`, *optional*, defaults to `False`): whether to leave out the items' semantic
+            embeddings. Only alternating training, alignment, re-ranking and the reward `semantic` need them.
         dataset_id (`str`, *optional*): the training data's id on the Hub.
-        endpoint (`bool`, *optional*, defaults to `False`): whether to add `handler.py` and `requirements.txt`, by
+        endpoint (`bool`, *optional*, defaults to `False`): whether to add `handler.py` and `requirements.txt`, with
             which Inference Endpoints run the recommender.
 
     Returns:
         the commit's address.
 
     Raises:
-        FileNotFoundError, ValueError: the folder isn't whole, its codes collide, tokenizer and model disagree, the
-            embeddings are to be left out and are needed, the repository is public where a private one is asked for, or
-            an endpoint is asked for an item tokenizer.
+        FileNotFoundError, ValueError: a file in the folder is missing or damaged.
+        ValueError: two items have the same codes, or tokenizer and model disagree.
+        ValueError: `without_embeddings` is True, and the model needs the embeddings.
+        ValueError: the repository is public, and `private` is True.
+        ValueError: `endpoint` is True, and the folder holds an item tokenizer.
         PermissionError, ConnectionError: see [`hub_errors`].
     """
     folder = Path(folder)
@@ -64,29 +62,32 @@ def publish(
         _ = model.catalogue.trie  # raises what is wrong with the codes
     else:
         if endpoint:
-            raise ValueError("`endpoint` is True and the folder holds an item tokenizer; publish a recommender so.")
+            raise ValueError("`endpoint` is True and the folder holds an item tokenizer; give a recommender's folder.")
         model, tokenizer = load_model(RQVAEModel, str(folder)), None
     record = TrainingRecord.read(folder)
+    repository = repository or RepositoryOptions()
+    revision, license_name = repository.revision, repository.license
     if without_embeddings and tokenizer is not None:
         weights = [result.get("rerank_weight") for result in (*record.evaluations, model.config.search_settings)]
         if model.config.reads_items or any(weights):
-            use = "its encoder reads" if model.config.reads_items else "its lists are ranked again by"
-            raise ValueError(f"`without_embeddings` is True, and {use} the embeddings; publish them with the model.")
+            use = "the model's encoder reads" if model.config.reads_items else "the model's lists are ranked again by"
+            raise ValueError(f"`without_embeddings` is True, but {use} the embeddings; publish them with the model.")
         model.config.has_semantic_embedding, model.catalogue.semantic_embedding = False, None
     with tempfile.TemporaryDirectory() as temporary, hub_errors(repo_id, f" {str(folder)!r} is as it was."):
         client = HfApi()
-        repo_id, there = open_repository(client, repo_id, "model", private, revision)
-        if "README.md" in there:  # what somebody said of the model once stays said
+        repo_id, there = open_repository(client, repo_id, "model", repository)
+        if "README.md" in there:  # a license and a dataset that were given earlier stay
             card = ModelCard.load(client.hf_hub_download(repo_id, "README.md", revision=revision)).data
-            license, dataset_id = license or card.license, dataset_id or next(iter(card.datasets or []), None)
+            license_name = license_name or card.license
+            dataset_id = dataset_id or next(iter(card.datasets or []), None)
         if dataset_id:
             record.data["hub_id"] = dataset_id
         copy = Path(temporary, "model")
-        save_model_folder(copy, model, tokenizer, record, repo_id, license)
+        save_model_folder(copy, model, tokenizer, record, repo_id, license_name)
         if endpoint:
             write_endpoint(copy)
         files = sorted(path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file())
-        stale = sorted((there & OWN_FILES) - set(files))  # of a model of another kind
+        stale = sorted((there & OWN_FILES) - set(files))  # files of an earlier model of another kind
         operations: list = [CommitOperationAdd(name, copy / name) for name in files]
         operations += [CommitOperationDelete(name) for name in stale]
         message = f"Upload {model.config.model_type} model"
@@ -94,7 +95,7 @@ def publish(
 
 
 def write_endpoint(folder: Path) -> None:
-    """Writes what an Inference Endpoint needs besides a recommender: a handler, and the versions that it runs with."""
+    """Writes `handler.py` and `requirements.txt`, which an Inference Endpoint needs besides a recommender."""
     shutil.copyfile(Path(__file__).with_name("endpoint_handler.py"), folder / "handler.py")
     needed = [line for line in requires("etegrec_hf") or () if re.match("(torch|transformers)[<>=]", line)]
     (folder / "requirements.txt").write_text("\n".join(sorted(needed)) + "\n", encoding="utf-8")

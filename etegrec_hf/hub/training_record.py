@@ -1,4 +1,4 @@
-"""What is known of how a model came about: kept beside its weights, and told by its model card."""
+"""Training records: how a model was trained and evaluated, saved with its weights and shown in its model card."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -8,7 +8,7 @@ from pathlib import Path
 from ..data.folders import replace_file
 
 FILE = "training_record.json"
-EARLIER_NAMES = {"rerank": "rerank_weight", "transitions": "transition_weight"}  # of weights in evaluations
+EARLIER_NAMES = {"rerank": "rerank_weight", "transitions": "transition_weight"}  # of weights of evaluated searches
 PACKAGES = ("etegrec_hf", "torch", "transformers", "trl", "accelerate", "datasets", "huggingface_hub")
 
 
@@ -18,11 +18,11 @@ class TrainingRecord:
 
     Args:
         data (`dict`): the prepared dataset's statistics.
-        stages (`list[dict]`): of each stage of training its name, length, time, device, arguments, losses and
+        stages (`list[dict]`): one dict per stage of training: its name, length, time, device, arguments, losses and
             validation metrics.
         codes (`dict`): figures of the item codes, see [`code_diagnostics`].
-        evaluations (`list[dict]`): results of `etegrec evaluate`, one a split.
-        fingerprint (`dict[str, str]`): of the data, see [`fingerprint`].
+        evaluations (`list[dict]`): results of `etegrec evaluate`, one dict per split.
+        fingerprint (`dict[str, str]`): hashes of the data, see [`fingerprint`].
     """
 
     data: dict = field(default_factory=dict)
@@ -33,7 +33,7 @@ class TrainingRecord:
 
     @classmethod
     def read(cls, folder: str | Path) -> "TrainingRecord":
-        """The record of a folder; an empty one where there is none.
+        """Reads the record in a folder. Without a file, the record is empty.
 
         Raises:
             ValueError: the file is damaged.
@@ -46,7 +46,7 @@ class TrainingRecord:
             record._check()
         except (ValueError, TypeError) as error:
             raise ValueError(
-                f"{path} is damaged ({error}); remove it: the model needs it for its card only."
+                f"{path} is damaged ({error}); remove the file: only the model's card needs it."
             ) from error
         for evaluation in record.evaluations:
             for earlier, name in EARLIER_NAMES.items():
@@ -55,18 +55,18 @@ class TrainingRecord:
         return record
 
     def _check(self) -> None:
-        """Raises a `ValueError` if something isn't of the kind that it should be; the file may be a stranger's."""
+        """Raises a `ValueError` if an entry is of another type than it should be; the file may be anybody's."""
         for name, needed in (("stages", {"stage": str}), ("evaluations", {"split": str, "metrics": dict})):
             entries = getattr(self, name)
             if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-                raise ValueError(f"`{name}` is no list of mappings")
+                raise ValueError(f"`{name}` isn't a list of mappings")
             for entry in entries:
                 for key, kind in needed.items():
                     if not isinstance(entry.get(key), kind):
                         raise ValueError(f"an entry of `{name}` has no {key!r}")
         for name in ("data", "codes", "fingerprint"):
             if not isinstance(getattr(self, name), dict):
-                raise ValueError(f"`{name}` is no mapping")
+                raise ValueError(f"`{name}` isn't a mapping")
 
     def write(self, folder: str | Path) -> None:
         """Writes `training_record.json` into a folder, whole or not at all."""
@@ -74,14 +74,14 @@ class TrainingRecord:
         replace_file(Path(folder, FILE), lambda beside: beside.write_text(text, encoding="utf-8"))
 
     def seeds(self) -> dict[str, int]:
-        """The seed of each stage that names one, by the stage's name."""
+        """Returns the random seed of each stage that has one, by the stage's name."""
         return {stage["stage"]: stage["seed"] for stage in self.stages if "seed" in stage}
 
     def add_evaluation(self, results: dict) -> None:
-        """Adds the results of a split, in the place of earlier ones of that split."""
+        """Adds the results of a split; earlier results of that split are replaced."""
         self.evaluations = [known for known in self.evaluations if known["split"] != results["split"]] + [results]
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that matter to a model."""
+    """Returns the versions of the packages that matter to a model."""
     return {name: version(name) for name in PACKAGES}

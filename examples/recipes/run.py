@@ -2,9 +2,9 @@
 
     python examples/recipes/run.py examples/recipes/instruments --raw FOLDER --output-dir runs/instruments
 
-A recipe is a folder of YAML files, one for each command of `etegrec`, and `variants.yaml`, which says what each
-variant changes. A file that it lacks is the one in `common` beside it, if there is one. What has ended is not run
-again: called once more, the script goes on where it stopped, within a training at its newest checkpoint.
+A recipe is a folder with one YAML file per command of `etegrec`, and with `variants.yaml`, which lists the changes of
+each variant. If a file is missing, the one in the neighbouring folder `common` is used. An interrupted script can be
+called again: stages that have ended aren't repeated, and trainings are resumed from their newest checkpoint.
 """
 
 import argparse
@@ -23,20 +23,20 @@ TRAININGS = {
     "train-tokenizer": "diagnostics.json",
     "train": "report.html",
     "finetune": "report.html",
-}  # what each writes last
+}  # the file that each command writes last
 TABLES = {"test": {}, "test_seen_left_out": {"exclude_seen": True}}
-FULL = "full"  # the variant that changes nothing, which others are compared with
+FULL = "full"  # the variant without changes, which others are compared with
 
 
 class Recipe:
-    """A recipe's stages, run by `etegrec` in processes of their own.
+    """Runs a recipe's stages by `etegrec`, each in a process of its own.
 
     Args:
-        folder (`Path`): the YAML files, and beside it `common` with those that it shares.
-        raw (`Path`): the folder that holds the log which `prepare.yaml` names.
-        output (`Path`): where everything is written.
-        threads (`int`): of each process.
-        tables (`list[str]`): of TABLES, those that are measured.
+        folder (`Path`): folder of the YAML files; files that recipes share are in the neighbouring folder `common`.
+        raw (`Path`): folder of the log that `prepare.yaml` names.
+        output (`Path`): folder of everything that is written.
+        threads (`int`): threads per process.
+        tables (`list[str]`): the names in `TABLES` that are measured.
     """
 
     def __init__(self, folder: Path, raw: Path, output: Path, threads: int, tables: list[str]):
@@ -45,16 +45,16 @@ class Recipe:
         self.variants = yaml.safe_load(self.file("variants").read_text(encoding="utf-8"))
         self.data, self.commands = output / "data", output / "commands.jsonl"
         if not self.commands.exists() and any(output.iterdir()):
-            raise SystemExit(f"{str(output)!r} holds files of something else; name an empty or new folder.")
+            raise SystemExit(f"{str(output)!r} holds other files; name an empty or new folder.")
         self.commands.touch()
 
     def file(self, name: str) -> Path:
-        """The recipe's YAML file of this name, or the one that all recipes share."""
+        """Returns the recipe's YAML file of this name, or the file that all recipes share."""
         own, shared = (folder / f"{name}.yaml" for folder in (self.folder, self.folder.parent / "common"))
         return own if own.exists() or not shared.exists() else shared
 
     def run(self, command: str, changes: dict, **options) -> None:
-        """Calls a command with its YAML file, what a variant changes in it, and these options."""
+        """Calls a command with its YAML file, the changes of a variant, and these options."""
         arguments = [sys.executable, "-m", "etegrec_hf", command, "--config", self.file(command)]
         for name, value in (changes | options).items():
             arguments += [f"--{name}", str(value)]
@@ -71,11 +71,11 @@ class Recipe:
             lines.write(json.dumps({"command": command, "told": words, "seconds": time.perf_counter() - start}) + "\n")
 
     def prepare(self) -> None:
-        """The prepared dataset, which all seeds and variants share, embedded as `embed.yaml` says if there is one."""
+        """Prepares the dataset of all seeds and variants, and embeds its items if there is an `embed.yaml`."""
         if not (self.data / "README.md").exists():
             log = self.raw / yaml.safe_load(self.file("prepare").read_text(encoding="utf-8"))["path"]
             self.run("prepare", {}, path=log, output_dir=self.data)
-            shutil.rmtree(self.output / "embed", ignore_errors=True)  # of what was prepared before
+            shutil.rmtree(self.output / "embed", ignore_errors=True)  # embeddings of an earlier dataset
         if self.file("embed").exists() and not self.embedded():
             collaborative = self.output / "embed"
             resume = {"resume": True} if any(collaborative.glob("checkpoint-*")) else {}
@@ -84,12 +84,12 @@ class Recipe:
             self.run("embed", {}, data=self.data, output_dir=collaborative, **resume)
 
     def embedded(self) -> bool:
-        """Whether `embed` has ended since the dataset was prepared."""
+        """Returns whether `embed` has ended since the dataset was prepared."""
         ended = [json.loads(line)["command"] for line in self.commands.read_text(encoding="utf-8").splitlines()]
         return [command for command in ended if command in ("prepare", "embed")][-1:] == ["embed"]
 
     def train(self, command: str, changes: dict, folder: Path, **options) -> None:
-        """One training, from its newest checkpoint if there is one."""
+        """Runs a training, from its newest checkpoint if there is one."""
         if (folder / TRAININGS[command]).exists():
             return
         if any(folder.glob("checkpoint-*")):
@@ -99,13 +99,13 @@ class Recipe:
         self.run(command, changes, data=self.data, output_dir=folder, **options)
 
     def measure(self, variant: str, seed: int) -> None:
-        """Trains and evaluates a variant; stages in which it is like the full recipe are that one's."""
+        """Trains and evaluates a variant; stages that it doesn't change are taken from the full recipe."""
         changes = self.variants[variant]
         own = self.output / f"seed-{seed}" / variant
         earlier, folder = None, self.output / f"seed-{seed}" / FULL
         for command in TRAININGS:
             changed = changes.get(command, {})
-            if changed is None:  # the variant ends before
+            if changed is None:  # the variant ends before this command
                 break
             folder = own if changed or folder == own else folder
             options = {"seed": seed} if earlier is None else {"seed": seed, SOURCE[command]: earlier}
@@ -119,7 +119,7 @@ class Recipe:
                 self.run("evaluate", changed | options, model=earlier, data=self.data, output=output, ranks=ranks)
 
     def table(self, variants: list[str], seeds: list[int]) -> None:
-        """Compares what was measured, and gathers it in `results.json`."""
+        """Compares the measured variants, and writes `results.json`."""
         results: dict = {"runs": {}, "tables": {}}
         for table in self.tables:
             files = {
@@ -142,7 +142,7 @@ class Recipe:
         print(f"{spent / 3600:.1f} hours of commands in all; everything is in {self.output / 'results.json'}")
 
 
-SOURCE = {"train": "tokenizer", "finetune": "model"}  # the option by which a training takes the one before
+SOURCE = {"train": "tokenizer", "finetune": "model"}  # the option for the result of the training before
 
 
 def main() -> None:
@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variants", nargs="+", default=[FULL], help="of variants.yaml, or all")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES), help="that are measured")
-    parser.add_argument("--jobs", type=int, default=2, help="seeds that are trained at a time")
+    parser.add_argument("--jobs", type=int, default=2, help="random seeds that are trained at the same time")
     arguments = parser.parse_args()
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     threads = max(1, (os.cpu_count() or 1) // arguments.jobs)

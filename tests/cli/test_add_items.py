@@ -93,7 +93,7 @@ def test_what_cannot_be_added_leaves_nothing(trained, folder, prepared, tmp_path
 
     write_items(tmp_path / "known.parquet", ["n1", "i7", "i8"])
     assert "2 items of" in refused(tmp_path / "known.parquet")
-    assert "are in the model's catalogue already, first 'i7'; leave them out" in refused(tmp_path / "known.parquet")
+    assert "are in the model's catalogue already, first 'i7'; remove these rows" in refused(tmp_path / "known.parquet")
     write_items(tmp_path / "wide.parquet", ["n1"], width=5)
     assert "have width 5, but the model reads width 12; make them in the same way" in refused(
         tmp_path / "wide.parquet"
@@ -107,4 +107,4 @@ def test_what_cannot_be_added_leaves_nothing(trained, folder, prepared, tmp_path
     call("prepare", tmp_path / "log.csv", "--format", "csv", "--output-dir", tmp_path / "data", "--min-count", 1)
     assert PreparedDataset.load(tmp_path / "data").embeddings is None
     message = refused(tmp_path / "data")
-    assert "holds no `embedding`, by which items are added; make one with `etegrec embed`" in message
+    assert "holds no `embedding`, which new items need; make one with `etegrec embed`" in message

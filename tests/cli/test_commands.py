@@ -104,7 +104,7 @@ def test_noise_in_the_order_of_items_needs_whole_sequences(runs, tmp_path, capsy
     wanted = ["train", "--data", runs / "data", "--tokenizer", runs / "tokenizer", "--output-dir", tmp_path / "model",
               "--num-train-epochs", 2, *TINY]  # fmt: skip
     message = failure(capsys, *wanted, "--order-noise", 1, "--encoder-attention", "bidirectional")
-    assert "`order_noise` is 1.0 and `encoder_attention` 'bidirectional'" in message
+    assert "`order_noise` is 1.0, but it needs `encoder_attention` 'causal'" in message
     assert "`order_noise` is -1.0; give a number of places" in failure(capsys, *wanted, "--order-noise", -1)
 
 

@@ -93,7 +93,7 @@ def test_plots_of_every_tokenizer(prepared_folder, tmp_path):
 def test_other_numbers_of_datasets_are_an_error(prepared_folder, capsys):
     for folders, tokenizers in ((2, 3), (2, 1)):
         message = failure(capsys, "--tokenizer", *["x"] * tokenizers, "--data", *[prepared_folder] * folders)
-        assert f"`data` names {folders} datasets for {tokenizers} tokenizers; name one for all, or one each" in message
+        assert f"`data` names {folders} datasets for {tokenizers} tokenizers; name one dataset for all" in message
 
 
 def test_embeddings_of_another_width_are_an_error(other_folder, tmp_path, capsys):
@@ -101,15 +101,15 @@ def test_embeddings_of_another_width_are_an_error(other_folder, tmp_path, capsys
     message = failure(
         capsys, "--tokenizer", tmp_path / "a", "--data", other_folder, "--output", tmp_path / "codes.json"
     )
-    assert f"'{tmp_path / 'a'}' reads embeddings of width 12, and those of '{other_folder}' have width 16" in message
-    assert "name the dataset that it was trained on" in message
+    assert f"'{tmp_path / 'a'}' reads embeddings of width 12, but those of '{other_folder}' have width 16" in message
+    assert "name the dataset that the tokenizer was trained on" in message
     assert not (tmp_path / "codes.json").exists()
 
 
 def test_what_is_no_tokenizer_is_an_error(prepared_folder, folder, tmp_path, capsys):
     assert "holds a model of type 'etegrec'" in failure(capsys, "--tokenizer", folder, "--data", prepared_folder)
     missing = ("--tokenizer", tmp_path / "nothing", "--data", prepared_folder)
-    assert "is no folder" in failure(capsys, *missing)
+    assert "isn't a folder" in failure(capsys, *missing)
 
 
 def test_where_nothing_can_be_written_is_known_first(prepared_folder, tmp_path, capsys, monkeypatch):

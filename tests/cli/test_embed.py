@@ -55,7 +55,7 @@ def test_both_embeddings_in_one_call_and_all_baselines(folder, tmp_path, capsys)
     call("baselines", "--data", folder, "--split", "validation", "--exclude-seen", "true")
     printed = capsys.readouterr()
     assert "validation, seen items left out" in " ".join(printed.out.split())
-    assert "no SASRec row: make its model with `etegrec embed --collaborative`" in printed.err
+    assert "there is no row for SASRec; train its model with `etegrec embed --collaborative`" in printed.err
 
 
 def test_a_training_that_breaks_off_is_resumed_and_leaves_the_dataset_alone(folder, tmp_path, monkeypatch):
@@ -87,7 +87,10 @@ def test_the_same_seed_gives_the_same_embedding(folder, tmp_path):
         (["--text-model", "nope"], "'nope' isn't a sentence-transformers model"),
         (["--text-model", MODEL, "--text", "{titel}"], "did you mean 'title'?"),
         (["--text-model", MODEL, "--text-name", "my text"], "an embedding is named 'my text'"),
-        (["--text-model", MODEL, "--text-name", "collaborative"], "`text_name` is 'collaborative', as the other"),
+        (
+            ["--text-model", MODEL, "--text-name", "collaborative"],
+            "`text_name` is 'collaborative', the name of the other",
+        ),
         (["--text-model", MODEL, "--text-batch-size", "0"], "`text_batch_size` is 0; give 1 or more"),
     ],
 )
@@ -114,7 +117,7 @@ def test_a_tokenizer_of_other_embeddings_is_noted(folder, tmp_path, capsys):
     call("embed", "--data", folder, "--fuse", "clusters", "--normalize", "standardize")
     call("diagnose", "--tokenizer", tmp_path / "tokenizer", "--data", folder)
     noted = " ".join(capsys.readouterr().err.split())
-    assert "was trained on clusters (12), and this dataset holds clusters (12), standardized" in noted
+    assert "was trained on clusters (12), but this dataset holds clusters (12), standardized" in noted
 
 
 def test_an_interruption_is_one_line(folder, capsys, monkeypatch):

@@ -29,7 +29,7 @@ def model_folder(prepared, tmp_path_factory):
 
 @pytest.fixture
 def evaluated(model_folder, prepared_folder, tmp_path, capsys):
-    """What `etegrec evaluate` wrote and printed."""
+    """The files and the output of `etegrec evaluate`."""
     call("evaluate", "--model", model_folder, "--data", prepared_folder, "--split", "validation", "--num-beams", 10,
          "--output", tmp_path / "r.json", "--ranks", tmp_path / "r.parquet", "--update-card", "true")  # fmt: skip
     return json.loads((tmp_path / "r.json").read_text()), " ".join(capsys.readouterr().out.split())
@@ -143,12 +143,12 @@ def test_three_lines_give_what_was_measured_after_weights_were_chosen(
 
     written = ", ".join(f"{setting.name}={settings[setting.name]}" for setting in fields(SearchSettings))
     card = (voting_folder / "README.md").read_text()
-    assert f"The lists are those of the model's own search settings ({written})" in card
+    assert f"Measured with the model's own search settings ({written})" in card
     call("evaluate", "--model", voting_folder, "--data", prepared_folder, "--split", "validation",
          "--transition-weight", 0, "--update-card", "true")  # fmt: skip
     card = (voting_folder / "README.md").read_text()
     own = f"are transition_weight={settings['transition_weight']}."
-    assert "The lists are those of `recommend(transition_weight=0.0)`; the model's own search settings" in card
+    assert "Measured with `recommend(transition_weight=0.0)`. The model's own search settings" in card
     assert own in card
 
 

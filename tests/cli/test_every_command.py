@@ -1,4 +1,4 @@
-"""What holds for every command: help, wrong calls, wrong input, `--json` and completion."""
+"""Properties of every command: help, wrong calls, wrong input, `--json` and completion."""
 
 import json
 import os
@@ -98,7 +98,7 @@ def tokenizer_folder(tmp_path_factory) -> str:
 
 
 def an_option(command: str) -> str:
-    """One that a user may mistype."""
+    """Returns an option that a user may mistype."""
     return next(option for option in options(command) if option not in ("--help", "--help-all", "--config", "--debug"))
 
 
@@ -356,7 +356,7 @@ def test_what_needs_no_command_needs_no_torch(argv, code):
 
 
 def document(capsys, *argv):
-    """What a command prints with --json, which is all that it prints on stdout."""
+    """Returns the document that a command prints with --json, and checks that stdout holds nothing else."""
     call(*argv, "--json")
     return json.loads(capsys.readouterr().out)
 
@@ -446,7 +446,7 @@ def completion_file(tmp_path_factory) -> Path:
 
 
 def completed(path: Path, *words: str) -> list[str]:
-    """What bash offers for the last word, with nothing but itself to run."""
+    """Returns the words that bash offers for the last word, without starting other programs."""
     program = (
         'source "$0"; complete -p etegrec > /dev/null || exit 3; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); '
         '_etegrec; printf "%s\\n" "${COMPREPLY[@]}"'

@@ -1,4 +1,4 @@
-"""Runs that are followed where people look: TensorBoard, and the report at the end."""
+"""Following a run: TensorBoard, and the report at the end."""
 
 from pathlib import Path
 

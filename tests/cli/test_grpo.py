@@ -95,7 +95,7 @@ def test_semantic_rewards_need_embeddings(model_folder, prepared_folder, tmp_pat
     model.config.has_semantic_embedding, model.catalogue.semantic_embedding = False, None
     save_model_folder(without, model, tokenizer, TrainingRecord())
     run = ["grpo", "--model", without, "--data", prepared_folder, "--output-dir", tmp_path / "run", *TINY]
-    assert "the reward 'semantic' compares items by `semantic_embedding`" in failure(capsys, *run)
+    assert "the reward 'semantic' needs `semantic_embedding`" in failure(capsys, *run)
 
 
 def test_the_configuration_has_the_seeds_values(tmp_path):

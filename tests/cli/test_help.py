@@ -1,4 +1,4 @@
-"""Help, and calls that are wrong by their options: told without the modules of a command."""
+"""Help, and calls with wrong options, which are answered without importing a command's modules."""
 
 import dataclasses
 import os
@@ -19,7 +19,7 @@ ENTRY = re.compile(r"^  (?:-h, )?(?:\S+(?: \.\.\.)? \(or )?--([\w-]+)", re.MULTI
 
 
 def shown(capsys, monkeypatch, *argv: str) -> str:
-    """What a command shows of its options on a terminal of 120 columns, without examples."""
+    """Returns a command's help on a terminal of 120 columns, without examples."""
     monkeypatch.setenv("COLUMNS", "120")
     with pytest.raises(SystemExit) as stop:
         main([*argv])
@@ -28,7 +28,7 @@ def shown(capsys, monkeypatch, *argv: str) -> str:
 
 
 def wrong(capsys, *argv: str) -> str:
-    """What a command says of a wrong call, after its usage."""
+    """Returns the message about a wrong call, which follows the usage."""
     with pytest.raises(SystemExit) as stop:
         main([*argv])
     assert stop.value.code == 2
@@ -90,9 +90,9 @@ def test_what_matters_of_a_training_is_first(command, capsys, monkeypatch):
 
 def test_help_shows_the_defaults_of_this_package(capsys, monkeypatch):
     told = " ".join(shown(capsys, monkeypatch, "embed", "--help").split())
-    assert "--learning-rate X Learning rate at its highest. (default: 0.001)" in told  # transformers' own is 5e-5
+    assert "--learning-rate X Highest learning rate. (default: 0.001)" in told  # transformers' own is 5e-5
     told = " ".join(shown(capsys, monkeypatch, "finetune", "--help").split())
-    assert "--learning-rate X Learning rate at its highest. (default: by --preset)" in told
+    assert "--learning-rate X Highest learning rate. (default: by --preset)" in told
     assert "MODEL (or --model) A trained recommender: a folder or a Hub id. (required)" in told
     assert "--sia-weight X Weight of the sequence-item alignment. (default: 0.0)" in told  # 1e-4 of `train`
 
@@ -159,9 +159,11 @@ def test_what_a_command_works_on_stands_first_or_has_its_name(command, capsys):
     named = [f"--{subject.name}", value, *rest]
     assert check_call(described, [value, *rest]) == check_call(described, named) == (named, {})
     assert wrong(capsys, command, value, *named) == (
-        f"{value!r} stands first, and --{subject.name} is given too; leave one of them out."
+        f"{value!r} is the first argument, and --{subject.name} is given too; leave one of them out."
     )
-    assert wrong(capsys, command, value, f"--{subject.name}={value}", *rest).startswith(f"{value!r} stands first, and")
+    assert wrong(capsys, command, value, f"--{subject.name}={value}", *rest).startswith(
+        f"{value!r} is the first argument, and"
+    )
 
 
 def test_commands_without_one_are_known():

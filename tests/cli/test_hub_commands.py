@@ -1,4 +1,4 @@
-"""`import-codes`, and finetuning what others published on a log of one's own."""
+"""`import-codes`, and finetuning a published model on another log."""
 
 import json
 from pathlib import Path
@@ -114,7 +114,7 @@ def test_transitions_are_those_of_the_data_that_was_trained_on(index, tmp_path, 
 
     streamed = ["--tokenizer", "any", "--stream", "true", "--num-transitions", 3]
     message = failure(capsys, "train", "--data", data, "--output-dir", tmp_path / "no", *streamed)
-    assert "`num_transitions` is 3 and `stream` True" in message
+    assert "`num_transitions` is 3 and `stream` is True" in message
 
 
 def test_without_data_all_of_the_index_is_the_catalogue(index, tmp_path):
@@ -151,7 +151,7 @@ def test_codes_that_collide_need_a_suffix(index, tmp_path, capsys):
         ('{"a": []}', "item 'a'"),
         (
             '{"a": ["<a_0>"], "b": ["<a_1>"]}',
-            "have one code each, and a recommender needs 2 or more; pass --add-suffix",
+            "have one code each, but a recommender needs 2 or more codes per item; pass --add-suffix",
         ),
         (
             '{"a": ["<a_0>", "<b_0>"], "b": ["<a_99999999>", "<b_1>"]}',
@@ -169,7 +169,7 @@ def test_an_index_that_is_none_is_refused(index, tmp_path, capsys, content, mess
     ("size", "message"),
     [
         (0, "`codebook_size` is 0; give 1 or more"),
-        (3, "item 'unseen' has the code 12, and `codebook_size` is 3; give 13"),
+        (3, "item 'unseen' has the code 12, but `codebook_size` is 3; give 13"),
     ],
 )
 @pytest.mark.parametrize("suffix", ["true", "false"])
@@ -189,7 +189,7 @@ def test_an_index_of_other_data_is_refused(index, tmp_path, capsys):
     arguments = ("import-codes", index, "--data", data, "--output-dir", tmp_path / "start")
     assert "no codes for item 'z'" in failure(capsys, *arguments)
     gone = ("import-codes", tmp_path / "gone.json", "--output-dir", tmp_path / "start")
-    assert "is no file" in failure(capsys, *gone)
+    assert "isn't a file" in failure(capsys, *gone)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""`--preset`: what a training goes by where neither the call nor its `--config` says anything."""
+"""`--preset`: values of options that neither the call nor its `--config` gives."""
 
 import json
 from pathlib import Path

@@ -271,7 +271,7 @@ def test_the_examples_on_ray_make_the_same_file_and_the_same_lists(
     given = {"SERVE": str(EXAMPLES / "serve_ray.py"), "MODEL": model_folder, "WANTED": wanted_lists}
     code = "".join(f"{name} = {value!r}\n" for name, value in given.items()) + ON_RAY
     told = finish([sys.executable, "-c", code, script, *arguments, "--shard_size", "11"])
-    assert told.count("`actors` is 3 and the cluster has 3 CPU cores; leave one for reading") == 1
+    assert told.count("`actors` is 3, but the cluster has 3 CPU cores; leave one core for reading") == 1
     call(*wanted, "--output", tmp_path / "command.parquet")
     theirs, ours = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("ray", "command"))
     assert theirs.schema.equals(ours.schema)

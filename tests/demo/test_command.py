@@ -23,12 +23,12 @@ def test_a_port_in_use(capsys):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         told = failure(capsys, "demo", "--model", "nowhere", "--port", port)
-    assert told == f"etegrec demo: `port` {port} of 127.0.0.1 is in use; choose another with --port."
+    assert told == f"etegrec demo: `port` {port} of 127.0.0.1 is in use; choose another port with --port."
 
 
 def test_a_host_of_another_machine(capsys):
     told = failure(capsys, "demo", "--model", "nowhere", "--host", "192.0.2.1", "--port", 7860)
-    assert "`host` '192.0.2.1', `port` 7860: can't be listened on" in told
+    assert "`host` '192.0.2.1' and `port` 7860 can't be listened on" in told
 
 
 def test_gradio_is_missing(monkeypatch, capsys):

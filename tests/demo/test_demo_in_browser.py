@@ -470,6 +470,6 @@ def test_a_port_in_use_is_named_in_one_line(demo, tmp_path):
     command = [*COMMAND, "--model", str(tmp_path), "--port", str(demo.port)]  # it need not get to the model
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
-    said = f"etegrec demo: `port` {demo.port} of 127.0.0.1 is in use; choose another with --port."
+    said = f"etegrec demo: `port` {demo.port} of 127.0.0.1 is in use; choose another port with --port."
     assert done.stderr.splitlines() == [said]
     assert time.monotonic() - start < 60

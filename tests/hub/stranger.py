@@ -1,4 +1,4 @@
-"""What somebody does who has torch and transformers, and a model's id or folder: run by `test_two_environments.py`.
+"""Uses a model by its id or folder with torch and transformers alone: run by `test_two_environments.py`.
 
 Prints what came out as JSON, for the test to compare with what the publisher's own process gives.
 """

@@ -1,4 +1,4 @@
-"""What the Hub's refusals become, without a Hub."""
+"""Errors for the Hub's refusals, without a Hub."""
 
 import httpx
 import pytest
@@ -23,7 +23,12 @@ def refusal(kind: type[HfHubHTTPError], status: int, told: str = TOLD) -> HfHubH
     [
         (refusal(GatedRepoError, 403), "", PermissionError, rf"'user/it' is gated \({TOLD}\); ask for access on its"),
         (refusal(GatedRepoError, 401), "", PermissionError, "ask for access on its page, and log in with `hf auth"),
-        (refusal(RepositoryNotFoundError, 404), "", FileNotFoundError, "no repository on the Hub that you may see"),
+        (
+            refusal(RepositoryNotFoundError, 404),
+            "",
+            FileNotFoundError,
+            "isn't a repository on the Hub that you may see",
+        ),
         (refusal(RevisionNotFoundError, 404), "", FileNotFoundError, "has no such revision"),
         (
             refusal(HfHubHTTPError, 403, "no scope"),
@@ -37,7 +42,7 @@ def refusal(kind: type[HfHubHTTPError], status: int, told: str = TOLD) -> HfHubH
             PermissionError,
             r"doesn't let you write to 'user/it' \(no scope\); .* a token that may write there\. All is as it was\.$",
         ),
-        (refusal(HfHubHTTPError, 503), "", ConnectionError, "answered 503"),
+        (refusal(HfHubHTTPError, 503), "", ConnectionError, "with status 503"),
     ],
 )
 def test_refusals_keep_what_the_hub_says(error, intact, kind, message):

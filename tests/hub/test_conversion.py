@@ -203,22 +203,22 @@ def test_a_pickle_that_wants_to_run_code_is_refused(files, capsys):
     ("change", "message"),
     [
         (lambda files: (files / "X.pt").write_bytes((files / "X.pt").read_bytes()[:500]), "X.pt' is refused"),
-        (lambda files: torch.save([torch.zeros(1)], files / "X.pt"), "is no state dict of tensors"),
+        (lambda files: torch.save([torch.zeros(1)], files / "X.pt"), "isn't a state dict of tensors"),
         (lambda files: torch.save(torch.load(files / "X.pt.rqvae"), files / "X.pt"), "give the original's `.pt`"),
         (lambda files: torch.save(torch.load(files / "X.pt"), files / "X.pt.rqvae"), "give the original's `.rqvae`"),
-        (lambda files: (files / "X.pt").unlink(), "is no file"),
+        (lambda files: (files / "X.pt").unlink(), "isn't a file"),
         (lambda files: (files / "X.code.json").write_text("[[0, 1, 2, 3], [1, 1, 1, 1]]"), "row 0 of"),
-        (lambda files: (files / "X.code.json").write_text("[[-1, -1], [1]]"), "no list of code lists"),
-        (lambda files: (files / "X.code.json").write_text("[[-1, -1], [1, 2]]"), "2 levels and the recommender 4"),
+        (lambda files: (files / "X.code.json").write_text("[[-1, -1], [1]]"), "a list of code lists"),
+        (lambda files: (files / "X.code.json").write_text("[[-1, -1], [1, 2]]"), "2 levels and the recommender has 4"),
         (
             lambda files: (files / "X.code.json").write_text(json.dumps([[-1] * 4, [1, 2, 3, 4], [1, 2, 3, 4]])),
             "items 1 and 2 share the codes",
         ),
         (lambda files: (files / "X.code.json").write_text(json.dumps([[-1] * 4, [1, 2, 3, 16]])), "16"),
-        (lambda files: (files / "X.code.json").write_text('{"a": 1}'), "no list of code lists"),
+        (lambda files: (files / "X.code.json").write_text('{"a": 1}'), "a list of code lists"),
         (lambda files: (files / "X.emb_map.json").write_text('{"[PAD]": 0, "a": 1, "b": 3}'), "numbers 2 items"),
-        (lambda files: (files / "X.emb_map.json").write_text('["a"]'), "no mapping of item ids"),
-        (lambda files: (files / "X.emb_map.json").write_text('{"a": "b"}'), "no mapping of item ids"),
+        (lambda files: (files / "X.emb_map.json").write_text('["a"]'), "a mapping of item ids"),
+        (lambda files: (files / "X.emb_map.json").write_text('{"a": "b"}'), "a mapping of item ids"),
     ],
 )
 def test_files_that_are_not_the_originals_are_refused(files, capsys, change, message):
@@ -231,13 +231,13 @@ def test_files_that_are_not_the_originals_are_refused(files, capsys, change, mes
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"extra.weight": torch.zeros(1)}, "'extra.weight', which the original's lacks"),
+        ({"extra.weight": torch.zeros(1)}, "'extra.weight', which the original's doesn't"),
         ({"model.encoder.block.9.weight": torch.zeros(1)}, "missing or too many"),
         ({"model.encoder.block.0.layer.1.DenseReluDense.wi_0.weight": torch.zeros(1)}, "gated feed-forward"),
         ({"dec_adapter.mlp_layers.1.bias": torch.zeros(INPUT + 1)}, "don't fit together"),
         ({"enc_adapter.mlp_layers.1.bias": None}, "no 'enc_adapter.mlp_layers.1.bias'"),
         ({"model.decoder.final_layer_norm.weight": None}, "missing or too many"),
-        ({"token_embeddings.2.weight": torch.zeros(K + 1, WIDTH)}, "not one"),
+        ({"token_embeddings.2.weight": torch.zeros(K + 1, WIDTH)}, "they must be alike"),
         ({"model.shared.weight": torch.zeros(3, WIDTH + 1)}, "`model.shared` is 25 wide"),
     ],
 )
@@ -263,18 +263,20 @@ def test_an_rqvae_of_another_run_is_refused(original, files, capsys):
     torch.save({name: torch.randn_like(tensor) for name, tensor in original[2].items()}, files / "X.pt.rqvae")
     assert convert(files) == 1
     message = capsys.readouterr().err
-    assert "makes the codes of 0.0% of the items, by whichever of the distances l2, cosine, dot; take" in message
+    assert "makes the codes of at most 0.0% of the items, by any of the distances l2, cosine, dot; take" in message
     assert not (files / "converted").exists()
 
 
 def test_without_embeddings_a_note_says_that_codes_were_not_compared(original, files, capsys):
     torch.save({k: v for k, v in original[1].items() if k != "semantic_embedding.weight"}, files / "X.pt")
     assert convert(files) == 0
-    assert "note: without --embeddings nobody can tell whether the RQ-VAE makes these codes" in capsys.readouterr().err
+    assert (
+        "note: without --embeddings it isn't checked whether the RQ-VAE makes these codes" in capsys.readouterr().err
+    )
 
 
 def damaged(whole: bytes) -> list[bytes]:
-    """What is left of a file: cut at a tenth of its length, two tenths, ..., or something else altogether."""
+    """Damages a file: cut at a tenth of its length, two tenths, ..., or replaced by something else."""
     cut = [whole[: len(whole) * tenths // 10] for tenths in range(1, 10)]
     return [*cut, b"", b"<html>", b"\x89PNG\r\n\x1a\n" + bytes(50), b"PK\x03\x04" + bytes(50)]
 
@@ -294,7 +296,7 @@ def test_a_damaged_state_dict_is_refused_however_it_is_damaged(tmp_path, as_zip)
     [
         ({"module.a": torch.zeros(1)}, r"begin with 'module.', .* wrapped model do; save `model.module.state_dict"),
         ({"_orig_mod.a": torch.zeros(1)}, r"begin with '_orig_mod.', .* save `model._orig_mod.state_dict"),
-        ({1: torch.zeros(1)}, "is no state dict of tensors; save `model.state_dict"),
+        ({1: torch.zeros(1)}, "isn't a state dict of tensors; save `model.state_dict"),
         ({"state_dict": {"a": torch.zeros(1)}, "epoch": 3}, "a state dict as its entry 'state_dict'; save that entry"),
     ],
 )

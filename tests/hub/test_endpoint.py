@@ -1,4 +1,4 @@
-"""What `etegrec push --endpoint true` adds, used as the toolkit of Inference Endpoints uses it."""
+"""Files that `etegrec push --endpoint true` adds, used as the toolkit of Inference Endpoints does."""
 
 import json
 import re

@@ -24,7 +24,7 @@ EVALUATION = {
 
 
 def results(folder: Path) -> list[EvalResultEntry]:
-    """What the Hub reads."""
+    """Returns the results as the Hub reads them."""
     return parse_eval_result_entries(yaml.safe_load((folder / EVAL_RESULTS).read_text()))
 
 

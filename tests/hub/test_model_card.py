@@ -71,7 +71,7 @@ def test_everything_that_is_known_is_told(model, record, tmp_path):
         "| its 95% interval | 0.1150 to 0.1350 | 0.4900 to 0.5100 | 0.7400 to 0.7600 | 0.2400 to 0.2600 |",
         "| popularity | 0.0100 | 0.0100 | 0.0100 | 0.0100 |",
         "Protocol: candidates: all items, num beams: 50.",
-        "The lists are those of `recommend(num_beams=50, rerank_weight=4.0, transition_weight=0.35)`; the model's own "
+        "Measured with `recommend(num_beams=50, rerank_weight=4.0, transition_weight=0.35)`. The model's own "
         "search settings, which `recommend` follows without these arguments, are num_beams=20, rerank_weight=0.0, "
         "transition_weight=0.0.",
         "| search settings | the defaults of `recommend` |",
@@ -143,7 +143,7 @@ def test_damaged_records_are_errors_and_absent_ones_are_empty(record, tmp_path):
 
 
 def test_the_repositorys_card_is_what_the_readme_shows():
-    """`MODEL_CARD.md` is the card of `make quickstart`'s model, whose figures stand in the README."""
+    """`MODEL_CARD.md` is the card of `make quickstart`'s model, whose metrics are in the README."""
     root = Path(__file__).parents[2]
     card = ModelCard.load(root / "MODEL_CARD.md")
     metrics = {result.metric_type: result.metric_value for result in card.data.eval_results}

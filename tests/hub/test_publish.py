@@ -231,8 +231,8 @@ def test_commands_take_ids_of_the_hub(folder, codes, tokenizer, hub, tmp_path):
     assert "[red]<b>A & B</b>[/red]" in shown[1], "titles are text, not markup"
     assert second[1] == theirs[1] != shown[1]
     assert [done[0] for done in (absent, no_id, no_revision, gated)] == [1] * 4
-    assert "no repository on the Hub" in absent[2]
-    assert "is no folder" in no_id[2]
+    assert "a repository on the Hub" in absent[2]
+    assert "isn't a folder" in no_id[2]
     assert "the Hub's 'tester/mine@v3' has no such revision" in no_revision[2]
     assert "'tester/gated' is gated (Access to model tester/gated is restricted" in gated[2]
     assert "ask for access on its page" in gated[2]
@@ -315,20 +315,20 @@ def test_a_folder_that_is_not_whole_is_not_sent(folder, tmp_path, name, message)
 def test_embeddings_that_the_models_own_settings_rank_by_are_not_left_out(codes, tokenizer, tmp_path):
     model = make_model(codes, 8, search_settings={"rerank_weight": 4.0})
     save_model_folder(tmp_path / "mine", model, tokenizer, TrainingRecord())
-    with pytest.raises(ValueError, match="`without_embeddings` is True, and its lists are ranked again by"):
+    with pytest.raises(ValueError, match="`without_embeddings` is True, but the model's lists are ranked again by"):
         publish(tmp_path / "mine", "tester/mine", without_embeddings=True)
 
 
 @pytest.mark.parametrize(
     ("reads_items", "rerank_weight", "message"),
-    [(True, 0, "its encoder reads"), (False, 4.0, "its lists are ranked again by")],
+    [(True, 0, "the model's encoder reads"), (False, 4.0, "the model's lists are ranked again by")],
 )
 def test_embeddings_that_are_needed_are_not_left_out(codes, tokenizer, tmp_path, reads_items, rerank_weight, message):
     model = make_model(codes, 8, reads_items=reads_items)
     record = TrainingRecord()
     record.add_evaluation({"split": "test", "metrics": {"recall@10": 0.1}, "rerank_weight": rerank_weight})
     save_model_folder(tmp_path / "mine", model, tokenizer, record)
-    with pytest.raises(ValueError, match=f"`without_embeddings` is True, and {message}"):
+    with pytest.raises(ValueError, match=f"`without_embeddings` is True, but {message}"):
         publish(tmp_path / "mine", "tester/mine", without_embeddings=True)
     with pytest.raises(ConnectionError):  # with them it goes on to the Hub, which is offline here
         publish(tmp_path / "mine", "tester/mine")

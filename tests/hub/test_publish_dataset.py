@@ -94,9 +94,12 @@ def test_what_is_in_a_folder_says_how_it_is_pushed(dataset, tmp_path, monkeypatc
 def test_what_to_push_must_be_said(dataset, tmp_path, capsys):
     for arguments, message in (
         (("--data", str(tmp_path / "nothing")), "isn't a prepared dataset"),
-        ((), "give one FOLDER, first or as --model or --data"),
-        ((str(dataset), "--model", str(dataset)), "give one FOLDER, first or as --model or --data"),
-        (("--data", str(dataset), "--dataset-id", "x/y"), "`dataset_id` means nothing to a dataset"),
+        ((), "give one FOLDER to publish, as the first argument or as --model or --data"),
+        (
+            (str(dataset), "--model", str(dataset)),
+            "give one FOLDER to publish, as the first argument or as --model or --data",
+        ),
+        (("--data", str(dataset), "--dataset-id", "x/y"), "`dataset_id` has no meaning for a dataset"),
     ):
         assert main(["push", *arguments, "--repo-id", "log"]) == 1
         assert message in " ".join(capsys.readouterr().err.split())

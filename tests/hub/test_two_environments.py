@@ -1,4 +1,4 @@
-"""The whole way of a model: published from here, used over there, by processes that share nothing but a Hub."""
+"""A model is published by one process and used by another one, which share nothing but a Hub."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ STRANGER = Path(__file__).with_name("stranger.py")
 
 
 def expected(model, tokenizer, **options) -> dict:
-    """What the publisher's own process gives."""
+    """Returns the results of the publisher's own process."""
     batch = tokenizer([["i1", "i2"], ["i3"]], padding=True, return_tensors="pt")
     items = model.recommend(**batch, top_k=5, **options)[0]
     recommend = pipeline("sequential-recommendation", model=model, tokenizer=tokenizer)

@@ -1,4 +1,4 @@
-"""Tiny runs of reinforcement learning, for the tests beside and for the processes that they start."""
+"""Tiny runs of reinforcement learning, for the tests in this folder and for the processes that they start."""
 
 import torch
 from tiny_models import make_model, random_codes
@@ -53,7 +53,7 @@ def make_trainer(
 
 
 def logged(trainer, name: str) -> list:
-    """What was logged under a name, in order."""
+    """Returns the values that were logged under a name, in order."""
     return [entry[name] for entry in trainer.state.log_history if name in entry]
 
 

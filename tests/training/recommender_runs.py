@@ -62,5 +62,5 @@ class Stop(TrainerCallback):
 
 
 def record_of(data) -> TrainingRecord:
-    """What a trainer records of the dataset that it reads."""
+    """Returns the training record of a dataset."""
     return TrainingRecord(data.statistics, fingerprint=fingerprint(data))

@@ -1,4 +1,4 @@
-"""Alternating training in one of several processes: DATA FOLDER BATCH. Told apart by torchrun."""
+"""Alternating training in one of several processes: DATA FOLDER BATCH. torchrun gives each its number."""
 
 import sys
 from functools import partial

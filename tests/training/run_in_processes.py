@@ -1,4 +1,4 @@
-"""Runs of reinforcement learning in one of several processes: DATA FOLDER BATCH. Told apart by torchrun."""
+"""Runs of reinforcement learning in one of several processes: DATA FOLDER BATCH. torchrun gives each its number."""
 
 import sys
 from pathlib import Path

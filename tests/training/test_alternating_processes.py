@@ -39,7 +39,7 @@ def two(prepared_folder, tmp_path_factory) -> Path:
 
 
 def results(folder: Path, process: int, start: str = "") -> dict[str, torch.Tensor]:
-    """What a process left, of the names that begin so."""
+    """Returns the results of a process whose names begin with a prefix."""
     tensors = load_file(folder / f"process{process}.safetensors")
     return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 

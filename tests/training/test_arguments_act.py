@@ -1,4 +1,4 @@
-"""Arguments of transformers do what they say where this package has methods of its own in the place of Trainer's."""
+"""Arguments of transformers act where this package overrides methods of Trainer."""
 
 from functools import partial
 
@@ -76,7 +76,7 @@ def test_a_checkpoint_of_another_data_seed_is_not_resumed(prepared, tmp_path):
     trainer = recommender_runs.make_trainer(prepared, tmp_path, callbacks=[lambda _: recommender_runs.Stop()], **often)
     trainer.train()
     again = recommender_runs.make_trainer(prepared, tmp_path, **often | {"data_seed": 4})
-    with pytest.raises(ValueError, match=r"`data_seed` is 4 and in the checkpoint .* it is None, .* other samples"):
+    with pytest.raises(ValueError, match=r"`data_seed` is 4, but None in the checkpoint .* other samples"):
         again.train(resume_from_checkpoint=True)
 
 
@@ -89,7 +89,7 @@ def test_incomplete_batches_are_dropped_and_the_schedule_knows(prepared, tmp_pat
     trainer.train()
     assert trainer.state.global_step == 2 * (samples // 64)
     assert trainer.lr_scheduler.steps == [samples // 64, samples // 64], "one epoch each"
-    with pytest.raises(ValueError, match="`dataloader_drop_last` is True and `max_tokens_per_batch` 300"):
+    with pytest.raises(ValueError, match="`dataloader_drop_last` is True, but `max_tokens_per_batch` is 300"):
         recommender_runs.make_trainer(prepared, tmp_path, max_tokens_per_batch=300, dataloader_drop_last=True)
 
 

@@ -94,7 +94,7 @@ def test_what_chooses_the_epoch_is_validation(prepared, tmp_path):
     assert sorted(prepared.validation.targets) == sorted(
         trainer.eval_dataset.__getitems__(list(range(len(trainer.eval_dataset))))["target"].tolist()
     )
-    with pytest.raises(ValueError, match=r"`early_stopping_patience` is 3 and `eval_strategy` 'no'; .* patience to 0"):
+    with pytest.raises(ValueError, match=r"`early_stopping_patience` is 3 and `eval_strategy` is 'no'; .* to 0"):
         CollaborativeTrainingArguments(str(tmp_path), eval_strategy="no", load_best_model_at_end=False, use_cpu=True)
 
 
@@ -146,8 +146,8 @@ def test_resuming_uses_the_patience_of_this_run(prepared, tmp_path):
     ("sizes", "message"),
     [
         ({"max_history": 0}, "`max_history` is 0; give 1 or more"),
-        ({"width": 16, "num_heads": 3}, "`width` is 16 and `num_heads` 3; give heads of one width"),
-        ({"dropout_rate": 1.0}, "`dropout_rate` is 1.0; choose 0 to less than 1"),
+        ({"width": 16, "num_heads": 3}, "`width` is 16 and `num_heads` is 3; give a width"),
+        ({"dropout_rate": 1.0}, "`dropout_rate` is 1.0; give a number from 0 to less"),
     ],
 )
 def test_odd_sizes_are_an_error(sizes, message):

@@ -1,4 +1,4 @@
-"""Real training that is killed, told to end, or finds a damaged checkpoint."""
+"""Real training that is killed, is asked to end, or finds a damaged checkpoint."""
 
 import multiprocessing
 import os
@@ -31,7 +31,7 @@ def live(prepared, folder, pipe) -> None:
 
 
 def start(prepared, folder):
-    """A process that trains, and where its steps are told."""
+    """Starts a process that trains, and returns it with the file of its steps."""
     fork = multiprocessing.get_context("fork")
     heard, told = fork.Pipe(duplex=False)
     process = fork.Process(target=live, args=(prepared, folder, told))
@@ -93,10 +93,10 @@ def test_a_damaged_newest_checkpoint_is_left_for_the_one_before(prepared, tmp_pa
     again = make_trainer(prepared, tmp_path, **options)
     again.train(resume_from_checkpoint=True)
     assert f"{name} in '{newest}' is truncated or damaged" in caplog.text
-    assert "Going on from the checkpoint before" in caplog.text
+    assert "Resuming from the checkpoint before" in caplog.text
     for side, weights in sides(whole.model).items():
         assert unchanged(weights, sides(again.model)[side]), side
     (before / name).unlink()
     (newest / name).unlink()
-    with pytest.raises(FileNotFoundError, match=f"'{before}' is no complete checkpoint: it holds no {name}"):
+    with pytest.raises(FileNotFoundError, match=f"'{before}' isn't a complete checkpoint: it holds no {name}"):
         last_checkpoint(tmp_path)

@@ -124,10 +124,10 @@ def test_a_folder_of_another_run_is_left_alone(log, tmp_path, monkeypatch):
         fit(log, folder, FitOptions(seed=1, time_limit="1h"), tell=lambda sentence: None)
     with pytest.raises(KeyboardInterrupt):  # another time limit is the same run
         fit(log, folder, FitOptions(seed=1, time_limit="2h"), tell=lambda sentence: None)
-    with pytest.raises(FileExistsError, match=r"holds a run whose `seed` is 1, and here it is 2; name another folder"):
+    with pytest.raises(FileExistsError, match=r"holds a run whose `seed` is 1, but here it is 2; name another folder"):
         fit(log, folder, FitOptions(seed=2))
     log.write_text(log.read_text().replace("item00001", "item00002"))  # of the same size
-    with pytest.raises(FileExistsError, match=r"holds a run whose `log` is .*, contents .*', and here it is .*"):
+    with pytest.raises(FileExistsError, match=r"holds a run whose `log` is .*, contents .*', but here it is .*"):
         fit(log, folder, FitOptions(seed=1))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("mine")
@@ -174,7 +174,7 @@ def test_a_call_that_ended_before_it_had_a_plan_binds_nobody(log, tmp_path, monk
     with pytest.raises(KeyboardInterrupt):
         fit(log, folder, FitOptions(min_count=4), tell=lambda sentence: None)
     assert json.loads((folder / "data" / "statistics.json").read_text())["min_count"] == 4
-    with pytest.raises(FileExistsError, match=r"`min_count` is 4, and here it is 5"):
+    with pytest.raises(FileExistsError, match=r"`min_count` is 4, but here it is 5"):
         fit(log, folder, FitOptions(min_count=5))
 
 

@@ -1,4 +1,4 @@
-"""Weights that the caller froze stay as they are, and whether others are trained is as it was afterwards."""
+"""Weights that the caller froze don't change, and other weights aren't frozen after training."""
 
 import grpo_runs
 import item_tokenizer_runs

@@ -119,7 +119,7 @@ def test_the_same_seed_gives_the_same_numbers(prepared, tmp_path):
 
 
 def test_a_model_may_be_trained_by_two_trainers(prepared, tmp_path):
-    """What one trainer does to a model must not stand in the next one's reference."""
+    """The reference of a second trainer must not use what the first trainer did to the model."""
     first = make_trainer(prepared, tmp_path / "1", **WITHOUT_EVALUATION)
     first.train()
     second = make_trainer(prepared, tmp_path / "2", model=first.model, **WITHOUT_EVALUATION)

@@ -23,7 +23,7 @@ from etegrec_hf.training.grpo.prompts import prompts_on_demand
 
 
 def rows_of(samples: SequenceDataset) -> list[dict]:
-    """What prompts of these samples are."""
+    """Returns the expected prompts of these samples."""
     batches = (samples[index] for index in range(len(samples)))
     return [{"prompt": row["history"].tolist(), "target": row["target"].item()} for row in batches]
 
@@ -134,19 +134,19 @@ def test_own_prompts_are_cut_to_the_last_items(prepared, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_generations": 1}, "`num_generations` is 1; .* its group, which needs at least 2"),
-        ({"num_generations": 5}, "`per_device_train_batch_size` is 32 and `num_generations` 5; .* take a multiple"),
+        ({"num_generations": 1}, "`num_generations` is 1; give at least 2"),
+        ({"num_generations": 5}, "`per_device_train_batch_size` is 32 and `num_generations` is 5; .* a multiple"),
         ({"rollout": "best"}, "`rollout` is 'best'; choose one of sample, without_replacement, beam"),
         ({"steps_per_generation": 3, "gradient_accumulation_steps": 2}, "a round of completions is 3 batches"),
         ({"temperature": 0.0}, "`temperature` is 0.0; it must be positive"),
-        ({"top_k": -1}, "`top_k` is -1; give 0 for all codes"),
-        ({"num_beams": 5}, "`num_beams` is 5 and `metric_for_best_model` 'ndcg@10'"),
-        ({"metric_for_best_model": "loss"}, "`metric_for_best_model` is 'loss'; choose recall or ndcg"),
+        ({"top_k": -1}, "`top_k` is -1; give the number of codes"),
+        ({"num_beams": 5}, "`num_beams` is 5 and `metric_for_best_model` is 'ndcg@10'"),
+        ({"metric_for_best_model": "loss"}, "`metric_for_best_model` is 'loss'; choose recall@k or ndcg@k"),
         ({"use_vllm": True}, "`use_vllm` is True, an option of TRL that has no meaning"),
         ({"top_p": 0.9}, "`top_p` is 0.9, .*; leave it at 1.0"),
         ({"mask_truncated_completions": True}, "`mask_truncated_completions` is True"),
         ({"sync_ref_model": True}, "`sync_ref_model` is True"),
-        ({"max_completion_length": 4}, "`max_completion_length` is 4 and the model's `code_length` 3"),
+        ({"max_completion_length": 4}, "`max_completion_length` is 4, but the model's `code_length` is 3"),
         ({"rollout": "beam", "num_generations": 64, "per_device_train_batch_size": 64}, "there are 60"),
         ({"eval_strategy": "no", "load_best_model_at_end": False}, "`early_stopping_patience` is 5"),
         ({"push_to_hub": True, "hub_strategy": "every_save"}, "`hub_strategy` is 'every_save'"),
@@ -163,13 +163,13 @@ def test_arguments_of_no_use_are_errors(prepared, tmp_path, options, message):
     [
         ([[1]], None, "`train_dataset` has the columns ['prompt'] and no 'target'"),
         (None, [1], "and no 'prompt'"),
-        ([[1], []], [1, 1], "row 1 of `train_dataset` is [] and 1"),
-        ([[1], [-1, 5]], [1, 1], "row 1 of `train_dataset` is [-1, 5] and 1"),
-        ([[1], [2]], [1, 99], "row 1 of `train_dataset` is [2] and 99"),
+        ([[1], []], [1, 1], "row 1 of `train_dataset` has the prompt [] and the target 1"),
+        ([[1], [-1, 5]], [1, 1], "row 1 of `train_dataset` has the prompt [-1, 5] and the target 1"),
+        ([[1], [2]], [1, 99], "row 1 of `train_dataset` has the prompt [2] and the target 99"),
         ([[61]], [1], "1..60"),
-        ([["item00001"]], ["item00002"], "both are item indices"),
+        ([["item00001"]], ["item00002"], "give item indices"),
         ([], [], "`train_dataset` is empty"),
-        ([[1], [2]], [2, 3], "`train_dataset` has 2 histories, and a round of completions needs 8"),
+        ([[1], [2]], [2, 3], "`train_dataset` has 2 histories, but a round of completions needs 8"),
     ],
 )
 def test_data_of_no_use_is_an_error(prepared, tmp_path, prompts, targets, message):
@@ -181,7 +181,7 @@ def test_data_of_no_use_is_an_error(prepared, tmp_path, prompts, targets, messag
 @pytest.mark.parametrize("column", ["log_probability", "completions", "prompts", "trainer_state", "image", "images"])
 def test_columns_of_names_that_are_taken_are_an_error(prepared, tmp_path, column):
     own = Dataset.from_dict({"prompt": [[1]] * 8, "target": [2] * 8, column: [0.5] * 8})
-    with pytest.raises(ValueError, match=f"`train_dataset` has the column '{column}', which .*; rename it"):
+    with pytest.raises(ValueError, match=f"`train_dataset` has the column '{column}', a name .*; rename the column"):
         make_trainer(prepared, tmp_path, train=own)
 
 
@@ -197,20 +197,20 @@ def test_a_tokenizer_that_is_not_the_models_is_an_error(prepared, tmp_path):
 
 
 def test_rewards_that_do_not_fit_are_an_error(prepared, tmp_path):
-    message = "the reward 'rank' was made for groups of 2 and `num_generations` is 4; make"
+    message = "the reward 'rank' was made for groups of 2, but `num_generations` is 4; make"
     with pytest.raises(ValueError, match=message):
         make_trainer(prepared, tmp_path, RankReward(2))
-    with pytest.raises(ValueError, match="a reward is a str; models that score text can't read items"):
+    with pytest.raises(ValueError, match="a reward is a str, but models that score text can't read items"):
         make_trainer(prepared, tmp_path, ["some/reward-model"])
 
 
 def test_rollouts_that_a_model_does_not_allow_are_an_error(prepared, tmp_path):
     model = make_model(random_codes(prepared.n_items, 6, 2), 2)
-    with pytest.raises(ValueError, match="there are 64: take a smaller group, or 'sample'"):
+    with pytest.raises(ValueError, match="there are 64; give a smaller group, or the rollout 'sample'"):
         make_trainer(prepared, tmp_path, HitReward(), model, num_generations=128, rollout="beam",
                      per_device_train_batch_size=128, constrained=False)  # fmt: skip
     model = tiny_model(prepared, constrained_softmax=True)
-    with pytest.raises(ValueError, match="`constrained` is False and the model's `constrained_softmax` True"):
+    with pytest.raises(ValueError, match="`constrained` is False, but the model's `constrained_softmax` is True"):
         make_trainer(prepared, tmp_path, HitReward(), model, constrained=False)
 
 

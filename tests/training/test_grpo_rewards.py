@@ -1,4 +1,4 @@
-"""What the trainer does with rewards: equal, missing, useless ones and those of one's own."""
+"""Rewards in the trainer: equal ones, missing ones, useless ones and a caller's own."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What GRPO learns from: ratios, rollouts, losses, and every rollout with every reward."""
+"""Ratios, rollouts and losses of GRPO, and every rollout with every reward."""
 
 import itertools
 import math

@@ -102,7 +102,7 @@ def test_another_process_assigns_the_same_codes():
 @pytest.mark.parametrize(
     ("prefixes", "strategy", "message"),
     [
-        ([[0, 0]] * 5, "forge", r"5 items share all codes .* room for 2\^2 = 4; raise `codebook_size`"),
+        ([[0, 0]] * 5, "forge", r"5 items share all codes .* at most 2\^2 = 4 items apart; raise `codebook_size`"),
         ([[0]], "hash", "`code_strategy` is 'hash'; choose one of forge, count, balance"),
         ([[2]], "forge", r"`prefixes` holds codes outside 0\.\.1"),
     ],

@@ -36,7 +36,7 @@ def make_model(embeddings: torch.Tensor, in_memory: bool, **config) -> ETEGRecFo
 
 
 def make_trainer(prepared, folder, mapped=None, attention="bidirectional", callbacks=()) -> ETEGRecTrainer:
-    """With the embeddings in the model, or with mapped ones beside it."""
+    """Makes a trainer with embeddings in the model, or with mapped embeddings."""
     in_memory = mapped is None
     embeddings = torch.from_numpy(prepared.embeddings) if in_memory else mapped
     model = make_model(embeddings, in_memory, encoder_attention=attention)
@@ -73,7 +73,7 @@ def make_trainer(prepared, folder, mapped=None, attention="bidirectional", callb
 
 
 def numbers_of(trainer) -> list[dict]:
-    """What a training logged, without how long it took."""
+    """Returns the logged values of a training, without times."""
     timed = ("runtime", "per_second", "total_flos")
     return [
         {name: value for name, value in entry.items() if not any(part in name for part in timed)}
@@ -126,7 +126,7 @@ def test_resuming_on_mapped_embeddings_equals_no_interruption(prepared, mapped, 
     saved = ETEGRecForConditionalGeneration.from_pretrained(last_checkpoint(tmp_path / "parts"))
     assert saved.catalogue.semantic_embedding is None, "checkpoints come without embeddings"
     assert torch.equal(saved.catalogue.item_codes, again.model.catalogue.item_codes)
-    with pytest.raises(ValueError, match=r"`has_semantic_embedding` is True and in the checkpoint .* it is False"):
+    with pytest.raises(ValueError, match=r"`has_semantic_embedding` is True, but False in the checkpoint"):
         make_trainer(prepared, tmp_path).train(resume_from_checkpoint=last_checkpoint(tmp_path / "parts"))
 
 
@@ -146,10 +146,14 @@ def test_embeddings_that_do_not_fit_are_an_error(prepared, mapped, tmp_path):
     broken[7, 3] = torch.nan
     without = make_model(mapped, False)
     for model, embeddings, message in (
-        (make_model(mapped, True), mapped, "`semantic_embedding` is given and the model holds some too; leave it out"),
+        (
+            make_model(mapped, True),
+            mapped,
+            "`semantic_embedding` is given, but the model holds embeddings already; leave",
+        ),
         (without, mapped[1:], r"`embeddings` has shape \(59, 12\); expected \(60, 12\)"),
         (without, broken, "`embeddings` holds NaN or infinity, first at item index 8; repair it"),
-        (without, None, "holds no `semantic_embedding`, .* or give them to the trainer"),
+        (without, None, "holds no `semantic_embedding`, .* or give `semantic_embedding` to the trainer"),
     ):
         with pytest.raises(ValueError, match=message):
             ETEGRecTrainer(model, arguments, prepared.item_ids, None, semantic_embedding=embeddings)

@@ -1,4 +1,4 @@
-"""Training by one pass a sequence: equal to training prefix by prefix, in every phase."""
+"""Training by one pass per sequence: equal to training prefix by prefix, in every phase."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What trainers write down about themselves."""
+"""Training records that trainers write."""
 
 import json
 

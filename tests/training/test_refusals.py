@@ -1,4 +1,4 @@
-"""What the trainers take of transformers' and TRL's arguments, models and datasets, and what they refuse in words."""
+"""Arguments, models and datasets that the trainers take, and those that they refuse."""
 
 import dataclasses
 import inspect
@@ -138,7 +138,7 @@ def test_the_documents_name_all_that_is_refused():
 
 
 def trainers(prepared, folder) -> dict:
-    """How each trainer is made of a model, arguments and what is asked for."""
+    """Returns a function per trainer that makes it from a model, arguments and options."""
     quiet = {"use_cpu": True, "disable_tqdm": True, "report_to": []}
     embeddings = torch.from_numpy(prepared.embeddings)
     samples = SequenceDataset.for_training(prepared.train, 20)
@@ -206,7 +206,7 @@ def test_models_and_arguments_of_another_kind_are_refused(prepared, tmp_path, tr
         message = f"`args` is a {type(wrong).__name__}; give `{type(args).__name__}`"
         with pytest.raises(ValueError, match=message):
             trainer(model=model, args=wrong, **others)
-    with pytest.raises(NotImplementedError, match=r"needs a `model_init`.* a trainer of its own for each trial"):
+    with pytest.raises(NotImplementedError, match=r"needs a `model_init`.* a new trainer for each trial"):
         trainer(model=model, args=args, **others).hyperparameter_search(n_trials=1)
 
 
@@ -240,7 +240,7 @@ def test_split_batches_are_refused(prepared, tmp_path):
 def test_an_optimizer_that_chooses_its_weights_is_refused(prepared, tmp_path, monkeypatch):
     trainer = recommender_runs.make_trainer(prepared, tmp_path)
     monkeypatch.setattr(trainer, "get_optimizer_cls_and_kwargs", lambda *_: (torch.optim.SGD, {"params": []}))
-    with pytest.raises(ValueError, match="`optim` is 'adamw_torch_fused', which chooses the weights that it trains"):
+    with pytest.raises(ValueError, match="`optim` is 'adamw_torch_fused', which doesn't take groups of weights"):
         trainer.create_optimizer()
 
 
@@ -260,11 +260,11 @@ def test_datasets_of_another_kind_are_refused(prepared, tmp_path):
         (ETEGRecTrainer, "train_dataset", [{"history": [1], "target": 2}], "`SequenceDataset`"),
         (ETEGRecTrainer, "train_dataset", table, "`SequenceDataset`"),
         (ETEGRecTrainer, "train_dataset", prepared, "`SequenceDataset`"),
-        (ETEGRecTrainer, "eval_dataset", table, "`SequenceDataset`, of the rows"),
-        (ETEGRecTrainer, "eval_dataset", whole, "`SequenceDataset`, of the rows"),
-        (ETEGRecTrainer, "eval_dataset", [train], "`SequenceDataset`, of the rows"),
-        (ETEGRecTrainer, "eval_dataset", {"cold": table}, "`SequenceDataset`, of the rows"),
-        (RQVAETrainer, "eval_dataset", TensorDataset(torch.ones(2, 8)), "`ItemEmbeddingDataset`, of the rows"),
+        (ETEGRecTrainer, "eval_dataset", table, "`SequenceDataset`. For some rows"),
+        (ETEGRecTrainer, "eval_dataset", whole, "`SequenceDataset`. For some rows"),
+        (ETEGRecTrainer, "eval_dataset", [train], "`SequenceDataset`. For some rows"),
+        (ETEGRecTrainer, "eval_dataset", {"cold": table}, "`SequenceDataset`. For some rows"),
+        (RQVAETrainer, "eval_dataset", TensorDataset(torch.ones(2, 8)), "`ItemEmbeddingDataset`. For some rows"),
         (ETEGRecGRPOTrainer, "train_dataset", streamed, "`SequenceDataset` or `Dataset`"),
         (ETEGRecGRPOTrainer, "train_dataset", whole, "`SequenceDataset` or `Dataset`"),
         (ETEGRecGRPOTrainer, "train_dataset", None, "`SequenceDataset` or `Dataset`"),
@@ -298,7 +298,7 @@ def test_data_and_embeddings_of_another_kind_are_refused(prepared, tmp_path):
 def test_held_out_items_must_be_as_wide_as_the_models(tmp_path):
     embeddings = torch.eye(20, 8)
     with pytest.raises(
-        ValueError, match="`embeddings` of `eval_dataset` are 7 wide and the model's `input_size` is 8"
+        ValueError, match="`embeddings` of `eval_dataset` are 7 wide, but the model's `input_size` is 8"
     ):
         item_tokenizer_runs.make_trainer(embeddings, tmp_path, evaluated=ItemEmbeddingDataset(torch.ones(3, 7)))
 

@@ -49,7 +49,7 @@ def test_semantic_is_the_cosine_and_0_without_an_item_or_its_embedding():
 
 
 def test_semantic_needs_embeddings():
-    with pytest.raises(ValueError, match="the reward 'semantic' compares items by `semantic_embedding`"):
+    with pytest.raises(ValueError, match="the reward 'semantic' needs `semantic_embedding`"):
         SemanticReward(make_model_without_embedding())
 
 

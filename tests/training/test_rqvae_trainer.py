@@ -96,7 +96,7 @@ def test_codebooks_start_from_latents_only_if_asked(embeddings, tmp_path, kmeans
 
 
 def test_embeddings_of_another_width_are_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"`embeddings` are 9 wide and the model's `input_size` is 8"):
+    with pytest.raises(ValueError, match=r"`embeddings` are 9 wide, but the model's `input_size` is 8"):
         make_trainer(torch.zeros(4, 9), tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""What stops a training, and which checkpoints it doesn't go on from."""
+"""Losses that end a training, and checkpoints that can't be resumed."""
 
 import json
 import math
@@ -50,7 +50,7 @@ def unlimited():
 
 def test_a_loss_that_is_nan_stops_with_its_batch_kept(prepared, tmp_path):
     trainer = make_trainer(prepared, tmp_path, callbacks=[lambda _: Break(step=STEP)], **SAVED_OFTEN)
-    with pytest.raises(FloatingPointError, match=f"the loss is nan at step {STEP}; its batch is kept in") as error:
+    with pytest.raises(FloatingPointError, match=f"the loss is nan at step {STEP}; its batch is saved in") as error:
         trainer.train()
     (kept,) = tmp_path.glob("*.json")
     assert repr(str(kept)) in str(error.value)
@@ -134,7 +134,7 @@ def test_a_checkpoint_of_another_dataset_is_not_resumed(prepared, tmp_path):
 def test_a_checkpoint_whose_steps_read_other_samples_is_not_resumed(prepared, tmp_path, name, value):
     stopped_run(prepared, tmp_path)
     trainer = make_trainer(prepared, tmp_path, **SAVED_OFTEN | {name: value})
-    with pytest.raises(ValueError, match=f"`{name}` is {value} and in the checkpoint .* it is .* other samples"):
+    with pytest.raises(ValueError, match=f"`{name}` is {value}, but .* in the checkpoint .* other samples"):
         trainer.train(resume_from_checkpoint=True)
 
 
@@ -142,5 +142,5 @@ def test_a_checkpoint_whose_items_came_in_another_order_is_not_resumed(tmp_path)
     saved = TrainingRecord(stages=[{"arguments": {"train_sampling_strategy": "sequential"}}])
     alike = RQVAETrainingArguments(str(tmp_path), train_sampling_strategy="sequential", use_cpu=True)
     check_same_run(saved, "c", TrainingRecord(), alike)
-    with pytest.raises(ValueError, match="`train_sampling_strategy` is random and in the checkpoint 'c' it is seq"):
+    with pytest.raises(ValueError, match="`train_sampling_strategy` is random, but sequential in the checkpoint 'c'"):
         check_same_run(saved, "c", TrainingRecord(), RQVAETrainingArguments(str(tmp_path), use_cpu=True))

@@ -1,4 +1,4 @@
-"""The report of a run: what it says, and that it needs nothing beside itself."""
+"""Reports of runs: their content, and that they load no other files."""
 
 import base64
 import re
@@ -351,7 +351,7 @@ def test_what_there_is_not_is_told(prepared, tmp_path):
     trainer.train()
     page = read(write_run_report(trainer, prepared, evaluated_of(prepared)))
     assert page.sections["results"] == []
-    assert "were not evaluated in training (eval_strategy)" in page.words["results"]
+    assert "weren't evaluated during training (see eval_strategy)" in page.words["results"]
     header, *rows = page.sections["samples"][1]
     assert header == ["place", "item"]
     assert {row[1] for row in rows} <= set(prepared.item_ids)
@@ -364,7 +364,7 @@ def test_what_there_is_not_is_told(prepared, tmp_path):
     trainer.state.log_history.append({"eval_ndcg@10": 0.5, "step": trainer.state.global_step, "epoch": 1.0})
     page = read(write_run_report(trainer, streamed, evaluated_of(prepared)))
     assert page.sections["results"] == [[["system", "NDCG@10"], ["this model", "0.5000"]]]
-    assert "no baseline was counted" in page.words["results"]
+    assert "baselines are missing" in page.words["results"]
 
 
 @pytest.mark.usefixtures("undrawn_pictures")

@@ -58,18 +58,21 @@ def test_cycles_begin_with_the_tokenizer(tmp_path):
         ({"temperature": 0.0}, "`temperature` is 0.0; it must be positive"),
         (
             {"num_beams": 9},
-            "`num_beams` is 9 and `metric_for_best_model` 'ndcg@10': .* with 10 beams or more",
+            "`num_beams` is 9 and `metric_for_best_model` is 'ndcg@10', .* with 10 beams or more",
         ),
         ({"num_beams": 0, "metric_for_best_model": None}, "`num_beams` is 0"),
         (
             {"early_stopping_patience": 3, "eval_strategy": "no", "load_best_model_at_end": False},
-            "`early_stopping_patience` is 3 and `eval_strategy` 'no'",
+            "`early_stopping_patience` is 3 and `eval_strategy` is 'no'",
         ),
         (
             {"metric_for_best_model": "eval_loss"},
-            "`metric_for_best_model` is 'eval_loss'; choose recall or ndcg",
+            "`metric_for_best_model` is 'eval_loss'; choose recall@k or ndcg@k",
         ),
-        ({"metric_for_best_model": "ndcg@7"}, "`metric_for_best_model` is 'ndcg@7'; choose recall or ndcg at one"),
+        (
+            {"metric_for_best_model": "ndcg@7"},
+            "`metric_for_best_model` is 'ndcg@7'; choose recall@k or ndcg@k with k in",
+        ),
         ({"num_train_epochs": 1}, "the last epoch would train the tokenizer, .* choose 2"),
         ({"num_train_epochs": 6.5, "cycle": 3}, "the last epoch would train the tokenizer, .* choose 8"),
     ],

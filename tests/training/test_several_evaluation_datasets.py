@@ -82,21 +82,21 @@ def test_the_usual_metric_is_no_hindrance_where_no_checkpoint_is_chosen(prepared
 def test_a_choice_by_no_dataset_is_an_error(prepared, users, tmp_path, options):
     metric = options.get("metric_for_best_model", "ndcg@10")
     own = metric.rpartition("_")[2]
-    message = f"`metric_for_best_model` is '{metric}', which each dataset .* choose one of cold_{own}, warm_{own}"
+    message = f"`metric_for_best_model` is '{metric}', which .* choose one of cold_{own}, warm_{own}"
     with pytest.raises(ValueError, match=message):
         recommender_runs.make_trainer(prepared, tmp_path, FinetuningArguments, evaluated=users, **ONCE | options)
 
 
 def test_names_of_datasets_are_strings(prepared, users, tmp_path):
     options = ONCE | {"metric_for_best_model": "1_ndcg@10"}
-    with pytest.raises(ValueError, match="`eval_dataset` has the key 1; give each dataset a name, a string"):
+    with pytest.raises(ValueError, match="`eval_dataset` has the key 1; name each dataset by a string"):
         recommender_runs.make_trainer(prepared, tmp_path, FinetuningArguments, evaluated={1: users["cold"]}, **options)
 
 
 def test_a_named_metric_without_names_is_an_error(prepared, tmp_path):
-    with pytest.raises(ValueError, match=r"is 'cold_ndcg@10' and `eval_dataset` no dict .*; choose 'ndcg@10'"):
+    with pytest.raises(ValueError, match=r"is 'cold_ndcg@10', but `eval_dataset` isn't a dict .*; choose 'ndcg@10'"):
         recommender_runs.make_trainer(prepared, tmp_path, metric_for_best_model="cold_ndcg@10")
-    with pytest.raises(ValueError, match="is 'cold_ndcg@7'; choose recall or ndcg"):
+    with pytest.raises(ValueError, match="is 'cold_ndcg@7'; choose recall@k or ndcg@k"):
         FinetuningArguments(str(tmp_path), use_cpu=True, metric_for_best_model="cold_ndcg@7")
 
 

@@ -1,4 +1,4 @@
-"""Training on sequences that are read as they are needed, against training on the same in memory."""
+"""Training on streamed sequences, compared with training on the same sequences in memory."""
 
 from collections import Counter
 from functools import partial
@@ -106,7 +106,9 @@ def test_a_checkpoint_of_another_order_is_not_resumed(prepared, files, tmp_path)
     stream.train()
     memory = make_trainer(prepared, tmp_path, **options)
     memory.record = record_of(prepared)
-    with pytest.raises(ValueError, match=r"another dataset: the fingerprint of its `train` is .* streamed or not as"):
+    with pytest.raises(
+        ValueError, match=r"another dataset: the fingerprint of its `train` is .* with the same --stream"
+    ):
         memory.train(resume_from_checkpoint=True)
 
 

@@ -64,7 +64,7 @@ def test_a_frozen_tokenizer_leaves_codes_alone(prepared, tmp_path):
     assert sum("eval_ndcg@10" in entry for entry in trainer.state.log_history) == 3, (
         "every epoch is one of the recommender"
     )
-    with pytest.raises(ValueError, match="`freeze_tokenizer` is False, but finetuning is training on frozen codes"):
+    with pytest.raises(ValueError, match="`freeze_tokenizer` is False, but finetuning trains on fixed codes"):
         FinetuningArguments(str(tmp_path), freeze_tokenizer=False, use_cpu=True)
 
 
@@ -221,7 +221,9 @@ def test_a_schedule_uses_its_groups_learning_rate(prepared, tmp_path):
     assert [factor(steps) for factor, steps in zip(trainer.lr_scheduler.factors, (48, 52))] == pytest.approx(
         [0.1, 0.5]
     )
-    with pytest.raises(ValueError, match=r"`max_steps` 60 ends in a tokenizer epoch \(26 steps each, `cycle` 2\)"):
+    with pytest.raises(
+        ValueError, match=r"`max_steps` 60 ends in a tokenizer epoch \(26 steps per epoch, `cycle` 2\)"
+    ):
         make_trainer(prepared, tmp_path, **size).create_optimizer_and_scheduler(60)
     other = make_trainer(prepared, tmp_path, lr_scheduler_type="reduce_lr_on_plateau")
     with pytest.raises(ValueError, match=r"`lr_scheduler_type` is .*reduce_lr_on_plateau.*; choose one like 'cosine'"):
@@ -311,7 +313,7 @@ def test_each_part_can_be_switched_off(prepared, tmp_path, phase, off, monkeypat
 def test_a_phase_without_a_loss_is_an_error(prepared, tmp_path):
     trainer = make_trainer(prepared, tmp_path, code_weight=0.0)
     trainer.enter_phase("recommender", aligned=False)
-    with pytest.raises(ValueError, match=r"every loss of the recommender phase has weight 0 now: .* give one"):
+    with pytest.raises(ValueError, match=r"every loss of the recommender phase has weight 0: .* give one"):
         trainer.compute_loss(trainer.model, {"history": torch.tensor([[1]]), "target": torch.tensor([2])})
 
 
@@ -429,7 +431,9 @@ def test_a_truncated_checkpoint_is_an_error_that_names_it(prepared, checkpoint, 
 def test_an_incomplete_checkpoint_is_an_error_that_names_the_file(prepared, checkpoint, tmp_path, name):
     copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
     (copy / name).unlink()
-    with pytest.raises(FileNotFoundError, match=rf"is no complete checkpoint: it holds no {name}; copy it again"):
+    with pytest.raises(
+        FileNotFoundError, match=rf"isn't a complete checkpoint: it holds no {name}; copy the folder again"
+    ):
         make_trainer(prepared, tmp_path, num_train_epochs=4).train(resume_from_checkpoint=str(copy))
 
 
@@ -443,8 +447,8 @@ def test_a_best_checkpoint_damaged_meanwhile_is_an_error(prepared, checkpoint, t
 
 
 @pytest.mark.parametrize(("sizes", "message"), [
-    ({"d_ff": 64}, "`d_ff` is 64 and in the checkpoint .* it is 32; repeat the arguments of that run"),
-    ({"max_history": 7}, "`max_history` is 7 and in the checkpoint .* it is 50"),
+    ({"d_ff": 64}, "`d_ff` is 64, but 32 in the checkpoint .*; repeat the arguments of that run"),
+    ({"max_history": 7}, "`max_history` is 7, but 50 in the checkpoint"),
 ])  # fmt: skip
 def test_resuming_with_other_sizes_is_an_error(prepared, checkpoint, tmp_path, sizes, message):
     with pytest.raises(ValueError, match=message):
@@ -457,7 +461,9 @@ def test_no_checkpoint_to_resume_is_an_error(tmp_path):
 
 
 def test_detached_item_logits_need_their_loss(prepared, tmp_path):
-    with pytest.raises(ValueError, match=r"`item_weight` is 0 and the model's `item_logits` 'detached'.*; give it a"):
+    with pytest.raises(
+        ValueError, match=r"`item_weight` is 0 and the model's `item_logits` is 'detached'.*; give a weight"
+    ):
         make_trainer(prepared, tmp_path, sizes=RECIPE | {"item_logits": "detached"}, item_weight=0)
 
 

@@ -1,4 +1,4 @@
-"""What training shows: lines in a file, and never twice in several processes."""
+"""Progress of training: lines in a file, and shown by only one of several processes."""
 
 import re
 import signal
@@ -36,7 +36,7 @@ def trainer_of(prepared, output_dir, train_dataset=None, **arguments) -> ETEGRec
 
 
 def lines_of(capsys) -> list[str]:
-    """What was said of the training, without the bars of loading and saving."""
+    """Returns the lines about the training, without the bars of loading and saving."""
     return [line for line in capsys.readouterr().err.splitlines() if re.match(r"[a-z ]+ \d+/\d+", line)]
 
 

@@ -8,28 +8,29 @@ from transformers import TrainingArguments
 from ...evaluation.metrics import KS
 from .refusals import REFUSED_FIELDS, REFUSED_WITH_RANKING, refuse_fields
 
-MAX_SECONDS_HELP = "Training ends after so many seconds, evaluations included; by default it takes what it takes."
+MAX_SECONDS_HELP = "Training ends after this many seconds, evaluations included; without it, there is no time limit."
 
 
 @dataclass
 class RankedTrainingArguments(TrainingArguments):
-    """What trainings have in common that are judged by ranked items, each epoch; the best of them stays.
+    """Arguments of trainings that rank items after each epoch, and keep the best epoch's weights.
 
     Args:
         early_stopping_patience (`int`, *optional*): evaluations without a better `metric_for_best_model` before
-            stopping; 0 is the same as none: it never stops early.
-        max_seconds (`float`, *optional*): of training, in which evaluations count. It ends there, with an evaluation
-            and a checkpoint; alternating training at the next step that trains the recommender.
+            training stops. With 0 or `None`, training never stops early.
+        max_seconds (`float`, *optional*): time limit of training, evaluations included. Training then ends with an
+            evaluation and a checkpoint. Alternating training ends at the next step that trains the recommender.
 
     Raises:
-        ValueError: nothing to train, no time for it, or early stopping without evaluation.
-        ValueError: a field of transformers' that would change nothing, see [docs/training.md](../training.md).
+        ValueError: nothing would be trained, or the time limit isn't above 0.
+        ValueError: early stopping is asked for without evaluation.
+        ValueError: a field of transformers would change nothing, see [docs/training.md](../training.md).
     """
 
     help_group: ClassVar[str] = "training"
 
     logging_strategy: str = "epoch"
-    logging_nan_inf_filter: bool = False  # training stops there
+    logging_nan_inf_filter: bool = False  # training stops at NaN and infinity
     eval_strategy: str = "epoch"
     save_strategy: str = "epoch"
     save_total_limit: int | None = 1
@@ -41,7 +42,7 @@ class RankedTrainingArguments(TrainingArguments):
     restore_callback_states_from_checkpoint: bool = True
     hub_strategy: str = "end"
     early_stopping_patience: int | None = field(
-        default=None, metadata={"help": "Evaluations without a better score before training stops; 0: it never does."}
+        default=None, metadata={"help": "Evaluations without a better score before training stops; 0 for never."}
     )
     max_seconds: float | None = field(default=None, metadata={"help": MAX_SECONDS_HELP})
 
@@ -53,12 +54,17 @@ class RankedTrainingArguments(TrainingArguments):
 
 
 def order_seed(args: TrainingArguments) -> int:
-    """Returns the seed of the order in which samples are read: `data_seed`, or `seed` where that isn't given."""
+    """Returns the random seed of the order in which samples are read: `data_seed`, or else `seed`."""
     return args.seed if args.data_seed is None else args.data_seed
 
 
 def check_length(num_train_epochs: float, max_steps: int, max_seconds: float | None) -> None:
-    """Raises a `ValueError` if neither of the first two asks for any training, or the last leaves no time for it."""
+    """Checks that a training has steps and time.
+
+    Raises:
+        ValueError: neither `num_train_epochs` nor `max_steps` is above 0.
+        ValueError: `max_seconds` isn't above 0.
+    """
     if max_seconds is not None and max_seconds <= 0:
         raise ValueError(f"`max_seconds` is {max_seconds}; give a number above 0, or leave it out.")
     if num_train_epochs <= 0 and max_steps <= 0:
@@ -66,32 +72,36 @@ def check_length(num_train_epochs: float, max_steps: int, max_seconds: float | N
 
 
 def check_patience(patience: int | None, eval_strategy: str) -> int | None:
-    """The patience of early stopping, with `None` for 0.
+    """Returns the patience of early stopping, with `None` for 0.
 
     Raises:
-        ValueError: early stopping without evaluation.
+        ValueError: there is a patience, but no evaluation.
     """
     if patience and eval_strategy == "no":
         raise ValueError(
-            f"`early_stopping_patience` is {patience} and `eval_strategy` 'no'; evaluate by 'epoch' or 'steps', or "
-            "set the patience to 0."
+            f"`early_stopping_patience` is {patience} and `eval_strategy` is 'no'; set `eval_strategy` to 'epoch' or "
+            "'steps', or the patience to 0."
         )
     return patience or None
 
 
 def check_ranked_metric(metric: str | None, num_beams: int) -> None:
-    """Raises a `ValueError` for a `metric_for_best_model` that isn't measured, or not by so narrow a beam.
+    """Checks that evaluation measures `metric_for_best_model`, and with enough beams.
 
-    A metric of one of several evaluation datasets has the dataset's name before it, like `cold_ndcg@10`.
+    With several evaluation datasets, the metric begins with a dataset's name, like `cold_ndcg@10`.
+
+    Raises:
+        ValueError: the metric isn't measured.
+        ValueError: the metric looks at longer lists than the beam finds.
     """
     measured = (metric or "ndcg@1").removeprefix("eval_").rpartition("_")[2]
     name, _, listed = measured.rpartition("@")
     if name not in ("recall", "ndcg") or listed not in map(str, KS):
         raise ValueError(
-            f"`metric_for_best_model` is {metric!r}; choose recall or ndcg at one of {KS}, like 'ndcg@10'."
+            f"`metric_for_best_model` is {metric!r}; choose recall@k or ndcg@k with k in {KS}, like 'ndcg@10'."
         )
     if num_beams < int(listed):
         raise ValueError(
-            f"`num_beams` is {num_beams} and `metric_for_best_model` {metric!r}: a beam finds no more items than it "
-            f"is wide; evaluate with {listed} beams or more."
+            f"`num_beams` is {num_beams} and `metric_for_best_model` is {metric!r}, but {num_beams} beams find only "
+            f"{num_beams} items; evaluate with {listed} beams or more."
         )

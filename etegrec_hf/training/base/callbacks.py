@@ -1,4 +1,4 @@
-"""Callbacks of all trainings: borders of epochs, SIGTERM, and the time that training takes and may take."""
+"""Callbacks of all trainings, for the ends of epochs, early stopping, SIGTERM, time limits and measured time."""
 
 import signal
 import threading
@@ -13,10 +13,10 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 
 class EpochBorderCallback(TrainerCallback):
-    """Postpones what is due at an epoch's last step until the epoch has ended.
+    """Postpones evaluations and checkpoints that are due at an epoch's last step until the epoch has ended.
 
-    Codes are refreshed or revived when an epoch ends. A checkpoint or evaluation of the step before would miss that,
-    and a run resumed from it would never make up for it.
+    Item codes are computed again, and unused codes are moved, when an epoch ends. A checkpoint of the last step before
+    would lack that, and a run resumed from the checkpoint would never do it.
     """
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -31,9 +31,9 @@ class EpochBorderCallback(TrainerCallback):
 
 
 class EarlyStoppingCallback(transformers.EarlyStoppingCallback):
-    """Transformers', asked for evaluations of the dataset alone that `metric_for_best_model` names.
+    """Early stopping of transformers, which looks only at the dataset that `metric_for_best_model` names.
 
-    It has its parent's name, by which checkpoints know its state.
+    The class has its parent's name, because checkpoints store its state by that name.
     """
 
     def on_evaluate(self, args, state, control, metrics, **kwargs):
@@ -42,12 +42,13 @@ class EarlyStoppingCallback(transformers.EarlyStoppingCallback):
 
 
 class TerminationCallback(TrainerCallback):
-    """Ends training on SIGTERM: with a checkpoint as soon as one can be resumed exactly, and exit status 143.
+    """Ends training on SIGTERM, with a checkpoint and exit status 143.
 
-    A second SIGTERM ends the process at once. Several processes end together as soon as one of them gets the signal.
+    Training goes on until the next step whose checkpoint can be resumed exactly. A second SIGTERM ends the process at
+    once. If one of several processes gets the signal, all end together.
 
     Args:
-        trainer (`Trainer`): its processes agree.
+        trainer (`Trainer`): the trainer whose processes end.
     """
 
     def __init__(self, trainer):
@@ -57,11 +58,11 @@ class TerminationCallback(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.is_requested = self.is_ending = False
-        if threading.current_thread() is threading.main_thread():  # no other may handle signals
+        if threading.current_thread() is threading.main_thread():  # other threads may not handle signals
             self.handler = signal.signal(signal.SIGTERM, self.note)
 
     def note(self, number, frame) -> None:
-        """Remembers that SIGTERM came."""
+        """Handles SIGTERM: training ends when it can."""
         self.is_requested = True
         signal.signal(signal.SIGTERM, self.handler)
 
@@ -77,20 +78,19 @@ class TerminationCallback(TrainerCallback):
             raise SystemExit(128 + signal.SIGTERM)
 
     def close(self) -> None:
-        """Gives the signal back, also where training broke off."""
+        """Restores the earlier handler of SIGTERM, also after an error."""
         if self.handler is not None:
             signal.signal(signal.SIGTERM, self.handler)
             self.handler = None
 
 
 class TimeLimitCallback(TrainerCallback):
-    """Ends training once it has taken `args.max_seconds`, with an evaluation and a checkpoint where runs have those.
+    """Ends training after `args.max_seconds`, with an evaluation and a checkpoint if the run has those.
 
-    Seconds before an interruption don't count: each call has the whole time. Several processes go by the main one's
-    clock.
+    A resumed run has the whole time again. Several processes read the clock of the main process.
 
     Args:
-        trainer ([`BaseTrainer`]): asked by its `may_end` whether the model is one to end with.
+        trainer ([`BaseTrainer`]): training ends at a step where the trainer's `may_end()` is true.
     """
 
     def __init__(self, trainer):
@@ -107,13 +107,13 @@ class TimeLimitCallback(TrainerCallback):
             is_over = broadcast_object_list([is_over])[0]
         if is_over and self.trainer.may_end:
             control.should_training_stop = self.has_ended_it = True
-            # strategies by epoch take the end for that of an epoch
+            # evaluation and saving by epoch take the end of training for the end of an epoch
             control.should_evaluate |= args.eval_strategy == IntervalStrategy.STEPS
             control.should_save |= args.save_strategy == SaveStrategy.STEPS
 
 
 class StageClock(TrainerCallback, ExportableState):
-    """Counts the seconds of training, those before an interruption too."""
+    """Counts the seconds of training, including those before an interruption."""
 
     def __init__(self):
         self.seconds_before, self.started = 0.0, None

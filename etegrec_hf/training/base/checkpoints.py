@@ -1,4 +1,4 @@
-"""The folder of a run and its checkpoints: where they are written, and whether one can be resumed."""
+"""A run's folder and its checkpoints: checks before writing, moving them into place, and finding the newest."""
 
 import os
 import shutil
@@ -13,28 +13,29 @@ from ...hub.model_folder import MODEL_FILES, check_files
 
 logger = logging.get_logger(__name__)
 
-DEFAULT_OUTPUT_DIR = TrainingArguments().output_dir  # which transformers takes where none is named
+DEFAULT_OUTPUT_DIR = TrainingArguments().output_dir  # the folder of transformers if none is named
 STAGING = ".incomplete"
-RESUMABLE = (*MODEL_FILES, "optimizer.pt", "scheduler.pt", "trainer_state.json")  # and random numbers of each process
+# Files without which a checkpoint can't be resumed; besides, there is a file of random numbers per process
+RESUMABLE = (*MODEL_FILES, "optimizer.pt", "scheduler.pt", "trainer_state.json")
 
 
 def check_same_sizes(ours: PreTrainedConfig, theirs: PreTrainedConfig, folder: str | Path) -> None:
-    """Raises a `ValueError` if a model's configuration differs from `theirs`, that of the checkpoint in `folder`."""
+    """Raises a `ValueError` if a model's configuration `ours` differs from `theirs`, of the checkpoint in `folder`."""
     for name in type(ours).__annotations__:
-        if name == "use_cache":  # no size: Trainer turns it off, and what is saved has it on
+        if name == "use_cache":  # not a size: Trainer turns it off, and saved configurations have it on
             continue
         own, saved = getattr(ours, name), getattr(theirs, name)
         if isinstance(own, PreTrainedConfig):
             check_same_sizes(own, saved, folder)
         elif own != saved:
             raise ValueError(
-                f"`{name}` is {own} and in the checkpoint {str(folder)!r} it is {saved}; repeat the arguments of that "
-                "run to resume it, or start a new one."
+                f"`{name}` is {own}, but {saved} in the checkpoint {str(folder)!r}; repeat the arguments of that run "
+                "to resume it, or start a new run."
             )
 
 
 def last_checkpoint(output_dir: str | Path) -> str:
-    """Returns the newest checkpoint of a run that is whole; a warning names those that aren't.
+    """Returns the newest complete checkpoint of a run; a warning names each damaged one that is skipped.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
@@ -50,13 +51,13 @@ def last_checkpoint(output_dir: str | Path) -> str:
             check_files(folder, RESUMABLE)
             return str(folder)
         except (FileNotFoundError, ValueError) as error:
-            logger.warning(f"{error} Going on from the checkpoint before.")
+            logger.warning(f"{error} Resuming from the checkpoint before.")
     check_files(checkpoints[0], RESUMABLE)
     return str(checkpoints[0])
 
 
 def move_checkpoint(staging: str, run_dir: str, name: str, state: TrainerState, limit: int | None) -> None:
-    """Moves the checkpoint `name` from the folder `staging` into a run's folder, and removes those beyond `limit`."""
+    """Moves the checkpoint `name` from `staging` into a run's folder, and removes the oldest ones beyond `limit`."""
     shutil.rmtree(os.path.join(run_dir, name), ignore_errors=True)
     state.save_to_json(os.path.join(staging, name, "trainer_state.json"))
     os.replace(os.path.join(staging, name), os.path.join(run_dir, name))
@@ -75,14 +76,14 @@ def check_run_folder(args: TrainingArguments, resume: bool) -> None:
     """Checks that a run may write into its output folder.
 
     Args:
-        args (`TrainingArguments`): of the run; with `resume`, their `resume_from_checkpoint` becomes the newest
-            checkpoint.
-        resume (`bool`): whether the run that the folder holds goes on.
+        args (`TrainingArguments`): arguments of the run. With `resume`, `args.resume_from_checkpoint` is set to the
+            newest checkpoint.
+        resume (`bool`): whether to go on with the run in the folder.
 
     Raises:
         ValueError: no output folder is named.
-        FileExistsError: the output folder of a new run holds another one.
-        FileNotFoundError: there is nothing to resume.
+        FileExistsError: the run is new, but the folder holds another run.
+        FileNotFoundError: there is no checkpoint to resume.
     """
     if args.output_dir == DEFAULT_OUTPUT_DIR:
         raise ValueError("`output_dir` isn't given; name a new folder with --output-dir.")

@@ -1,4 +1,4 @@
-"""Weights that stand still for a while, and are trained again afterwards."""
+"""Freezing weights for a while, and training them again afterwards."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 def freeze(weights: Iterable[nn.Parameter]) -> list[nn.Parameter]:
-    """Freezes those of `weights` that are trained, and returns them, so that no others are thawed later."""
+    """Freezes the weights that aren't frozen yet, and returns them, so that only these are thawed later."""
     trained = [weight for weight in weights if weight.requires_grad]
     for weight in trained:
         weight.requires_grad_(False)

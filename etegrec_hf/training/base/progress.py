@@ -8,21 +8,22 @@ from transformers.trainer_utils import has_length
 
 from ...data.progress import WorkProgress
 
-# Entries of a log that the bar shows already, or that nobody reads there
+# Entries of a log that the bar already shows, or that are of no use on a terminal
 HIDDEN = ("total_flos", "epoch", "step", "grad_norm", "learning_rate")
 HIDDEN_PARTS = ("runtime", "_per_second", "train_loss", "num_tokens", "perplexity_", "gini_", "prefixes_")
-MOMENTS = 12  # of a run, evenly spread, whose logs are printed, and as many of its evaluations
+MOMENTS = 12  # logs of a run that are printed, evenly spread; as many evaluations are printed too
 
 
 class TrainingProgressCallback(TrainerCallback):
-    """Shows phase, step, samples per second, remaining time and the last loss, in place of transformers' bar.
+    """Shows phase, step, samples per second, remaining time and the last loss, instead of transformers' bar.
 
-    At some 12 moments of a run, evenly spread, and at its end a line of what is logged is printed: above a bar on a
-    terminal. The same holds for evaluations, of which a line has Recall@10 and NDCG@10 if they are measured. What is
-    logged at one step is one line. Only the main process shows it.
+    About 12 times per run, evenly spread, and at the end, a line of logged values is printed; on a terminal, above
+    the bar. As many evaluations are printed, with Recall@10 and NDCG@10 if they are measured. Everything logged at one
+    step is one line. Only the main process shows progress.
 
     Args:
-        trainer ([`BaseTrainer`]): its `progress_title` names the phase; `samples_per_epoch()` are counted as `unit`.
+        trainer ([`BaseTrainer`]): the trainer. `progress_title()` names the phase, and `samples_per_epoch()` are
+            counted as `unit`.
     """
 
     def __init__(self, trainer):
@@ -30,11 +31,11 @@ class TrainingProgressCallback(TrainerCallback):
         self.progress = WorkProgress(trainer.is_world_process_zero())
         self.training: TaskID | None = None
         self.evaluation: TaskID | None = None
-        self.last_moment: dict[str, float] = {}  # steps whose logs and whose evaluation were printed last
-        self.figures: dict[str, str] = {}  # of this step, that will be printed when it is over
+        self.last_moment: dict[str, float] = {}  # step of the last printed log, and of the last printed evaluation
+        self.figures: dict[str, str] = {}  # values of this step, to be printed when the step is over
 
     def close(self) -> None:
-        """Ends what is shown, also in the middle; a terminal is then as it was."""
+        """Ends the display, also in the middle of training, and restores the terminal."""
         self.tell_figures()
         if self.progress.task_ids:
             self.progress.stop()
@@ -90,7 +91,7 @@ class TrainingProgressCallback(TrainerCallback):
             self.figures |= at_ten or figures
 
     def is_moment(self, kind: str, state) -> bool:
-        """Whether what is logged now is printed; what else of its kind is logged at the same step is, too."""
+        """Returns whether values of this kind that are logged at the current step are printed."""
         since = state.global_step - self.last_moment.get(kind, -math.inf)
         if 0 < since < state.max_steps / MOMENTS and state.global_step < state.max_steps:
             return False
@@ -98,7 +99,7 @@ class TrainingProgressCallback(TrainerCallback):
         return True
 
     def tell_figures(self) -> None:
-        """Prints what is to be printed of a step, in one line."""
+        """Prints the collected values of a step in one line."""
         if self.figures and self.training is not None:
             self.progress.tell(self.training, ", ".join(f"{name} {value}" for name, value in self.figures.items()))
         self.figures = {}
@@ -108,5 +109,5 @@ class TrainingProgressCallback(TrainerCallback):
 
 
 def is_shown(name: str, value: object) -> bool:
-    """Whether a line shows this entry of a log."""
+    """Returns whether a printed line shows this entry of a log."""
     return isinstance(value, int | float) and name not in HIDDEN and not any(part in name for part in HIDDEN_PARTS)

@@ -1,4 +1,4 @@
-"""The entry of a run in a training record, and whether a checkpoint is of the same run."""
+"""Entries of runs in training records, and the check that a checkpoint belongs to the same run."""
 
 import dataclasses
 import platform
@@ -12,7 +12,7 @@ from ...hub.model_folder import local_folder
 from ...hub.training_record import TrainingRecord, versions
 from .callbacks import StageClock
 
-# Where and how often things are written, which doesn't shape the model
+# Arguments that say where and how often something is written; they don't change the model
 UNRECORDED = (
     "output_dir",
     "run_name",
@@ -26,7 +26,7 @@ UNRECORDED = (
     "do_predict",
 )
 RECORDED_TYPES = (int, float, str, bool)
-# What decides which samples a step of which phase reads, so that a run can't be resumed with another
+# Arguments that decide which samples a step reads and in which phase; a run can't be resumed with other values
 ORDERING = (
     "seed",
     "data_seed",
@@ -41,7 +41,7 @@ ORDERING = (
     "num_generations",
 )
 
-# Fields that say nothing where another one is set: above 0, or to True
+# Fields that have no effect if another field is True or above 0
 OVERRIDDEN = {
     "max_steps": {"num_train_epochs"},
     "max_tokens_per_batch": {"per_device_train_batch_size"},
@@ -50,34 +50,34 @@ OVERRIDDEN = {
 
 
 def record_of(data: PreparedDataset, earlier: str | None = None) -> TrainingRecord:
-    """Returns the record that a run goes on with.
+    """Returns the training record that a run continues.
 
     Args:
-        data ([`PreparedDataset`]): what is trained on.
-        earlier (`str`, *optional*): folder or Hub id of the model whose stages come before.
+        data ([`PreparedDataset`]): the training data.
+        earlier (`str`, *optional*): folder or Hub id of the model that training starts from; its stages come first.
     """
     stages = TrainingRecord.read(local_folder(earlier)).stages if earlier else []
     return TrainingRecord(data.statistics, stages, fingerprint=fingerprint(data))
 
 
 def check_same_run(saved: TrainingRecord, folder: str, record: TrainingRecord, args: TrainingArguments) -> None:
-    """Checks that a checkpoint is of this dataset, and of a run that reads it in this order.
+    """Checks that a checkpoint belongs to this dataset, and to a run that reads the dataset in this order.
 
     Args:
-        saved ([`TrainingRecord`]): the checkpoint's.
-        folder (`str`): the checkpoint, for errors.
-        record ([`TrainingRecord`]): of the run that is to go on.
-        args (`TrainingArguments`): its arguments.
+        saved ([`TrainingRecord`]): record of the checkpoint.
+        folder (`str`): folder of the checkpoint, for errors.
+        record ([`TrainingRecord`]): record of the run that is to be resumed.
+        args (`TrainingArguments`): arguments of that run.
 
     Raises:
-        ValueError: the first difference.
+        ValueError: the dataset or an argument differs; the message names the first difference.
     """
     for name, own_hash in record.fingerprint.items():
-        other = saved.fingerprint.get(name, own_hash)  # unknown to a run from Python, or to an earlier version
+        other = saved.fingerprint.get(name, own_hash)  # runs from Python and earlier versions may lack it
         if other != own_hash:
             raise ValueError(
                 f"the checkpoint {folder!r} is of another dataset: the fingerprint of its `{name}` is {other}, "
-                f"and here {own_hash}; resume with the dataset of that run, streamed or not as it was there, or "
+                f"and here {own_hash}; resume with the dataset of that run, with the same --stream, or "
                 "start a new run."
             )
     if not saved.stages:
@@ -92,19 +92,19 @@ def check_same_run(saved: TrainingRecord, folder: str, record: TrainingRecord, a
     for name, value in ours.items():
         if name not in unused and value != theirs[name]:
             raise ValueError(
-                f"`{name}` is {value} and in the checkpoint {folder!r} it is {theirs[name]}, so that its steps "
-                "read other samples; resume with that, or start a new run."
+                f"`{name}` is {value}, but {theirs[name]} in the checkpoint {folder!r}, whose steps read other "
+                f"samples; resume with {theirs[name]}, or start a new run."
             )
 
 
 def stage_of_run(trainer) -> dict:
-    """Returns the entry of a run in a training record, as far as it has come."""
+    """Returns the entry of a run in a training record, with the steps that it has trained so far."""
     args, state = trainer.args, trainer.state
     clock = next(callback for callback in trainer.callback_handler.callbacks if isinstance(callback, StageClock))
     losses: dict[str, float] = {}
     for entry in state.log_history:  # the last value of each
         losses |= {name: value for name, value in entry.items() if name == "loss" or name.startswith("loss_")}
-    step = state.best_global_step if trainer.holds_best else state.global_step  # of these weights
+    step = state.best_global_step if trainer.holds_best else state.global_step  # the step of the current weights
     return {
         "stage": trainer.stage,
         "data": trainer.record.data.get("source", "unknown"),
@@ -136,9 +136,9 @@ def validation_metrics(log_history: list[dict]) -> dict[int, dict[str, float]]:
 
 
 def changed_arguments(args: TrainingArguments) -> dict:
-    """Returns the arguments that were set to something else than transformers' or this package's defaults.
+    """Returns the arguments that differ from the defaults of transformers or of this package.
 
-    Those that others override are left out: they changed nothing.
+    Arguments that others override are left out, because they changed nothing.
     """
     values, unrecorded = args.to_dict(), overridden(args).union(UNRECORDED)
     changed = {}
@@ -151,7 +151,7 @@ def changed_arguments(args: TrainingArguments) -> dict:
 
 
 def overridden(args: TrainingArguments) -> set[str]:
-    """Returns the fields that say nothing beside the values of others."""
+    """Returns the fields that have no effect because of the values of other fields."""
     fields: set[str] = set()
     for name, others in OVERRIDDEN.items():
         if (getattr(args, name, None) or 0) > 0:

@@ -1,4 +1,4 @@
-"""The report of a trainer's run."""
+"""HTML reports of trainers' runs."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from ...evaluation.sample_recommendations import sample_recommendations
 from ...hub.report import Report, RunLog, write_report
 from .trainer import BaseTrainer
 
-LISTED = 10  # sample recommendations
+LISTED = 10  # items per sample recommendation
 
 
 def write_run_report(
@@ -23,18 +23,19 @@ def write_run_report(
     earlier: tuple[BaseTrainer, ...] = (),
     test: Evaluation | None = None,
 ) -> Path:
-    """Writes `report.html` of a run that has ended, with all that it and the runs it was resumed from logged.
+    """Writes `report.html` about a finished run, including the logs of runs that it was resumed from.
 
     Args:
-        trainer ([`BaseTrainer`]): its model is put into eval mode.
-        data ([`PreparedDataset`], *optional*): over the model's catalogue, for baselines and sample recommendations.
-        evaluated ([`SequenceDataset`], *optional*): the samples of `data.validation` that were evaluated on.
-        folder (`str` or `Path`, *optional*): to write into; by default the run's output folder.
-        earlier (`tuple[BaseTrainer]`, *optional*): runs before, whose curves are shown too.
-        test ([`Evaluation`], *optional*): of this model on the test split.
+        trainer ([`BaseTrainer`]): the trainer; its model is put into eval mode.
+        data ([`PreparedDataset`], *optional*): dataset with the model's items, for baselines and sample
+            recommendations.
+        evaluated ([`SequenceDataset`], *optional*): the samples of `data.validation` that the run evaluated on.
+        folder (`str` or `Path`, *optional*): folder of the report; by default the run's output folder.
+        earlier (`tuple[BaseTrainer]`, *optional*): trainers of earlier stages, whose curves are shown too.
+        test ([`Evaluation`], *optional*): evaluation of this model on the test split.
 
     Returns:
-        `Path`: the file. One process is enough to write it.
+        `Path`: the file. It is enough if one process calls this function.
     """
     record = trainer.record_now()
     model = trainer.model.eval()
@@ -72,18 +73,18 @@ def _differences(test: Evaluation) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def _systems(stage: dict, data: PreparedDataset, split) -> tuple[dict[str, dict[str, float]], str]:
-    """Validation metrics of the model and of baselines, and why there are none."""
+    """Returns validation metrics of the model and of baselines, and a reason if some are missing."""
     measured = stage["validation"]
     if not measured:
         return {}, (
-            "These weights were not evaluated in training (eval_strategy), so nothing stands beside the baselines; "
-            "etegrec evaluate measures all of them."
+            "These weights weren't evaluated during training (see eval_strategy), so there are no metrics to compare "
+            "with the baselines; etegrec evaluate measures model and baselines."
         )
     systems = {"this model": measured}
     if "validation_before" in stage:
         systems["before this run"] = stage["validation_before"]
     if not len(data.train):
-        return systems, "Training sequences were streamed, so no baseline was counted; etegrec baselines does it."
+        return systems, "Training sequences were streamed, so baselines are missing; etegrec baselines measures them."
     rows = baselines(data, split)
     return systems | {
         system: {name: value for name, value in metrics.items() if name in measured}

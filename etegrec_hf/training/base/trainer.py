@@ -1,4 +1,4 @@
-"""The Trainer that all trainings of this package are."""
+"""The base class of all trainers of this package."""
 
 import json
 import math
@@ -39,13 +39,11 @@ from .refusals import (
 
 @contextmanager
 def bars_hidden() -> Iterator[None]:
-    """While weights are saved: transformers' bar, which is a line of each checkpoint in a file."""
+    """Hides the bar that transformers shows while it saves weights; in a log file it is one line per checkpoint."""
     if not logging.is_progress_bar_enabled():
         yield
         return
-    with warnings.catch_warnings(
-        action="ignore"
-    ):  # of the Hub's own bars, which HF_HUB_DISABLE_PROGRESS_BARS may rule
+    with warnings.catch_warnings(action="ignore"):  # the Hub's client warns if HF_HUB_DISABLE_PROGRESS_BARS is set
         logging.disable_progress_bar()
     try:
         yield
@@ -55,73 +53,74 @@ def bars_hidden() -> Iterator[None]:
 
 
 class BaseTrainer(Trainer):
-    """A Trainer with a finite loss, checkpoints that are complete or absent, and a record of what it did.
+    """A Trainer that refuses infinite losses, writes checkpoints whole or not at all, and records its run.
 
-    What it overrides of transformers' Trainer, and why:
+    It overrides these methods of transformers' Trainer:
 
     - `training_step`: training ends at the first loss that is NaN or infinite.
     - `_save_checkpoint`, `_get_output_dir`, `save_model`: a checkpoint or model is written into a folder `.incomplete`
-      and moved when every file is there, so that a killed run leaves nothing that looks whole.
+      and moved when every file is there, so a killed run leaves no incomplete checkpoint.
     - `_save`: no pickle of the arguments is kept, files have their usual modes, and `write_beside` adds its files.
     - `train`, `_init_training_state`, `_load_callback_state`, `_load_best_model`: a checkpoint is checked before it is
       loaded, and may have been moved with its run.
     - `create_model_card`: the card is written with the model.
-    - `_get_dataloader`: another kind of dataset than it can evaluate is refused.
-    - `_determine_best_metric`: of several evaluation datasets none is the best where no checkpoint is chosen by them.
-    - `hyperparameter_search`: it is refused, as it would need a `model_init`.
+    - `_get_dataloader`: datasets that the trainer can't evaluate are refused.
+    - `_determine_best_metric`: nothing is done for several evaluation datasets unless they choose a checkpoint.
+    - `hyperparameter_search`: it is refused, because it would need a `model_init`.
 
-    A subclass says what it trains by `stage`, `unit`, `model_class`, `args_class`, `evaluated` and
-    `refused_arguments`, calls `checked` first, and may extend `check_checkpoint`, `stage_entry` and `write_beside`.
-    Weights that the caller froze (`requires_grad` False) stay as they are.
+    A subclass sets `stage`, `unit`, `model_class`, `args_class`, `evaluated` and `refused_arguments`, and calls
+    `checked` first. It may extend `check_checkpoint`, `stage_entry` and `write_beside`. Weights that the caller froze
+    (`requires_grad` is False) aren't trained.
 
     Args:
-        model (`PreTrainedModel`): to train.
+        model (`PreTrainedModel`): the model to train.
         args (`TrainingArguments`): arguments.
-        record ([`TrainingRecord`], *optional*): what is known of data and earlier stages.
-        **kwargs: further arguments of `Trainer`, but those of `REFUSED_ARGUMENTS`.
+        record ([`TrainingRecord`], *optional*): record of the data and of earlier stages.
+        **kwargs: further arguments of `Trainer`, except those in `REFUSED_ARGUMENTS`.
 
     Raises:
-        ValueError: a `hub_strategy` that publishes during training.
-        ValueError: `split_batches` of accelerate.
-        ValueError: several evaluation datasets, of which `metric_for_best_model` names none.
+        ValueError: `hub_strategy` publishes during training.
+        ValueError: `split_batches` of accelerate is set.
+        ValueError: there are several evaluation datasets, and `metric_for_best_model` names none of them.
     """
 
     stage = "training"
     unit = "samples"  # what `samples_per_epoch` counts
     model_class: type[PreTrainedModel] = PreTrainedModel
     args_class: type[TrainingArguments] = TrainingArguments
-    evaluated: tuple[type, ...] = (Dataset,)  # kinds of datasets that it evaluates
-    refused_arguments = REFUSED_ARGUMENTS  # of `Trainer`, and what is there instead
+    evaluated: tuple[type, ...] = (Dataset,)  # kinds of datasets that the trainer evaluates
+    refused_arguments = REFUSED_ARGUMENTS  # arguments of `Trainer`, and the remedy for each
     _staging: str | None = None
 
     def __init__(self, model, args, record: TrainingRecord | None = None, **kwargs):
         if args.push_to_hub and args.hub_strategy != HubStrategy.END:
             raise ValueError(
-                f"`hub_strategy` is {args.hub_strategy.value!r}, which publishes parts of a model during training; "
-                "choose 'end', and the whole model is pushed when it is saved."
+                f"`hub_strategy` is {args.hub_strategy.value!r}, which publishes incomplete models during training; "
+                "choose 'end': the whole model is pushed when it is saved."
             )
         if args.accelerator_config.split_batches:
             raise ValueError(
-                "`split_batches` of `accelerator_config` is True, but the batch sizes are those of each device; leave "
-                "it out, and give smaller ones."
+                "`split_batches` of `accelerator_config` is True, but batch sizes are per device; leave "
+                "`split_batches` out, and give smaller batch sizes."
             )
         check_best_metric(args, kwargs.get("eval_dataset"))
         self.record = record or TrainingRecord()
         self.holds_best = False  # whether the best checkpoint's weights were loaded
         super().__init__(model=model, args=args, **kwargs)
         self.add_callback(TerminationCallback(self))
-        if self.pop_callback(ProgressCallback) is not None:  # none with `disable_tqdm`, another one in a notebook
+        if self.pop_callback(ProgressCallback) is not None:  # absent with `disable_tqdm`, another class in notebooks
             self.add_callback(TrainingProgressCallback(self))
         self.add_callback(StageClock())
         if getattr(args, "max_seconds", None) is not None:
             self.add_callback(TimeLimitCallback(self))
 
     def checked(self, model: object, args: object, given: dict) -> dict:
-        """Returns the further arguments of `Trainer`, before anything is made of them or of the model.
+        """Checks everything that a trainer is given, and returns the further arguments of `Trainer`.
 
         Raises:
-            ValueError: a model, arguments or evaluation datasets of another kind, a model with adapters of PEFT, or an
-                argument that is refused.
+            ValueError: the model, the arguments or an evaluation dataset are of another kind.
+            ValueError: the model has adapters of PEFT, or is in float16.
+            ValueError: a refused argument is given.
         """
         further = further_arguments(given, self.refused_arguments)
         check_model(model, self.model_class)
@@ -131,23 +130,23 @@ class BaseTrainer(Trainer):
 
     @property
     def updates_left_out(self) -> int:
-        """Updates for which `max_seconds` left no time."""
+        """Returns the number of planned updates for which `max_seconds` left no time."""
         limits = [callback for callback in self.callback_handler.callbacks if isinstance(callback, TimeLimitCallback)]
         is_cut = any(limit.has_ended_it for limit in limits)
         return self.state.max_steps - self.state.global_step if is_cut else 0
 
     @property
     def progress_title(self) -> str:
-        """What is being trained, as its progress is titled."""
+        """Returns the title of the progress display."""
         return self.stage
 
     @property
     def may_end(self) -> bool:
-        """Whether the model, as it is in the middle of training, is one to end with."""
+        """Returns whether training may end at the current step."""
         return True
 
     def samples_per_epoch(self) -> int:
-        """Returns the samples that all processes read in an epoch."""
+        """Returns how many samples all processes read per epoch."""
         return len(self.train_dataset)
 
     # Steps
@@ -158,13 +157,13 @@ class BaseTrainer(Trainer):
         return super()._get_dataloader(dataset, *args, is_training=is_training, **kwargs)
 
     def training_step(self, model, inputs, *args, **kwargs) -> torch.Tensor:
-        """Trainer's step; an infinite loss or NaN ends training before the weights are updated with it.
+        """Trains on a batch. A loss that is NaN or infinite ends training before weights are updated with it.
 
         Raises:
-            FloatingPointError: the loss isn't finite. Its step and batch are kept in `output_dir`.
+            FloatingPointError: the loss isn't finite. The step and its batch are saved in `output_dir`.
         """
         loss = super().training_step(model, inputs, *args, **kwargs)
-        value = loss.item()  # in the place of Trainer's own `logging_nan_inf_filter`, which waits for the device too
+        value = loss.item()  # waits for the device, as Trainer's own `logging_nan_inf_filter` would
         if not math.isfinite(value):
             step = self.state.global_step + 1
             path = Path(self.args.output_dir, f"loss_{value}_step{step}_process{self.args.process_index}.json")
@@ -173,8 +172,8 @@ class BaseTrainer(Trainer):
             text = json.dumps(failure, default=lambda array: array.tolist())
             replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))
             raise FloatingPointError(
-                f"the loss is {value} at step {step}; its batch is kept in {str(path)!r}. Resume from the newest "
-                "checkpoint with a lower learning rate, or repair the data if that batch alone does it."
+                f"the loss is {value} at step {step}; its batch is saved in {str(path)!r}. Resume from the newest "
+                "checkpoint with a lower learning rate, or repair the data if only this batch fails."
             )
         return loss
 
@@ -193,11 +192,11 @@ class BaseTrainer(Trainer):
         self._staging = staging
         try:
             super()._save_checkpoint(model, trial)
-        except (OSError, SafetensorError, RuntimeError) as error:  # each writer's own way of saying so
+        except (OSError, SafetensorError, RuntimeError) as error:  # each writer raises an error of its own
             shutil.rmtree(staging, ignore_errors=True)
             raise OSError(
                 f"the checkpoint of step {self.state.global_step} can't be written to {run_dir!r}: {error}. Earlier "
-                "ones are as they were: make room, and go on with --resume true."
+                "checkpoints are intact: make room, and resume with --resume true."
             ) from error
         finally:
             self._staging = None
@@ -208,14 +207,14 @@ class BaseTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
     def _locate_best_checkpoint(self, just_saved: str | None = None) -> None:
-        """Points the state to the best checkpoint in this run's folder, which may have been moved since."""
+        """Sets the state's best checkpoint to its path in this run's folder, in case the folder was moved."""
         name = f"checkpoint-{self.state.best_global_step}"
         folder = os.path.join(self.args.output_dir, name)
         if self.state.best_global_step is not None and (name == just_saved or os.path.isdir(folder)):
             self.state.best_model_checkpoint = folder
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Saves the model for `from_pretrained`; `config.json`, without which nothing loads, is moved in last."""
+        """Saves the model for `from_pretrained`; `config.json` is moved in last, and nothing loads without it."""
         if _internal_call and output_dir is not None:  # a checkpoint, which is staged already
             super().save_model(output_dir, _internal_call=True)
             return
@@ -235,13 +234,13 @@ class BaseTrainer(Trainer):
         if not self.args.should_save:
             return
         folder = Path(output_dir or self.args.output_dir)
-        # a pickle, which nobody should have to trust, and which resuming doesn't need
+        # the arguments as a pickle, which nobody should have to trust; resuming doesn't need them
         (folder / "training_args.bin").unlink()
         set_usual_modes(folder)
         self.write_beside(folder)
 
     def create_model_card(self, *args, **kwargs) -> None:
-        """Does nothing: the card was written with the model."""
+        """Does nothing, because the card was written with the model."""
 
     # Resuming
 
@@ -249,14 +248,14 @@ class BaseTrainer(Trainer):
         """Trains, from a checkpoint if one is given (`True`: the newest in `output_dir`).
 
         Raises:
-            FileNotFoundError: there is no checkpoint, or a file of it is missing.
-            ValueError: the checkpoint is damaged, or of another model or run.
+            FileNotFoundError: there is no checkpoint, or one of its files is missing.
+            ValueError: the checkpoint is damaged, or belongs to another model or run.
             ValueError: the caller has frozen all weights.
         """
         if not any(weight.requires_grad for weight in self.model.parameters()):
             raise ValueError(
-                "every weight of the model is frozen (`requires_grad` False), so nothing would be trained; thaw those "
-                "that are to learn by `requires_grad_(True)`."
+                "every weight of the model is frozen (`requires_grad` is False), so nothing would be trained; set "
+                "`requires_grad_(True)` of the weights to train."
             )
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_checkpoint(self.args.output_dir)
@@ -272,13 +271,13 @@ class BaseTrainer(Trainer):
                     callback.close()
 
     def check_checkpoint(self, folder: str) -> None:
-        """Checks that this run can go on from a checkpoint.
+        """Checks that this run can be resumed from a checkpoint.
 
         Raises:
             FileNotFoundError: a file is missing.
             ValueError: a file is damaged.
             ValueError: the model has other sizes.
-            ValueError: the checkpoint is of another dataset, or of a run that reads it in another order.
+            ValueError: the checkpoint belongs to another dataset, or to a run that reads samples in another order.
         """
         check_files(folder, RESUMABLE)
         check_same_sizes(self.model.config, type(self.model.config).from_pretrained(folder), folder)
@@ -290,7 +289,7 @@ class BaseTrainer(Trainer):
         return position
 
     def _load_callback_state(self) -> None:
-        """Restores the callbacks of a checkpoint, but with the patience that this run asks for."""
+        """Restores the callbacks of a checkpoint, but with this run's patience."""
         super()._load_callback_state()
         # checkpoints of versions without a clock are resumed too
         self.state.stateful_callbacks.setdefault(StageClock.__name__, StageClock().state())
@@ -305,7 +304,7 @@ class BaseTrainer(Trainer):
         return super()._determine_best_metric(metrics, trial)
 
     def hyperparameter_search(self, *args, **kwargs):
-        """Is refused: a search makes a trainer of its own for each trial.
+        """Refuses a search over hyperparameters; make a new trainer for each trial instead.
 
         Raises:
             NotImplementedError: always.
@@ -323,11 +322,11 @@ class BaseTrainer(Trainer):
     # Recording
 
     def prefixes(self) -> torch.LongTensor:
-        """Returns the items' codes without suffix, `[n_items, levels]`, of which the record holds figures."""
+        """Returns the items' codes without suffix, `[n_items, levels]`, for the statistics in the record."""
         raise NotImplementedError
 
     def tokenizer_spans(self) -> list[tuple[float, float]]:
-        """Returns where the run trained the item tokenizer in turns with the recommender, from epoch to epoch."""
+        """Returns first and last epoch of each span in which alternating training trained the item tokenizer."""
         return []
 
     def stage_entry(self) -> dict:
@@ -341,7 +340,7 @@ class BaseTrainer(Trainer):
         return TrainingRecord(self.record.data, stages, codes, fingerprint=self.record.fingerprint)
 
     def write_beside(self, folder: Path) -> None:
-        """Writes what belongs beside saved weights: the training record and the model card."""
+        """Writes training record and model card into a folder with saved weights."""
         record = self.record_now()
         record.write(folder)
         write_model_card(folder, self.model.config, record, self.hub_model_id or self.args.output_dir)

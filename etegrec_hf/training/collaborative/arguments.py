@@ -12,14 +12,16 @@ class CollaborativeSizes:
     """Sizes of the collaborative model.
 
     Args:
-        width (`int`, *optional*, defaults to 256): of the item embeddings and of the layers.
-        num_layers (`int`, *optional*, defaults to 2): transformer layers.
-        num_heads (`int`, *optional*, defaults to 4): attention heads.
-        dropout_rate (`float`, *optional*, defaults to 0.3): of embeddings, attention and layers.
-        max_history (`int`, *optional*, defaults to 50): items that are read, the last ones.
+        width (`int`, *optional*, defaults to 256): width of the item embeddings and of the layers.
+        num_layers (`int`, *optional*, defaults to 2): number of transformer layers.
+        num_heads (`int`, *optional*, defaults to 4): number of attention heads.
+        dropout_rate (`float`, *optional*, defaults to 0.3): dropout of embeddings, attention and layers.
+        max_history (`int`, *optional*, defaults to 50): how many items the model reads, the last ones of a sequence.
 
     Raises:
-        ValueError: a size below 1, a width that the heads don't divide, or a dropout outside 0..1.
+        ValueError: a size is below 1.
+        ValueError: `num_heads` doesn't divide `width`.
+        ValueError: the dropout isn't from 0 to less than 1.
     """
 
     help_group: ClassVar[str] = "model"
@@ -28,20 +30,23 @@ class CollaborativeSizes:
     num_layers: int = field(default=2, metadata={"help": "Transformer layers."})
     num_heads: int = field(default=4, metadata={"help": "Attention heads."})
     dropout_rate: float = field(default=0.3, metadata={"help": "Dropout of embeddings, attention and layers."})
-    max_history: int = field(default=50, metadata={"help": "Items that are read, the last ones."})
+    max_history: int = field(default=50, metadata={"help": "How many items are read, the last ones of a sequence."})
 
     def __post_init__(self):
         for name in ("width", "num_layers", "num_heads", "max_history"):
             check_positive(name, getattr(self, name))
         if self.width % self.num_heads:
-            raise ValueError(f"`width` is {self.width} and `num_heads` {self.num_heads}; give heads of one width.")
+            raise ValueError(
+                f"`width` is {self.width} and `num_heads` is {self.num_heads}; give a width that the number of heads "
+                "divides."
+            )
         if not 0 <= self.dropout_rate < 1:
-            raise ValueError(f"`dropout_rate` is {self.dropout_rate}; choose 0 to less than 1.")
+            raise ValueError(f"`dropout_rate` is {self.dropout_rate}; give a number from 0 to less than 1.")
 
 
 @dataclass
 class CollaborativeTrainingArguments(RankedTrainingArguments):
-    """Arguments of [`CollaborativeTrainer`], beside transformers'."""
+    """Arguments of [`CollaborativeTrainer`], besides those of transformers."""
 
     learning_rate: float = 1e-3
     weight_decay: float = 0.05

@@ -1,4 +1,4 @@
-"""Whole runs of the collaborative model: from a prepared dataset to the embedding in it."""
+"""Complete runs of the collaborative model: from a prepared dataset to item embeddings in its folder."""
 
 from pathlib import Path
 
@@ -14,17 +14,16 @@ from .trainer import CollaborativeTrainer, describe_training
 def embed_collaborative(
     data: PreparedDataset, folder: str | Path, sizes: CollaborativeSizes, args: CollaborativeTrainingArguments
 ) -> NamedEmbedding:
-    """Trains a collaborative model, saves it, and writes its embedding into the folder of the dataset.
+    """Trains a collaborative model, saves it, and writes its item embeddings into the folder of the dataset.
 
     Args:
-        data ([`PreparedDataset`]): sequences.
-        folder (`str` or `Path`): of `data`.
-        sizes ([`CollaborativeSizes`]): of the model.
-        args ([`CollaborativeTrainingArguments`]): arguments; training goes on from `resume_from_checkpoint`, if that
-            is given.
+        data ([`PreparedDataset`]): dataset whose sequences are learned from.
+        folder (`str` or `Path`): folder of `data`.
+        sizes ([`CollaborativeSizes`]): sizes of the model.
+        args ([`CollaborativeTrainingArguments`]): arguments; with `resume_from_checkpoint`, training is resumed.
 
     Returns:
-        [`NamedEmbedding`]: `"collaborative"`, with how it was made.
+        [`NamedEmbedding`]: the embedding `"collaborative"`, with a description of how it was made.
     """
     set_seed(args.seed)
     trainer = CollaborativeTrainer(build_collaborative_model(data.n_items, sizes), args, data)

@@ -1,4 +1,4 @@
-"""The causal model of item sequences, and the embeddings in it."""
+"""A causal model of item sequences, and its item embeddings."""
 
 import numpy as np
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -8,7 +8,7 @@ from .arguments import CollaborativeSizes
 
 
 def build_collaborative_model(n_items: int, sizes: CollaborativeSizes) -> GPT2LMHeadModel:
-    """GPT-2's decoder over item indices, with SASRec's narrow feed-forward layers and tied embeddings."""
+    """Builds GPT-2's decoder over item indices, with SASRec's narrow feed-forward layers and tied embeddings."""
     dropout = sizes.dropout_rate
     return GPT2LMHeadModel(
         GPT2Config(
@@ -28,9 +28,9 @@ def build_collaborative_model(n_items: int, sizes: CollaborativeSizes) -> GPT2LM
 
 
 def collaborative_embedding(model: GPT2LMHeadModel, data: PreparedDataset) -> np.ndarray:
-    """The item embeddings of a trained model, `[n_items, width]` of `float32`.
+    """Returns the item embeddings of a trained model, `[n_items, width]` of `float32`.
 
-    Items that training sequences don't hold are 0: nothing is known of them.
+    Items that aren't in training sequences have embeddings of 0, because the model learned nothing about them.
     """
     values = model.get_input_embeddings().weight.detach().float().cpu().numpy()[1:].copy()
     is_trained = data.item_counts[1:] > 0

@@ -1,4 +1,4 @@
-"""Collaborative item embeddings from a causal model of item sequences, which is the SASRec baseline too."""
+"""Training of a causal model of item sequences, for collaborative embeddings and as the SASRec baseline."""
 
 import json
 from pathlib import Path
@@ -20,25 +20,26 @@ from .arguments import CollaborativeSizes, CollaborativeTrainingArguments
 
 
 class CollaborativeTrainer(BaseTrainer):
-    """Trains a causal model to foretell each item of the training sequences, by a softmax over all items.
+    """Trains a causal model to predict each item of the training sequences, by a softmax over all items.
 
-    What it overrides of transformers' Trainer besides what [`BaseTrainer`] does, and why:
+    Besides the methods that [`BaseTrainer`] overrides, it overrides these methods of transformers' Trainer:
 
-    - `compute_loss`: labels stand below their position.
-    - `_get_train_sampler`: batches hold sequences of like length.
+    - `compute_loss`: the label of a position is the next item, so labels aren't shifted.
+    - `_get_train_sampler`: batches hold sequences of similar length.
     - `prediction_step`: evaluation ranks items.
 
-    The item ids are written beside the model, in the place of a training record. Only training sequences are learned
-    from; the validation targets choose the epoch that is kept.
+    The item ids are saved with the model, instead of a training record. The model learns only from training sequences.
+    The validation targets choose the epoch whose weights are kept.
 
     Args:
-        model (`GPT2LMHeadModel`): see [`build_collaborative_model`].
+        model (`GPT2LMHeadModel`): the model, see [`build_collaborative_model`].
         args ([`CollaborativeTrainingArguments`]): arguments.
-        data ([`PreparedDataset`]): sequences.
+        data ([`PreparedDataset`]): dataset with training sequences and validation targets.
         **kwargs: further arguments of [`BaseTrainer`], like `callbacks`.
 
     Raises:
-        ValueError: a model, arguments or data of another kind, or an argument of `Trainer` that is refused.
+        ValueError: the model, the arguments or the data are of another kind.
+        ValueError: a refused argument of `Trainer` is given.
 
     Source: Kang and McAuley, Self-Attentive Sequential Recommendation (2018), with the loss of Klenitskiy and Vasilev,
     Turning Dross Into Gold Loss (2023).
@@ -50,9 +51,9 @@ class CollaborativeTrainer(BaseTrainer):
     args_class = CollaborativeTrainingArguments
     evaluated = (SequenceDataset,)
     refused_arguments = REFUSED_ARGUMENTS | {
-        "train_dataset": "sequences are those of `data`",
-        "eval_dataset": "validation targets are those of `data`; `etegrec baselines` measures other splits",
-        "processing_class": "item ids are those of `data`",
+        "train_dataset": "it trains on the sequences of `data`",
+        "eval_dataset": "it evaluates on the validation targets of `data`; `etegrec baselines` measures other splits",
+        "processing_class": "it reads the item ids of `data`",
     }
 
     def __init__(self, model: GPT2LMHeadModel, args: CollaborativeTrainingArguments, data: PreparedDataset, **kwargs):
@@ -62,7 +63,7 @@ class CollaborativeTrainer(BaseTrainer):
                 f"`data` is a {type(data).__name__}; give a `PreparedDataset`: `PreparedDataset.load(folder)`."
             )
         self.item_ids = data.item_ids
-        # the head is the embedding, saved once: a checkpoint without it misses nothing
+        # the head is the embedding, which is saved once: a checkpoint without the head is complete
         model._keys_to_ignore_on_save = list(model.all_tied_weights_keys)
         super().__init__(
             model=model,
@@ -74,28 +75,28 @@ class CollaborativeTrainer(BaseTrainer):
             **kwargs,
         )
         self.model_accepts_loss_kwargs = (
-            False  # compute_loss gives a mean, which Trainer divides by accumulation steps
+            False  # compute_loss returns a mean, which Trainer divides by the accumulation steps
         )
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
 
     def check_checkpoint(self, folder: str) -> None:
-        """Checks also that the checkpoint is of these items.
+        """Checks a checkpoint as [`BaseTrainer`] does, and checks that it belongs to these items.
 
         Raises:
-            FileNotFoundError: it names no items.
-            ValueError: it names others.
+            FileNotFoundError: the checkpoint has no list of items.
+            ValueError: the checkpoint belongs to other items.
         """
         check_files(folder, (ITEM_IDS,))
         check_items(json.loads(Path(folder, ITEM_IDS).read_text(encoding="utf-8")), self.item_ids, folder)
         super().check_checkpoint(folder)
 
     def samples_per_epoch(self) -> int:
-        """Returns the targets of all windows."""
+        """Returns the number of targets in all training windows."""
         return self.train_dataset.n_targets
 
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
-        """Returns the mean cross-entropy over positions that have a target, as most have in batches of like length."""
+        """Returns the mean cross-entropy over positions with a target; batches of similar length have few others."""
         logits = model(input_ids=inputs["input_ids"], use_cache=False).logits  # [B, T, 1 + n_items]
         loss = F.cross_entropy(logits.flatten(0, 1), inputs["labels"].flatten(), ignore_index=0)
         return (loss, None) if return_outputs else loss
@@ -111,12 +112,12 @@ class CollaborativeTrainer(BaseTrainer):
         return LengthGroupedSampler(dataset.lengths, self.args.train_batch_size, order_seed(self.args))
 
     def write_beside(self, folder: Path) -> None:
-        """Writes the item ids beside the model."""
+        """Writes the item ids into a folder with saved weights."""
         (folder / ITEM_IDS).write_text(json.dumps(self.item_ids, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def describe_training(trainer: CollaborativeTrainer, sizes: CollaborativeSizes) -> dict:
-    """Returns how a collaborative embedding was made, for whoever wants to repeat it."""
+    """Returns a description of how a collaborative embedding was made, with everything needed to repeat it."""
     args, state = trainer.args, trainer.state
     best = state.best_global_step if args.load_best_model_at_end else None
     step = best or state.global_step

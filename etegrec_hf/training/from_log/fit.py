@@ -1,4 +1,4 @@
-"""From a log to a recommender in one call."""
+"""Training of a recommender from an interaction log in one call."""
 
 import json
 import os
@@ -37,22 +37,22 @@ from .stages import Stages, chosen, names_of
 from .verdict import verdict
 
 RESULTS = "metrics.json"
-RARE = 0.01  # share of next items that a user had before, below which lists leave out what a user had
+RARE = 0.01  # lists leave out a user's items if fewer than this share of next items are such items
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """What [`fit`] made.
+    """The result of [`fit`].
 
     Args:
-        folder (`str`): everything.
+        folder (`str`): folder of the run, with all files.
         model (`str`): folder of the recommender, for `pipeline`, `etegrec recommend` and `etegrec push`.
-        metrics (`dict[str, float]`): of the recommender on the test split.
-        baselines (`dict[str, dict[str, float]]`): of simpler systems on the same split.
-        verdict (`str`): how they compare, in a sentence.
-        tries (`list[str]`): what to try next where the recommender isn't above all of them.
+        metrics (`dict[str, float]`): metrics of the recommender on the test split.
+        baselines (`dict[str, dict[str, float]]`): metrics of simpler systems on the same split.
+        verdict (`str`): a sentence that compares the recommender with these systems.
+        tries (`list[str]`): what to try next, if the recommender isn't above all of these systems.
         left_out (`list[str]`): what the run left out, and why.
-        report (`str`): a page with curves, codes and samples.
+        report (`str`): path of an HTML page with curves, codes and samples.
     """
 
     folder: str
@@ -65,7 +65,7 @@ class FitResult:
     report: str
 
     def recommend(self, histories: list[list[str]], **options: Any) -> list[list[dict]]:
-        """Recommends items for histories of item ids, by the pipeline of the model and with its options."""
+        """Recommends items for histories of item ids, with the model's pipeline and its options."""
         recommender = pipeline("sequential-recommendation", model=self.model, trust_remote_code=True)
         return recommender(histories, **options)
 
@@ -78,26 +78,28 @@ def fit(
     format: str = "auto",
     tell: Callable[[str], object] = print,
 ) -> FitResult:
-    """Makes a recommender of an interaction log: prepares, embeds, trains, chooses on validation, measures on test.
+    """Makes a recommender from an interaction log.
 
-    Called again with the same arguments, it goes on where an interrupted call stopped; only the time limit may be
-    another. Each stage leaves its folder, and a YAML file with which it can be repeated by hand.
+    The log is prepared, items are embedded, and item tokenizer and recommender are trained. Settings of the search are
+    chosen on validation users, and metrics are measured on test users. If a call is interrupted, the same call resumes
+    it; only the time limit may differ. Each stage writes a folder, and a YAML file that repeats the stage by hand.
 
     Args:
-        log (`str`, `Path` or a table): as in [`prepare`].
-        output_dir (`str` or `Path`): a new folder, or that of an earlier call.
-        options ([`FitOptions`], *optional*): by default all of its defaults.
+        log (`str`, `Path` or a table): the log, as in [`prepare`].
+        output_dir (`str` or `Path`): a new folder, or the folder of an earlier call.
+        options ([`FitOptions`], *optional*): options of the run; by default all have their defaults.
         reading ([`SourceOptions`], *optional*): how the log is read.
-        format (`str`, *optional*, defaults to `"auto"`): of the log.
-        tell (`Callable`, *optional*): is given each sentence about what happens; by default it is printed.
+        format (`str`, *optional*, defaults to `"auto"`): format of the log.
+        tell (`Callable`, *optional*): function that is called with each message about progress; by default messages
+            are printed.
 
     Returns:
-        [`FitResult`].
+        [`FitResult`]: paths, metrics and verdict.
 
     Raises:
-        FileExistsError: `output_dir` holds something else, or a run of another log or with other arguments.
-        FileExistsError: another call works in `output_dir`.
-        ValueError: what [`prepare`] and the trainings raise.
+        FileExistsError: `output_dir` holds something else, a run of another log, or a run with other arguments.
+        FileExistsError: another call is working in `output_dir`.
+        ValueError: as [`prepare`] and the trainings.
     """
     options, reading = options or FitOptions(), reading or SourceOptions()
     asked = asked_of(log, format, options, reading)
@@ -107,12 +109,12 @@ def fit(
         try:
             return go_on(run, log, format, options, reading)
         finally:
-            if is_new and not run.known["ended"]:  # the log can't be read
+            if is_new and not run.known["ended"]:  # the log couldn't be read
                 shutil.rmtree(folder)
 
 
 def go_on(run: RunState, log: Any, format: str, options: FitOptions, reading: SourceOptions) -> FitResult:
-    """Does what a run hasn't done yet, and returns its result."""
+    """Runs the stages that haven't ended yet, and returns the result."""
     tell = run.tell
     if not (run.folder / RESULTS).is_file():
         run.known["ended"].pop("evaluate", None)
@@ -133,7 +135,7 @@ def go_on(run: RunState, log: Any, format: str, options: FitOptions, reading: So
         else:
             getattr(stages, stage.name.replace("-", "_"))(stage)
         seconds = time.monotonic() - start
-        if min(seconds, stage.seconds) > 10:  # shorter ones tell of their start alone
+        if min(seconds, stage.seconds) > 10:  # shorter stages print only their start
             stages.pace = seconds / stage.seconds
         run.end(stage.name, seconds)
     result = json.loads((run.folder / RESULTS).read_text(encoding="utf-8"))
@@ -150,7 +152,7 @@ def go_on(run: RunState, log: Any, format: str, options: FitOptions, reading: So
 
 
 def asked_of(log: Any, format: str, options: FitOptions, reading: SourceOptions) -> dict[str, Any]:
-    """What tells a run from others: the log and all arguments but the time limit, as JSON keeps them."""
+    """Returns what identifies a run: the log and all arguments but the time limit, as JSON stores them."""
     asked = {"log": contents_of(log), "format": format} | asdict(options) | asdict(reading)
     if reading.items is not None:
         asked["items"] = contents_of(reading.items)
@@ -159,9 +161,9 @@ def asked_of(log: Any, format: str, options: FitOptions, reading: SourceOptions)
 
 
 def prepare_log(run: RunState, log: Any, format: str, options: FitOptions, reading: SourceOptions) -> None:
-    """Writes the prepared dataset, with the embedding that counts give."""
+    """Writes the prepared dataset, with embeddings from counts of items."""
     start = time.monotonic()
-    shutil.rmtree(run.folder / "data", ignore_errors=True)  # of a call that ended before it had made a plan
+    shutil.rmtree(run.folder / "data", ignore_errors=True)  # left by a call that ended before it made a plan
     statistics = prepare(
         log,
         format=format,
@@ -190,9 +192,9 @@ def prepare_log(run: RunState, log: Any, format: str, options: FitOptions, readi
 
 
 def plan_of_run(run: RunState, data: PreparedDataset, options: FitOptions) -> Plan:
-    """The plan of an earlier call, or a new one, which is told and written."""
+    """Returns the plan of an earlier call, or makes, prints and writes a new plan."""
     size = LogSize.of(data)
-    if "preset" in run.known:  # trainings go on with the arguments they began with
+    if "preset" in run.known:  # trainings are resumed with the arguments of their first call
         plan = plan_for(size, run.known["preset"], None, run.known["has_texts"] * data.n_items)
         for stage in plan.stages:
             if not run.has_ended(stage.name):
@@ -224,7 +226,7 @@ def plan_of_run(run: RunState, data: PreparedDataset, options: FitOptions) -> Pl
 
 
 def count_texts(run: RunState, data: PreparedDataset, options: FitOptions) -> int:
-    """How many items have texts that will be embedded; wrong options are errors before anything is planned."""
+    """Returns how many items have texts that will be embedded; wrong options are errors here, before the plan."""
     if options.text_model is not None and options.text_model != "none":
         check_texts(run.path("data"), options.text_model, options.text)
         return data.n_items
@@ -241,7 +243,7 @@ def count_texts(run: RunState, data: PreparedDataset, options: FitOptions) -> in
 
 
 def by_hand(run: RunState, stage: Stage) -> str:
-    """The command that repeats a stage."""
+    """Returns the command that repeats a stage."""
     data, config = quoted(run, "data"), f"--config {quoted(run, f'{stage.name}.yaml')}"
     given = {
         "embed": f"{data} {config} --collaborative --output-dir NEW",
@@ -254,21 +256,21 @@ def by_hand(run: RunState, stage: Stage) -> str:
 
 
 def quoted(run: RunState, name: str) -> str:
-    """The path of a file or folder of a run, as a shell takes it."""
+    """Returns the path of a run's file or folder, quoted for a shell."""
     return shlex.quote(run.path(name))
 
 
 def measure(run: RunState, stage: Stage, stages: Stages) -> None:
-    """Chooses settings of the search on validation and keeps them with the model; figures on test; the report."""
+    """Chooses settings of the search on validation users, measures the model on test users, and writes the report."""
     model, tokenizer = load_recommender(run.path("model"))
     data = PreparedDataset.load(run.path("data"))
     excludes = share_of_repeats(data.validation) < RARE
     if excludes:
-        run.tell("lists leave out what a user had before, since next items hardly ever are such")
+        run.tell("lists leave out items that the user had before, because users hardly ever take an item again")
     values = chosen(EvaluateOptions, stage.values) | {"exclude_seen": excludes}
     some = replace(data, validation=drawn(data.validation, CHOSEN_ON), test=drawn(data.test, MEASURED_ON))
     if len(some.test) < len(data.test):
-        run.tell(f"figures are of {len(some.test):,} of {len(data.test):,} test users, drawn at random")
+        run.tell(f"metrics are measured on {len(some.test):,} of {len(data.test):,} test users, drawn at random")
     found = choose_settings(model, tokenizer, some, EvaluateOptions(split="validation", **values))
     save_search_settings(run.path("model"), found.settings)
     model, tokenizer = load_recommender(run.path("model"))
@@ -276,11 +278,11 @@ def measure(run: RunState, stage: Stage, stages: Stages) -> None:
     evaluation = evaluate(model, tokenizer, some, EvaluateOptions(**values), rival)
     record = record_evaluation(run.path("model"), model.config, evaluation)
     report = run.path(f"model/{REPORT}")
-    if stages.trainers:  # else they ran in an earlier call, and the model's own report stands
+    if stages.trainers:  # else they ran in an earlier call, whose report is kept
         *earlier, last = stages.trainers
         report = str(write_run_report(last, data, last.eval_dataset, run.folder, tuple(earlier), evaluation))
     left_out = "; ".join(run.known["left_out"])
-    remedies = [f"run it anew, in another folder, with what was left out: {left_out}"] if left_out else []
+    remedies = [f"run it again, in another folder, with what was left out: {left_out}"] if left_out else []
     sentence, tries = verdict(evaluation, LogSize.of(data), remedies)
     results = {
         "test": evaluation.metrics,
@@ -288,7 +290,7 @@ def measure(run: RunState, stage: Stage, stages: Stages) -> None:
         "tries": tries,
         "settings": found.settings,
         "tried": found.tried,
-        "report": os.path.relpath(report, run.folder),  # which may move
+        "report": os.path.relpath(report, run.folder),  # relative, because the run's folder may be moved
         "seeds": record.seeds(),
         **{name: value for name, value in evaluation.figures().items() if name not in ("split", "metrics")},
     }
@@ -297,7 +299,7 @@ def measure(run: RunState, stage: Stage, stages: Stages) -> None:
 
 
 def drawn(split: Split, most: int) -> Split:
-    """Returns a split, or as many of its rows, drawn at random, if it has more.
+    """Returns a split, or `most` of its rows, drawn at random, if it has more.
 
     >>> split = Split(["a", "b", "c"], np.array([1, 2, 3, 4, 5, 6]), np.array([0, 2, 4, 6]))
     >>> drawn(split, 3) is split, len(drawn(split, 2)), drawn(split, 2).user_ids
@@ -309,7 +311,7 @@ def drawn(split: Split, most: int) -> Split:
 
 
 def share_of_repeats(split: Split) -> float:
-    """Share of a split's targets that the user had before.
+    """Returns the share of a split's targets that the user had before.
 
     >>> share_of_repeats(Split(["a", "b"], np.array([1, 2, 1, 3, 4]), np.array([0, 3, 5])))
     0.5
@@ -320,7 +322,7 @@ def share_of_repeats(split: Split) -> float:
 
 
 def in_words(seconds: float) -> str:
-    """A time in words.
+    """Returns a time in words.
 
     >>> in_words(40), in_words(400), in_words(9000)
     ('40 seconds', '7 minutes', '2.5 hours')

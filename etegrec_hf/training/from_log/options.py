@@ -1,4 +1,4 @@
-"""How a recommender is made of a log."""
+"""Options of making a recommender from a log."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -11,43 +11,43 @@ TEXT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How [`fit`] goes about it.
+    """Options of [`fit`].
 
     Args:
-        preset (`str`, *optional*, defaults to `"auto"`): `"best"`, `"fast"` or `"paper"`, or `"auto"`: the best that
-            `time_limit` leaves time for.
-        time_limit (`str`, *optional*): in all, like `"90s"`, `"30m"` or `"2h"`. Trainings
-            become shorter, and what was left out is told.
-        text_model (`str`, *optional*): a sentence-transformers model, a folder or a Hub id, for `text`; by default
-            `TEXT_MODEL` where at least half of the items have titles and it can be loaded, and `"none"` for none.
+        preset (`str`, *optional*, defaults to `"auto"`): `"best"`, `"fast"` or `"paper"`. `"auto"` is `"best"` if
+            `time_limit` leaves enough time for it, else `"fast"`.
+        time_limit (`str`, *optional*): time limit of the whole run, like `"90s"`, `"30m"` or `"2h"`. If it is short,
+            trainings become shorter, and a message says what is left out.
+        text_model (`str`, *optional*): a sentence-transformers model for `text`, as a folder or a Hub id; `"none"` for
+            no text embeddings. The default is `TEXT_MODEL`, if at least half of the items have titles and the model
+            can be loaded.
         text (`str`, *optional*, defaults to `"{title}"`): template of an item's text.
-        min_count (`int`, *optional*, defaults to 3): k-core of the log; three splits need as many of each user.
-        split (`str`, *optional*, defaults to `"leave-one-out"`): as in [`prepare`].
-        license (`str`, *optional*, defaults to `"unknown"`): of the data.
-        seed (`int`, *optional*, defaults to 0): of all trainings.
+        min_count (`int`, *optional*, defaults to 3): interactions that each user and item has at least; rarer users
+            and items are left out. The three splits need at least 3 per user.
+        split (`str`, *optional*, defaults to `"leave-one-out"`): how the log is split, as in [`prepare`].
+        license (`str`, *optional*, defaults to `"unknown"`): license of the data.
+        seed (`int`, *optional*, defaults to 0): random seed of all trainings.
 
     Raises:
-        ValueError: an unknown preset.
-        ValueError: a `time_limit` that is no time, or not above 0.
+        ValueError: the preset is unknown.
+        ValueError: `time_limit` isn't a time above 0.
     """
 
     help_group: ClassVar[str] = "training"
 
-    preset: str = field(default=AUTO, metadata={"help": "auto, fast, best or paper; auto is the best in the time."})
+    preset: str = field(default=AUTO, metadata={"help": "auto, fast, best or paper; auto: best if time allows."})
     time_limit: str | None = field(
-        default=None, metadata={"help": "In all, like 90s, 30m or 2h; by default it takes what it takes."}
+        default=None, metadata={"help": "Time limit of the whole run, like 90s, 30m or 2h; by default there is none."}
     )
     text_model: str | None = field(
         default=None,
-        metadata={
-            "help": f"A sentence-transformers model, or 'none'; by default {TEXT_MODEL} where there are titles."
-        },
+        metadata={"help": f"A sentence-transformers model, or 'none'; by default {TEXT_MODEL} if there are titles."},
     )
-    text: str = field(default="{title}", metadata={"help": "Template of the text; names in braces are columns."})
-    min_count: int = field(default=3, metadata={"help": "k-core: interactions every user and item must have."})
-    split: str = field(default="leave-one-out", metadata={"help": "As `etegrec prepare` has it."})
-    license: str = field(default="unknown", metadata={"help": "Of the data, as the Hub abbreviates it."})
-    seed: int = field(default=0, metadata={"help": "Seed of all trainings."})
+    text: str = field(default="{title}", metadata={"help": "Template of an item's text; names in braces are columns."})
+    min_count: int = field(default=3, metadata={"help": "k-core: least interactions per user and per item."})
+    split: str = field(default="leave-one-out", metadata={"help": "How the log is split, as in `etegrec prepare`."})
+    license: str = field(default="unknown", metadata={"help": "License of the data, as the Hub abbreviates it."})
+    seed: int = field(default=0, metadata={"help": "Random seed of all trainings."})
 
     def __post_init__(self):
         check_choice("preset", self.preset, CHOICES)
@@ -55,18 +55,18 @@ class FitOptions:
 
     @property
     def seconds(self) -> float | None:
-        """The time limit."""
+        """Returns the time limit in seconds, or `None`."""
         return None if self.time_limit is None else seconds_of(self.time_limit)
 
 
 def seconds_of(time_limit: str) -> float:
-    """Returns a time in seconds.
+    """Returns the seconds of a time like `"30m"`; a number without unit is seconds.
 
     >>> seconds_of("30m"), seconds_of("1.5h"), seconds_of("90s"), seconds_of("20")
     (1800.0, 5400.0, 90.0, 20.0)
 
     Raises:
-        ValueError: it is no time, or not above 0.
+        ValueError: it isn't a time above 0.
     """
     text = str(time_limit).strip().lower()
     unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:])

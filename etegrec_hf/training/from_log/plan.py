@@ -1,4 +1,4 @@
-"""What will be done to make a recommender of a log, and how long it may take."""
+"""Plans of runs from a log to a recommender: their stages, and how long these may take."""
 
 from dataclasses import dataclass
 
@@ -6,27 +6,27 @@ from .presets import LogSize, fitted_preset
 
 AUTO = "auto"
 CHOICES = (AUTO, "best", "fast", "paper")
-RESERVE = 0.9  # share of a time limit that is planned for
+RESERVE = 0.9  # share of a time limit that a plan may use
 TEXTS_PER_SECOND = 120  # of a small text encoder
-# Seconds on 2 cores that multiply in bfloat16: per target of the two models, for each item of the catalogue more
+# Seconds on 2 cores that compute in bfloat16: per training target of each of the two models, and more per item
 PER_TARGET, PER_TARGET_AND_ITEM = 4.0e-4, 2.2e-8
-# Per item and epoch of the item tokenizer; per evaluated user
+# Seconds per item and epoch of the item tokenizer, and per evaluated user
 PER_ITEM, PER_USER = 8.0e-5, 4.0e-3
 CHOSEN_ON = 4_000  # validation users on whom settings of the search are chosen, at most
 MEASURED_ON = 20_000  # test users, at most
-TRIALS = 6  # of such settings
+TRIALS = 6  # settings of the search that are tried
 
 
 @dataclass
 class Stage:
-    """A step of the way from a log to a recommender.
+    """A stage of a run from a log to a recommender.
 
     Args:
         name (`str`): the command of `etegrec` that does the same.
-        folder (`str`): what it writes, within the output folder.
-        told (`str`): what it does, in words.
-        values (`dict`): the command's arguments.
-        seconds (`float`): how long it may take.
+        folder (`str`): the folder that the stage writes, within the output folder.
+        told (`str`): description of the stage, in words.
+        values (`dict`): arguments of the command.
+        seconds (`float`): how long the stage may take.
     """
 
     name: str
@@ -41,9 +41,9 @@ class Plan:
     """The stages of a run in their order, and what was left out for lack of time.
 
     Args:
-        preset (`str`): that was chosen.
-        stages (`list[Stage]`): of the run.
-        left_out (`list[str]`): sentences.
+        preset (`str`): the chosen preset.
+        stages (`list[Stage]`): stages of the run.
+        left_out (`list[str]`): what is left out, one sentence each.
     """
 
     preset: str
@@ -52,7 +52,7 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """How long all of it may take."""
+        """Returns how many seconds all stages may take."""
         return sum(stage.seconds for stage in self.stages)
 
     def stage(self, name: str) -> Stage | None:
@@ -63,16 +63,17 @@ class Plan:
 def plan_for(size: LogSize, preset: str, time_limit: float | None, n_texts: int) -> Plan:
     """Plans a run.
 
-    Without enough time, trainings become shorter, at most to one epoch; then the collaborative model is left out.
+    If the time is too short, trainings get fewer epochs, down to one. If that isn't enough, the collaborative model is
+    left out.
 
     Args:
-        size ([`LogSize`]): of the log.
-        preset (`str`): of `CHOICES`; `"auto"` is `"best"` if the time suffices for it, else `"fast"`.
+        size ([`LogSize`]): size of the log.
+        preset (`str`): one of `CHOICES`; `"auto"` is `"best"` if there is enough time for it, else `"fast"`.
         time_limit (`float`, *optional*): seconds that are left.
-        n_texts (`int`): items whose texts are embedded.
+        n_texts (`int`): number of items whose texts are embedded.
 
     Raises:
-        ValueError: none of `CHOICES`.
+        ValueError: the preset isn't one of `CHOICES`.
     """
     planned = Plan(preset, stages_of(size, "best" if preset == AUTO else preset, n_texts), [])
     budget = None if time_limit is None else RESERVE * time_limit
@@ -96,7 +97,7 @@ def stages_of(size: LogSize, preset: str, n_texts: int) -> list[Stage]:
         Stage(
             "embed",
             "collaborative",
-            "embed items by who took what after what" + (", and by their texts" if n_texts else ""),
+            "embed items by the order in which users took them" + (", and by their texts" if n_texts else ""),
             values["embed"],
             epoch * values["embed"].get("num_train_epochs", 15) / 3 + n_texts / TEXTS_PER_SECOND,
         ),
@@ -131,7 +132,7 @@ def stages_of(size: LogSize, preset: str, n_texts: int) -> list[Stage]:
         Stage(
             "evaluate",
             "evaluation.json",
-            "choose settings of the search on validation, and measure on test",
+            "choose settings of the search on validation users, and measure on test users",
             values["evaluate"],
             PER_USER * (measured_on + TRIALS * chosen_on),
         )
@@ -140,13 +141,13 @@ def stages_of(size: LogSize, preset: str, n_texts: int) -> list[Stage]:
 
 
 def shorten(plan: Plan, budget: float) -> None:
-    """Gives the trainings of a plan fewer epochs, so that it fits into `budget` seconds if that can be."""
+    """Gives the trainings of a plan fewer epochs, so that it fits into `budget` seconds if possible."""
     trainings = [stage for stage in plan.stages if stage.name != "evaluate"]
     fixed = plan.seconds - sum(stage.seconds for stage in trainings)
     share = max(budget - fixed, 0.0) / sum(stage.seconds for stage in trainings)
     for stage in trainings:
         planned = stage.values.get("num_train_epochs")
-        if planned is None or stage.values.get("cycle"):  # turns are short already
+        if planned is None or stage.values.get("cycle"):  # alternating training is short already
             continue
         epochs = max(1, int(planned * share))
         stage.seconds *= epochs / planned

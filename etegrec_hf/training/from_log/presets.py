@@ -1,4 +1,4 @@
-"""Presets: arguments of all commands that turn a log into a recommender, fitted to the log's size."""
+"""Presets: arguments of the commands from a log to a recommender, fitted to the log's size."""
 
 import math
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from ...data.prepared import PreparedDataset
 from ...data.splits import SPLIT_NAMES
 
 PRESETS = ("best", "fast", "paper")
-LARGE = 100_000  # training targets of logs by which lengths were chosen
-TARGETS_PER_ITEM = 20  # from which on a number is learned for each pair of items
-MOST_SCORES = 2**24  # of all items for all targets of an update, by which memory grows
+LARGE = 100_000  # training targets for which the files' numbers of epochs were chosen
+TARGETS_PER_ITEM = 20  # training targets per item from which a number is learned per pair of items
+MOST_SCORES = 2**24  # scores of all items for all targets of an update; memory grows with them
 
 
 @dataclass(frozen=True)
 class LogSize:
-    """What of a log decides how a recommender of it is trained.
+    """Size of a log, which decides how a recommender is trained.
 
     Args:
-        n_users (`int`): training sequences.
-        n_items (`int`): items of the catalogue.
-        n_targets (`int`): items of training sequences that come after another one.
+        n_users (`int`): number of training sequences.
+        n_items (`int`): number of items in the catalogue.
+        n_targets (`int`): number of training targets: all items of training sequences but the first of each.
     """
 
     n_users: int
@@ -39,10 +39,10 @@ class LogSize:
 
     @classmethod
     def of_statistics(cls, statistics: dict) -> "LogSize":
-        """Returns the size of a prepared dataset by its statistics.
+        """Returns the size of a prepared dataset from its statistics.
 
         Raises:
-            KeyError: they lack the numbers of users, items and interactions.
+            KeyError: the statistics lack the number of users, items or interactions.
         """
         users = statistics["users"]
         rows = [statistics.get(f"{name}_rows", users) for name in SPLIT_NAMES]
@@ -50,36 +50,35 @@ class LogSize:
 
 
 def read_preset(name: str) -> dict[str, dict]:
-    """Returns a preset's arguments as they stand in its file, by command.
+    """Reads a preset's arguments from its file, by command.
 
     Raises:
-        ValueError: none of `PRESETS`.
+        ValueError: the preset isn't one of `PRESETS`.
     """
     check_choice("preset", name, PRESETS)
     return yaml.safe_load(files("etegrec_hf").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def fitted_preset(name: str, size: LogSize) -> dict[str, dict]:
-    """Returns a preset's arguments by command, fitted to a log. Those of the paper stay as they are.
+    """Returns a preset's arguments by command, fitted to a log. Arguments of `"paper"` aren't fitted.
 
-    - *Codes*: a level has a sixteenth of the items' number of codes, as a power of two from 16 to 256, and
-      catalogues of fewer than 2,000 items have two levels instead of three.
-    - *Batches* hold a fiftieth of the training targets, as a power of two from 128 to 1,024, and fewer from 16,384
-      items on.
-    - *Epochs* of the recommender and of the collaborative model fall with the square root of the targets. The files
-      have those at 100,000; more than 10 times or less than 10 times as many targets have as many.
-    - The *collaborative model* has batches of a 64th of the users, as a power of two from 8 to 128.
-    - *Dropout* is .5 in the encoder and .2 in the decoder from 30,000 targets, and .3 and .1 below.
-    - *Pairs of items* learn a number each from 20 training targets per item on: with fewer, most pairs come once or
-      twice, and their numbers remember training sequences.
-    - bfloat16 is left out where the hardware lacks it.
+    - *Codes per level*: the number of items divided by 16, as a power of two from 16 to 256. Catalogues of fewer than
+      2,000 items have two levels instead of three.
+    - *Targets per batch*: the number of training targets divided by 50, as a power of two from 128 to 1,024. From
+      16,384 items on, batches are smaller.
+    - *Epochs* of the recommender and of the collaborative model: see [`epochs_for`].
+    - *Batches of the collaborative model*: the number of users divided by 64, as a power of two from 8 to 128.
+    - *Dropout*: .5 in the encoder and .2 in the decoder from 30,000 training targets on, else .3 and .1.
+    - *Pairs of items*: from 20 training targets per item on, a number is learned per pair of item and next item.
+      With fewer targets most pairs occur once or twice, and the numbers would memorise training sequences.
+    - *bfloat16*: turned off if the hardware lacks it.
 
     Args:
-        name (`str`): of `PRESETS`.
-        size ([`LogSize`]): of the log.
+        name (`str`): one of `PRESETS`.
+        size ([`LogSize`]): size of the log.
 
     Raises:
-        ValueError: none of `PRESETS`.
+        ValueError: the preset isn't one of `PRESETS`.
     """
     values = read_preset(name)
     if name == "paper":
@@ -110,7 +109,9 @@ def fitted_preset(name: str, size: LogSize) -> dict[str, dict]:
 
 
 def epochs_for(n_targets: int, at_large: int) -> int:
-    """Returns epochs, `at_large` at 100,000 training targets and the fewer the more there are.
+    """Returns a number of epochs that falls with the square root of the training targets.
+
+    It is `at_large` for 100,000 targets. Below 10,000 and above 1,000,000 targets it doesn't change any more.
 
     >>> epochs_for(100_000, 8), epochs_for(25_000, 8), epochs_for(100, 8), epochs_for(10**8, 8)
     (8, 16, 25, 3)
@@ -120,7 +121,7 @@ def epochs_for(n_targets: int, at_large: int) -> int:
 
 
 def power_of_two(number: float, least: int, most: int) -> int:
-    """Returns the largest power of two up to a number, within two powers of two.
+    """Returns the largest power of two up to `number`, but at least `least` and at most `most`.
 
     >>> power_of_two(386, 128, 1024), power_of_two(10, 128, 1024), power_of_two(9000, 128, 1024)
     (256, 128, 1024)
@@ -129,7 +130,7 @@ def power_of_two(number: float, least: int, most: int) -> int:
 
 
 def has_bfloat16() -> bool:
-    """Whether the hardware multiplies in bfloat16 by itself; others imitate it slowly."""
+    """Returns whether the hardware computes in bfloat16; other hardware imitates it slowly."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -24,7 +24,7 @@ from .options import FitOptions
 from .plan import Plan, Stage
 from .run_state import RunState
 
-# What the arguments of a stage belong to, and those that belong to none of these
+# The dataclasses that hold the arguments of a stage, and the names of further arguments
 ARGUMENTS: dict[str, tuple[type, ...]] = {
     "embed": (CollaborativeTrainingArguments, CollaborativeSizes),
     "train-tokenizer": (RQVAETrainingArguments, ItemTokenizerOptions),
@@ -33,25 +33,25 @@ ARGUMENTS: dict[str, tuple[type, ...]] = {
     "evaluate": (EvaluateOptions,),
 }
 OTHERS = ("eval_samples", "normalize", "text", "text_model")
-LEAST_SECONDS = 1.0  # that a training gets, however late it is
+LEAST_SECONDS = 1.0  # time that a training gets even if the time limit has passed
 
 
 class Stages:
     """Runs the trainings of a plan.
 
     Args:
-        run ([`RunState`]): whose folder they write into.
-        plan ([`Plan`]): their arguments.
-        options ([`FitOptions`]): of the run.
+        run ([`RunState`]): the run, whose folder they write into.
+        plan ([`Plan`]): the plan, with the arguments of the trainings.
+        options ([`FitOptions`]): options of the run.
     """
 
     def __init__(self, run: RunState, plan: Plan, options: FitOptions):
         self.run, self.plan, self.options = run, plan, options
-        self.pace = 1.0  # measured by expected seconds, of the stage before
-        self.trainers: list[ETEGRecTrainer] = []  # of the recommender, in this call
+        self.pace = 1.0  # measured seconds divided by expected seconds, for the stage before
+        self.trainers: list[ETEGRecTrainer] = []  # trainers of the recommender that ran in this call
 
     def embed(self, stage: Stage) -> None:
-        """Trains collaborative embeddings, makes text embeddings, and fuses both."""
+        """Trains collaborative embeddings, makes text embeddings, and combines both."""
         folder = self.run.path("data")
         names = ["collaborative"]
         if "text_model" in stage.values and self._embed_texts(folder, stage):
@@ -63,7 +63,7 @@ class Stages:
         set_semantic_embedding(folder, names, stage.values.get("normalize", "none"))
 
     def _embed_texts(self, folder: str, stage: Stage) -> bool:
-        """Whether there is a text embedding; a model that nobody named may be missing."""
+        """Makes text embeddings, and returns whether there are any; the default model may be missing."""
         try:
             embed_texts(folder, stage.values["text_model"], stage.values.get("text", self.options.text))
         except (OSError, ValueError) as error:
@@ -83,7 +83,7 @@ class Stages:
         self._tell_cut(stage, trainer.updates_left_out)
 
     def train(self, stage: Stage) -> None:
-        """Trains recommender and item tokenizer in turns, or the recommender alone."""
+        """Trains recommender and item tokenizer in turns, or only the recommender."""
         args = self._arguments(ETEGRecTrainingArguments, stage)
         data, _ = load_with_embeddings(self.run.path("data"))
         source = self.run.path("tokenizer")
@@ -93,7 +93,7 @@ class Stages:
         self._tell_cut(stage, self.trainers[-1].updates_left_out)
 
     def finetune(self, stage: Stage) -> None:
-        """Finetunes the recommender on codes that stand still."""
+        """Finetunes the recommender on fixed codes."""
         args = self._arguments(FinetuningArguments, stage)
         data, _ = load_with_embeddings(self.run.path("data"))
         source = self.run.path("alternating")
@@ -110,10 +110,10 @@ class Stages:
         return RecommenderData(data, eval_samples=stage.values.get("eval_samples"))
 
     def _arguments(self, cls: type, stage: Stage):
-        """The arguments of a training, which goes on from its newest checkpoint if there is one.
+        """Returns the arguments of a training, which is resumed from its newest checkpoint if there is one.
 
-        With a time limit it gets its share of the seconds that are left, and fewer epochs if the stage before took
-        longer than expected, so that its learning rate still comes down.
+        With a time limit, the training gets its share of the seconds that are left. If the stage before took longer
+        than expected, the training gets fewer epochs, so that its learning rate falls to the end in time.
         """
         values = chosen(cls, stage.values)
         left = self.run.seconds_left
@@ -127,13 +127,13 @@ class Stages:
                 fewer = planned - values["num_train_epochs"]
                 if fewer:
                     self.run.leave_out(
-                        f"{fewer} of {planned} epochs of `{stage.name}`, since earlier stages took long"
+                        f"{fewer} of {planned} epochs of `{stage.name}`, because earlier stages took longer"
                     )
             values["max_seconds"] = seconds
         folder = self.run.folder / stage.folder
         resume = any(folder.glob("checkpoint-*"))
         if not resume:
-            shutil.rmtree(folder, ignore_errors=True)  # what an interrupted call left there
+            shutil.rmtree(folder, ignore_errors=True)  # remains of an interrupted call
         args = cls(str(folder), **values)
         check_run_folder(args, resume)
         return args

@@ -1,11 +1,11 @@
-"""What a run's figures say, in plain words."""
+"""Verdicts: how a recommender compares with baselines, in plain words."""
 
 from ...evaluation.comparison import paired_bootstrap
 from ...evaluation.evaluate import Evaluation
 from .presets import LogSize
 
 METRIC = "ndcg@10"
-# What each baseline is, in words
+# Descriptions of the baselines
 BASELINES = {
     "transitions": "counting what follows what",
     "SASRec": "the item-ID baseline (SASRec)",
@@ -17,15 +17,15 @@ FEW = 10_000  # training targets below which more data help most
 def verdict(evaluation: Evaluation, size: LogSize, remedies: list[str]) -> tuple[str, list[str]]:
     """Says whether a recommender is above the baselines.
 
-    A difference counts if the 95% interval of NDCG@10's paired bootstrap over users doesn't hold 0.
+    A difference counts if 0 isn't in the 95% interval of a paired bootstrap of NDCG@10 over users.
 
     Args:
-        evaluation ([`Evaluation`]): on the test split.
-        size ([`LogSize`]): of the log.
-        remedies (`list[str]`): what this run left out, as things to try.
+        evaluation ([`Evaluation`]): evaluation on the test split.
+        size ([`LogSize`]): size of the log.
+        remedies (`list[str]`): further things to try, which this run left out.
 
     Returns:
-        a sentence, and what to try next if the recommender isn't above every baseline.
+        a sentence, and things to try next if the recommender isn't above every baseline.
 
     >>> import numpy as np
     >>> ranks, worse = np.array([1, 2, 1, 1] * 50), np.array([0, 2, 1, 1] * 50)
@@ -48,14 +48,14 @@ def verdict(evaluation: Evaluation, size: LogSize, remedies: list[str]) -> tuple
     tries = list(remedies)
     if size.n_targets < FEW:
         tries.append(
-            f"wait for more of the log: training saw {size.n_targets:,} next items, and below some {FEW:,} counts are "
+            f"collect a longer log: training had {size.n_targets:,} next items, and below about {FEW:,} counting is "
             "hard to beat"
         )
     return sentence, tries or ["recommend by counts alone: this log seems to hold little more than what follows what"]
 
 
 def _compared(ours: float, theirs: float, found: dict[str, float]) -> str:
-    """How two figures compare: above, below, or so near that other users might turn it."""
+    """Returns how two metrics compare: above, below, or within chance, if other users might reverse the order."""
     if found["low"] <= 0 <= found["high"]:
         return "within chance of"
     word = "above" if found["difference"] > 0 else "below"

@@ -1,15 +1,15 @@
-"""Rounds of completions, and the model before the first of them."""
+"""Evaluation of the starting model, and checkpoints between rounds of completions."""
 
 from transformers import TrainerCallback
 
 
 class StartingPointCallback(TrainerCallback):
-    """Evaluates the model before its first step, so that whatever training does is seen beside it.
+    """Evaluates the model before its first step, so that later evaluations can be compared with it.
 
-    Where the best checkpoint is kept, the starting model is one, and is what remains if nothing gets better.
+    If the best checkpoint is kept, the starting model is a checkpoint too, and is kept if training doesn't improve it.
 
     Args:
-        trainer (`Trainer`): it is evaluated and saved by its own methods.
+        trainer (`Trainer`): the trainer whose methods evaluate and save the model.
     """
 
     def __init__(self, trainer):
@@ -24,12 +24,12 @@ class StartingPointCallback(TrainerCallback):
 
 
 class GenerationBorderCallback(TrainerCallback):
-    """Postpones what is due while completions are still being trained on until new ones are to be generated.
+    """Postpones evaluations and checkpoints until the current round of completions has been trained on.
 
-    Completions in use are in no checkpoint, so a run resumed from one in between would generate others.
+    Checkpoints don't hold completions, so a run that is resumed in the middle of a round would generate others.
 
     Args:
-        batches (`int`): that a round of completions is trained on.
+        batches (`int`): number of batches that a round of completions is trained on.
     """
 
     def __init__(self, batches: int):

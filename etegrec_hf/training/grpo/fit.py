@@ -1,4 +1,4 @@
-"""Whole runs of reinforcement learning: from a trained recommender to a saved one with its report."""
+"""Complete runs of reinforcement learning: from a trained recommender to a saved one with its report."""
 
 from collections.abc import Callable
 
@@ -25,15 +25,15 @@ def train_by_rewards(
     """Trains a recommender by rewards, from `args.resume_from_checkpoint` if given, and saves it with its report.
 
     Args:
-        model ([`ETEGRecForConditionalGeneration`]): trained; it is changed in place.
-        tokenizer ([`ETEGRecTokenizer`]): the model's; it gets the titles of the dataset.
-        data ([`RecommenderData`]): over the model's catalogue, its training sequences in memory.
-        rewards (`list[Callable]`): see [`make_reward`].
+        model ([`ETEGRecForConditionalGeneration`]): the trained recommender, which is changed in place.
+        tokenizer ([`ETEGRecTokenizer`]): the model's tokenizer, which gets the titles of the dataset.
+        data ([`RecommenderData`]): dataset with the model's items, and with training sequences in memory.
+        rewards (`list[Callable]`): reward functions, see [`make_reward`].
         args ([`ETEGRecGRPOConfig`]): arguments.
-        record ([`TrainingRecord`]): what is known of data and earlier stages.
+        record ([`TrainingRecord`]): record of the data and of earlier stages.
 
     Raises:
-        ValueError: what [`ETEGRecGRPOTrainer`] raises.
+        ValueError: as [`ETEGRecGRPOTrainer`].
     """
     set_seed(args.seed)
     tokenizer.item_titles |= data.prepared.title_of

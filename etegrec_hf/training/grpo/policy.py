@@ -1,4 +1,4 @@
-"""What a recommender is to reinforcement learning: a distribution over codes, to sample from and to score with."""
+"""The policy of reinforcement learning: a recommender's distribution over codes, which samples and scores items."""
 
 import torch
 
@@ -13,21 +13,22 @@ ROLLOUTS = ("sample", "without_replacement", "beam")
 
 
 class CodePolicy:
-    """The distribution whose steps are the softmax of `logits / temperature` over the codes that may follow.
+    """A distribution over items' codes: at each level, the softmax of `logits / temperature` over possible next codes.
 
-    Constrained, those are codes that lead to an item, so that the probabilities of all items sum to 1; else all codes
-    of the level. Sampling and scoring read a [`CodeDistribution`], the one place where logits become probabilities.
+    If constrained, the possible codes are those that lead to an item, and the probabilities of all items sum to 1.
+    Otherwise they are all codes of the level. Sampling and scoring both read a [`CodeDistribution`], the one place
+    where logits become probabilities.
 
-    Top-k narrows what `sample` draws from and nothing else. Scored by the narrowed distribution, a code that leaves
-    the top k after an update would have probability 0 and an infinite log-ratio. Over the whole distribution, log-
-    probabilities stay finite and a ratio is 1 until the weights change. The direction of an update is the same at the
-    first level, where a group has one set of codes: the two log-probabilities differ there by a number common to the
-    group, which advantages that sum to 0 cancel.
+    Top-k narrows only the codes that `sample` draws from, and not their log-probabilities. With narrowed
+    probabilities, a code that leaves the top k after an update would have probability 0 and an infinite log-ratio.
+    With log-probabilities over all codes, these are finite, and a ratio is 1 until the weights change. At the first
+    level, updates have the same direction either way: the two kinds of log-probabilities differ there by one number
+    per group, and advantages sum to 0.
 
     Args:
-        model ([`ETEGRecForConditionalGeneration`]): that completions are sampled from.
-        temperature (`float`): above 1 samples more evenly.
-        top_k (`int`): codes that `sample` draws from at each level; 0 for all.
+        model ([`ETEGRecForConditionalGeneration`]): the model that completions are sampled from.
+        temperature (`float`): temperature; above 1, samples are more even.
+        top_k (`int`): codes per level that `sample` draws from; 0 for all.
         constrained (`bool`): whether every completion is an item.
     """
 
@@ -37,7 +38,7 @@ class CodePolicy:
 
     @property
     def trie(self) -> CodeTrie | AllCodes:
-        """The paths that may be taken, on the model's device."""
+        """Returns the possible sequences of codes, on the model's device."""
         if self.constrained:
             return self.model.catalogue.trie
         return AllCodes(self.model.config.layout, self.model.device)
@@ -52,15 +53,15 @@ class CodePolicy:
         """Scores completions.
 
         Args:
-            logits (`torch.FloatTensor` of shape `(groups, completions, code_length, codebook_size)`): what a model's
-                `forward` returns for them as `candidates`.
-            codes (`torch.LongTensor` of shape `(groups, completions, code_length)`): raw codes `0..K-1` of paths that
-                the policy can take.
+            logits (`torch.FloatTensor` of shape `(groups, completions, code_length, codebook_size)`): logits that a
+                model's `forward` returns for the completions as `candidates`.
+            codes (`torch.LongTensor` of shape `(groups, completions, code_length)`): raw codes `0..K-1` of completions
+                that the policy can sample.
 
         Returns:
-            log-probabilities and entropies (in nats) of every step, `(groups, completions, code_length)` each.
+            log-probabilities and entropies (in nats) of every code, `(groups, completions, code_length)` each.
         """
-        # the model's terms are in its logits already
+        # the model's further terms are in its logits already
         distribution, node = CodeDistribution(self.trie, temperature=self.temperature), torch.zeros_like(codes[..., 0])
         log_probs, entropies = [], []
         for level in range(codes.shape[-1]):
@@ -77,13 +78,13 @@ class CodePolicy:
 
         Args:
             encoded ([`EncodedBatch`]): the histories.
-            kind (`str`): `"sample"` draws each completion by itself, code by code; `"without_replacement"` draws
-                distinct ones by stochastic beam search; `"beam"` takes those that a beam search finds.
+            kind (`str`): `"sample"` draws each completion independently, code by code. `"without_replacement"` draws
+                distinct completions by stochastic beam search. `"beam"` takes the results of a beam search.
             group (`int`): completions per history.
 
         Returns:
-            raw codes `[histories, group, code_length]`, and log-probabilities `[histories, group]` of whole
-            completions, by which they can be ranked.
+            raw codes `[histories, group, code_length]`, and log-probabilities of whole completions,
+            `[histories, group]`, for ranking them.
         """
         decoder = BeamDecoder(self.model, encoded)
         if kind == "sample":
@@ -104,7 +105,7 @@ class CodePolicy:
         drawn = []
         for level in range(layout.code_length):
             steps, codes, child = distribution.steps(decoder.logits(tokens, parent), node, level)
-            # all of a group's first codes come from one distribution, later ones from one of their own each
+            # all first codes of a group come from one distribution, each later code comes from its own
             draws = group if level == 0 else 1
             weights = self._narrowed(steps).exp().flatten(0, 1)  # [histories * (1 or group), m]
             choice = torch.multinomial(weights, draws, replacement=True).view(len(steps), -1, draws)
@@ -116,7 +117,7 @@ class CodePolicy:
         return torch.stack(drawn, dim=-1), log_p
 
     def _narrowed(self, steps: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities `[*, m]` with those below the k largest at minus infinity."""
+        """Returns log-probabilities `[*, m]` in which all but the k largest are minus infinity."""
         if not 0 < self.top_k < steps.shape[-1]:
             return steps
         return steps.masked_fill(steps < steps.topk(self.top_k).values[..., -1:], -torch.inf)
@@ -126,11 +127,12 @@ def encode_distinct(model, input_ids: torch.Tensor, attention_mask: torch.Tensor
     """Encodes each distinct history once, without dropout.
 
     Args:
-        model ([`ETEGRecForConditionalGeneration`]): whose encoder reads them.
-        input_ids, attention_mask (`torch.LongTensor` of shape `(histories, tokens)`): padded on one and the same side.
+        model ([`ETEGRecForConditionalGeneration`]): the model with the encoder.
+        input_ids, attention_mask (`torch.LongTensor` of shape `(histories, tokens)`): histories that are all padded on
+            the same side.
 
     Returns:
-        [`EncodedBatch`] of all histories, without columns of padding alone.
+        [`EncodedBatch`] of all histories, without columns that hold only padding.
     """
     used = attention_mask.any(0)
     read = (input_ids * attention_mask)[:, used]

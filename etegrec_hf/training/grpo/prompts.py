@@ -1,4 +1,4 @@
-"""Histories as prompts of reinforcement learning, in groups."""
+"""Datasets and batches of histories for reinforcement learning."""
 
 from collections.abc import Iterator
 
@@ -10,16 +10,16 @@ from torch.utils.data import Subset
 from ...data.sequences import LengthGroupedSampler, SequenceDataset
 
 COLUMNS = ("prompt", "target")
-# What TRL or this trainer gives rewards by these names, and columns by which TRL takes rows for pictures
+# Columns that a dataset can't have: arguments that rewards get from TRL or this trainer, and names of TRL for pictures
 RESERVED = ("prompts", "completions", "completion_ids", "log_probability", "trainer_state", "image", "images")
-CHUNK = 2**20  # samples whose histories are laid out at a time
+CHUNK = 2**20  # samples per step in which histories are written out
 
 
 def prompt_dataset(samples: SequenceDataset) -> Dataset:
     """Returns the samples as a table for TRL: `prompt` (item indices, oldest first) and `target` (an item index).
 
-    Each row holds its history, so the table can be selected from, mapped, joined, saved, and given further columns for
-    rewards to read. A trainer that is given the [`SequenceDataset`] itself keeps each user's sequence once.
+    Each row holds a whole history, so the table can be filtered, mapped, joined, saved, and given further columns for
+    rewards. It takes more memory than the [`SequenceDataset`], which trainers take too.
     """
     prompts = []
     for start in range(0, len(samples), CHUNK):
@@ -33,7 +33,7 @@ def prompt_dataset(samples: SequenceDataset) -> Dataset:
 
 
 def prompts_on_demand(samples: SequenceDataset) -> Dataset:
-    """Returns rows like those of [`prompt_dataset`], which are made when they are asked for."""
+    """Returns a dataset with the rows of [`prompt_dataset`], which are made when they are read."""
 
     def read(rows: dict[str, list[int]]) -> dict[str, list]:
         batch = samples.__getitems__(rows["sample"])
@@ -45,7 +45,7 @@ def prompts_on_demand(samples: SequenceDataset) -> Dataset:
 
 
 def as_prompts(dataset: SequenceDataset | Dataset | Subset) -> Dataset:
-    """Returns a dataset whose rows hold lists and numbers, whatever its format; a transform stays."""
+    """Returns a dataset whose rows hold lists and numbers, whatever its format was; a transform is kept."""
     if isinstance(dataset, SequenceDataset):
         return prompts_on_demand(dataset)
     if isinstance(dataset, Subset):
@@ -54,11 +54,12 @@ def as_prompts(dataset: SequenceDataset | Dataset | Subset) -> Dataset:
 
 
 def lengths_and_targets(name: str, dataset: Dataset, n_items: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns how many items each row's history has, and its target, `[rows]` each, of prompts of one's own.
+    """Checks a caller's table of prompts, and returns lengths of histories and targets, `[rows]` each.
 
     Raises:
-        ValueError: a row that isn't a history and a target, as [`prompt_dataset`] makes them.
-        ValueError: a column of a name that rewards or TRL have a meaning for.
+        ValueError: the table is empty.
+        ValueError: a row isn't a history and a target, as [`prompt_dataset`] makes them.
+        ValueError: a column has a name that rewards or TRL use.
     """
     if not len(dataset):
         raise ValueError(f"`{name}` is empty; check the prepared dataset.")
@@ -66,13 +67,13 @@ def lengths_and_targets(name: str, dataset: Dataset, n_items: int) -> tuple[np.n
     for column in COLUMNS:
         if column not in row:
             raise ValueError(
-                f"`{name}` has the columns {sorted(row)} and no {column!r}; make it with `prompt_dataset`, or give "
-                "each row a `prompt` (item indices, oldest first) and a `target` (an item index)."
+                f"`{name}` has the columns {sorted(row)} and no {column!r}; make the table with `prompt_dataset`, or "
+                "give each row a `prompt` (item indices, oldest first) and a `target` (an item index)."
             )
     taken = [column for column in RESERVED if column in row]
     if taken:
         raise ValueError(
-            f"`{name}` has the column {taken[0]!r}, which has a meaning of its own for rewards or in TRL; rename it."
+            f"`{name}` has the column {taken[0]!r}, a name that rewards or TRL use already; rename the column."
         )
     if set(COLUMNS) <= set(dataset.column_names) and dataset.format["type"] is None:
         dataset = dataset.select_columns(list(COLUMNS))  # others may be large
@@ -83,8 +84,8 @@ def lengths_and_targets(name: str, dataset: Dataset, n_items: int) -> tuple[np.n
             is_history = isinstance(prompt, list | tuple) and len(prompt)
             if not is_history or not all(isinstance(item, int) and 1 <= item <= n_items for item in (*prompt, target)):
                 raise ValueError(
-                    f"row {len(lengths)} of `{name}` is {prompt!r} and {target!r}; both are item indices, "
-                    f"1..{n_items} (`tokenizer.index_of(ids)`), and a history has at least one."
+                    f"row {len(lengths)} of `{name}` has the prompt {prompt!r} and the target {target!r}; give item "
+                    f"indices, 1..{n_items} (`tokenizer.index_of(ids)`), and at least one per prompt."
                 )
             lengths.append(len(prompt))
             targets.append(target)
@@ -92,27 +93,27 @@ def lengths_and_targets(name: str, dataset: Dataset, n_items: int) -> tuple[np.n
 
 
 class GroupSampler(LengthGroupedSampler):
-    """Random batches of groups: histories of like length, each as often as it has completions.
+    """Random batches of histories of similar length, in which each history is repeated once per completion.
 
-    Like TRL's `RepeatSampler`, each batch comes once for every step that is trained on its completions. Unlike it, the
-    order of an epoch follows from seed and epoch alone, which is what an exact resume needs.
+    As in TRL's `RepeatSampler`, each batch is repeated for every step that trains on its completions. Here the order
+    of an epoch depends only on random seed and epoch, so that runs can be resumed exactly.
 
     Args:
         lengths (`np.ndarray` of shape `(samples,)`): length of each history.
-        histories (`int`): distinct histories a batch, over all devices.
-        group (`int`): how often each stands in it, side by side.
-        repeats (`int`): how often the batch comes.
-        seed (`int`): of the shuffling.
+        histories (`int`): distinct histories per batch, over all devices.
+        group (`int`): how often each history is repeated within a batch, one after another.
+        repeats (`int`): how often the batch is repeated.
+        seed (`int`): random seed of the order.
 
     Raises:
-        ValueError: fewer samples than a batch needs.
+        ValueError: there are fewer samples than a batch needs.
     """
 
     def __init__(self, lengths: np.ndarray, histories: int, group: int, repeats: int, seed: int):
         if len(lengths) < histories:
             raise ValueError(
-                f"`train_dataset` has {len(lengths)} histories, and a round of completions needs {histories} "
-                "(`generation_batch_size` / `num_generations`); make the batch smaller."
+                f"`train_dataset` has {len(lengths)} histories, but a round of completions needs {histories} "
+                "(`generation_batch_size` / `num_generations`); give a smaller batch."
             )
         super().__init__(lengths, histories, seed, drop_last=True)
         self.each, self.repeats = group, repeats

@@ -1,15 +1,16 @@
 """Rewards of completions, for [`ETEGRecGRPOTrainer`].
 
-A reward is called as TRL calls it, `reward(prompts=..., completions=..., completion_ids=..., **columns)`, once for all
-completions of a round, and returns a list of floats, one a completion. The trainer's rows are
+TRL calls a reward once for all completions of a round: `reward(prompts=..., completions=..., completion_ids=...,
+**columns)`. The reward returns a list with one float per completion. Its arguments hold one value per completion:
 
-- `prompts`: histories, tuples of item indices, oldest first; a group's completions stand side by side,
-- `completions`: the item index of each completion, 0 for codes that are nobody's,
-- `completion_ids`: its token ids,
-- `target`: the item index that really came next, and every further column of the dataset,
-- `log_probability`: by which a group is ranked: the policy's, or for `rollout="beam"` the beam search's own score.
+- `prompts`: the history, a tuple of item indices, oldest first; completions of a group follow each other,
+- `completions`: the item index of the completion, 0 if its codes belong to no item,
+- `completion_ids`: token ids of the completion,
+- `target`: the item index that came next in the data; every further column of the dataset is an argument too,
+- `log_probability`: log-probability of the completion, for ranking a group: the policy's, or for `rollout="beam"` the
+  score of the beam search.
 
-A function of one's own has this form too. Where it returns `None`, it has nothing to say about that completion.
+Your own reward functions have this form too. `None` in the list means no reward for that completion.
 """
 
 from collections.abc import Callable
@@ -26,10 +27,11 @@ from ...models.item_transitions import RECENT, recent_items
 
 
 class HitReward:
-    """1 for the target, 0 for another item, and less for codes that are nobody's.
+    """Reward of 1 for the target, 0 for another item, and less than 0 for codes that belong to no item.
 
     Args:
-        non_item (`float`, *optional*, defaults to -0.1): for a completion that is no item, as happens unconstrained.
+        non_item (`float`, *optional*, defaults to -0.1): reward of codes that belong to no item, which only
+            unconstrained completions can have.
 
     >>> HitReward()(completions=[5, 2, 0], target=[5, 5, 5])
     [1.0, 0.0, -0.10000000149011612]
@@ -47,13 +49,13 @@ class HitReward:
 
 
 class SemanticReward:
-    """Cosine of the semantic embeddings of completion and target; 0 for a non-item or an item without embedding.
+    """Cosine of the semantic embeddings of completion and target; 0 for non-items and items without embedding.
 
     Args:
-        model ([`ETEGRecForConditionalGeneration`]): it must hold its items' embeddings.
+        model ([`ETEGRecForConditionalGeneration`]): a model that holds its items' embeddings.
 
     Raises:
-        ValueError: it holds none.
+        ValueError: the model holds no embeddings.
     """
 
     __name__ = "semantic"
@@ -61,8 +63,9 @@ class SemanticReward:
     def __init__(self, model):
         if model.catalogue.semantic_embedding is None or not model.catalogue.semantic_embedding.any():
             raise ValueError(
-                "the reward 'semantic' compares items by `semantic_embedding`, and the model holds none "
-                "(`has_semantic_embedding` is False, or none were set); load one that does, or leave the reward out."
+                "the reward 'semantic' needs `semantic_embedding`, but the model holds no embeddings "
+                "(`has_semantic_embedding` is False, or none were set); load a model with embeddings, or leave the "
+                "reward out."
             )
         self.directions = torch.nn.functional.normalize(
             model.catalogue.semantic_embedding.detach().float().cpu(), dim=1
@@ -73,10 +76,10 @@ class SemanticReward:
 
 
 class PrefixReward:
-    """Share of the target's codes that a completion has right, counted from the first up to the first wrong one.
+    """Share of the target's codes that a completion has right, counted up to the first wrong code.
 
     Args:
-        model ([`ETEGRecForConditionalGeneration`]): whose codes count.
+        model ([`ETEGRecForConditionalGeneration`]): the model, whose items have the codes.
     """
 
     __name__ = "prefix"
@@ -90,19 +93,20 @@ class PrefixReward:
 
 
 class RankReward:
-    """What raising or lowering each completion would do for the NDCG of the group, if the group were the list.
+    """LambdaRank's gradient of each completion, for the NDCG of its group as a ranked list.
 
-    A group's distinct completions are ranked by their log-probability. Of any two, the better one is given and the
-    other one loses what a swap of their places would change in NDCG, times how likely the policy is to have them in
-    the wrong order (the logistic function of the difference of their log-probabilities): LambdaRank's gradient. So
-    what stands high above a hit costs most, what is far below it next to nothing, and a group of equals gets 0.
-    Rewards of a group sum to 0, and their size says how much there is to win: with `scale_rewards="none"` they are the
-    advantages, and the loss is LambdaRank's.
+    The distinct completions of a group are ranked by their log-probabilities. For any two of them, the better one
+    gains and the other one loses the same number. The number is how much swapping their places would change NDCG,
+    times the probability that the policy ranks the two in the wrong order. That probability is the logistic function
+    of the difference of their log-probabilities. So an item ranked far above a hit loses most, and an item far below a
+    hit loses almost nothing. A group of equally good items gets 0.
+
+    Rewards of a group sum to 0. With `scale_rewards="none"` they are the advantages, and the loss is LambdaRank's.
 
     Args:
-        num_generations (`int`): completions a group.
-        relevance (`Callable`, *optional*): another reward, which says how good a completion is; by default
-            [`HitReward`], for which only the target is.
+        num_generations (`int`): completions per group.
+        relevance (`Callable`, *optional*): another reward that says how good a completion is. The default is
+            [`HitReward`], for which only the target is good.
 
     Source: Burges, From RankNet to LambdaRank to LambdaMART (2010), section 4.
     """
@@ -120,28 +124,28 @@ class RankReward:
             for values in (completion_ids, of_completions, log_probability)
         )  # [groups, G, L], [groups, G] and [groups, G]
         same = (codes.unsqueeze(2) == codes.unsqueeze(1)).all(3)  # [groups, G, G]
-        copies, first = same.sum(2), same.int().argmax(2)  # how often each stands in its group, and where first
+        copies, first = same.sum(2), same.int().argmax(2)  # how often each is in its group, and its first place
         score = score.gather(1, first)  # one for all copies
         wrong = score.unsqueeze(1) - score.unsqueeze(2)  # [groups, G, G], positive where the other one is above
         rank = 1 + ((wrong > 0) / copies.unsqueeze(1)).masked_fill(same, 0).sum(2).round()
         discount = 1 / torch.log2(rank + 1)
-        moved = (discount.unsqueeze(2) - discount.unsqueeze(1)).abs()  # what a swap moves of either
+        moved = (discount.unsqueeze(2) - discount.unsqueeze(1)).abs()  # change of the discount if two are swapped
         better = (relevance.unsqueeze(2) - relevance.unsqueeze(1)).clamp(min=0)
         won = better * moved * wrong.sigmoid() / copies.unsqueeze(1) / copies.unsqueeze(2)
         return (won.sum(2) - won.sum(1)).flatten().tolist()
 
 
 class CollaborativeReward:
-    """Log-probability, in nats, that a collaborative model gives a completion after its history.
+    """Log-probability of a completion after its history by a collaborative model, in nats.
 
-    A non-item gets what the worst item gets. With `scale_rewards="none"`, `rollout="sample"` and `top_k=0`, the policy
-    that training ends at is known, level by level, as TRL weighs the KL divergence by token: a code's probability is
-    the starting model's times `exp(r / beta)`, normed, `r` being the mean reward of what follows the code. At the last
-    level that is the starting model times the collaborative one to the power of `1 / beta`. So `beta` around 1 makes
-    one model of the two; a small one gives up the starting model and the width of its lists.
+    Non-items get the reward of the worst item. With `scale_rewards="none"`, `rollout="sample"` and `top_k=0`, it is
+    known which policy training approaches, because TRL weighs the KL divergence per token. A code's probability is the
+    starting model's times `exp(r / beta)`, normed, where `r` is the mean reward of completions with that code. At the
+    last level, that is the starting model times the collaborative model to the power of `1 / beta`. So a `beta` around
+    1 combines both models. A small `beta` gives up the starting model and the variety of its lists.
 
     Args:
-        model (`GPT2LMHeadModel`): over the same item indices, see [`load_collaborative_model`].
+        model (`GPT2LMHeadModel`): model of the same item indices, see [`load_collaborative_model`].
     """
 
     __name__ = "collaborative"
@@ -160,15 +164,15 @@ class CollaborativeReward:
 
 
 class TransitionReward:
-    """Logarithm of the votes that a completion gets from the last items of its history, as in [`transitions`].
+    """Logarithm of the votes for a completion by the last items of its history, as in [`transitions`].
 
-    Counts come from the training sequences, so that a training target has votes of its own sequence too. Like
-    [`CollaborativeReward`] it is in nats, and what was said there of `beta` holds here.
+    Transitions are counted in the training sequences, so a training target has votes from its own sequence too. The
+    reward is in nats, and `beta` acts as described for [`CollaborativeReward`].
 
     Args:
-        data ([`PreparedDataset`]): whose training sequences are counted.
-        floor (`float`, *optional*, defaults to 0.01): votes that every item has beside its own, a non-item too; one
-            transition that 100 others share has about 0.1.
+        data ([`PreparedDataset`]): dataset whose training sequences are counted.
+        floor (`float`, *optional*, defaults to 0.01): votes that are added for every item and non-item. For
+            comparison, one transition among 100 of an item is about 0.1 votes.
     """
 
     __name__ = "transitions"
@@ -187,12 +191,13 @@ class TransitionReward:
 
 
 class PopularityPenalty:
-    """Minus an item's popularity: 0 for an item that training never saw, -1 for the most frequent one and a non-item.
+    """Minus an item's popularity: 0 for an item without training, -1 for the most frequent item and for non-items.
 
-    Popularity is the logarithm of 1 + count, beside that of the most frequent item.
+    Popularity is the logarithm of 1 + count, divided by that of the most frequent item.
 
     Args:
-        item_counts (`np.ndarray` of shape `(n_items + 1,)`): how often each item stands in training; 0 for padding.
+        item_counts (`np.ndarray` of shape `(n_items + 1,)`): how often each item occurs in training sequences; 0 for
+            padding.
     """
 
     __name__ = "popularity_penalty"
@@ -206,12 +211,12 @@ class PopularityPenalty:
         return self.penalty[completions].tolist()
 
 
-WEIGHTS = {"semantic": 0.5}  # by default, the seed's; 1 for others
+WEIGHTS = {"semantic": 0.5}  # default weights that aren't 1, from the specification
 REWARDS = ("hit", "semantic", "prefix", "rank", "transitions", "collaborative", "popularity_penalty")
 
 
 def default_weights(names: list[str]) -> list[float]:
-    """Returns the weights of rewards that are given none."""
+    """Returns the default weights of rewards."""
     return [WEIGHTS.get(name, 1.0) for name in names]
 
 
@@ -222,17 +227,18 @@ def make_reward(
     num_generations: int,
     collaborative_model: GPT2LMHeadModel | None = None,
 ) -> Callable:
-    """A reward by its name.
+    """Makes a reward by its name.
 
     Args:
         name (`str`): one of `REWARDS`.
         model ([`ETEGRecForConditionalGeneration`]): the recommender.
-        data ([`PreparedDataset`]): what it is trained on.
-        num_generations (`int`): completions a group.
-        collaborative_model (`GPT2LMHeadModel`, *optional*): for `"collaborative"`.
+        data ([`PreparedDataset`]): dataset that the recommender is trained on.
+        num_generations (`int`): completions per group.
+        collaborative_model (`GPT2LMHeadModel`, *optional*): the model for `"collaborative"`.
 
     Raises:
-        ValueError: an unknown name, or a reward whose needs aren't there.
+        ValueError: the name is unknown.
+        ValueError: the reward needs a collaborative model or embeddings, and there are none.
     """
     match name:
         case "hit":
@@ -249,7 +255,7 @@ def make_reward(
             if collaborative_model is None:
                 raise ValueError(
                     "the reward 'collaborative' needs a collaborative model; make one with `etegrec embed "
-                    "--collaborative`, and name its folder (`--collaborative-model`)."
+                    "--collaborative`, and give its folder as `--collaborative-model`."
                 )
             return CollaborativeReward(collaborative_model)
         case "popularity_penalty":

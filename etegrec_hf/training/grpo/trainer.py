@@ -33,45 +33,48 @@ from .prompts import GroupSampler, as_prompts, lengths_and_targets
 logger = logging.get_logger(__name__)
 
 STANDING_STILL = ("item_tokenizer", "sequence_adapter", "preference_adapter")
-SAME_REWARD = 1e-6  # a group whose rewards lie within this is one whose rewards are equal
+SAME_REWARD = 1e-6  # rewards of a group that differ by no more than this are equal
 
 
 class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
-    """Trains a recommender by rewards of what it recommends.
+    """Trains a recommender by rewards of the items that it recommends.
 
-    What it overrides of TRL's trainer besides what [`BaseTrainer`] does, and why:
+    Besides the methods that [`BaseTrainer`] overrides, it overrides these methods of TRL's trainer:
 
     - `_tokenize_prompts`, `_generate_single_turn`, `_generate`: a history becomes its codes, a group of completions is
       found with one pass over its history, and a completion is an item index.
-    - `_get_per_token_logps_and_entropies`: those of the [`CodePolicy`], from which completions are sampled (`top_k`
-      narrows what is drawn and not its score), by one pass over each distinct history of a batch, with gradients.
+    - `_get_per_token_logps_and_entropies`: log-probabilities are those of the [`CodePolicy`] that completions are
+      sampled from; `top_k` doesn't change them. Each distinct history of a batch is encoded once, with gradients.
     - `_calculate_rewards`, `_generate_and_score_completions`, `compute_loss`: groups whose rewards are all equal are
       left out and counted, and groups stay whole when TRL shuffles completions.
-    - `train`: codes stand still, and so do the item tokenizer and the adapters that align with it.
-    - `_get_train_sampler`: histories of like length, in an order that a resumed run finds again.
+    - `train`: codes don't change. Item tokenizer and the adapters for alignment are frozen.
+    - `_get_train_sampler`: batches hold histories of similar length, in an order that a resumed run repeats.
     - `_get_dataloader`: a [`SequenceDataset`] is read as prompts, in `evaluate` too.
     - `prediction_step`, `_get_eval_sampler`: evaluation ranks items instead of rewarding completions.
-    - `_init_training_state`: a resumed run generates new completions where they are due.
-    - `log`: figures of completions' lengths are left out, and a run that learns nothing says so.
+    - `_init_training_state`: a resumed run generates new completions at the right steps.
+    - `log`: lengths of completions aren't logged, and a warning says if nothing was learned.
 
     Args:
         model ([`ETEGRecForConditionalGeneration`]): a trained recommender.
         reward_funcs (`Callable` or `list[Callable]`): rewards, see [`~etegrec_hf.training.grpo.rewards`]; weighted by
             `args.reward_weights`.
         args ([`ETEGRecGRPOConfig`]): arguments.
-        train_dataset ([`SequenceDataset`] or `datasets.Dataset`): histories and targets; a `Dataset` has a `prompt`
-            (item indices, oldest first), a `target` (an item index) and whatever else rewards read.
+        train_dataset ([`SequenceDataset`] or `datasets.Dataset`): histories and targets. A `Dataset` has a `prompt`
+            (item indices, oldest first), a `target` (an item index) and further columns that rewards read.
         eval_dataset ([`SequenceDataset`] or `datasets.Dataset`, *optional*): users to rank the catalogue for, or
             several such datasets by name.
-        processing_class ([`ETEGRecTokenizer`]): the model's.
-        record ([`TrainingRecord`], *optional*): what is known of data and earlier stages.
+        processing_class ([`ETEGRecTokenizer`]): the model's tokenizer.
+        record ([`TrainingRecord`], *optional*): record of the data and of earlier stages.
         **kwargs: further arguments of TRL's trainer that aren't refused, like `callbacks`.
 
     Raises:
-        ValueError: a model, arguments or datasets of another kind, or an argument of TRL's trainer that is refused.
-        ValueError: no reward.
-        ValueError: a tokenizer of another model, a dataset without `prompt` or `target`, `max_completion_length` other
-            than the code length, or a group larger than the catalogue.
+        ValueError: the model, the arguments or a dataset are of another kind.
+        ValueError: a refused argument of TRL's trainer is given.
+        ValueError: there is no reward.
+        ValueError: the tokenizer belongs to another model.
+        ValueError: a dataset lacks `prompt` or `target`.
+        ValueError: `max_completion_length` isn't the code length.
+        ValueError: a group is larger than the catalogue.
 
     Source: Shao et al., DeepSeekMath (2024), for GRPO.
     """
@@ -84,8 +87,8 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
     evaluated = (SequenceDataset, Dataset)
     refused_arguments = (
         REFUSED_ARGUMENTS
-        | {"peft_config": "adapters wouldn't be saved whole; freeze what is to stay by `requires_grad_(False)`"}
-        | {"quantization_config": "the model is loaded already; give one that was loaded so that it can be trained"}
+        | {"peft_config": "adapters wouldn't be saved completely; freeze weights by `requires_grad_(False)`"}
+        | {"quantization_config": "the model is loaded already; load it in a form that can be trained"}
         | dict.fromkeys(
             ("reward_processing_classes", "tools", "rollout_func", "environment_factory"),
             "completions are items, found by `rollout` and rewarded by functions",
@@ -112,20 +115,20 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
         code_length = model.config.code_length
         if args.max_completion_length not in (None, code_length):
             raise ValueError(
-                f"`max_completion_length` is {args.max_completion_length} and the model's `code_length` "
-                f"{code_length}: a completion is the codes of one item; leave it out."
+                f"`max_completion_length` is {args.max_completion_length}, but the model's `code_length` is "
+                f"{code_length}, and a completion is the codes of one item; leave `max_completion_length` out."
             )
         args.max_completion_length = code_length
         if model.config.constrained_softmax and not args.constrained:
             raise ValueError(
-                "`constrained` is False and the model's `constrained_softmax` True: its probabilities are shared "
-                "among items alone; leave `constrained` at True."
+                "`constrained` is False, but the model's `constrained_softmax` is True, so only items have "
+                "probabilities; leave `constrained` at True."
             )
         distinct = model.catalogue.trie.n_items if args.constrained else model.config.codebook_size**code_length
         if args.rollout != "sample" and distinct < args.num_generations:
             raise ValueError(
-                f"`num_generations` is {args.num_generations} and `rollout` {args.rollout!r}, which needs as many "
-                f"distinct completions; there are {distinct}: take a smaller group, or 'sample'."
+                f"`num_generations` is {args.num_generations} and `rollout` is {args.rollout!r}, which needs as many "
+                f"distinct completions, but there are {distinct}; give a smaller group, or the rollout 'sample'."
             )
         n_items = model.config.n_items
         for name, dataset in named_datasets(eval_dataset).items():
@@ -137,7 +140,7 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
             lengths, items = lengths_and_targets("train_dataset", as_prompts(train_dataset), n_items)
         self.item_counts = np.bincount(items, minlength=n_items + 1)
         self.lengths = np.minimum(lengths, model.config.max_history)
-        model.__dict__.pop("forward", None)  # what an earlier trainer put in front of it
+        model.__dict__.pop("forward", None)  # a replacement by an earlier trainer
         reference = copy.deepcopy(model).requires_grad_(False) if args.beta else None
         rewards = list(reward_funcs) if isinstance(reward_funcs, (list, tuple)) else [reward_funcs]
         if not rewards:
@@ -146,8 +149,8 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
             group_size = getattr(reward, "num_generations", args.num_generations)
             if group_size != args.num_generations:
                 raise ValueError(
-                    f"the reward {name_of(reward)!r} was made for groups of {group_size} and "
-                    f"`num_generations` is {args.num_generations}; make it for the same."
+                    f"the reward {name_of(reward)!r} was made for groups of {group_size}, but "
+                    f"`num_generations` is {args.num_generations}; make the reward with the same number."
                 )
         beta, args.beta = args.beta, 0.0  # with one above 0, TRL would load a reference as a causal language model
         try:
@@ -168,14 +171,14 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
         self.policy = CodePolicy(model, args.temperature, args.top_k, args.constrained)
         self.compute_metrics = self.rank_and_spread
         self._log_probability: list[float] = []  # of the newest completions
-        self._is_learned: torch.Tensor  # [groups of the newest completions on this device] whose rewards differ
+        self._is_learned: torch.Tensor  # per group of the newest completions on this device: do its rewards differ?
         self.add_callback(GenerationBorderCallback(args.batches_per_round))
         self.add_callback(StartingPointCallback(self))
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
 
     def train(self, *args, **kwargs):
-        """Trains the recommender; whether its other parts are trained is afterwards as it was."""
+        """Trains the recommender. Its other parts are frozen until the end of training."""
         parts = (getattr(self.model, name, None) for name in STANDING_STILL)
         still = freeze(weight for part in parts if part is not None for weight in part.parameters())
         try:
@@ -186,13 +189,13 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
     # Completions
 
     def _tokenize_prompts(self, prompts: list):
-        """Token ids of the last `max_history` items of each history."""
+        """Returns token ids of the last `max_history` items of each history."""
         item_tokens, read = self.processing_class.item_tokens, self.model.config.max_history
         heads = [item_tokens[list(prompt[-read:])].flatten().tolist() for prompt in prompts[:: self.num_generations]]
         return [ids for ids in heads for _ in range(self.num_generations)], None, {}
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
-        """Token ids of each group's completions; their log-probabilities are kept for rewards that rank."""
+        """Returns token ids of each group's completions, and keeps their log-probabilities for rewards that rank."""
         core = self.accelerator.unwrap_model(self.model_wrapped)
         ids = pad_sequence([torch.tensor(ids) for ids in prompt_ids[::num_generations]], batch_first=True)
         ids = ids.to(self.accelerator.device)  # [groups, tokens]
@@ -203,7 +206,7 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
         return core.config.layout.token_ids(codes).flatten(0, 1).tolist(), None
 
     def _generate(self, prompts: list):
-        """Completions as item indices, 0 for codes that are nobody's."""
+        """Returns completions as item indices, 0 for codes that belong to no item."""
         prompt_ids, completion_ids, tool_mask, _, *rest = super()._generate(prompts)
         core = self.accelerator.unwrap_model(self.model_wrapped)
         codes, trie = core.config.layout.codes(torch.tensor(completion_ids, device=core.device)), core.catalogue.trie
@@ -220,7 +223,7 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
         compute_aux_loss=False,
         **multimodal,
     ):
-        """Log-probabilities and entropies `[completions, code_length]` of whole groups; 0 for groups left out."""
+        """Returns log-probabilities and entropies `[completions, code_length]`; groups that are left out have 0."""
         batch_size = batch_size or len(input_ids)
         batches = zip(input_ids.split(batch_size), attention_mask.split(batch_size))
         scored = [self._score(model, ids, mask, logits_to_keep) for ids, mask in batches]
@@ -232,7 +235,7 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
         labels = input_ids[:, -code_length:].unflatten(0, (-1, group))  # [groups, G, L]
         learned = attention_mask[::group, -1] > 0
         if not learned.any():
-            learned[0] = True  # all devices run forward and backward, whether or not they have something to learn
+            learned[0] = True  # all devices must run forward and backward, even if they have nothing to learn from
         histories, mask = (tensor[::group, :-code_length][learned] for tensor in (input_ids, attention_mask))
         with self.accelerator.autocast():
             encoded = encode_distinct(core, histories, mask)
@@ -249,7 +252,7 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
     # Rewards and loss
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-        """Rewards `[completions of all devices, functions]`; finds the groups in which they differ."""
+        """Returns rewards `[completions of all devices, functions]`, and finds the groups whose rewards differ."""
         rows = [row | {"log_probability": value} for row, value in zip(inputs, self._log_probability)]
         rewards = super()._calculate_rewards(rows, prompts, completions, completion_ids_list)
         for name, column in zip(self.reward_func_names, rewards.T):
@@ -270,8 +273,8 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
         return rewards
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, torch.Tensor]:
-        """Tensors `[groups, G, ...]`, so that TRL shuffles and splits whole groups; masked where rewards are equal."""
-        # tuples, as TRL takes lists for conversations
+        """Returns tensors `[groups, G, ...]`, so that TRL shuffles whole groups; equal rewards have mask 0."""
+        # tuples, because TRL takes lists for conversations
         output = super()._generate_and_score_completions([row | {"prompt": tuple(row["prompt"])} for row in inputs])
         left_out = ~self._is_learned.repeat_interleave(self.num_generations).unsqueeze(1)
         for name in ("completion_mask", "old_per_token_logps", "ref_per_token_logps"):
@@ -287,15 +290,15 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Logs, without figures of completions' lengths, and says so when nothing was learned."""
+        """Logs without the lengths of completions, and warns if nothing was learned."""
         metrics = self._metrics["train"]
         for name in [name for name in metrics if name.startswith("completions/")]:
             del metrics[name]
         groups = self.args.generation_batch_size // self.num_generations
         if "skipped_groups" in metrics and min(metrics["skipped_groups"]) == groups:
             logger.warning(
-                f"step {self.state.global_step}: nothing was learned since the last log, as the rewards were equal in "
-                "each of the groups; raise `num_generations` or `temperature`, or add a reward that differs more."
+                f"step {self.state.global_step}: nothing was learned since the last log, because in each group all "
+                "rewards were equal; raise `num_generations` or `temperature`, or add a reward that differs more."
             )
         super().log(logs, start_time)
 
@@ -317,7 +320,7 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
         return SequentialSampler(eval_dataset)
 
     def prediction_step(self, model, inputs: list[dict], prediction_loss_only, ignore_keys=None):
-        """Ranked item indices `[batch, listed]` and targets `[batch]`, by constrained beam search."""
+        """Returns item indices ranked by constrained beam search, `[batch, listed]`, and targets `[batch]`."""
         core = self.accelerator.unwrap_model(model)
         histories = [torch.tensor(row["prompt"][-core.config.max_history :]) for row in inputs]
         targets = torch.tensor([row["target"] for row in inputs], device=core.device)
@@ -331,12 +334,12 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
         return None, items, targets
 
     def rank_and_spread(self, prediction: EvalPrediction) -> dict[str, float]:
-        """Returns ranking metrics, and how widely the lists spread over the catalogue."""
+        """Returns ranking metrics, and the variety of the recommended items."""
         return rank(prediction) | spread_metrics(prediction.predictions, self.item_counts)
 
     def _init_training_state(self, *args, **kwargs) -> tuple[int, int]:
         position = super()._init_training_state(*args, **kwargs)
-        self._step = self.state.global_step * self.args.gradient_accumulation_steps  # where new completions are due
+        self._step = self.state.global_step * self.args.gradient_accumulation_steps  # decides when completions are new
         self._buffered_inputs = None
         return position
 
@@ -347,12 +350,12 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
         return self.model.catalogue.item_codes[:, :-1]
 
     def validation_rows(self) -> list[dict[str, float]]:
-        """Returns validation metrics by step, the starting model's (step 0) first."""
+        """Returns validation metrics per evaluation, those of the starting model (step 0) first."""
         by_step = validation_metrics(self.state.log_history)
         return [{"step": step, **metrics} for step, metrics in by_step.items()]
 
     def stage_entry(self) -> dict:
-        """Returns this run's entry in a training record, with its rewards and the metrics before it."""
+        """Returns this run's entry in a training record, with its rewards and the starting model's metrics."""
         weighted = zip(self.reward_weights.tolist(), self.reward_func_names)
         entry = super().stage_entry() | {"rewards": " + ".join(f"{weight:g} {name}" for weight, name in weighted)}
         before = validation_metrics(self.state.log_history).get(0)
@@ -360,15 +363,15 @@ class ETEGRecGRPOTrainer(BaseTrainer, GRPOTrainer):
 
 
 def name_of(reward: Callable) -> str:
-    """What a reward is called in logs: its own name, or its class's."""
+    """Returns the name of a reward in logs: its own name, or that of its class."""
     return getattr(reward, "__name__", type(reward).__name__)
 
 
 def checked(reward: Callable) -> Callable:
-    """A reward, a coroutine too, whose result must be a list, whose length TRL then checks."""
+    """Returns a reward, or a coroutine, whose result is checked to be a list; TRL then checks the list's length."""
     if isinstance(reward, (str, torch.nn.Module)):
         raise ValueError(
-            f"a reward is a {type(reward).__name__}; models that score text can't read items: give a function."
+            f"a reward is a {type(reward).__name__}, but models that score text can't read items; give a function."
         )
     if not callable(reward):
         raise ValueError(f"a reward is {reward!r}; give a function that returns a number per completion.")

@@ -11,17 +11,17 @@ from ..base.refusals import REFUSED_FIELDS, refuse_fields
 
 @dataclass
 class RQVAETrainingArguments(TrainingArguments):
-    """Arguments of [`RQVAETrainer`], beside transformers'.
+    """Arguments of [`RQVAETrainer`], besides those of transformers.
 
     Args:
-        kmeans_init (`bool`, *optional*, defaults to `True`): start codebooks from k-means over latents.
-        revive_dead_codes (`bool`, *optional*, defaults to `True`): after each epoch but the last, move codes that no
-            item uses onto random items.
-        max_seconds (`float`, *optional*): of training. It ends there, with a checkpoint.
+        kmeans_init (`bool`, *optional*, defaults to `True`): whether codebooks start from k-means over latents.
+        revive_dead_codes (`bool`, *optional*, defaults to `True`): whether codes that no item uses are moved onto
+            random items, after each epoch but the last.
+        max_seconds (`float`, *optional*): time limit of training, which then ends with a checkpoint.
 
     Raises:
-        ValueError: nothing to train, or no time for it.
-        ValueError: a field of transformers' that would change nothing, see [docs/training.md](../training.md).
+        ValueError: nothing would be trained, or the time limit isn't above 0.
+        ValueError: a field of transformers would change nothing, see [docs/training.md](../training.md).
     """
 
     help_group: ClassVar[str] = "training"
@@ -32,7 +32,7 @@ class RQVAETrainingArguments(TrainingArguments):
     num_train_epochs: float = 200
     per_device_train_batch_size: int = 1024
     logging_strategy: str = "epoch"
-    logging_nan_inf_filter: bool = False  # training stops there
+    logging_nan_inf_filter: bool = False  # training stops at NaN and infinity
     save_strategy: str = "epoch"
     save_total_limit: int | None = 1
     remove_unused_columns: bool = False

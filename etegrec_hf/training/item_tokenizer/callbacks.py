@@ -1,4 +1,4 @@
-"""The codebooks between epochs of RQ-VAE training."""
+"""Moving unused codes between the epochs of RQ-VAE training."""
 
 from transformers import TrainerCallback
 
@@ -7,12 +7,12 @@ from .codebooks import revive_dead_codes
 
 
 class CodeUsageCallback(TrainerCallback):
-    """Revives dead codes after each epoch of RQ-VAE training but the last, and logs usage and collisions.
+    """Moves unused codes after each epoch of RQ-VAE training but the last, and logs code usage and collisions.
 
-    The figures are those before the revival, logged with the loss where that is logged by epochs.
+    The logged figures are those before codes are moved. If the loss is logged per epoch, they are in the same entry.
 
     Args:
-        trainer ([`RQVAETrainer`]): its training items are all items.
+        trainer ([`RQVAETrainer`]): the trainer, whose training items are all items.
     """
 
     def __init__(self, trainer):
@@ -27,4 +27,4 @@ class CodeUsageCallback(TrainerCallback):
             figures["revived_codes"] = revive_dead_codes(model, embeddings)
         if is_due:
             self.trainer.log(figures)
-            control.should_log = True  # which every log takes back; the loss is still to come
+            control.should_log = True  # logging the figures has reset it, and the loss isn't logged yet

@@ -1,11 +1,11 @@
-"""Starting codebooks from data, and bringing unused codes back."""
+"""Codebooks that start from k-means, and moving unused codes onto items."""
 
 import torch
 from sklearn.cluster import KMeans
 
 from ...models.modeling_rqvae import RQVAEModel
 
-SAMPLES_A_CODE = 256  # items that k-means looks at, as many as faiss takes
+SAMPLES_A_CODE = 256  # items per code that k-means reads, as many as in faiss
 BATCH_SIZE = 8192  # items encoded at a time
 
 
@@ -15,10 +15,10 @@ def initialize_codebooks(model: RQVAEModel, embeddings: torch.FloatTensor, seed:
 
     Args:
         model ([`RQVAEModel`]): changed in place.
-        embeddings (`torch.FloatTensor` of shape `(n, input_size)`): items to start from, on any device: all, or a
-            random choice of 256 items a code where there are more. With fewer distinct residuals than codes, the
+        embeddings (`torch.FloatTensor` of shape `(n, input_size)`): items to start from, on any device. If there are
+            more than 256 items per code, that many are drawn at random. With fewer distinct residuals than codes, the
             remaining codes keep their random start.
-        seed (`int`, *optional*, defaults to 0): of k-means and of the choice.
+        seed (`int`, *optional*, defaults to 0): random seed of k-means and of the drawn items.
     """
     limit = SAMPLES_A_CODE * model.config.codebook_size
     if len(embeddings) > limit:
@@ -39,7 +39,7 @@ def revive_dead_codes(model: RQVAEModel, embeddings: torch.FloatTensor) -> int:
     Args:
         model ([`RQVAEModel`]): changed in place.
         embeddings (`torch.FloatTensor` of shape `(n, input_size)`): all items, on any device. They are read batch by
-            batch: once, and once more after each level where codes were moved, but the last.
+            batch: once, and again after each level but the last in which codes were moved.
 
     Returns:
         `int`: how many codes were moved.
@@ -60,7 +60,7 @@ def revive_dead_codes(model: RQVAEModel, embeddings: torch.FloatTensor) -> int:
 def _usage(
     model: RQVAEModel, embeddings: torch.FloatTensor, chosen: torch.LongTensor
 ) -> tuple[torch.LongTensor, torch.Tensor]:
-    """How many items are on each code, `[levels, K]`, and each level's residuals of the items `chosen`.
+    """Returns how many items have each code, `[levels, K]`, and each level's residuals of the items `chosen`.
 
     Args:
         chosen (`torch.LongTensor` of shape `(levels, m)`): rows of `embeddings`; their residuals are

@@ -1,4 +1,4 @@
-"""Whole runs of the item tokenizer: from embeddings to a saved RQ-VAE with its report and diagnostics."""
+"""Complete runs of the item tokenizer: from embeddings to a saved RQ-VAE with report and diagnostics."""
 
 import json
 from dataclasses import asdict
@@ -28,13 +28,13 @@ def train_item_tokenizer(
 
     Args:
         embeddings (`torch.FloatTensor` of shape `(n_items, input_size)`): semantic embeddings, maybe mapped.
-        options ([`ItemTokenizerOptions`]): of the RQ-VAE.
+        options ([`ItemTokenizerOptions`]): sizes and weights of the RQ-VAE.
         args ([`RQVAETrainingArguments`]): arguments.
-        record ([`TrainingRecord`]): what is known of the data.
+        record ([`TrainingRecord`]): record of the data.
 
     Raises:
-        ValueError: more items than codes.
-        ValueError: what [`RQVAEConfig`] and [`RQVAETrainer`] raise.
+        ValueError: there are more items than codes.
+        ValueError: as [`RQVAEConfig`] and [`RQVAETrainer`].
     """
     set_seed(args.seed)
     config = RQVAEConfig(input_size=embeddings.shape[1], **asdict(options))
@@ -49,7 +49,7 @@ def train_item_tokenizer(
 
 
 def write_diagnostics(trainer: RQVAETrainer) -> dict[str, float]:
-    """Writes `diagnostics.json` beside a trained RQ-VAE, and returns the figures."""
+    """Writes `diagnostics.json` into the folder of a trained RQ-VAE, and returns its content."""
     figures = tokenizer_diagnostics(trainer.model.eval(), trainer.train_dataset.embeddings)
     path = Path(trainer.args.output_dir, "diagnostics.json")
     path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Unique codes for a catalogue, and a recommender that has them."""
+"""Unique item codes for a catalogue, and building a recommender with them."""
 
 from collections.abc import Callable
 
@@ -20,43 +20,48 @@ def assign_item_codes(
     strategy: str = "forge",
     closeness: Callable[[torch.LongTensor], torch.FloatTensor] | None = None,
 ) -> torch.LongTensor:
-    """Appends a suffix to each prefix so that no two items share their codes.
+    """Appends a suffix to each prefix so that no two items have the same codes.
 
     Args:
         prefixes (`torch.LongTensor` of shape `(n_items, code_length - 1)`): the RQ-VAE's codes.
-        codebook_size (`int`): K; codes and suffixes are `0..K-1`.
-        strategy (`str`, *optional*, defaults to `"forge"`):
+        codebook_size (`int`): number K of codes per level; codes and suffixes are `0..K-1`.
+        strategy (`str`, *optional*, defaults to `"forge"`): how suffixes are assigned:
 
-            - `"forge"`: items of one prefix get the suffixes `(offset + i) % K`, i counted in item order, the offset
+            - `"forge"`: item i of a prefix, counted in item order, gets the suffix `(offset + i) % K`. The offset is
               an Adler-32 checksum of the prefix (its codes as little-endian 32-bit integers).
-            - `"count"`: 0, 1, 2, ... in item order (TIGER, the original ETEGRec).
-            - `"balance"`: the last level's code is dealt round-robin among the items that share the codes before it.
+            - `"count"`: items of a prefix get 0, 1, 2, ... in item order (TIGER, the original ETEGRec).
+            - `"balance"`: items that share all codes before the last level get the last level's codes in turn, and
+              are then counted.
 
-        closeness (`Callable`, *optional*): from rows of `prefixes` `[n]` to how near those items are to each code of
-            the last level, `[n, K]`. When more than K items share a prefix, the surplus takes the nearest last-level
-            code that has room; by default near means a near number.
+        closeness (`Callable`, *optional*): function from row numbers of `prefixes`, `[n]`, to how near those items
+            are to each code of the last level, `[n, K]`. If more than K items share a prefix, each further item takes
+            the nearest code of the last level that has room. By default, codes with near numbers are near.
 
     Returns:
-        `torch.LongTensor` `[n_items, code_length]`.
+        `torch.LongTensor` of shape `(n_items, code_length)`: the codes with their suffixes.
 
     Raises:
-        ValueError: an unknown strategy, codes out of range, or more items than codes below one parent.
+        ValueError: the strategy is unknown.
+        ValueError: a code is out of range.
+        ValueError: more items share all codes before the last level than there are codes for.
 
-    Source: DESIGN section 5; seed section 9.2, whose Python `hash` is replaced by one that is the same everywhere.
+    Source: specification, section 9.2. Its Python `hash` is replaced by a checksum that is the same everywhere.
     """
     if strategy not in STRATEGIES:
         raise ValueError(f"`code_strategy` is {strategy!r}; choose one of {', '.join(STRATEGIES)}.")
     if len(prefixes) and not (prefixes.min() >= 0 and prefixes.max() < codebook_size):
-        raise ValueError(f"`prefixes` holds codes outside 0..{codebook_size - 1}; check `codebook_size`.")
+        raise ValueError(
+            f"`prefixes` holds codes outside 0..{codebook_size - 1}; give the tokenizer's `codebook_size`."
+        )
     prefixes = prefixes.long()
     parent = prefixes[:, :-1]
     parent_of = _groups(parent, codebook_size)
-    family = parent_of.bincount()  # items below each parent
+    family = parent_of.bincount()  # items per parent, which is all codes before the last level
     if len(prefixes) and family.max() > codebook_size**2:
         raise ValueError(
-            f"{family.max().item()} items share all codes before the last level, which has room for "
-            f"{codebook_size}^2 = {codebook_size**2}; raise `codebook_size` or `code_length`, or train an item "
-            "tokenizer that collapses less."
+            f"{family.max().item()} items share all codes before the last level, but last code and suffix tell at "
+            f"most {codebook_size}^2 = {codebook_size**2} items apart; raise `codebook_size` or `code_length`, or "
+            "train an item tokenizer that gives fewer items the same codes."
         )
     if strategy == "balance":
         rank = _rank_within(parent_of)
@@ -70,15 +75,15 @@ def assign_item_codes(
 
 
 def _groups(rows: torch.LongTensor, codebook_size: int) -> torch.LongTensor:
-    """A number `[n]` for each of the rows `[n, levels]` of codes, the same for equal rows and below n."""
+    """Returns a group number below n for each row of codes: `[n]` from `[n, levels]`. Equal rows get equal numbers."""
     group = rows.new_zeros(len(rows))
-    for codes in rows.unbind(1):  # one number a row sorts faster than a row of them
+    for codes in rows.unbind(1):  # sorting one number per row is faster than sorting rows
         group = (group * codebook_size + codes).unique(return_inverse=True)[1]
     return group
 
 
 def _rank_within(group: torch.LongTensor) -> torch.LongTensor:
-    """How many earlier rows belong to the same group: `[n]`."""
+    """Returns for each row how many earlier rows belong to its group: `[n]`."""
     order = group.argsort(stable=True)
     counts = group.bincount()
     starts = counts.cumsum(0) - counts
@@ -88,7 +93,7 @@ def _rank_within(group: torch.LongTensor) -> torch.LongTensor:
 
 
 def _relocate_surplus(prefixes, parent_of, codebook_size, closeness) -> torch.LongTensor:
-    """Moves the items beyond the K-th of a prefix to other last-level codes of their parent, in item order."""
+    """Gives items after the K-th of a prefix another code at the last level, in item order."""
     rank = _rank_within(_groups(prefixes, codebook_size))
     surplus = (rank >= codebook_size).nonzero().squeeze(1)
     if not len(surplus):
@@ -113,7 +118,7 @@ def _relocate_surplus(prefixes, parent_of, codebook_size, closeness) -> torch.Lo
 
 
 def adler32(codes: torch.LongTensor) -> torch.LongTensor:
-    """`zlib.adler32` of each row's codes as little-endian 32-bit integers: `[n]` from `[n, length]`.
+    """Returns `zlib.adler32` of each row's codes as little-endian 32-bit integers: `[n]` from `[n, length]`.
 
     >>> import zlib
     >>> adler32(torch.tensor([[7, 300]])).item() == zlib.adler32(b"\\x07\\0\\0\\0\\x2c\\x01\\0\\0")
@@ -132,24 +137,26 @@ def adler32(codes: torch.LongTensor) -> torch.LongTensor:
 def refresh_item_codes(
     model: ETEGRecForConditionalGeneration, strategy: str = "forge", embeddings: torch.FloatTensor | None = None
 ) -> dict[str, float]:
-    """Computes all items' codes again from the model's RQ-VAE, batch by batch.
+    """Computes all items' codes again with the model's RQ-VAE, batch by batch.
 
     Args:
-        model ([`ETEGRecForConditionalGeneration`]): gets the codes.
+        model ([`ETEGRecForConditionalGeneration`]): the model whose codes are replaced.
         strategy (`str`, *optional*, defaults to `"forge"`): see [`assign_item_codes`].
         embeddings (`torch.FloatTensor` of shape `(n_items, input_size)`, *optional*): semantic embeddings on any
-            device, maybe mapped; by default those that the model holds.
+            device, maybe mapped; by default the model's own.
 
     Returns:
         `dict`: the shares of items whose codes changed, see [`code_changes`].
 
     Raises:
-        ValueError: neither are there embeddings nor does the model hold some, or the codes don't fit.
+        ValueError: no embeddings are given, and the model holds none.
+        ValueError: as [`assign_item_codes`].
     """
     if embeddings is None:
         if model.catalogue.semantic_embedding is None:
             raise ValueError(
-                "the model holds no `semantic_embedding`; load one saved with its embeddings, or give `embeddings`."
+                "the model holds no `semantic_embedding`; load a model that was saved with its embeddings, or give "
+                "`embeddings`."
             )
         embeddings = model.catalogue.semantic_embedding[1:]
     before, item_tokenizer = model.catalogue.item_codes, model.item_tokenizer
@@ -167,7 +174,7 @@ def refresh_item_codes(
 
 
 def check_capacity(n_items: int, sizes: RQVAEConfig) -> None:
-    """Raises a `ValueError` if an RQ-VAE of these sizes, with a suffix, has fewer codes than there are items."""
+    """Raises a `ValueError` if codes of these sizes, suffix included, are fewer than the items."""
     capacity = sizes.codebook_size ** (sizes.num_levels + 1)
     if n_items > capacity:
         raise ValueError(
@@ -179,23 +186,25 @@ def check_capacity(n_items: int, sizes: RQVAEConfig) -> None:
 def build_recommender(
     item_tokenizer: RQVAEModel, embeddings: torch.FloatTensor, strategy: str = "forge", **config
 ) -> ETEGRecForConditionalGeneration:
-    """A new recommender around a trained RQ-VAE, its catalogue ready.
+    """Builds a new recommender around a trained RQ-VAE, with codes for all items.
 
     Args:
-        item_tokenizer ([`RQVAEModel`]): copied into the recommender; no subclass.
+        item_tokenizer ([`RQVAEModel`]): trained RQ-VAE, which is copied; it must not be of a subclass.
         embeddings (`torch.FloatTensor` of shape `(n_items, input_size)`): the items' semantic embeddings.
         strategy (`str`, *optional*, defaults to `"forge"`): see [`assign_item_codes`].
-        **config: further fields of [`ETEGRecConfig`]; with `has_semantic_embedding=False` the model doesn't hold the
-            embeddings, which may then be mapped, and alternating training is given them too.
+        **config: further fields of [`ETEGRecConfig`]. With `has_semantic_embedding=False` the model doesn't hold the
+            embeddings. They may then be mapped, and alternating training needs them as an argument.
 
     Raises:
-        ValueError: an item tokenizer of a subclass, embeddings of another width, with NaN, more items than codes, or
-            an unknown field.
+        ValueError: the item tokenizer is of a subclass.
+        ValueError: the embeddings have another width, or hold NaN.
+        ValueError: there are more items than codes.
+        ValueError: a field is unknown.
     """
     check_item_tokenizer(item_tokenizer)
     unknown = sorted(config.keys() - ETEGRecConfig.__dataclass_fields__.keys())
     if unknown:
-        raise ValueError(f"ETEGRecConfig has no field {unknown[0]!r}; its docstring lists those that exist.")
+        raise ValueError(f"ETEGRecConfig has no field {unknown[0]!r}; see its docstring for the fields.")
     sizes = item_tokenizer.config
     check_capacity(len(embeddings), sizes)
     model = ETEGRecForConditionalGeneration(

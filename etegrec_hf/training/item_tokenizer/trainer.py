@@ -1,4 +1,4 @@
-"""Pre-training of the item tokenizer."""
+"""Training of the item tokenizer before the recommender."""
 
 import torch
 from torch.utils.data import Dataset
@@ -31,28 +31,29 @@ class ItemEmbeddingDataset(Dataset):
         return {"embeddings": self.embeddings[indices]}
 
 
-LOSSES = ("loss", "reconstruction_loss", "quantization_loss")  # of held-out items
+LOSSES = ("loss", "reconstruction_loss", "quantization_loss")  # losses that evaluation measures
 
 
 class RQVAETrainer(BaseTrainer):
     """Trains an [`RQVAEModel`] on the embeddings of all items.
 
-    It overrides `train` and `prediction_step` of transformers' Trainer, besides what [`BaseTrainer`] does: codebooks
-    start from k-means, and evaluation measures the losses of held-out items. Its callback revives dead codes, as the
-    arguments say. Codebooks that the caller froze (`requires_grad` False) are left alone.
+    Besides the methods that [`BaseTrainer`] overrides, it overrides `train`, so that codebooks start from k-means, and
+    `prediction_step`, so that evaluation measures the losses of held-out items. A callback moves unused codes if the
+    arguments say so. Codebooks that the caller froze (`requires_grad` is False) don't change.
 
     Args:
-        model ([`RQVAEModel`]): to train.
+        model ([`RQVAEModel`]): the model to train.
         args ([`RQVAETrainingArguments`]): arguments.
         embeddings (`torch.FloatTensor` of shape `(n_items, input_size)`): semantic embeddings, maybe mapped.
-        record ([`TrainingRecord`], *optional*): what is known of the data.
+        record ([`TrainingRecord`], *optional*): record of the data.
         **kwargs: further arguments of [`BaseTrainer`]: `record`, `eval_dataset` (an [`ItemEmbeddingDataset`] of
             held-out items, or several by name), `callbacks`, ... Evaluation logs `loss`, `reconstruction_loss` and
             `quantization_loss`, see [`RQVAEOutput`].
 
     Raises:
-        ValueError: a model, arguments or datasets of another kind, or an argument of `Trainer` that is refused.
-        ValueError: embeddings of another width, with NaN or infinity, or that tell no items apart.
+        ValueError: the model, the arguments or a dataset are of another kind.
+        ValueError: a refused argument of `Trainer` is given.
+        ValueError: the embeddings have another width, hold NaN or infinity, or are all alike.
     """
 
     stage = "item tokenizer"
@@ -61,8 +62,8 @@ class RQVAETrainer(BaseTrainer):
     args_class = RQVAETrainingArguments
     evaluated = (ItemEmbeddingDataset,)
     refused_arguments = REFUSED_ARGUMENTS | {
-        "train_dataset": "items are trained on by their `embeddings`",
-        "processing_class": "items are read by their embeddings, without a tokenizer",
+        "train_dataset": "give the items' `embeddings`",
+        "processing_class": "it reads items' embeddings, without a tokenizer",
     }
 
     def __init__(self, model: RQVAEModel, args: RQVAETrainingArguments, embeddings: torch.FloatTensor, **kwargs):
@@ -87,14 +88,14 @@ class RQVAETrainer(BaseTrainer):
         return self.model.encode(self.train_dataset.embeddings)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
-        """Trains; a new run starts the codebooks from k-means unless the arguments say otherwise."""
+        """Trains. In a new run, codebooks start from k-means unless the arguments say otherwise."""
         learns = self.model.quantizer.codebooks.requires_grad  # the caller may have frozen them
         if not resume_from_checkpoint and self.args.kmeans_init and learns:
             initialize_codebooks(self.model, self.train_dataset.embeddings, self.args.seed)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def prediction_step(self, model, inputs, prediction_loss_only: bool, ignore_keys=None):
-        """Returns the [`LOSSES`] of a batch for each of its items, `[batch, 3]`, and their codes `[batch, levels]`."""
+        """Returns the `LOSSES` of each item of a batch, `[batch, 3]`, and the items' codes, `[batch, levels]`."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.accelerator.autocast():
             outputs = model(**inputs)
@@ -103,7 +104,7 @@ class RQVAETrainer(BaseTrainer):
 
 
 def mean_losses(prediction: EvalPrediction) -> dict[str, float]:
-    """Returns the means over all items of what `prediction_step` returned for each."""
+    """Returns the mean of each loss over all items that `prediction_step` evaluated."""
     return dict(zip(LOSSES, prediction.predictions.mean(0).tolist()))
 
 
@@ -111,16 +112,18 @@ def check_item_embeddings(name: str, embeddings: torch.FloatTensor, input_size: 
     """Checks the embeddings that an item tokenizer is trained or evaluated on.
 
     Raises:
-        ValueError: no tensor `[n_items, input_size]` of floats, another width, or NaN or infinity.
+        ValueError: `embeddings` isn't a tensor of floats with two axes.
+        ValueError: the embeddings have another width than `input_size`.
+        ValueError: an embedding holds NaN or infinity.
     """
     if not isinstance(embeddings, torch.Tensor) or embeddings.ndim != 2 or not embeddings.is_floating_point():
         raise ValueError(
-            f"{name} is a {type(embeddings).__name__}; give a tensor of floats, [n_items, input_size], as "
-            "`torch.from_numpy` makes of an array."
+            f"{name} is a {type(embeddings).__name__}; give a tensor of floats, [n_items, input_size]. "
+            "`torch.from_numpy` makes a tensor of an array."
         )
     if embeddings.shape[1] != input_size:
         raise ValueError(
-            f"{name} are {embeddings.shape[1]} wide and the model's `input_size` is {input_size}; make the "
+            f"{name} are {embeddings.shape[1]} wide, but the model's `input_size` is {input_size}; make the "
             "model with the width of the data."
         )
     row = first_not_finite(embeddings)

@@ -1,4 +1,4 @@
-"""How training samples become batches, in memory or as they are read."""
+"""Batches of training samples, from memory or from streamed files."""
 
 from functools import partial
 
@@ -23,9 +23,9 @@ def make_own_batches(
     args: ETEGRecTrainingArguments,
     code_length: int,
 ) -> StreamedBatches | TokenBudgetBatches | None:
-    """Returns this process's batches of kinds that Trainer doesn't know, else `None`.
+    """Returns this process's batches if Trainer can't make them, else `None`.
 
-    Those are batches of sequences that are read as they are needed, and batches of `max_tokens_per_batch`.
+    Trainer can't make batches of streamed sequences, or batches of `max_tokens_per_batch`.
 
     Raises:
         ValueError: a sample is longer than `max_tokens_per_batch`.
@@ -42,7 +42,7 @@ def token_budget_batches(
 
     Args:
         lengths (`np.ndarray` of shape `(samples,)`): how many items each sample reads.
-        args ([`ETEGRecTrainingArguments`]): of the run.
+        args ([`ETEGRecTrainingArguments`]): arguments of the run.
         code_length (`int`): tokens per item.
 
     Raises:
@@ -57,7 +57,7 @@ def token_budget_batches(
 def _batches_of(
     args: ETEGRecTrainingArguments, code_length: int, lengths: np.ndarray, epoch: int
 ) -> Sampler[list[int]]:
-    """Returns batches of samples of these lengths `[samples]`, grouped by length like those in memory."""
+    """Returns batches of samples of these lengths `[samples]`, grouped by length as samples in memory are."""
     budgeted = token_budget_batches(lengths, args, code_length)
     if budgeted is not None:
         budgeted.set_epoch(epoch)
@@ -73,7 +73,7 @@ def loader_of(
     batches: StreamedBatches | TokenBudgetBatches,
     args: ETEGRecTrainingArguments,
 ) -> DataLoader:
-    """Returns a loader that hands on the batches of [`make_own_batches`], which are this process's already."""
+    """Returns a loader of the batches of [`make_own_batches`], which are already those of this process."""
     streamed = isinstance(batches, StreamedBatches)
     loader = DataLoader(
         batches if streamed else dataset,

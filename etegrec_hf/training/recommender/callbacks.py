@@ -8,20 +8,19 @@ from ..item_tokenizer.item_codes import refresh_item_codes
 
 
 class AlternatingPhaseCallback(TrainerCallback):
-    """Freezes and thaws the two sides as the arguments' `phase(epoch)` says.
+    """Freezes and thaws item tokenizer and recommender in turns, by the arguments' `phase(epoch)`.
 
-    Evaluation is left out in tokenizer epochs: the recommender stands still, and at their end it has not seen the new
-    codes yet.
+    Tokenizer epochs have no evaluation: the recommender doesn't change, and hasn't learned the new codes yet.
 
     Args:
-        trainer ([`ETEGRecTrainer`]): its `enter_phase` is called at the start of each epoch.
+        trainer ([`ETEGRecTrainer`]): the trainer, whose `enter_phase` is called at the start of each epoch.
     """
 
     def __init__(self, trainer):
         self.trainer = trainer
 
     def on_epoch_begin(self, args, state, control, **kwargs):
-        epoch = int(state.epoch + 1e-6)  # a mid-epoch resume begins inside an epoch
+        epoch = int(state.epoch + 1e-6)  # a resumed run may begin in the middle of an epoch
         self.trainer.enter_phase(args.phase(epoch), aligned=epoch >= args.warm_epochs)
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -32,7 +31,7 @@ class AlternatingPhaseCallback(TrainerCallback):
 
 
 class CodeRefreshCallback(TrainerCallback):
-    """Computes all item codes again at the end of each tokenizer epoch; logs what changed and how they are used."""
+    """Computes all item codes again at the end of each tokenizer epoch, and logs code changes and code usage."""
 
     def __init__(self, trainer):
         self.trainer = trainer
@@ -42,7 +41,7 @@ class CodeRefreshCallback(TrainerCallback):
             changed = refresh_item_codes(model, args.code_strategy, self.trainer.semantic_embedding)
             model.set_item_codes(
                 broadcast(model.catalogue.item_codes.contiguous())
-            )  # the first process's, on all devices
+            )  # all processes get the codes of the first
             for name, figure in (
                 changed | code_diagnostics(self.trainer.prefixes(), model.config.codebook_size)
             ).items():

@@ -1,4 +1,4 @@
-"""Dropout that costs little on a CPU, where torch draws a number of its own for each element of a mask."""
+"""Dropout that is fast on a CPU, because four elements share one random draw."""
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +9,11 @@ ATTENTION = "cheap_dropout"
 
 
 def cheap_dropout(states: Tensor, rate: float) -> Tensor:
-    """Dropout that takes 16 random bits an element, so that four elements share a draw.
+    """Applies dropout with 16 random bits per element, so that four elements share one random draw.
 
     Args:
-        states (`torch.FloatTensor`): of any shape.
-        rate (`float`): share of elements that become 0, rounded to a multiple of 2**-16; the others are divided by
+        states (`torch.FloatTensor` of any shape): the elements.
+        rate (`float`): share of elements that become 0, rounded to a multiple of 2**-16. The others are divided by
             `1 - rate`.
     """
     words = torch.empty(-(-states.numel() // 4), dtype=torch.long, device=states.device).random_(-(2**63), None)
@@ -24,7 +24,7 @@ def cheap_dropout(states: Tensor, rate: float) -> Tensor:
 
 
 class CheapDropout(nn.Dropout):
-    """[`cheap_dropout`] while training."""
+    """Dropout layer that calls [`cheap_dropout`] in training mode."""
 
     def forward(self, states: Tensor) -> Tensor:
         return cheap_dropout(states, self.p) if self.training and self.p else states
@@ -41,9 +41,9 @@ def attention(
     position_bias: Tensor | None = None,
     **kwargs,
 ) -> tuple[Tensor, Tensor]:
-    """Attention as transformers calls it, with [`cheap_dropout`] of its weights.
+    """Computes attention as transformers calls it, with [`cheap_dropout`] of the attention weights.
 
-    Queries, keys and values are `(batch, heads, positions, d_kv)`, masks are added to scores.
+    Queries, keys and values have the shape `(batch, heads, positions, d_kv)`. Masks are added to the scores.
     """
     scores = query @ key.transpose(2, 3) * scaling if scaling != 1 else query @ key.transpose(2, 3)
     for bias in (position_bias, attention_mask):
@@ -60,7 +60,7 @@ AttentionMaskInterface.register(ATTENTION, eager_mask)
 
 
 def cheapen_dropout(stack: PreTrainedModel) -> None:
-    """Makes a T5 stack draw its dropout this way, in place."""
+    """Replaces dropout in a T5 stack by [`cheap_dropout`], in place."""
     stack.set_attn_implementation(ATTENTION)
     for module in list(stack.modules()):
         for name, child in module.named_children():

@@ -1,4 +1,4 @@
-"""Whole runs of the recommender: from a prepared dataset to a saved model with its report."""
+"""Complete runs of the recommender: from a prepared dataset to a saved model with its report."""
 
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -24,15 +24,15 @@ from .trainer import ETEGRecTrainer
 
 @dataclass(frozen=True)
 class RecommenderData:
-    """What a recommender is trained and evaluated on.
+    """Data that a recommender is trained and evaluated on.
 
     Args:
-        prepared ([`PreparedDataset`]): items, and the sequences that are held in memory.
-        streamed_files (`list[str]`, *optional*): parquet files of training rows that are read as they are needed,
-            instead of the sequences of `prepared.train`.
-        eval_samples (`int`, *optional*): validation users that are evaluated on while training; by default all.
-        embeddings_are_mapped (`bool`, *optional*, defaults to `False`): whether those of `prepared` stay on disk. A
-            model is then built without them, and the trainer reads rows as it needs them.
+        prepared ([`PreparedDataset`]): items, and the sequences in memory.
+        streamed_files (`list[str]`, *optional*): parquet files of training rows that are read during training, instead
+            of the sequences in `prepared.train`.
+        eval_samples (`int`, *optional*): how many validation users training evaluates on; by default all.
+        embeddings_are_mapped (`bool`, *optional*, defaults to `False`): whether the embeddings of `prepared` stay on
+            disk. The model is then built without them, and the trainer reads rows when it needs them.
     """
 
     prepared: PreparedDataset
@@ -41,7 +41,7 @@ class RecommenderData:
     embeddings_are_mapped: bool = False
 
     def evaluated(self, max_history: int) -> SequenceDataset:
-        """Returns the validation samples that are evaluated on while training."""
+        """Returns the validation samples that training evaluates on."""
         return SequenceDataset.for_evaluation(self.prepared.validation, max_history, self.eval_samples)
 
 
@@ -52,18 +52,18 @@ def train_recommender(
     args: ETEGRecTrainingArguments,
     record: TrainingRecord,
 ) -> ETEGRecTrainer:
-    """Builds a recommender around an item tokenizer, trains both, and saves the best.
+    """Builds a recommender around an item tokenizer, trains both, and saves the best weights.
 
     Args:
-        item_tokenizer ([`RQVAEModel`]): trained on the embeddings of `data`; it is copied.
-        data ([`RecommenderData`]): with embeddings.
-        options ([`RecommenderOptions`]): of the recommender.
+        item_tokenizer ([`RQVAEModel`]): RQ-VAE that was trained on the embeddings of `data`; it is copied.
+        data ([`RecommenderData`]): dataset with embeddings.
+        options ([`RecommenderOptions`]): sizes and options of the recommender.
         args ([`ETEGRecTrainingArguments`]): arguments.
-        record ([`TrainingRecord`]): what is known of data and earlier stages.
+        record ([`TrainingRecord`]): record of the data and of earlier stages.
 
     Raises:
-        ValueError: transitions are to be kept, and the training sequences are streamed.
-        ValueError: what [`build_recommender`], [`ETEGRecTrainer`] and [`fit`] raise.
+        ValueError: the model is to keep transitions, but the training sequences are streamed.
+        ValueError: as [`build_recommender`], [`ETEGRecTrainer`] and [`fit`].
     """
     check_transitions(options, data.streamed_files is not None)
     set_seed(args.seed)
@@ -74,11 +74,11 @@ def train_recommender(
 
 
 def check_transitions(options: RecommenderOptions, stream: bool) -> None:
-    """Raises a `ValueError` if transitions are to be kept of training sequences that are streamed."""
+    """Raises a `ValueError` if the model is to keep transitions, but the training sequences are streamed."""
     if options.num_transitions and stream:
         raise ValueError(
-            f"`num_transitions` is {options.num_transitions} and `stream` True, but all training sequences are "
-            "counted before training; hold them in memory, or keep no transitions."
+            f"`num_transitions` is {options.num_transitions} and `stream` is True, but transitions are counted over "
+            "all training sequences in memory; leave `stream` out, or set `num_transitions` to 0."
         )
 
 
@@ -89,18 +89,18 @@ def finetune_recommender(
     args: FinetuningArguments,
     record: TrainingRecord,
 ) -> ETEGRecTrainer:
-    """Finetunes a trained recommender, and saves the best.
+    """Finetunes a trained recommender, and saves the best weights.
 
     Args:
-        model ([`ETEGRecForConditionalGeneration`]): trained; it is changed in place.
-        tokenizer ([`ETEGRecTokenizer`]): the model's.
-        data ([`RecommenderData`]): the model's dataset, or a new log of its items.
+        model ([`ETEGRecForConditionalGeneration`]): the trained recommender, which is changed in place.
+        tokenizer ([`ETEGRecTokenizer`]): the model's tokenizer.
+        data ([`RecommenderData`]): the model's dataset, or a newer log of the same items.
         args ([`FinetuningArguments`]): arguments.
-        record ([`TrainingRecord`]): what is known of data and earlier stages.
+        record ([`TrainingRecord`]): record of the data and of earlier stages.
 
     Raises:
         ValueError: the dataset has items that the model doesn't know.
-        ValueError: what [`ETEGRecTrainer`] and [`fit`] raise.
+        ValueError: as [`ETEGRecTrainer`] and [`fit`].
     """
     set_seed(args.seed)
     titles = tokenizer.item_titles | data.prepared.title_of
@@ -117,18 +117,19 @@ def fit(
 ) -> ETEGRecTrainer:
     """Trains a recommender, from `args.resume_from_checkpoint` if it is given, and saves it with its report.
 
-    Items are counted anew, and transitions that a model keeps unless the sequences are streamed.
+    How often items occur is counted anew. If the model keeps transitions, they are counted anew too, unless the
+    sequences are streamed.
 
     Args:
-        model ([`ETEGRecForConditionalGeneration`]): to train.
+        model ([`ETEGRecForConditionalGeneration`]): the model to train.
         args ([`ETEGRecTrainingArguments`]): arguments.
-        data ([`RecommenderData`]): over the model's catalogue.
-        record ([`TrainingRecord`]): what is known of data and earlier stages.
-        item_titles (`dict[str, str]`, *optional*): titles of items, by default those of `data`.
+        data ([`RecommenderData`]): dataset with the model's items.
+        record ([`TrainingRecord`]): record of the data and of earlier stages.
+        item_titles (`dict[str, str]`, *optional*): titles by item id, by default those of `data`.
 
     Raises:
-        ValueError: noise in the order of items, for an encoder that isn't causal.
-        ValueError: what [`ETEGRecTrainer`] raises.
+        ValueError: `order_noise` is set, but the encoder isn't causal.
+        ValueError: as [`ETEGRecTrainer`].
     """
     prepared = data.prepared
     if model.catalogue.transitions is not None and data.streamed_files is None:
@@ -159,11 +160,11 @@ def fit(
 def training_samples(
     data: RecommenderData, config: ETEGRecConfig, args: ETEGRecTrainingArguments
 ) -> SequenceDataset | WholeSequenceDataset | StreamedSequences:
-    """Returns the training samples that a model reads: whole sequences for a causal encoder, else a history each.
+    """Returns a model's training samples: whole sequences for a causal encoder, else one history per target.
 
     Raises:
-        ValueError: noise in the order of items, for an encoder that isn't causal.
-        ValueError: there is no sample.
+        ValueError: `order_noise` is set, but the encoder isn't causal.
+        ValueError: there are no samples.
     """
     max_history = config.max_history
     samples_of: partial[SequenceDataset | WholeSequenceDataset]
@@ -172,8 +173,8 @@ def training_samples(
         samples_of = partial(WholeSequenceDataset, max_history=max_history, context=max_history // 2, **noise)
     elif args.order_noise:
         raise ValueError(
-            f"`order_noise` is {args.order_noise} and `encoder_attention` {config.encoder_attention!r}, with which "
-            "each target has a history of its own; leave it out, or train with 'causal'."
+            f"`order_noise` is {args.order_noise}, but it needs `encoder_attention` 'causal', and here it is "
+            f"{config.encoder_attention!r}; leave `order_noise` out, or train with 'causal'."
         )
     else:
         samples_of = partial(SequenceDataset.for_training, max_history=max_history)

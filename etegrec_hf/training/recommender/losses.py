@@ -1,4 +1,4 @@
-"""The named parts of the training loss."""
+"""Alignment losses between recommender and item tokenizer."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Negatives:
-    """Further targets, which are negatives only.
+    """Targets of other processes, which are used only as negatives.
 
     Args:
-        preference (`torch.FloatTensor` of shape `(others, input_size)`): their preference latents.
-        reconstruction (`torch.FloatTensor` of the same shape): their reconstructions.
-        is_same (`torch.BoolTensor` of shape `(targets, others)`): which of them are the same item as a target, and so
-            aren't negatives of it.
+        preference (`torch.FloatTensor` of shape `(others, input_size)`): preference latents of these targets.
+        reconstruction (`torch.FloatTensor` of the same shape): reconstructions of these targets.
+        is_same (`torch.BoolTensor` of shape `(targets, others)`): whether a target of this process and one of another
+            process are the same item. They aren't negatives of each other then.
     """
 
     preference: Tensor
@@ -24,7 +24,7 @@ class Negatives:
 
 
 def sequence_item_alignment(sequence_logits: Tensor, item_logits: Tensor) -> Tensor:
-    """Symmetric KL divergence between the code distributions of a history and of its target (SIA).
+    """Returns the symmetric KL divergence between the code distributions of a history and of its target (SIA).
 
     Args:
         sequence_logits (`torch.FloatTensor` of shape `(targets, levels, codebook_size)`):
@@ -34,7 +34,7 @@ def sequence_item_alignment(sequence_logits: Tensor, item_logits: Tensor) -> Ten
     Returns:
         `torch.FloatTensor` of shape `()`: KL(p||q) + KL(q||p) in nats, averaged over targets and levels.
 
-    Source: ETEGRec, section 3.3.1; seed section 4.2.
+    Source: ETEGRec, section 3.3.1; specification, section 4.2.
     """
     sequence_log_p = sequence_logits.float().log_softmax(-1)
     item_log_p = item_logits.float().log_softmax(-1)
@@ -48,19 +48,19 @@ def preference_semantic_alignment(
     temperature: float = 0.07,
     others: Negatives | None = None,
 ) -> Tensor:
-    """Symmetric InfoNCE between users' preference latents and their targets' reconstructions (PSA).
+    """Returns the symmetric InfoNCE loss between users' preference latents and their targets' reconstructions (PSA).
 
     Args:
         preference (`torch.FloatTensor` of shape `(targets, input_size)`): preference latents.
         reconstruction (`torch.FloatTensor` of the same shape): row i belongs to row i of `preference`; the other rows
             are its negatives, so targets should be distinct.
-        temperature (`float`, *optional*, defaults to 0.07): divides cosine similarities.
-        others ([`Negatives`], *optional*): of other processes.
+        temperature (`float`, *optional*, defaults to 0.07): cosine similarities are divided by it.
+        others ([`Negatives`], *optional*): targets of other processes.
 
     Returns:
         `torch.FloatTensor` of shape `()`: the sum of both directions' cross-entropies in nats, averaged over targets.
 
-    Source: ETEGRec, section 3.3.2; seed section 4.2.
+    Source: ETEGRec, section 3.3.2; specification, section 4.2.
     """
     users, items = (F.normalize(rows.float(), dim=-1) for rows in (preference, reconstruction))
     to_items = users @ items.T
@@ -76,7 +76,7 @@ def preference_semantic_alignment(
 
 
 def first_of_each(targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Distinct values of `targets` `[batch]` in ascending order, and the first row of each: both `[distinct]`."""
+    """Returns the distinct values of `targets` `[batch]` in ascending order, and the first row of each value."""
     distinct, inverse = targets.unique(return_inverse=True)
     rows = torch.arange(len(targets), device=targets.device)
     first = torch.full_like(distinct, len(targets)).scatter_reduce_(0, inverse, rows, "amin")

@@ -10,10 +10,12 @@ from .losses import Negatives
 
 
 def negatives_of_others(targets: Tensor, preference: Tensor, reconstruction: Tensor) -> Negatives:
-    """Returns what all other processes give to this function, which each must call; gradients flow back to them.
+    """Returns the targets that all other processes give to this function; gradients flow back to those processes.
+
+    Each process must call this function.
 
     Args:
-        targets (`torch.LongTensor` of shape `(targets,)`): item indices, as many as there are in this process.
+        targets (`torch.LongTensor` of shape `(targets,)`): item indices of this process's targets.
         preference, reconstruction (`torch.FloatTensor` of shape `(targets, input_size)`): see
             [`preference_semantic_alignment`].
     """

@@ -10,8 +10,8 @@ from ...models.configuration_etegrec import ETEGRecConfig
 class RecommenderOptions:
     """Fields of [`ETEGRecConfig`] that a user chooses.
 
-    Defaults are those of the recipe (`examples/recipes/common`), where [`ETEGRecConfig`] has the paper's:
-    `examples/configs/instrument2018.yaml` names these.
+    The defaults are those of the recipe in `examples/recipes/common`. [`ETEGRecConfig`] has the defaults of the paper,
+    which `examples/configs/instrument2018.yaml` sets.
     """
 
     help_group: ClassVar[str] = "model"
@@ -37,7 +37,7 @@ class RecommenderOptions:
 
     d_model: int = field(default=ETEGRecConfig.d_model, metadata={"help": "Width of encoder and decoder."})
     d_ff: int = field(default=ETEGRecConfig.d_ff, metadata={"help": "Width of the feed-forward layers."})
-    d_kv: int = field(default=ETEGRecConfig.d_kv, metadata={"help": "Width of an attention head."})
+    d_kv: int = field(default=ETEGRecConfig.d_kv, metadata={"help": "Width per attention head."})
     num_layers: int = field(default=2, metadata={"help": "Encoder layers."})
     num_decoder_layers: int = field(default=2, metadata={"help": "Decoder layers."})
     num_heads: int = field(default=ETEGRecConfig.num_heads, metadata={"help": "Attention heads."})
@@ -50,50 +50,50 @@ class RecommenderOptions:
     )
     encoder_attention: str = field(
         default="causal",
-        metadata={"help": "'bidirectional', or 'causal': one pass over a sequence trains all its prefixes."},
+        metadata={"help": "'bidirectional' or 'causal', which trains all prefixes of a sequence in one pass."},
     )
     encoder_input: str = field(
-        default="items", metadata={"help": "'codes', or 'items': the encoder reads a whole item per position."}
+        default="items", metadata={"help": "'codes', or 'items': the encoder reads one item per position."}
     )
     recency_buckets: int = field(
         default=16,
-        metadata={"help": "Buckets of a bias by how many items ago an item was had, in the decoder; 0 for none."},
+        metadata={"help": "Buckets of the decoder's bias by how many items back an item is; 0 for none."},
     )
     starts_from_last_item: bool = field(
-        default=True, metadata={"help": "The decoder starts from the encoder's state at the last item."}
+        default=True, metadata={"help": "Start the decoder from the encoder's state at the last item."}
     )
     reads_items: bool = field(
         default=True,
-        metadata={"help": "Read items' embeddings and vectors of their own, not codes alone."},
+        metadata={"help": "Read embeddings and a learned vector per item, besides codes."},
     )
     item_gain: float = field(
         default=10.0,
-        metadata={"help": "What stored vectors of items are multiplied by; they start at 1 / gain in effect."},
+        metadata={"help": "Factor by which the model multiplies the stored vectors of items."},
     )
     item_logits: str = field(
         default="detached",
-        metadata={"help": "'exact': whole items are scored too; 'detached': by a loss of their own; or 'none'."},
+        metadata={"help": "Scores of whole items: 'exact', 'detached' (by a loss of their own) or 'none'."},
     )
     recent_items: int = field(
         default=10,
-        metadata={"help": "Newest items that ask for item logits; 0: the encoder's state does."},
+        metadata={"help": "Newest items that give the query of item logits; 0 for the encoder's state."},
     )
-    mixed_items: int = field(default=0, metadata={"help": "Newest items whose own successors item logits mix in."})
+    mixed_items: int = field(default=0, metadata={"help": "Newest items whose likely successors item logits add."})
     has_repeat_bias: bool = field(
         default=True,
-        metadata={"help": "Learn how likely items of the history are to come again; with --constrained-softmax."},
+        metadata={"help": "Learn how likely items of the history repeat; needs --constrained-softmax."},
     )
     constrained_softmax: bool = field(
         default=True,
-        metadata={"help": "Share probability among the codes that continue an item, instead of all of a level."},
+        metadata={"help": "Give probability only to codes that lead to an item, not to all codes of a level."},
     )
     num_transitions: int = field(
         default=ETEGRecConfig.num_transitions,
-        metadata={"help": "Items kept that came next to each item, for --transition-weight."},
+        metadata={"help": "Next items that are kept per item, for --transition-weight."},
     )
     learns_transitions: bool = field(
-        default=False, metadata={"help": "Learn what each of these items gains; with --num-transitions."}
+        default=False, metadata={"help": "Learn a bonus for each of these next items; needs --num-transitions."}
     )
     max_history: int = field(
-        default=ETEGRecConfig.max_history, metadata={"help": "Items of a history that are read, the last ones."}
+        default=ETEGRecConfig.max_history, metadata={"help": "How many items are read, the last ones of a history."}
     )

@@ -1,4 +1,4 @@
-"""The named parts of the loss of each phase."""
+"""Losses of the tokenizer phase and of the recommender phase, by name."""
 
 from dataclasses import dataclass
 
@@ -13,13 +13,13 @@ from .target_batch import TargetBatch
 
 @dataclass(frozen=True)
 class AlignedTargets:
-    """Distinct targets, and what the two sides make of each.
+    """Distinct targets with the outputs of item tokenizer and recommender, which the losses align.
 
     Args:
         targets (`torch.LongTensor` of shape `(targets,)`): item indices.
         item (`RQVAEOutput`): the item tokenizer's output for these items.
-        projection (`torch.FloatTensor` of shape `(targets, latent_size)`): the projected history before each.
-        preference (`torch.FloatTensor` of shape `(targets, input_size)`): the preference latents before each.
+        projection (`torch.FloatTensor` of shape `(targets, latent_size)`): projected history before each target.
+        preference (`torch.FloatTensor` of shape `(targets, input_size)`): preference latents before each target.
     """
 
     targets: torch.LongTensor
@@ -30,26 +30,26 @@ class AlignedTargets:
 
 @dataclass(frozen=True)
 class PhaseLosses:
-    """Computes those parts of a phase's loss that have a weight.
+    """Computes the losses of a phase whose weight isn't 0.
 
     Args:
         args ([`ETEGRecTrainingArguments`]): temperature and negatives of the alignment.
-        semantic_embedding (`torch.FloatTensor` of shape `(n_items, input_size)`, *optional*): for a model that holds
-            none.
+        semantic_embedding (`torch.FloatTensor` of shape `(n_items, input_size)`, *optional*): embeddings, if the model
+            holds none.
     """
 
     args: ETEGRecTrainingArguments
     semantic_embedding: torch.FloatTensor | None
 
     def of_tokenizer(self, core, batch: TargetBatch, weights: dict[str, float]) -> dict[str, torch.Tensor]:
-        """RQ-VAE loss and alignment of a batch's distinct targets; the recommender only looks on."""
+        """Returns RQ-VAE loss and alignment losses of a batch's distinct targets; the recommender has no gradients."""
         targets, rows = first_of_each(batch.targets)
         item = core.item_tokenizer(self._embeddings_of(core, targets))
         parts = {"vq": item.loss} if "vq" in weights else {}
         if weights.keys() & {"sia", "psa"}:
             batch, rows = batch.narrowed_to(rows)
             with torch.no_grad():
-                outputs = core(**batch.inputs(core))  # the decoder's first position alone
+                outputs = core(**batch.inputs(core))  # only the decoder's first position
             aligned = AlignedTargets(targets, item, *batch.latents_before(outputs, rows))
             parts |= self._alignment(core, aligned, weights)
         return parts
@@ -57,7 +57,7 @@ class PhaseLosses:
     def of_recommender(
         self, model, core, batch: TargetBatch, weights: dict[str, float]
     ) -> tuple[dict[str, torch.Tensor], object]:
-        """Code loss of a batch, and alignment of its distinct targets to an RQ-VAE that stands still."""
+        """Returns the code loss of a batch, and alignment losses of its distinct targets with a frozen RQ-VAE."""
         is_labelled = bool(weights.keys() & {"code", "item"})
         outputs = model(**(batch.labelled_inputs(core) if is_labelled else batch.inputs(core)))
         parts = {name: part for name, part in (("code", outputs.loss), ("item", outputs.item_loss)) if name in weights}
@@ -70,13 +70,13 @@ class PhaseLosses:
         return parts, outputs
 
     def _embeddings_of(self, core, targets: torch.LongTensor) -> torch.FloatTensor:
-        """Semantic embeddings `[n, input_size]` of item indices `[n]`."""
+        """Returns semantic embeddings `[n, input_size]` of item indices `[n]`."""
         if self.semantic_embedding is None:
             return core.catalogue.semantic_embedding[targets]
         return self.semantic_embedding[targets.to(self.semantic_embedding.device) - 1].to(targets.device)
 
     def _alignment(self, core, aligned: AlignedTargets, weights: dict[str, float]) -> dict[str, torch.Tensor]:
-        """SIA and PSA, those of them that have a weight."""
+        """Returns SIA and PSA, as far as their weights aren't 0."""
         parts = {}
         if "sia" in weights:
             sequence_logits = core.item_tokenizer.quantizer(aligned.projection).code_logits

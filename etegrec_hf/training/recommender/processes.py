@@ -1,4 +1,4 @@
-"""Training in several processes that stay alike."""
+"""Equal weights in all processes of a training."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,7 @@ from ...models.modeling_etegrec import ETEGRecForConditionalGeneration
 
 @torch.no_grad()
 def start_alike(model: ETEGRecForConditionalGeneration) -> None:
-    """Gives all processes the weights and buffers of the first one."""
+    """Gives all processes the weights and buffers of the first process."""
     broadcast([*model.parameters(), *model.buffers()])
     model.catalogue.tables_changed()
 

@@ -1,4 +1,4 @@
-"""Learning rates that advance only while their parameters are trained."""
+"""Learning rate schedules that advance only while their parameters are trained."""
 
 from collections.abc import Callable
 
@@ -9,12 +9,13 @@ from .arguments import ETEGRecTrainingArguments
 
 
 class PhaseScheduler:
-    """A learning rate schedule for each parameter group, which stands still while the group is frozen.
+    """A learning rate schedule per parameter group, which pauses while the group is frozen.
 
     Args:
-        optimizer (`torch.optim.Optimizer`): its groups' first learning rates are the schedules' base; as in torch, a
-            group keeps them as `initial_lr`, for the schedule of a further run.
-        factors (`list[Callable[[int], float]]`): for each group, the factor after a number of its own steps.
+        optimizer (`torch.optim.Optimizer`): the optimizer. The first learning rate of a group is the base of its
+            schedule. As in torch, the group keeps it as `initial_lr`, for the schedule of a further run.
+        factors (`list[Callable[[int], float]]`): one function per group, from the number of the group's own steps to
+            the factor of its learning rate.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, factors: list[Callable[[int], float]]):
@@ -28,13 +29,13 @@ class PhaseScheduler:
             group["lr"] = base * factor(steps)
 
     def step(self) -> None:
-        """Advances the groups that are trained now."""
+        """Advances the schedules of the groups that are trained now."""
         for number, group in enumerate(self.optimizer.param_groups):
             self.steps[number] += is_trained(group)
         self._apply()
 
     def get_last_lr(self) -> list[float]:
-        """The groups' learning rates, those that are trained now first."""
+        """Returns the groups' learning rates; groups that are trained now come first."""
         groups = sorted(self.optimizer.param_groups, key=lambda group: not is_trained(group))
         return [group["lr"] for group in groups]
 
@@ -47,30 +48,31 @@ class PhaseScheduler:
 
 
 def is_trained(group: dict) -> bool:
-    """Whether a weight of the group is trained now; callers may have frozen others."""
+    """Returns whether any weight of the group is trained now; callers may have frozen some."""
     return any(weight.requires_grad for weight in group["params"])
 
 
 def phase_scheduler(
     optimizer: torch.optim.Optimizer, args: ETEGRecTrainingArguments, n_steps: int, epoch_steps: int
 ) -> PhaseScheduler:
-    """Returns a schedule of `lr_scheduler_type` for each group, over the steps of its own phase.
+    """Returns a schedule of `lr_scheduler_type` per group, over the steps of the group's own phase.
 
     Args:
-        optimizer (`torch.optim.Optimizer`): groups of the recommender and, if there is one, of the item tokenizer.
-        args ([`ETEGRecTrainingArguments`]): which phase an epoch is, and which schedule.
-        n_steps (`int`): of the run.
-        epoch_steps (`int`): of an epoch.
+        optimizer (`torch.optim.Optimizer`): optimizer with groups of the recommender and, if there is one, of the item
+            tokenizer.
+        args ([`ETEGRecTrainingArguments`]): arguments with the phases of epochs and the kind of schedule.
+        n_steps (`int`): steps of the run.
+        epoch_steps (`int`): steps per epoch.
 
     Raises:
         ValueError: the run ends in a tokenizer epoch.
-        ValueError: a schedule that doesn't follow steps.
+        ValueError: the schedule doesn't follow steps.
     """
     phases = [args.phase(step // epoch_steps) for step in range(n_steps)]
     if phases[-1] == "tokenizer":
         raise ValueError(
-            f"`max_steps` {n_steps} ends in a tokenizer epoch ({epoch_steps} steps each, `cycle` {args.cycle}), whose "
-            "codes no recommender would learn; end it in a recommender epoch."
+            f"`max_steps` {n_steps} ends in a tokenizer epoch ({epoch_steps} steps per epoch, `cycle` {args.cycle}), "
+            "and the recommender wouldn't learn the new codes; end training in a recommender epoch."
         )
     tokenizer_steps = phases.count("tokenizer")
     factors = []

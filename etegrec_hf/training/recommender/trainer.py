@@ -36,51 +36,55 @@ CHOOSES_WEIGHTS = {"params", "model", "optimizer_dict"}  # options of optimizers
 class ETEGRecTrainer(BaseTrainer):
     """Trains a recommender and its item tokenizer in turns, or finetunes the recommender.
 
-    What it overrides of transformers' Trainer besides what [`BaseTrainer`] does, and why:
+    Besides the methods that [`BaseTrainer`] overrides, it overrides these methods of transformers' Trainer:
 
-    - `_get_train_sampler`, `get_train_dataloader`, `num_examples`: batches hold histories of like length, so that work
-      is proportional to real tokens; batches of `max_tokens_per_batch` and of [`StreamedSequences`] are our own.
+    - `_get_train_sampler`, `get_train_dataloader`, `num_examples`: batches hold histories of similar length, so there
+      is little padding. Batches of `max_tokens_per_batch` and of [`StreamedSequences`] are made by this package.
     - `_prepare_for_training`, `training_step`: processes start from the same model and update it by the mean of their
-      gradients. DDP would fix at the start what it averages, and averages after a `forward` of the whole model; here
-      the sides take turns, and the tokenizer phase calls the RQ-VAE alone.
-    - `compute_loss`, `_get_num_items_in_batch`: the loss is a sum of named parts, by phase, and each target counts
-      alike.
-    - `_get_grad_norm`, `log`: gradient norms and loss parts are logged by name.
-    - `create_optimizer`, `create_scheduler`: each side has its group, whose schedule advances in its own phase.
+      gradients. DDP isn't used: it averages the same weights in each step, after a `forward` of the whole model. Here
+      item tokenizer and recommender take turns, and the tokenizer phase calls only the RQ-VAE.
+    - `compute_loss`, `_get_num_items_in_batch`: the loss is a weighted sum of named losses, which depend on the phase.
+      Each target has the same weight.
+    - `_get_grad_norm`, `log`: gradient norms and losses are logged by name.
+    - `create_optimizer`, `create_scheduler`: item tokenizer and recommender are two parameter groups, and the schedule
+      of each advances in its own phase.
     - `prediction_step`: evaluation ranks items.
-    - `_save`: the saved tokenizer is that of the codes of this moment.
+    - `_save`: the tokenizer is saved with the current codes.
 
-    Freezing and refreshing codes is what callbacks do.
+    Callbacks freeze weights and compute codes again.
 
     Args:
-        model ([`ETEGRecForConditionalGeneration`]): with codes, and with semantic embeddings unless they are given.
-        args ([`ETEGRecTrainingArguments`]): arguments; [`FinetuningArguments`] for the finetune stage.
-        item_ids (`list[str]`): in the order of item indices.
-        train_dataset ([`SequenceDataset`] or [`WholeSequenceDataset`]): every position is a target, by a pass over its
-            own history, or by one pass over the sequence that it stands in, for which the encoder must be causal. Or
-            [`StreamedSequences`] that make these.
-        item_titles (`dict[str, str]`, *optional*): titles of items, saved with the tokenizer.
-        semantic_embedding (`torch.FloatTensor` of shape `(n_items, input_size)`, *optional*): for a model that holds
-            none. They stay where they are, on disk if they are mapped: only rows of a batch's targets are read, and
-            no checkpoint holds them.
+        model ([`ETEGRecForConditionalGeneration`]): the model, with codes, and with semantic embeddings unless
+            `semantic_embedding` is given.
+        args ([`ETEGRecTrainingArguments`]): arguments; [`FinetuningArguments`] for finetuning.
+        item_ids (`list[str]`): ids in the order of item indices.
+        train_dataset ([`SequenceDataset`] or [`WholeSequenceDataset`]): training samples. Every position is a target.
+            A `SequenceDataset` has one history per target. A `WholeSequenceDataset` has all targets of a sequence in
+            one pass, which needs a causal encoder. [`StreamedSequences`] make either of them from files.
+        item_titles (`dict[str, str]`, *optional*): titles by item id, saved with the tokenizer.
+        semantic_embedding (`torch.FloatTensor` of shape `(n_items, input_size)`, *optional*): embeddings, if the model
+            holds none. They may be mapped from disk: only the rows of a batch's targets are read. Checkpoints don't
+            hold them.
         **kwargs: further arguments of [`BaseTrainer`]: `record`, `eval_dataset` (a [`SequenceDataset`] of last
             positions, or several by name), `callbacks`, ...
 
     Raises:
-        ValueError: a model, arguments or datasets of another kind, or an argument of `Trainer` that is refused.
-        ValueError: another number of ids than the model has items.
-        ValueError: item logits of more than 200,000 items, or detached ones without `item_weight`.
-        ValueError: no embeddings to train the tokenizer with.
-        ValueError: `semantic_embedding` beside those of the model, of another shape or with NaN.
+        ValueError: the model, the arguments or a dataset are of another kind.
+        ValueError: a refused argument of `Trainer` is given.
+        ValueError: the number of ids isn't the number of the model's items.
+        ValueError: the model has item logits of more than 200,000 items, or detached ones without `item_weight`.
+        ValueError: there are no embeddings to train the item tokenizer with.
+        ValueError: `semantic_embedding` is given, and the model holds embeddings too.
+        ValueError: `semantic_embedding` has another shape, or holds NaN.
     """
 
-    loss_is_scaled_for_ga = True  # by each batch's share of the targets
+    loss_is_scaled_for_ga = True  # `compute_loss` scales it by the batch's share of the update's targets
     unit = "targets"
     model_class = ETEGRecForConditionalGeneration
     args_class = ETEGRecTrainingArguments
     evaluated = (SequenceDataset,)
     refused_arguments = REFUSED_ARGUMENTS | {
-        "processing_class": "the tokenizer is made of the model's codes and `item_ids`"
+        "processing_class": "it makes the tokenizer from the model's codes and `item_ids`"
     }
 
     def __init__(
@@ -109,7 +113,7 @@ class ETEGRecTrainer(BaseTrainer):
         self.phase_losses = PhaseLosses(args, semantic_embedding)
         self.stage = args.stage
         self.phase, self.aligned = "finetune", False
-        self._resting: list[torch.nn.Parameter] = []  # weights of the side that stands still, to be thawed
+        self._resting: list[torch.nn.Parameter] = []  # weights that are frozen in this phase, to be thawed after it
         self.optimizer: torch.optim.Optimizer | None
         self.lr_scheduler: PhaseScheduler | None
         self._parts: dict[str, list] = defaultdict(lambda: [0.0, 0])
@@ -132,7 +136,7 @@ class ETEGRecTrainer(BaseTrainer):
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
 
     def item_id_tokenizer(self, model: ETEGRecForConditionalGeneration) -> ETEGRecTokenizer:
-        """The tokenizer of the codes that the model has now."""
+        """Returns a tokenizer with the model's current codes."""
         config = model.config
         return ETEGRecTokenizer.from_item_codes(
             self.item_ids,
@@ -144,16 +148,16 @@ class ETEGRecTrainer(BaseTrainer):
 
     @property
     def progress_title(self) -> str:
-        """The phase, where phases take turns."""
+        """Returns the title of the progress display: the phase in alternating training, else the stage."""
         return self.stage if self.phase == "finetune" else f"{self.phase} phase"
 
     @property
     def may_end(self) -> bool:
-        """Not in a tokenizer phase: no recommender would have learned the codes that it ends with."""
+        """Returns whether training may end now; in a tokenizer phase, the recommender hasn't learned the codes yet."""
         return self.phase != "tokenizer"
 
     def samples_per_epoch(self) -> int:
-        """Returns the targets of an epoch, of whole sequences too."""
+        """Returns the number of targets per epoch, also for whole sequences."""
         return self.train_dataset.n_targets
 
     # Batches and processes
@@ -164,35 +168,35 @@ class ETEGRecTrainer(BaseTrainer):
 
     @cached_property
     def own_batches(self) -> StreamedBatches | TokenBudgetBatches | None:
-        """The training batches, where Trainer doesn't know their kind."""
+        """Returns this process's training batches if Trainer can't make them, else `None`."""
         return make_own_batches(self.train_dataset, self.args, self.model.config.code_length)
 
     def get_train_dataloader(self) -> DataLoader:
-        """Returns batches of a number of samples, or of `max_tokens_per_batch`, from memory or as they are read."""
+        """Returns a loader of batches of a number of samples, or of `max_tokens_per_batch`, from memory or files."""
         if self.own_batches is None:
             return super().get_train_dataloader()
         return loader_of(self.train_dataset, self.own_batches, self.args)
 
     def num_examples(self, dataloader: DataLoader) -> int:
-        """Returns the number of samples, also where whole batches are read."""
+        """Returns the number of samples, also for loaders of ready batches."""
         return len(self.train_dataset) if dataloader.dataset is self.own_batches else super().num_examples(dataloader)
 
     def batches_per_epoch(self) -> int:
-        """Returns the number of batches of each process."""
+        """Returns the number of batches per epoch and process."""
         if self.own_batches is not None:
             return len(self.own_batches)
         batches = len(self.train_dataset) / (self.args.train_batch_size * self.args.world_size)
         return math.floor(batches) if self.args.dataloader_drop_last else math.ceil(batches)
 
     def _prepare_for_training(self, *args, **kwargs):
-        # accelerate doesn't wrap a model in DDP that it has prepared for evaluation already
+        # accelerate doesn't wrap a model in DDP if the model was already prepared for evaluation
         self.accelerator.prepare_model(self.model, evaluation_mode=True)
         prepared = super()._prepare_for_training(*args, **kwargs)
         start_alike(self.model)
         return prepared
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
-        """Trains this process on a batch, and averages the gradients of all processes at the end of an update."""
+        """Computes gradients of a batch, and averages the gradients of all processes at the end of an update."""
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self.args.world_size > 1 and self.accelerator.sync_gradients:
             average_gradients(self.accelerator, self.model.parameters())
@@ -201,10 +205,10 @@ class ETEGRecTrainer(BaseTrainer):
     # Phases
 
     def train(self, *args, **kwargs):
-        """Trains, and lets both sides be trained again at the end; what the caller froze stays frozen.
+        """Trains. At the end, only weights that the caller froze are frozen.
 
         Raises:
-            ValueError: the caller has frozen all weights of a side that is to be trained.
+            ValueError: the caller has frozen all weights of the item tokenizer or recommender that is to be trained.
         """
         self._end_phase()
         recommender, tokenizer = self._sides()
@@ -214,9 +218,9 @@ class ETEGRecTrainer(BaseTrainer):
         for side, weights in sides.items():
             if not any(weight.requires_grad for weight in weights):
                 raise ValueError(
-                    f"every weight of the {side} is frozen (`requires_grad` False), so its phase would train nothing; "
-                    "thaw those that are to learn by `requires_grad_(True)`. With `freeze_tokenizer` the recommender "
-                    "is trained alone."
+                    f"every weight of the {side} is frozen (`requires_grad` is False), so its phase would train "
+                    "nothing; set `requires_grad_(True)` of the weights to train. `freeze_tokenizer` trains only the "
+                    "recommender."
                 )
         try:
             return super().train(*args, **kwargs)
@@ -224,9 +228,11 @@ class ETEGRecTrainer(BaseTrainer):
             self._end_phase()
 
     def enter_phase(self, phase: str, aligned: bool) -> None:
-        """Freezes the side that `phase` doesn't train; `aligned` says whether SIA and PSA count.
+        """Freezes the weights that `phase` doesn't train. Weights that the caller froze stay frozen in any phase.
 
-        Weights of the other side are trained, but those that the caller froze.
+        Args:
+            phase (`str`): `"tokenizer"`, `"recommender"` or `"finetune"`.
+            aligned (`bool`): whether the alignment losses SIA and PSA are part of the loss.
         """
         self._end_phase()
         self.phase, self.aligned = phase, aligned
@@ -238,7 +244,7 @@ class ETEGRecTrainer(BaseTrainer):
         self._resting = []
 
     def _sides(self) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
-        """The weights of the recommender, and those of its item tokenizer."""
+        """Returns the weights of the recommender without its item tokenizer, and those of the item tokenizer."""
         item_tokenizer = self.model.item_tokenizer
         tokenizer = [] if item_tokenizer is None else list(item_tokenizer.parameters())
         own = {id(weight) for weight in tokenizer}
@@ -247,10 +253,10 @@ class ETEGRecTrainer(BaseTrainer):
     # Losses
 
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
-        """Returns the weighted sum of the phase's loss parts, each of which is logged by its name."""
+        """Returns the weighted sum of the phase's losses. Each loss is logged by its name."""
         core, batch = self.accelerator.unwrap_model(model), TargetBatch.of(inputs)
         trains_tokenizer = self.phase == "tokenizer"
-        core.train(not trains_tokenizer)  # dropout only on the side that is trained
+        core.train(not trains_tokenizer)  # dropout only in the part that is trained
         if core.item_tokenizer is not None:
             core.item_tokenizer.train(trains_tokenizer)
         weights = {
@@ -263,8 +269,8 @@ class ETEGRecTrainer(BaseTrainer):
         weights = {name: weight for name, weight in weights.items() if weight > 0}
         if not weights:
             raise ValueError(
-                f"every loss of the {self.phase} phase has weight 0 now: `vq_weight` or `code_weight`, and before "
-                "`warm_epochs` the alignments too; give one of them a weight."
+                f"every loss of the {self.phase} phase has weight 0: `vq_weight` or `code_weight` is 0, and alignment "
+                "losses have weight 0 until `warm_epochs` have passed; give one of them a weight."
             )
         if trains_tokenizer:
             parts, outputs = self.phase_losses.of_tokenizer(core, batch, weights), None
@@ -273,17 +279,17 @@ class ETEGRecTrainer(BaseTrainer):
         for name, part in parts.items():
             self.log_part(f"loss_{name}", part.detach())
         loss = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
-        if num_items_in_batch is not None:  # each target counts alike in an update, of whatever batch and process
+        if num_items_in_batch is not None:  # in an update, targets of all batches and processes have the same weight
             loss = loss * len(batch.targets) * self.args.world_size / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor:
-        """Returns the targets of all batches and processes that make up an update."""
+        """Returns the number of targets in all batches and processes of an update."""
         targets = sum(len(TargetBatch.of(inputs).targets) for inputs in batch_samples)
         return self.accelerator.reduce(torch.tensor(float(targets), device=device), "sum")
 
     def _get_grad_norm(self, model, grad_norm=None):
-        """Trainer's, of before clipping; also logged as that of the side in training, the only one with gradients."""
+        """Returns Trainer's gradient norm before clipping, and logs it under the name of the trained part too."""
         grad_norm = super()._get_grad_norm(model, grad_norm)
         side = "item_tokenizer" if self.phase == "tokenizer" else "recommender"
         self.log_part(f"grad_norm_{side}", grad_norm)
@@ -295,7 +301,7 @@ class ETEGRecTrainer(BaseTrainer):
         entry[0], entry[1] = entry[0] + value, entry[1] + 1
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Logs, with the means of the named parts since the last training log."""
+        """Logs the given values and the means of the named values since the last training log."""
         if "loss" in logs:
             logs = logs | {name: float(total) / count for name, (total, count) in self._parts.items()}
             logs["tokenizer_phase"] = float(self.phase == "tokenizer")
@@ -305,18 +311,18 @@ class ETEGRecTrainer(BaseTrainer):
     # Optimizer and schedule
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        """`optim` with two groups: the recommender, and the item tokenizer if there is one.
+        """Makes the optimizer `optim` with one group for the recommender, and one for an item tokenizer.
 
         Raises:
-            ValueError: an optimizer that doesn't take groups.
+            ValueError: the optimizer doesn't take groups.
         """
         if self.optimizer is None:
             recommender, tokenizer = self._sides()
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             if is_optimizer_factory(optimizer_class) or options.keys() & CHOOSES_WEIGHTS:
                 raise ValueError(
-                    f"`optim` is {OptimizerNames(self.args.optim).value!r}, which chooses the weights that it trains; "
-                    "choose one that takes groups of weights, like 'adamw_torch'."
+                    f"`optim` is {OptimizerNames(self.args.optim).value!r}, which doesn't take groups of weights; "
+                    "choose an optimizer that does, like 'adamw_torch'."
                 )
             groups = [{"params": recommender, "lr": self.args.learning_rate}]
             if tokenizer:
@@ -327,7 +333,7 @@ class ETEGRecTrainer(BaseTrainer):
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer=None) -> PhaseScheduler:
-        """A schedule of `lr_scheduler_type` for each group, over the steps of its own phase."""
+        """Makes a schedule of `lr_scheduler_type` per group, over the steps of the group's own phase."""
         if self.lr_scheduler is None:
             epoch_steps = math.ceil(self.batches_per_epoch() / self.args.gradient_accumulation_steps)
             self.lr_scheduler = phase_scheduler(self.create_optimizer(), self.args, num_training_steps, epoch_steps)
@@ -337,7 +343,7 @@ class ETEGRecTrainer(BaseTrainer):
     # Evaluation and saving
 
     def prediction_step(self, model, inputs, prediction_loss_only: bool, ignore_keys=None):
-        """Ranked item indices `[batch, listed]` and targets `[batch]`, by constrained beam search."""
+        """Returns item indices ranked by constrained beam search, `[batch, listed]`, and targets `[batch]`."""
         inputs = self._prepare_inputs(inputs)
         core = self.accelerator.unwrap_model(model)
         with self.accelerator.autocast():
