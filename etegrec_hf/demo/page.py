@@ -187,8 +187,9 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
         )
 
     def recommend_without(clicked: gr.EventData, *request):
-        *asked, exclude, drawn = request
-        return recommend(*asked, list(dict.fromkeys([*exclude, clicked.item])), drawn)
+        text, num_beams, temperature, exclude_history, exclude, drawn = request
+        left_out = list(dict.fromkeys([*exclude, clicked.item]))
+        return recommend(text, num_beams, temperature, exclude_history, left_out, drawn)
 
     def excluded(item_ids: list[str]):
         return gr.CheckboxGroup(choices=recommender.choices(item_ids), value=item_ids, visible=bool(item_ids))
