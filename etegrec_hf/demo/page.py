@@ -186,7 +186,8 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
             "",
         )
 
-    def recommend_without(clicked: gr.EventData, text, num_beams, temperature, exclude_history, exclude, drawn):
+    def recommend_without(clicked: gr.EventData, *request):
+        text, num_beams, temperature, exclude_history, exclude, drawn = request
         left_out = list(dict.fromkeys([*exclude, clicked.item]))
         return recommend(text, num_beams, temperature, exclude_history, left_out, drawn)
 
