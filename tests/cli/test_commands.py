@@ -272,7 +272,7 @@ def test_data_without_embeddings_is_an_error(runs, capsys, tmp_path):
     wanted = ["train-tokenizer", "--data", tmp_path / "data", "--output-dir", tmp_path / "tokenizer"]
     for mapped in ([], ["--map-embeddings", "true"]):
         message = failure(capsys, *wanted, *mapped)
-        assert "holds no `embedding`; make one with `etegrec embed`, or prepare it again" in message
+        assert "holds no `embedding`; make one with `etegrec embed`, or prepare the log again" in message
 
 
 @pytest.mark.slow

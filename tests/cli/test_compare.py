@@ -93,7 +93,7 @@ def test_a_table_of_two_protocols_is_refused(results, prepared_folder, capsys):
          results / "masked.json", "--exclude-seen", "true")  # fmt: skip
     capsys.readouterr()
     message = failure(capsys, "compare", "--results", *named(results, "mine"), f"masked={results / 'masked.json'}")
-    assert "were measured differently, `seen_items` 'kept' and 'left out'" in message
+    assert "were measured differently, with `seen_items` 'kept' and 'left out'" in message
 
 
 @pytest.mark.parametrize(
