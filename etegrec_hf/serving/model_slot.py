@@ -94,7 +94,8 @@ class ModelSlot:
 
     def _fail(self, error: Exception, state: FolderState | None) -> None:
         message = " ".join(str(error).split())
-        if self.error != message or state != self._state:  # not at every look
+        state = state or self._state  # a missing folder has no state of its own
+        if self.error != message or state != self._state:  # once per failure, not at every check
             logger.error("%s can't be loaded: %s", self.name, message)
             self.metrics.loads.labels("failed").inc()
-        self.error, self._state = message, state or self._state
+        self.error, self._state = message, state
