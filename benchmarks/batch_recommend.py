@@ -10,8 +10,9 @@ last line is the share of one process's time outside `model.recommend`.
     python benchmarks/batch_recommend.py --histories [--users 4096] [--rounds 3] [--read 1000000]
 
 needs no folder: it makes up users with 5 to 40 of 20,000 items, 20 items to leave out per user, and a small model. It
-compares `--data` with `--histories` of each format, each in a process of its own, by processor seconds and by the peak
-of memory after the model is loaded. Then it measures how fast each format is read without a model, for `--read` users.
+compares `--data` with `--histories` of each format, each in a process of its own. Figures are processor seconds and
+the peak of memory after the model is loaded. Then it measures how fast each format is read for `--read` users, without
+a model.
 """
 
 import argparse

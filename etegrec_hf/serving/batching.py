@@ -57,7 +57,7 @@ class Batcher:
     """Decodes rows in batches on threads, while the event loop goes on reading requests.
 
     A batch begins with the row that has waited longest. Rows of the same model and settings join it, those of the most
-    similar length first, until the batch is full or more than an eighth of it would be padding. While all threads
+    similar length first. It ends before it has too many tokens, or more than an eighth of padding. While all threads
     decode, the next batch gathers. When a thread is idle, a row waits `max_wait` milliseconds for others.
 
     Each thread decodes a batch of its own on one core. Threads that share a batch wait for one another after each
