@@ -286,5 +286,5 @@ def test_a_log_in_parts_leaves_nothing_behind(tmp_path, monkeypatch):
 def test_an_empty_log_of_parquet_is_an_error(tmp_path):
     for table in (made_up_log(0, pa.int64()), made_up_log(6, pa.int64()).slice(5)):
         write(tmp_path / "log.parquet", table)
-        with pytest.raises(ValueError, match=r"the data set is empty: .* holds no interaction"):
+        with pytest.raises(ValueError, match=r"the log is empty: .* holds no interaction"):
             read_histories(tmp_path / "log.parquet", SourceOptions(max_malformed=1.0))
