@@ -102,7 +102,7 @@ def test_a_temperature_draws_from_the_softened_distribution(demo):
 
 
 def test_a_beam_narrower_than_the_list_is_refused(demo):
-    with pytest.raises(ValueError, match="`num_beams` is 4 and `top_k` 5"):
+    with pytest.raises(ValueError, match="`num_beams` is 4 and `top_k` is 5"):
         demo.recommend(["i4"], top_k=5, num_beams=4)
 
 

@@ -52,7 +52,7 @@ REFUSED = [
         "`history` holds 'gone', which isn't in the catalogue of 40 items; leave",
     ),
     ({"histories": [["i1"], ["gone"]]}, "histories[1]", "`histories[1]` holds 'gone'"),
-    ({"history": []}, "history", "`history` holds no item of the catalogue; give one, or `on_empty`"),
+    ({"history": []}, "history", "`history` holds no item of the catalogue; give one, or set `on_empty`"),
     ({"history": ["gone"], "unknown": "skip"}, "history", "holds no item"),
     ({"history": [3]}, "history[0]", "`history[0]` is 3; input should be a valid string."),
     ({"history": "i1"}, "history", "`history` is 'i1'; input should be a valid array."),
