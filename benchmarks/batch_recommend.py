@@ -1,17 +1,18 @@
-"""Batch inference by two processes against one, in users a second; each has one thread.
+"""Compares batch inference by two processes with one, in users per second; each process has one thread.
 
     python benchmarks/batch_recommend.py FOLDER_OF_INSTRUMENTS [--users 4096] [--rounds 3]
 
-FOLDER holds `NAME.inter.json`, whose first test users are recommended to as `etegrec recommend --data` does it, by a
+The folder holds `NAME.inter.json`. Its first test users get recommendations as by `etegrec recommend --data`, from a
 model of random weights with 6 + 6 layers of width 128: beam 20, top 10. The clock runs from loading the model to the
-finished file, after process start and imports. Both sides take turns; the ratio is the median of the rounds. Then what
-share of the time of one process is not `model.recommend`.
+finished file, without process start and imports. Both sides take turns, and the ratio is the median of the rounds. The
+last line is the share of one process's time outside `model.recommend`.
 
     python benchmarks/batch_recommend.py --histories [--users 4096] [--rounds 3] [--read 1000000]
 
-needs no folder: made-up users with 5 to 40 of 20,000 items, a small model, and 20 items to leave out per user.
-It compares `--data` with `--histories` of each format, each in a process of its own, by processor seconds; memory is
-the largest that it had from there on. Then how fast each format is read, without a model, for so many users.
+needs no folder: it makes up users with 5 to 40 of 20,000 items, 20 items to leave out per user, and a small model. It
+compares `--data` with `--histories` of each format, each in a process of its own. Figures are processor seconds and
+the peak of memory after the model is loaded. Then it measures how fast each format is read for `--read` users, without
+a model.
 """
 
 import argparse
@@ -51,12 +52,12 @@ from etegrec_hf.training.item_tokenizer.item_codes import build_recommender
 
 OPTIONS = RecommendOptions(top_k=10, num_beams=20, shard_size=512)
 SOURCES = ("data", "parquet", "jsonl", "csv", "log")
-N_ITEMS, SHORTEST, LONGEST, LEFT_OUT = 20_000, 5, 40, 20  # of made-up users, the last one items left out per user
+N_ITEMS, SHORTEST, LONGEST, LEFT_OUT = 20_000, 5, 40, 20  # of made-up users; LEFT_OUT is per user
 ACCELERATE = Path(__file__).parents[1] / "examples/accelerate/cpu.yaml"
 
 
 def make(folder: Path, source: Path, users: int) -> None:
-    """`data` with so many test users, and `model`."""
+    """Writes `data` with a number of test users, and `model`."""
     prepare(source, folder / "data", "letter", embedding="cooccurrence")
     test = folder / "data/sequences/test.parquet"
     pq.write_table(pq.read_table(test).slice(0, users), test)
@@ -71,7 +72,7 @@ def make(folder: Path, source: Path, users: int) -> None:
 
 
 def work(folder: Path, output: str) -> None:
-    """What one of the processes does; the main one prints its seconds, and those of `model.recommend`."""
+    """Recommends in one of the processes; the main one prints its seconds, and those of `model.recommend`."""
     decoding = 0.0
     recommend = ETEGRecForConditionalGeneration.recommend
 
@@ -93,7 +94,7 @@ def work(folder: Path, output: str) -> None:
 
 
 def run(folder: Path, count: int, output: Path) -> dict[str, float]:
-    """The figures of one run by `count` processes."""
+    """Returns the figures of one run by `count` processes."""
     launch = ["-m", "accelerate.commands.launch", "--config_file", str(ACCELERATE), "--num_processes", str(count)]
     command = [sys.executable, *(launch if count > 1 else []), __file__, str(folder), "--work", str(output)]
     done = subprocess.run(
@@ -128,7 +129,7 @@ def make_up(folder: Path, users: int) -> None:
 
 
 def make_small_model(folder: Path) -> None:
-    """`model`, of 2 + 2 layers of width 64 and random weights."""
+    """Writes `model`, with 2 + 2 layers of width 64 and random weights."""
     torch.manual_seed(0)
     sizes = {"d_model": 64, "d_ff": 128, "d_kv": 16, "num_layers": 2, "num_decoder_layers": 2}
     without = {"has_item_tokenizer": False, "has_semantic_embedding": False}
@@ -144,14 +145,14 @@ def make_small_model(folder: Path) -> None:
 
 
 def histories_of(folder: Path, source: str) -> UserHistories:
-    """The made-up users as a source gives them."""
+    """Returns the made-up users, read from a source."""
     if source == "data":
         return split_histories(folder / "data", "test")
     return read_histories(folder / ("log.parquet" if source == "log" else f"users.{source}"))
 
 
 def work_on_histories(folder: Path, source: str, output: str | None) -> None:
-    """What the process of a source does; it prints its seconds and by how many MB its memory grew."""
+    """Recommends from a source, or only reads it; prints seconds, and by how many MB memory grew."""
     model, tokenizer = load_recommender(str(folder / "model")) if output else (None, None)
     before = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
@@ -168,7 +169,7 @@ def work_on_histories(folder: Path, source: str, output: str | None) -> None:
 
 
 def memory(name: str) -> float:
-    """A figure of this process's memory in MB, as the kernel calls it."""
+    """Returns a figure of this process's memory in MB, by the kernel's name for it."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith(f"{name}:"))) / 1024
 
@@ -200,7 +201,7 @@ def compare_sources(users: int, rounds: int, read: int) -> None:
 
 
 def run_alone(folder: Path, *arguments: str) -> dict[str, float]:
-    """The figures of a process of this script."""
+    """Runs this script in another process, and returns its figures."""
     command = [sys.executable, __file__, str(folder), *arguments]
     done = subprocess.run(
         command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True, check=True

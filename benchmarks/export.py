@@ -1,10 +1,10 @@
-"""Recommending by ONNX Runtime against `model.recommend`, as ratios measured in one run.
+"""Compares ONNX Runtime with `model.recommend`, as ratios of times measured in turns.
 
     python benchmarks/export.py [--threads 1] [--rounds 15] [--kind paper]
 
-A model of random weights, 6 + 6 layers of width 128, and 25,000 items: beam 20, top 10. Both take turns, and every
-ratio is the median of the rounds. Of the exported model the shares of the two networks and of numpy are printed too.
-With one thread processor time is measured, which other programs change less.
+A model of random weights, 6 + 6 layers of width 128, and 25,000 items: beam 20, top 10. Every ratio is the median of
+the rounds. For the exported model, the shares of time of the two networks and of numpy are printed too. With one
+thread, processor time is measured, as other programs change it less.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Clients of a server of recommendations, for `serving_http.py`: without torch, so that they cost little."""
+"""Clients of a recommendation server, for `serving_http.py`. They don't import torch, so that they start quickly."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ import sys
 import time
 
 N_ITEMS, TOP_K, LENGTHS = 25_000, 10, (5, 50)
-BODIES = 16  # of each client, written before the clock starts
+BODIES = 16  # per client, written before the clock starts
 
 
 def random_history(generator: random.Random) -> list[str]:
@@ -16,7 +16,7 @@ def random_history(generator: random.Random) -> list[str]:
 
 
 class Connection:
-    """One connection that stays open; costs a client little."""
+    """A connection that stays open, which takes a client little time."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
         self.reader, self.writer = reader, writer
@@ -40,7 +40,7 @@ class Connection:
 
 
 async def load(port: int, clients: int, seconds: float, seed: int) -> list[float]:
-    """Seconds that each answered request took; what began in the first fifth of the time isn't counted."""
+    """Returns the seconds of each answered request, without those of a warm-up of a fifth of `seconds`."""
     times: list[float] = []
     generator = random.Random(seed)
     bodies = [
@@ -65,7 +65,7 @@ async def load(port: int, clients: int, seconds: float, seed: int) -> list[float
 
 
 def client_process(port: int, clients: int, seconds: float, seed: int) -> list[float]:
-    """[`load`] in a process of its own."""
+    """Runs [`load`] in a process of its own, and returns its result."""
     command = [sys.executable, __file__, json.dumps([port, clients, seconds, seed])]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 

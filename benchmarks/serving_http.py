@@ -1,12 +1,12 @@
-"""The server of `etegrec serve` against a plain one and against the model alone, and what it bears, in one run.
+"""Compares the server of `etegrec serve` with a plain server and with the model alone, and tests it under load.
 
     python benchmarks/serving_http.py [--seconds 20] [--requests 2000] [--threads 2]
 
 A model of random weights and the paper's size (6 + 6 layers of width 128) with 25,000 items; beam 20, top 10,
-histories of 5 to 50 items. Servers and clients are processes of their own; a client asks again once it is answered.
-Speed is compared as ratios of rates that take turns. Afterwards `--requests` requests of all kinds, right and wrong
-ones, are sent, with a reload in their middle and SIGTERM at their end: valid answers must be the pipeline's, and
-nothing may be answered by a status of 500.
+histories of 5 to 50 items. Servers and clients are separate processes. A client sends its next request once the last
+one is answered. Speeds are measured in turns and compared as ratios. Afterwards `--requests` requests of all kinds,
+right and wrong ones, are sent, with a reload halfway and SIGTERM at the end. Answers to valid requests must be those
+of the pipeline, and no answer may have status 500.
 """
 
 import argparse
@@ -56,7 +56,7 @@ SMALL = {"d_model": 32, "d_kv": 16, "num_heads": 2, "d_ff": 64, "num_layers": 1,
 
 
 def write_model(folder: Path, seed: int, sizes: dict[str, int]) -> None:
-    """A model of random weights in a folder, under the same ids whatever the seed."""
+    """Writes a model of random weights into a folder; item ids are the same for all seeds."""
     torch.manual_seed(seed)
     sizes = sizes | {"has_item_tokenizer": False, "has_semantic_embedding": False}
     model = ETEGRecForConditionalGeneration(ETEGRecConfig(n_items=N_ITEMS, **sizes)).eval()
@@ -102,7 +102,7 @@ class Server:
 
 
 def users_per_second(folder: Path, seconds: float, threads: int) -> float:
-    """Of `model.recommend`, in batches of 64."""
+    """Returns the users per second of `model.recommend` in batches of 64."""
     torch.set_num_threads(threads)
     model, tokenizer = load_recommender(str(folder))
     generator = random.Random(0)
@@ -144,11 +144,11 @@ def measure_speed(folder: Path, serve: list[str], port: int, environment: dict[s
     print(f"| p99 over p50, with 16 clients | {tail:.1f} | at most 3 |")
 
 
-# Everything that may come
+# Requests of all kinds
 
 
 def random_request(generator: random.Random) -> tuple[str, bytes, dict | None, set[int]]:
-    """A kind, a body, the request if it is a valid one, and the statuses that may answer it."""
+    """Returns a kind, a body, the request if it is valid, and the statuses that may answer it."""
     kind = generator.choice(
         ["valid"] * 12 + ["unknown", "skip", "empty", "popular", "long", "broken", "zero", "huge", "similar", "gone"]
     )
@@ -185,7 +185,7 @@ def random_request(generator: random.Random) -> tuple[str, bytes, dict | None, s
 
 
 class Mix:
-    """Sends requests of all kinds, and compares what comes back."""
+    """Sends requests of all kinds, and compares their answers with the pipeline's."""
 
     def __init__(self, port: int, pipelines: dict[str, SequentialRecommendationPipeline], compared: float):
         self.port, self.pipelines, self.compared = port, pipelines, compared
@@ -225,7 +225,7 @@ class Mix:
         await asyncio.gather(*(self.client(1000 + number, each) for number in range(clients)), asyncio.to_thread(act))
 
     def compare(self) -> int:
-        """Compares kept answers with the pipeline's of the revision that they name, and returns how many there are."""
+        """Compares kept answers with those of the pipeline of their revision, and returns the number of answers."""
         for request, answer in self.answered:
             options = {name: value for name, value in request.items() if name != "history"}
             wanted = self.pipelines[answer["revision"]]({"history": request["history"]}, **options)
@@ -271,11 +271,11 @@ def measure_faults(folder: Path, newer: Path, serve: list[str], port: int, envir
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=20, help="of each measurement of speed; 0 for none")
+    parser.add_argument("--seconds", type=float, default=20, help="seconds per measurement of speed; 0 for none")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--requests", type=int, default=2000, help="of all kinds; 0 for none")
+    parser.add_argument("--requests", type=int, default=2000, help="number of requests of all kinds; 0 for none")
     parser.add_argument("--small", action="store_true", help="a model of 1 + 1 layers of width 32, for many requests")
-    parser.add_argument("--runtime", default="torch", help="what the server decodes with: torch or onnx")
+    parser.add_argument("--runtime", default="torch", help="runtime of the server: torch or onnx")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--port", type=int, default=8765)
     options = parser.parse_args()

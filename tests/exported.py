@@ -56,6 +56,6 @@ def _arrays(outputs: dict) -> dict:
 
 @torch.no_grad()
 def in_memory(model, tokenizer) -> ExportedRecommender:
-    """What an export of the model would recommend, without a folder."""
+    """Returns the recommender of an export of the model, without a folder."""
     export = Export(None, settings_of(model, tokenizer), search_tables(model))
     return ExportedRecommender(export, TorchNetwork(HistoryGraph(model).eval(), StepGraph(model).eval()))

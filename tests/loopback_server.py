@@ -37,7 +37,7 @@ class Client:
         return status, json.loads(body)
 
     def metric(self, name: str) -> float:
-        """The value of one line of the page of figures."""
+        """Returns the value of one line of the page of figures."""
         page = self.request("GET", "/metrics")[2].decode()
         values = [line.rpartition(" ")[2] for line in page.splitlines() if line.rpartition(" ")[0] == name]
         return float(values[0]) if values else 0.0

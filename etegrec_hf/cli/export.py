@@ -1,4 +1,4 @@
-"""`etegrec export`: a recommender becomes two networks and tables, which run without torch."""
+"""`etegrec export`: writes a recommender as two networks and tables, which run without torch."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -18,7 +18,7 @@ EXAMPLES = """examples:
 
 @dataclass(kw_only=True)
 class ExportArguments(ModelArguments):
-    """What is exported, and how."""
+    """The recommender, the folder that is written, and its format."""
 
     help_group: ClassVar[str] = "options"
 

@@ -1,4 +1,4 @@
-"""`etegrec recommend`: items for one history, or for all users of a prepared dataset, a table or a log."""
+"""`etegrec recommend`: recommends for one history, or for all users of a prepared dataset, a table or a log."""
 
 import sys
 from dataclasses import dataclass, field, fields
@@ -36,47 +36,49 @@ FIRST = (
 
 @dataclass
 class RecommendArguments(ModelArguments):
-    """Whom to recommend to."""
+    """The recommender, the histories, and the file that is written."""
 
     help_group: ClassVar[str] = "output"
 
     history: str | None = field(
-        default=None, metadata={"help": f"Item ids, oldest first, with commas between; {AS_JSON}."}
+        default=None, metadata={"help": f"Item ids, oldest first, separated by commas; {AS_JSON}."}
     )
     histories: str | None = field(
         default=None,
         metadata={
-            "help": "Of many users, instead of --history: a table with the columns `user_id` and `history` (a list of "
-            "item ids, oldest first), or a log with one interaction per row."
+            "help": "A file of many users, instead of --history: a table with the columns `user_id` and `history` (a "
+            "list of item ids, oldest first), or a log with one interaction per row."
         },
     )
     data: str | None = field(default=None, metadata={"help": "A prepared dataset, instead of --history."})
     output: str | None = field(
         default=None, metadata={"help": "With --histories or --data: .parquet, .csv or .jsonl file to write."}
     )
-    resume: bool = field(default=False, metadata={"help": "With --output: go on where an interrupted run stopped."})
+    resume: bool = field(default=False, metadata={"help": "With --output: continue an interrupted run."})
 
 
 @dataclass
 class HistoriesArguments:
-    """How `--histories` is read; all but `format` have the names of [`SourceOptions`]."""
+    """Options for reading `--histories`; all except `format` have the names of [`SourceOptions`]."""
 
     help_group: ClassVar[str] = "data"
 
-    format: str = field(default=AUTO, metadata={"help": "Of a log, as `etegrec prepare` has it."})
-    user_column: str | None = field(default=None, metadata={"help": "Column of user ids; by default it is guessed."})
-    item_column: str | None = field(default=None, metadata={"help": "Column of item ids of a log; as above."})
-    time_column: str | None = field(default=None, metadata={"help": "Column of times of a log; as above."})
-    separator: str | None = field(default=None, metadata={"help": "Between cells; by default it is guessed."})
+    format: str = field(default=AUTO, metadata={"help": "Format of a log, as in `etegrec prepare`."})
+    user_column: str | None = field(default=None, metadata={"help": "Column of user ids; guessed by default."})
+    item_column: str | None = field(
+        default=None, metadata={"help": "Column of item ids of a log; guessed by default."}
+    )
+    time_column: str | None = field(default=None, metadata={"help": "Column of times of a log; guessed by default."})
+    separator: str | None = field(default=None, metadata={"help": "Separator of cells; guessed by default."})
 
     max_malformed: float = field(
         default=SourceOptions.max_malformed,
-        metadata={"help": "Largest share of rows of a log that may be unreadable."},
+        metadata={"help": "Largest share of malformed rows in a log."},
     )
 
     @property
     def reading(self) -> SourceOptions:
-        """How the file is read."""
+        """The options for reading the file."""
         return SourceOptions(**{option.name: getattr(self, option.name) for option in fields(self)[1:]})
 
 
@@ -103,34 +105,33 @@ def run(argv: list[str]) -> None:
     else:
         given += ["output"] if output is not None else []
         raise ValueError(
-            f"{' and '.join(f'`{name}`' for name in given) or 'neither `history` nor `data`'} given; give either "
-            "`history`, for a list on the screen, or `histories` or `data`, and `output`, for a file of lists for all "
-            "of its users."
+            f"{' and '.join(f'`{name}`' for name in given) or 'neither `history` nor `data`'} given; give `history` "
+            "alone for a list on the screen, or `output` with `histories` or `data` for a file of lists for all users."
         )
 
 
 def check_for_one(options: RecommendOptions) -> None:
-    """Raises a `ValueError` for options that mean nothing to a single history."""
+    """Raises a `ValueError` for options that have no effect on a single history."""
     for name in ("exclude", "allowed", "on_empty"):
         if getattr(options, name) is not None:
             raise ValueError(
-                f"`{name}` is {getattr(options, name)!r} and means nothing to `history`; leave it out, or give "
-                "`histories` or `data`, and `output`."
+                f"`{name}` is {getattr(options, name)!r}, but has no effect on `history`; leave it out, or give "
+                "`output` with `histories` or `data`."
             )
 
 
 def check_not_given(file: HistoriesArguments) -> None:
-    """Raises a `ValueError` for options of reading, which mean nothing to a prepared dataset."""
+    """Raises a `ValueError` for options for reading, which have no effect on a prepared dataset."""
     for option in fields(file):
         if getattr(file, option.name) != option.default:
             raise ValueError(
-                f"`{option.name}` is {getattr(file, option.name)!r} and means nothing to `data`; leave it out, or "
+                f"`{option.name}` is {getattr(file, option.name)!r}, but has no effect on `data`; leave it out, or "
                 "give `histories`."
             )
 
 
 def recommend_one(name: str, given: str, options: RecommendOptions) -> list[dict]:
-    """What is recommended for a history, best first: of each item its rank, id, title and log-probability."""
+    """Returns the recommended items for a history, best first, each with rank, id, title and log-probability."""
     model, tokenizer = load_recommender(name)
     titles = tokenizer.item_titles
     history = read_item_ids(given, set(tokenizer.item_ids))
@@ -149,7 +150,7 @@ def recommend_one(name: str, given: str, options: RecommendOptions) -> list[dict
 
 
 def print_items(rows: list[dict]) -> None:
-    """Prints a line an item, with titles where there are any."""
+    """Prints one line per item, with titles if any are known."""
     titles = any(row["title"] for row in rows)
     table = Table("rank", "item", *(["title"] if titles else []), "log-probability")
     for row in rows:
@@ -161,7 +162,7 @@ def print_items(rows: list[dict]) -> None:
 def recommend_all(
     arguments: RecommendArguments, options: RecommendOptions, file: HistoriesArguments
 ) -> dict[str, int]:
-    """Writes what is recommended for many users, in this process or those of `accelerate launch`."""
+    """Writes recommendations for many users, in this process or in those of `accelerate launch`."""
     output = check_output_file(arguments.output, endings=TABLE_ENDINGS)
     assert output is not None
     processes()  # before the model is loaded, onto the process's own GPU

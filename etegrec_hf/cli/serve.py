@@ -1,4 +1,4 @@
-"""`etegrec serve`: a trained recommender over HTTP."""
+"""`etegrec serve`: serves a trained recommender over HTTP."""
 
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -14,23 +14,24 @@ EXAMPLES = """examples:
   etegrec serve runs/model
   ETEGREC_API_KEY=secret etegrec serve me/my-recommender --host 0.0.0.0 --port 80 --workers 4
 """
-# Packages that serving needs, by extra
+# packages that serving needs, by extra
 NEEDED = {"serve": ("fastapi", "uvicorn", "prometheus_client"), "export": ("onnx", "onnxscript", "onnxruntime")}
 
 
 @dataclass
 class ServeArguments(ModelArguments):
-    """What is served, and where.
+    """The recommender that is served, and the address of the server.
 
     Raises:
-        ValueError: the revision of a folder, or a second one; `workers` below 1.
+        ValueError: a revision of a folder, or a second revision.
+        ValueError: `workers` below 1.
     """
 
     help_group: ClassVar[str] = "options"
 
     host: str = field(default="127.0.0.1", metadata={"help": "Address to listen on; 0.0.0.0 for other machines too."})
     port: int = field(default=8000, metadata={"help": "Port to listen on."})
-    workers: int = field(default=1, metadata={"help": "Processes, each of which holds the model."})
+    workers: int = field(default=1, metadata={"help": "Number of processes, each with the model in memory."})
 
     def __post_init__(self):
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""A beam search as a tree: an SVG drawing, level by level."""
+"""Draws a beam search as a tree in SVG, level by level."""
 
 from dataclasses import dataclass, field
 from html import escape
@@ -9,12 +9,12 @@ from .recommender import KeptPrefix
 BOX_WIDTH, BOX_HEIGHT = 124, 20  # pixels, like all sizes here
 COLUMN, ROW, MARGIN = 188, 26, 12
 TITLE_WIDTH = 380
-TITLE_LENGTH = 48  # characters of a title that are shown; all of them when the pointer rests on it
+TITLE_LENGTH = 48  # characters of a title; the pointer on it shows all
 
 
 @dataclass
 class _Node:
-    """A prefix and where it stands."""
+    """A prefix and its place in the drawing."""
 
     prefix: KeptPrefix
     level: int
@@ -25,13 +25,13 @@ class _Node:
 def beam_tree(beam: list[list[KeptPrefix]], labels: dict[str, str], listed: list[str]) -> str:
     """Draws the prefixes that a beam search kept, from the first code at the left to items at the right.
 
-    A prefix shows its last code and its probability, which also tints its box. A line is the thicker, the larger the
-    share of its parent's probability that goes on along it. Prefixes that lead to no item of the final beam are pale.
+    A box shows the last code of a prefix and its probability, which also gives the box its tint. The thicker a line,
+    the larger the child's share of its parent's probability. Prefixes that lead to no item of the final beam are pale.
 
     Args:
         beam (`list[list[KeptPrefix]]`): the prefixes that were kept, level by level.
         labels (`dict[str, str]`): item id to title of the last level's items; titles are escaped here.
-        listed (`list[str]`): the recommended item ids, whose places are written before their titles.
+        listed (`list[str]`): the recommended item ids, best first; their places are shown before their titles.
 
     Returns:
         `str`: an SVG element.
@@ -54,7 +54,7 @@ def beam_tree(beam: list[list[KeptPrefix]], labels: dict[str, str], listed: list
 
 
 def probability_text(probability: float) -> str:
-    """A probability in percent, with as many digits as it needs.
+    """Returns a probability in percent, with as many digits as it needs.
 
     >>> [probability_text(value) for value in (0.25, 0.0123, 0.00004, 0.0)]
     ['25.0%', '1.2%', '4e-03%', '0.0%']
@@ -64,7 +64,7 @@ def probability_text(probability: float) -> str:
 
 
 def _nodes(beam: list[list[KeptPrefix]]) -> list[_Node]:
-    """The first level's prefixes, with the others below them."""
+    """Returns the prefixes of the first level, with the others as their descendants."""
     levels = [[_Node(prefix, level) for prefix in prefixes] for level, prefixes in enumerate(beam)]
     for parents, nodes in pairwise(levels):
         for node in nodes:
@@ -73,7 +73,7 @@ def _nodes(beam: list[list[KeptPrefix]]) -> list[_Node]:
 
 
 def _place(node: _Node, row: int) -> int:
-    """Gives each end of the tree a row of its own and its ancestors the middle; returns the next free row."""
+    """Places each leaf in a row of its own, and parents between their children; returns the next free row."""
     if not node.children:
         node.y = MARGIN + (row + 0.5) * ROW
         return row + 1
@@ -88,7 +88,7 @@ def _leads_to_item(node: _Node, last: int) -> bool:
 
 
 def _draw(node: _Node, last: int, labels: dict[str, str], places: dict[str, int]) -> list[str]:
-    """SVG elements of a prefix, the lines to its children, and all that is below."""
+    """Returns SVG elements of a prefix, of the lines to its children, and of all its descendants."""
     prefix = node.prefix
     left, top = MARGIN + node.level * COLUMN, node.y - BOX_HEIGHT / 2
     elements = []
@@ -116,7 +116,7 @@ def _draw(node: _Node, last: int, labels: dict[str, str], places: dict[str, int]
 
 
 def _item(item_id: str, labels: dict[str, str], places: dict[str, int], x: float, y: float) -> str:
-    """An item's title at its leaf, with its place if it is recommended."""
+    """Returns the title of an item at its leaf, with its place if it is recommended."""
     label = labels[item_id]
     short = label if len(label) <= TITLE_LENGTH else label[: TITLE_LENGTH - 1] + "…"
     place = f"{places[item_id]}. " if item_id in places else ""

@@ -1,4 +1,4 @@
-"""The page: a Gradio app over a [`DemoRecommender`]. It needs gradio, which the extra `demo` installs."""
+"""The page of the demo: a Gradio app over a [`DemoRecommender`]. It needs gradio (extra `demo`)."""
 
 import math
 from collections.abc import Callable
@@ -13,21 +13,21 @@ from .recommender import DemoRecommender
 from .tables import history_list, item_table, message
 
 TOP_K = 10  # recommended items
-MATCHES = 10  # items that a search shows: the catalogue stays on the server
+MATCHES = 10  # items that a search shows; the catalogue stays on the server
 SIMILAR = 20
 TOOLS = "gradio_api/mcp/"  # after the address of the page
-MOST = 100  # items that a tool may be asked for
-MAX_BEAMS = 100  # unless the model's own settings say more
+MOST = 100  # largest `top_k` of the tool
+MAX_BEAMS = 100  # or more, by the model's own settings
 TREE_HINT = (
-    "Each level keeps the most probable prefixes. A box shows a prefix's last code and the whole prefix's "
-    "probability; the thicker a line, the more of it goes that way. Pale prefixes were kept and led to no "
-    "item of the final beam. Numbers are places in the list."
+    "Each level keeps the most probable prefixes. A box shows the last code of a prefix and the probability of the "
+    "whole prefix. The thicker a line, the larger the child's share of its parent's probability. Pale prefixes were "
+    "kept but led to no item of the final beam. Numbers are places in the list."
 )
 STALE = "This is not the list of the history and settings as they are now: press Recommend."
-HIDDEN = {"api_visibility": "private"}  # of a handler that only the page itself may call
+HIDDEN = {"api_visibility": "private"}  # for handlers that only the page itself may call
 PLAIN = {"apply_default_css": False}  # the page has its own
 SCROLL = "() => document.querySelector('.neighbours').scrollIntoView({block: 'nearest', behavior: 'smooth'})"
-# Buttons in rows are made anew with each list, so that the box around them listens: `select` for similar items
+# Each list makes its buttons anew, so the box around them listens; `select` asks for similar items
 BUTTONS = """element.addEventListener("click", event => {
     const button = event.target.closest("button[data-item]");
     if (button) trigger(button.dataset.event, {item: button.dataset.item});
@@ -79,7 +79,7 @@ ol.history button.act { padding: 0 6px; margin-left: 6px; border-color: transpar
 
 
 def recommend_tool(recommender: DemoRecommender) -> Callable[[list[str], int], list[dict]]:
-    """Returns the function that agents call: its name, its types and its text are what they are told of it."""
+    """Returns the function that agents call; its name, types and docstring are the description that they get."""
 
     def recommend(history: list[str], top_k: int = TOP_K) -> list[dict]:
         """Recommends the items that a person takes next, given the items that they took so far.
@@ -92,7 +92,7 @@ def recommend_tool(recommender: DemoRecommender) -> Callable[[list[str], int], l
 
         Returns:
             A list of objects, best first: item_id, title where it is known, and score, a log-probability; popular
-            items have the count of their interactions instead of a score.
+            items have the number of their interactions instead of a score.
         """
         try:
             if not 1 <= top_k <= MOST:
@@ -113,7 +113,7 @@ def recommend_tool(recommender: DemoRecommender) -> Callable[[list[str], int], l
 
 
 def build_page(recommender: DemoRecommender) -> gr.Blocks:
-    """The page of one recommender. What it shows is computed on the server, where the catalogue stays."""
+    """Makes the page of a recommender. All results are computed on the server, and the catalogue stays there."""
     has_users = recommender.data is not None and len(recommender.data.test) > 0
     example, settings = recommender.example_history(), recommender.settings
     example_text = write_item_ids(example.item_ids)
@@ -133,7 +133,7 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
         )
 
     def add(text: str, chosen: list[str]):
-        before = "" if text == example_text else text.rstrip("\n")  # one's own items take the example's place
+        before = "" if text == example_text else text.rstrip("\n")  # added items replace the example
         lines = [line for line in (before, write_item_ids(chosen)) if line]
         return "\n".join(lines), gr.CheckboxGroup(value=[])
 
@@ -149,7 +149,7 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
         )
 
     def mark(shown: tuple | None, *asked) -> str:
-        """Says that the list on the page is of something else than what is asked for now."""
+        """Returns a note if the list on the page belongs to another history or other settings than now."""
         return message(STALE) if shown is not None and tuple(shown) != asked else ""
 
     def take_random():
@@ -226,7 +226,10 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
 
     with gr.Blocks(title="etegrec demo", analytics_enabled=False) as page:
         gr.Markdown(f"# What comes next?\nA recommender of {len(recommender.tokenizer.item_ids):,} items.")
-        drawn, shown = gr.State(example), gr.State(None)  # a history to try, and what the list on the page is of
+        drawn, shown = (
+            gr.State(example),
+            gr.State(None),
+        )  # a history to try, and the request that the shown list answers
         with gr.Row():
             with gr.Column(scale=2, min_width=340):
                 gr.Markdown("## History")
@@ -270,7 +273,7 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
             gr.Markdown(TREE_HINT)
             tree = gr.HTML(elem_classes="tree-box", **PLAIN)
 
-        # one function is a tool; those of the page's parts are the page's alone
+        # one function is a tool; all other handlers are for the page alone
         gr.api(recommend_tool(recommender), api_name="recommend")
         quietly = {"trigger_mode": "always_last", "show_progress": "hidden", **HIDDEN}
         query.change(find, [query, matches], [matches, add_button], **quietly)
@@ -282,7 +285,7 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
         answer = [shown, note, table, exclude, tree, neighbours]
         gr.on([recommend_button.click, exclude.input], recommend, [*asked, exclude, drawn], answer, **HIDDEN)
         table.delete(recommend_without, [*asked, exclude, drawn], answer, **HIDDEN)
-        gr.on(  # and when a list arrives, while others may be asked for already
+        gr.on(  # also when a list arrives, as the request may have changed since
             [shown.change, *(part.change for part in asked)],
             mark,
             [shown, *asked],
@@ -297,15 +300,15 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
 def serve(recommender: DemoRecommender, host: str | None = None, port: int | None = None) -> None:
     """Serves the page until it is interrupted, and one tool for agents (MCP) under `gradio_api/mcp/`.
 
-    It is not shared, and asks no other host for anything.
+    The page isn't shared, and makes no requests to other hosts.
 
     Args:
-        recommender ([`DemoRecommender`]): what is tried.
-        host, port (*optional*): where; by default as Gradio's `GRADIO_SERVER_NAME` and `GRADIO_SERVER_PORT` say, which
-            a Space sets, or 127.0.0.1 and the first free port from 7860.
+        recommender ([`DemoRecommender`]): the recommender of the page.
+        host, port (*optional*): address of the page; by default Gradio's `GRADIO_SERVER_NAME` and
+            `GRADIO_SERVER_PORT`, which a Space sets, or else 127.0.0.1 and the first free port from 7860 on.
     """
     page = build_page(recommender)
-    with redirect_stdout(StringIO()):  # in which Gradio tells of the tools whatever `quiet` says
+    with redirect_stdout(StringIO()):  # Gradio prints its tools even if `quiet`
         _, address, _ = page.launch(
             server_name=host,
             server_port=port,

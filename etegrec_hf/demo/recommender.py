@@ -1,4 +1,4 @@
-"""What the demo's page asks of a model, in item ids and probabilities."""
+"""The recommender of the demo's page, which answers in item ids and probabilities."""
 
 import math
 import random
@@ -18,8 +18,8 @@ from ..models.search import reading_of, sample, search
 from ..models.search_options import SamplingOptions, SearchOptions, SearchSettings
 from ..models.tokenization_etegrec import ETEGRecTokenizer
 
-RANDOM_LENGTHS = (3, 8)  # of histories of random items
-EXAMPLE_LENGTH, EXAMPLE_USERS = 4, 100  # of the example's history at best, and among how many users it is chosen
+RANDOM_LENGTHS = (3, 8)  # shortest and longest history of random items
+EXAMPLE_LENGTH, EXAMPLE_USERS = 4, 100  # preferred length of the example; users it is chosen from
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class KeptPrefix:
     """One prefix that a level of the beam search kept.
 
     Args:
-        token (`str`): the token string of its last code.
-        parent (`int`): its place among the prefixes of the level before (0 at the first level).
-        probability (`float`): of the whole prefix.
-        n_items (`int`): the catalogue's items below it.
-        item_id (`str`, *optional*): the item, at the last level.
+        token (`str`): token string of the last code.
+        parent (`int`): place of the parent among the prefixes of the level before (0 at the first level).
+        probability (`float`): probability of the whole prefix.
+        n_items (`int`): number of items of the catalogue below the prefix.
+        item_id (`str`, *optional*): id of the item, at the last level.
     """
 
     token: str
@@ -43,14 +43,14 @@ class KeptPrefix:
 
 @dataclass(frozen=True)
 class Recommendations:
-    """A list, and the beam that found it.
+    """A list of items, and the beam that led to it.
 
     Args:
-        item_ids (`list[str]`): in the list's order.
-        scores (`list[float]`): their log-probabilities, to which re-ranking adds its part where `is_reranked`.
+        item_ids (`list[str]`): item ids, in the order of the list.
+        scores (`list[float]`): log-probabilities of the items, plus the part of re-ranking if `is_reranked`.
         beam (`list[list[KeptPrefix]]`): the prefixes that were kept, level by level, with the model's own
             probabilities, without transition votes.
-        is_reranked (`bool`): whether the list was ranked again by preferences.
+        is_reranked (`bool`): whether the list was re-ranked by preferences.
     """
 
     item_ids: list[str]
@@ -64,9 +64,9 @@ class RandomHistory:
     """A history to try.
 
     Args:
-        item_ids (`list[str]`): oldest first.
-        user_id (`str`, *optional*): whose it is; nobody's if its items are random.
-        next_id (`str`, *optional*): the item that this user took next.
+        item_ids (`list[str]`): item ids, oldest first.
+        user_id (`str`, *optional*): id of the user; None if the items are random.
+        next_id (`str`, *optional*): id of the item that this user took next.
     """
 
     item_ids: list[str]
@@ -75,16 +75,16 @@ class RandomHistory:
 
 
 class DemoRecommender:
-    """A model, its tokenizer, and maybe the data it was trained on.
+    """A model, its tokenizer, and optionally the dataset that it was trained on.
 
     Args:
         model ([`ETEGRecForConditionalGeneration`]): a trained recommender in eval mode.
-        tokenizer ([`ETEGRecTokenizer`]): the model's.
-        data ([`PreparedDataset`], *optional*): for users of the test split and popular items, and for titles that the
-            tokenizer lacks.
+        tokenizer ([`ETEGRecTokenizer`]): the tokenizer from the same folder.
+        data ([`PreparedDataset`], *optional*): the dataset, for users of the test split, popular items, and titles
+            that the tokenizer lacks.
 
     Raises:
-        ValueError: the dataset has items that the model lacks.
+        ValueError: a dataset with items that the model lacks.
     """
 
     def __init__(
@@ -101,10 +101,12 @@ class DemoRecommender:
 
     @classmethod
     def load(cls, model: str, data: str | None = None) -> "DemoRecommender":
-        """From a model's folder or Hub id, and a prepared dataset's.
+        """Loads a model and optionally a prepared dataset, each from a folder or a Hub id.
 
         Raises:
-            FileNotFoundError, ConnectionError, ValueError: as [`load_recommender`] and [`PreparedDataset.load`].
+            FileNotFoundError: no such folder, or no such repository on the Hub.
+            ConnectionError: the Hub can't be reached.
+            ValueError: the errors of [`load_recommender`] and [`PreparedDataset.load`].
         """
         prepared = None
         if data is not None:
@@ -113,15 +115,15 @@ class DemoRecommender:
 
     @property
     def settings(self) -> SearchSettings:
-        """The model's own settings of a search."""
+        """The model's own search settings."""
         return SearchOptions(top_k=1).for_model(self.model)
 
     def label(self, item_id: str) -> str:
-        """The title, or the id where no title is known."""
+        """Returns the title of an item, or its id if no title is known."""
         return self.titles.get(item_id, item_id)
 
     def choices(self, item_ids: list[str]) -> list[tuple[str, str]]:
-        """(label, id) of each item, once; labels that would be alike have the id with them."""
+        """Returns pairs of label and id of the distinct items; equal labels get the id added."""
         distinct = list(dict.fromkeys(item_ids))
         labels = [self.label(item_id) for item_id in distinct]
         return [
@@ -130,22 +132,22 @@ class DemoRecommender:
         ]
 
     def codes(self, item_id: str) -> list[str]:
-        """The item's token strings."""
+        """Returns the token strings of an item."""
         return self.tokenizer.convert_ids_to_tokens(self.tokenizer.item_tokens[self._indices[item_id]].tolist())
 
     def find(self, query: str, limit: int) -> tuple[list[str], int]:
-        """Items by words of title and id, as [`ItemFinder.find`] finds them."""
+        """Returns items by words of title and id, as [`ItemFinder.find`] does."""
         return self._finder.find(query, limit)
 
     def near(self, query: str, limit: int) -> list[str]:
-        """Items with words near to those of a query, as [`ItemFinder.near`] finds them."""
+        """Returns items with words similar to those of a query, as [`ItemFinder.near`] does."""
         return self._finder.near(query, limit)
 
     def read_history(self, text: str) -> list[str]:
-        """Item ids of a text, as [`read_item_ids`] reads them.
+        """Returns the item ids in a text, as [`read_item_ids`] does.
 
         Raises:
-            ValueError: ids that the model doesn't know, all of which are named.
+            ValueError: ids that the model doesn't know; the error names all of them.
         """
         item_ids = read_item_ids(text, self._indices)
         unknown = [repr(item_id) for item_id in item_ids if item_id not in self._indices]
@@ -157,7 +159,7 @@ class DemoRecommender:
         return item_ids
 
     def example_history(self) -> RandomHistory:
-        """The same short history each time: of a user of the test split, or of the catalogue's first items."""
+        """Returns the same short history each time: of a user of the test split, or of the catalogue's first items."""
         if self.data is not None and len(self.data.test):
             lengths = np.diff(self.data.test.offsets[: EXAMPLE_USERS + 1]) - 1
             return self._history_in(self.data.test, int(np.abs(lengths - EXAMPLE_LENGTH).argmin()))
@@ -168,23 +170,25 @@ class DemoRecommender:
         return RandomHistory(item_ids[:-1], split.user_ids[row], item_ids[-1])
 
     def random_history(self) -> RandomHistory:
-        """A user of the test split with what came next, or random items where there is no dataset."""
+        """Returns history and next item of a random user of the test split; without a dataset, random items."""
         if self.data is not None and len(self.data.test):
             return self._history_in(self.data.test, random.randrange(len(self.data.test)))
         known = self.tokenizer.item_ids
         return RandomHistory(random.sample(known, min(len(known), random.randint(*RANDOM_LENGTHS))))
 
     def popular(self, limit: int, exclude: list[str]) -> tuple[list[str], list[int]]:
-        """The items most frequent in training, without removed ones, and their counts there; ties by item index.
+        """Returns the items that are most frequent in training, and their counts; ties are in order of item index.
+
+        Removed items are left out.
 
         Raises:
-            ValueError: there is no dataset to count in, and the model holds no counts.
+            ValueError: no dataset was given, and the model holds no counts.
         """
         counts = self.model.catalogue.item_counts.cpu().numpy().copy() if self.data is None else self.data.item_counts
         if not counts.any():
             raise ValueError(
-                "The history is empty: add an item to it. (This model doesn't hold how popular its items are; with "
-                "`--data` they could be counted.)"
+                "The history is empty: add an item to it. (This model holds no counts of its items; with `--data`, "
+                "popular items would be shown.)"
             )
         counts[[0, *self.tokenizer.index_of(exclude)]] = 0
         counts[self.model.catalogue.is_removed.cpu().numpy()] = 0
@@ -201,27 +205,32 @@ class DemoRecommender:
         exclude: list[str] | None = None,
         exclude_history: bool | None = None,
     ) -> Recommendations:
-        """The most probable items, or a draw of items, with the beam that led to them.
+        """Returns the most probable items, or a random draw of items, with the beam that led to them.
 
-        Weights of re-ranking and of votes are the model's own; a draw knows neither.
+        The weights of re-ranking and of votes are the model's own. A draw uses neither.
 
         Args:
             history (`list[str]`): item ids, oldest first.
-            top_k (`int`): items of the list.
-            num_beams (`int`): prefixes that each level keeps, at least `top_k`.
+            top_k (`int`): length of the list.
+            num_beams (`int`): number of prefixes that each level keeps, at least `top_k`.
             temperature (`float`, *optional*, defaults to 0): 0 for the most probable items, as `recommend` of the
-                model finds them; above 0 items are drawn without replacement as in `sample_items`, and probabilities
-                are those of the distribution drawn from.
-            exclude (`list[str]`, *optional*): items that must not come.
-            exclude_history (`bool`, *optional*): whether no item of the history comes; by default as the model's own
-                settings say.
+                model finds them. Above 0, items are drawn without replacement as in `sample_items`, and probabilities
+                are those of the distribution that is drawn from.
+            exclude (`list[str]`, *optional*): item ids to leave out.
+            exclude_history (`bool`, *optional*): whether to leave out items of the history; by default the model's own
+                setting.
 
         Raises:
-            ValueError: an unknown item, an empty history, or a beam narrower than the list.
+            ValueError: an unknown item.
+            ValueError: an empty history.
+            ValueError: a beam that is narrower than the list.
         """
         settings = SearchOptions(top_k, num_beams, exclude_history).for_model(self.model)
         batch = self.tokenizer([history], return_tensors="pt").to(self.model.device)
-        left_out = [*(exclude or []), *(history if settings.exclude_history else [])]  # all, not only what is read
+        left_out = [
+            *(exclude or []),
+            *(history if settings.exclude_history else []),
+        ]  # all items, not only those that are read
         excluded = [0, *self.tokenizer.index_of(left_out)]
         rows = torch.tensor([excluded], device=self.model.device) if len(excluded) > 1 else None  # 0 isn't an item
         reading = reading_of(self.model, **batch)
@@ -238,9 +247,9 @@ class DemoRecommender:
         )
 
     def _read_beam(self, found: Beam) -> list[list[KeptPrefix]]:
-        """The prefixes of one user in words, without places that no prefix took."""
+        """Returns the prefixes of one user as token strings, without empty places of the beam."""
         trie, beam = self.model.catalogue.trie, []
-        places: dict[int, int] = {0: 0}  # beam of the level before to its place among those that are shown
+        places: dict[int, int] = {0: 0}  # from a beam of the level before to its place among those shown
         for number, level in enumerate(found.levels):
             exists = (level.node[0] >= 0).nonzero().squeeze(1)
             node = level.node[0, exists]
@@ -267,5 +276,5 @@ class DemoRecommender:
         return beam
 
     def similar(self, item_id: str, limit: int) -> SimilarItems:
-        """Returns the first `limit` items that share the longest prefix of codes with an item, but no removed ones."""
+        """Returns the first `limit` items that share the longest prefix of codes with an item; removed ones never."""
         return self._finder.similar(item_id, limit)

@@ -1,4 +1,4 @@
-"""Items as HTML, with everything escaped that comes from data."""
+"""Makes HTML of items; all text from data is escaped."""
 
 from html import escape
 
@@ -13,16 +13,16 @@ def item_table(
     marked: str | None = None,
     can_exclude: bool = False,
 ) -> str:
-    """A table of items: rank, title (where titles are known), further columns, what can be done, id and codes.
+    """Returns a table of items: rank, title (if titles are known), further columns, buttons, id and codes.
 
     Args:
-        recommender ([`DemoRecommender`]): knows titles and codes.
-        item_ids (`list[str]`): a row each.
-        caption (`str`): the table's name.
-        columns (`dict[str, list[str]]`, *optional*): further columns, a text for each item.
-        marked (`str`, *optional*): an item whose row stands out.
-        can_exclude (`bool`, *optional*, defaults to `False`): whether rows have a button that excludes their item,
-            besides the one that asks for similar items.
+        recommender ([`DemoRecommender`]): the recommender, for titles and codes.
+        item_ids (`list[str]`): the items, one per row.
+        caption (`str`): name of the table.
+        columns (`dict[str, list[str]]`, *optional*): further columns, with one text per item.
+        marked (`str`, *optional*): id of an item whose row is highlighted.
+        can_exclude (`bool`, *optional*, defaults to `False`): whether each row has a button to exclude its item,
+            besides the button for similar items.
     """
     columns = columns or {}
     titled = bool(recommender.titles)
@@ -47,7 +47,7 @@ def item_table(
 
 
 def _button(event: str, item_id: str, name: str, text: str) -> str:
-    """A small button that triggers an event of its box for an item; `name` is what screen readers say."""
+    """Returns a small button that triggers an event of its box for an item; screen readers say `name`."""
     return (
         f'<button type="button" class="act" data-event="{event}" data-item="{escape(item_id)}" '
         f'aria-label="{escape(name)}">{escape(text)}</button>'
@@ -55,7 +55,7 @@ def _button(event: str, item_id: str, name: str, text: str) -> str:
 
 
 def history_list(recommender: DemoRecommender, item_ids: list[str]) -> str:
-    """A history's titles, oldest first, each with a button that asks for similar items."""
+    """Returns the titles of a history, oldest first, each with a button for similar items."""
     if not item_ids:
         return '<p class="hint">The history is empty.</p>'
     labels = [(item_id, recommender.label(item_id)) for item_id in item_ids]
@@ -63,10 +63,10 @@ def history_list(recommender: DemoRecommender, item_ids: list[str]) -> str:
         f"<li><span>{escape(label)}</span>{_button('select', item_id, f'Similar to {label}', 'similar')}</li>"
         for item_id, label in labels
     )
-    return f'<ol class="history" tabindex="0">{entries}</ol>'  # which long histories are scrolled in
+    return f'<ol class="history" tabindex="0">{entries}</ol>'  # with tabindex, keys scroll long histories
 
 
 def message(text: str, is_error: bool = False) -> str:
-    """A sentence that screen readers read out when it appears."""
+    """Returns a sentence that screen readers read out when it appears."""
     kind, role = ("message error", "alert") if is_error else ("message", "status")
     return f'<p class="{kind}" role="{role}">{escape(text)}</p>'

@@ -1,10 +1,10 @@
-"""Pages of HTML that need nothing beside themselves. All text is escaped here, and nowhere else."""
+"""Makes HTML pages of a single file each. All text is escaped here, and nowhere else."""
 
 import math
 from base64 import b64encode
 from html import escape
 
-LONGEST = 200  # characters of a text beyond which it is cut
+LONGEST = 200  # characters; longer texts are cut
 
 STYLE = """
 :root { color-scheme: light dark; --page: #fff; --ink: #1f2937; --pale: #5b6573; --line: #e2e6ea; --head: #f3f5f7;
@@ -44,12 +44,12 @@ img { display: block; max-width: 100%; height: auto; margin: .5rem 0; }
 summary { cursor: pointer; }
 @media (max-width: 40rem) { body { padding: 1rem; } th, td { padding: .2rem .4rem; } }
 """
-# No script, and nothing from anywhere, even if something slipped through
+# forbids scripts and all requests, even if some text weren't escaped
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def page(title: str, *parts: str) -> str:
-    """A whole document of parts that are HTML already."""
+    """Returns a whole document, given parts that are HTML already."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
@@ -61,7 +61,7 @@ def page(title: str, *parts: str) -> str:
 
 
 def text(value: object) -> str:
-    """A value as escaped text: numbers with four digits, `-` for none and for what is no number, long texts cut.
+    """Returns a value as escaped text: four digits of numbers, `-` for None and NaN; long texts are cut.
 
     >>> text(0.123456), text(float("nan")), text("<b>")
     ('0.1235', '-', '&lt;b&gt;')
@@ -75,7 +75,7 @@ def text(value: object) -> str:
 
 
 def section(name: str, title: str, *parts: str) -> str:
-    """A section with a heading, of parts that are HTML already; `name` is its id."""
+    """Returns a section with a heading, given its id `name` and parts that are HTML already."""
     return f'<section id="{name}">\n<h2>{text(title)}</h2>\n' + "\n".join(parts) + "\n</section>"
 
 
@@ -88,7 +88,7 @@ def paragraph(words: str) -> str:
 
 
 def verdict_line(words: str, outcome: str) -> str:
-    """The sentence that a page begins with; `outcome` is `"won"`, `"lost"`, or `"even"`."""
+    """Returns the first sentence of a page; `outcome` is `"won"`, `"lost"`, or `"even"`."""
     return f'<p class="verdict {outcome}">{escape(words)}</p>'
 
 
@@ -97,17 +97,17 @@ def note(words: str) -> str:
 
 
 def folded(title: str, *parts: str) -> str:
-    """Parts that are shown when the title is clicked."""
+    """Returns parts that are hidden until the title is clicked."""
     return f"<details>\n<summary>{text(title)}</summary>\n" + "\n".join(parts) + "\n</details>"
 
 
 def beside(*parts: str) -> str:
-    """Parts side by side, where there is room."""
+    """Returns parts side by side, or one below the other on narrow screens."""
     return '<div class="beside">' + "".join(f"<div>{part}</div>" for part in parts) + "</div>"
 
 
 def charts(*pictures: str) -> str:
-    """Small pictures in as many columns as there is room for."""
+    """Returns small pictures in as many columns as there is room for."""
     return '<div class="charts">' + "\n".join(pictures) + "</div>"
 
 
@@ -118,13 +118,13 @@ def table(
     outcome: str = "",
     best: frozenset[tuple[int, int]] = frozenset(),
 ) -> str:
-    """A table of values. One without a header is a list of names and values.
+    """Returns a table of values; without a header, it is a list of names and values.
 
     Args:
         header (`list[str]`): names of columns.
         rows (`list[list]`): values of each row.
-        marked (`tuple[int]`, *optional*): numbers of rows that stand out, from 0.
-        outcome (`str`, *optional*): in what colour they do: `"won"`, `"lost"`, or `"even"`.
+        marked (`tuple[int]`, *optional*): numbers of highlighted rows, from 0.
+        outcome (`str`, *optional*): colour of these rows: `"won"`, `"lost"`, or `"even"`.
         best (`frozenset[tuple[int, int]]`, *optional*): rows and columns of cells in bold.
     """
     lines = ["<tr>" + "".join(f"<th>{text(name)}</th>" for name in header) + "</tr>"] if header else []
@@ -144,5 +144,5 @@ def _cell(value: object, aligned: bool, is_best: bool) -> str:
 
 
 def svg_picture(svg: bytes, description: str) -> str:
-    """A picture within the page, in a document of its own, so that names in it meet no others."""
+    """Returns a picture as part of the page; as a document of its own, its names don't clash with others."""
     return f'<img alt="{escape(description)}" src="data:image/svg+xml;base64,{b64encode(svg).decode()}">'

@@ -30,23 +30,23 @@ from .training_record import TrainingRecord
 
 FILE = "report.html"
 OURS = "this model"
-MOST_ROWS = 60  # of a table of the log
+MOST_ROWS = 60  # rows in the table of the log
 RECENT = 10  # items of a history that are shown
 OF_CODES = "usage|perplexity|gini|prefixes|collision_rate|largest_collision|changed_codes|revived_codes"
-# Where a panel of curves is shown: the first whose pattern it begins with
+# groups of panels of curves; a panel is in the first group whose pattern its name begins with
 CURVES = {"loss": r"loss(_|,|$)", "validation": "eval_", "rewards": "reward", "codes": OF_CODES, "other": ""}
 
 
 @dataclass
 class RunLog:
-    """What a run logged.
+    """The log of a run.
 
     Args:
-        stage (`str`): what was trained.
-        log_history (`list[dict]`): of its Trainer's state, with that of runs it was resumed from.
-        epochs (`float`): how far it came.
-        tokenizer_spans (`list[tuple[float, float]]`): where the item tokenizer was trained in turns with the
-            recommender, from epoch to epoch.
+        stage (`str`): the stage that was trained.
+        log_history (`list[dict]`): log of the Trainer's state, with those of the runs it was resumed from.
+        epochs (`float`): number of epochs that were trained.
+        tokenizer_spans (`list[tuple[float, float]]`): first and last epoch of each time that the item tokenizer was
+            trained in turns with the recommender.
     """
 
     stage: str
@@ -57,25 +57,25 @@ class RunLog:
 
 @dataclass
 class Report:
-    """What a report tells.
+    """The content of a report.
 
     Args:
-        title (`str`): its heading.
-        record ([`TrainingRecord`]): of the model; the last stage is this run.
-        logs (`list[RunLog]`): of the run, or of several that belong together.
-        codes (`torch.LongTensor` of shape `(n_items, levels)`): the items' codes, without suffix.
-        codebook_size (`int`): K.
+        title (`str`): heading of the report.
+        record ([`TrainingRecord`]): training record of the model; its last stage is this run.
+        logs (`list[RunLog]`): log of the run, or logs of several runs that belong together.
+        codes (`torch.LongTensor` of shape `(n_items, levels)`): codes of the items, without suffix.
+        codebook_size (`int`): number of codes per level.
         model (`dict`): sizes of the model.
         systems (`dict[str, dict[str, float]]`): validation metrics of this model and of baselines for the same users.
-        users (`int`): how many those are.
-        unmeasured (`str`): why a system isn't among them.
-        samples (`list[SampleRecommendation]`): of validation users.
-        item_ids (`list[str]`): in the order of item indices.
-        item_titles (`dict[str, str]`): where known.
+        users (`int`): number of these users.
+        unmeasured (`str`): reason why `systems` lacks this model or baselines.
+        samples (`list[SampleRecommendation]`): recommendations for some validation users.
+        item_ids (`list[str]`): item ids, in the order of item indices.
+        item_titles (`dict[str, str]`): titles by item id, if known.
         test (`dict[str, dict[str, float]]`): test metrics by system.
-        test_parts (`dict[str, dict]`): those of parts of the users, see [`metrics_by_part`].
-        test_differences (`dict[str, dict[str, dict[str, float]]]`): by baseline, how much more this model has on the
-            test split, see [`paired_bootstrap`].
+        test_parts (`dict[str, dict]`): test metrics for parts of the users, see [`metrics_by_part`].
+        test_differences (`dict[str, dict[str, dict[str, float]]]`): differences of this model from each baseline on
+            the test split, see [`paired_bootstrap`].
     """
 
     title: str
@@ -104,7 +104,7 @@ def write_report(folder: str | Path, report: Report) -> Path:
 
 
 def render(report: Report) -> str:
-    """The report as HTML that loads nothing, with pictures where matplotlib is installed."""
+    """Returns the report as HTML that loads nothing, with pictures if matplotlib is installed."""
     parts = [_verdict(report), _run(report), _results(report)]
     parts += [_curves(log, number) for number, log in enumerate(report.logs, start=1)]
     parts += [_codes(report), _prefix_tree(report), _samples(report), _settings(report)]
@@ -112,7 +112,7 @@ def render(report: Report) -> str:
 
 
 def _verdict(report: Report) -> str:
-    """Whether this model is above the best of the others: on the test split if it was measured there."""
+    """Returns the verdict on this model against the best other system, by the test split if it was measured."""
     if report.test_differences:
         metric, rival, found = _test_rival(report)
         outcome = outcome_of(found["low"], found["high"])
@@ -130,14 +130,14 @@ def _verdict(report: Report) -> str:
 
 
 def _test_rival(report: Report) -> tuple[str, str, dict[str, float]]:
-    """The metric that decides, the best baseline by it, and this model's difference from that."""
+    """Returns the metric that decides, the best baseline by this metric, and this model's difference from it."""
     metric = next(name for differences in report.test_differences.values() for name in differences)
     rival = max(report.test_differences, key=lambda name: report.test[name][metric])
     return metric, rival, report.test_differences[rival][metric]
 
 
 def outcome_of(low: float, high: float) -> str:
-    """What an interval of a difference says.
+    """Returns the outcome by the interval of a difference.
 
     >>> outcome_of(0.01, 0.02), outcome_of(-0.02, -0.01), outcome_of(-0.01, 0.02)
     ('won', 'lost', 'even')
@@ -154,7 +154,7 @@ def _sentence(outcome: str, metric: str, systems: dict[str, dict[str, float]], r
 
 
 def _deciding(systems: dict[str, dict[str, float]]) -> str | None:
-    """NDCG of the longest lists up to 10 that all systems were measured with."""
+    """Returns the name of NDCG at the largest cutoff up to 10 that all systems have, or None."""
     shared = [f"ndcg@{k}" for k in (10, 5, 1) if systems and all(f"ndcg@{k}" in of for of in systems.values())]
     return shared[0] if shared else None
 
@@ -167,7 +167,7 @@ def _run(report: Report) -> str:
 
 
 def _results(report: Report) -> str:
-    """Metrics of the model beside baselines, where it ranks items."""
+    """Returns the section of the model's metrics against baselines; empty for stages that rank no items."""
     parts = []
     if report.systems:
         how = f"{report.users} validation users, all items ranked, by the weights that were kept."
@@ -184,7 +184,7 @@ def _results(report: Report) -> str:
 
 
 def _by_figures(systems: dict[str, dict[str, float]]) -> str:
-    """The outcome by figures alone, where no intervals are known."""
+    """Returns the outcome by metrics alone, if no intervals are known."""
     metric = _deciding(systems)
     others = [metrics[metric] for name, metrics in systems.items() if name != OURS and metric is not None]
     if metric is None or not others:
@@ -194,7 +194,7 @@ def _by_figures(systems: dict[str, dict[str, float]]) -> str:
 
 
 def _by_intervals(report: Report) -> str:
-    """The outcome on the test split against the best baseline."""
+    """Returns the outcome on the test split against the best baseline."""
     if not report.test_differences:
         return "even"
     *_, found = _test_rival(report)
@@ -202,7 +202,7 @@ def _by_intervals(report: Report) -> str:
 
 
 def _metrics(systems: dict[str, dict[str, float]], outcome: str) -> str:
-    """A table of systems, this model first, in the colour of the outcome; the best of each column in bold."""
+    """Returns a table of systems, this model first, in the colour of the outcome; best figures are bold."""
     names = list(dict.fromkeys(name for metrics in systems.values() for name in metrics))
     rows = [[system, *(_fixed(metrics.get(name)) for name in names)] for system, metrics in systems.items()]
     best = set()
@@ -221,7 +221,7 @@ def _fixed(value: float | None) -> str | None:
 
 
 def _curves(log: RunLog, number: int) -> str:
-    """Losses, validation metrics and whatever else was logged, over epochs."""
+    """Returns the section of curves over epochs: losses, validation metrics and all else that was logged."""
     title = f"Curves: {log.stage}"
     panels = panels_of(log.log_history)
     if not panels:
@@ -265,7 +265,7 @@ def _picture(draw: Callable, description: str) -> str:
 
 
 def _log_table(log_history: list[dict]) -> str:
-    """A row a step; evenly chosen rows where there are many."""
+    """Returns a table with one row per logged step; of many steps, every n-th is shown."""
     steps: dict[int, dict] = {}
     for entry in log_history:
         steps.setdefault(entry["step"], {}).update(entry)
@@ -284,9 +284,9 @@ def _codes(report: Report) -> str:
         [level, *(figures[f"{name}_{level}"] for name in names)] for level in range(report.codes.shape[1])
     ]  # fmt: skip
     intro = (
-        f"{len(report.codes)} items, {report.codebook_size} codes a level. Codes in use: share of them that some item "
-        "has; perplexity: how many are used evenly; Gini: 0 if all have equally many items, near 1 if one "
-        "has them all; distinct prefixes: of all codes down to that level."
+        f"{len(report.codes)} items, {report.codebook_size} codes per level. Codes in use: share of codes that some "
+        "item has. Perplexity: number of codes that are used evenly. Gini: 0 if all codes have equally many items, "
+        "near 1 if one code has all. Distinct prefixes: prefixes of all codes down to this level."
     )
     picture = _picture(
         lambda: code_usage_figure(report.codes, report.codebook_size, "Items on each code"),
@@ -304,9 +304,10 @@ def _prefix_tree(report: Report) -> str:
     ]
     figures = code_diagnostics(report.codes, report.codebook_size)
     intro = (
-        "How many prefixes have how many items. A prefix is an item's first codes, as many as the depth; a suffix "
-        f"tells the items of a whole prefix apart. {100 * figures['collision_rate']:.1f}% of items share their whole "
-        f"prefix with another, at most {figures['largest_collision']:.0f} one prefix."
+        "Number of prefixes by number of items below them. A prefix is the first codes of an item, as many as the "
+        "depth. A suffix distinguishes items that share their whole prefix. "
+        f"{100 * figures['collision_rate']:.1f}% of items share their whole prefix with another item. The largest "
+        f"number of items on one prefix is {figures['largest_collision']:.0f}."
     )
     header = ["depth", "prefixes", *(f"{name} item{'s' * (name != '1')}" for name in counts)]
     picture = _picture(lambda: prefix_sizes_figure(report.codes, "Prefixes by their items"), "Prefixes by their items")
@@ -317,8 +318,8 @@ def _samples(report: Report) -> str:
     if not report.samples:
         return ""
     intro = (
-        "Validation users, spread evenly from short histories to long ones, each with the newest items of its history "
-        "and the item that came next, which is marked where it is listed."
+        "Validation users, spread evenly from short histories to long ones. Each has the newest items of its history "
+        "and the item that came next, which is highlighted if it was recommended."
     )
     return section(
         "samples",
@@ -354,7 +355,7 @@ def _sample(report: Report, sample: SampleRecommendation) -> str:
 
 
 def _settings(report: Report) -> str:
-    """Arguments, sizes, data and versions."""
+    """Returns the section of arguments, sizes, data and versions."""
     stage = report.record.stages[-1]
     earlier = [[entry["stage"], entry.get("data"), entry.get("epochs"), entry.get("seconds")]
                for entry in report.record.stages[:-1]]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Recommending from an exported model: numpy and ONNX Runtime, neither torch nor transformers."""
+"""Recommends from an exported model with numpy and ONNX Runtime, without torch and transformers."""
 
 from .recommender import OnnxRecommender as OnnxRecommender
 from .requests import RequestOptions as RequestOptions

@@ -1,4 +1,4 @@
-"""Exporting a recommender: two networks, the tables of a search, and settings, in a folder that needs no torch."""
+"""Exports a recommender into a folder that needs no torch: two networks, the tables of a search, and settings."""
 
 import json
 import logging
@@ -24,7 +24,7 @@ from .folder import FORMAT_VERSION, HISTORY, SETTINGS, STEP, SUFFIXES, TABLES, S
 from .graphs import HistoryGraph, StepGraph, check_exportable
 from .search import STATE
 
-OPSET = 20  # the newest that is common to the oldest ONNX Runtime that is supported
+OPSET = 20  # the newest that the oldest supported ONNX Runtime knows
 
 
 @torch.no_grad()
@@ -34,14 +34,14 @@ def export(
     output_dir: str | Path,
     format: str = "onnx",
 ) -> Path:
-    """Writes a recommender as two networks that need none of its code, and tables by which a search runs them.
+    """Writes a recommender as two networks that run without its code, and the tables of a search with them.
 
-    `encoder` reads histories up to the logits of the first code, `decoder_step` reads one more code per beam. Weights
-    are float32. The folder is complete or absent.
+    `encoder` reads histories and computes the logits of the first code. `decoder_step` reads one more code per beam.
+    Weights are float32. The folder is complete or absent.
 
     Args:
-        model ([`ETEGRecForConditionalGeneration`]): the recommender; it stays as it is.
-        tokenizer ([`ETEGRecTokenizer`]): of the same folder.
+        model ([`ETEGRecForConditionalGeneration`]): the recommender, which isn't changed.
+        tokenizer ([`ETEGRecTokenizer`]): the tokenizer from the same folder.
         output_dir (`str` or `Path`): a new folder.
         format (`str`, *optional*, defaults to `"onnx"`): `"onnx"`, which [`OnnxRecommender`] runs, or `"torch"` for
             the programs of `torch.export`.
@@ -50,8 +50,9 @@ def export(
         the folder.
 
     Raises:
-        FileExistsError: `output_dir` holds something.
-        ValueError: an unknown `format`, or packages that it needs are missing.
+        FileExistsError: `output_dir` isn't empty.
+        ValueError: an unknown `format`.
+        ValueError: packages that the format needs are missing.
         ValueError: a tokenizer of another model.
         ValueError: layers that were replaced, quantised or offloaded, or that have hooks.
     """
@@ -78,7 +79,7 @@ def export(
 
 
 def settings_of(model: ETEGRecForConditionalGeneration, tokenizer: ETEGRecTokenizer) -> dict:
-    """Returns what `settings.json` says."""
+    """Returns the content of `settings.json`."""
     config = model.config
     return {
         "format_version": FORMAT_VERSION,
@@ -94,7 +95,7 @@ def settings_of(model: ETEGRecForConditionalGeneration, tokenizer: ETEGRecTokeni
 
 @torch.no_grad()
 def search_tables(model: ETEGRecForConditionalGeneration) -> SearchTables:
-    """Returns the tables of a model on a CPU that a search reads."""
+    """Returns the tables that a search reads, given a model on a CPU."""
     catalogue, trie, config = model.catalogue, model.catalogue.trie, model.config
     optional: dict[str, Tensor] = {}
     if model.repeat_bias is not None:
@@ -121,7 +122,7 @@ def search_tables(model: ETEGRecForConditionalGeneration) -> SearchTables:
 
 @torch.no_grad()
 def programs(model: ETEGRecForConditionalGeneration) -> dict[str, ExportedProgram]:
-    """Returns both networks as `torch.export` traces them, by name, for any number of users, items and beams."""
+    """Returns both networks by name, traced by `torch.export` for any number of users, items and beams."""
     history, step, longest = HistoryGraph(model).eval(), StepGraph(model).eval(), model.config.max_history
     items = torch.ones(2, min(2, longest), dtype=torch.long)
     beams, level = 3, torch.ones(1, dtype=torch.long)
@@ -133,7 +134,7 @@ def programs(model: ETEGRecForConditionalGeneration) -> dict[str, ExportedProgra
     tokens = torch.ones(2, beams, dtype=torch.long)
     back = torch.ones(2, beams, 2 + beams, dtype=torch.long)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about what torch itself calls
+        warnings.simplefilter("ignore")  # of functions that torch itself calls
         return {
             HISTORY: torch.export.export(history, (items,), dynamic_shapes=(dims,), strict=False),
             STEP: torch.export.export(
@@ -151,14 +152,14 @@ def programs(model: ETEGRecForConditionalGeneration) -> dict[str, ExportedProgra
 
 
 def _dynamic(name: str) -> dict[int, object]:
-    """The dimensions of a step's state that differ from call to call: users, and positions or beams."""
+    """Returns the dimensions of a step's state that differ from call to call: users, and positions or beams."""
     if name == "start":
         return {0: Dim.AUTO}
     return {0: Dim.AUTO, 3 if name == "cross_bias" else 2: Dim.AUTO}
 
 
 def save_onnx(program: ExportedProgram, path: Path) -> None:
-    """Writes a program as ONNX, whose inputs and outputs have the names that the networks give them."""
+    """Writes a program as ONNX; inputs and outputs have the names that the networks give them."""
     with warnings.catch_warnings(), _quiet("torch.onnx"):
         warnings.simplefilter("ignore")
         onnx = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False)
@@ -175,7 +176,7 @@ def save_onnx(program: ExportedProgram, path: Path) -> None:
 
 @contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """Has a library's logger keep its warnings, which are about what the user can't change."""
+    """Silences the warnings of a library's logger, about which the user can do nothing."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""The folder of an export: its files, and what a search reads of them."""
+"""The folder of an export: its files, and the tables that a search reads from them."""
 
 import json
 import zipfile
@@ -17,17 +17,19 @@ SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 
 @dataclass(frozen=True, eq=False)
 class SearchTables:
-    """What a search reads besides the two networks. Tables that a model lacks are None.
+    """The tables that a search reads besides the two networks. Tables that a model lacks are None.
 
     Args:
         keys, child_start, leaf_items: the code trie, see [`Trie`].
         codes (array of shape `(n_items + 1, code_length)`): raw codes of all items; row 0 is padding.
-        codebook_size (`int`): codes per level.
-        is_constrained (`bool`): whether codes that continue an item share the probability alone.
-        repeat_bias (array of shape `(code_length,)`, *optional*): what logits gain, per level.
-        repeats (array of shape `(1,)`, *optional*): what item logits of items of the history gain.
-        transition_items, transition_weights (arrays of shape `(n_items + 1, n)`, *optional*): what came next to items.
-        directions (array of shape `(n_items + 1, input_size)`, *optional*): embeddings made as long as 1.
+        codebook_size (`int`): number of codes per level.
+        is_constrained (`bool`): whether all probability goes to the codes that continue an item.
+        repeat_bias (array of shape `(code_length,)`, *optional*): per level, the number added to the logits of codes
+            that lead only to items of the history.
+        repeats (array of shape `(1,)`, *optional*): the number added to the item logits of items of the history.
+        transition_items, transition_weights (arrays of shape `(n_items + 1, n)`, *optional*): the items that came next
+            to each item in training, and how strongly they count.
+        directions (array of shape `(n_items + 1, input_size)`, *optional*): embeddings scaled to length 1.
         item_counts (array of shape `(n_items + 1,)`, *optional*): how often each item occurs in training.
     """
 
@@ -46,12 +48,12 @@ class SearchTables:
 
     @cached_property
     def trie(self) -> Trie:
-        """The items that can be recommended."""
+        """The trie of the items that can be recommended."""
         return Trie(self.keys, self.child_start, self.leaf_items, self.codes.shape[1], self.codebook_size)
 
     @cached_property
     def leaf_of_item(self) -> Numbers:
-        """The node of each item index, -1 for padding and for items that can't be recommended."""
+        """The leaf of each item index; -1 for padding and for items that can't be recommended."""
         leaves = np.full(len(self.codes), -1)
         leaves[self.leaf_items] = np.arange(len(self.leaf_items)) + self.trie.first_leaf
         return leaves
@@ -69,8 +71,8 @@ class Export:
 
     Args:
         folder (`Path`): the folder.
-        settings (`dict`): of `settings.json`: sizes, `search_settings`, item ids and titles.
-        tables ([`SearchTables`]): of `search.npz`.
+        settings (`dict`): content of `settings.json`: sizes, `search_settings`, item ids and titles.
+        tables ([`SearchTables`]): content of `search.npz`.
     """
 
     folder: Path
@@ -79,18 +81,20 @@ class Export:
 
     @classmethod
     def read(cls, folder: str | Path, kind: str = "onnx") -> "Export":
-        """Reads a folder, all but its networks. Nothing is unpickled.
+        """Reads all of a folder except its networks. Nothing is unpickled.
 
         Raises:
             FileNotFoundError: no such folder, or a file is missing.
-            ValueError: a file is damaged, or of another format or version.
+            ValueError: a file is damaged.
+            ValueError: another format version.
+            ValueError: settings and tables of different numbers of items.
         """
         folder = Path(folder)
         names = [SETTINGS, TABLES, HISTORY + SUFFIXES[kind], STEP + SUFFIXES[kind]]
         for name in names if (folder / SETTINGS).exists() else names[:1]:
             if not (folder / name).exists():
                 raise FileNotFoundError(
-                    f"{str(folder)!r} is no export to {kind}: it holds no {name}; make one by "
+                    f"{str(folder)!r} isn't an export to {kind}: it holds no {name}; make one with "
                     f"`etegrec export MODEL --format {kind} --output-dir DIR`."
                 )
         try:
@@ -100,8 +104,8 @@ class Export:
             raise damaged(folder / SETTINGS) from error
         if version != FORMAT_VERSION:
             raise ValueError(
-                f"{str(folder)!r} is of format version {version}, and this etegrec_hf reads {FORMAT_VERSION}; export "
-                "the model again with this version."
+                f"{str(folder)!r} has format version {version}, but this etegrec_hf reads {FORMAT_VERSION}; export "
+                "the model again with this etegrec_hf."
             )
         try:
             with np.load(folder / TABLES, allow_pickle=False) as file:
@@ -120,5 +124,5 @@ AGAIN = "copy the folder again, or export the model again."
 
 
 def damaged(path: Path) -> ValueError:
-    """Returns the error of a file that can't be read."""
+    """Returns the error about a file that can't be read."""
     return ValueError(f"{path.name} of {str(path.parent)!r} is damaged; {AGAIN}")

@@ -1,8 +1,8 @@
-"""The two networks of an export: a history up to its first logits, and one more code per beam.
+"""The two networks of an export: one reads histories up to the first logits, one reads one more code per beam.
 
-They compute what `headwise_t5.encode` and `BeamDecoder` compute, from weights in the layout that a runtime likes best:
-queries, keys and values in one product, what follows from the item alone in one table, and position biases as tables.
-`tests/runtime` compares both.
+They compute what `headwise_t5.encode` and `BeamDecoder` compute, with weights in a layout that runtimes run fast: one
+product gives queries, keys and values, and tables hold item vectors and position biases. `tests/runtime` checks that
+both give the same results.
 """
 
 import torch
@@ -21,10 +21,11 @@ Pair = tuple[Tensor, Tensor]  # keys and values
 
 
 def check_exportable(model) -> None:
-    """Looks whether all layers are those that a checkpoint of this package has.
+    """Checks that all layers are those of a checkpoint of this package.
 
     Raises:
-        ValueError: a layer that was replaced, as by an adapter or quantisation, or that has a hook.
+        ValueError: a layer that was replaced, as by an adapter or quantisation.
+        ValueError: a layer that has a hook.
         ValueError: weights that are offloaded.
     """
     for stack in (model.encoder, model.decoder):
@@ -34,8 +35,8 @@ def check_exportable(model) -> None:
             is_ours = plain_weight(module) is not None or type(module) is StartProjection
             if not is_ours or any(weight.is_meta for weight in module.parameters(recurse=False)):
                 raise ValueError(
-                    f"`{name}` is a {type(module).__name__} with other weights than a checkpoint's, or with a hook; "
-                    "merge adapters, and load the model without quantisation and offloading."
+                    f"`{name}` is a {type(module).__name__} whose weights aren't those of a checkpoint, or with a "
+                    "hook; merge adapters, remove hooks, and load the model without quantisation and offloading."
                 )
 
 
@@ -52,7 +53,7 @@ class Norm(nn.Module):
 
 
 class Product(nn.Module):
-    """What several linear layers without bias make of the same states, side by side."""
+    """Several linear layers without bias, applied to the same states in one product; their outputs are joined."""
 
     def __init__(self, *linear: nn.Module):
         super().__init__()
@@ -83,18 +84,18 @@ class FeedForward(nn.Module):
 
 
 def by_head(states: Tensor, heads: int) -> Tensor:
-    """States `[batch, n, heads * d_kv]` as `[batch, heads, n, d_kv]`."""
+    """Returns states `[batch, heads, n, d_kv]`, given `[batch, n, heads * d_kv]`."""
     return states.unflatten(2, (heads, -1)).transpose(1, 2)
 
 
 def attended(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-    """What queries `[batch, heads, n, d_kv]` read of keys and values `[batch, heads, m, d_kv]`, `[batch, n, *]`."""
+    """Returns attention `[batch, n, *]` of queries `[batch, heads, n, d_kv]` to `m` keys and values."""
     scores = query @ keys.transpose(2, 3) + bias  # [batch, heads, n, m]
     return (scores.softmax(-1) @ values).transpose(1, 2).flatten(2)
 
 
 class SelfAttention(nn.Module):
-    """T5's self-attention with its norm: queries, keys and values of states."""
+    """T5's self-attention with its norm; it computes queries, keys and values."""
 
     def __init__(self, layer: nn.Module):
         super().__init__()
@@ -108,7 +109,7 @@ class SelfAttention(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """A block of T5's decoder over the beams of users, whose caches it is given."""
+    """A block of T5's decoder over the beams of users; its caches are arguments."""
 
     def __init__(self, block: nn.Module):
         super().__init__()
@@ -117,13 +118,13 @@ class DecoderBlock(nn.Module):
         self.query, self.output, self.feed_forward = Product(cross.q), Product(cross.o), FeedForward(block.layer[-1])
 
     def first(self, hidden: Tensor, cross: Pair, cross_bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """States, keys and values after the decoder start, which sees nothing but itself."""
+        """Returns states, keys and values of the decoder start, which attends only to itself."""
         _, key, value = self.self_attention.project(hidden)
         hidden = hidden + self.self_attention.output(value.transpose(1, 2).flatten(2))
         return self._rest(hidden, cross, cross_bias), key, value
 
     def next(self, hidden: Tensor, past: Pair, bias: Tensor, cross: Pair, cross_bias: Tensor):
-        """States, and all keys and values, after one more code per beam."""
+        """Returns states, and all keys and values, after one more code per beam."""
         query, key, value = self.self_attention.project(hidden)
         keys, values = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
         hidden = hidden + self.self_attention.output(attended(query, keys, values, bias))
@@ -135,7 +136,7 @@ class DecoderBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The decoder's blocks and its logits of one level's codes."""
+    """The decoder's blocks, and the product that gives the logits of one level's codes."""
 
     def __init__(self, model):
         super().__init__()
@@ -147,15 +148,15 @@ class Decoder(nn.Module):
         self.register_buffer("codes", codes.transpose(1, 2).contiguous())  # [code_length, d_model, K]
 
     def log_p(self, states: Tensor, level: Tensor) -> Tensor:
-        """Log-probabilities `[users, beams, K]` among all codes of a level `[1]`."""
+        """Returns log-probabilities `[users, beams, K]` of all codes of a level `[1]`."""
         return (states @ self.codes.index_select(0, level)).log_softmax(-1)
 
 
 class HistoryGraph(nn.Module):
-    """Reads histories and makes the decoder's first step.
+    """A network that reads histories and makes the decoder's first step.
 
     Args:
-        model ([`ETEGRecForConditionalGeneration`]): in float32.
+        model ([`ETEGRecForConditionalGeneration`]): the recommender, in float32.
     """
 
     def __init__(self, model):
@@ -179,7 +180,7 @@ class HistoryGraph(nn.Module):
         self.reads_vectors, self.reads_tokens = vectors is not None and self.per_item > 1, self.per_item > 1
         if self.reads_tokens:
             self.register_buffer("item_tokens", catalogue.item_tokens)
-        else:  # a position is an item: all that is read of one is a row
+        else:  # a position is an item, so that one row per item is all that is read
             vectors = model.encoder.embed(catalogue.item_tokens, None if vectors is None else vectors.unsqueeze(1))[
                 :, 0
             ]
@@ -192,11 +193,11 @@ class HistoryGraph(nn.Module):
         self.item_logits = None if model.item_logits is None else ItemScores(model)
 
     def forward(self, items: Tensor) -> dict[str, Tensor]:
-        """Reads item indices `[users, items]`, oldest first and 0 after them.
+        """Reads item indices `[users, items]`, oldest first, then 0.
 
         Returns:
-            the level's `log_p` `[users, 1, K]`, the decoder's caches, what each of its steps reads besides, and, where
-            the model has them, `item_logits` `[users, leaves]` and the `preference` `[users, input_size]`.
+            `log_p` `[users, 1, K]` of the first level, the decoder's caches, and `cross_bias` and `start` for its
+            steps. If the model has them, also `item_logits` `[users, leaves]` and `preference` `[users, input_size]`.
         """
         lengths = (items > 0).sum(1, keepdim=True)  # [users, 1]
         item_of = torch.arange(items.shape[1] * self.per_item) // self.per_item  # [positions]
@@ -250,7 +251,7 @@ class HistoryGraph(nn.Module):
 
 
 class ItemScores(nn.Module):
-    """The logits of items that [`ItemLogits`] gives, `[users, leaves]` in the order of the trie's leaves."""
+    """The item logits of [`ItemLogits`], `[users, leaves]` in the order of the trie's leaves."""
 
     def __init__(self, model):
         super().__init__()
@@ -272,7 +273,7 @@ class ItemScores(nn.Module):
         if self.newest:
             place = lengths - 1 - torch.arange(self.newest)  # [users, newest], newest first
             recent = items.gather(1, place.clamp(min=0)) * (place >= 0)
-            vectors = self.vectors[recent]  # [users, newest, d_model], 0 where there are fewer
+            vectors = self.vectors[recent]  # [users, newest, d_model], 0 for shorter histories
         if self.recency is not None:
             asking = (vectors[:, : self.recency.shape[0]] * self.recency).sum(1)
         logits = self.query(asking) @ self.leaves
@@ -288,7 +289,7 @@ class ItemScores(nn.Module):
 
 
 class PairScores(nn.Module):
-    """What logits `[users, leaves]` gain by learned transitions, see [`ItemTransitions.add_gains`]."""
+    """Adds the learned numbers of transitions to logits `[users, leaves]`, see [`ItemTransitions.add_gains`]."""
 
     def __init__(self, gains: PairGains, leaves: Tensor, trie: CodeTrie):
         super().__init__()  # leaves [n_items + 1, num_transitions]
@@ -303,7 +304,7 @@ class PairScores(nn.Module):
 
 
 class StepGraph(nn.Module):
-    """Makes the decoder's step after one more code per beam; arguments as in [`HistoryGraph`]."""
+    """A network that makes the decoder's step for one more code per beam; arguments as in [`HistoryGraph`]."""
 
     def __init__(self, model):
         super().__init__()
@@ -314,17 +315,18 @@ class StepGraph(nn.Module):
         self.register_buffer("bias", torch.cat([back, unseen]))
 
     def forward(self, tokens: Tensor, back: Tensor, level: Tensor, known: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Reads the codes that beams were extended by.
+        """Reads the newest code of each beam.
 
         Args:
-            tokens (`torch.LongTensor` of shape `(users, beams)`): their token ids.
-            back (`torch.LongTensor` of shape `(users, beams, n)`): how many steps back each of the n beams of all
-                steps so far is, these included, where it is the beam's own; else `code_length`.
-            level (`torch.LongTensor` of shape `(1,)`): of the codes that follow.
-            known (`dict[str, torch.FloatTensor]`): caches, `cross_bias` and maybe `start`, see [`HistoryGraph`].
+            tokens (`torch.LongTensor` of shape `(users, beams)`): token ids of the newest codes.
+            back (`torch.LongTensor` of shape `(users, beams, n)`): number of steps since each of the n beams of all
+                steps, this one included; `code_length` for those that aren't ancestors of the beam.
+            level (`torch.LongTensor` of shape `(1,)`): level of the codes that follow.
+            known (`dict[str, torch.FloatTensor]`): caches, `cross_bias` and possibly `start`, see [`HistoryGraph`].
 
         Returns:
-            `log_p` `[users, beams, K]`, and caches of the decoder with these beams, as `next_` and their names.
+            `log_p` `[users, beams, K]`, and the decoder's caches with these beams, under their names with `next_`
+            before them.
         """
         hidden = self.decoder.tokens[tokens]
         if self.has_start:
@@ -341,5 +343,5 @@ class StepGraph(nn.Module):
 
 
 def cache_names(layer: int) -> tuple[str, str, str, str]:
-    """Names of a layer's keys and values of the history, and of those of its beams."""
+    """Returns the names of a layer's keys and values: those of the history, then those of the beams."""
     return f"cross_keys_{layer}", f"cross_values_{layer}", f"keys_{layer}", f"values_{layer}"

@@ -11,11 +11,11 @@ from .trie import Numbers
 
 
 class OnnxNetwork:
-    """Runs `encoder.onnx` and `decoder_step.onnx`; caches stay with ONNX Runtime from step to step.
+    """Runs `encoder.onnx` and `decoder_step.onnx`; between steps, ONNX Runtime keeps the caches.
 
     Args:
-        folder (`Path`): that holds both.
-        threads (`int`, *optional*): of each product; by default as many as there are cores.
+        folder (`Path`): folder of both files.
+        threads (`int`, *optional*): threads per product; by default as many as there are cores.
 
     Raises:
         ImportError: onnxruntime is missing.
@@ -34,11 +34,11 @@ class OnnxNetwork:
         self.inputs = [one.name for one in self.next.get_inputs()]
 
     def read(self, items: Numbers) -> dict:
-        """Returns what `HistoryGraph` makes of item indices `[users, items]`."""
+        """Returns the outputs of `HistoryGraph` for item indices `[users, items]`."""
         return self._run(self.history, {"items": items})
 
     def step(self, tokens: Numbers, back: Numbers, level: Numbers, known: dict) -> dict:
-        """Returns what `StepGraph` makes of its arguments."""
+        """Returns the outputs of `StepGraph`, with its arguments."""
         feeds = known | {"tokens": tokens, "back": back, "level": level}
         return self._run(self.next, {name: feeds[name] for name in self.inputs})
 
@@ -52,16 +52,20 @@ class OnnxNetwork:
 def _session(onnxruntime, path: Path, options):
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # of classes that ONNX Runtime doesn't name
+    except Exception as error:  # ONNX Runtime doesn't export the classes of its errors
         raise damaged(path) from error
 
 
 def onnx_runtime():
-    """Returns the module that runs networks; imported where it's needed, as exporting to torch needs none."""
+    """Imports onnxruntime and returns it; only running an export needs it, not writing one.
+
+    Raises:
+        ImportError: onnxruntime is missing.
+    """
     try:
         return import_module("onnxruntime")
     except ImportError as error:
         raise ImportError(
-            "an exported model needs onnxruntime; install it with `pip install onnxruntime`, or with all that "
-            "exporting needs, `pip install 'etegrec_hf[export]'`."
+            "an exported model needs onnxruntime; install it with `pip install onnxruntime`, or with the packages for "
+            "exporting, `pip install 'etegrec_hf[export]'`."
         ) from error

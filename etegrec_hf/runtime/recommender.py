@@ -1,4 +1,4 @@
-"""The recommender of an exported folder: item ids in, recommended items with titles and scores out."""
+"""The recommender of an exported folder: from item ids to recommended items with titles and scores."""
 
 from pathlib import Path
 
@@ -10,16 +10,16 @@ from .requests import Catalogue, Request, RequestOptions, allowed_of, requests_o
 from .search import Network, Users, Weights, beam_search
 from .trie import Allowed, Floats, Numbers
 
-MAX_BATCH_TOKENS = 4096  # that a search holds at a time, as many as caches of a processor like
+MAX_BATCH_TOKENS = 4096  # decoded together, few enough for the caches of a processor
 OWN = {"num_beams": 20, "exclude_history": False, "rerank_weight": 0.0, "transition_weight": 0.0}  # as SearchSettings
 
 
 class ExportedRecommender:
-    """Recommends by the tables of an export and two networks, whatever runs them.
+    """Recommends with the tables of an export and its two networks, whatever runs the networks.
 
     Args:
-        export ([`Export`]): the folder.
-        network ([`Network`]): its networks.
+        export ([`Export`]): the export.
+        network ([`Network`]): the networks of the export.
     """
 
     def __init__(self, export: Export, network: Network):
@@ -32,21 +32,25 @@ class ExportedRecommender:
 
         Args:
             histories: one history (`list[str]` of item ids, oldest first) or a list of histories. A history may also
-                be a `dict` of `history` and `exclude`, a list of item ids for this history alone.
-            exclude (`list[str]` or `list[list[str]]`, *optional*): item ids that nobody gets, or a list per history.
+                be a `dict` with `history` and `exclude`, a list of item ids for this history alone.
+            exclude (`list[str]` or `list[list[str]]`, *optional*): item ids that no history gets, or a list of item
+                ids per history.
             allowed (`list[str]`, *optional*): item ids to choose from.
             **options: fields of [`RequestOptions`].
 
         Returns:
-            per history a list of at most `top_k` dictionaries, best first: `item_id`, `title` (where it is known),
-            `score` and `codes` (token strings), and `popular` for items of `on_empty="popular"`; of one history its
-            list alone. Items and scores are those of the pipeline.
+            for each history, in order, a list of at most `top_k` dictionaries, best first; for one history, its list
+            alone. The keys are `item_id`, `title` (if it is known), `score` and `codes` (token strings). Items from
+            `on_empty="popular"` also have `popular`. Items and scores are those of the pipeline.
 
         Raises:
-            ValueError: what isn't a history, an unknown item, a history without items, or options that are refused.
-            ValueError: weights or popular items for which the model lacks something.
+            ValueError: anything that isn't a history.
+            ValueError: an unknown item, or a history without items; among several histories, the error begins with
+                the number of the history, from 0.
+            ValueError: options that [`RequestOptions`] refuses.
+            ValueError: weights or popular items for which the model lacks the tables.
             ValueError: scores that are NaN.
-            TypeError: an option that doesn't exist.
+            TypeError: an unknown option.
         """
         wanted = RequestOptions.of(options)
         requests, is_one = requests_of(histories, exclude, self.catalogue, wanted)
@@ -62,19 +66,20 @@ class ExportedRecommender:
     def rank(
         self, requests: list[Request], allowed: Numbers | None, options: RequestOptions
     ) -> tuple[Numbers, Floats]:
-        """Recommends by item indices.
+        """Recommends item indices.
 
         Args:
-            requests (`list[Request]`): histories, and items that single users must not get besides.
-            allowed (array of shape `(n,)`, *optional*): items that all choose from.
-            options ([`RequestOptions`]): of the search.
+            requests (`list[Request]`): histories, and the items that each user must not get.
+            allowed (array of shape `(n,)`, *optional*): item indices to choose from.
+            options ([`RequestOptions`]): options of the search.
 
         Returns:
-            item indices and scores, both `[requests, top_k]`, best first; 0 and minus infinity where there are fewer,
-            as after an empty history.
+            item indices and scores, both of shape `(requests, top_k)`, best first. Shorter lists, and all those of
+            empty histories, are padded with index 0 and score -inf.
 
         Raises:
-            ValueError: weights for which the model lacks something, or scores that are NaN.
+            ValueError: weights for which the model lacks the tables.
+            ValueError: scores that are NaN.
         """
         weights, exclude_history = self._settings(options)
         if exclude_history:
@@ -90,7 +95,7 @@ class ExportedRecommender:
         return items, scores
 
     def _settings(self, options: RequestOptions) -> tuple[Weights, bool]:
-        """The settings of a search: those given, then the model's own, then the defaults."""
+        """Returns the settings of a search: those given, then the model's own, then the defaults."""
         own = OWN | self.settings["search_settings"]
         settings = {name: own[name] if getattr(options, name) is None else getattr(options, name) for name in OWN}
         if options.num_beams is None:
@@ -102,18 +107,19 @@ class ExportedRecommender:
         for name, (table, called) in needs.items():
             if settings[name] and getattr(self.tables, table) is None:
                 raise ValueError(
-                    f"`{name}` is {settings[name]} and the exported model holds no {called}; leave it out."
+                    f"`{name}` is {settings[name]}, but the exported model holds no {called}; give no weight, or 0 if "
+                    "it is the model's own setting."
                 )
         if options.on_empty == "popular" and self.tables.item_counts is None:
             raise ValueError(
-                "`on_empty` is 'popular', and the exported model holds no counts of its items; finetune it before the "
+                "`on_empty` is 'popular', but the exported model holds no counts of its items; finetune it before the "
                 "export, or pass 'empty' and fill the empty lists yourself."
             )
         exclude_history = settings.pop("exclude_history")
         return Weights(**settings), exclude_history
 
     def _searched(self, requests: list[Request], asked: list[int], allowed: Allowed | None, weights: Weights):
-        """Places of requests in batches of histories of like length, with the items and scores found for them."""
+        """Yields the places of requests with histories of similar length, and the items and scores found for them."""
         longest = self.settings["max_history"]
         read = {place: requests[place].history[-longest:] for place in asked}
         per_item = self.settings["tokens_per_item"]
@@ -130,7 +136,7 @@ class ExportedRecommender:
             start += size
 
     def _popular(self, request: Request, top_k: int, allowed: Numbers | None) -> list[dict]:
-        """The items that occur most often in training."""
+        """Returns the items that occur most often in training, as entries of a list."""
         counts = self.tables.item_counts
         assert counts is not None
         can_come = np.zeros(len(counts), bool)
@@ -153,17 +159,19 @@ class ExportedRecommender:
 
 
 class OnnxRecommender(ExportedRecommender):
-    """Recommends from a folder of `etegrec export --format onnx`, with numpy and ONNX Runtime alone.
+    """Recommends from a folder that `etegrec export --format onnx` wrote, with numpy and ONNX Runtime alone.
 
-    Calls may come from several threads at once.
+    Several threads may call it at once.
 
     Args:
-        folder (`str` or `Path`): the export.
-        threads (`int`, *optional*): processor threads of each call; by default as many as there are cores.
+        folder (`str` or `Path`): the folder.
+        threads (`int`, *optional*): processor threads per call; by default as many as there are cores.
 
     Raises:
         FileNotFoundError: no such folder, or a file is missing.
-        ValueError: a file is damaged, or of another format or version.
+        ValueError: `threads` below 1.
+        ValueError: a file is damaged.
+        ValueError: another format version.
         ImportError: onnxruntime is missing.
 
     Example:
@@ -183,7 +191,7 @@ class OnnxRecommender(ExportedRecommender):
 
 
 def _padded(rows: list[list[int]]) -> Numbers:
-    """Lists of item indices as an array, with 0 after the shorter ones and at least one column."""
+    """Returns lists of item indices as an array of at least one column; shorter lists are padded right with 0."""
     padded = np.zeros((len(rows), max(1, *map(len, rows))), np.int64)
     for row, values in zip(padded, rows):
         row[: len(values)] = values

@@ -9,22 +9,22 @@ from .folder import SearchTables
 from .trie import TINY, Allowed, Evidence, Floats, NodeSets, Numbers, Votes
 
 RECENT, DECAY = 10, 0.7  # as in models/item_transitions.py
-STATE = ("cross", "keys", "values", "start", "next")  # how names of what a step reads begin
+STATE = ("cross", "keys", "values", "start", "next")  # beginnings of the names of inputs of a step
 
 
 class Network(Protocol):
-    """The two networks of an export. What isn't asked for here, as caches, may be of any kind."""
+    """The two networks of an export. Outputs that the search only passes on, such as caches, may be of any type."""
 
     def read(self, items: Numbers) -> dict:
-        """Returns what `HistoryGraph` makes of item indices `[users, items]`."""
+        """Returns the outputs of `HistoryGraph` for item indices `[users, items]`."""
 
     def step(self, tokens: Numbers, back: Numbers, level: Numbers, known: dict) -> dict:
-        """Returns what `StepGraph` makes of its arguments."""
+        """Returns the outputs of `StepGraph`, with its arguments."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The settings of a search; named as in `SearchSettings`."""
+    """The settings of a search, with the names of `SearchSettings`."""
 
     num_beams: int
     rerank_weight: float
@@ -33,12 +33,13 @@ class Weights:
 
 @dataclass(frozen=True, eq=False)
 class Users:
-    """Users of one batch.
+    """The users of one batch.
 
     Args:
-        items (array of shape `(users, items)`): item indices of what is read of their histories, oldest first, then 0.
-        excluded (array of shape `(users, n)`): item indices that single users must not get; 0 is none.
-        allowed ([`Allowed`], *optional*): items that all choose from.
+        items (array of shape `(users, items)`): item indices of the histories as far as they are read, oldest first,
+            then 0.
+        excluded (array of shape `(users, n)`): item indices that each user must not get; 0 for no item.
+        allowed ([`Allowed`], *optional*): items to choose from.
     """
 
     items: Numbers
@@ -47,7 +48,7 @@ class Users:
 
 
 def beam_search(network: Network, tables: SearchTables, users: Users, weights: Weights) -> tuple[Numbers, Floats]:
-    """Returns item indices and scores `[users, found]`, best first; 0 and minus infinity where there are fewer."""
+    """Returns item indices and scores `[users, found]`, best first; shorter lists are padded with 0 and -inf."""
     trie, known = tables.trie, network.read(users.items)
     distribution = Distribution(tables, users, weights.transition_weight, known)
     log_p: Floats = np.zeros((len(users.items), 1), np.float32)
@@ -75,13 +76,13 @@ def beam_search(network: Network, tables: SearchTables, users: Users, weights: W
 
 
 class Distribution:
-    """The distribution of the codes that may follow, as `CodeDistribution` has it.
+    """The distribution of the codes that may follow, as in `CodeDistribution`.
 
     Args:
-        tables ([`SearchTables`]): of the model.
-        users ([`Users`]): whose distribution it is.
+        tables ([`SearchTables`]): tables of the model.
+        users ([`Users`]): the users of the batch.
         transition_weight (`float`): share of transition votes.
-        known (`dict`): what the network makes of their histories.
+        known (`dict`): outputs of `HistoryGraph` for the users' histories.
     """
 
     def __init__(self, tables: SearchTables, users: Users, transition_weight: float, known: dict):
@@ -94,7 +95,7 @@ class Distribution:
         self.votes = self._votes(users.items, transition_weight) if transition_weight else None
 
     def _evidence(self, logits: Floats, repeats: Floats) -> Evidence:
-        """Item logits with what items of the histories gain."""
+        """Returns item logits, with the learned number added for items of the histories."""
         user, node = np.divmod(self.had.keys, self.trie.n_nodes)
         leaf = node - self.trie.first_leaf
         logits = logits.copy()
@@ -121,9 +122,9 @@ class Distribution:
         return Votes(self.trie, leaves, shares.astype(np.float32), weight)
 
     def _gained(self, leaves: Numbers) -> Floats:
-        """By how much the terms change the log-odds of items that a user had, `[users, n]`."""
+        """Returns the change of items' log-odds `[users, n]` by being in the history, given their leaves."""
         gained = np.zeros(leaves.shape, np.float32)
-        if self.tables.repeat_bias is not None:  # the first level at which nothing but the user's items follow
+        if self.tables.repeat_bias is not None:  # the first level from which only items of the history follow
             for level, node in reversed(list(enumerate(self.trie.ancestors(leaves)))):
                 gained = np.where(self.had.contain(node), self.tables.repeat_bias[level], gained)
         if self.tables.repeats is not None:
@@ -133,8 +134,8 @@ class Distribution:
     def steps(self, logits: Floats, node: Numbers, level: int) -> tuple[Numbers, Floats]:
         """Returns children `[users, beams, m]` of nodes `[users, beams]`, and their log-probabilities.
 
-        `logits` `[users, beams, K]` are log-probabilities among all codes. Children that lead to no item which may be
-        returned are -1, and have minus infinity.
+        `logits` `[users, beams, K]` are log-probabilities of all codes. Children that lead to no item that may be
+        returned are replaced by -1, with log-probability -inf.
         """
         child = alive = self.trie.children(node)
         scores = np.take_along_axis(logits, self.trie.code[child], 2)
@@ -151,25 +152,25 @@ class Distribution:
         return alive, np.where(alive < 0, -np.inf, scores)
 
     def mixed(self, log_p: Floats, node: Numbers, level: int) -> Floats:
-        """Returns log-probabilities of prefixes with the votes mixed in; arguments as in [`Votes.mixed`]."""
+        """Returns log-probabilities of prefixes, with the votes mixed in; arguments as in [`Votes.mixed`]."""
         return log_p if self.votes is None else self.votes.mixed(log_p, node, level)
 
 
 class Ancestors:
-    """Which of the beams of all steps so far are each beam's own.
+    """The ancestors of each beam among the beams of all steps so far.
 
     Args:
-        users (`int`): how many there are.
-        code_length (`int`): what stands for beams that aren't its own.
+        users (`int`): number of users.
+        code_length (`int`): number of codes per item, which marks beams that aren't ancestors.
     """
 
     def __init__(self, users: int, code_length: int):
         self.none = code_length
-        self.own = [np.zeros((users, 1), np.int64)]  # per step: which of its beams is each beam's own
+        self.own = [np.zeros((users, 1), np.int64)]  # per step: the ancestor of each beam among the step's beams
         self.widths = [1]
 
     def back(self, parent: Numbers) -> Numbers:
-        """Returns how many steps back, `[users, beams, n]`, once beams go on from `parent` `[users, beams]`."""
+        """Adds a step with parents `[users, beams]`, and returns `back` `[users, beams, n]`, see [`StepGraph`]."""
         users, beams = parent.shape
         self.own = [np.take_along_axis(own, parent, 1) for own in self.own]
         self.own.append(np.broadcast_to(np.arange(beams), parent.shape))
@@ -182,7 +183,7 @@ class Ancestors:
 
 
 def largest(ranks: Floats, count: int) -> tuple[Floats, Numbers]:
-    """Returns the `count` largest of each row and where they are, largest first; all where there are fewer."""
+    """Returns the `count` largest values per row and their columns, largest first; all values of shorter rows."""
     best = np.argpartition(-ranks, count - 1, axis=1)[:, :count] if count < ranks.shape[1] else None
     chosen = ranks if best is None else np.take_along_axis(ranks, best, 1)
     order = np.argsort(-chosen, axis=1, kind="stable")
@@ -191,6 +192,6 @@ def largest(ranks: Floats, count: int) -> tuple[Floats, Numbers]:
 
 
 def log_softmax(scores: Floats) -> Floats:
-    """Returns the logarithm of the softmax over the last dimension; rows of minus infinity stay."""
+    """Returns the logarithm of the softmax over the last dimension; rows that hold only -inf stay as they are."""
     shifted = scores - np.maximum(scores.max(-1, keepdims=True), np.finfo(np.float32).min)
     return shifted - np.log(np.maximum(np.exp(shifted).sum(-1, keepdims=True), TINY))

@@ -1,4 +1,4 @@
-"""The code trie and what is known of its nodes, in numpy: which codes may follow, and what they gain."""
+"""The code trie in numpy, sets of items as nodes of it, and the terms and votes that change codes' probabilities."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,13 +9,16 @@ TINY = np.finfo(np.float32).tiny
 
 
 class Trie:
-    """What `CodeTrie` is to a model: nodes by level, the root first and the items last, children side by side.
+    """A `CodeTrie` in numpy: nodes are numbered level by level, and children of a node have consecutive numbers.
+
+    Node 0 is the root, and the last nodes are the items. Node -1 means "not in the trie".
 
     Args:
-        keys (array of shape `(nodes - 1,)`): parent times `codebook_size` plus code, of all nodes but the root.
-        child_start (array of shape `(inner nodes + 1,)`): the first child of each inner node.
+        keys (array of shape `(nodes - 1,)`): parent times `codebook_size` plus code, of all nodes except the root.
+        child_start (array of shape `(inner nodes + 1,)`): first child of each inner node.
         leaf_items (array of shape `(leaves,)`): item indices of the last nodes.
-        code_length, codebook_size (`int`): sizes of the codes.
+        code_length (`int`): number of codes per item.
+        codebook_size (`int`): number of codes per level.
     """
 
     def __init__(self, keys: Numbers, child_start: Numbers, leaf_items: Numbers, code_length: int, codebook_size: int):
@@ -34,21 +37,21 @@ class Trie:
             self.leaf_end[level_end - 1] = len(leaf_items)
 
     def _levels(self) -> list[tuple[int, int]]:
-        """Of each level, the root's first, its first node and the one after its last."""
+        """Returns per level, from the root's on, its first node and the node after its last one."""
         levels = [(0, 1)]
         while levels[-1][1] < self.n_nodes:
             levels.append((levels[-1][1], int(self.child_start[levels[-1][1]])))
         return levels
 
     def children(self, node: Numbers) -> Numbers:
-        """Returns the children `[users, beams, m]` of nodes `[users, beams]` of one level; -1 where there are none."""
+        """Returns children `[users, beams, m]` of nodes `[users, beams]` of one level; fewer are padded with -1."""
         start = self.child_start[node]
         count = np.where(node < 0, 0, self.child_start[node + 1] - start)
         place = np.arange(max(1, count.max()))
         return np.where(place < count[..., None], start[..., None] + place, -1)
 
     def ancestors(self, leaf: Numbers) -> list[Numbers]:
-        """Returns the nodes on the way to leaves, of each level from the first code's to the leaves' own."""
+        """Returns per level the nodes on the path to leaves, from the first code's level to the leaves themselves."""
         levels = [leaf]
         for _ in range(self.code_length - 1):
             levels.insert(0, self.parent[levels[0]])
@@ -56,12 +59,12 @@ class Trie:
 
 
 class NodeSets:
-    """A set of items per user, as the nodes that lead to nothing but items of the set.
+    """A set of items per user, as the nodes of a trie that lead to nothing but these items.
 
     Args:
-        trie ([`Trie`]): of the items.
-        leaves (array of shape `(users, n)`): nodes of the items, maybe repeated; -1 is none.
-        allowed ([`Allowed`], *optional*): the items that count; by default all.
+        trie ([`Trie`]): the catalogue.
+        leaves (array of shape `(users, n)`): leaves of each user's items, possibly repeated; -1 for no item.
+        allowed ([`Allowed`], *optional*): the items to which the catalogue is limited; by default all.
     """
 
     def __init__(self, trie: Trie, leaves: Numbers, allowed: "Allowed | None" = None):
@@ -84,7 +87,7 @@ class NodeSets:
         self.keys = np.sort(np.concatenate(full))
 
     def contain(self, node: Numbers) -> NDArray[np.bool_]:
-        """Returns which nodes `[users, *]` lead to nothing but their user's set; not -1."""
+        """Returns which nodes `[users, *]` lead to items of the user's set only; False for -1."""
         if not len(self.keys):
             return np.zeros(node.shape, bool)
         user = np.arange(len(node)).reshape(-1, *[1] * (node.ndim - 1))
@@ -97,7 +100,7 @@ class Allowed:
     """The items that all users choose from.
 
     Args:
-        trie ([`Trie`]): of the catalogue.
+        trie ([`Trie`]): the catalogue.
         items (array of shape `(n,)`): item indices.
     """
 
@@ -110,27 +113,27 @@ class Allowed:
 
 
 class Evidence:
-    """What codes gain by the logits of the items below them: the log-sum-exp of these.
+    """The log-sum-exp of the logits of all items below a node, which is added to the logit of its code.
 
     Args:
-        trie ([`Trie`]): of the items.
-        logits (array of shape `(users, leaves)`): of all items.
+        trie ([`Trie`]): the catalogue.
+        logits (array of shape `(users, leaves)`): logits of all items.
     """
 
     def __init__(self, trie: Trie, logits: Floats):
         self.trie, self.logits = trie, logits
 
     def of(self, node: Numbers, child: Numbers) -> Floats:
-        """Returns the numbers of children `[users, beams, m]` of nodes `[users, beams]`; 0 for -1."""
+        """Returns the numbers added for children `[users, beams, m]` of nodes `[users, beams]`; 0 for -1."""
         trie, kept = self.trie, node >= 0
         if not kept.any():
             return np.zeros(child.shape, np.float32)
         starts, counts = trie.leaf_start[node[kept]], (trie.leaf_end - trie.leaf_start)[node[kept]]
-        first = np.append(0, counts.cumsum()[:-1])  # where each node's leaves start among those of all nodes
+        first = np.append(0, counts.cumsum()[:-1])  # start of each node's leaves among those of all nodes
         user = kept.nonzero()[0]
         shift = user * self.logits.shape[1] + starts - first
         values = self.logits.ravel()
-        if node.any():  # otherwise all are the root, below which all leaves are in their order
+        if node.any():  # otherwise all nodes are the root, which has all leaves in order
             values = values[np.arange(counts.sum()) + np.repeat(shift, counts)]
         top = np.maximum.reduceat(values, first)
         values = np.exp(values - np.repeat(top, counts))
@@ -143,12 +146,13 @@ class Evidence:
 
 
 class Votes:
-    """Distributions over items by votes, which are mixed into those of the model.
+    """Distributions over items given by votes, which are mixed into those of a model level by level.
 
     Args:
-        trie ([`Trie`]): of the items.
-        leaves (array of shape `(users, n)`): nodes of the items voted for, maybe repeated; any where a share is 0.
-        shares (array of the same shape): of each vote.
+        trie ([`Trie`]): the catalogue.
+        leaves (array of shape `(users, n)`): leaves of the items voted for, possibly repeated; any leaf for a share of
+            0.
+        shares (array of the same shape): share of each vote in its user's votes.
         weight (`float`): share of the votes in the mixture.
     """
 
@@ -157,12 +161,12 @@ class Votes:
         self.ways = trie.ancestors(np.where(shares > 0, leaves, trie.first_leaf))
 
     def mixed(self, log_p: Floats, node: Numbers, level: int) -> Floats:
-        """Returns log-probabilities in the mixture.
+        """Returns log-probabilities `[users, beams, m]` of child nodes in the mixture of model and votes.
 
         Args:
-            log_p (array of shape `(users, beams, m)`): the model's, of whole prefixes.
-            node (array of shape `(users, beams)`): their parents, distinct, or -1.
-            level (`int`): how many codes lead to these.
+            log_p (array of shape `(users, beams, m)`): the model's log-probabilities of the children's prefixes.
+            node (array of shape `(users, beams)`): parents of the children, distinct per user, or -1.
+            level (`int`): number of codes that lead to the parents.
         """
         child = self.ways[level]
         parent = self.trie.parent[child]

@@ -23,20 +23,20 @@ from .recommending import Service
 from .routes import router
 
 API_KEY = "ETEGREC_API_KEY"
-SETTINGS = "ETEGREC_SERVE"  # names the variable that tells each process what to serve
+SETTINGS = "ETEGREC_SERVE"  # the variable that passes model and options to each process
 
 
 def create_app(model: str, options: ServeOptions | None = None) -> FastAPI:
     """Makes the application that `etegrec serve` runs, for any ASGI server.
 
-    The variable `ETEGREC_API_KEY`, if it is set, is the key that requests must bring.
+    If the environment variable `ETEGREC_API_KEY` is set, requests must bring its value as a key.
 
     Args:
-        model (`str`): a trained recommender: a folder or a Hub id, maybe with @revision.
-        options ([`ServeOptions`], *optional*): its limits.
+        model (`str`): a trained recommender: a folder or a Hub id, optionally with `@revision`.
+        options ([`ServeOptions`], *optional*): limits of the server, and how it batches.
 
     Returns:
-        `FastAPI`, which loads the model when it starts.
+        the application, which loads the model when it starts.
     """
     options = options or ServeOptions()
     metrics = Metrics()
@@ -65,12 +65,12 @@ def create_app(model: str, options: ServeOptions | None = None) -> FastAPI:
 
 
 def app_of_environment() -> FastAPI:
-    """The application of a process that uvicorn started."""
+    """Makes the application in a process that uvicorn started, from the settings in its environment."""
     log_with_times()
     settings = json.loads(os.environ[SETTINGS])
     return create_app(settings["model"], ServeOptions(**settings["options"]))
 
 
 def log_with_times() -> None:
-    """Has the process write what it logs to stderr, with times."""
+    """Sends the log of the process to stderr, with times."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)

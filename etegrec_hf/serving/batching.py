@@ -20,7 +20,7 @@ from .options import ServeOptions
 
 Settings = tuple[tuple[str, Any], ...]  # names and values, which can be compared
 
-# Of the tokens of a batch: with more, two batches of like lengths are faster than a mixed one
+# Largest share of padding in a batch: with more, two batches of similar lengths are faster than one mixed batch
 MOST_PADDING = 0.125
 
 logger = logging.getLogger("etegrec.serving")
@@ -31,11 +31,12 @@ class Row:
     """One history of a request, on its way through the model.
 
     Args:
-        loaded ([`LoadedModel`]): the model that answers it.
-        inputs (`dict[str, torch.Tensor]`): as the pipeline's `preprocess` returns them.
-        settings (`Settings`): of the pipeline's `forward`. Rows of the same model and settings share a batch.
-        n_tokens (`int`): tokens that the search holds for it, beams included.
-        user_id (`str`, *optional*): of a user whose encoder states are kept.
+        loaded ([`LoadedModel`]): the model that answers.
+        inputs (`dict[str, torch.Tensor]`): the inputs that the pipeline's `preprocess` returns.
+        settings (`Settings`): arguments of the pipeline's `forward`. Rows with the same model and settings share a
+            batch.
+        n_tokens (`int`): number of tokens that the search holds for the row, including beams.
+        user_id (`str`, *optional*): id of a user whose encoder states are kept.
     """
 
     loaded: LoadedModel
@@ -48,23 +49,23 @@ class Row:
 
     @property
     def key(self) -> tuple[int, Settings, bool]:
-        """What rows of a batch have in common."""
+        """The key that all rows of a batch have in common."""
         return id(self.loaded), self.settings, self.user_id is None
 
 
 class Batcher:
-    """Has threads decode rows in batches, while the event loop goes on reading requests.
+    """Decodes rows in batches on threads, while the event loop goes on reading requests.
 
-    A batch holds the row that waits longest, and those of its model and settings whose lengths are nearest to its
-    own, until it is full or would mostly gain padding. While all threads decode, the next batch gathers; when one is
-    idle, a row waits `max_wait` milliseconds for others.
+    A batch begins with the row that has waited longest. Rows of the same model and settings join it, those of the most
+    similar length first. It ends before it has too many tokens, or more than an eighth of padding. While all threads
+    decode, the next batch gathers. When a thread is idle, a row waits `max_wait` milliseconds for others.
 
-    Each thread decodes a batch of its own on one core, as threads that share a batch wait for one another after each
-    operation: whatever else runs on a core, as HTTP does, would stall them all. A GPU has one thread.
+    Each thread decodes a batch of its own on one core. Threads that share a batch wait for one another after each
+    operation, so that other work on one core, such as HTTP, would stall them all. A GPU has one thread.
 
     Args:
-        options ([`ServeOptions`]): bounds of batch and queue.
-        metrics ([`Metrics`]): which count batches and rows.
+        options ([`ServeOptions`]): limits of batch and queue.
+        metrics ([`Metrics`]): counters of batches and rows.
     """
 
     def __init__(self, options: ServeOptions, metrics: Metrics):
@@ -77,15 +78,15 @@ class Batcher:
         self._threads = ThreadPoolExecutor(n_threads, "decoding", partial(torch.set_num_threads, 1))
 
     def submit(self, rows: Sequence[Row]) -> None:
-        """Puts rows into the queue, all or none; each row's `answer` is then to be awaited.
+        """Puts all rows into the queue, or none; await the `answer` of each row afterwards.
 
         Raises:
-            RequestError: status 429, where they have no room.
+            RequestError: status 429 if the queue has no room for them.
         """
         if len(self._waiting) + len(rows) > self.options.max_queue:
             raise RequestError(
                 429,
-                f"{len(self._waiting)} histories wait already; try again, with fewer requests at a time.",
+                f"{len(self._waiting)} histories are waiting already; try again, with fewer requests at a time.",
                 headers={"Retry-After": "1"},
             )
         self._waiting += rows
@@ -93,7 +94,7 @@ class Batcher:
         self._arrival.set()
 
     async def run(self) -> None:
-        """Decodes what is submitted, until it is cancelled."""
+        """Decodes submitted rows, until it is cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             await self._free.acquire()
@@ -107,9 +108,9 @@ class Batcher:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _answer(self, batch: list[Row], decoding: asyncio.Future[list[Tensors | Exception]]) -> None:
-        """Hands a batch's answers on, and lets its thread have the next batch."""
+        """Passes on the answers of a batch, and frees its thread for the next batch."""
         self._free.release()
-        if decoding.cancelled():  # as the server ends
+        if decoding.cancelled():  # the server is ending
             return
         for row, answer in zip(batch, decoding.result()):
             if row.answer.cancelled():
@@ -120,7 +121,7 @@ class Batcher:
                 row.answer.set_result(answer)
 
     async def _gather(self) -> None:
-        """Waits for a row, and then for as long as it may wait for others."""
+        """Waits for a row, and then until it has waited long enough for others or the batch is full."""
         while not self._waiting:
             self._arrival.clear()
             await self._arrival.wait()
@@ -171,13 +172,13 @@ class Batcher:
 
 
 def forward(batch: list[Row]) -> Tensors:
-    """What the pipeline makes of rows."""
+    """Returns the outputs of the pipeline's `forward` for rows."""
     return batch[0].loaded.pipeline.forward(collated([row.inputs for row in batch]), **dict(batch[0].settings))
 
 
 @torch.no_grad()
 def forward_kept(kept: KeptHistories, batch: list[Row]) -> Tensors:
-    """The same for rows of users whose histories are kept, each with an item, and without `allowed`."""
+    """Returns the same outputs for rows of users with kept histories, which have items and no `allowed`."""
     loaded, model = batch[0].loaded, batch[0].loaded.pipeline.model
     encoded = kept.encode(loaded, [str(row.user_id) for row in batch], [row.inputs["input_ids"] for row in batch])
     exclude = collated([{"exclude": row.inputs["exclude"]} for row in batch])["exclude"]
@@ -189,19 +190,19 @@ def forward_kept(kept: KeptHistories, batch: list[Row]) -> Tensors:
 
 
 def decode(batch: list[Row], forward: Callable[[list[Row]], Tensors] = forward) -> list[Tensors | Exception]:
-    """What the pipeline's `postprocess` takes of each row, or the error that the row alone makes."""
+    """Returns per row the input of the pipeline's `postprocess`, or the error that the row causes by itself."""
     try:
         output = forward(batch)
         return [{name: values[[row]] for name, values in output.items()} for row in range(len(batch))]
     except Exception as error:
         if len(batch) == 1:
             return [error]
-        logger.warning("a batch of %d failed, and is decoded row by row: %s", len(batch), error)
+        logger.warning("a batch of %d rows failed and is decoded row by row: %s", len(batch), error)
         return [answer for row in batch for answer in decode([row], forward)]
 
 
 def collated(rows: list[Tensors]) -> Tensors:
-    """One batch of rows `(1, n)`, padded right with 0."""
+    """Returns rows `(1, n)` as one batch, padded right with 0."""
     batch: Tensors = {}
     for name, first in rows[0].items():
         tensors = [row[name][0] for row in rows]

@@ -1,4 +1,4 @@
-"""Refusals of requests, as JSON that names the field, the value and the remedy."""
+"""Refusals of requests as JSON, which names the field, the value and the remedy."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -10,19 +10,19 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-LONGEST_SHOWN = 100  # characters of a value
-PLACES = ("body", "query")  # of fields, in errors of FastAPI
+LONGEST_SHOWN = 100  # characters of a value that errors show
+PLACES = ("body", "query")  # names for the place of a field in errors of FastAPI
 
 
 class RequestError(Exception):
-    """A request that is refused.
+    """The refusal of a request.
 
     Args:
-        status (`int`): of the answer.
-        message (`str`): one sentence for whoever sent it.
-        field (`str`, *optional*): what it is about.
-        value (*optional*): of the field.
-        headers (`dict[str, str]`, *optional*): of the answer.
+        status (`int`): status of the answer.
+        message (`str`): one sentence for the sender of the request.
+        field (`str`, *optional*): the field that is wrong.
+        value (*optional*): value of the field.
+        headers (`dict[str, str]`, *optional*): headers of the answer.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class RequestError(Exception):
 
     @property
     def response(self) -> JSONResponse:
-        """The answer."""
+        """The answer to the request."""
         content: dict[str, object] = {"error": str(self)}
         if self.field is not None:
             value = self.value if isinstance(self.value, (bool, int, float, NoneType)) else shown(self.value)
@@ -47,7 +47,7 @@ class RequestError(Exception):
 
 
 def shown(value: object) -> str:
-    """A value as errors show it, without most of what is long."""
+    """Returns a value as errors show it; long values are cut."""
     if isinstance(value, (list, dict)):
         return f"a {type(value).__name__} of {len(value)}"
     if isinstance(value, str) and len(value) > LONGEST_SHOWN:
@@ -57,14 +57,14 @@ def shown(value: object) -> str:
 
 
 def validation_error(errors: Sequence[Any], fields: Sequence[str], status: int = 422) -> RequestError:
-    """The first of pydantic's errors about a request with these fields, as a refusal."""
+    """Returns a refusal with the first of pydantic's errors about a request with these fields."""
     error = errors[0]
     if error["type"] == "json_invalid":
         return RequestError(400, f"the body isn't JSON ({error['ctx']['error']}); send an object with `history`.")
     places = list(error["loc"])
     if len(places) > 1 and places[0] in PLACES:
         places = places[1:]
-    places = [part for part in places if isinstance(part, int) or "[" not in part]  # which names a type of `exclude`
+    places = [part for part in places if isinstance(part, int) or "[" not in part]  # "[": a type of `exclude`
     field = "".join(f"[{part}]" if isinstance(part, int) else part[:LONGEST_SHOWN] for part in places) or "body"
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(field, fields, n=1)
@@ -77,19 +77,21 @@ def validation_error(errors: Sequence[Any], fields: Sequence[str], status: int =
 
 
 async def on_request_error(request: Request, error: Exception) -> JSONResponse:
-    """Answers with a refusal."""
+    """Answers a refused request."""
     assert isinstance(error, RequestError)
     return error.response
 
 
 async def on_validation_error(request: Request, error: Exception) -> JSONResponse:
-    """Answers a wrong query."""
+    """Answers a request with a wrong query."""
     assert isinstance(error, RequestValidationError)
     return validation_error(error.errors(), []).response
 
 
 async def on_http_error(request: Request, error: Exception) -> JSONResponse:
-    """Answers a path or method that doesn't exist."""
+    """Answers a request with an unknown path or method."""
     assert isinstance(error, HTTPException)
-    message = f"{request.method} {shown(request.url.path)}: {error.detail}; see /openapi.json for what there is."
+    message = (
+        f"{request.method} {shown(request.url.path)}: {error.detail}; see /openapi.json for the paths that exist."
+    )
     return RequestError(error.status_code, message, headers=error.headers).response

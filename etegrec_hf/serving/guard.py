@@ -1,4 +1,4 @@
-"""What every request passes: the key, the clock, and the net below unexpected errors."""
+"""The outermost layer of the application: it checks keys, measures times and answers unexpected errors."""
 
 import hmac
 import logging
@@ -10,19 +10,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .errors import RequestError
 from .metrics import Metrics
 
-OPEN = ("/health", "/ready")  # to whoever has no key
-PATHS = (*OPEN, "/recommend", "/similar", "/items", "/metrics")  # that are counted by their names
+OPEN = ("/health", "/ready")  # need no key
+PATHS = (*OPEN, "/recommend", "/similar", "/items", "/metrics")  # counted under their own names
 
 logger = logging.getLogger("etegrec.serving")
 
 
 class Guard:
-    """Wraps an ASGI application.
+    """Wraps an ASGI application: checks keys, measures times and answers unexpected errors.
 
     Args:
-        app (`ASGIApp`): what answers.
-        api_key (`str`, *optional*): that requests must bring.
-        metrics ([`Metrics`]): which count answers and their times.
+        app (`ASGIApp`): the application that answers.
+        api_key (`str`, *optional*): the key that requests must bring.
+        metrics ([`Metrics`]): counters of answers and their times.
     """
 
     def __init__(self, app: ASGIApp, api_key: str | None, metrics: Metrics):
@@ -56,7 +56,9 @@ class Guard:
             number = uuid4().hex[:12]
             logger.exception("error %s in %s %s", number, scope["method"], scope["path"])
             if not status:
-                refusal = RequestError(500, f"internal error {number}; whoever runs the server finds it in the log.")
+                refusal = RequestError(
+                    500, f"internal error {number}; report this number: the log of the server has the trace."
+                )
                 await refusal.response(scope, receive, sending)
         finally:
             self.metrics.seconds.labels(path).observe(time.perf_counter() - start)

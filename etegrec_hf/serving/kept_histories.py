@@ -1,4 +1,4 @@
-"""Encoder states of users' histories, kept for when the histories have grown."""
+"""Encoder states of users' histories, kept to be extended when the histories have grown."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -19,20 +19,20 @@ def can_keep(model: ETEGRecForConditionalGeneration) -> bool:
 
 
 class KeptHistories:
-    """Keeps encoded histories, of as many users as were asked for last. Threads may share it.
+    """Keeps the encoded histories of the users that were asked for last. Threads may share it.
 
-    What is kept of a user is extended if it is the beginning of the new history and the same revision of the model
-    encoded it; otherwise the history is encoded anew.
+    A kept history is extended if the new history begins with it and the same revision of the model encoded it.
+    Otherwise the new history is encoded as a whole.
 
     Args:
-        max_users (`int`): how many users are kept.
+        max_users (`int`): largest number of users.
     """
 
     def __init__(self, max_users: int):
         self.max_users = max_users
         self.n_extended = 0
         self._kept: OrderedDict[tuple[str, str], EncodedHistory] = OrderedDict()
-        self._lock = Lock()  # of both, never held while a model computes
+        self._lock = Lock()  # for both of these; no thread holds it while a model computes
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -40,7 +40,7 @@ class KeptHistories:
     def encode(
         self, loaded: LoadedModel, user_ids: Sequence[str], input_ids: Sequence[torch.Tensor]
     ) -> EncodedHistory:
-        """Encodes histories `(1, tokens)` of token ids, one per user, and keeps them."""
+        """Encodes histories of token ids `(1, tokens)`, one per user, and keeps them."""
         model = loaded.pipeline.model
         tokens = [row.to(model.device) for row in input_ids]
         keys = [(loaded.revision, user_id) for user_id in user_ids]
@@ -70,12 +70,12 @@ class KeptHistories:
 
 
 def is_beginning(past: torch.Tensor, history: torch.Tensor) -> bool:
-    """Returns whether a history `(1, tokens)` begins with another one."""
+    """Returns whether a history `(1, tokens)` begins with `past`, an earlier one."""
     n_tokens = past.shape[1]
     return n_tokens <= history.shape[1] and torch.equal(past, history[:, :n_tokens])
 
 
 def padded(rows: Sequence[torch.Tensor]) -> Tensors:
-    """Token ids `(1, tokens)` as one batch, padded right, and its mask."""
+    """Returns token ids `(1, tokens)` as one batch, padded right, with its attention mask."""
     input_ids = torch.nn.utils.rnn.pad_sequence([row[0] for row in rows], batch_first=True)
     return {"input_ids": input_ids, "attention_mask": (input_ids != 0).long()}

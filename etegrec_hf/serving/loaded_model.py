@@ -1,4 +1,4 @@
-"""A model that answers requests, as it was loaded from one state of its folder."""
+"""A model that answers requests, loaded from one state of its folder."""
 
 import hashlib
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from ..models.pipeline_etegrec import SequentialRecommendationPipeline
 from .options import ServeOptions
 from .schemas import FoundItem
 
-# Files that decide what a model answers: a card or a record that changes makes no other model
+# Files that decide the answers of a model: a new card or training record doesn't make another model
 OF_THE_MODEL = ("config.json", "*.safetensors", "item_index.json", "item_titles.json", "tokenizer_config.json")
-POPULAR_SHARE = 0.1  # of the items, those that are most frequent
+POPULAR_SHARE = 0.1  # share of the items that count as popular, most frequent first
 REVISION_LENGTH = 12  # characters of a folder's hash
 
 FolderState = tuple[tuple[str, int, int, int], ...]
@@ -24,10 +24,10 @@ class LoadedModel:
     """A model, ready to answer.
 
     Args:
-        pipeline ([`SequentialRecommendationPipeline`]): whose answers the server gives.
-        finder ([`ItemFinder`]): of the model's items.
-        kinds (`list[str]`): by item index, how frequent an item is in training, see `Metrics`.
-        revision (`str`): commit of a Hub's model, or a hash of a folder's files.
+        pipeline ([`SequentialRecommendationPipeline`]): the pipeline that makes the answers.
+        finder ([`ItemFinder`]): finder of the model's items.
+        kinds (`list[str]`): by item index, how frequent an item is in training, see [`Metrics`].
+        revision (`str`): commit of a model on the Hub, or a hash of a folder's files.
     """
 
     pipeline: SequentialRecommendationPipeline
@@ -37,10 +37,11 @@ class LoadedModel:
 
     @classmethod
     def load(cls, folder: Path, revision: str, options: ServeOptions) -> "LoadedModel":
-        """Loads a folder, and answers once, so that the first request finds all tables made.
+        """Loads a folder, and answers once, so that all tables are made before the first request.
 
         Raises:
-            FileNotFoundError, ValueError: as [`load_recommender`], and [`OnnxPipeline`] if it is to answer.
+            FileNotFoundError: the errors of [`load_recommender`].
+            ValueError: the errors of [`load_recommender`], and those of [`OnnxPipeline`] with `runtime="onnx"`.
         """
         model, tokenizer = load_recommender(str(folder))
         own_memory(model)
@@ -55,19 +56,19 @@ class LoadedModel:
         return cls(pipeline, ItemFinder(model, tokenizer, tokenizer.item_titles), kinds_of_items(model), revision)
 
     def described(self, item_ids: list[str]) -> list[FoundItem]:
-        """Items with their titles."""
+        """Returns items with their titles."""
         titles = self.pipeline.tokenizer.item_titles
         return [FoundItem(item_id=item_id, title=titles.get(item_id)) for item_id in item_ids]
 
 
 def own_memory(model: ETEGRecForConditionalGeneration) -> None:
-    """Copies weights that are mapped from a file, which somebody may overwrite."""
+    """Copies weights that are mapped from a file into memory, as the file may be overwritten."""
     for tensor in [*model.parameters(), *model.buffers()]:
         tensor.data = tensor.data.clone()
 
 
 def kinds_of_items(model: ETEGRecForConditionalGeneration) -> list[str]:
-    """How frequent the items are in training, by item index."""
+    """Returns by item index how frequent each item is in training, in the words of [`Metrics`]."""
     counts = model.catalogue.item_counts.cpu()
     if not counts.any():
         return ["uncounted"] * len(counts)
@@ -80,18 +81,18 @@ def kinds_of_items(model: ETEGRecForConditionalGeneration) -> list[str]:
 
 
 def model_files(folder: Path) -> list[Path]:
-    """The files that decide what a model answers, in the order of their names."""
+    """Returns the files that decide the answers of a model, in the order of their names."""
     return sorted({path for pattern in OF_THE_MODEL for path in folder.glob(pattern)})
 
 
 def folder_state(folder: Path) -> FolderState:
-    """By what a change of the model's files is noticed, without reading them: names, inodes, sizes and times."""
+    """Returns names, inodes, sizes and times of a model's files, which show changes without reading the files."""
     states = [(path.name, path.stat()) for path in model_files(folder)]
     return tuple((name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in states)
 
 
 def revision_of(name: str, folder: Path) -> str:
-    """The commit of a Hub's model, by whose name its folder in the cache goes, or a hash of a folder's files."""
+    """Returns the commit of a model on the Hub, which names its cached folder, or a hash of a folder's files."""
     if not Path(name).is_dir():
         return folder.name
     digest = hashlib.sha256()

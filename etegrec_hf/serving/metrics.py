@@ -1,4 +1,4 @@
-"""Figures of the server in Prometheus' format."""
+"""Figures of the server in the format of Prometheus."""
 
 import os
 from collections.abc import Iterable
@@ -7,11 +7,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-SHARED_FILES = "PROMETHEUS_MULTIPROC_DIR"  # names the folder in which processes share their figures
+SHARED_FILES = "PROMETHEUS_MULTIPROC_DIR"  # the folder in which processes share their figures
 
 
 class Metrics:
-    """Counts what one process does. With `PROMETHEUS_MULTIPROC_DIR` set, pages show the sums of all processes."""
+    """Figures of one process. With `PROMETHEUS_MULTIPROC_DIR` set, pages show the sums of all processes."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -26,7 +26,7 @@ class Metrics:
             "etegrec_batch_seconds", "Time to decode a batch.", buckets=SECONDS, registry=registry
         )
         self.waiting = Gauge(
-            "etegrec_queue_rows", "Histories that wait.", registry=registry, multiprocess_mode="livesum"
+            "etegrec_queue_rows", "Histories that are waiting.", registry=registry, multiprocess_mode="livesum"
         )
         self.kept_users = Gauge(
             "etegrec_kept_users",
@@ -41,11 +41,13 @@ class Metrics:
             ["kind"],
             registry=registry,
         )
-        self.unknown_ids = Counter("etegrec_unknown_ids", "Ids that the model doesn't know.", registry=registry)
+        self.unknown_ids = Counter(
+            "etegrec_unknown_ids", "Ids in requests that the model doesn't know.", registry=registry
+        )
         self.loads = Counter("etegrec_model_loads", "Models loaded: ok or failed.", ["result"], registry=registry)
 
     def count_list(self, kinds: Iterable[str], is_popular: bool) -> None:
-        """Counts a list by the kinds of its items."""
+        """Counts a list, and its items by their kinds."""
         n_items = 0
         for kind in kinds:
             n_items += 1
@@ -53,7 +55,7 @@ class Metrics:
         self.lists.labels("empty" if not n_items else "popular" if is_popular else "model").inc()
 
     def page(self) -> bytes:
-        """All figures as text."""
+        """Returns all figures as text."""
         if SHARED_FILES not in os.environ:
             return generate_latest(self.registry)
         registry = CollectorRegistry()
@@ -61,6 +63,6 @@ class Metrics:
         return generate_latest(registry)
 
     def close(self) -> None:
-        """Takes this process out of the sums of what waits now."""
+        """Removes this process from the sums of waiting histories and kept users."""
         if SHARED_FILES in os.environ:
             multiprocess.mark_process_dead(os.getpid())

@@ -1,4 +1,4 @@
-"""The model that answers now, and the look whether its folder holds a newer one."""
+"""The model that answers now, and the check whether its folder holds a newer one."""
 
 import asyncio
 import logging
@@ -14,28 +14,28 @@ from .loaded_model import FolderState, LoadedModel, folder_state, revision_of
 from .metrics import Metrics
 from .options import ServeOptions
 
-SETTLING_SECONDS = 0.5  # for which a folder must stay as it is before it is read
+SETTLING_SECONDS = 0.5  # time without changes after which a changed folder is read
 
 logger = logging.getLogger("etegrec.serving")
 
 
 class ModelSlot:
-    """Holds the model that answers, and loads the next one beside it.
+    """Holds the model that answers, and loads the next one while it answers.
 
-    Requests keep the [`LoadedModel`] that they began with. A folder that can't be read leaves the model before in its
-    place, and is read again when it has changed.
+    Requests keep the [`LoadedModel`] that they began with. If a folder can't be read, the older model goes on
+    answering, and the folder is read again after its next change.
 
     Args:
-        name (`str`): a folder, or an id on the Hub, whose model stays as it is.
-        options ([`ServeOptions`]): how often to look.
-        metrics ([`Metrics`]): which count what was loaded.
+        name (`str`): a folder, or an id on the Hub. The model of an id isn't replaced.
+        options ([`ServeOptions`]): options of the server, among them how often the folder is checked.
+        metrics ([`Metrics`]): counters of loaded models.
     """
 
     def __init__(self, name: str, options: ServeOptions, metrics: Metrics):
         self.name, self.options, self.metrics = name, options, metrics
         self.model: LoadedModel | None = None
         self.error: str | None = None
-        self._state: FolderState | None = None  # of the folder when it was last read
+        self._state: FolderState | None = None  # state of the folder when it was last read
         self._thread = ThreadPoolExecutor(1, "loading", partial(torch.set_num_threads, 1))
 
     @property
@@ -43,7 +43,7 @@ class ModelSlot:
         """The model that answers now.
 
         Raises:
-            RequestError: status 503, while none is loaded.
+            RequestError: status 503 while no model is loaded.
         """
         if self.model is None:
             reason = "failed to load, see /ready" if self.error else "is being loaded; try again"
@@ -51,19 +51,19 @@ class ModelSlot:
         return self.model
 
     async def watch(self) -> None:
-        """Loads the model, and each newer one, until it is cancelled."""
+        """Loads the model, and each newer model, until it is cancelled."""
         await self.look()
         while self.options.reload_seconds:
             await asyncio.sleep(self.options.reload_seconds)
             await self.look()
 
     async def look(self) -> None:
-        """Loads what the folder holds, if that changed since the last look and changes no more."""
+        """Loads the folder's model if the folder has changed since the last check and no longer changes."""
         loop = asyncio.get_running_loop()
         try:
             folder = await loop.run_in_executor(self._thread, local_folder, self.name)
             state = await loop.run_in_executor(self._thread, folder_state, folder)
-        except Exception as error:  # no such folder: it may be between two models
+        except Exception as error:  # such as a missing folder, while it is replaced
             self._fail(error, None)
             return
         if state == self._state:
@@ -80,14 +80,14 @@ class ModelSlot:
         if loaded is not None:
             self.model, self.error, self._state = loaded, None, state
             self.metrics.loads.labels("ok").inc()
-            logger.warning("%s: revision %s answers now", self.name, loaded.revision)
+            logger.warning("%s: revision %s now answers", self.name, loaded.revision)
 
     def close(self) -> None:
         """Ends the thread that loads."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _load(self, folder: Path, state: FolderState) -> LoadedModel | None:
-        """The folder's model; none if the folder changed meanwhile."""
+        """Loads the folder's model, or returns None if the folder changed while it was read."""
         revision = revision_of(self.name, folder)
         loaded = LoadedModel.load(folder, revision, self.options)
         return loaded if folder_state(folder) == state else None

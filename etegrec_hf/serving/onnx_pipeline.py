@@ -1,4 +1,4 @@
-"""The pipeline, with lists that ONNX Runtime finds."""
+"""The pipeline with a search by ONNX Runtime."""
 
 import tempfile
 from pathlib import Path
@@ -15,16 +15,17 @@ from ..runtime.requests import Request, RequestOptions
 
 
 class OnnxPipeline(SequentialRecommendationPipeline):
-    """[`SequentialRecommendationPipeline`] that searches with an export of its model, which it makes at first.
+    """A [`SequentialRecommendationPipeline`] that exports its model when it is made, and searches with the export.
 
-    Each search has one thread of the processor; searches may run side by side.
+    Each search takes one processor thread; several searches may run at once.
 
     Args:
         model ([`ETEGRecForConditionalGeneration`]): a trained recommender on a CPU.
-        tokenizer ([`ETEGRecTokenizer`]): of the model.
+        tokenizer ([`ETEGRecTokenizer`]): the tokenizer from the same folder.
 
     Raises:
-        ValueError: a model that can't be exported, or packages that exporting needs are missing.
+        ValueError: a model that can't be exported.
+        ValueError: packages that exporting needs are missing.
         ImportError: onnxruntime is missing.
     """
 

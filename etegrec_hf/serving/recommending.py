@@ -1,4 +1,4 @@
-"""From a checked request to rows for the model, and from their answers to lists."""
+"""Checks requests, turns them into rows for the model, and turns the rows' answers into lists."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,18 +15,18 @@ from .options import ServeOptions
 from .schemas import RecommendRequest
 
 OF_THE_SEARCH = ("top_k", "num_beams", "exclude_history", "rerank_weight", "transition_weight")
-ROWS_AT_A_TIME = 16  # that are prepared before others get a turn
+ROWS_AT_A_TIME = 16  # rows that are prepared before other requests get a turn
 
 
 @dataclass(frozen=True)
 class Service:
-    """What answers requests.
+    """The parts that answer requests.
 
     Args:
-        slot ([`ModelSlot`]): holds the model.
-        batcher ([`Batcher`]): decodes.
-        metrics ([`Metrics`]): counts.
-        options ([`ServeOptions`]): what is refused.
+        slot ([`ModelSlot`]): the model.
+        batcher ([`Batcher`]): the queue, and the threads that decode.
+        metrics ([`Metrics`]): the figures.
+        options ([`ServeOptions`]): the limits.
     """
 
     slot: ModelSlot
@@ -35,10 +35,10 @@ class Service:
     options: ServeOptions
 
     async def recommend(self, request: RecommendRequest) -> dict:
-        """The answer to a request, as JSON holds it.
+        """Returns the answer to a request, as a dictionary for JSON.
 
         Raises:
-            RequestError: why it is refused.
+            RequestError: the request is refused.
         """
         check_limits(request, self.options)
         loaded = self.slot.current
@@ -69,8 +69,8 @@ class Preparation:
 
     Args:
         loaded ([`LoadedModel`]): the model that will answer.
-        request ([`RecommendRequest`]): within the limits.
-        metrics ([`Metrics`]): which count unknown ids.
+        request ([`RecommendRequest`]): a request within the limits.
+        metrics ([`Metrics`]): counters, among them that of unknown ids.
 
     Raises:
         RequestError: options that the model refuses.
@@ -93,10 +93,11 @@ class Preparation:
         self._num_beams = settings.num_beams
 
     def row(self, history: list[str], number: int | None = None) -> Row:
-        """The row of a history, which is the one of this number among several.
+        """Returns the row of a history; `number` is its number among several histories.
 
         Raises:
-            RequestError: an unknown id, or a history without items.
+            RequestError: an unknown id.
+            RequestError: a history without items.
         """
         place = "" if number is None else f"[{number}]"
         field = "history" if number is None else f"histories{place}"
@@ -108,7 +109,7 @@ class Preparation:
         if not n_known and self.request.on_empty == "error":
             raise RequestError(
                 422,
-                f"`{field}` holds no item of the catalogue; give one, or `on_empty` as 'empty' or 'popular'.",
+                f"`{field}` holds no item of the catalogue; give one, or set `on_empty` to 'empty' or 'popular'.",
                 field,
                 history,
             )
@@ -118,7 +119,11 @@ class Preparation:
         return Row(self.loaded, inputs, self._of_forward, n_tokens)
 
     def _check_known(self, field: str, ids: Sequence) -> int:
-        """How many of the ids are known; those that aren't are counted."""
+        """Returns the number of known ids, and counts unknown ids.
+
+        Raises:
+            RequestError: an unknown id, unless such ids are skipped.
+        """
         index_of = self.loaded.pipeline.tokenizer.index_of
         n_known = len(index_of(ids, "skip"))
         if n_known < len(ids):
@@ -129,7 +134,7 @@ class Preparation:
                 raise RequestError(
                     422,
                     f"`{field}` holds {shown(first)}, which isn't in the catalogue of {n_items} items; leave it out, "
-                    "or give `unknown` as 'skip' to pass over all such ids.",
+                    "or set `unknown` to 'skip' to leave out all such ids.",
                     field,
                     first,
                 )
@@ -137,14 +142,14 @@ class Preparation:
 
 
 def check_limits(request: RecommendRequest, options: ServeOptions) -> None:
-    """Looks whether a request is one that the server answers at all.
+    """Checks that a request is within the limits of the server.
 
     Raises:
-        RequestError: the first field that isn't within the limits.
+        RequestError: the first field that is beyond a limit.
     """
     if (request.history is None) == (request.histories is None):
         given = "both" if request.history is not None else "neither"
-        raise RequestError(422, f"{given} of `history` and `histories` given; give one of them.", "history", None)
+        raise RequestError(422, f"{given} of `history` and `histories` is given; give one of them.", "history", None)
     if request.user_id is not None and request.history is None:
         raise RequestError(
             422, "`user_id` is given with `histories`; give it with `history`.", "user_id", request.user_id
@@ -181,7 +186,11 @@ def check_limits(request: RecommendRequest, options: ServeOptions) -> None:
 
 
 def check_length(field: str, ids: Sequence, most: int, which: str) -> None:
-    """Refuses a list of too many ids."""
+    """Refuses a list that has too many ids.
+
+    Raises:
+        RequestError: more than `most` ids.
+    """
     if len(ids) > most:
         message = f"`{field}` holds {len(ids)} ids; send {which} {most}."
         raise RequestError(422, message, field, len(ids))

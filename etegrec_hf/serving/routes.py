@@ -14,27 +14,27 @@ from .errors import RequestError, validation_error
 from .recommending import Service
 from .schemas import ItemsAnswer, ReadyAnswer, RecommendAnswer, RecommendRequest, SimilarAnswer
 
-MOST_DISCARDED = 16  # times `max_body`: so much of a body is passed over for its answer to be read
+MOST_DISCARDED = 16  # times `max_body`: most that is read of a long body, so that its client reads the answer
 GONE = 499  # status of a client that left, for the metrics alone
 FIELDS = tuple(RecommendRequest.model_fields)
 LONGEST_QUERY = 200  # characters
 
 router = APIRouter()
 
-Limit = Annotated[int, Query(ge=1, le=100, description="Items at most.")]
+Limit = Annotated[int, Query(ge=1, le=100, description="Largest number of items.")]
 
 
 def service_of(request: Request) -> Service:
-    """The service of the application that a request came to."""
+    """Returns the service of the application that received a request."""
     return request.app.state.service
 
 
 async def read_body(request: Request, most: int) -> bytes:
-    """A request's body.
+    """Reads the body of a request.
 
     Raises:
-        RequestError: status 413, for more than `most` bytes.
-        ClientDisconnect: the client left before its end.
+        RequestError: status 413 for more than `most` bytes.
+        ClientDisconnect: the client left before the end of the body.
     """
     declared = request.headers.get("content-length", "0")
     size, parts = 0, []
@@ -114,13 +114,13 @@ async def similar(
 
 @router.get("/health")
 async def health() -> dict[str, bool]:
-    """Says that the process lives."""
+    """Returns that the process is alive."""
     return {"alive": True}
 
 
 @router.get("/ready", responses={503: {"model": ReadyAnswer}})
 async def ready(request: Request) -> ReadyAnswer:
-    """Says whether a model answers, which one, and what went wrong when its folder was last read."""
+    """Returns whether a model answers, its revision, and the error of the last attempt to load its folder."""
     slot = service_of(request).slot
     revision = None if slot.model is None else slot.model.revision
     answer = ReadyAnswer(ready=slot.model is not None, revision=revision, error=slot.error)
@@ -131,5 +131,5 @@ async def ready(request: Request) -> ReadyAnswer:
 
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
-    """Shows figures in Prometheus' format."""
+    """Returns figures in the format of Prometheus."""
     return Response(service_of(request).metrics.page(), media_type=CONTENT_TYPE_LATEST)

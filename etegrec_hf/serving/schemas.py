@@ -1,4 +1,4 @@
-"""What requests and answers hold."""
+"""The fields of requests and answers."""
 
 from typing import Literal
 
@@ -6,17 +6,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class RecommendRequest(BaseModel):
-    """Whom to recommend to, and how. The options are those of the pipeline.
+    """A request for recommendations, with the options of the pipeline.
 
     Args:
         history (`list[str]`): item ids, oldest first.
-        histories (`list[list[str]]`): those of several users, instead.
-        user_id (`str`): whose `history` it is, for encoder states that are kept.
-        exclude (`list[str]` or `list[list[str]]`): item ids that nobody gets, or a list per history.
+        histories (`list[list[str]]`): histories of several users, instead of `history`.
+        user_id (`str`): id of the user of `history`, whose encoder states are kept.
+        exclude (`list[str]` or `list[list[str]]`): item ids that no history gets, or a list per history.
         allowed (`list[str]`): item ids to choose from.
         top_k (`int`): items per list.
-        num_beams, exclude_history, rerank_weight, transition_weight: of the search; by default the model's own.
-        unknown (`str`): `"error"`, or `"skip"` to pass over ids that the model doesn't know.
+        num_beams, exclude_history, rerank_weight, transition_weight: settings of the search; by default the model's
+            own.
+        unknown (`str`): `"skip"` leaves out ids that the model doesn't know; `"error"` refuses the request.
         on_empty (`str`): the answer to a history without items: `"error"`, `"empty"` or `"popular"`.
     """
 
@@ -29,18 +30,24 @@ class RecommendRequest(BaseModel):
     history: list[str] | None = Field(None, description="Item ids, oldest first.")
     histories: list[list[str]] | None = Field(None, description="Histories of several users, instead of `history`.")
     user_id: str | None = Field(
-        None, max_length=200, description="Whose `history` it is: what was computed for its beginning is used again."
+        None, max_length=200, description="Id of the user of `history`, whose encoder states are kept and extended."
     )
     exclude: list[str] | list[list[str]] | None = Field(
-        None, description="Item ids that nobody gets, or a list per history of `histories`."
+        None, description="Item ids that no history gets, or a list per history of `histories`."
     )
     allowed: list[str] | None = Field(None, description="Item ids to choose from.")
     top_k: int = Field(10, description="Items per list.")
-    num_beams: int | None = Field(None, description="Prefixes that each level keeps; by default the model's own.")
-    exclude_history: bool | None = Field(None, description="No item of the history; by default the model's own.")
-    rerank_weight: float | None = Field(None, description="Weight of preference re-ranking; by default the model's.")
+    num_beams: int | None = Field(
+        None, description="Prefixes that each level keeps; by default the model's own number."
+    )
+    exclude_history: bool | None = Field(
+        None, description="Leave out items of the history; by default the model's own."
+    )
+    rerank_weight: float | None = Field(
+        None, description="Weight of preference re-ranking; by default the model's own."
+    )
     transition_weight: float | None = Field(None, description="Share of transition votes; by default the model's own.")
-    unknown: Literal["error", "skip"] = Field("error", description="`skip` passes over ids that aren't known.")
+    unknown: Literal["error", "skip"] = Field("error", description="`skip` leaves out unknown ids.")
     on_empty: Literal["error", "empty", "popular"] = Field(
         "error", description="Answer to a history without known items: an error, an empty list or popular items."
     )
@@ -50,8 +57,8 @@ class RecommendedItem(BaseModel):
     """An item of a list."""
 
     item_id: str
-    title: str | None = Field(None, description="Left out where it isn't known.")
-    score: float = Field(description="Log-probability, to which re-ranking adds its part.")
+    title: str | None = Field(None, description="Left out if unknown.")
+    score: float = Field(description="Log-probability, plus the part of re-ranking.")
     codes: list[str]
     popular: bool | None = Field(None, description="True for a popular item of `on_empty`; left out otherwise.")
 
@@ -61,7 +68,7 @@ class RecommendAnswer(BaseModel):
 
     items: list[RecommendedItem] | None = None
     lists: list[list[RecommendedItem]] | None = None
-    revision: str = Field(description="Of the model: a commit of the Hub, or a hash of the folder's files.")
+    revision: str = Field(description="Revision of the model: a commit on the Hub, or a hash of the folder's files.")
 
 
 class FoundItem(BaseModel):
@@ -75,7 +82,7 @@ class ItemsAnswer(BaseModel):
     """Items that a query found."""
 
     items: list[FoundItem]
-    total: int = Field(description="How many there are in all.")
+    total: int = Field(description="Number of all such items.")
     revision: str
 
 
@@ -86,7 +93,7 @@ class SimilarAnswer(ItemsAnswer):
 
 
 class ReadyAnswer(BaseModel):
-    """Whether a model is loaded, and what went wrong when its folder was last read."""
+    """The state of the server: whether a model is loaded, and the error of the last attempt to load its folder."""
 
     ready: bool
     revision: str | None

@@ -1,4 +1,4 @@
-"""Runs the application by uvicorn, in one process or several."""
+"""Runs the application with uvicorn, in one process or several."""
 
 import json
 import os
@@ -16,21 +16,23 @@ from .app import SETTINGS, create_app, log_with_times
 from .metrics import SHARED_FILES
 from .options import ServeOptions
 
-SECONDS_TO_END = 30  # for requests that are being answered when the server is told to end
+SECONDS_TO_END = 30  # that a stopped server has to answer the requests it took
 
 
 def serve(model: str, options: ServeOptions, host: str, port: int, workers: int = 1) -> None:
-    """Serves a model until SIGTERM or Ctrl-C; requests that were taken are answered first.
+    """Serves a model until SIGTERM or Ctrl-C; then it answers the requests that it took, and ends.
 
     Args:
         model (`str`): a folder or a Hub id.
-        options ([`ServeOptions`]): limits.
+        options ([`ServeOptions`]): options of the server.
         host (`str`): the address to listen on.
         port (`int`): the port.
         workers (`int`, *optional*, defaults to 1): processes, each of which holds the model.
 
     Raises:
-        FileNotFoundError, ConnectionError, ValueError: no model of that name, or a damaged one.
+        FileNotFoundError: no such folder, or no such model on the Hub.
+        ConnectionError: the Hub can't be reached.
+        ValueError: a damaged model.
     """
     model_config(local_folder(model))
     if options.threads is None and workers > 1:
@@ -38,7 +40,7 @@ def serve(model: str, options: ServeOptions, host: str, port: int, workers: int 
     log_with_times()
     run = partial(uvicorn.run, host=host, port=port, log_level="warning", timeout_graceful_shutdown=SECONDS_TO_END)
     print(f"serving {model} at http://{f'[{host}]' if ':' in host else host}:{port}, see /docs", flush=True)
-    # uvicorn raises the signal that ended it once more, for whoever was there before
+    # uvicorn raises the signal that ended it again, for the handler that was set before
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if workers == 1:
         run(create_app(model, options))

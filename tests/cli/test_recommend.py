@@ -150,7 +150,7 @@ def test_the_message_says_how_ids_with_commas_are_written(artists, capsys):
     assert "[1] holds 1, but ids are text" in failure(capsys, *wanted, "[1]")
 
 
-REMEDY = "give either `history`, for a list on the screen, or `histories` or `data`, and `output`, for a file"
+REMEDY = "give `history` alone for a list on the screen, or `output` with `histories` or `data` for a file of lists"
 
 
 @pytest.mark.parametrize(
@@ -158,8 +158,8 @@ REMEDY = "give either `history`, for a list on the screen, or `histories` or `da
     [
         ("", f"neither `history` nor `data` given; {REMEDY}"),
         ("--histories {data} --data {data}", f"`histories` and `data` given; {REMEDY}"),
-        ("--history a --exclude {data}", "`exclude` is '{data}' and means nothing to `history`; leave it out"),
-        ("--data {data} --output {folder}/x.csv --user-column u", "`user_column` is 'u' and means nothing to `data`"),
+        ("--history a --exclude {data}", "`exclude` is '{data}', but has no effect on `history`; leave it out"),
+        ("--data {data} --output {folder}/x.csv --user-column u", "`user_column` is 'u', but has no effect on `data`"),
         ("--data {data} --output {folder}/x.csv --on-empty no", "`on_empty` is 'no'; choose one of popular, em"),
         ("--history a --data {data}", f"`history` and `data` given; {REMEDY}"),
         ("--data {data}", f"`data` given; {REMEDY}"),

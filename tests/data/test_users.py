@@ -1,4 +1,4 @@
-"""Users' histories and items per user, read from tables and logs."""
+"""Histories of users and items per user, read from tables and logs."""
 
 import gc
 import gzip
@@ -103,7 +103,7 @@ WRONG_ROWS = [
     ),
     ("user_id,history\na,b", "row 1 of .*: 'history' is 'b'; write a JSON list of ids"),
     ("user_id,history\na,[],c", "row 1 of .* has 3 cells instead of 2; put cells that hold ',' into double quotes"),
-    ('user_id,history\na,[]\n"b,[]', "can't be read as CSV after row 1: .*; check its quotes"),
+    ('user_id,history\na,[]\n"b,[]', "can't be read as CSV after row 1: .*; check that its quotes are closed"),
     (
         "name,history\na,[]",
         r"has no column whose name says that it holds users, only \['name', 'history'\]; name it wi",
@@ -121,7 +121,8 @@ def test_a_wrong_row_is_an_error_that_names_it(text, message, tmp_path):
 def test_wrong_options_and_columns_are_an_error(tmp_path):
     write(tmp_path / "users.parquet", as_table())
     with pytest.raises(
-        ValueError, match=r"`item_column` is 'x' and means nothing to .*, a table with a column 'history'"
+        ValueError,
+        match=r"`item_column` is 'x', but has no effect on .*, a table with a column 'history'; leave it out",
     ):
         read_histories(tmp_path / "users.parquet", SourceOptions(item_column="x"))
     with pytest.raises(ValueError, match=r"has no column 'x', only \['user_id', .*name it with --user-column"):
@@ -130,13 +131,13 @@ def test_wrong_options_and_columns_are_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"column 'history' of .* holds double; write lists of item ids"):
         list(read_histories(tmp_path / "users.parquet").tables())
     write(tmp_path / "users.parquet", as_table().set_column(1, "history", [[[], ["a"], ["b", None], []]]))
-    with pytest.raises(ValueError, match=r"row 3 of .*: 'history' holds an empty id; leave that out"):
+    with pytest.raises(ValueError, match=r"row 3 of .*: 'history' holds an empty id; leave the id out"):
         list(read_histories(tmp_path / "users.parquet").tables())
     damaged = tmp_path / "users.parquet"
     damaged.write_bytes(damaged.read_bytes()[:-30])
     with pytest.raises(ValueError, match=r"users.parquet can't be read as parquet \(.*\); copy it again"):
         read_histories(damaged)
-    with pytest.raises(FileNotFoundError, match="is no file and no folder; check the path"):
+    with pytest.raises(FileNotFoundError, match="is neither a file nor a folder; check the path"):
         read_histories(tmp_path / "nothing.jsonl")
 
 
@@ -209,12 +210,15 @@ def test_items_for_all(name, text, tmp_path):
     ("text", "message"),
     [
         ("user_id,item_id\nu1,x", "names no item of the catalogue for any of the 5 users .*doesn't know is 'x'"),
-        ("user_id,item_id\nx,a", "names no item of the catalogue for any of the 5 users; check that its ids"),
+        ("user_id,item_id\nx,a", "names no item of the catalogue for any of the 5 users; use the ids of the model"),
         (
             "item_id\nx",
             r"`exclude` .* names no item of the catalogue \(its first id .* is 'x'\); check its ids",
         ),
-        ("user_id,what\nx,a", r"has the columns \['user_id', 'what'\]; write `item_id`, or `user_id` with"),
+        (
+            "user_id,what\nx,a",
+            r"has the columns \['user_id', 'what'\], but none of items; write `item_id`, or `user_id` with",
+        ),
     ],
 )
 def test_files_of_items_that_fit_nothing_are_an_error(text, message, tmp_path):
@@ -244,7 +248,7 @@ def made_up_log(n_rows: int, times: pa.DataType | None) -> pa.Table:
 
 @pytest.mark.parametrize("times", [pa.int64(), pa.float64(), pa.timestamp("s"), pa.date32(), None])
 def test_a_log_of_parquet_in_parts_is_what_it_is_as_a_whole(times, tmp_path, monkeypatch):
-    """Parts of 7 rows and files of 4 users, against the reader of `prepare`."""
+    """Parts have 7 rows, and files 4 users; the reader of `prepare` gives the same."""
     for name, value in {"ROWS_READ": 7, "USERS_PER_FILE": 4}.items():
         monkeypatch.setattr(spilled_log, name, value)
     table = made_up_log(400, times)
@@ -282,5 +286,5 @@ def test_a_log_in_parts_leaves_nothing_behind(tmp_path, monkeypatch):
 def test_an_empty_log_of_parquet_is_an_error(tmp_path):
     for table in (made_up_log(0, pa.int64()), made_up_log(6, pa.int64()).slice(5)):
         write(tmp_path / "log.parquet", table)
-        with pytest.raises(ValueError, match=r"the data set is empty: .* holds no interaction"):
+        with pytest.raises(ValueError, match=r"the log is empty: .* holds no interaction"):
             read_histories(tmp_path / "log.parquet", SourceOptions(max_malformed=1.0))

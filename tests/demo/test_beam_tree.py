@@ -14,7 +14,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 @pytest.fixture
 def drawing() -> ElementTree.Element:
-    """Two first codes, of which the second leads nowhere, and three items under the other."""
+    """Two first codes: three items are below the first, and the second leads to no item."""
     beam = [
         [KeptPrefix("<a_1>", 0, 0.6, 9, None), KeptPrefix("<a_2>", 0, 0.2, 4, None)],
         [

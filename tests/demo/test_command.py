@@ -1,4 +1,4 @@
-"""What `etegrec demo` checks before it loads a model."""
+"""Checks of `etegrec demo` before it loads a model."""
 
 import socket
 

@@ -1,4 +1,4 @@
-"""What the demo asks of a model: lists, beams, searches, histories, similar and popular items."""
+"""The recommender of the demo: lists, beams, searches, histories, similar and popular items."""
 
 import math
 

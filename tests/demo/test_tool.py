@@ -18,7 +18,7 @@ from etegrec_hf.demo.recommender import DemoRecommender
 
 @pytest.fixture
 def address(model, tokenizer, monkeypatch, capsys):
-    """Where the tool of a tiny recommender is served as `etegrec demo` serves it."""
+    """The address of the tool of a tiny recommender, served as by `etegrec demo`."""
     tokenizer.item_titles = {"i3": "Third"}
     pages, is_served = [], threading.Event()
     build_page = page_module.build_page
@@ -41,7 +41,7 @@ def address(model, tokenizer, monkeypatch, capsys):
 
 
 async def talk(address: str, calls: list[dict]):
-    """The tools of a server, and the answers to calls of its first one."""
+    """Returns the tools of a server, and the answers to calls of its first tool."""
     async with streamable_http_client(address) as (read, write, _), ClientSession(read, write) as session:
         await session.initialize()
         tools = (await session.list_tools()).tools

@@ -1,4 +1,4 @@
-"""Exported folders: what is in them, who reads them, and what happens to broken ones."""
+"""Exported folders: their content, the programs that read them, and the errors about broken ones."""
 
 import json
 import shutil
@@ -103,13 +103,13 @@ def test_programs_of_torch_recommend_the_same(tmp_path):
         assert in_words(recommender.recommend(HISTORIES, **OPTIONS)) == wanted
     for name in ("search.npz", "settings.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    with pytest.raises(FileNotFoundError, match=r"no export to onnx: it holds no encoder\.onnx"):
+    with pytest.raises(FileNotFoundError, match=r"isn't an export to onnx: it holds no encoder\.onnx"):
         OnnxRecommender(tmp_path / "one")
 
 
 @pytest.fixture
 def empty_export(tmp_path, monkeypatch):
-    """The folder of an export whose networks are missing, quickly made."""
+    """The folder of an export without networks, which takes little time to write."""
     monkeypatch.setattr(exporting, "programs", lambda model: {"encoder": None, "decoder_step": None})
     monkeypatch.setattr(exporting, "save_onnx", lambda program, path: path.write_bytes(b"no network"))
     return export(*exported_model(), tmp_path / "mine")
@@ -132,7 +132,7 @@ def pickle_a_table(folder: Path) -> None:
 
 
 DAMAGES = {
-    "no folder": (shutil.rmtree, FileNotFoundError, r"it holds no settings.json; make one by `etegrec export MODEL"),
+    "no folder": (shutil.rmtree, FileNotFoundError, r"it holds no settings.json; make one with `etegrec export MODEL"),
     "a file is missing": (lambda f: (f / "search.npz").unlink(), FileNotFoundError, "it holds no search.npz"),
     "half of the settings": (
         lambda f: (f / "settings.json").write_text('{"form'), ValueError, "settings.json of .* is damaged; copy"
@@ -140,7 +140,7 @@ DAMAGES = {
     "settings of something else": (
         lambda f: (f / "settings.json").write_text("[]"), ValueError, "settings.json of .* is damaged; copy"
     ),
-    "another version": (set_version, ValueError, "is of format version 7, and this etegrec_hf reads 1; export"),
+    "another version": (set_version, ValueError, "has format version 7, but this etegrec_hf reads 1; export"),
     "other items": (forget_an_item, ValueError, "disagree about the number of items"),
     "half of the tables": (
         lambda f: (f / "search.npz").write_bytes((f / "search.npz").read_bytes()[:300]), ValueError, "search.npz of"

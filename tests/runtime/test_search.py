@@ -32,7 +32,7 @@ VARIANTS = {
 
 @pytest.fixture(scope="module", params=[*KINDS, *VARIANTS])
 def pair(request):
-    """A model with its pipeline and what an export of it recommends."""
+    """The pipeline of a model, and the recommender of its export."""
     model, tokenizer = exported_model(**(KINDS | VARIANTS)[request.param])
     wanted = pipeline("sequential-recommendation", model=model, tokenizer=tokenizer)
     return wanted, in_memory(model, tokenizer)
@@ -139,7 +139,7 @@ def test_the_models_own_settings():
 
 
 def test_defaults_are_those_of_the_package():
-    """The runtime imports nothing of `models`, so that some numbers stand twice."""
+    """The runtime imports nothing from `models`, so that some numbers are written in both."""
     assert SearchSettings(**recommender.OWN) == SearchSettings()
     given = {name: getattr(RequestOptions(), name) for name in ("top_k", *recommender.OWN)}
     assert SearchOptions(**given) == SearchOptions()
@@ -147,12 +147,12 @@ def test_defaults_are_those_of_the_package():
 
 
 WRONG = [
-    (["i1", 5], {}, "item 5 is of type int"),
+    (["i1", 5], {}, "item 5 is of type int, but item ids are strings; give strings"),
     (["i1", "nobody"], {}, "'nobody' is not in the catalogue of 60 items"),
     ([["i1"], ["nobody"]], {}, "history 1: item 'nobody'"),
     ("i1", {}, "`histories` is 'i1'; give a list"),
     ([{"i1"}], {}, "has no order"),
-    ({"items": ["i1"]}, {}, "a history is a dict of"),
+    ({"items": ["i1"]}, {}, "a history is a dict with the keys"),
     ([[]], {}, "history 0: the history holds no item"),
     (["i1"], {"top_k": 0}, "`top_k` is 0"),
     (["i1"], {"top_k": True}, "`top_k` is True"),
@@ -163,9 +163,9 @@ WRONG = [
     (["i1"], {"unknown": "guess"}, "`unknown` is 'guess'"),
     (["i1"], {"exclude": "i2"}, "`exclude` is 'i2'"),
     (["i1"], {"exclude": [["i2"]]}, "1 lists for 1 histories"),
-    ([["i1"], ["i2"]], {"exclude": [["i2"]]}, "1 lists for 2 histories"),
+    ([["i1"], ["i2"]], {"exclude": [["i2"]]}, "1 lists for 2 histories; give one list per history"),
     (["i1"], {"allowed": "i2"}, "`allowed` is 'i2'"),
-    (["i1"], {"allowed": [["i2"]]}, "where an item id belongs"),
+    (["i1"], {"allowed": [["i2"]]}, "holds ['i2'], which isn't an item id"),
 ]
 
 
@@ -182,7 +182,7 @@ def test_what_is_refused(plain, histories, options, message):
 
 def test_what_the_model_lacks(plain):
     for name, value in {"rerank_weight": 1.0, "transition_weight": 0.5}.items():
-        with pytest.raises(ValueError, match=f"`{name}` is {value} and the exported model holds no"):
+        with pytest.raises(ValueError, match=f"`{name}` is {value}, but the exported model holds no"):
             plain.recommend(["i1"], **{name: value})
     with pytest.raises(TypeError, match=r"unknown arguments \['beams'\]"):
         plain.recommend(["i1"], beams=3)
@@ -196,7 +196,7 @@ def test_what_the_model_lacks(plain):
 
 
 def test_node_sets_by_brute_force(plain):
-    """A node is in a user's set if all items below it are, and of allowed ones at least one."""
+    """A node is in a user's set if all items below it are in the set."""
     trie, tables = plain.tables.trie, plain.tables
     rows = np.stack([np.arange(1, 61) % 7 < 4, np.arange(1, 61) % 2 == 0]) * np.arange(1, 61)
     leaves = tables.leaf_of_item[rows]

@@ -1,4 +1,4 @@
-"""Recommends from an export where nothing but numpy and ONNX Runtime can be imported: run by `test_export.py`."""
+"""Recommends from an export in a process that can't import torch and other packages; `test_export.py` runs it."""
 
 import importlib.abc
 import json

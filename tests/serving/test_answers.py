@@ -1,4 +1,4 @@
-"""Answers over HTTP are those of the pipeline, whoever else asks at the same time."""
+"""Answers over HTTP are those of the pipeline, whatever else is asked at the same time."""
 
 import json
 import threading
@@ -47,7 +47,7 @@ def client(made):
 
 
 def assert_alike(found: list[dict], wanted: list[dict]) -> None:
-    """The same items, with scores that differ by rounding in a padded batch alone."""
+    """Checks that items are the same, and that scores differ only by rounding in a padded batch."""
     assert [{**item, "score": 0} for item in found] == [{**item, "score": 0} for item in wanted]
     for item, other in zip(found, wanted):
         assert item["score"] == pytest.approx(other["score"], abs=1e-4)
@@ -117,7 +117,7 @@ def test_many_at_once_get_their_own_answers_in_few_batches(client, pipeline):
 
 
 def test_histories_of_like_length_share_a_batch(made, monkeypatch):
-    """Six histories come while another one is decoded: of 3 and 30 tokens, by turns, and 10 beams."""
+    """Six histories arrive while another one is decoded: they have 3 and 30 tokens in turns, and 10 beams."""
     go_on, begun, batches = threading.Event(), threading.Event(), []
     decode = batching.decode
 
@@ -141,7 +141,7 @@ def test_histories_of_like_length_share_a_batch(made, monkeypatch):
 
 
 def test_each_thread_decodes_a_batch_of_its_own(made, monkeypatch):
-    """The history `i4` is decoded until others, which came later, are answered by the second thread."""
+    """One thread decodes the history `i4` until the second thread has answered histories that came later."""
     go_on, begun, cores = threading.Event(), threading.Event(), []
     decode = batching.decode
 

@@ -1,4 +1,4 @@
-"""Encoder states that are kept change no answer, and only beginnings of the same user and model are used again."""
+"""Kept encoder states change no answer, and only those of the same user and model are used again."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,7 @@ HISTORY = [f"i{1 + 7 * step % 40}" for step in range(14)]  # longer than the 10 
 
 @pytest.fixture(scope="module", params=["codes", "items"])
 def causal(request, tmp_path_factory) -> str:
-    """A recommender with a causal encoder, of codes or with all that the recipes add."""
+    """A recommender with a causal encoder that reads codes, or with all that the recipes add."""
     codes = random_codes(40, 3, 8)
     config = RECIPE if request.param == "items" else {"encoder_attention": "causal"}
     tokenizer = ETEGRecTokenizer.from_item_codes([f"i{row}" for row in range(1, 41)], codes, 8, max_history=10)
@@ -40,7 +40,7 @@ def assert_alike(found: list[dict], wanted: list[dict]) -> None:
 
 
 def test_growing_histories_get_the_pipelines_lists(causal, loaded):
-    """Histories grow by 0 to 3 items, beyond what is read, and one user begins anew."""
+    """Histories grow by 0 to 3 items, beyond the items that are read, and one user begins anew."""
     lengths = [1, 2, 2, 5, 8, 10, 11, 14, 3]
     with serving(causal, reload_seconds=0, max_users=10, max_wait=0) as client:
         for length in lengths:
@@ -80,7 +80,7 @@ def test_those_that_were_asked_for_last_are_kept(loaded):
     kept = KeptHistories(2)
 
     def asked(user: str, n_items: int, model: LoadedModel = loaded) -> int:
-        """How many histories were extended."""
+        """Returns the number of histories that were extended."""
         before = kept.n_extended
         kept.encode(model, [user], [loaded.pipeline.tokenizer([HISTORY[:n_items]], return_tensors="pt").input_ids])
         return kept.n_extended - before

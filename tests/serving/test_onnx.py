@@ -1,4 +1,4 @@
-"""With ONNX Runtime the server answers as with torch."""
+"""The server gives the same answers with ONNX Runtime as with torch."""
 
 import pytest
 import torch
@@ -51,7 +51,7 @@ def test_answers_are_the_pipelines(folder):
 
 
 def test_what_does_not_go_together_is_refused():
-    with pytest.raises(ValueError, match="`runtime` is 'onnx' and `max_users` 3"):
+    with pytest.raises(ValueError, match="`runtime` is 'onnx' and `max_users` is 3"):
         ServeOptions(runtime="onnx", max_users=3)
     with pytest.raises(ValueError, match="runtime"):
         ServeOptions(runtime="tensorflow")

@@ -1,4 +1,4 @@
-"""Newer models take over without a lost request, broken ones don't, and the server ends when it is told to."""
+"""Newer models take over without a lost request, broken ones don't, and SIGTERM ends the server."""
 
 import gc
 import multiprocessing
@@ -45,7 +45,7 @@ def replace(folder: str, newer: Path) -> None:
 
 
 def test_requests_end_on_the_model_that_they_began_with(folder, newer, monkeypatch):
-    """A request is held in the midst of its batch until a newer model is there."""
+    """A request is held in the middle of its batch until a newer model is loaded."""
     held, go_on = threading.Event(), threading.Event()
     decode = batching.decode
 
@@ -92,8 +92,10 @@ def test_a_broken_folder_leaves_the_model_before(folder, newer):
         assert client.recommend(history=["i4"]) == before
         assert client.metric('etegrec_model_loads_total{result="failed"}') == 1
         shutil.rmtree(folder)
-        wait_until(lambda: "no folder" in client.get("/ready")[1]["error"])
+        wait_until(lambda: "isn't a folder" in client.get("/ready")[1]["error"])
         assert client.recommend(history=["i4"]) == before
+        time.sleep(0.3)  # six more checks find the same
+        assert client.metric('etegrec_model_loads_total{result="failed"}') == 2
         newer.rename(folder)
         wait_until(lambda: client.get("/ready")[1]["error"] is None)
         assert client.recommend(history=["i4"])[1]["revision"] != ready["revision"]
@@ -139,7 +141,7 @@ def free_port() -> int:
 
 
 def test_sigterm_answers_what_was_taken_and_ends_with_0(folder, monkeypatch):
-    """A copy of this process serves, which imports nothing anew."""
+    """A fork of this process serves, so that nothing is imported again."""
     context = multiprocessing.get_context("fork")
     begun = context.Event()
     decode, port = batching.decode, free_port()

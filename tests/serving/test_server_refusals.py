@@ -1,4 +1,4 @@
-"""What the server refuses: each time in JSON that names field, value and remedy, and never with a trace."""
+"""Refusals of the server: JSON that names field, value and remedy, and never a trace."""
 
 import json
 import logging
@@ -44,15 +44,15 @@ def client(served):
 
 
 REFUSED = [
-    ({}, "history", "neither of `history` and `histories` given; give one of them."),
-    ({"history": ["i1"], "histories": [["i1"]]}, "history", "both of `history` and `histories` given"),
+    ({}, "history", "neither of `history` and `histories` is given; give one of them."),
+    ({"history": ["i1"], "histories": [["i1"]]}, "history", "both of `history` and `histories` is given"),
     (
         {"history": ["i1", "gone"]},
         "history",
         "`history` holds 'gone', which isn't in the catalogue of 40 items; leave",
     ),
     ({"histories": [["i1"], ["gone"]]}, "histories[1]", "`histories[1]` holds 'gone'"),
-    ({"history": []}, "history", "`history` holds no item of the catalogue; give one, or `on_empty`"),
+    ({"history": []}, "history", "`history` holds no item of the catalogue; give one, or set `on_empty`"),
     ({"history": ["gone"], "unknown": "skip"}, "history", "holds no item"),
     ({"history": [3]}, "history[0]", "`history[0]` is 3; input should be a valid string."),
     ({"history": "i1"}, "history", "`history` is 'i1'; input should be a valid array."),
@@ -160,7 +160,7 @@ def test_an_internal_error_shows_a_number_that_the_log_has(served, monkeypatch, 
 
 
 def test_a_row_that_fails_spoils_no_other_of_its_batch(served, monkeypatch):
-    """The model itself fails for whoever excludes item 7."""
+    """The model itself fails for requests that exclude item 7."""
     with serving(served, reload_seconds=0, max_wait=300) as client:
         pipeline = client.service.slot.model.pipeline
         decoded, forward = [], pipeline.forward
@@ -184,7 +184,7 @@ def test_a_row_that_fails_spoils_no_other_of_its_batch(served, monkeypatch):
 
 
 def test_a_full_queue_refuses_and_then_answers_again(served, monkeypatch):
-    """The model waits until as many as the queue holds have come, and one more."""
+    """The model waits until the queue is full and one more request has come."""
     go_on, begun = threading.Event(), threading.Event()
     decode = batching.decode
 
@@ -204,7 +204,7 @@ def test_a_full_queue_refuses_and_then_answers_again(served, monkeypatch):
         wait_until(lambda: client.metric("etegrec_queue_rows") == 2)
         status, headers, body = client.request("POST", "/recommend", b'{"history": ["i4"]}')
         assert (status, headers["retry-after"]) == (429, "1")
-        assert json.loads(body)["error"].startswith("2 histories wait already; try again")
+        assert json.loads(body)["error"].startswith("2 histories are waiting already; try again")
         go_on.set()
         assert first.result()[0] == waiting.result()[0] == 200
         assert client.recommend(history=["i4"])[0] == 200
@@ -243,8 +243,11 @@ def test_a_key(served, monkeypatch):
         ({"max_queue": 0}, "`max_queue` is 0; give 1 or more"),
         ({"max_wait": -1}, "`max_wait` is -1; give 0 or more."),
         ({"reload_seconds": float("inf")}, "`reload_seconds` is inf"),
-        ({"max_queue": 10, "max_histories": 20}, "`max_queue` is 10 and `max_histories` 20; raise the one or lower"),
-        ({"max_num_beams": 20, "max_top_k": 50}, "`max_num_beams` is 20 and `max_top_k` 50"),
+        (
+            {"max_queue": 10, "max_histories": 20},
+            "`max_queue` is 10 and `max_histories` is 20; raise the first or lower",
+        ),
+        ({"max_num_beams": 20, "max_top_k": 50}, "`max_num_beams` is 20 and `max_top_k` is 50"),
     ],
 )
 def test_limits_that_cannot_be(options, message):

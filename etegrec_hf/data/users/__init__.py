@@ -1,1 +1,1 @@
-"""Users and what belongs to them, read from files of one row per user or one row per item."""
+"""Histories and items of users, read from files with one row per user or one row per item."""

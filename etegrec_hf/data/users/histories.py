@@ -1,4 +1,4 @@
-"""Users in a fixed order, and the items that each took: of a split, of a table with a list per user, or of a log."""
+"""Users in a fixed order with their histories, from a split, a table with one list per user, or a log."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,21 +19,21 @@ from ..sources.formats import likely_formats
 from .spilled_log import spill_parquet
 from .table_file import ID, IDS, ROWS, TableFile, in_pieces
 
-HISTORY = "history"  # the column that tells a table of histories from a log
+HISTORY = "history"  # only a table of histories has this column, a log doesn't
 TABLES = ("csv", "jsonl", "parquet")
 SPLIT_COLUMNS = ["user_id", "history", "target"]
 
 
 @dataclass(frozen=True)
 class UserHistories:
-    """Users in a fixed order, and the items that each took.
+    """Users in a fixed order, with their histories.
 
     Args:
-        name (`str`): of the file or folder, for messages.
-        tables (`Callable`): goes through all rows, whenever it is called: tables of `user_id: string` and
-            `history: list<string>`, oldest first. Rows of a split have their `target` beside it.
-        is_split (`bool`, *optional*, defaults to `False`): whether they are rows of a prepared dataset.
-        notes (`tuple[str, ...]`, *optional*): what was left out while the file was read.
+        name (`str`): name of the file or folder in messages.
+        tables (`Callable`): returns an iterator over all rows, each time it is called: tables of `user_id: string` and
+            `history: list<string>`, oldest first. Rows of a split also have a `target`.
+        is_split (`bool`, *optional*, defaults to `False`): whether the rows are those of a prepared dataset.
+        notes (`tuple[str, ...]`, *optional*): descriptions of the rows that were left out while the file was read.
     """
 
     name: str
@@ -42,15 +42,15 @@ class UserHistories:
     notes: tuple[str, ...] = ()
 
     def pieces(self, size: int) -> Iterator[pa.Table]:
-        """Goes through all rows, `size` at a time; the last piece has the rest."""
+        """Yields all rows, `size` at a time; the last piece has the rest."""
         return in_pieces(self.tables(), size)
 
 
 def split_histories(folder: str | Path, split: str) -> UserHistories:
-    """Returns the rows of a prepared dataset's split, each of which may be one of several of its user.
+    """Returns the rows of a split of a prepared dataset; a user may have several rows.
 
     Raises:
-        FileNotFoundError: no such dataset, or it lacks the split.
+        FileNotFoundError: no such dataset, or a dataset without this split.
         ValueError: the split's file is damaged.
     """
     read_items(Path(folder), ["item_id"])  # raises where there is no dataset
@@ -69,21 +69,25 @@ def read_histories(
 ) -> UserHistories:
     """Returns the users of a table with a column `history`, or of a log.
 
-    A table has a row per user: an id, and a list of item ids, oldest first (in a CSV as JSON). Tables are read a part
-    at a time whenever rows are asked for. A log has a row per interaction and is read as by `etegrec prepare`: in the
-    order of its times, without exact repetitions. It is read whole, unless it is parquet whose times are no texts:
-    that is read a part at a time into a temporary folder, which goes when nobody holds the histories any more.
+    A table has one row per user: an id, and a list of item ids, oldest first (in a CSV as JSON). It is read a part at
+    a time, each time its rows are iterated.
+
+    A log has one row per interaction. It is read as `etegrec prepare` reads it: in the order of its times, without
+    exact repetitions. A parquet log whose times aren't text is read a part at a time into a temporary folder, which is
+    removed with the histories. Other logs are read as a whole.
 
     Args:
-        path (`str` or `Path`): parquet, CSV or JSON lines; a log may be of any format that `etegrec prepare` reads.
-        options ([`SourceOptions`], *optional*): name the columns that aren't recognised. Of a table, only
-            `user_column` and `separator` mean anything.
-        format (`str`, *optional*, defaults to `"auto"`): of a log, as in `etegrec prepare`.
-        size (`int`, *optional*, defaults to 8192): users of a log that are handed on together.
+        path (`str` or `Path`): parquet, CSV or JSON lines; a log may have any format that `etegrec prepare` reads.
+        options ([`SourceOptions`], *optional*): names of columns that aren't recognised. For a table, only
+            `user_column` and `separator` have an effect.
+        format (`str`, *optional*, defaults to `"auto"`): format of a log, as in `etegrec prepare`.
+        size (`int`, *optional*, defaults to 8192): number of a log's users per table.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: columns that aren't found, options that mean nothing to a table, a damaged file, or no rows.
+        ValueError: columns that aren't found.
+        ValueError: options that have no effect on a table.
+        ValueError: a damaged file, or one without rows.
     """
     options, path = options or SourceOptions(), Path(path)
     formats = likely_formats(path) if format == AUTO else [format]
@@ -102,7 +106,7 @@ def read_histories(
             return _of_log(path, in_parts.parts, [malformed], size)
     source, _ = read_source(path, format, options)
     log = drop_repeated(source.interactions, "exact")
-    # what is kept: one id per user and item, and eight bytes per interaction
+    # in memory: one id per user and per item, and eight bytes per interaction
     log = Interactions(log.user_ids, log.item_ids, log.users.astype(np.int32), log.items.astype(np.int32))
     return _of_log(path, lambda: iter([log]), source.malformed, size)
 
@@ -112,10 +116,11 @@ def _history_column(names: list[str]) -> str | None:
 
 
 def user_column(table: TableFile, options: SourceOptions) -> str | None:
-    """Returns the column of users' ids: the one that was named, or one whose name says so.
+    """Returns the column of user ids: the one that was named, or the one whose name says so.
 
     Raises:
-        ValueError: the named one isn't there, or several may be meant.
+        ValueError: the table has no column of that name.
+        ValueError: several columns whose names say that they hold users.
     """
     if options.user_column is not None and options.user_column not in table.names:
         raise ValueError(
@@ -128,7 +133,7 @@ def _of_table(table: TableFile, column: str, options: SourceOptions) -> UserHist
     for name in ("item_column", "time_column"):
         if getattr(options, name) is not None:
             raise ValueError(
-                f"`{name}` is {getattr(options, name)!r} and means nothing to {table.path}, a table with a column "
+                f"`{name}` is {getattr(options, name)!r}, but has no effect on {table.path}, a table with a column "
                 f"{column!r}; leave it out."
             )
     user = user_column(table, options)
@@ -163,7 +168,7 @@ def _of_log(
 
 
 def repeated_user(user_ids: pa.ChunkedArray) -> str | None:
-    """Returns a user of several rows, if there is one."""
+    """Returns a user that has several rows, or None."""
     if pc.count_distinct(user_ids).as_py() == len(user_ids):
         return None
     counts = pc.value_counts(user_ids)

@@ -1,4 +1,4 @@
-"""Items that single users, or all of them, must not get or may get alone: read from a file, by the rows of users."""
+"""Files of items that users must not get, or may get alone, for each user or for all."""
 
 import tempfile
 from collections.abc import Iterator
@@ -17,20 +17,20 @@ from ..sources.lines import raw_lines
 from ..splits import positions_of
 from .table_file import ID, IDS, TableFile, in_pieces
 
-LISTS = ("items", "itemids")  # columns of lists, as [`plain`] has them
+LISTS = ("items", "itemids")  # names of columns of lists, as [`plain`] returns them
 ONE_PER_LINE = ".txt"
-# Rows whose ids are looked up together, as a look-up begins with a pass over all users or items
+# Rows whose ids are looked up together: each look-up begins with a pass over all users or items
 ROWS_OF_ONE, ROWS_OF_LISTS = 1 << 20, 1 << 16
 Pairs = np.dtype([("row", "<i4"), ("item", "<i4")])
 
 
 @dataclass(frozen=True)
 class ItemsForAll:
-    """Items that a file names for everyone.
+    """Items that a file names for all users.
 
     Args:
         items (`np.ndarray` of `int64`, shape `(n,)`): item indices, ascending.
-        fingerprint (`str`): of these.
+        fingerprint (`str`): hash of the item indices.
     """
 
     items: np.ndarray
@@ -38,19 +38,19 @@ class ItemsForAll:
 
 
 class ItemsPerUser:
-    """Items that a file names for each user: grouped by the parts in which users are worked on, in a temporary file.
+    """Items that a file names for each user, grouped in a temporary file by the parts in which users are processed.
 
-    In memory are the ids of users and some numbers per part, however long the file is.
+    Memory holds only the ids of users and some numbers per part, however long the file is.
 
     Args:
-        parts (`Iterator[tuple[pa.Array, pa.Array]]`): user ids, and the item index of each; 0 is none.
-        user_ids (`pa.ChunkedArray`): the user of each row. Items of a user of several rows are those of each.
-        part_size (`int`): rows of a part; the last one has the rest.
-        n_items (`int`): of the catalogue.
+        parts (`Iterator[tuple[pa.Array, pa.Array]]`): user ids, and one item index per user id; 0 for unknown items.
+        user_ids (`pa.ChunkedArray`): the user of each row. If a user has several rows, each of them gets its items.
+        part_size (`int`): rows per part; the last part has the rest.
+        n_items (`int`): number of items of the catalogue.
 
     Attributes:
-        fingerprint (`str`): of rows and items, as the file names them.
-        n_pairs (`int`): how often it names an item of the catalogue for one of the rows.
+        fingerprint (`str`): hash of the pairs of row and item, in the order of the file.
+        n_pairs (`int`): number of pairs of a row and an item of the catalogue.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class ItemsPerUser:
         self.n_rows, self.part_size, self.n_items = len(user_ids), part_size, n_items
         self.n_pairs = 0
         self._file = tempfile.TemporaryFile()  # noqa: SIM115
-        self._ends: list[np.ndarray] = []  # per piece that was written: where each part's pairs end, `[parts + 1]`
+        self._ends: list[np.ndarray] = []  # per written piece: ends of the parts' pairs, `[parts + 1]`
         users, rows, starts = _rows_of_users(user_ids)
         self.fingerprint = hash_of(self._written(part, users, rows, starts) for part in parts)
 
     def _written(self, part: tuple[pa.Array, np.ndarray], users: pa.Array, rows: np.ndarray, starts: np.ndarray):
-        """Writes pairs, grouped by part, and returns them."""
+        """Writes pairs of row and item, grouped by part, and returns them."""
         ids, items = part
         user = pc.index_in(ids, value_set=users)
         known = user.is_valid().to_numpy(zero_copy_only=False) & (items > 0)
@@ -85,7 +85,7 @@ class ItemsPerUser:
         return pairs.tobytes()
 
     def of_part(self, number: int) -> scipy.sparse.csr_matrix:
-        """Returns which items are named for the rows of a part: `[rows, n_items]`, in columns of item index less 1."""
+        """Returns which items the file names for rows of a part, `[rows, n_items]`; column i is item index i + 1."""
         first = number * self.part_size
         n_rows = min(self.part_size, self.n_rows - first)
         found = []
@@ -101,16 +101,15 @@ class ItemsPerUser:
 
 @dataclass(frozen=True)
 class ItemsFile:
-    """A file that names items: for all users, or for each.
+    """A file that names items, for each user or for all.
 
-    A table has a column of items, and one of users if it is for each: one item per row (`user_id, item_id`), or a list
-    per user (`user_id, items`). A `.txt` file holds one item id per line, for all.
+    A table for each user has one item per row (`user_id, item_id`) or one list per row (`user_id, items`). A table for
+    all users has a column of items alone. A `.txt` file has one item id per line, for all users.
 
     Args:
         path (`Path`): the file.
-        option (`str`): how errors call it.
-        item_ids (`list[str]`): of the catalogue, in the order of item indices. Others change nothing and are passed
-            over.
+        option (`str`): name of the option in errors.
+        item_ids (`list[str]`): ids of the catalogue, in the order of item indices. Other ids in the file are left out.
     """
 
     path: Path
@@ -123,8 +122,9 @@ class ItemsFile:
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: no column of items, or a damaged file.
-            ValueError: it names no item of the catalogue, or, for each user, none of these users.
+            ValueError: a damaged file.
+            ValueError: a table without a column of items.
+            ValueError: a file that names no item of the catalogue for any of these users.
         """
         if self.path.suffix == ONE_PER_LINE:
             lines = (line.decode("utf-8").strip() for line in raw_lines(self.path))
@@ -135,8 +135,8 @@ class ItemsFile:
         item = lists or ITEM.guess(table.names, self.path, without=[user] if user else [])
         if item is None:
             raise ValueError(
-                f"`{self.option}` {self.path} has the columns {table.names}; write `item_id`, or `user_id` with "
-                "`item_id` or with a list `items`."
+                f"`{self.option}` {self.path} has the columns {table.names}, but none of items; write `item_id`, or "
+                "`user_id` with `item_id` or with a list `items`."
             )
         columns = {item: IDS if lists else ID} | ({user: ID} if user else {})
         tables = in_pieces(table.tables(columns), ROWS_OF_LISTS if lists else ROWS_OF_ONE)
@@ -147,7 +147,7 @@ class ItemsFile:
         if not found.n_pairs:
             raise ValueError(
                 f"`{self.option}` {self.path} names no item of the catalogue for any of the {len(user_ids)} users"
-                f"{self._unknown()}; check that its ids are those of the model and of the histories, or leave it out."
+                f"{self._unknown()}; use the ids of the model and of the histories, or leave the file out."
             )
         return found
 
@@ -157,12 +157,12 @@ class ItemsFile:
         if not len(items):
             raise ValueError(
                 f"`{self.option}` {self.path} names no item of the catalogue{self._unknown()}; check its ids, or "
-                "leave it out."
+                "leave the file out."
             )
         return ItemsForAll(items, hash_of([items]))
 
     def _index(self, ids: pa.Array) -> np.ndarray:
-        """The item index of each id, 0 for those of other catalogues."""
+        """Returns the item index of each id, 0 for unknown ids."""
         index = pc.index_in(ids, value_set=pa.array(self.item_ids, pa.string()))
         if index.null_count and not self._first_unknown:
             self._first_unknown.append(ids.filter(index.is_null())[0].as_py())
@@ -180,7 +180,7 @@ def _flat(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _users_of(users: pa.ChunkedArray, items: pa.ChunkedArray) -> pa.Array:
-    """The user of each item, of which a cell may hold several."""
+    """Returns the user of each item; a cell of `items` may hold several."""
     if not pa.types.is_list(items.type):
         return users.combine_chunks()
     lengths = pc.list_value_length(items).to_numpy()
@@ -188,7 +188,7 @@ def _users_of(users: pa.ChunkedArray, items: pa.ChunkedArray) -> pa.Array:
 
 
 def _rows_of_users(user_ids: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray, np.ndarray]:
-    """Distinct users, their rows one user after the other, and where the rows of each start, `[users + 1]`."""
+    """Returns distinct users, their rows sorted by user, and the start of each user's rows, `[users + 1]`."""
     encoded = user_ids.dictionary_encode().combine_chunks()
     encoded = encoded.chunk(0) if isinstance(encoded, pa.ChunkedArray) else encoded
     numbers = encoded.indices.to_numpy()

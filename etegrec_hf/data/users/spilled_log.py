@@ -1,4 +1,4 @@
-"""A log that is read a part at a time, and waits in a temporary folder until its users are asked for."""
+"""A log that is read a part at a time, and kept in a temporary folder until its users are read."""
 
 import shutil
 import tempfile
@@ -17,17 +17,17 @@ from ..sources.columns import find_columns
 from ..sources.log_builder import empty_log
 from ..sources.log_table import LogTable, usable_rows
 
-ROWS_READ = 1 << 19  # of the log at a time
+ROWS_READ = 1 << 19  # rows of the log that are read together
 USERS_PER_FILE = 1 << 14
 
 
 class SpilledLog:
-    """Interactions in a temporary folder, which goes with this object; a file holds those of consecutive users.
+    """Interactions in a temporary folder, which is removed with this object; each file holds those of some users.
 
-    Users and items are numbered in the order of their first row. In memory are their ids alone.
+    Users and items are numbered in the order of their first rows. Memory holds only their ids.
 
     Args:
-        times (`np.dtype`, *optional*): type of the times; without it the order of the rows is the time.
+        times (`np.dtype`, *optional*): type of the times; None if the order of the rows is the order in time.
     """
 
     def __init__(self, times: np.dtype | None = None):
@@ -39,7 +39,7 @@ class SpilledLog:
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
     def add(self, users: pa.ChunkedArray, items: pa.ChunkedArray, times: np.ndarray | None) -> None:
-        """Adds rows of the log: ids of users and items, and times."""
+        """Adds rows of the log: user ids, item ids and times."""
         rows = np.empty(len(users), self.row)
         rows["user"], rows["item"] = self.users.numbers(users), self.items.numbers(items)
         if times is not None:
@@ -52,7 +52,7 @@ class SpilledLog:
                 part.tofile(opened)
 
     def parts(self) -> Iterator[Interactions]:
-        """The log without exact repetitions, so many users at a time, in the order of their first rows."""
+        """Yields the log without exact repetitions, a file of users at a time, in the order of their first rows."""
         item_ids = self.items.ids.to_numpy(zero_copy_only=False)
         for first in range(0, len(self.users.ids), USERS_PER_FILE):
             rows: np.ndarray = np.fromfile(self._file(first // USERS_PER_FILE), self.row)
@@ -66,13 +66,13 @@ class SpilledLog:
 
 
 class _Ids:
-    """Distinct ids in the order in which they come."""
+    """Distinct ids, numbered in the order in which they first occur."""
 
     def __init__(self) -> None:
         self.ids = pa.array([], pa.string())
 
     def numbers(self, column: pa.ChunkedArray) -> np.ndarray:
-        """The number of each row's id; ids that are new get the next ones."""
+        """Returns the number of each row's id; new ids get the next numbers."""
         distinct, rows = number_ids(column)
         ids = pa.array(distinct, pa.string())
         known = pc.index_in(ids, value_set=self.ids)
@@ -84,19 +84,21 @@ class _Ids:
 
 
 def spill_parquet(path: Path, options: SourceOptions) -> tuple[SpilledLog, Malformed] | None:
-    """Reads a log of parquet as [`read_parquet`] does, a part at a time; none if its times are text.
+    """Reads a parquet log as [`read_parquet`] does, but a part at a time.
 
-    What a text means as a time depends on the whole column, so that such a log is to be read whole.
+    A log whose times are text has to be read as a whole, as the whole column decides how its times are read.
 
     Args:
         path (`Path`): a file, or a folder of such files.
-        options ([`SourceOptions`]): names of columns, and how many rows may be malformed.
+        options ([`SourceOptions`]): names of columns, and the largest share of malformed rows.
 
     Returns:
-        [`SpilledLog`], and what was left out.
+        the log and its malformed rows, which are left out; None if the times are text.
 
     Raises:
-        ValueError: no parquet, missing columns, too many malformed rows, or no row.
+        ValueError: a file that isn't parquet.
+        ValueError: missing columns, or too many malformed rows.
+        ValueError: a log without rows.
     """
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     malformed = Malformed(path, unit="row")
@@ -129,6 +131,6 @@ def spill_parquet(path: Path, options: SourceOptions) -> tuple[SpilledLog, Malfo
 
 
 def _is_moment(kind: pa.DataType) -> bool:
-    """Whether values of a type are times one by one."""
+    """Returns whether each value of a type is a time by itself, without the rest of its column."""
     is_date = pa.types.is_timestamp(kind) or pa.types.is_date(kind)
     return is_date or pa.types.is_signed_integer(kind) or pa.types.is_floating(kind)

@@ -1,4 +1,4 @@
-"""Tables of ids and of lists of ids, which are read a part at a time."""
+"""Tables of ids and of lists of ids, read a part at a time."""
 
 import csv
 import io
@@ -17,33 +17,35 @@ from ..sources.lines import json_lines, open_unpacked, with_names
 from ..sources.source import Malformed
 from ..sources.values import wrong_id
 
-ROWS = 8192  # that are read together
-ID, IDS = pa.string(), pa.list_(pa.string())  # what a column is read as
+ROWS = 8192  # rows that are read together
+ID, IDS = pa.string(), pa.list_(pa.string())  # types of columns
 
 
 class TableFile:
-    """A table of which one part at a time is in memory: parquet (also a folder of it), CSV or JSON lines.
+    """A table that is read a part at a time: parquet (also a folder of such files), CSV or JSON lines.
 
-    Text may be packed. Ids are text or whole numbers, and become text. Lists of ids in a CSV are JSON.
+    CSV and JSON lines may be packed. Ids are text or whole numbers, and become text. Lists of ids in a CSV are JSON.
 
     Args:
         path (`Path`): the file.
-        separator (`str`, *optional*): between the cells of a CSV; by default the one that makes columns of its header.
+        separator (`str`, *optional*): separator of the cells of a CSV; by default the one that splits its header.
 
     Attributes:
         kind (`str`): `"parquet"`, `"csv"` or `"jsonl"`.
-        names (`list[str]`): its columns; of JSON lines the fields of the first ones.
+        names (`list[str]`): names of the columns; for JSON lines, the fields of the first lines.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is empty or can't be read.
+        FileNotFoundError: no such file, or a folder without parquet files.
+        ValueError: a file that is empty or can't be read.
     """
 
     def __init__(self, path: Path, separator: str | None = None):
         self.path, self.separator = path, separator
         self.files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
         if not self.files or not self.files[0].is_file():
-            raise FileNotFoundError(f"{str(path)!r} is no file and no folder with .parquet files; check the path.")
+            raise FileNotFoundError(
+                f"{str(path)!r} is neither a file nor a folder with .parquet files; check the path."
+            )
         self.kind = _kind(self.files[0])
         self.names = self._names()
         if not self.names:
@@ -53,11 +55,15 @@ class TableFile:
         """Reads columns from the first row to the last.
 
         Args:
-            columns (`dict[str, pa.DataType]`): for the name of each its type, `ID` or `IDS`. Empty cells of `IDS` are
+            columns (`dict[str, pa.DataType]`): types of columns by name, `ID` or `IDS`. Empty cells of `IDS` are
                 empty lists.
 
+        Yields:
+            tables of these columns.
+
         Raises:
-            ValueError: a cell that holds something else, an empty id, or a damaged file; the row is named.
+            ValueError: a cell of another type, or an empty id; the error names the row.
+            ValueError: a damaged file.
         """
         first_row = 1
         for cells in self._parts(list(columns)):
@@ -83,7 +89,7 @@ class TableFile:
         return next(self._csv_rows(), [])
 
     def _parts(self, names: list[str]) -> Iterator[list[pa.Array | list]]:
-        """Columns of some rows at a time, as they stand in the file."""
+        """Yields the columns of some rows at a time, as they are in the file."""
         if self.kind == "parquet":
             yield from self._parquet_parts(names)
             return
@@ -117,7 +123,7 @@ class TableFile:
             if len(row) != len(header):
                 raise ValueError(
                     f"row {number} of {self.path} has {len(row)} cells instead of {len(header)}; put cells that hold "
-                    f"{self.separator!r} into double quotes, and double those inside."
+                    f"{self.separator!r} into double quotes, and double the quotes inside them."
                 )
             yield [row[place] for place in places]
 
@@ -132,12 +138,12 @@ class TableFile:
         except (csv.Error, UnicodeError, OSError) as error:
             where = f"after row {count - 1}" if count > 1 else "at its beginning"
             raise ValueError(
-                f"{self.path} can't be read as CSV {where}: {error}; check its quotes and that it is whole and UTF-8, "
-                "or write it as parquet."
+                f"{self.path} can't be read as CSV {where}: {error}; check that its quotes are closed and that it is "
+                "complete and UTF-8, or write it as parquet."
             ) from error
 
     def _column(self, cells: pa.Array | list, name: str, kind: pa.DataType, first_row: int) -> pa.Array:
-        """Cells as ids or lists of ids, none of which is missing."""
+        """Returns cells as ids or lists of ids, none of which is missing."""
         if isinstance(cells, pa.Array):
             column = self._from_arrow(cells, name, kind)
         else:
@@ -149,7 +155,7 @@ class TableFile:
             inner = column.flatten()
             if inner.null_count:
                 row = next(row for row, ids in enumerate(column.to_pylist()) if None in ids)
-                raise self._wrong(first_row + row, f"{name!r} holds an empty id; leave that out")
+                raise self._wrong(first_row + row, f"{name!r} holds an empty id; leave the id out")
         elif column.null_count or pa.compute.any(pa.compute.equal(column, "")).as_py():
             row = next(row for row, cell in enumerate(column.to_pylist()) if not cell)
             raise self._wrong(first_row + row, f"{name!r} is empty; write an id, or leave the row out")
@@ -166,7 +172,7 @@ class TableFile:
             inner = given.value_type if is_list else given
         if not (is_text(inner) or pa.types.is_integer(inner) or pa.types.is_null(inner)):
             raise ValueError(
-                f"column {name!r} of {self.path} holds {given}; ids are text or whole numbers: convert the column."
+                f"column {name!r} of {self.path} holds {given}, neither text nor whole numbers; convert it."
             )
         return cells.cast(kind)
 
@@ -177,7 +183,7 @@ class TableFile:
             found = pa.nulls(0, pa.bool_())
         inner = found.type.value_type if kind == IDS and pa.types.is_list(found.type) else found.type
         if (inner is not found.type) == (kind == IDS) and (is_text(inner) or inner == pa.int64()):
-            return found.cast(kind)  # as of nearly all files, without a look at each id
+            return found.cast(kind)  # the case of nearly all files, without a check of each id
         texts: list = []
         for row, cell in enumerate(cells, start=first_row):
             if kind == IDS and cell is not None and not isinstance(cell, list):
@@ -205,7 +211,7 @@ class TableFile:
 
 
 def in_pieces(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
-    """Cuts tables, one after the other, into pieces of `size` rows; the last one has the rest."""
+    """Yields the rows of tables in pieces of `size` rows; the last piece has the rest."""
     waiting: list[pa.Table] = []
     count = 0
     for table in tables:
@@ -221,7 +227,7 @@ def in_pieces(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
 
 
 def _kind(path: Path) -> str:
-    """What a file is, by its first bytes."""
+    """Returns the format of a file, judged by its first bytes."""
     with path.open("rb") as file:
         if file.read(4) == b"PAR1":
             return "parquet"
