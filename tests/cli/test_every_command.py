@@ -175,7 +175,7 @@ def test_a_file_of_another_kind_is_refused_before_any_work(command, option, tmp_
     for name in ("out.pdf", "out"):
         assert main([command, *WRITING[command], option, str(tmp_path / name)]) == 1
         expected = ENDINGS.get(option) or ENDINGS.get(command, ".json")
-        message = f"`{option[2:]}` is {str(tmp_path / name)!r}; name a file that ends in {expected}: the ending chooses"
+        message = f"`{option[2:]}` is {str(tmp_path / name)!r}; name a file that ends in {expected}: the ending"
         assert message in " ".join(capsys.readouterr().err.split())
 
 
