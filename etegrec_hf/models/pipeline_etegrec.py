@@ -116,9 +116,10 @@ class SequentialRecommendationPipeline(Pipeline):
 
     def _sanitize_parameters(self, **kwargs):
         defaults = {**getattr(self, "_preprocess_params", {}), **getattr(self, "_forward_params", {})}
-        unknown_names = kwargs.keys() - {*PREPROCESSED, *OPTIONS, "allowed"}
+        names = {*PREPROCESSED, *OPTIONS, "allowed"}
+        unknown_names = kwargs.keys() - names
         if unknown_names:
-            raise TypeError(f"unknown arguments {sorted(unknown_names)}; see {type(self).__name__}.__call__.")
+            raise TypeError(f"unknown arguments {sorted(unknown_names)}; choose among {', '.join(sorted(names))}.")
         wanted = {**defaults, **kwargs}
         SearchOptions(**{name: wanted[name] for name in wanted.keys() & OPTIONS})  # raises for wrong values
         for name, choices in CHOICES.items():
