@@ -118,6 +118,7 @@ class ETEGRecConfig(PreTrainedConfig):
     Raises:
         ValueError: `code_length` is below 2.
         ValueError: `num_transitions` is below 0, or another size below 1.
+        ValueError: `recency_buckets` is 1 or below 0, or `item_gain` isn't a positive number.
         ValueError: `encoder_attention`, `encoder_input` or `item_logits` has an unknown value.
         ValueError: `reads_items` without semantic embeddings.
         ValueError: `has_repeat_bias` without `constrained_softmax`.
