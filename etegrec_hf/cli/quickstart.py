@@ -40,7 +40,7 @@ class QuickstartArguments:
     )
     n_users: int = field(default=5000, metadata={"help": "Users of the made-up data."})
     n_items: int = field(default=240, metadata={"help": "Items of the made-up data."})
-    epochs: int = field(default=4, metadata={"help": "Alternating epochs."})
+    epochs: int = field(default=4, metadata={"help": "Alternating epochs; SIA and PSA act from the third on."})
     finetune_epochs: int = field(default=4, metadata={"help": "Finetuning epochs."})
     seed: int = field(default=0, metadata={"help": "Random seed of data and training."})
 

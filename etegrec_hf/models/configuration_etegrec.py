@@ -43,6 +43,8 @@ class CustomPipelines(dict):
 class ETEGRecConfig(PreTrainedConfig):
     """Sizes and options of an [`ETEGRecForConditionalGeneration`].
 
+    The defaults are those of the paper's model. `etegrec train` builds another one, see [`RecommenderOptions`].
+
     Args:
         n_items (`int`, *optional*, defaults to 1): items in the catalogue, without padding.
         code_length (`int`, *optional*, defaults to 4): L, codes per item: one per level of the RQ-VAE, and a last one,
@@ -86,7 +88,7 @@ class ETEGRecConfig(PreTrainedConfig):
         reads_items (`bool`, *optional*, defaults to `False`): whether the encoder reads, besides an item's codes, a
             vector of the item's own and its semantic embedding, see [`ItemInputs`].
         item_gain (`float`, *optional*, defaults to 1.0): factor by which the stored vectors of items are multiplied
-            where they are read. They start at `1 / item_gain` in effect: with 10 they are small at first and move ten
+            where they are read. With 10, what is read starts at a tenth of the size of codes' vectors, and moves ten
             times as far per update.
         item_logits (`str`, *optional*, defaults to `"none"`): whether whole items are scored too, see [`ItemLogits`].
             With `"exact"` the log-sum-exp of the logits of all items that a code leads to is added to the code's
@@ -118,6 +120,7 @@ class ETEGRecConfig(PreTrainedConfig):
     Raises:
         ValueError: `code_length` is below 2.
         ValueError: `num_transitions` is below 0, or another size below 1.
+        ValueError: `recency_buckets` is 1 or below 0, or `item_gain` isn't a positive number.
         ValueError: `encoder_attention`, `encoder_input` or `item_logits` has an unknown value.
         ValueError: `reads_items` without semantic embeddings.
         ValueError: `has_repeat_bias` without `constrained_softmax`.

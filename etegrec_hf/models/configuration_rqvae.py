@@ -31,10 +31,10 @@ class RQVAEConfig(PreTrainedConfig):
         latent_size (`int`, *optional*, defaults to 128): width of latents and codebook vectors.
         num_levels (`int`, *optional*, defaults to 3): residual codebooks; an item gets one code from each.
         codebook_size (`int`, *optional*, defaults to 256): vectors per codebook.
-        commitment_weight (`float`, *optional*, defaults to 0.25): the paper's beta: weight of the loss that pulls
-            latents to their codebook vectors.
-        quantization_weight (`float`, *optional*, defaults to 1.0): the paper's alpha: weight of the quantisation loss;
-            the reconstruction loss has weight 1.
+        commitment_weight (`float`, *optional*, defaults to 0.25): beta: weight of the commitment loss, which
+            pulls latents to their codebook vectors.
+        quantization_weight (`float`, *optional*, defaults to 1.0): alpha: weight of the quantisation loss; the
+            reconstruction loss has weight 1.
         distance (`str`, *optional*, defaults to `"l2"`): measure by which the nearest codebook vector is found:
             `"l2"` (squared), `"cosine"` or `"dot"`.
 
@@ -42,7 +42,7 @@ class RQVAEConfig(PreTrainedConfig):
         ValueError: a size below 1.
         ValueError: an unknown distance.
 
-    Source: specification, section 2.2; ETEGRec, section 3.2.1.
+    Source: specification, sections 2.2 and 4.2 (alpha and beta); ETEGRec, section 3.2.1.
     """
 
     model_type = "etegrec_rqvae"

@@ -49,6 +49,10 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
     A new model needs its catalogue before use: set codes with
     [`~ETEGRecForConditionalGeneration.set_item_codes`] and, for training, embeddings with
     `catalogue.set_semantic_embedding`, see [`ItemCatalogue`]. Both are saved with the weights.
+    [`build_recommender`] does all of it.
+
+    Args:
+        config ([`ETEGRecConfig`]): sizes and options.
 
     Source: ETEGRec (doi 10.1145/3726302.3729989), section 3; specification, sections 2 and 4.3. One flat vocabulary
     replaces the specification's table per level, and `sequence_latents` leave padding out.

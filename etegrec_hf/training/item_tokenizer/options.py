@@ -20,8 +20,10 @@ class ItemTokenizerOptions:
     )
     num_levels: int = field(default=RQVAEConfig.num_levels, metadata={"help": "Residual codebooks."})
     codebook_size: int = field(default=RQVAEConfig.codebook_size, metadata={"help": "Codes per level."})
-    commitment_weight: float = field(default=RQVAEConfig.commitment_weight, metadata={"help": "The paper's beta."})
+    commitment_weight: float = field(
+        default=RQVAEConfig.commitment_weight, metadata={"help": "Beta: weight of the commitment loss."}
+    )
     quantization_weight: float = field(
-        default=RQVAEConfig.quantization_weight, metadata={"help": "The paper's alpha."}
+        default=RQVAEConfig.quantization_weight, metadata={"help": "Alpha: weight of the quantisation loss."}
     )
     distance: str = field(default=RQVAEConfig.distance, metadata={"help": "l2, cosine or dot."})

@@ -66,7 +66,8 @@ class ETEGRecTrainer(BaseTrainer):
             holds none. They may be mapped from disk: only the rows of a batch's targets are read. Checkpoints don't
             hold them.
         **kwargs: further arguments of [`BaseTrainer`]: `record`, `eval_dataset` (a [`SequenceDataset`] of last
-            positions, or several by name), `callbacks`, ...
+            positions, or several by name), `callbacks`, ... To train without `eval_dataset`, set `eval_strategy="no"`,
+            `load_best_model_at_end=False` and `early_stopping_patience=None` in `args`.
 
     Raises:
         ValueError: the model, the arguments or a dataset are of another kind.
