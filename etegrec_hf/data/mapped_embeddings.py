@@ -115,8 +115,8 @@ def _batches(items: Path) -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(items, pre_buffer=False, buffer_size=2**20) as table:
             if "embedding" not in table.schema_arrow.names:
                 raise ValueError(
-                    f"{str(items.parent.parent)!r} holds no `embedding`; make one with `etegrec embed`, or prepare it "
-                    "again with --embedding."
+                    f"{str(items.parent.parent)!r} holds no `embedding`; make one with `etegrec embed`, or prepare "
+                    "the log again with --embedding."
                 )
             yield from table.iter_batches(ROWS, columns=["item_id", "embedding"])
     except (pa.ArrowException, OSError) as error:

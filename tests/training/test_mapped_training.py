@@ -152,7 +152,7 @@ def test_embeddings_that_do_not_fit_are_an_error(prepared, mapped, tmp_path):
             "`semantic_embedding` is given, but the model holds embeddings already; leave",
         ),
         (without, mapped[1:], r"`embeddings` has shape \(59, 12\); expected \(60, 12\)"),
-        (without, broken, "`embeddings` holds NaN or infinity, first at item index 8; repair it"),
+        (without, broken, "`embeddings` holds NaN or infinity, first at item index 8; repair that"),
         (without, None, "holds no `semantic_embedding`, .* or give `semantic_embedding` to the trainer"),
     ):
         with pytest.raises(ValueError, match=message):
