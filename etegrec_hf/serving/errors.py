@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse
 
 LONGEST_SHOWN = 100  # characters of a value that errors show
 PLACES = ("body", "query")  # names for the place of a field in errors of FastAPI
+REMEDIES = {"list_type": "give a list, in brackets", "string_type": "give text, in quotes"}  # by pydantic's kinds
 
 
 class RequestError(Exception):
@@ -72,7 +73,7 @@ def validation_error(errors: Sequence[Any], fields: Sequence[str], status: int =
         return RequestError(status, f"there is no field `{field}`; {remedy}", field, error["input"])
     if error["type"] == "missing":
         return RequestError(status, f"`{field}` is missing; give it.", field)
-    reason = error["msg"][:1].lower() + error["msg"][1:]
+    reason = REMEDIES.get(error["type"]) or error["msg"][:1].lower() + error["msg"][1:]
     return RequestError(status, f"`{field}` is {shown(error['input'])}; {reason}.", field, error["input"])
 
 
@@ -91,7 +92,7 @@ async def on_validation_error(request: Request, error: Exception) -> JSONRespons
 async def on_http_error(request: Request, error: Exception) -> JSONResponse:
     """Answers a request with an unknown path or method."""
     assert isinstance(error, HTTPException)
-    message = (
-        f"{request.method} {shown(request.url.path)}: {error.detail}; see /openapi.json for the paths that exist."
-    )
+    allowed = (error.headers or {}).get("Allow")
+    remedy = f"use {allowed}" if allowed else "see /openapi.json for the paths that exist"
+    message = f"{request.method} {shown(request.url.path)}: {error.detail}; {remedy}."
     return RequestError(error.status_code, message, headers=error.headers).response

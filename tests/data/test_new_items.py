@@ -55,7 +55,7 @@ def test_titles_that_are_not_there_are_no_words(tmp_path):
         ("item_id,embedding\na,0.5 1.0\n", "holds other text; give lists of numbers"),
         ("item_id,embedding\na,0.5\n", "holds other text; give lists of numbers"),
         ('item_id,embedding\na,"[""x""]"\n', "holds other text; give lists of numbers"),
-        ('item_id,embedding\na,"[1]"\nb\n', "1 malformed rows in"),
+        ('item_id,embedding\na,"[1]"\nb\n', "1 malformed row in"),
         ("", "can't be read"),
     ],
 )

@@ -467,8 +467,8 @@ def test_an_interrupted_write_leaves_nothing(table, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("a,y,", r"1 malformed rows in .*\(row 2: 'timestamp' is .*\), that is 50.00%"),
-        ("a,y,nan", r"1 malformed rows in .*\(row 2: 'timestamp' is .*\), that is 50.00%"),
+        ("a,y,", r"1 malformed row in .*\(row 2: 'timestamp' is .*\), that is 50.00%"),
+        ("a,y,nan", r"1 malformed row in .*\(row 2: 'timestamp' is .*\), that is 50.00%"),
         ("a,y,soon", r"row 2: 'timestamp' is 'soon', neither a number nor a date"),
         (",x,1", r"\(row 2: 'user_id' is empty or missing\), that is 50"),
         ("a,,1", r"\(row 2: 'item_id' is empty or missing\), that is 50"),

@@ -541,7 +541,7 @@ def test_splits_of_etegrec_are_those_of_its_files(tmp_path):
         ),
         ("emb_map.json", '{"a": 1, "b": 2, "c": 0, "d": 3}', ValueError, "gives item 'c' the row 0; rows of items"),
         ("emb_map.json", '{"a": 1, "b": 2, "c": 3, "d": 3}', ValueError, "gives several items the same row"),
-        ("test.jsonl", "{}", ValueError, r"1 malformed lines in .*Tiny.test.jsonl \(line 1: 'inter_history' is None"),
+        ("test.jsonl", "{}", ValueError, r"1 malformed line in .*Tiny.test.jsonl \(line 1: 'inter_history' is None"),
         (
             "test.jsonl",
             "user,item\n",
@@ -768,7 +768,7 @@ def test_wrong_files_of_texts_are_an_error(tmp_path):
             "y.csv",
             "item_id,title\n1,a\n2\n",
             ValueError,
-            r"1 malformed rows in .*y.csv \(row 2: 1 cells instead of 2\)",
+            r"1 malformed row in .*y.csv \(row 2: 1 cells instead of 2\)",
         ),
     ):
         if content is not None:
@@ -1209,7 +1209,7 @@ def test_malformed_lines_of_jsonl_are_told_with_their_numbers(tmp_path):
     expect(statistics, malformed_rows_left_out=14)
     for line in bad:
         write(path, b"\n".join([good[0].encode(), line if isinstance(line, bytes) else line.encode()]))
-        fails(path, "jsonl", tmp_path, ValueError, r"1 malformed lines in .*log.jsonl \(line 2: ")
+        fails(path, "jsonl", tmp_path, ValueError, r"1 malformed line in .*log.jsonl \(line 2: ")
 
 
 def test_a_malformed_first_line_of_jsonl_is_one_of_many(tmp_path):
@@ -1480,9 +1480,9 @@ def test_the_command_tells_what_was_left_out(tmp_path, capsys):
     )
     call = ["prepare", str(path), "--format", "jsonl", "--output-dir", str(tmp_path / "data"), "--min-count", "1"]
     assert main(call) == 1
-    assert "etegrec prepare: 1 malformed lines in" in capsys.readouterr().err
+    assert "etegrec prepare: 1 malformed line in" in capsys.readouterr().err
     assert main([*call, "--max-malformed", "0.5"]) == 0
-    assert f"note: left out: 1 malformed lines in {path} (line 1: JSONDecodeError" in capsys.readouterr().err
+    assert f"note: left out: 1 malformed line in {path} (line 1: JSONDecodeError" in capsys.readouterr().err
 
 
 # ---- Times
@@ -1693,6 +1693,7 @@ GUESSES = [
     ("CustomerID,StockCode,InvoiceDate", "CustomerID is the user, StockCode the item, InvoiceDate the time"),
     ("visitorid,itemid,event,timestamp", "visitorid is the user, itemid the item, timestamp the time"),
     ("User ID,Product_ID,created at", "User ID is the user, Product_ID the item, created at the time"),
+    ("customer,sku,bought at", "customer is the user, sku the item, bought at the time"),
     ("session_id,sku,ts", "session_id is the user, sku the item, ts the time"),
     ("user,session,item", "user is the user, item the item"),
     ("userId,movieId,movie,Name", "userId is the user, movieId the item, Name the title"),

@@ -96,7 +96,7 @@ WRONG_ROWS = [
     ('{"user_id": "a", "history": [null]}', "row 1 of .*: 'history' is empty or missing; write ids as text"),
     ('{"user_id": "", "history": ["a"]}', "row 1 of .*: 'user_id' is empty; write an id, or leave the row out"),
     ('{"user_id": null, "history": ["a"]}', "row 1 of .*: 'user_id' is empty or missing"),
-    ('{"user_id": "a", "history": []}\n{"user_id": ', "1 malformed lines in .*line 2: .*; write one JSON object per"),
+    ('{"user_id": "a", "history": []}\n{"user_id": ', "1 malformed line in .*line 2: .*; write one JSON object per"),
     (
         'user_id,history\na,"[""b"""',
         r"1 of .*: 'history' is '\[\"b\"'; write a JSON list of ids, like \[\"a\", \"b\"\]",

@@ -54,8 +54,8 @@ REFUSED = [
     ({"histories": [["i1"], ["gone"]]}, "histories[1]", "`histories[1]` holds 'gone'"),
     ({"history": []}, "history", "`history` holds no item of the catalogue; give one, or set `on_empty`"),
     ({"history": ["gone"], "unknown": "skip"}, "history", "holds no item"),
-    ({"history": [3]}, "history[0]", "`history[0]` is 3; input should be a valid string."),
-    ({"history": "i1"}, "history", "`history` is 'i1'; input should be a valid array."),
+    ({"history": [3]}, "history[0]", "`history[0]` is 3; give text, in quotes."),
+    ({"history": "i1"}, "history", "`history` is 'i1'; give a list, in brackets."),
     ({"history": ["i1"] * 13}, "history", "`history` holds 13 ids; send its last 12."),
     ({"histories": [["i1"], ["i1"] * 13]}, "histories[1]", "`histories[1]` holds 13 ids"),
     ({"histories": [["i1"]] * 4}, "histories", "`histories` holds 4; send at most 3 per request."),
@@ -105,6 +105,7 @@ def test_a_long_body_and_a_wrong_path(client):
         assert answer.json()["error"] == "the body has more than 2000 bytes; send fewer or shorter histories."
     assert client.get("/nothing").status_code == 404
     assert client.get("/recommend").status_code == 405
+    assert client.get("/recommend").json()["error"] == "GET '/recommend': Method Not Allowed; use POST."
     assert "see /openapi.json" in client.get("/nothing").json()["error"]
 
 

@@ -39,7 +39,8 @@ TIMES = (
         *("time", "ts", "date", "datetime", "eventtime", "eventtimestamp", "eventdate", "createdat", "createdtime"),
         *("createtime", "reviewtime", "invoicedate", "orderdate", "orderedat", "purchasedate", "purchasetime", "tdat"),
         *("transactiondate", "transactiontime", "clicktime", "viewtime", "playedat", "visittime", "ratingtime"),
-        *("timestampms", "reviewdate", "occurredat", "servertime"),
+        *("timestampms", "reviewdate", "occurredat", "servertime", "boughtat", "purchasedat", "viewedat", "clickedat"),
+        *("watchedat", "listenedat", "readat", "ratedat", "addedat", "visitedat", "placedat", "soldat"),
     ),
 )
 TITLES = (

@@ -128,7 +128,8 @@ class Malformed:
 
     def __str__(self) -> str:
         reasons = "; ".join(f"{self.unit} {number}: {reason}" for number, reason in self.first)
-        return f"{self.count} malformed {self.unit}s in {self.path} ({reasons})"
+        unit = self.unit if self.count == 1 else f"{self.unit}s"
+        return f"{self.count} malformed {unit} in {self.path} ({reasons})"
 
     def check(self, max_malformed: float) -> None:
         """Raises a `ValueError` if the share of malformed rows is larger than `max_malformed`."""
