@@ -302,7 +302,7 @@ def test_empty_ids_are_an_error_in_every_table(table, tmp_path):
     rows[3]["item_id"] = ""
     for kind in ("csv", "jsonl", "parquet"):
         path = write(pa.Table.from_pylist(rows), tmp_path, kind)
-        with pytest.raises(ValueError, match=r"malformed (row|line)s in .*: 'item_id' is empty or missing.* repair"):
+        with pytest.raises(ValueError, match=r"malformed (row|line) in .*: 'item_id' is empty or missing.* repair"):
             prepare(path, tmp_path / "data", kind, min_count=1)
 
 
