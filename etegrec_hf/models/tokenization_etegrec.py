@@ -267,7 +267,7 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
             if item_id not in self._index_of_item and unknown == "error":
                 raise ValueError(
                     f"item {item_id!r} is not in the catalogue of {len(self.item_ids)} items; {self._nearest(item_id)}"
-                    "leave it out, or pass unknown='skip' to leave out all such items."
+                    "leave it out, or give `unknown` 'skip' to leave out all such items."
                 )
         return [self._index_of_item[item_id] for item_id in item_ids if item_id in self._index_of_item]
 

@@ -109,8 +109,8 @@ class Catalogue:
                 )
             if unknown == "error" and item_id not in self._index:
                 raise ValueError(
-                    f"item {item_id!r} is not in the catalogue of {len(self.item_ids)} items; leave it out, or pass "
-                    "unknown='skip' to leave out all such items."
+                    f"item {item_id!r} is not in the catalogue of {len(self.item_ids)} items; leave it out, or give "
+                    "`unknown` 'skip' to leave out all such items."
                 )
         return [self._index[item_id] for item_id in item_ids if item_id in self._index]
 

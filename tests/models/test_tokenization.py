@@ -85,7 +85,7 @@ def test_codes_of_nobody_decode_to_none(tokenizer, codes):
 
 
 def test_unknown_items_are_an_error_unless_skipped(tokenizer):
-    with pytest.raises(ValueError, match=r"item 'nope' is not in the catalogue of 40 items; .*unknown='skip'"):
+    with pytest.raises(ValueError, match=r"item 'nope' is not in the catalogue of 40 items; .*`unknown` 'skip'"):
         tokenizer(["i1", "nope"])
     assert tokenizer(["i1", "nope"], unknown="skip") == tokenizer(["i1"])
     with pytest.raises(ValueError, match="history 1 holds no item"):
@@ -122,7 +122,7 @@ def test_arrays_series_and_tuples_are_lists(tokenizer):
         ([["i1"], [2.0]], "item 2.0 is of type float, but item ids are strings"),
         ([None], "item None is of type NoneType"),
         (["zzz"], "item 'zzz' is not in the catalogue of 40 items; leave it out"),
-        (["i400"], r"did you mean 'i40'\? Otherwise, leave it out, or pass unknown='skip'"),
+        (["i400"], r"did you mean 'i40'\? Otherwise, leave it out, or give `unknown` 'skip'"),
     ],
 )
 def test_what_is_no_history_names_itself(tokenizer, histories, message):
