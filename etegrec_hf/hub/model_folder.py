@@ -53,10 +53,12 @@ def check_files(folder: str | Path, required: tuple[str, ...] = MODEL_FILES) -> 
     """
     for name in required:
         if not Path(folder, name).exists():
-            raise FileNotFoundError(
-                f"{str(folder)!r} isn't a complete checkpoint: it holds no {name}; copy the folder again. A "
-                "checkpoint saved with `save_only_model` can't be resumed: start a new run from its model."
-            )
+            message = f"{str(folder)!r} isn't complete: it holds no {name}; copy the folder again."
+            if name not in MODEL_FILES:  # a file of a training
+                message += (
+                    " A checkpoint saved with `save_only_model` can't be resumed: start a new run from its model."
+                )
+            raise FileNotFoundError(message)
     for path in sorted(Path(folder).iterdir()):
         try:
             if path.suffix == ".json":

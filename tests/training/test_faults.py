@@ -98,5 +98,5 @@ def test_a_damaged_newest_checkpoint_is_left_for_the_one_before(prepared, tmp_pa
         assert unchanged(weights, sides(again.model)[side]), side
     (before / name).unlink()
     (newest / name).unlink()
-    with pytest.raises(FileNotFoundError, match=f"'{before}' isn't a complete checkpoint: it holds no {name}"):
+    with pytest.raises(FileNotFoundError, match=f"'{before}' isn't complete: it holds no {name}"):
         last_checkpoint(tmp_path)
