@@ -431,9 +431,7 @@ def test_a_truncated_checkpoint_is_an_error_that_names_it(prepared, checkpoint, 
 def test_an_incomplete_checkpoint_is_an_error_that_names_the_file(prepared, checkpoint, tmp_path, name):
     copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
     (copy / name).unlink()
-    with pytest.raises(
-        FileNotFoundError, match=rf"isn't complete: it holds no {name}; copy the folder again"
-    ):
+    with pytest.raises(FileNotFoundError, match=rf"isn't complete: it holds no {name}; copy the folder again"):
         make_trainer(prepared, tmp_path, num_train_epochs=4).train(resume_from_checkpoint=str(copy))
 
 
