@@ -1,6 +1,7 @@
 """Training records that trainers write."""
 
 import json
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -57,7 +58,7 @@ def test_a_run_tells_what_it_did(item_tokenizer, prepared, tmp_path):
     assert set(stage["losses"]) == {"loss", "loss_code", "loss_vq"}
     best = max((entry for entry in run.state.log_history if "eval_ndcg@10" in entry), key=lambda e: e["eval_ndcg@10"])
     assert stage["validation"] == {name[5:]: value for name, value in best.items() if "@" in name}
-    assert stage["versions"]["torch"] == torch.__version__
+    assert stage["versions"]["torch"] == version("torch")
     prefixes = run.model.catalogue.item_codes[:, :-1]
     assert record.codes["usage_0"] == pytest.approx(len(prefixes[:, 0].unique()) / 8)
     assert "| this model |" not in ModelCard.load(tmp_path / "README.md").text, "validation is no result"
