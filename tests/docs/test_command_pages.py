@@ -1,10 +1,10 @@
 """The site's pages of commands say what the commands' own help says."""
 
 from html import unescape
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
+from docs_scripts import load_script
 
 from etegrec_hf.cli.main import COMMANDS
 from etegrec_hf.cli.options import read_options
@@ -14,10 +14,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 @pytest.fixture(scope="module")
 def hook():
-    spec = spec_from_file_location("command_pages", DOCS / "command_pages.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("command_pages")
 
 
 def cells(line: str) -> list[str]:

@@ -2,11 +2,11 @@
 
 import os
 import re
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import nbformat
 import pytest
+from docs_scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "examples/quickstart.ipynb"
@@ -15,10 +15,7 @@ LARGEST = 200_000  # bytes of the notebook with its pictures
 
 @pytest.fixture(scope="module")
 def script():
-    spec = spec_from_file_location("execute_notebook", ROOT / "docs/execute_notebook.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("execute_notebook")
 
 
 def outputs_of(notebook) -> list[list[str]]:

@@ -2,10 +2,10 @@
 
 import re
 from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
+from docs_scripts import load_script
 
 import etegrec_hf
 
@@ -14,10 +14,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 @pytest.fixture(scope="module")
 def hook():
-    spec = spec_from_file_location("hf_docstrings", DOCS / "hf_docstrings.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("hf_docstrings")
 
 
 def test_every_public_name_is_in_the_reference_once(hook):
