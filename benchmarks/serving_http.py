@@ -5,8 +5,8 @@
 A model of random weights and the paper's size (6 + 6 layers of width 128) with 25,000 items; beam 20, top 10,
 histories of 5 to 50 items. Servers and clients are separate processes. A client sends its next request once the last
 one is answered. Speeds are measured in turns and compared as ratios. Afterwards `--requests` requests of all kinds,
-right and wrong ones, are sent, with a reload halfway and SIGTERM at the end. Answers to valid requests must be those
-of the pipeline, and no answer may have status 500.
+right and wrong ones, are sent, with a reload halfway and SIGTERM at the end. Each answer to a valid request must be
+that of the pipeline, and no answer may have status 500.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import psutil
@@ -147,6 +148,9 @@ def measure_speed(folder: Path, serve: list[str], port: int, environment: dict[s
 # Requests of all kinds
 
 
+SHELVES = [random_history(random.Random(number)) for number in range(16)]  # for `allowed`: few, so that lists batch
+
+
 def random_request(generator: random.Random) -> tuple[str, bytes, dict | None, set[int]]:
     """Returns a kind, a body, the request if it is valid, and the statuses that may answer it."""
     kind = generator.choice(
@@ -157,7 +161,7 @@ def random_request(generator: random.Random) -> tuple[str, bytes, dict | None, s
     if kind == "valid":
         request |= generator.choice(
             [{}, {}, {"exclude_history": True}, {"exclude": random_history(generator)}, {"num_beams": 30},
-             {"allowed": random_history(generator)}]
+             {"allowed": generator.choice(SHELVES)}]
         )  # fmt: skip
     elif kind == "unknown":
         request["history"].append("gone")
@@ -184,14 +188,18 @@ def random_request(generator: random.Random) -> tuple[str, bytes, dict | None, s
     return kind, json.dumps(request).encode(), request if statuses == {200} and kind != "gone" else None, statuses
 
 
+OWN = ("history", "exclude")  # what the pipeline takes per history
+
+
 class Mix:
     """Sends requests of all kinds, and compares their answers with the pipeline's."""
 
-    def __init__(self, port: int, pipelines: dict[str, SequentialRecommendationPipeline], compared: float):
-        self.port, self.pipelines, self.compared = port, pipelines, compared
+    def __init__(self, port: int, pipelines: dict[str, SequentialRecommendationPipeline]):
+        self.port, self.pipelines = port, pipelines
         self.statuses: dict[str, int] = {}
         self.answered: list[tuple[dict, dict]] = []
         self.wrong: list[str] = []
+        self.identical = 0
 
     async def client(self, number: int, count: int) -> None:
         generator, connection = random.Random(number), await Connection.to(self.port)
@@ -213,7 +221,7 @@ class Mix:
                 await asyncio.sleep(0.5)
             elif status not in statuses:
                 self.wrong.append(f"{kind}: {status} {answer[:200]!r}")
-            elif request is not None and generator.random() < self.compared:
+            elif request is not None:
                 self.answered.append((request, json.loads(answer)))
             if kind == "body of 5 MB":
                 connection = await Connection.to(self.port)
@@ -225,14 +233,29 @@ class Mix:
         await asyncio.gather(*(self.client(1000 + number, each) for number in range(clients)), asyncio.to_thread(act))
 
     def compare(self) -> int:
-        """Compares kept answers with those of the pipeline of their revision, and returns the number of answers."""
+        """Compares the answers with those of the pipeline of their revision, and returns the number of answers."""
+        alike = defaultdict(list)  # by revision and options, since the pipeline takes one set of options per call
         for request, answer in self.answered:
-            options = {name: value for name, value in request.items() if name != "history"}
-            wanted = self.pipelines[answer["revision"]]({"history": request["history"]}, **options)
-            scores = zip((item["score"] for item in answer["items"]), (item["score"] for item in wanted))
-            if len(wanted) != len(answer["items"]) or any(abs(one - other) > 1e-3 for one, other in scores):
-                self.wrong.append(f"another list for {request}")
+            options = {name: value for name, value in request.items() if name not in OWN}
+            alike[answer["revision"], json.dumps(options, sort_keys=True)].append((request, answer["items"]))
+        for (revision, options), rows in alike.items():
+            asked = [{name: request[name] for name in OWN if name in request} for request, _ in rows]
+            for (request, items), wanted in zip(rows, self.pipelines[revision](asked, **json.loads(options))):
+                self.identical += [item["item_id"] for item in items] == [item["item_id"] for item in wanted]
+                if not same_lists(items, wanted):
+                    self.wrong.append(f"another list for {request}: {items} instead of {wanted}")
         return len(self.answered)
+
+
+def same_lists(one: list[dict], other: list[dict], tolerance: float = 1e-4) -> bool:
+    """Whether lists have the same items and scores. Items whose scores are as good as equal may change places."""
+    if len({item["item_id"] for item in one}) != len(one):
+        return False
+    scores, others = ([item["score"] for item in items] for items in (one, other))
+    if len(scores) != len(others) or any(abs(a - b) > tolerance for a, b in zip(scores, others)):
+        return False
+    wanted = {item["item_id"]: item["score"] for item in other}
+    return all(abs(wanted.get(item["item_id"], others[-1]) - item["score"]) <= tolerance for item in one)
 
 
 def measure_faults(folder: Path, newer: Path, serve: list[str], port: int, environment: dict, options) -> None:
@@ -245,7 +268,7 @@ def measure_faults(folder: Path, newer: Path, serve: list[str], port: int, envir
     server = Server([*serve, "--reload-seconds", "1"], port, environment).wait("/ready")
     asyncio.run(load(port, 16, 5, 0))
     before = server.megabytes
-    mix = Mix(port, pipelines, min(1.0, 2000 / options.requests))
+    mix = Mix(port, pipelines)
 
     def replace() -> None:
         folder.rename(folder.with_name("older"))
@@ -259,7 +282,8 @@ def measure_faults(folder: Path, newer: Path, serve: list[str], port: int, envir
     print(", ".join(f"{name}: {count}" for name, count in sorted(mix.statuses.items())))
     n_compared = mix.compare()
     revisions = {answer["revision"] for _, answer in mix.answered}
-    print(f"{n_compared} lists compared, of {len(revisions)} revisions; {len(mix.wrong)} wrong; exit code {code}")
+    print(f"{n_compared} lists compared, of {len(revisions)} revisions; {mix.identical} are the same, item by item; "
+          f"{len(mix.wrong)} wrong; exit code {code}")  # fmt: skip
     for line in mix.wrong[:10]:
         print("wrong:", line)
     print("| figure | measured | goal |")
