@@ -7,12 +7,12 @@ model of random weights with 6 + 6 layers of width 128: beam 20, top 10. The clo
 finished file, without process start and imports. Both sides take turns, and the ratio is the median of the rounds. The
 last line is the share of one process's time outside `model.recommend`.
 
-    python benchmarks/batch_recommend.py --histories [--users 4096] [--rounds 3] [--read 1000000]
+    python benchmarks/batch_recommend.py --histories [--users 4096] [--rounds 3] [--read 1000000] [--paper]
 
-needs no folder: it makes up users with 5 to 40 of 20,000 items, 20 items to leave out per user, and a small model. It
-compares `--data` with `--histories` of each format, each in a process of its own. Figures are processor seconds and
-the peak of memory after the model is loaded. Then it measures how fast each format is read for `--read` users, without
-a model.
+needs no folder: it makes up users with 5 to 40 of 25,000 items, 20 items to leave out per user, and a small model, or
+with `--paper` one of the paper's size. It compares `--data` with `--histories` of each format, each in a process of
+its own. Figures are processor seconds and the peak of memory after the model is loaded. Then it measures how fast each
+format is read for `--read` users, without a model.
 """
 
 import argparse
@@ -52,7 +52,8 @@ from etegrec_hf.training.item_tokenizer.item_codes import build_recommender
 
 OPTIONS = RecommendOptions(top_k=10, num_beams=20, shard_size=512)
 SOURCES = ("data", "parquet", "jsonl", "csv", "log")
-N_ITEMS, SHORTEST, LONGEST, LEFT_OUT = 20_000, 5, 40, 20  # of made-up users; LEFT_OUT is per user
+N_ITEMS, SHORTEST, LONGEST, LEFT_OUT = 25_000, 5, 40, 20  # of made-up users; LEFT_OUT is per user
+SMALL = {"d_model": 64, "d_ff": 128, "d_kv": 16, "num_layers": 2, "num_decoder_layers": 2}
 ACCELERATE = Path(__file__).parents[1] / "examples/accelerate/cpu.yaml"
 
 
@@ -128,10 +129,9 @@ def make_up(folder: Path, users: int) -> None:
     pq.write_table(pa.table({"user_id": user_ids.take(rows), "item_id": left_out}), folder / "exclude.parquet")
 
 
-def make_small_model(folder: Path) -> None:
-    """Writes `model`, with 2 + 2 layers of width 64 and random weights."""
+def make_random_model(folder: Path, sizes: dict[str, int]) -> None:
+    """Writes `model`, with random weights."""
     torch.manual_seed(0)
-    sizes = {"d_model": 64, "d_ff": 128, "d_kv": 16, "num_layers": 2, "num_decoder_layers": 2}
     without = {"has_item_tokenizer": False, "has_semantic_embedding": False}
     model = ETEGRecForConditionalGeneration(ETEGRecConfig(n_items=N_ITEMS, code_length=3, **sizes, **without)).eval()
     numbers = torch.randperm(model.config.codebook_size**3)[:N_ITEMS]
@@ -174,11 +174,11 @@ def memory(name: str) -> float:
     return int(next(line.split()[1] for line in lines if line.startswith(f"{name}:"))) / 1024
 
 
-def compare_sources(users: int, rounds: int, read: int) -> None:
-    """Prints the figures of all sources."""
+def compare_sources(users: int, rounds: int, read: int, sizes: dict[str, int]) -> None:
+    """Prints the figures of all sources, by a model of given sizes."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        make_small_model(folder)
+        make_random_model(folder, sizes)
         make_up(folder, users)
         figures: dict[str, list[dict]] = {source: [] for source in SOURCES}
         for number in range(rounds):
@@ -214,13 +214,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--histories", action="store_true")
     parser.add_argument("--read", type=int, default=1_000_000)
+    parser.add_argument("--paper", action="store_true", help="with --histories, a model of the paper's size")
     parser.add_argument("--source", help=argparse.SUPPRESS)
     parser.add_argument("--users", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", help=argparse.SUPPRESS)  # what the processes are started with
     options = parser.parse_args()
     if options.histories:
-        compare_sources(options.users, options.rounds, options.read)
+        compare_sources(options.users, options.rounds, options.read, {} if options.paper else SMALL)
         return
     if options.source:
         work_on_histories(options.folder, options.source, options.work)
