@@ -100,8 +100,8 @@ def test_a_training_that_ends_before_alignment_begins_warns(prepared, tmp_path, 
     checks.logger.removeHandler(caplog.handler)
     epochs = 1 if "num_train_epochs" in length else 2
     sentence = (
-        f"`warm_epochs` is 2, but the number of epochs is {epochs}, so training ends before its alignment losses begin "
-        "(`psa_weight` 0.25). Give `num_train_epochs` above 2 or fewer `warm_epochs`, or set these weights to 0"
+        f"`warm_epochs` is 2, but the number of epochs is {epochs}, so training ends before its alignment losses "
+        "begin (`psa_weight` 0.25). Give `num_train_epochs` above 2 or fewer `warm_epochs`, or set these weights to 0"
     )
     assert (sentence in caplog.text) == warns
     assert any("loss_psa" in entry for entry in trainer.state.log_history) != warns

@@ -77,6 +77,6 @@ def check_warm_epochs(args: ETEGRecTrainingArguments, n_epochs: int) -> None:
     if weights and args.warm_epochs >= n_epochs:
         logger.warning(
             f"`warm_epochs` is {args.warm_epochs}, but the number of epochs is {n_epochs}, so training ends before "
-            f"its alignment losses begin ({', '.join(weights)}). Give `num_train_epochs` above {args.warm_epochs} or fewer "
-            "`warm_epochs`, or set these weights to 0 to train without alignment."
+            f"its alignment losses begin ({', '.join(weights)}). Give `num_train_epochs` above {args.warm_epochs} "
+            "or fewer `warm_epochs`, or set these weights to 0 to train without alignment."
         )
