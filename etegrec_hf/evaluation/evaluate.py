@@ -153,7 +153,7 @@ def evaluate(
         collaborative_model (`GPT2LMHeadModel`, *optional*): a model trained on the same dataset, for the baseline
             SASRec.
         seconds (`float`, *optional*): time limit of the model's searches; baselines take their time after it. All
-            figures are then of users who are drawn at random, as many as there is time for, but at least 128. The
+            figures are then of users who are drawn at random, as many as there is time for, but at least 64. The
             protocol says how many users they are.
 
     Raises:

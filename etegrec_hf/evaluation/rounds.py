@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-FIRST = 128  # rows of the first round, whose time tells for how many more there is time
+FIRST = 64  # rows of the first round, whose time tells for how many more there is time
 CAUTION = 0.8  # share of the time left that a further round may take
 
 
@@ -14,7 +14,7 @@ def rounds_in_time(n_rows: int, seconds: float | None) -> Iterator[np.ndarray]:
 
     Without a time limit all rows are one round, and so are at most `FIRST` rows. With a limit, the first round has
     `FIRST` rows, even if there is no time for it. Each further round has as many rows as all rounds before it, or
-    fewer, if the time that is left isn't enough for them at the speed so far. So a machine that
+    fewer, if the time that is left isn't enough for them at the speed of the last round. So a machine that
     is slow, or becomes slow, is noticed early.
 
     Args:
@@ -27,10 +27,11 @@ def rounds_in_time(n_rows: int, seconds: float | None) -> Iterator[np.ndarray]:
     if seconds is None or n_rows <= FIRST:
         yield np.arange(n_rows)
         return
-    start, order = time.monotonic(), np.random.default_rng(0).permutation(n_rows)
-    done, size = 0, FIRST
+    begin, order = time.monotonic(), np.random.default_rng(0).permutation(n_rows)
+    done, size, left = 0, FIRST, seconds
     while done < n_rows and size >= FIRST // 2:  # smaller rounds would be slow per row
-        yield np.sort(order[done : done + size])
-        done = min(done + size, n_rows)
-        elapsed = max(time.monotonic() - start, 1e-9)
-        size = min(done, int(CAUTION * done * (seconds - elapsed) / elapsed))
+        rows = np.sort(order[done : done + size])
+        yield rows
+        done += len(rows)
+        before, left = left, seconds - (time.monotonic() - begin)
+        size = min(done, int(CAUTION * left * len(rows) / max(before - left, 1e-9)))

@@ -151,6 +151,7 @@ def test_too_little_time_leaves_out_and_says_what(log, tmp_path, monkeypatch):
     assert all(f"left out: {sentence}" in told for sentence in result.left_out)
     assert any(re.match(r"all of preset best needs a time limit of about \d+ \w+", text) for text in told)
     assert any(text.startswith("even the shortest training may take longer than the time limit") for text in told)
+    assert any(text.startswith("the time limit is too short for this machine: the rest takes about") for text in told)
     assert not (tmp_path / "mine" / "alternating").exists()
     assert "80 of 120 validation users on whom settings are chosen, for lack of time" in result.left_out
     assert "80 of 120 test users on whom figures are measured, for lack of time" in result.left_out

@@ -144,8 +144,13 @@ def go_on(run: RunState, log: Any, format: str, options: FitOptions, reading: So
     for number, stage in enumerate(plan.stages, start=2):
         if run.has_ended(stage.name):
             continue
-        seconds = min(stage.seconds * stages.pace, run.seconds_left or math.inf)
+        left = math.inf if run.seconds_left is None else run.seconds_left
+        seconds = max(min(stage.seconds * stages.pace, left), stage.fixed * stages.pace)
         tell(f"{number}/{len(plan.stages) + 1} {stage.told} (about {in_words(seconds)})")
+        if stages.least_seconds > left:
+            tell(
+                f"the time limit is too short for this machine: the rest takes about {in_words(stages.least_seconds)}"
+            )
         start = time.monotonic()
         if stage.name == "evaluate":
             measure(run, stage, stages)

@@ -111,6 +111,16 @@ class Stages:
         if expected > 2:  # shorter stages tell little
             self.pace = seconds / expected
 
+    @property
+    def waiting(self) -> list[Stage]:
+        """Returns the stages that haven't ended."""
+        return [stage for stage in self.plan.stages if not self.run.has_ended(stage.name)]
+
+    @property
+    def least_seconds(self) -> float:
+        """Returns how many seconds the stages to come need besides their updates and searches, at the speed so far."""
+        return max(self.pace, 1.0) * sum(stage.fixed for stage in self.waiting)
+
     def seconds_for(self, stage: Stage) -> float | None:
         """Returns how many seconds the updates or searches of a stage may take, or `None` without a time limit.
 
@@ -119,10 +129,8 @@ class Stages:
         """
         if self.run.seconds_left is None:
             return None
-        waiting = [other for other in self.plan.stages if not self.run.has_ended(other.name)]
-        fixed = max(self.pace, 1.0) * sum(other.fixed for other in waiting)
-        share = stage.work / sum(other.work for other in waiting)
-        return max((RESERVE * self.run.seconds_left - fixed) * share, LEAST_SECONDS)
+        share = stage.work / sum(other.work for other in self.waiting)
+        return max((RESERVE * self.run.seconds_left - self.least_seconds) * share, LEAST_SECONDS)
 
     def _tell_cut(self, stage: Stage, n_updates: int, done: float) -> None:
         self.done = done
