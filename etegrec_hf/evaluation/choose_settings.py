@@ -22,6 +22,7 @@ from .seen import seen_items
 
 TRANSITION_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7)
 RERANK_WEIGHTS = (0.0, 1.0, 2.0, 4.0, 8.0)
+WEIGHTS = ("transition_weight", "rerank_weight")
 CHOSEN_BY, LISTED = "ndcg@10", 10  # the metric that decides, and the length of lists that it needs
 
 
@@ -37,6 +38,21 @@ class ChosenSettings:
 
     settings: dict[str, Any]
     tried: list[dict[str, float]]
+
+    @classmethod
+    def joined(cls, parts: list["ChosenSettings"], n_users: list[int]) -> "ChosenSettings":
+        """Chooses by all users of several choices from the same weights.
+
+        Args:
+            parts (`list[ChosenSettings]`): choices on different users of a split.
+            n_users (`list[int]`): number of users of each choice.
+        """
+        shares, tried = np.array(n_users) / sum(n_users), []
+        for same in zip(*(part.tried for part in parts)):
+            means = {name: float(shares @ [row[name] for row in same]) for name in same[0]}
+            tried.append(means | {name: same[0][name] for name in WEIGHTS})
+        best = best_of(tried)
+        return cls(parts[0].settings | {name: best[name] for name in WEIGHTS}, tried)
 
 
 def check_chooses(options: EvaluateOptions) -> None:
@@ -101,11 +117,15 @@ def choose_settings(
     measured = tuple(k for k in KS if k <= base.num_beams)
     tried = []
     for settings in pairs:
-        weights = {"transition_weight": settings.transition_weight, "rerank_weight": settings.rerank_weight}
+        weights = {name: getattr(settings, name) for name in WEIGHTS}
         metrics = metrics_of_ranks(ranks[settings], measured)
         tried.append(weights | {name: float(values.mean()) for name, values in metrics.items()})
-    best = max(range(len(pairs)), key=lambda place: tried[place][CHOSEN_BY])  # the first of equally good ones
-    return ChosenSettings(asdict(pairs[best]), tried)
+    return ChosenSettings(asdict(pairs[tried.index(best_of(tried))]), tried)
+
+
+def best_of(tried: list[dict[str, float]]) -> dict[str, float]:
+    """Returns the weights with the best metric, and their metrics; of equally good ones the first."""
+    return max(tried, key=lambda weights: weights[CHOSEN_BY])
 
 
 def _tried(given: float | None, weights: Iterable[float], can_use: bool) -> list[float]:

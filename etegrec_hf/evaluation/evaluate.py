@@ -1,6 +1,6 @@
 """Evaluation of a recommender on a split, compared with baselines."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -27,6 +27,7 @@ from .metrics import (
 )
 from .protocol import protocol_of
 from .recommend_split import recommend_split
+from .rounds import rounds_in_time
 from .seen import seen_items
 
 NUM_BEAMS = 50  # for a model whose own settings have no `num_beams`
@@ -140,6 +141,7 @@ def evaluate(
     data: PreparedDataset,
     options: EvaluateOptions | None = None,
     collaborative_model: GPT2LMHeadModel | None = None,
+    seconds: float | None = None,
 ) -> Evaluation:
     """Measures a recommender and baselines on a split.
 
@@ -150,6 +152,9 @@ def evaluate(
         options ([`EvaluateOptions`], *optional*): options; by default all have their defaults.
         collaborative_model (`GPT2LMHeadModel`, *optional*): a model trained on the same dataset, for the baseline
             SASRec.
+        seconds (`float`, *optional*): time limit of the model's searches; baselines take their time after it. All
+            figures are then of users who are drawn at random, as many as there is time for, but at least 64. The
+            protocol says how many users they are.
 
     Raises:
         ValueError: the dataset has items that the model doesn't know.
@@ -160,15 +165,20 @@ def evaluate(
     settings = options.settings(model)
     exclude_seen = settings.exclude_history
     seen = seen_items(data, split) if exclude_seen else None
+    measured, ranked_in_rounds = [], []
     with WorkProgress() as progress, torch.autocast(model.device.type, torch.bfloat16, enabled=options.bf16):
-        ranked = recommend_split(
-            model,
-            split,
-            ranking_options(settings),
-            options.batch_size,
-            seen,
-            partial(progress.work_done, progress.begin("evaluating", len(split), "users")),
-        )
+        advance = partial(progress.work_done, progress.begin("evaluating", len(split), "users"))
+        for rows in rounds_in_time(len(split), seconds):
+            of_rows = None if seen is None else seen[rows]
+            found = recommend_split(
+                model, split.take(rows), ranking_options(settings), options.batch_size, of_rows, advance
+            )
+            measured.append(rows)
+            ranked_in_rounds.append(found)
+    rows = np.concatenate(measured)
+    ranked = np.concatenate(ranked_in_rounds)[np.argsort(rows)]
+    split = split.take(np.sort(rows))
+    data = replace(data, test=split) if options.split == "test" else replace(data, validation=split)
     lists = baseline_lists(data, split, collaborative_model=collaborative_model, exclude_seen=exclude_seen)
     dtype = "bfloat16 autocast" if options.bf16 else str(model.dtype).removeprefix("torch.")
     return Evaluation(

@@ -12,6 +12,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from etegrec_hf import FitOptions, FitResult, SourceOptions, fit
 from etegrec_hf.cli.options import check_call, read_options
+from etegrec_hf.evaluation import rounds
 from etegrec_hf.training.from_log import plan, presets, stages
 from etegrec_hf.training.from_log.fit import share_of_repeats
 from etegrec_hf.training.from_log.plan import Plan, plan_for
@@ -140,7 +141,9 @@ def test_a_folder_of_another_run_is_left_alone(log, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("tiny", "undrawn_pictures")
-def test_too_little_time_leaves_out_and_says_what(log, tmp_path):
+def test_too_little_time_leaves_out_and_says_what(log, tmp_path, monkeypatch):
+    monkeypatch.setattr(rounds, "FIRST", 40)
+    monkeypatch.setattr(rounds, "CAUTION", 0.0)  # one round, however fast the machine is
     told: list[str] = []
     result = fit(log, tmp_path / "mine", FitOptions(time_limit="3s"), tell=told.append)
     assert "training in turns and finetuning (--preset best has both), for lack of time" in result.left_out
@@ -148,8 +151,17 @@ def test_too_little_time_leaves_out_and_says_what(log, tmp_path):
     assert all(f"left out: {sentence}" in told for sentence in result.left_out)
     assert any(re.match(r"all of preset best needs a time limit of about \d+ \w+", text) for text in told)
     assert any(text.startswith("even the shortest training may take longer than the time limit") for text in told)
+    assert any(text.startswith("the time limit is too short for this machine: the rest takes about") for text in told)
     assert not (tmp_path / "mine" / "alternating").exists()
+    assert "80 of 120 validation users on whom settings are chosen, for lack of time" in result.left_out
+    assert "80 of 120 test users on whom figures are measured, for lack of time" in result.left_out
+    assert "80 of 120 test users on whom figures are measured" in " ".join(result.tries)
+    assert json.loads((tmp_path / "mine" / "metrics.json").read_text())["protocol"]["users"] == 40
     check_model(result)
+    (tmp_path / "mine" / "metrics.json").unlink()  # measured again, with enough time
+    again = fit(log, tmp_path / "mine", tell=told.append)
+    assert not [sentence for sentence in again.left_out if "users on whom" in sentence]
+    assert set(again.left_out) < set(result.left_out)
 
 
 @pytest.mark.usefixtures("tiny")
@@ -279,16 +291,61 @@ def test_the_best_preset_that_the_time_allows_is_taken():
 def test_trainings_are_shortened_alike():
     size = LogSize(20_000, 10_000, 100_000)
     whole = plan_for(size, "best", None, 0)
-    fixed = next(stage.seconds for stage in whole.stages if stage.name == "evaluate")
-    half = plan_for(size, "best", (fixed + (whole.seconds - fixed) / 2) / 0.9, 0)
+    *trainings, _ = whole.stages
+    fixed = sum(stage.fixed for stage in whole.stages)
+    work = sum(stage.work for stage in trainings)
+    budget = fixed + work * 2 / 3
+    half = plan_for(size, "best", budget / 0.9, 0)
+    fixed = sum(stage.fixed for stage in half.stages)  # with fewer users per evaluation
+    share = (budget - fixed - half.stages[-1].work) / work
 
     def epochs(planned: Plan, name: str) -> int:
-        return next(stage.values["num_train_epochs"] for stage in planned.stages if stage.name == name)
+        return planned.stage(name).values["num_train_epochs"]
 
-    assert [epochs(half, name) for name in ("embed", "train-tokenizer", "train", "finetune")] == [7, 75, 2, 4]
-    assert "75 of 150 epochs of `train-tokenizer`" in half.left_out
+    names = ("embed", "train-tokenizer", "train", "finetune")
+    assert 0.3 < share < 0.6
+    for name in ("embed", "train-tokenizer", "finetune"):
+        assert epochs(half, name) == int(share * epochs(whole, name))
+    assert epochs(half, "train") == 2
+    left_out = epochs(whole, "train-tokenizer") - epochs(half, "train-tokenizer")
+    assert f"{left_out} of 150 epochs of `train-tokenizer`" in half.left_out
     least = plan_for(size, "best", 1.0, 0)
-    assert [epochs(least, name) for name in ("embed", "train-tokenizer", "train", "finetune")] == [1, 1, 2, 1]
+    assert [epochs(least, name) for name in names] == [1, 1, 2, 1]
+
+
+def test_fewer_users_are_searched_for_before_trainings_become_shorter():
+    size = LogSize(4_000, 500, 30_000)
+    whole = plan_for(size, "fast", None, 0)
+    limit = (whole.seconds - 5) / 0.9
+    planned = plan_for(size, "fast", limit, 0)
+    assert planned.stages[-1].work == pytest.approx(0.25 * 0.9 * limit)
+    assert planned.stages[-1].work < whole.stages[-1].work
+    assert [stage.work for stage in planned.stages[:-1]] == [stage.work for stage in whole.stages[:-1]]
+    assert planned.seconds < 0.9 * limit
+    short = plan_for(size, "fast", 20.0, 0)
+    assert short.stage("train").values["eval_samples"] == int(0.05 * 0.9 * 20 / sum(plan.per_user(size)))
+    assert planned.stage("train").fixed - short.stage("train").fixed > 5
+    assert short.stages[-1].work == pytest.approx(0.25 * 0.9 * 20)
+
+
+def test_time_that_is_left_is_shared_by_the_work_that_is_left(tmp_path, monkeypatch):
+    run = RunState(tmp_path, {}, lambda sentence: None)
+    works = {"embed": (10, 1), "train-tokenizer": (20, 2), "train": (30, 3)}
+    planned = [plan.Stage(name, name, "", {}, work, fixed) for name, (work, fixed) in works.items()]
+    of_run = stages.Stages(run, Plan("fast", planned, []), FitOptions())
+    assert of_run.seconds_for(planned[0]) is None
+    monkeypatch.setattr(RunState, "seconds_left", 40)
+    assert of_run.seconds_for(planned[0]) == pytest.approx((0.9 * 40 - 6) * 10 / 60)
+    run.end("embed", 1.0)
+    of_run.timed(planned[0], 33.0)  # three times as long as expected
+    assert of_run.pace == 3
+    assert of_run.seconds_for(planned[1]) == pytest.approx((0.9 * 40 - 3 * 5) * 20 / 50)
+    of_run.done = 0.5
+    of_run.timed(planned[1], 6.0)  # half as long as expected: 10 seconds of work, and 2 besides
+    assert of_run.pace == 0.5
+    assert of_run.seconds_for(planned[1]) == pytest.approx((0.9 * 40 - 5) * 20 / 50)
+    monkeypatch.setattr(RunState, "seconds_left", -3)
+    assert of_run.seconds_for(planned[2]) == 1.0
 
 
 def test_the_size_of_a_log_is_in_its_statistics(prepared):

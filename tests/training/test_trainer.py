@@ -11,6 +11,7 @@ from etegrec_hf import ETEGRecForConditionalGeneration, ETEGRecTokenizer, ETEGRe
 from etegrec_hf.data.sequences import SequenceDataset
 from etegrec_hf.evaluation.metrics import ranking_metrics
 from etegrec_hf.training.base.checkpoints import last_checkpoint
+from etegrec_hf.training.recommender import checks
 from etegrec_hf.training.recommender.arguments import FinetuningArguments
 from etegrec_hf.training.recommender.losses import preference_semantic_alignment, sequence_item_alignment
 
@@ -77,6 +78,40 @@ def test_the_recommender_is_aligned_to_a_frozen_tokenizer_where_weights_say_so(p
     assert ["loss_sia" in entry and "loss_psa" in entry for entry in logs] == [False, True], "warm-up"
     finetuning = FinetuningArguments(str(tmp_path), use_cpu=True)
     assert (finetuning.sia_weight, finetuning.psa_weight, finetuning.warm_epochs) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("length", "warns"),
+    [({"num_train_epochs": 1}, True), ({"max_steps": 14}, True), ({"max_steps": 27}, False)],  # 13 steps per epoch
+    ids=str,
+)
+def test_a_training_that_ends_before_alignment_begins_warns(prepared, tmp_path, caplog, length, warns):
+    options = {
+        "freeze_tokenizer": True,
+        "warm_epochs": 2,
+        "sia_weight": 0.0,
+        "psa_weight": 0.25,
+        "eval_strategy": "no",
+    }
+    options |= {"save_strategy": "no", "load_best_model_at_end": False}
+    trainer = make_trainer(prepared, tmp_path, **(options | length))
+    checks.logger.addHandler(caplog.handler)
+    trainer.train()
+    checks.logger.removeHandler(caplog.handler)
+    epochs = 1 if "num_train_epochs" in length else 2
+    sentence = (
+        f"`warm_epochs` is 2, but the number of epochs is {epochs}, so training ends before its alignment losses "
+        "begin (`psa_weight` 0.25). Give `num_train_epochs` above 2 or fewer `warm_epochs`, or set these weights to 0"
+    )
+    assert (sentence in caplog.text) == warns
+    assert any("loss_psa" in entry for entry in trainer.state.log_history) != warns
+
+
+def test_a_training_without_alignment_has_no_warning(prepared, tmp_path, caplog):
+    checks.logger.addHandler(caplog.handler)
+    checks.check_warm_epochs(FinetuningArguments(str(tmp_path), warm_epochs=10, use_cpu=True), 1)
+    checks.logger.removeHandler(caplog.handler)
+    assert "warm_epochs" not in caplog.text
 
 
 def test_a_finished_run_can_be_loaded_and_agrees_with_itself(prepared, tmp_path):

@@ -1,6 +1,7 @@
 """Training of a recommender from an interaction log in one call."""
 
 import json
+import math
 import os
 import shlex
 import shutil
@@ -22,21 +23,36 @@ from ...data.prepared import PreparedDataset, Split
 from ...data.sources import SourceOptions
 from ...data.sources.contents import contents_of
 from ...data.text_embeddings import check_texts
-from ...evaluation.choose_settings import choose_settings
+from ...evaluation.choose_settings import ChosenSettings, choose_settings
 from ...evaluation.collaborative import load_collaborative_model
 from ...evaluation.evaluate import EvaluateOptions, evaluate
+from ...evaluation.rounds import rounds_in_time
 from ...hub.model_folder import load_recommender, record_evaluation, save_search_settings
 from ...hub.report import FILE as REPORT
+from ...models.modeling_etegrec import ETEGRecForConditionalGeneration
+from ...models.tokenization_etegrec import ETEGRecTokenizer
 from ..base.run_report import write_run_report
 from ..base.trainer import bars_hidden
 from .options import TEXT_MODEL, FitOptions
-from .plan import AUTO, CHOSEN_ON, MEASURED_ON, RESERVE, Plan, Stage, plan_for
+from .plan import (
+    AUTO,
+    CHOSEN_ON,
+    MEASURED_ON,
+    RESERVE,
+    TEXTS_PER_SECOND,
+    TRIALS,
+    Plan,
+    Stage,
+    limit_searches,
+    plan_for,
+)
 from .presets import LogSize
 from .run_state import RunState
 from .stages import Stages, chosen, names_of
 from .verdict import verdict
 
 RESULTS = "metrics.json"
+MOST_FOR_TEXTS = 0.25  # titles are embedded if that takes at most this share of the time limit
 RARE = 0.01  # lists leave out a user's items if fewer than this share of next items are such items
 
 
@@ -128,15 +144,20 @@ def go_on(run: RunState, log: Any, format: str, options: FitOptions, reading: So
     for number, stage in enumerate(plan.stages, start=2):
         if run.has_ended(stage.name):
             continue
-        tell(f"{number}/{len(plan.stages) + 1} {stage.told} (about {in_words(stage.seconds * stages.pace)})")
+        left = math.inf if run.seconds_left is None else run.seconds_left
+        seconds = max(min(stage.seconds * stages.pace, left), stage.fixed * stages.pace)
+        tell(f"{number}/{len(plan.stages) + 1} {stage.told} (about {in_words(seconds)})")
+        if stages.least_seconds > left:
+            tell(
+                f"the time limit is too short for this machine: the rest takes about {in_words(stages.least_seconds)}"
+            )
         start = time.monotonic()
         if stage.name == "evaluate":
             measure(run, stage, stages)
         else:
             getattr(stages, stage.name.replace("-", "_"))(stage)
         seconds = time.monotonic() - start
-        if min(seconds, stage.seconds) > 10:  # shorter stages print only their start
-            stages.pace = seconds / stage.seconds
+        stages.timed(stage, seconds)
         run.end(stage.name, seconds)
     result = json.loads((run.folder / RESULTS).read_text(encoding="utf-8"))
     return FitResult(
@@ -146,7 +167,7 @@ def go_on(run: RunState, log: Any, format: str, options: FitOptions, reading: So
         result["baselines"],
         result["verdict"],
         result["tries"],
-        run.known["left_out"],
+        run.known["left_out"] + result.get("unmeasured", []),  # runs of earlier versions lack it
         run.path(result["report"]),
     )
 
@@ -198,7 +219,12 @@ def plan_of_run(run: RunState, data: PreparedDataset, options: FitOptions) -> Pl
         plan = plan_for(size, run.known["preset"], None, run.known["has_texts"] * data.n_items)
         for stage in plan.stages:
             if not run.has_ended(stage.name):
+                planned = stage.values.get("num_train_epochs", 1)
                 stage.values = read_config(Path(run.path(f"{stage.name}.yaml")), names_of(stage.name))
+                stage.work *= stage.values.get("num_train_epochs", 1) / planned
+        if run.seconds_left is not None:
+            waiting = [stage for stage in plan.stages if not run.has_ended(stage.name)]
+            limit_searches(Plan(plan.preset, waiting, []), RESERVE * run.seconds_left)
         return plan
     n_texts = count_texts(run, data, options)
     plan = plan_for(size, options.preset, run.seconds_left, n_texts)
@@ -208,11 +234,15 @@ def plan_of_run(run: RunState, data: PreparedDataset, options: FitOptions) -> Pl
     )
     for sentence in plan.left_out:
         run.leave_out(f"{sentence}, for lack of time")
-    if plan.left_out:
-        whole = plan_for(size, "best" if options.preset == AUTO else options.preset, None, n_texts)
+    whole = plan_for(size, "best" if options.preset == AUTO else options.preset, None, n_texts)
+    if plan.stages[-1].work < whole.stages[-1].work:
+        run.tell("settings may be chosen on fewer users, and figures be of fewer users, for lack of time")
+    if plan.left_out or plan.seconds < whole.seconds:
         run.tell(f"all of preset {whole.preset} needs a time limit of about {in_words(whole.seconds / RESERVE)}")
-    if run.seconds_left is not None and plan.seconds > run.seconds_left:
-        run.tell(f"even the shortest training may take longer than the time limit, about {in_words(plan.seconds)}")
+    if run.seconds_left is not None and plan.least_seconds > run.seconds_left:
+        run.tell(
+            f"even the shortest training may take longer than the time limit, about {in_words(plan.least_seconds)}"
+        )
     if n_texts:
         plan.stages[0].values |= {"text_model": options.text_model or TEXT_MODEL, "text": options.text}
     for stage in plan.stages:
@@ -238,6 +268,9 @@ def count_texts(run: RunState, data: PreparedDataset, options: FitOptions) -> in
     if find_spec("sentence_transformers") is None:
         run.leave_out("embeddings of titles, which need `pip install 'etegrec_hf[text]'`")
         return 0
+    if run.seconds_left is not None and titled / TEXTS_PER_SECOND > MOST_FOR_TEXTS * run.seconds_left:
+        run.leave_out("embeddings of titles, for lack of time")
+        return 0
     check_texts(run.path("data"), None, options.text)
     return titled
 
@@ -261,7 +294,10 @@ def quoted(run: RunState, name: str) -> str:
 
 
 def measure(run: RunState, stage: Stage, stages: Stages) -> None:
-    """Chooses settings of the search on validation users, measures the model on test users, and writes the report."""
+    """Chooses settings of the search on validation users, measures the model on test users, and writes the report.
+
+    With a time limit, they are as many users as there is time for; the run says how many.
+    """
     model, tokenizer = load_recommender(run.path("model"))
     data = PreparedDataset.load(run.path("data"))
     excludes = share_of_repeats(data.validation) < RARE
@@ -271,17 +307,26 @@ def measure(run: RunState, stage: Stage, stages: Stages) -> None:
     some = replace(data, validation=drawn(data.validation, CHOSEN_ON), test=drawn(data.test, MEASURED_ON))
     if len(some.test) < len(data.test):
         run.tell(f"metrics are measured on {len(some.test):,} of {len(data.test):,} test users, drawn at random")
-    found = choose_settings(model, tokenizer, some, EvaluateOptions(split="validation", **values))
+    seconds = stages.seconds_for(stage)
+    found, n_chosen = choose_in_time(model, tokenizer, some, EvaluateOptions(split="validation", **values), seconds)
     save_search_settings(run.path("model"), found.settings)
     model, tokenizer = load_recommender(run.path("model"))
     rival = load_collaborative_model(run.path("collaborative"), data)
-    evaluation = evaluate(model, tokenizer, some, EvaluateOptions(**values), rival)
+    evaluation = evaluate(model, tokenizer, some, EvaluateOptions(**values), rival, stages.seconds_for(stage))
+    unmeasured = []
+    for done, split, told in (
+        (n_chosen, some.validation, "validation users on whom settings are chosen"),
+        (evaluation.protocol["users"], some.test, "test users on whom figures are measured"),
+    ):
+        if done < len(split):
+            unmeasured.append(f"{len(split) - done:,} of {len(split):,} {told}, for lack of time")
+            run.tell(f"left out: {unmeasured[-1]}")
     record = record_evaluation(run.path("model"), model.config, evaluation)
     report = run.path(f"model/{REPORT}")
     if stages.trainers:  # else they ran in an earlier call, whose report is kept
         *earlier, last = stages.trainers
         report = str(write_run_report(last, data, last.eval_dataset, run.folder, tuple(earlier), evaluation))
-    left_out = "; ".join(run.known["left_out"])
+    left_out = "; ".join(run.known["left_out"] + unmeasured)
     remedies = [f"run it again, in another folder, with what was left out: {left_out}"] if left_out else []
     sentence, tries = verdict(evaluation, LogSize.of(data), remedies)
     results = {
@@ -290,12 +335,39 @@ def measure(run: RunState, stage: Stage, stages: Stages) -> None:
         "tries": tries,
         "settings": found.settings,
         "tried": found.tried,
+        "unmeasured": unmeasured,
         "report": os.path.relpath(report, run.folder),  # relative, because the run's folder may be moved
         "seeds": record.seeds(),
         **{name: value for name, value in evaluation.figures().items() if name not in ("split", "metrics")},
     }
     text = json.dumps(results, indent=2) + "\n"
     replace_file(run.folder / RESULTS, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def choose_in_time(
+    model: ETEGRecForConditionalGeneration,
+    tokenizer: ETEGRecTokenizer,
+    data: PreparedDataset,
+    options: EvaluateOptions,
+    seconds: float | None,
+) -> tuple[ChosenSettings, int]:
+    """Chooses settings on as many validation users as there is time for.
+
+    Args:
+        model, tokenizer, data, options: as in [`choose_settings`].
+        seconds (`float`, *optional*): time for choosing on the validation split and measuring on the test split.
+
+    Returns:
+        the choice, and the number of users on whom it was made.
+    """
+    n_searches = TRIALS * len(data.validation)
+    share = n_searches / (n_searches + len(data.test))
+    parts, n_users = [], []
+    for rows in rounds_in_time(len(data.validation), None if seconds is None else share * seconds):
+        part = replace(data, validation=data.validation.take(rows))
+        parts.append(choose_settings(model, tokenizer, part, options))
+        n_users.append(len(rows))
+    return ChosenSettings.joined(parts, n_users), sum(n_users)
 
 
 def drawn(split: Split, most: int) -> Split:

@@ -17,7 +17,7 @@ class FitOptions:
         preset (`str`, *optional*, defaults to `"auto"`): `"best"`, `"fast"` or `"paper"`. `"auto"` is `"best"` if
             `time_limit` leaves enough time for it, else `"fast"`.
         time_limit (`str`, *optional*): time limit of the whole run, like `"90s"`, `"30m"` or `"2h"`. If it is short,
-            trainings become shorter, and a message says what is left out.
+            fewer users are measured and trainings become shorter, and messages say what is left out.
         text_model (`str`, *optional*): a sentence-transformers model for `text`, as a folder or a Hub id; `"none"` for
             no text embeddings. The default is `TEXT_MODEL`, if at least half of the items have titles and the model
             can be loaded.

@@ -11,6 +11,7 @@ from ...hub.model_folder import load_model, load_recommender
 from ...models.modeling_rqvae import RQVAEModel
 from ..base.checkpoints import check_run_folder
 from ..base.recording import record_of
+from ..base.trainer import BaseTrainer
 from ..collaborative.arguments import CollaborativeSizes, CollaborativeTrainingArguments
 from ..collaborative.fit import embed_collaborative
 from ..item_tokenizer.arguments import RQVAETrainingArguments
@@ -21,7 +22,7 @@ from ..recommender.fit import RecommenderData, finetune_recommender, train_recom
 from ..recommender.options import RecommenderOptions
 from ..recommender.trainer import ETEGRecTrainer
 from .options import FitOptions
-from .plan import Plan, Stage
+from .plan import RESERVE, Plan, Stage
 from .run_state import RunState
 
 # The dataclasses that hold the arguments of a stage, and the names of further arguments
@@ -48,6 +49,7 @@ class Stages:
     def __init__(self, run: RunState, plan: Plan, options: FitOptions):
         self.run, self.plan, self.options = run, plan, options
         self.pace = 1.0  # measured seconds divided by expected seconds, for the stage before
+        self.done = 1.0  # share of the planned updates that this stage made
         self.trainers: list[ETEGRecTrainer] = []  # trainers of the recommender that ran in this call
 
     def embed(self, stage: Stage) -> None:
@@ -59,7 +61,8 @@ class Stages:
         args = self._arguments(CollaborativeTrainingArguments, stage)
         sizes = CollaborativeSizes(**chosen(CollaborativeSizes, stage.values))
         made = embed_collaborative(PreparedDataset.load(folder), folder, sizes, args).made
-        self._tell_cut(stage, made.get("updates_left_out", 0))
+        n_updates = made.get("updates_left_out", 0)
+        self._tell_cut(stage, n_updates, made["steps"] / (made["steps"] + n_updates))
         set_semantic_embedding(folder, names, stage.values.get("normalize", "none"))
 
     def _embed_texts(self, folder: str, stage: Stage) -> bool:
@@ -80,7 +83,7 @@ class Stages:
         options = ItemTokenizerOptions(**chosen(ItemTokenizerOptions, stage.values))
         trainer = train_item_tokenizer(embeddings, options, args, record_of(data))
         write_diagnostics(trainer)
-        self._tell_cut(stage, trainer.updates_left_out)
+        self._tell_cut(stage, trainer.updates_left_out, share_of_updates(trainer))
 
     def train(self, stage: Stage) -> None:
         """Trains recommender and item tokenizer in turns, or only the recommender."""
@@ -90,7 +93,7 @@ class Stages:
         options = RecommenderOptions(**chosen(RecommenderOptions, stage.values))
         item_tokenizer, evaluated = load_model(RQVAEModel, source), self._evaluated(data, stage)
         self.trainers.append(train_recommender(item_tokenizer, evaluated, options, args, record_of(data, source)))
-        self._tell_cut(stage, self.trainers[-1].updates_left_out)
+        self._tell_cut(stage, self.trainers[-1].updates_left_out, share_of_updates(self.trainers[-1]))
 
     def finetune(self, stage: Stage) -> None:
         """Finetunes the recommender on fixed codes."""
@@ -100,9 +103,37 @@ class Stages:
         model, tokenizer = load_recommender(source)
         evaluated = self._evaluated(data, stage)
         self.trainers.append(finetune_recommender(model, tokenizer, evaluated, args, record_of(data, source)))
-        self._tell_cut(stage, self.trainers[-1].updates_left_out)
+        self._tell_cut(stage, self.trainers[-1].updates_left_out, share_of_updates(self.trainers[-1]))
 
-    def _tell_cut(self, stage: Stage, n_updates: int) -> None:
+    def timed(self, stage: Stage, seconds: float) -> None:
+        """Notes how long a stage took, for the times of later stages."""
+        expected = stage.work * self.done + stage.fixed + stage.texts
+        if expected > 2:  # shorter stages tell little
+            self.pace = seconds / expected
+
+    @property
+    def waiting(self) -> list[Stage]:
+        """Returns the stages that haven't ended."""
+        return [stage for stage in self.plan.stages if not self.run.has_ended(stage.name)]
+
+    @property
+    def least_seconds(self) -> float:
+        """Returns how many seconds the stages to come need besides their updates and searches, at the speed so far."""
+        return max(self.pace, 1.0) * sum(stage.fixed for stage in self.waiting)
+
+    def seconds_for(self, stage: Stage) -> float | None:
+        """Returns how many seconds the updates or searches of a stage may take, or `None` without a time limit.
+
+        What else the stages to come need is kept free, and the rest is shared by the work that they have. A part of
+        the time that is left isn't shared, in case the machine becomes slower.
+        """
+        if self.run.seconds_left is None:
+            return None
+        share = stage.work / sum(other.work for other in self.waiting)
+        return max((RESERVE * self.run.seconds_left - self.least_seconds) * share, LEAST_SECONDS)
+
+    def _tell_cut(self, stage: Stage, n_updates: int, done: float) -> None:
+        self.done = done
         if n_updates:
             self.run.leave_out(f"the last {n_updates} updates of `{stage.name}`, for lack of time")
 
@@ -116,11 +147,9 @@ class Stages:
         than expected, the training gets fewer epochs, so that its learning rate falls to the end in time.
         """
         values = chosen(cls, stage.values)
-        left = self.run.seconds_left
-        if left is not None:
-            waiting = sum(other.seconds for other in self.plan.stages if not self.run.has_ended(other.name))
-            seconds = max(left * stage.seconds / waiting, LEAST_SECONDS)
-            expected = stage.seconds * self.pace
+        seconds = self.seconds_for(stage)
+        if seconds is not None:
+            expected = stage.work * self.pace
             if stage.folder == "model" and expected > seconds and "num_train_epochs" in values:
                 planned = values["num_train_epochs"]
                 values["num_train_epochs"] = max(1, int(planned * seconds / expected))
@@ -142,6 +171,11 @@ class Stages:
 def names_of(stage: str) -> list[str]:
     """Returns the names of the arguments that a stage's YAML file may give."""
     return [*(field.name for cls in ARGUMENTS[stage] for field in fields(cls) if field.init), *OTHERS]
+
+
+def share_of_updates(trainer: BaseTrainer) -> float:
+    """Returns how many of its planned updates a training made, as a share."""
+    return trainer.state.global_step / trainer.state.max_steps
 
 
 def chosen(cls: type, values: dict) -> dict:

@@ -27,7 +27,8 @@ class ETEGRecTrainingArguments(RankedTrainingArguments):
             in the specification).
         cycle (`int`, *optional*, defaults to 2): epochs per cycle. The first epoch trains the item tokenizer, the
             others train the recommender.
-        warm_epochs (`int`, *optional*, defaults to 10): epochs without alignment losses.
+        warm_epochs (`int`, *optional*, defaults to 10): epochs without alignment losses. A training that has no more
+            epochs than that ends before they begin, and warns of it.
         code_weight, vq_weight, sia_weight, psa_weight (`float`, *optional*, default to 1, 1, 1e-4, 3e-4): weights of
             code loss, RQ-VAE loss, sequence-item alignment (SIA) and preference-semantic alignment (PSA). Losses of
             weight 0 aren't computed.

@@ -5,6 +5,7 @@ from transformers import TrainerCallback
 
 from ...evaluation.code_diagnostics import code_diagnostics
 from ..item_tokenizer.item_codes import refresh_item_codes
+from .checks import check_warm_epochs
 
 
 class AlternatingPhaseCallback(TrainerCallback):
@@ -18,6 +19,10 @@ class AlternatingPhaseCallback(TrainerCallback):
 
     def __init__(self, trainer):
         self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            check_warm_epochs(args, state.num_train_epochs)
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         epoch = int(state.epoch + 1e-6)  # a resumed run may begin in the middle of an epoch

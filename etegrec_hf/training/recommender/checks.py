@@ -1,9 +1,12 @@
 """Checks of a model before a trainer begins."""
 
 import torch
+from transformers.utils import logging
 
 from ...models.modeling_etegrec import ETEGRecForConditionalGeneration
 from .arguments import ETEGRecTrainingArguments
+
+logger = logging.get_logger(__name__)
 
 MOST_SCORED_ITEMS = 200_000  # item logits of a thousand targets are a gigabyte then; see benchmarks/item_logits.py
 
@@ -60,4 +63,20 @@ def check_embeddings(
         raise ValueError(
             "the model holds no `semantic_embedding`, which alternating training and alignment need; load a model "
             "with embeddings, or give `semantic_embedding` to the trainer."
+        )
+
+
+def check_warm_epochs(args: ETEGRecTrainingArguments, n_epochs: int) -> None:
+    """Warns if training ends before its alignment losses begin.
+
+    Args:
+        args ([`ETEGRecTrainingArguments`]): arguments with weights of alignment losses.
+        n_epochs (`int`): epochs of the training; a last epoch that ends early counts.
+    """
+    weights = [f"`{name}` {getattr(args, name):g}" for name in ("sia_weight", "psa_weight") if getattr(args, name) > 0]
+    if weights and args.warm_epochs >= n_epochs:
+        logger.warning(
+            f"`warm_epochs` is {args.warm_epochs}, but the number of epochs is {n_epochs}, so training ends before "
+            f"its alignment losses begin ({', '.join(weights)}). Give `num_train_epochs` above {args.warm_epochs} "
+            "or fewer `warm_epochs`, or set these weights to 0 to train without alignment."
         )
