@@ -264,6 +264,6 @@ def test_a_failing_block_is_shown_with_its_page_line_and_output(tmp_path):
 
 
 def test_limits_are_of_commands_that_exist():
-    from etegrec_hf.cli.main import COMMANDS
+    from etegrec_hf.cli.commands import COMMANDS
 
     assert LIMITS.keys() <= COMMANDS.keys()
