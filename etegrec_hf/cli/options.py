@@ -89,9 +89,9 @@ class CommandOptions:
 
     @property
     def purpose(self) -> str:
-        """Returns a sentence that says what the command is for."""
-        purpose = COMMANDS[self.command]
-        return f"{purpose[0].upper()}{purpose[1:]}."
+        """Returns a sentence that says what the command is for, or `""` for a command that isn't of this package."""
+        purpose = COMMANDS.get(self.command)
+        return f"{purpose[0].upper()}{purpose[1:]}." if purpose else ""
 
     @property
     def names(self) -> dict[str, Option]:
