@@ -8,7 +8,7 @@ from html import escape
 
 from mkdocs.structure.files import File, Files
 
-from etegrec_hf.cli.main import COMMANDS
+from etegrec_hf.cli.commands import COMMANDS
 from etegrec_hf.cli.options import FIRST, GENERAL, GROUPS, Option, make_parser, read_options
 
 FOLDER = "reference/commands"
@@ -56,9 +56,8 @@ HEAD = "| option | what it does | default |\n| --- | --- | --- |"
 def command_page(name: str) -> str:
     """The page of a command: purpose, usage, examples, and a table of options under each heading of its help."""
     described = read_options(name)
-    purpose = COMMANDS[name]
     usage = make_parser(described).format_usage().removeprefix("usage: ").strip()
-    parts = [f"# etegrec {name}", f"{purpose[0].upper()}{purpose[1:]}.", f"```bash\n{' '.join(usage.split())}\n```"]
+    parts = [f"# etegrec {name}", described.purpose, f"```bash\n{' '.join(usage.split())}\n```"]
     calls, _, remark = described.examples.strip().partition("\n\n")
     if calls:
         lines = [line.removeprefix("  ") for line in calls.splitlines()[1:]]  # below "examples:"

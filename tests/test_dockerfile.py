@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from packaging.specifiers import SpecifierSet
 
-from etegrec_hf.cli.main import COMMANDS
+from etegrec_hf.cli.commands import COMMANDS
 from etegrec_hf.cli.options import check_call, read_options
 
 ROOT = Path(__file__).parents[1]

@@ -133,13 +133,21 @@ def test_a_variant_that_does_not_exist(run, capsys):
     assert "no variant 'nothing'; variants.yaml has full, no finetuning, no SIA, no votes" in capsys.readouterr().err
 
 
+def test_a_recipe_without_the_files_that_recipes_share(tiny, run):
+    (tiny / "recipe/variants.yaml").unlink()
+    with pytest.raises(SystemExit, match=r"variants\.yaml' doesn't exist; copy examples/recipes/common to .*common'"):
+        run()
+
+
 @pytest.mark.slow
 def test_a_failing_command_names_its_log(tiny):
     """Here all are processes of their own."""
     (tiny / "log.inter.json").write_text("[]")
     ended = subprocess.run([sys.executable, *script(tiny)], capture_output=True, text=True, check=False)
     assert ended.returncode == 1
-    assert ended.stderr == f"etegrec prepare failed; see the end of {tiny / 'out/data.log'}\n"
+    told, last = ended.stderr.splitlines()
+    assert told == f"etegrec prepare failed; all that it printed is in {tiny / 'out/data.log'}, and ends with"
+    assert last.startswith("etegrec prepare: ")
     assert (tiny / "out/data.log").read_text().startswith("etegrec prepare: ")
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .main import COMMANDS
+from .commands import COMMANDS
 from .options import offered, read_options
 from .parsing import parse
 

@@ -5,7 +5,7 @@ import json
 from contextlib import redirect_stdout, suppress
 from importlib import import_module
 
-from .main import COMMANDS
+from .commands import COMMANDS
 from .options import FILE, installed_versions
 from .parsing import DESCRIBE
 

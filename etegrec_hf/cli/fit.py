@@ -27,8 +27,8 @@ class FitArguments:
 
     path: str = field(metadata={"help": "The log: a file, a folder, or an id on the Hub."})
     output_dir: str = field(metadata={"help": "A new folder, or the folder of a run to resume."})
-    format: str = field(default="auto", metadata={"help": "Format of the log, as in `etegrec prepare`."})
-    items: str | None = field(default=None, metadata={"help": "File of the items' titles and other texts."})
+    format: str = field(default="auto", metadata={"help": "Format of the log, one of those of `etegrec prepare`."})
+    items: str | None = field(default=None, metadata={"help": "A table of items, with their titles and other texts."})
     user_column: str | None = field(default=None, metadata={"help": "Column of user ids; by default it is guessed."})
     item_column: str | None = field(default=None, metadata={"help": "Column of item ids; by default it is guessed."})
     time_column: str | None = field(default=None, metadata={"help": "Column of times; by default it is guessed."})

@@ -10,38 +10,17 @@ from typing import TextIO
 
 from rich.console import Console
 
+from .commands import COMMANDS
 from .options import check_command
 
-COMMANDS = {
-    "quickstart": "train, evaluate and try a recommender on made-up data",
-    "fit": "make a recommender from an interaction log in one command",
-    "prepare": "turn an interaction log into a prepared dataset",
-    "embed": "make collaborative and text embeddings of items",
-    "train-tokenizer": "train the item tokenizer (RQ-VAE)",
-    "diagnose": "show how well item tokenizers use their codes",
-    "train": "train recommender and item tokenizer in turns",
-    "finetune": "finetune the recommender on fixed codes",
-    "grpo": "train a recommender by rewards of its recommendations",
-    "baselines": "measure simpler systems on a split",
-    "evaluate": "measure a recommender on a split",
-    "compare": "put results of several runs into one table",
-    "recommend": "recommend items for one history, or for all users of a dataset",
-    "add-items": "add items to a trained recommender, without training",
-    "demo": "try a recommender on a page in the browser",
-    "serve": "serve a recommender over HTTP",
-    "convert": "turn the original ETEGRec's checkpoints into a model",
-    "import-codes": "start a recommender from codes trained elsewhere",
-    "export": "write a recommender that runs without torch",
-    "push": "publish a trained model or a prepared dataset on the Hub",
-    "env": "print versions and hardware, for a bug report",
-    "completion": "print a script for bash or zsh that completes commands and options",
-}
 UNREAD = 141  # the code of a program that the system ends since nobody reads what it prints
 USER_ERRORS = (ValueError, FloatingPointError, OSError)
 USAGE = "\n".join(
     [
         "usage: etegrec COMMAND [--help] [--debug] ...",
         "       etegrec --version",
+        "",
+        "Turns interaction logs into recommenders. Begin with `quickstart`, which needs no data, or with `fit`.",
         "",
         *(f"  {name:<16} {purpose}" for name, purpose in COMMANDS.items()),
         "",

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ..data.config_file import as_arguments, read_config
+from .commands import COMMANDS
 
 FILE = Path(__file__).with_name("options.json")
 LIBRARIES = ("transformers", "trl")  # libraries whose options the file holds too, with their versions
@@ -85,6 +86,12 @@ class CommandOptions:
     works_on: str
     examples: str
     options: list[Option]
+
+    @property
+    def purpose(self) -> str:
+        """Returns a sentence that says what the command is for, or `""` for a command that isn't of this package."""
+        purpose = COMMANDS.get(self.command)
+        return f"{purpose[0].upper()}{purpose[1:]}." if purpose else ""
 
     @property
     def names(self) -> dict[str, Option]:
@@ -248,6 +255,7 @@ def make_parser(described: CommandOptions, everything: bool = False) -> argparse
     parser = argparse.ArgumentParser(
         prog=f"etegrec {described.command}",
         usage=" ".join(["etegrec", described.command, *shown, "[--OPTION VALUE ...]"]),
+        description=described.purpose,
         epilog=described.examples,
         formatter_class=partial(HelpFormatter, usages=usages),
         argument_default=argparse.SUPPRESS,

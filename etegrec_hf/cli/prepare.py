@@ -34,7 +34,7 @@ class PrepareArguments:
     format: str = field(
         default=AUTO, metadata={"help": f"Format of the log; by default it is recognised; or {', '.join(READERS)}."}
     )
-    min_count: int = field(default=5, metadata={"help": "k-core: least interactions per user and per item."})
+    min_count: int = field(default=5, metadata={"help": "Leave out users and items with fewer interactions (k-core)."})
     split: str = field(default="leave-one-out", metadata={"help": f"{', '.join(SPLITTERS)}."})
     duplicates: str = field(
         default="exact",

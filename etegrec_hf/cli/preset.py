@@ -33,7 +33,7 @@ class PresetArguments:
 
     preset: str = field(
         default=PRESETS[0],
-        metadata={"help": "best, fast (both depend on the log's size) or paper: values of options not given."},
+        metadata={"help": "Values of all options that aren't given: best, fast or paper."},
     )
 
 

@@ -60,6 +60,12 @@ def print_systems(results: dict) -> None:
         for metric, found in metrics.items():
             interval = f"{found['difference']:+.4f} (95%: {found['low']:+.4f} to {found['high']:+.4f})"
             print(f"{name} less {differences['from']}, {metric}: {interval}")
+    without = results["systems"].keys() - differences["systems"].keys() - {differences["from"]}
+    if without:
+        print(
+            f"no differences of {', '.join(sorted(without))} from {differences['from']}: they need the ranks that "
+            "`etegrec evaluate --output FILE.json --ranks FILE.parquet` keeps, for both systems"
+        )
     print(f"data: {', '.join(f'{name} {value}' for name, value in data.items())}")
 
 

@@ -73,7 +73,7 @@ class RecommendOptions(SearchOptions):
     )
     split: str = field(default="test", metadata={"help": "With --data: the split whose rows are read."})
     include_target: bool = field(
-        default=True, metadata={"help": "With --data: whether a row's target is read as the last item of its history."}
+        default=True, metadata={"help": "With --data: read a row's target as the last item of its history."}
     )
     batch_size: int = field(default=256, metadata={"help": "Users per batch."})
     bf16: bool = field(default=False, metadata={"help": "Decode under bfloat16 autocast."})

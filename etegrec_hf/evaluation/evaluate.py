@@ -54,10 +54,11 @@ class EvaluateOptions:
         },
     )
     rerank_weight: float | None = field(
-        default=None, metadata={"help": "Weight of preference re-ranking; by default the model's own setting."}
+        default=None, metadata={"help": "Weight of re-ranking by preference latents; by default the model's own."}
     )
     transition_weight: float | None = field(
-        default=None, metadata={"help": "Share of transition votes; by default the model's own setting."}
+        default=None,
+        metadata={"help": "Share of votes (counts of what came next), 0 to 1; by default the model's own."},
     )
     batch_size: int = field(default=64, metadata={"help": "Users per batch."})
     exclude_seen: bool | None = field(

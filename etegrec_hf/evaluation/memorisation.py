@@ -7,8 +7,8 @@ from ..data.prepared import PreparedDataset, Split
 from .metrics import metrics_of_systems, ranking_metrics
 
 PARTS = {  # parts of a split's users, and a description of their targets
-    "memorisation": "the target came right after an item of the history in training",
-    "generalisation": "the target came right after no item of the history in training",
+    "memorisation": "whose target came right after an item of their history in training",
+    "generalisation": "whose target came right after no item of their history in training",
 }
 
 
@@ -77,7 +77,7 @@ def part_title(name: str, part: dict) -> str:
     """Returns a heading for a part of [`metrics_by_part`].
 
     >>> part_title("memorisation", {"users": 1, "share": 0.25})
-    'memorisation: 1 of 4 users (25.0%), the target came right after an item of the history in training'
+    'memorisation: 1 of 4 users (25.0%), whose target came right after an item of their history in training'
     """
     users, share = part["users"], part["share"]
     return f"{name}: {users} of {round(users / share)} users ({share:.1%}), {PARTS[name]}"

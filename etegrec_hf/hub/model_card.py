@@ -17,6 +17,13 @@ from .eval_results import dataset_of
 from .training_record import TrainingRecord
 
 SHOWN = ("recall@1", "recall@5", "recall@10", "recall@50", "ndcg@5", "ndcg@10")
+LOSSES = {
+    "loss_vq": "the item tokenizer",
+    "loss_code": "the next item's codes",
+    "loss_item": "the item logits, which score whole items",
+    "loss_sia": "the alignment of histories and items (SIA)",
+    "loss_psa": "the alignment of preferences and embeddings (PSA)",
+}
 CELL_LENGTH = 200  # characters of a value beyond which it is cut
 
 
@@ -125,8 +132,12 @@ def _results(config: PreTrainedConfig, record: TrainingRecord) -> str:
             parts.append(f"{title}.\n\n{table(header, _rows(systems_of_part(part), shown))}")
     if not parts:
         return ""
-    note = "Baselines were run on the same split. Intervals are of the mean over users, by normal approximation."
-    return "## Results\n\n" + "\n".join(parts) + f"\n{note}\n"
+    words = (
+        "Recall@k is the share of users whose next item is among the first k of their list. NDCG@k counts a hit for "
+        "more if it is nearer to the top. Baselines were run on the same split. Intervals are of the mean over users, "
+        "by normal approximation."
+    )
+    return f"## Results\n\n{words}\n\n" + "\n".join(parts)
 
 
 def _settings(config: PreTrainedConfig, evaluation: dict[str, Any]) -> str:
@@ -168,10 +179,11 @@ def _codes(record: TrainingRecord) -> str:
         return ""
     rows = [[_words(name), value] for name, value in record.codes.items()]
     return (
-        "## Item codes\n\nAn item's prefix is its codes before the suffix, which makes codes unique. Per level of the "
-        "prefix: usage is the share of its codes that some item has, perplexity the number of evenly used codes, Gini "
-        "their inequality (0: even), prefixes the distinct prefixes down to that level. Collisions are items that "
-        "share their whole prefix.\n\n" + table(["", ""], rows)
+        "## Item codes\n\nAn item's prefix is its codes before the suffix, the last code, which makes an item's codes "
+        "unique. The figures are per level of the prefix. Usage is the share of the level's codes that some item has. "
+        "Perplexity is how many codes would be in use if all were used evenly. Gini is the inequality of their use "
+        "(0: even). Prefixes are the distinct prefixes down to the level. Collisions are items that share their whole "
+        "prefix.\n\n" + table(["", ""], rows)
     )
 
 
@@ -194,5 +206,8 @@ def _training(record: TrainingRecord) -> str:
         parts.append(f"### {number}. {stage['stage']}\n\n{table(['', ''], rows)}")
     if not parts:
         return ""
-    note = "Losses are the last logged losses. Arguments are shown if they differ from their defaults."
+    logged = {name for stage in record.stages for name in stage.get("losses", {})}
+    named = [f"`{name}` is that of {what}" for name, what in LOSSES.items() if name in logged]
+    note = "Losses are the last ones that were logged. " + "".join(f"{loss}. " for loss in named)
+    note += "Arguments are shown if they differ from their defaults."
     return "## Training\n\n" + note + "\n\n" + "\n".join(parts)

@@ -24,8 +24,10 @@ tags:
 - {model_type}
 """
 
-RECOMMENDER = """A generative recommender of the ETEGRec kind. It reads a user's history as a list of item ids, oldest
-first, and generates the next item as {code_length} codes. Every recommendation is one of its {n_items:,} items.
+RECOMMENDER = """\
+A recommender by the method of ETEGRec ([doi 10.1145/3726302.3729989](https://doi.org/10.1145/3726302.3729989)).
+It reads a user's history as a list of item ids, oldest first, and generates the next item as {code_length} numbers,
+its codes. Every recommendation is one of its {n_items:,} items.
 
 ## Use it
 
@@ -38,7 +40,7 @@ print(recommend([{example}], top_k=10))
 
 It needs torch and transformers, nothing else. Lists of histories are decoded in batches, and generators are streamed.
 `exclude=[...]`, `exclude_history=True` and `allowed=[...]` restrict which items are searched. Options that a call
-leaves out (`num_beams`, `transition_weight`, ...) follow the model's own search settings. `AutoModel` and
+leaves out (`num_beams`, `transition_weight`, ...) are the model's own search settings, below. `AutoModel` and
 `AutoTokenizer` load the parts (`model.recommend`, `model.generate`, `model.add_items`, `model.remove_items`).
 
 ## What it is

@@ -120,10 +120,11 @@ class SearchOptions:
         },
     )
     rerank_weight: float | None = field(
-        default=None, metadata={"help": "Weight of preference re-ranking; by default the model's own setting."}
+        default=None, metadata={"help": "Weight of re-ranking by preference latents; by default the model's own."}
     )
     transition_weight: float | None = field(
-        default=None, metadata={"help": "Share of transition votes; by default the model's own setting."}
+        default=None,
+        metadata={"help": "Share of votes (counts of what came next), 0 to 1; by default the model's own."},
     )
     max_batch_tokens: int | None = field(
         default=None, metadata={"help": "Largest number of tokens that are decoded together; limits memory."}

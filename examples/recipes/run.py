@@ -42,7 +42,7 @@ class Recipe:
     def __init__(self, folder: Path, raw: Path, output: Path, threads: int, tables: list[str]):
         self.folder, self.raw, self.output, self.tables = folder, raw, output, tables
         self.environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        self.variants = yaml.safe_load(self.file("variants").read_text(encoding="utf-8"))
+        self.variants = yaml.safe_load(self.existing("variants").read_text(encoding="utf-8"))
         self.data, self.commands = output / "data", output / "commands.jsonl"
         if not self.commands.exists() and any(output.iterdir()):
             raise SystemExit(f"{str(output)!r} holds other files; name an empty or new folder.")
@@ -53,9 +53,17 @@ class Recipe:
         own, shared = (folder / f"{name}.yaml" for folder in (self.folder, self.folder.parent / "common"))
         return own if own.exists() or not shared.exists() else shared
 
+    def existing(self, name: str) -> Path:
+        """Returns `file(name)`, and ends the script if there is none."""
+        path = self.file(name)
+        if not path.exists():
+            remedy = f"copy examples/recipes/common to {str(self.folder.parent / 'common')!r}, or write the file"
+            raise SystemExit(f"{str(path)!r} doesn't exist; {remedy}.")
+        return path
+
     def run(self, command: str, changes: dict, **options) -> None:
         """Calls a command with its YAML file, the changes of a variant, and these options."""
-        arguments = [sys.executable, "-m", "etegrec_hf", command, "--config", self.file(command)]
+        arguments = [sys.executable, "-m", "etegrec_hf", command, "--config", self.existing(command)]
         for name, value in (changes | options).items():
             arguments += [f"--{name}", str(value)]
         words = " ".join(f"{name}={value}" for name, value in (changes | options).items())
@@ -66,14 +74,15 @@ class Recipe:
         with log.open("a", encoding="utf-8") as lines:
             ended = subprocess.run(list(map(str, arguments)), env=self.environment, stdout=lines, stderr=lines)
         if ended.returncode:
-            raise SystemExit(f"etegrec {command} failed; see the end of {log}")
+            last = (log.read_text(encoding="utf-8").splitlines() or ["it printed nothing"])[-1]
+            raise SystemExit(f"etegrec {command} failed; all that it printed is in {log}, and ends with\n{last}")
         with self.commands.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps({"command": command, "told": words, "seconds": time.perf_counter() - start}) + "\n")
 
     def prepare(self) -> None:
         """Prepares the dataset of all seeds and variants, and embeds its items if there is an `embed.yaml`."""
         if not (self.data / "README.md").exists():
-            log = self.raw / yaml.safe_load(self.file("prepare").read_text(encoding="utf-8"))["path"]
+            log = self.raw / yaml.safe_load(self.existing("prepare").read_text(encoding="utf-8"))["path"]
             self.run("prepare", {}, path=log, output_dir=self.data)
             shutil.rmtree(self.output / "embed", ignore_errors=True)  # embeddings of an earlier dataset
         if self.file("embed").exists() and not self.embedded():

@@ -65,6 +65,18 @@ def test_a_table_of_means_deviations_and_paired_differences(results, capsys):
     assert table["protocol"]["data"]["test"] in shown
 
 
+def test_results_without_ranks_have_no_differences(results, capsys):
+    without = json.loads((results / "theirs0.json").read_text())
+    del without["ranks"]
+    (results / "without.json").write_text(json.dumps(without))
+    ours, theirs = f"mine={results / 'mine0.json'}", f"theirs={results / 'theirs0.json'}"
+    call("compare", "--results", ours, theirs, f"third={results / 'without.json'}")
+    shown = capsys.readouterr().out
+    assert "theirs less mine, ndcg@10" in shown
+    assert "third less mine" not in shown
+    assert "no differences of third from mine: they need the ranks that `etegrec evaluate --output" in shown
+
+
 def test_one_run_has_no_deviation(results, capsys):
     both = [f"two={results / f'mine{seed}.json'}" for seed in (0, 1)]
     call("compare", "--results", f"one={results / 'mine0.json'}", *both, "--output", results / "one.json")

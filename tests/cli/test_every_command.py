@@ -13,8 +13,9 @@ from calling import call
 from tiny_models import make_model, random_codes
 
 from etegrec_hf import ETEGRecTokenizer, RQVAEConfig, RQVAEModel
+from etegrec_hf.cli.commands import COMMANDS
 from etegrec_hf.cli.completion import options, script
-from etegrec_hf.cli.main import COMMANDS, main
+from etegrec_hf.cli.main import main
 from etegrec_hf.hub.model_folder import save_model_folder
 from etegrec_hf.hub.training_record import TrainingRecord
 

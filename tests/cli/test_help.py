@@ -10,8 +10,9 @@ import pytest
 
 from etegrec_hf import ETEGRecGRPOConfig, ETEGRecTrainingArguments, RecommenderOptions, RQVAETrainingArguments
 from etegrec_hf.cli import options
+from etegrec_hf.cli.commands import COMMANDS
 from etegrec_hf.cli.describe import described_commands
-from etegrec_hf.cli.main import COMMANDS, main
+from etegrec_hf.cli.main import main
 from etegrec_hf.cli.options import FILE, check_call, check_command, installed_versions, made_with, read_options
 
 WORKS_ON = [command for command in COMMANDS if read_options(command).works_on]
@@ -80,7 +81,8 @@ def test_help_all_shows_everything(command, classes, capsys, monkeypatch):
 
 @pytest.mark.parametrize("command", ["train-tokenizer", "train", "finetune", "grpo"])
 def test_what_matters_of_a_training_is_first(command, capsys, monkeypatch):
-    first = shown(capsys, monkeypatch, command, "--help").split("\n\n")[1]
+    purpose, first = shown(capsys, monkeypatch, command, "--help").split("\n\n")[1:3]
+    assert purpose == read_options(command).purpose
     assert first.startswith("what matters first:\n")
     assert {"output-dir", "config", "num-train-epochs", "learning-rate", "per-device-train-batch-size"} | {
         "resume", "seed", "bf16", "use-cpu"

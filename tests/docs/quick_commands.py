@@ -64,7 +64,7 @@ def install(folder: Path, environment: dict[str, str]):
 def serve(address: str) -> None:
     """Runs each command that comes in a process of its own, in the folder and with the outputs of who sent it."""
     main = import_module("etegrec_hf.cli.main")
-    for command in main.COMMANDS:
+    for command in import_module("etegrec_hf.cli.commands").COMMANDS:
         import_module(f"etegrec_hf.cli.{command.replace('-', '_')}")
     import_module("etegrec_hf.hub.report").svg_of = lambda figure: (
         b"<svg></svg>"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from docs_scripts import load_script
 
-from etegrec_hf.cli.main import COMMANDS
+from etegrec_hf.cli.commands import COMMANDS
 from etegrec_hf.cli.options import read_options
 
 DOCS = Path(__file__).parents[2] / "docs"

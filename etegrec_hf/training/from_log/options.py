@@ -35,7 +35,10 @@ class FitOptions:
 
     help_group: ClassVar[str] = "training"
 
-    preset: str = field(default=AUTO, metadata={"help": "auto, fast, best or paper; auto: best if time allows."})
+    preset: str = field(
+        default=AUTO,
+        metadata={"help": "How long to train: fast, best or paper; auto is best if time allows, and fast otherwise."},
+    )
     time_limit: str | None = field(
         default=None, metadata={"help": "Time limit of the whole run, like 90s, 30m or 2h; by default there is none."}
     )
@@ -43,9 +46,14 @@ class FitOptions:
         default=None,
         metadata={"help": f"A sentence-transformers model, or 'none'; by default {TEXT_MODEL} if there are titles."},
     )
-    text: str = field(default="{title}", metadata={"help": "Template of an item's text; names in braces are columns."})
-    min_count: int = field(default=3, metadata={"help": "k-core: least interactions per user and per item."})
-    split: str = field(default="leave-one-out", metadata={"help": "How the log is split, as in `etegrec prepare`."})
+    text: str = field(
+        default="{title}", metadata={"help": "Template of the text that is embedded; names in braces are columns."}
+    )
+    min_count: int = field(default=3, metadata={"help": "Leave out users and items with fewer interactions (k-core)."})
+    split: str = field(
+        default="leave-one-out",
+        metadata={"help": "How the log is split: leave-one-out, time, ratio or given."},
+    )
     license: str = field(default="unknown", metadata={"help": "License of the data, as the Hub abbreviates it."})
     seed: int = field(default=0, metadata={"help": "Random seed of all trainings."})
 

@@ -72,11 +72,11 @@ class RecommenderOptions:
     )
     item_logits: str = field(
         default="detached",
-        metadata={"help": "Scores of whole items: 'exact', 'detached' (by a loss of their own) or 'none'."},
+        metadata={"help": "Scores of whole items: exact, detached (trained by their own loss) or none."},
     )
     recent_items: int = field(
         default=10,
-        metadata={"help": "Newest items that give the query of item logits; 0 for the encoder's state."},
+        metadata={"help": "Newest items that item logits are made from; 0: the encoder's state."},
     )
     mixed_items: int = field(default=0, metadata={"help": "Newest items whose likely successors item logits add."})
     has_repeat_bias: bool = field(

@@ -1,0 +1,26 @@
+"""The commands of `etegrec`, in the order of their help, with what each is for."""
+
+COMMANDS = {
+    "quickstart": "train, evaluate and try a recommender on made-up data",
+    "fit": "make a recommender from an interaction log in one command",
+    "prepare": "turn an interaction log into a prepared dataset",
+    "embed": "make embeddings of items, from interactions or texts",
+    "train-tokenizer": "train the item tokenizer (RQ-VAE), which gives items codes",
+    "diagnose": "show how well item tokenizers use their codes",
+    "train": "train a recommender and the item tokenizer in turns",
+    "finetune": "finetune a recommender on fixed codes",
+    "grpo": "train a recommender by rewards (reinforcement learning)",
+    "baselines": "measure simpler systems on a split of a dataset",
+    "evaluate": "measure a recommender on a split of a dataset",
+    "compare": "compare results of several runs in one table",
+    "recommend": "recommend items for one history or for many users",
+    "add-items": "add items to a trained recommender, without training",
+    "demo": "try a recommender on a page in the browser",
+    "serve": "serve a recommender over HTTP",
+    "convert": "turn the original ETEGRec's checkpoints into a model",
+    "import-codes": "start a recommender from codes trained elsewhere",
+    "export": "write a recommender that runs without torch",
+    "push": "publish a trained model or a prepared dataset on the Hub",
+    "env": "print versions and hardware, for a bug report",
+    "completion": "print a script for bash or zsh that completes commands and options",
+}
