@@ -165,7 +165,7 @@ WRONG = [
     (["i1"], {"exclude": [["i2"]]}, "1 lists for 1 histories"),
     ([["i1"], ["i2"]], {"exclude": [["i2"]]}, "1 lists for 2 histories; give one list per history"),
     (["i1"], {"allowed": "i2"}, "`allowed` is 'i2'"),
-    (["i1"], {"allowed": [["i2"]]}, "holds ['i2'], which isn't an item id"),
+    (["i1"], {"allowed": [["i2"]]}, "holds ['i2'], which isn't an item id; give a list of item ids, the same for all"),
 ]
 
 
