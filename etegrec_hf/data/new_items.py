@@ -56,9 +56,7 @@ def read_new_items(path: Path) -> NewItems:
         ValueError: embeddings that are empty, not finite or of different widths, or that aren't lists of numbers.
     """
     if path.suffix not in (".parquet", ".csv"):
-        raise ValueError(
-            f"`items` {str(path)!r} isn't a .parquet or .csv file, nor a prepared dataset; convert it."
-        )
+        raise ValueError(f"`items` {str(path)!r} isn't a .parquet or .csv file, nor a prepared dataset; convert it.")
     if not path.is_file():
         raise FileNotFoundError(f"`items` {str(path)!r} isn't a file; check the path.")
     try:
@@ -193,6 +191,6 @@ def check_made_alike(
         raise ValueError(
             f"the embeddings were made in another way than the model's: of {len(items)} items that both have, "
             f"{', and '.join(figures)}; embed all items with the encoder and normalization that the model was "
-            "trained with. Collaborative embeddings of another log are never alike: take those of the model's own data, "
-            "or train a new model."
+            "trained with. Collaborative embeddings of another log are never alike: take those of the model's own "
+            "data, or train a new model."
         )

@@ -115,6 +115,7 @@ def test_what_cannot_be_added_leaves_nothing(trained, folder, prepared, tmp_path
         tmp_path / "wide.parquet"
     )
     write_items(tmp_path / "new.parquet", ["n1"])
+    assert "new.parquet' is a file; name a new folder" in refused(tmp_path / "new.parquet", tmp_path / "new.parquet")
     before = {path: path.read_bytes() for path in Path(folder).iterdir()}
     assert "already holds another run; choose another folder" in refused(tmp_path / "new.parquet", folder)
     assert {path: path.read_bytes() for path in Path(folder).iterdir()} == before
