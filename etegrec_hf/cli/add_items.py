@@ -31,7 +31,7 @@ class AddItemsArguments(ModelArguments):
     items: str = field(
         metadata={
             "help": "A .parquet or .csv with the columns item_id, embedding (in a .csv as JSON) and maybe title; or a "
-            "prepared dataset, whose items are added if the model doesn't know them."
+            "prepared dataset. Items that the model knows are compared, all others are added."
         }
     )
     output_dir: str = field(metadata={"help": "A new folder."})
@@ -46,7 +46,7 @@ def run(argv: list[str]) -> None:
 
 
 def add_items(arguments: AddItemsArguments) -> dict[str, int]:
-    """Adds the items, saves the larger model, and returns the numbers of items before, added and after.
+    """Adds the items, saves the larger model, and returns how many items there were, were compared, added, and are.
 
     The training record keeps the model's stages, and gets a stage for the added items. It loses its evaluations, which
     ranked the smaller catalogue.
@@ -54,7 +54,7 @@ def add_items(arguments: AddItemsArguments) -> dict[str, int]:
     Raises:
         FileExistsError: the output folder isn't empty.
         ValueError: a dataset has no embeddings.
-        ValueError: the model knows an item of a table, or all items of a dataset.
+        ValueError: the model knows all items.
         ValueError: as [`read_new_items`] and [`add_new_items`].
     """
     check_output_dir(arguments.output_dir)
@@ -62,16 +62,10 @@ def add_items(arguments: AddItemsArguments) -> dict[str, int]:
     items = read_new_items(Path(arguments.items)) if is_table else items_of_dataset(arguments.items)
     model, tokenizer = load_recommender(arguments.model)
     before = model.config.n_items
-    catalogue = set(tokenizer.item_ids)
-    known = [item_id for item_id in items.item_ids if item_id in catalogue]
-    if is_table and known:
-        raise ValueError(
-            f"{len(known)} items of {arguments.items} are in the model's catalogue already, first {known[0]!r}; "
-            "remove these rows."
-        )
+    known = len(set(tokenizer.item_ids) & set(items.item_ids))
     added = add_new_items(items, model, tokenizer)
     if not added:
-        raise ValueError(f"the model knows all {len(known)} items of {arguments.items}; there is nothing to add.")
+        raise ValueError(f"the model knows all {known} items of {arguments.items}; there is nothing to add.")
     tokenizer.item_titles = items.title_of | tokenizer.item_titles
     record = TrainingRecord.read(local_folder(arguments.model))
     stage = {"stage": "items added", "data": f"{added} items of {Path(arguments.items).name}"}
@@ -79,7 +73,7 @@ def add_items(arguments: AddItemsArguments) -> dict[str, int]:
     record.codes = code_diagnostics(model.catalogue.item_codes[:, :-1].cpu(), model.config.codebook_size)
     record.evaluations = []
     save_model_folder(arguments.output_dir, model, tokenizer, record)
-    return {"items_before": before, "items_added": added, "items": model.config.n_items}
+    return {"items_before": before, "items_known": known, "items_added": added, "items": model.config.n_items}
 
 
 def items_of_dataset(name: str) -> NewItems:

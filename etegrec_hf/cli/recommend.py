@@ -116,7 +116,7 @@ def check_for_one(options: RecommendOptions) -> None:
         if getattr(options, name) is not None:
             raise ValueError(
                 f"`{name}` is {getattr(options, name)!r}, but has no effect on `history`; leave it out, or give "
-                "`output` with `histories` or `data`."
+                "`output` with `histories` or `data`. In Python, the pipeline takes it with one history, too."
             )
 
 

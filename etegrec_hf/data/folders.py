@@ -15,7 +15,9 @@ def check_output_dir(output_dir: str | Path, remedy: str = "choose another folde
         FileExistsError: a file, or a folder that isn't empty.
     """
     path = Path(output_dir)
-    if path.exists() and (path.is_file() or any(path.iterdir())):
+    if path.is_file():
+        raise FileExistsError(f"`output_dir` {str(path)!r} is a file; name a new folder.")
+    if path.exists() and any(path.iterdir()):
         raise FileExistsError(f"`output_dir` {str(path)!r} already holds another run; {remedy}.")
     return path
 

@@ -1,5 +1,6 @@
 """New items with embeddings, from a file or a dataset, that are added to a model's catalogue."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,9 +56,7 @@ def read_new_items(path: Path) -> NewItems:
         ValueError: embeddings that are empty, not finite or of different widths, or that aren't lists of numbers.
     """
     if path.suffix not in (".parquet", ".csv"):
-        raise ValueError(
-            f"`items` {str(path)!r} is neither a .parquet or .csv file nor a prepared dataset; convert it."
-        )
+        raise ValueError(f"`items` {str(path)!r} isn't a .parquet or .csv file, nor a prepared dataset; convert it.")
     if not path.is_file():
         raise FileNotFoundError(f"`items` {str(path)!r} isn't a file; check the path.")
     try:
@@ -78,8 +77,10 @@ def read_new_items(path: Path) -> NewItems:
             f"{item_ids.count(None) + item_ids.count('')} item ids in {path} are empty; give each item an id."
         )
     if len(set(item_ids)) < len(item_ids):
+        twice = next(item_id for item_id, count in Counter(item_ids).items() if count > 1)
         raise ValueError(
-            f"{path} holds {len(item_ids) - len(set(item_ids))} duplicate item ids; keep one row per item."
+            f"{path} holds {len(item_ids) - len(set(item_ids))} duplicate item ids, first {twice!r}; keep one row "
+            "per item."
         )
     titles = table["title"].to_pylist() if "title" in table.column_names else []
     named = ((item_id, text_of(title)) for item_id, title in zip(item_ids, titles))
@@ -175,7 +176,7 @@ def check_made_alike(
     if not len(items) or (own is None and model.config.code_length == 2):
         logger.warning(
             "The model has no embedding of any of these items, so it can't be checked whether the embeddings were "
-            "made in the same way as the model's. To have them checked, give items that the model knows, too."
+            "made in the same way as the model's. To have them checked, give some items that the model knows as well."
         )
         return
     codes = catalogue.item_codes.cpu()[items - 1] if own is None else item_tokenizer.encode(own).cpu()
@@ -190,5 +191,6 @@ def check_made_alike(
         raise ValueError(
             f"the embeddings were made in another way than the model's: of {len(items)} items that both have, "
             f"{', and '.join(figures)}; embed all items with the encoder and normalization that the model was "
-            "trained with."
+            "trained with. Collaborative embeddings of another log are never alike: take those of the model's own "
+            "data, or train a new model."
         )

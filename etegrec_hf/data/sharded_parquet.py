@@ -52,10 +52,9 @@ class ShardedParquet:
             if not place.exists():
                 continue
             if not resume:
-                raise FileExistsError(
-                    f"{str(place)!r} already exists; pass --resume true to continue its run, remove it, or name "
-                    "another `output`."
-                )
+                is_known = place == self.folder or place.suffix == ".parquet"  # another file doesn't tell its run
+                remedy = "pass --resume true to continue its run, remove it," if is_known else "remove it,"
+                raise FileExistsError(f"{str(place)!r} already exists; {remedy} or name another `output`.")
             found = read(place)
             for name, ours in self.manifest.items():
                 if found.get(name) != ours:

@@ -423,7 +423,8 @@ class ItemCatalogue(nn.Module):
             items = torch.as_tensor(items, device=self.item_tokens.device)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
-                f"`{name}` isn't a tensor of item indices: {error}; pad all rows with 0 to the same length."
+                f"`{name}` isn't a tensor of item indices: {error}; pad all rows with 0 to the same length, and turn "
+                "ids into indices with `tokenizer.index_of(ids)`."
             ) from error
         if items.numel() == 0:
             items = items.long()

@@ -219,7 +219,8 @@ def _ids(name: str, values) -> list:
     ids = as_list(values)
     for item_id in ids:
         if _is_ids(item_id):
-            raise ValueError(f"`{name}` holds {item_id!r}, which isn't an item id; give a list of item ids.")
+            shared = ", the same for all histories" if name == "allowed" else ""
+            raise ValueError(f"`{name}` holds {item_id!r}, which isn't an item id; give a list of item ids{shared}.")
     return ids
 
 

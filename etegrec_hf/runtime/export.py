@@ -72,7 +72,9 @@ def export(
         for name, program in programs(model).items():
             path = staging / f"{name}{SUFFIXES[format]}"
             if format == "torch":
-                torch.export.save(program, path)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of functions that torch itself calls
+                    torch.export.save(program, path)
             else:
                 save_onnx(program, path)
     return folder

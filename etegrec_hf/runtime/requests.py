@@ -77,7 +77,8 @@ class RequestOptions:
         names = [option.name for option in fields(cls)]
         unknown = sorted(options.keys() - set(names))
         if unknown:
-            raise TypeError(f"unknown arguments {unknown}; choose among {', '.join(names)}.")
+            choices = ", ".join(["exclude", "allowed", *names])
+            raise TypeError(f"unknown arguments {unknown}; choose among {choices}.")
         return cls(**options)
 
 
@@ -203,7 +204,8 @@ def _ids(name: str, values, nested: bool = False) -> list:
     ids = values.tolist() if hasattr(values, "tolist") else list(values)
     for item_id in () if nested else ids:
         if _is_list(item_id):
-            raise ValueError(f"`{name}` holds {item_id!r}, which isn't an item id; give a list of item ids.")
+            shared = ", the same for all histories" if name == "allowed" else ""
+            raise ValueError(f"`{name}` holds {item_id!r}, which isn't an item id; give a list of item ids{shared}.")
     return ids
 
 

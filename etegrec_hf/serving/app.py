@@ -74,3 +74,4 @@ def app_of_environment() -> FastAPI:
 def log_with_times() -> None:
     """Sends the log of the process to stderr, with times."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    logging.getLogger("etegrec.serving").setLevel(logging.INFO)  # which revision answers

@@ -42,9 +42,17 @@ class RequestError(Exception):
         """The answer to the request."""
         content: dict[str, object] = {"error": str(self)}
         if self.field is not None:
-            value = self.value if isinstance(self.value, (bool, int, float, NoneType)) else shown(self.value)
-            content |= {"field": self.field, "value": value}
+            content |= {"field": self.field, "value": as_json(self.value)}
         return JSONResponse(content, self.status, self.headers)
+
+
+def as_json(value: object) -> bool | int | float | str | None:
+    """Returns a value for JSON: numbers and text as they are, unless the text is long; all else as errors show it."""
+    if isinstance(value, (bool, int, float, NoneType)):
+        return value
+    if isinstance(value, str):
+        return value if len(value) <= LONGEST_SHOWN else value[:LONGEST_SHOWN] + "..."
+    return shown(value)
 
 
 def shown(value: object) -> str:

@@ -80,7 +80,7 @@ class ModelSlot:
         if loaded is not None:
             self.model, self.error, self._state = loaded, None, state
             self.metrics.loads.labels("ok").inc()
-            logger.warning("%s: revision %s now answers", self.name, loaded.revision)
+            logger.info("%s: revision %s now answers", self.name, loaded.revision)
 
     def close(self) -> None:
         """Ends the thread that loads."""

@@ -34,7 +34,9 @@ def test_a_complete_model_with_items_of_a_file(trained, tmp_path, capsys):
     embeddings = write_items(tmp_path / "new.parquet", ["n1", "n2"])
     call("add-items", "--model", trained, "--items", tmp_path / "new.parquet", "--output-dir", tmp_path / "next",
          "--json")  # fmt: skip
-    assert json.loads(capsys.readouterr().out) == {"items_before": 40, "items_added": 2, "items": 42}
+    assert json.loads(capsys.readouterr().out) == {
+        "items_before": 40, "items_known": 0, "items_added": 2, "items": 42,
+    }  # fmt: skip
     (before, _), (model, tokenizer) = load_recommender(trained), load_recommender(str(tmp_path / "next"))
     assert tokenizer.item_ids == [*(f"i{number}" for number in range(1, 41)), "n1", "n2"]
     assert torch.equal(model.catalogue.item_codes[:40], before.catalogue.item_codes)
@@ -44,6 +46,21 @@ def test_a_complete_model_with_items_of_a_file(trained, tmp_path, capsys):
     assert tokenizer.item_titles == {"i3": "Third", "n1": "Title of n1", "n2": "Title of n2"}
     listed, _ = model.recommend(**tokenizer([["i1", "n2"]], return_tensors="pt"), top_k=42, num_beams=42)
     assert sorted(listed[0].tolist()) == list(range(1, 43)), "new items are recommended"
+
+
+def test_known_items_of_a_file_are_compared_and_stay(trained, tmp_path, capsys, caplog):
+    model, _ = load_recommender(trained)
+    ids, own = ["i3", "n1", "i4"], model.catalogue.semantic_embedding[[3, 3, 4]]
+    pq.write_table(pa.table({"item_id": ids, "embedding": list(own.numpy())}), tmp_path / "all.parquet")
+    call("add-items", "--model", trained, "--items", tmp_path / "all.parquet", "--output-dir", tmp_path / "next",
+         "--json")  # fmt: skip
+    assert json.loads(capsys.readouterr().out) == {
+        "items_before": 40, "items_known": 2, "items_added": 1, "items": 41,
+    }  # fmt: skip
+    assert "it can't be checked" not in caplog.text
+    larger, tokenizer = load_recommender(str(tmp_path / "next"))
+    assert tokenizer.item_ids[40:] == ["n1"]
+    assert torch.equal(larger.catalogue.semantic_embedding[:41], model.catalogue.semantic_embedding)
 
 
 def test_the_record_tells_what_was_added(trained, tmp_path):
@@ -91,14 +108,14 @@ def test_what_cannot_be_added_leaves_nothing(trained, folder, prepared, tmp_path
         assert not (tmp_path / "next").exists()
         return message
 
-    write_items(tmp_path / "known.parquet", ["n1", "i7", "i8"])
-    assert "2 items of" in refused(tmp_path / "known.parquet")
-    assert "are in the model's catalogue already, first 'i7'; remove these rows" in refused(tmp_path / "known.parquet")
+    write_items(tmp_path / "known.parquet", ["i7", "i8", "n1"])
+    assert "of 2 items that both have, the mean cosine" in refused(tmp_path / "known.parquet")
     write_items(tmp_path / "wide.parquet", ["n1"], width=5)
     assert "have width 5, but the model reads width 12; make them in the same way" in refused(
         tmp_path / "wide.parquet"
     )
     write_items(tmp_path / "new.parquet", ["n1"])
+    assert "new.parquet' is a file; name a new folder" in refused(tmp_path / "new.parquet", tmp_path / "new.parquet")
     before = {path: path.read_bytes() for path in Path(folder).iterdir()}
     assert "already holds another run; choose another folder" in refused(tmp_path / "new.parquet", folder)
     assert {path: path.read_bytes() for path in Path(folder).iterdir()} == before

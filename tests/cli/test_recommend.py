@@ -186,6 +186,9 @@ def test_errors_reach_the_command_line(wanted, tmp_path, capsys):
     assert "`split` is 'dev'; choose one of train, validation, test" in failure(capsys, *wanted, "--split", "dev")
     call(*wanted)
     assert "already exists; pass --resume true to continue" in failure(capsys, *wanted)
+    lists = [*wanted[:-1], tmp_path / "out.csv"]
+    call(*lists)
+    assert "out.csv' already exists; remove it, or name another" in failure(capsys, *lists), "it can't be resumed"
     message = failure(capsys, *wanted, "--resume", "true", "--include-target", "false")
     assert "belongs to another run: its `include_target` is True, but this run's is False" in message
     call(*wanted, "--resume", "true")

@@ -47,7 +47,7 @@ def test_titles_that_are_not_there_are_no_words(tmp_path):
         ("item_id,title\na,A\n", "has no column 'embedding', only ['item_id', 'title']; it needs `item_id`"),
         ('id,embedding\na,"[1]"\n', "has no column 'item_id'"),
         ("item_id,embedding\n", "holds no items"),
-        ('item_id,embedding\na,"[1]"\na,"[2]"\n', "holds 1 duplicate item ids"),
+        ('item_id,embedding\na,"[1]"\na,"[2]"\n', "holds 1 duplicate item ids, first 'a'; keep"),
         ('item_id,embedding\n,"[1]"\n', "1 item ids in"),
         ('item_id,embedding\na,"[1, 2]"\nb,"[2]"\n', "have the widths [1, 2]"),
         ('item_id,embedding\na,"[1]"\nb,\n', "1 embeddings in"),
@@ -71,7 +71,7 @@ def test_what_is_no_table_of_items_is_an_error(tmp_path, text, message):
     [
         ("new.parquet", None, FileNotFoundError, "new.parquet' isn't a file; check the path"),
         ("new.parquet", "nothing", ValueError, "new.parquet' is damaged .*; copy it again"),
-        ("new.npy", "nothing", ValueError, "is neither a .parquet or .csv file nor a prepared dataset; convert it"),
+        ("new.npy", "nothing", ValueError, "isn't a .parquet or .csv file, nor a prepared dataset; convert it"),
     ],
 )
 def test_other_files_are_an_error(tmp_path, name, content, error, message):

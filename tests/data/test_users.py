@@ -227,6 +227,12 @@ def test_files_of_items_that_fit_nothing_are_an_error(text, message, tmp_path):
         items_of(tmp_path / "file.csv", 2)
 
 
+@pytest.mark.parametrize("name", ["item00007", "nothing.txt"])
+def test_a_file_of_items_that_does_not_exist_is_named_with_its_option(name, tmp_path):
+    with pytest.raises(FileNotFoundError, match=rf"`exclude` is '.*{name}', but there is no such file; name a table"):
+        items_of(tmp_path / name, 2)
+
+
 def made_up_log(n_rows: int, times: pa.DataType | None) -> pa.Table:
     """Users, items and times that all repeat, with rows that lack one of them."""
     generator = np.random.default_rng(0)

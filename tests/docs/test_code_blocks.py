@@ -114,6 +114,8 @@ def write_files(folder: Path) -> None:
     rows = list(zip(walks.users.tolist(), (walks.items + 1).tolist()))
     lines = [f"u{user},id{item},{time},{titles[item - 1]}" for time, (user, item) in enumerate(rows)]
     (folder / "log.csv").write_text("\n".join(["user_id,item_id,timestamp,title", *lines]) + "\n")
+    lines += [f"u{n},new{n % 2 + 1},{len(rows) + n},Violet viola {n % 2 + 1}" for n in range(10)]
+    (folder / "newer.csv").write_text("\n".join(["user_id,item_id,timestamp,title", *lines]) + "\n")
 
     histories: dict[int, list[int]] = {}
     for user, item in rows:

@@ -216,6 +216,8 @@ def test_what_excludes_or_allows_must_fit(model):
         model.recommend(**inputs, allowed=torch.tensor([[1, 2], [3, 4]]))
     with pytest.raises(ValueError, match=r"`exclude` isn't a tensor of item indices: .*; pad all rows with 0"):
         model.recommend(**inputs, exclude=[[1], [2, 3]])
+    with pytest.raises(ValueError, match=r"`allowed` isn't .* turn ids into indices with `tokenizer.index_of\(ids\)`"):
+        model.recommend(**inputs, allowed=["i1", "i2"])
     with pytest.raises(ValueError, match=r"`exclude` holds torch.float32; give item indices"):
         model.recommend(**inputs, exclude=torch.ones(2, 1))
     plain = model.recommend(**inputs)

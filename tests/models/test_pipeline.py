@@ -157,7 +157,7 @@ def test_defaults_can_be_given_beforehand(model, tokenizer):
         (["i1"], {"exclude": {"i2": 1}}, "`exclude` is {'i2': 1}; give a list"),
         (["i1"], {"exclude": [2]}, "item 2 is of type int"),
         (["i1"], {"allowed": 5}, "`allowed` is 5; give a list"),
-        (["i1"], {"allowed": [["i2"]]}, "which isn't an item id"),
+        (["i1"], {"allowed": [["i2"]]}, "isn't an item id; give a list of item ids, the same for all histories"),
         (["i1"], {"top_k": "5"}, "`top_k` is '5'; give a whole number"),
         (["i1"], {"top_k": 5.0}, "`top_k` is 5.0; give a whole number"),
         (["i1"], {"top_k": True}, "`top_k` is True; give a whole number"),

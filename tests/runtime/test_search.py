@@ -165,7 +165,7 @@ WRONG = [
     (["i1"], {"exclude": [["i2"]]}, "1 lists for 1 histories"),
     ([["i1"], ["i2"]], {"exclude": [["i2"]]}, "1 lists for 2 histories; give one list per history"),
     (["i1"], {"allowed": "i2"}, "`allowed` is 'i2'"),
-    (["i1"], {"allowed": [["i2"]]}, "holds ['i2'], which isn't an item id"),
+    (["i1"], {"allowed": [["i2"]]}, "holds ['i2'], which isn't an item id; give a list of item ids, the same for all"),
 ]
 
 
@@ -184,7 +184,7 @@ def test_what_the_model_lacks(plain):
     for name, value in {"rerank_weight": 1.0, "transition_weight": 0.5}.items():
         with pytest.raises(ValueError, match=f"`{name}` is {value}, but the exported model holds no"):
             plain.recommend(["i1"], **{name: value})
-    with pytest.raises(TypeError, match=r"unknown arguments \['beams'\]"):
+    with pytest.raises(TypeError, match=r"unknown arguments \['beams'\]; choose among exclude, allowed, top_k"):
         plain.recommend(["i1"], beams=3)
     model, tokenizer = exported_model()
     model.catalogue.set_item_counts(torch.zeros(N_ITEMS, dtype=torch.long))

@@ -126,6 +126,11 @@ class ItemsFile:
             ValueError: a table without a column of items.
             ValueError: a file that names no item of the catalogue for any of these users.
         """
+        if not self.path.exists():
+            raise FileNotFoundError(
+                f"`{self.option}` is {str(self.path)!r}, but there is no such file; name a table, or a .txt with one "
+                "item id per line."
+            )
         if self.path.suffix == ONE_PER_LINE:
             lines = (line.decode("utf-8").strip() for line in raw_lines(self.path))
             return self._for_all(iter([pa.array([line for line in lines if line], pa.string())]))
