@@ -80,7 +80,7 @@ def test_codes_of_nobody_decode_to_none(tokenizer, codes):
     taken = {tuple(row) for row in codes.tolist()}
     free = next(row for row in torch.cartesian_prod(*[torch.arange(8)] * 3).tolist() if tuple(row) not in taken)
     assert tokenizer.decode([1 + level * 8 + code for level, code in enumerate(free)]) == [None]
-    with pytest.raises(ValueError, match="4 tokens, which isn't a multiple of the 3 codes"):
+    with pytest.raises(ValueError, match="the number of tokens is 4, not a multiple of the 3 codes"):
         tokenizer.decode([1, 9, 17, 1])
 
 
