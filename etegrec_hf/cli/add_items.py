@@ -7,6 +7,7 @@ from typing import ClassVar
 from ..data.folders import check_output_dir
 from ..data.new_items import NewItems, add_new_items, read_new_items
 from ..data.prepared import PreparedDataset
+from ..data.wording import counted
 from ..evaluation.code_diagnostics import code_diagnostics
 from ..hub.dataset_folder import local_dataset
 from ..hub.model_folder import load_recommender, local_folder, save_model_folder
@@ -65,10 +66,12 @@ def add_items(arguments: AddItemsArguments) -> dict[str, int]:
     known = len(set(tokenizer.item_ids) & set(items.item_ids))
     added = add_new_items(items, model, tokenizer)
     if not added:
-        raise ValueError(f"the model knows all {known} items of {arguments.items}; there is nothing to add.")
+        raise ValueError(
+            f"the model knows all of the {counted(known, 'item')} of {arguments.items}; there is nothing to add."
+        )
     tokenizer.item_titles = items.title_of | tokenizer.item_titles
     record = TrainingRecord.read(local_folder(arguments.model))
-    stage = {"stage": "items added", "data": f"{added} items of {Path(arguments.items).name}"}
+    stage = {"stage": "items added", "data": f"{counted(added, 'item')} of {Path(arguments.items).name}"}
     record.stages.append(stage | {"versions": versions()})
     record.codes = code_diagnostics(model.catalogue.item_codes[:, :-1].cpu(), model.config.codebook_size)
     record.evaluations = []

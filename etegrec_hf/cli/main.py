@@ -108,7 +108,10 @@ def run_command(command: str, argv: list[str], debug: bool = False) -> int:
     """
     try:
         check_command(command, argv)
-        import_module(f"{__package__}.{command.replace('-', '_')}").run(argv)
+        from ..data.progress import bars_hidden  # here, because it imports transformers
+
+        with bars_hidden():
+            import_module(f"{__package__}.{command.replace('-', '_')}").run(argv)
     except Exception as error:
         if debug or (isinstance(error, BrokenPipeError) and (is_unread(sys.stdout) or is_unread(sys.stderr))):
             raise

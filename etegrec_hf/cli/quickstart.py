@@ -12,6 +12,7 @@ from transformers import AutoModel, AutoTokenizer
 from ..data.folders import check_output_dir
 from ..data.prepared import PreparedDataset
 from ..data.synthetic import SyntheticProcess
+from ..data.wording import counted
 from ..evaluation.evaluate import EvaluateOptions, evaluate
 from ..hub.model_folder import load_recommender, record_evaluation
 from ..training.base.run_report import write_run_report
@@ -51,7 +52,7 @@ def run(argv: list[str]) -> None:
         results = quickstart(arguments)
     rows = {"etegrec_hf": results["test"], **results["baselines"], "known optimum": results["optimum"]}
     printed.show(results, lambda: print_metrics("Test split of the made-up data", rows))
-    print(f"{results['seconds']:.0f} seconds; everything is in {arguments.output_dir}", file=sys.stderr)
+    print(f"{counted(round(results['seconds']), 'second')}; everything is in {arguments.output_dir}", file=sys.stderr)
 
 
 def quickstart(arguments: QuickstartArguments) -> dict:

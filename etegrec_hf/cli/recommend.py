@@ -12,6 +12,7 @@ from ..data.item_ids import AS_JSON, read_item_ids
 from ..data.sources import AUTO, SourceOptions
 from ..data.table_files import TABLE_ENDINGS
 from ..data.users.histories import read_histories
+from ..data.wording import counted
 from ..evaluation.batch_recommend import RecommendOptions, batch_recommend, processes
 from ..hub.dataset_folder import local_dataset
 from ..hub.model_folder import load_recommender
@@ -99,8 +100,9 @@ def run(argv: list[str]) -> None:
         with printed.apart():
             counts = recommend_all(arguments, options, file)
         if processes().is_main_process:
-            told = [f"{counts['users']} users in {output}", f"{counts['empty']} of them have an empty list"]
-            told += [f"{counts['popular']} have popular items"] if "popular" in counts else []
+            users, empty = counted(counts["users"], "user"), counted(counts["empty"], "of them has", "of them have")
+            told = [f"{users} in {output}", f"{empty} an empty list"]
+            told += [f"{counted(counts['popular'], 'has', 'have')} popular items"] if "popular" in counts else []
             printed.show(counts | {"output": output}, lambda: print("; ".join(told)))
     else:
         given += ["output"] if output is not None else []

@@ -12,6 +12,7 @@ import pyarrow.parquet
 from safetensors import SafetensorError, safe_open
 
 from .sources.columns import ids_as_text, is_text
+from .wording import counted
 
 LFS_POINTER = b"version https://git-lfs"
 
@@ -142,12 +143,14 @@ def rows_by_id(path: Path, item_ids: list[str]) -> np.ndarray:
     ids = ids_as_text(table["item_id"], "item_id", path)
     row_of = {item_id: row for row, item_id in enumerate(ids.to_pylist())}
     if len(row_of) != table.num_rows:
-        raise ValueError(f"{path} holds {table.num_rows - len(row_of)} duplicate item ids; keep one row per item.")
+        raise ValueError(
+            f"{path} holds {counted(table.num_rows - len(row_of), 'duplicate item id')}; keep one row per item."
+        )
     missing = [item_id for item_id in item_ids if item_id not in row_of]
     if missing:
         raise ValueError(
-            f"{len(missing)} items have no embedding in {path}, first {missing[0]!r}; add embeddings or drop "
-            "the items' interactions."
+            f"{counted(len(missing), 'item has', 'items have')} no embedding in {path}, first {missing[0]!r}; add "
+            "embeddings or drop the items' interactions."
         )
     return embeddings_of_column(table["embedding"].take([row_of[item_id] for item_id in item_ids]), item_ids, path)
 
@@ -201,8 +204,10 @@ def check_embeddings(embeddings: np.ndarray, item_ids: list[str], path: Path) ->
         embeddings = embeddings.astype(np.float32, copy=False)
     broken = ~np.isfinite(embeddings).all(axis=1)
     if broken.any():
+        count = broken.sum()
+        verbs = "is missing or holds" if count == 1 else "are missing or hold"
         raise ValueError(
-            f"{broken.sum()} embeddings in {path} are missing or hold NaN or infinity, first that of item "
+            f"{counted(count, 'embedding')} in {path} {verbs} NaN or infinity, first that of item "
             f"{item_ids[broken.argmax()]!r}; repair them and prepare again."
         )
     return embeddings

@@ -20,6 +20,8 @@ def read_item_ids(text: str, known: Container[str]) -> list[str]:
 
     Raises:
         ValueError: a JSON list that holds anything other than strings.
+        ValueError: a line that begins with a bracket, but is neither a JSON list nor begins with an id of the
+            catalogue.
 
     >>> read_item_ids("a, b", {"a", "b"})
     ['a', 'b']
@@ -54,7 +56,13 @@ def _of_line(line: str, known: Container[str]) -> list[str]:
             if not isinstance(item_id, str):
                 raise ValueError(f"{line.strip()} holds {item_id!r}, but ids are text; write them in double quotes.")
         return listed
-    return [part.strip() for part in line.split(",") if part.strip()]
+    parts = [part.strip() for part in line.split(",") if part.strip()]
+    if parts and parts[0].startswith("[") and parts[0] not in known:
+        raise ValueError(
+            f"{line.strip()} begins like a JSON list, but isn't one; write a list with brackets and double quotes, "
+            'like ["a", "b"].'
+        )
+    return parts
 
 
 def _json_list(text: str) -> list | None:

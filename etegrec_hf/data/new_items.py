@@ -18,6 +18,7 @@ from .sources.columns import ids_as_text
 from .sources.csv_table import csv_table, find_separator
 from .sources.source import Malformed
 from .sources.values import text_of
+from .wording import counted
 
 logger = logging.get_logger(__name__)
 
@@ -74,13 +75,14 @@ def read_new_items(path: Path) -> NewItems:
         raise ValueError(f"{path} holds no items; give one row per item.")
     if not all(item_ids):
         raise ValueError(
-            f"{item_ids.count(None) + item_ids.count('')} item ids in {path} are empty; give each item an id."
+            f"{path} holds {counted(item_ids.count(None) + item_ids.count(''), 'empty item id')}; give each item an "
+            "id."
         )
     if len(set(item_ids)) < len(item_ids):
         twice = next(item_id for item_id, count in Counter(item_ids).items() if count > 1)
         raise ValueError(
-            f"{path} holds {len(item_ids) - len(set(item_ids))} duplicate item ids, first {twice!r}; keep one row "
-            "per item."
+            f"{path} holds {counted(len(item_ids) - len(set(item_ids)), 'duplicate item id')}, first {twice!r}; keep "
+            "one row per item."
         )
     titles = table["title"].to_pylist() if "title" in table.column_names else []
     named = ((item_id, text_of(title)) for item_id, title in zip(item_ids, titles))
@@ -189,8 +191,8 @@ def check_made_alike(
                 0, f"the mean cosine of both embeddings is {cosine:.3f} (at least {LEAST_COSINE} is needed)"
             )
         raise ValueError(
-            f"the embeddings were made in another way than the model's: of {len(items)} items that both have, "
-            f"{', and '.join(figures)}; embed all items with the encoder and normalization that the model was "
-            "trained with. Collaborative embeddings of another log are never alike: take those of the model's own "
+            f"the embeddings were made in another way than the model's: of {counted(len(items), 'item')} that "
+            f"both have, {', and '.join(figures)}; embed all items with the encoder and normalization that the model "
+            "was trained with. Collaborative embeddings of another log are never alike: take those of the model's own "
             "data, or train a new model."
         )

@@ -27,6 +27,7 @@ from .named_embeddings import (
 )
 from .sources.source import TEXT_FIELDS
 from .splits import SPLIT_NAMES, SplitRows, positions_of
+from .wording import counted
 
 ITEM_ROW_GROUP = 8_192  # items per row group, the least that is read: 32 MB of embeddings of width 1,024
 ROW_GROUP = 65_536  # sequences per row group: tens of MB if each has tens of items
@@ -144,9 +145,9 @@ class PreparedDataset:
         absent = [item_id for item_id in self.item_ids if item_id not in index_of]
         if absent:
             raise ValueError(
-                f"{len(absent)} of the dataset's {self.n_items} items are not in the catalogue of {len(item_ids)}, "
-                f"among them {absent[0]!r}; use the dataset that the model was trained on, or `etegrec finetune "
-                "--add-items true`."
+                f"{len(absent)} of the dataset's {self.n_items} items {'is' if len(absent) == 1 else 'are'} not in "
+                f"the catalogue of {len(item_ids)}, among them {absent[0]!r}; use the dataset that the model was "
+                "trained on, or `etegrec finetune --add-items true`."
             )
         new_index = np.array([0] + [index_of[item_id] for item_id in self.item_ids])
         title_of = self.title_of
@@ -187,7 +188,8 @@ class PreparedDataset:
         item_ids = items["item_id"].to_pylist()
         distinct = len(set(item_ids))
         if distinct != len(item_ids):
-            raise ValueError(f"{folder} holds {len(item_ids) - distinct} duplicate item ids; keep one row per item.")
+            repeated = counted(len(item_ids) - distinct, "duplicate item id")
+            raise ValueError(f"{folder} holds {repeated}; keep one row per item.")
         embeddings = None if mapped is None else mapped.numpy()
         if "embedding" in items.column_names:
             embeddings = embeddings_of_column(items["embedding"], item_ids, folder)
@@ -339,10 +341,15 @@ def read_items(folder: Path, columns: list[str] | None = None) -> pa.Table:
     """Reads the table `items` of a prepared dataset, or some columns of it.
 
     Raises:
+        FileNotFoundError: the folder doesn't exist.
         FileNotFoundError: the folder isn't a prepared dataset.
         ValueError: the table is damaged.
     """
     path = folder / ITEMS
+    if not folder.exists():
+        raise FileNotFoundError(
+            f"{str(folder)!r} doesn't exist; check the path, or make a prepared dataset with `etegrec prepare`."
+        )
     if not path.exists():
         raise FileNotFoundError(f"{str(folder)!r} isn't a prepared dataset; make one with `etegrec prepare`.")
     return _read_table(path, columns)

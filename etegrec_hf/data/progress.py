@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 from rich.console import Console
@@ -16,9 +18,23 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+from transformers.utils import logging
 
 SECONDS_BETWEEN_LINES = 30
 SECONDS_OF_SPEED = 300  # period over which the speed is averaged
+
+
+@contextmanager
+def bars_hidden() -> Iterator[None]:
+    """Hides the bars of transformers for reading and writing weights; bars of downloads from the Hub are shown.
+
+    In a log file, each of these bars would be a line among those of the command.
+    """
+    before = logging.set_tqdm_hook(lambda factory, args, kwargs: logging.EmptyTqdm(*args, **kwargs))
+    try:
+        yield
+    finally:
+        logging.set_tqdm_hook(before)
 
 
 class WorkProgress(Progress):
@@ -65,7 +81,12 @@ class WorkProgress(Progress):
             self.next_line = time.monotonic() + SECONDS_BETWEEN_LINES
             task = self._tasks[task_id]
             self.update(task_id, printed=task.completed)
-            self.console.print(described(task, note), markup=False, highlight=False, soft_wrap=True)
+            self.say(described(task, note))
+
+    def say(self, line: str) -> None:
+        """Prints a line above the bars."""
+        if self.shown:
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def stop(self) -> None:
         super().stop()

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from html import escape
 from itertools import pairwise
 
+from ..data.wording import counted
 from .recommender import KeptPrefix
 
 BOX_WIDTH, BOX_HEIGHT = 124, 20  # pixels, like all sizes here
@@ -100,7 +101,7 @@ def _draw(node: _Node, last: int, labels: dict[str, str], places: dict[str, int]
             f'<path class="{_class("line", child, last)}" stroke-width="{1 + 6 * min(share, 1.0):.1f}" '
             f'd="M{start} {node.y:.1f} C{middle} {node.y:.1f} {middle} {child.y:.1f} {end} {child.y:.1f}"/>'
         )
-    items = "1 item" if prefix.n_items == 1 else f"{prefix.n_items} items"
+    items = counted(prefix.n_items, "item")
     text = f"{escape(prefix.token)} {probability_text(prefix.probability)}"
     elements.append(
         f'<g class="{_class("prefix", node, last)}"><title>{text}, {items} of the catalogue</title>'

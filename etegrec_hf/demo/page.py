@@ -8,6 +8,7 @@ from io import StringIO
 import gradio as gr
 
 from ..data.item_ids import write_item_ids
+from ..data.wording import counted
 from .beam_tree import beam_tree, probability_text
 from .recommender import DemoRecommender
 from .tables import history_list, item_table, message
@@ -166,7 +167,7 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
         except ValueError as error:
             return None, message(str(error), is_error=True), "", gr.CheckboxGroup(), "", ""
         next_id = drawn.next_id if drawn is not None and drawn.item_ids == history else None
-        notes = [f"{len(found.item_ids)} items"]
+        notes = [counted(len(found.item_ids), "item")]
         if temperature > 0:
             notes[0] += f" drawn at random at temperature {temperature:g}, with the probabilities of that draw"
         if len(found.item_ids) < TOP_K:
@@ -225,7 +226,7 @@ def build_page(recommender: DemoRecommender) -> gr.Blocks:
         return item_table(recommender, found.item_ids, caption)
 
     with gr.Blocks(title="etegrec demo", analytics_enabled=False) as page:
-        gr.Markdown(f"# What comes next?\nA recommender of {len(recommender.tokenizer.item_ids):,} items.")
+        gr.Markdown(f"# What comes next?\nA recommender of {counted(len(recommender.tokenizer.item_ids), 'item')}.")
         drawn, shown = (
             gr.State(example),
             gr.State(None),

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..data.wording import counted
 from ..models.modeling_rqvae import RQVAEModel
 
 BATCH_SIZE = 8192  # items encoded and decoded at a time
@@ -141,7 +142,8 @@ def neighbour_sharing(
     """
     if len(codes) != len(embeddings):
         raise ValueError(
-            f"there are codes of {len(codes)} items and embeddings of {len(embeddings)}; give both of the same items."
+            f"there are codes of {counted(len(codes), 'item')} and embeddings of {len(embeddings)}; give both of the "
+            "same items."
         )
     if min(neighbours, samples) < 1:
         raise ValueError(f"`neighbours` is {neighbours} and `samples` is {samples}; both must be at least 1.")
@@ -150,8 +152,8 @@ def neighbour_sharing(
     n = int(known.sum())
     if n < 2:
         raise ValueError(
-            f"{n} of {len(known)} items have an embedding that is not all zero, but at least 2 are needed to find "
-            "neighbours; give embeddings of more items."
+            f"{n} of {len(known)} items {'has' if n == 1 else 'have'} an embedding that is not all zero, but at least "
+            "2 are needed to find neighbours; give embeddings of more items."
         )
     chosen = np.random.default_rng(seed).choice(n, min(samples, n), replace=False)
     asked = known.nonzero().squeeze(1)[chosen]
@@ -195,7 +197,8 @@ def check_telling(embeddings: torch.FloatTensor) -> None:
     n_items = len(embeddings)
     if n_items < 2:
         raise ValueError(
-            f"there are embeddings of {n_items} items, but an item tokenizer needs at least 2; give more items."
+            f"there are embeddings of {counted(n_items, 'item')}, but an item tokenizer needs at least 2; give more "
+            "items."
         )
     if all((batch == embeddings[:1]).all() for batch in embeddings.split(BATCH_SIZE)):
         raise ValueError(f"all {n_items} items have the same embedding; give embeddings that tell items apart.")
@@ -205,8 +208,8 @@ def check_telling(embeddings: torch.FloatTensor) -> None:
         if known > 1:
             return
     raise ValueError(
-        f"{known} of {n_items} items have an embedding that is not all zero, but at least 2 need one; give embeddings "
-        "of more items."
+        f"{known} of {n_items} items {'has' if known == 1 else 'have'} an embedding that is not all zero, but at "
+        "least 2 need one; give embeddings of more items."
     )
 
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from ..data.cooccurrence import cooccurrence_counts
 from ..data.prepared import PreparedDataset, Split
+from ..data.wording import counted
 from .metrics import metrics_of_systems, ranking_metrics
 
 PARTS = {  # parts of a split's users, and a description of their targets
@@ -80,4 +81,4 @@ def part_title(name: str, part: dict) -> str:
     'memorisation: 1 of 4 users (25.0%), whose target came right after an item of their history in training'
     """
     users, share = part["users"], part["share"]
-    return f"{name}: {users} of {round(users / share)} users ({share:.1%}), {PARTS[name]}"
+    return f"{name}: {users} of {counted(round(users / share), 'user')} ({share:.1%}), {PARTS[name]}"

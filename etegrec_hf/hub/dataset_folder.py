@@ -27,9 +27,12 @@ def local_dataset(name: str, splits: tuple[str, ...] = SPLIT_NAMES) -> str:
         splits (`tuple[str, ...]`, *optional*): the splits that are downloaded.
 
     Raises:
+        ValueError: the name is empty.
         FileNotFoundError: there is neither a folder nor a dataset of that name.
         ConnectionError: there is no such folder, and the connection to the Hub broke.
     """
+    if not name:
+        raise ValueError("the dataset is named by '', an empty text; name a folder, or `user/name` on the Hub.")
     if Path(name).exists() or not re.fullmatch(HUB_ID, name):
         return name  # whoever reads the folder says what is wrong with it
     patterns = [f"sequences/{split}.parquet" for split in splits]

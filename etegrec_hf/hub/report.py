@@ -249,7 +249,7 @@ def _drawn(log: RunLog, panels: dict[str, dict[str, Points]]) -> str:
     pictures = [
         svg_picture(
             svg_of(curves_figure(name, lines, log.tokenizer_spans, log.epochs)),
-            f"{name} over {log.epochs:g} epochs",
+            f"{name} over {log.epochs:g} epoch{'s' * (log.epochs != 1)}",
         )
         for name, lines in panels.items()
     ]

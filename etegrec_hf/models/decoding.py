@@ -124,7 +124,7 @@ class ItemDecoding(GenerationMixin):
             wanted = returned if num_beams > 1 else 1
             if wanted > constraints.fewest_items:
                 raise ValueError(
-                    f"`num_return_sequences` asks for {wanted} items, but for some user only "
+                    f"`num_return_sequences` asks for {wanted} item{'s' * (wanted != 1)}, but for some user only "
                     f"{constraints.fewest_items} may be returned; ask for fewer, or use `recommend`, which returns as "
                     "many as there are."
                 )

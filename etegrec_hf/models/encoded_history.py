@@ -189,9 +189,10 @@ def _check_past(past: EncodedHistory, histories: Histories, model) -> None:
             "change the states of all others; encode whole histories, or build and train the model with 'causal'."
         )
     if len(past) != len(histories):
+        held, given = len(past), len(histories)
         raise ValueError(
-            f"`past` holds {len(past)} histories and `input_ids` has {len(histories)} rows; give one row per history, "
-            "with only padding for a history without new items."
+            f"`past` holds {held} {'history' if held == 1 else 'histories'} and `input_ids` has {given} "
+            f"row{'s' * (given != 1)}; give one row per history, with only padding for a history without new items."
         )
     past.check_model("past", model)
 

@@ -105,8 +105,10 @@ class SequentialRecommendationPipeline(Pipeline):
         requests = [_request(history, number) for number, history in enumerate(histories)]
         if by_history:
             if len(exclude) != len(requests):
+                lists, of = len(exclude), "history" if len(requests) == 1 else "histories"
                 raise ValueError(
-                    f"`exclude` holds {len(exclude)} lists for {len(requests)} histories; give one list per history."
+                    f"`exclude` holds {lists} list{'s' * (lists != 1)} for {len(requests)} {of}; give one list per "
+                    "history."
                 )
             for request, ids in zip(requests, exclude):
                 with _of_history(request["number"]):

@@ -159,8 +159,8 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
         """Returns the token ids of one item's token strings."""
         if len(tokens) != self.code_length:
             raise ValueError(
-                f"item {item_id!r} has {len(tokens)} codes and the first item {self.code_length}; all items need "
-                "the same number."
+                f"item {item_id!r} has {len(tokens)} code{'s' * (len(tokens) != 1)} and the first item "
+                f"{self.code_length}; all items need the same number."
             )
         row = tuple(self._token_ids.get(token, 0) for token in tokens)  # token id 0 belongs to no level
         for level, (token, token_id) in enumerate(zip(tokens, row)):
@@ -400,7 +400,7 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
         tokens = [token for token in rows if token != self.pad_token_id]
         if len(tokens) % self.code_length:
             raise ValueError(
-                f"there are {len(tokens)} tokens, which isn't a multiple of the {self.code_length} codes of an item; "
+                f"the number of tokens is {len(tokens)}, not a multiple of the {self.code_length} codes of an item; "
                 "give whole items."
             )
         items = [tuple(tokens[start : start + self.code_length]) for start in range(0, len(tokens), self.code_length)]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from numbers import Integral, Real
 
 from ..data.checks import check_choice
+from ..data.wording import counted
 
 CHOICES = {"unknown": ("error", "skip"), "on_empty": ("error", "empty", "popular")}
 
@@ -148,7 +149,8 @@ def requests_of(histories, exclude, catalogue: Catalogue, options: RequestOption
     by_history = any(map(_is_list, exclude))
     if by_history and (is_one or len(exclude) != len(entries)):
         raise ValueError(
-            f"`exclude` holds {len(exclude)} lists for {len(entries)} histories; give one list per history."
+            f"`exclude` holds {counted(len(exclude), 'list')} for {counted(len(entries), 'history', 'histories')}; "
+            "give one list per history."
         )
     of_all = [] if by_history else catalogue.index_of(exclude, options.unknown)
     found = []

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ..data.wording import counted
 from ..models.search import MAX_BATCH_TOKENS
 from .errors import RequestError
 from .kept_histories import KeptHistories, Tensors
@@ -86,7 +87,8 @@ class Batcher:
         if len(self._waiting) + len(rows) > self.options.max_queue:
             raise RequestError(
                 429,
-                f"{len(self._waiting)} histories are waiting already; try again, with fewer requests at a time.",
+                f"{counted(len(self._waiting), 'history is', 'histories are')} waiting already; try again, with fewer "
+                "requests at a time.",
                 headers={"Retry-After": "1"},
             )
         self._waiting += rows

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..data.wording import counted
 from ..models.search_options import SearchOptions
 from .batching import Batcher, Row
 from .errors import RequestError, shown
@@ -170,7 +171,7 @@ def check_limits(request: RecommendRequest, options: ServeOptions) -> None:
         if request.histories is None or len(excluded) != len(histories):
             raise RequestError(
                 422,
-                f"`exclude` holds {len(excluded)} lists; give ids, or one list per history of `histories`.",
+                f"`exclude` holds {counted(len(excluded), 'list')}; give ids, or one list per history of `histories`.",
                 "exclude",
                 len(excluded),
             )
@@ -192,5 +193,5 @@ def check_length(field: str, ids: Sequence, most: int, which: str) -> None:
         RequestError: more than `most` ids.
     """
     if len(ids) > most:
-        message = f"`{field}` holds {len(ids)} ids; send {which} {most}."
+        message = f"`{field}` holds {counted(len(ids), 'id')}; send {which} {most}."
         raise RequestError(422, message, field, len(ids))

@@ -84,7 +84,7 @@ def test_of_a_dataset_the_items_that_are_new(prepared, prepared_folder, trained,
     assert tokenizer.item_ids[40:] == prepared.item_ids
     assert tokenizer.item_titles == {"i3": "Third"} | prepared.title_of
     again = ["add-items", "--model", tmp_path / "next", "--items", prepared_folder, "--output-dir", tmp_path / "more"]
-    assert f"the model knows all {prepared.n_items} items of {prepared_folder}" in failure(capsys, *again)
+    assert f"the model knows all of the {prepared.n_items} items of {prepared_folder}" in failure(capsys, *again)
 
 
 def test_a_dataset_of_other_embeddings_is_refused(model, tokenizer, trained, tmp_path, capsys):

@@ -145,6 +145,9 @@ def test_an_interruption_is_one_line(folder, capsys, monkeypatch):
         ("baselines --data {data} --split train", "`split` is 'train'; choose one of validation, test"),
         ("baselines --data {data} --collaborative-model {empty}", "holds no collaborative model"),
         ("baselines --data {empty}", "isn't a prepared dataset"),
+        ("baselines --data=", "the dataset is named by '', an empty text; name a folder"),
+        ("add-items {data} --items= --output-dir {new}", "the dataset is named by '', an empty text; name a folder"),
+        ("prepare {data}/log --items= --output-dir {new}", "`items` is ''; name the file with the items' texts"),
     ],
 )
 def test_wrong_wishes_are_an_error(folder, tmp_path, capsys, command, message):

@@ -59,6 +59,18 @@ def test_the_command_tells_what_it_made(wanted, prepared, tmp_path, capsys):
     assert {len(items) for items in table["items"].to_pylist()} == {3}
 
 
+def test_bars_of_transformers_are_not_among_the_lines_and_one_user_is_one(model_folder, prepared, tmp_path, capsys):
+    """The weights are read, which shows a bar in Python; as a switch of the whole process, it is as it was after."""
+    items = prepared.item_ids[:3]
+    (tmp_path / "users.jsonl").write_text(json.dumps({"user_id": "u", "history": items}) + "\n")
+    call("recommend", model_folder, "--histories", tmp_path / "users.jsonl", "--output", tmp_path / "out.csv")
+    printed = capsys.readouterr()
+    assert f"1 user in {tmp_path / 'out.csv'}; 0 of them have an empty list" in printed.out
+    assert "Loading weights" not in printed.err
+    load_recommender(model_folder)
+    assert "Loading weights" in capsys.readouterr().err
+
+
 def test_the_ending_says_what_is_written(wanted, prepared, tmp_path, capsys):
     outputs = {ending: tmp_path / f"out.{ending}" for ending in ("parquet", "csv", "jsonl")}
     for output in outputs.values():

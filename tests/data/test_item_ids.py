@@ -1,5 +1,7 @@
 """Item ids as people type them."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,6 +47,15 @@ def test_json_that_is_not_text():
     for text in ("[1, 2]", '["a", 1]\n', '["a", [1]]'):
         with pytest.raises(ValueError, match=r"holds \[?1\]?, but ids are text; write them in double quotes"):
             read_item_ids(text, {"a", "1"})
+
+
+@pytest.mark.parametrize("text", ['["a", "b"', "['a', 'b']", "[a,b]", 'a\n["a" "b"]'])
+def test_a_broken_json_list_is_not_read_as_ids(text):
+    shown = re.escape(text.split("\n")[-1])
+    with pytest.raises(
+        ValueError, match=rf"^{shown} begins like a JSON list, but isn't one; write .*like \[\"a\", \"b\"\]"
+    ):
+        read_item_ids(text, {"a", "b"})
 
 
 @given(st.lists(st.text(alphabet=' ,\n\r[]"ab1\u2028', min_size=1), max_size=5))

@@ -135,7 +135,9 @@ def test_embeddings_of_several_widths_are_an_error(folder, prepared, monkeypatch
 
 
 def test_what_has_no_embeddings_is_an_error(folder, tmp_path):
-    with pytest.raises(FileNotFoundError, match="isn't a prepared dataset; make one with `etegrec prepare`"):
+    with pytest.raises(
+        FileNotFoundError, match="nothing' doesn't exist; check the path, or make a prepared dataset with"
+    ):
         PreparedDataset.load(tmp_path / "nothing", map_embeddings=True)
     pq.write_table(pq.read_table(folder / ITEMS).drop_columns("embedding"), folder / ITEMS)
     with pytest.raises(ValueError, match="holds no `embedding`; make one with `etegrec embed`"):

@@ -266,7 +266,7 @@ def test_given_embeddings_follow_the_items_that_filtering_left(tmp_path, kind):
         (np.zeros(6), r"the embedding in .*e.npy has shape \(6,\)"),
         (
             np.where(np.arange(18).reshape(6, 3) == 7, np.nan, 0),
-            "1 embeddings in .*e.npy are missing or hold NaN or infinity, first that of item 'i2'",
+            "1 embedding in .*e.npy is missing or holds NaN or infinity, first that of item 'i2'",
         ),
         (np.where(np.arange(18).reshape(6, 3) == 3, np.inf, 0), "first that of item 'i1'; repair them"),
     ],
@@ -284,7 +284,7 @@ def test_broken_embeddings_are_an_error_and_nothing_is_written(table, tmp_path, 
     ("kept", "message"),
     [
         ([0, 1, 2, 3], r"2 items have no embedding in .*, first 'i4'; add embeddings"),
-        ([0, 1, 2, 3, 4, 5, 1], "holds 1 duplicate item ids; keep one row per item"),
+        ([0, 1, 2, 3, 4, 5, 1], "holds 1 duplicate item id; keep one row per item"),
     ],
     ids=["without", "two"],
 )
@@ -394,7 +394,7 @@ def test_a_prepared_folder_with_broken_embeddings_is_an_error(table, tmp_path, l
     assert PreparedDataset.load(tmp_path / "data").embeddings.tolist() == rows
     rows[2] = broken
     pq.write_table(items.append_column("embedding", pa.array(rows, list_type)), path)
-    with pytest.raises(ValueError, match=r"1 embeddings in .*data are missing .* item 'i2'; .* prepare again"):
+    with pytest.raises(ValueError, match=r"1 embedding in .*data is missing .* item 'i2'; .* prepare again"):
         PreparedDataset.load(tmp_path / "data")
 
 

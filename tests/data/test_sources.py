@@ -768,7 +768,7 @@ def test_wrong_files_of_texts_are_an_error(tmp_path):
             "y.csv",
             "item_id,title\n1,a\n2\n",
             ValueError,
-            r"1 malformed row in .*y.csv \(row 2: 1 cells instead of 2\)",
+            r"1 malformed row in .*y.csv \(row 2: 1 cell instead of 2\)",
         ),
     ):
         if content is not None:
@@ -777,7 +777,7 @@ def test_wrong_files_of_texts_are_an_error(tmp_path):
     options = SourceOptions(items=str(tmp_path / "y.csv"), max_malformed=0.5)
     statistics, _, texts = read(log, "csv", tmp_path / "data", options=options)
     assert texts["1"] == {"title": "a"}
-    assert "y.csv (row 2: 1 cells" in statistics["malformed"][0]
+    assert "y.csv (row 2: 1 cell" in statistics["malformed"][0]
 
 
 @pytest.mark.parametrize(
@@ -858,16 +858,16 @@ def test_an_open_quote_is_an_error_in_every_file_that_is_read_as_csv(tmp_path):
 )
 def test_rows_that_quotes_have_swallowed_count_as_malformed(tmp_path, changed, lines):
     path = csv_of(tmp_path / "log.csv", HEADER, DISCS, {100: "ragged", 2000: "u,i,soon,x", **changed})
-    reason = f"row 501: a quote that opens in it holds the next {lines} lines: close it, or double it if it is text"
+    reason = f"row 501: a quote that opens in it holds the next {lines:,} lines: close it, or double it if it is text"
     message = (
-        rf"{lines + 3} malformed rows in .*log.csv \(row 100: 1 cells instead of 4; {reason}; row {2000 - lines}: "
+        rf"{lines + 3:,} malformed rows in .*log.csv \(row 100: 1 cell instead of 4; {reason}; row {2000 - lines}: "
     )
     fails(path, "csv", tmp_path, ValueError, message)
     statistics = prepare(path, tmp_path / "data", "csv", min_count=1, options=SourceOptions(max_malformed=0.5))
     expect(statistics, interactions_read=3000 - lines - 3, malformed_rows_left_out=lines + 3)
     number = 2000 - lines
     assert (
-        f"(row 100: 1 cells instead of 4; {reason}; row {number}: 'timestamp' is 'soon'" in statistics["malformed"][0]
+        f"(row 100: 1 cell instead of 4; {reason}; row {number}: 'timestamp' is 'soon'" in statistics["malformed"][0]
     )
 
 
@@ -879,7 +879,7 @@ def test_quotes_that_have_swallowed_rows_of_a_csv_on_the_hub_are_an_error(tmp_pa
     path = csv_of(tmp_path / "hub" / name, HEADER.replace("title", "shown"), DISCS, changed)
     write(path, path.read_text().replace(",", separator))
     fails(
-        tmp_path / "hub", "hub", tmp_path, ValueError, "a quote that opens in row 501 of .* holds the next 1000 lines"
+        tmp_path / "hub", "hub", tmp_path, ValueError, "a quote that opens in row 501 of .* holds the next 1,000 lines"
     )
 
 
@@ -999,7 +999,7 @@ def test_rows_longer_than_a_block_are_read_in_larger_ones(tmp_path, monkeypatch)
     path = write(tmp_path / "log.csv", "\n".join(["user_id,item_id,timestamp,review", *rows]))
     statistics = prepare(path, tmp_path / "data", "csv", min_count=1, options=SourceOptions(max_malformed=0.01))
     expect(statistics, interactions_read=299, malformed_rows_left_out=1, columns_of_log_not_used="review")
-    assert "(row 251: 1 cells instead of 4)" in statistics["malformed"][0], "the first try doesn't count"
+    assert "(row 251: 1 cell instead of 4)" in statistics["malformed"][0], "the first try doesn't count"
     monkeypatch.setattr("etegrec_hf.data.sources.csv_table.BLOCKS", (1000, 2000))
     fails(path, "csv", tmp_path, ValueError, "a row after row .* of .*log.csv is longer than .* never closed")
 
@@ -1011,7 +1011,7 @@ def test_line_ends_and_lines_of_blanks(tmp_path, end):
     statistics, sequences, _ = read(path, "csv", tmp_path / "data", options=SourceOptions(max_malformed=0.5))
     assert sequences == {"u": ["a", "b", "c"]}
     expect(statistics, malformed_rows_left_out=1)
-    assert "(row 4: 1 cells instead of 2)" in statistics["malformed"][0], "lines of blanks have no number"
+    assert "(row 4: 1 cell instead of 2)" in statistics["malformed"][0], "lines of blanks have no number"
 
 
 # ---- Texts: where they are looked for, and what is none
@@ -1157,9 +1157,9 @@ def test_malformed_rows_of_a_csv_are_told_with_their_numbers(tmp_path):
         (["u,b", "u,a,1", "u,c", "u,c,", "u,b,2"], "row 3: 2 cells instead of 3; row 4: 'timestamp' is missing"),
         (
             ["u,a,1", "u,b,2", "u", "u,c,x", "u,b,2"],
-            "row 3: 1 cells instead of 3; row 4: 'timestamp' is 'x', neither a number",
+            "row 3: 1 cell instead of 3; row 4: 'timestamp' is 'x', neither a number",
         ),
-        (["u,,1", "u", ",c,2", "u"], "row 1: 'item_id' .*; row 2: 1 cells .*; row 3: 'user_id' is empty or missing"),
+        (["u,,1", "u", ",c,2", "u"], "row 1: 'item_id' .*; row 2: 1 cell .*; row 3: 'user_id' is empty or missing"),
     ):
         write(path, "\n".join(["user_id,item_id,timestamp", *rows]))
         fails(path, "csv", tmp_path, ValueError, message)
@@ -1172,7 +1172,7 @@ def test_row_numbers_of_a_long_csv_are_right(tmp_path):
     path = write(tmp_path / "log.csv", "\n".join(["user_id,item_id,timestamp", *rows]), packed=True)
     statistics = prepare(path, tmp_path / "data", "csv", min_count=1)
     assert statistics["malformed"] == [
-        f"3 malformed rows in {path} (row 10001: 1 cells instead of 3; row 40001: 1 cells instead of 3; row 50001: "
+        f"3 malformed rows in {path} (row 10001: 1 cell instead of 3; row 40001: 1 cell instead of 3; row 50001: "
         "'item_id' is empty or missing)"
     ]
     expect(statistics, interactions_read=59_997, malformed_rows_left_out=3, users_sorted_by_time=0)

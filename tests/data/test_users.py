@@ -141,6 +141,19 @@ def test_wrong_options_and_columns_are_an_error(tmp_path):
         read_histories(tmp_path / "nothing.jsonl")
 
 
+@pytest.mark.parametrize("column", ["items", "item_ids", "sequence"])
+def test_lists_in_a_column_of_another_name_are_an_error_that_names_it(column, tmp_path):
+    table = as_table().select([0, 1]).rename_columns(["user_id", column])
+    for name in ("users.jsonl", "users.parquet", "users.csv"):
+        write(tmp_path / name, table)
+        with pytest.raises(
+            ValueError,
+            match=rf"has the columns \['user_id', '{column}'\], but lists of item ids are expected in a column called "
+            "'history'; rename the column of lists",
+        ):
+            read_histories(tmp_path / name)
+
+
 def test_rows_of_a_split_have_their_target(prepared_folder, prepared):
     histories = split_histories(prepared_folder, "test")
     table = pa.concat_tables(histories.pieces(50))

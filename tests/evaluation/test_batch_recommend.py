@@ -279,7 +279,9 @@ def test_a_run_that_never_started_can_be_resumed(recommender, prepared_folder, o
 
 
 def test_data_that_is_not_there_is_an_error(recommender, output, tmp_path):
-    with pytest.raises(FileNotFoundError, match="isn't a prepared dataset; make one with `etegrec prepare`"):
+    with pytest.raises(
+        FileNotFoundError, match="nothing' doesn't exist; check the path, or make a prepared dataset with"
+    ):
         batch_recommend(*recommender, tmp_path / "nothing", output)
 
 

@@ -71,7 +71,7 @@ def test_a_pushed_dataset_opens_by_its_id(dataset, prepared, hub, tmp_path):
 def test_what_is_no_dataset_is_not_pushed(dataset, capsys):
     """This process is offline: a push that went on to the Hub would end in another error."""
     for name, message in (
-        ("embeddings/clusters.parquet", "1 items have no embedding in"),
+        ("embeddings/clusters.parquet", "1 item has no embedding in"),
         ("items/items.parquet", "which isn't in `items`; prepare again"),
     ):
         whole = pq.read_table(dataset / name)
@@ -93,7 +93,8 @@ def test_what_is_in_a_folder_says_how_it_is_pushed(dataset, tmp_path, monkeypatc
 
 def test_what_to_push_must_be_said(dataset, tmp_path, capsys):
     for arguments, message in (
-        (("--data", str(tmp_path / "nothing")), "isn't a prepared dataset"),
+        (("--data", str(tmp_path / "nothing")), "nothing' doesn't exist; check the path"),
+        (("--data", str(tmp_path)), "isn't a prepared dataset; make one with"),
         ((), "give one FOLDER to publish, as the first argument or as --model or --data"),
         (
             (str(dataset), "--model", str(dataset)),

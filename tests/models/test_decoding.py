@@ -562,7 +562,7 @@ def test_impossible_wishes_are_an_error(model):
         model.generate(
             history, num_beams=3, num_return_sequences=3, allowed=torch.tensor([4, 9, 1]), exclude_history=True
         )
-    with pytest.raises(ValueError, match="asks for 1 items, but for some user only 0 may be returned"):
+    with pytest.raises(ValueError, match="asks for 1 item, but for some user only 0 may be returned"):
         model.generate(history, do_sample=True, allowed=torch.tensor([1]), exclude_history=True)
     with pytest.raises(ValueError, match="need `constrained=True`"):
         model.generate(history, constrained=False, exclude_history=True)

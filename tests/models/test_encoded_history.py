@@ -256,7 +256,7 @@ def test_what_does_not_fit_is_an_error():
     model = causal()
     encoded = encode(model, [[1, 2], [3]])
     with pytest.raises(
-        ValueError, match="`past` holds 2 histories and `input_ids` has 1 rows; give one row per history"
+        ValueError, match="`past` holds 2 histories and `input_ids` has 1 row; give one row per history"
     ):
         encode(model, [[4]], past=encoded)
     with pytest.raises(ValueError, match="row 1 of `input_ids` is only padding"):

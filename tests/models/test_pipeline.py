@@ -178,7 +178,7 @@ def test_defaults_can_be_given_beforehand(model, tokenizer):
         ([["i1", ["i2"]]], {}, "holds \\['i2'\\], which isn't an item id"),
         (["i1"], {"exclude": ["gone"]}, "item 'gone' is not in the catalogue"),
         (["i1"], {"exclude": [["i2"]]}, "there is only one history"),
-        ([["i1"], ["i2"]], {"exclude": [["i2"]]}, "1 lists for 2 histories"),
+        ([["i1"], ["i2"]], {"exclude": [["i2"]]}, "1 list for 2 histories"),
         ([["i1"]], {"allowed": ["gone"]}, "item 'gone' is not in the catalogue"),
         ([["i1"]], {"top_k": 5, "num_beams": 3}, "`num_beams` is 3"),
     ],

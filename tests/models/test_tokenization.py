@@ -80,7 +80,7 @@ def test_codes_of_nobody_decode_to_none(tokenizer, codes):
     taken = {tuple(row) for row in codes.tolist()}
     free = next(row for row in torch.cartesian_prod(*[torch.arange(8)] * 3).tolist() if tuple(row) not in taken)
     assert tokenizer.decode([1 + level * 8 + code for level, code in enumerate(free)]) == [None]
-    with pytest.raises(ValueError, match="4 tokens, which isn't a multiple of the 3 codes"):
+    with pytest.raises(ValueError, match="the number of tokens is 4, not a multiple of the 3 codes"):
         tokenizer.decode([1, 9, 17, 1])
 
 
@@ -163,7 +163,7 @@ def test_the_saved_file_is_an_index_json_in_item_order(tokenizer, tmp_path):
     ("text", "message"),
     [
         ('{"x": ["<a_0>", "<b_0>"], "x": ["<a_1>", "<b_0>"]}', "item id 'x' occurs twice"),
-        ('{"x": ["<a_0>", "<b_0>"], "y": ["<a_1>"]}', "item 'y' has 1 codes and the first item 2"),
+        ('{"x": ["<a_0>", "<b_0>"], "y": ["<a_1>"]}', "item 'y' has 1 code and the first item 2"),
         ('{"x": ["<a_0>", "<c_0>"]}', "item 'x' has '<c_0>' at level 1; expected <b_0>"),
         ('{"x": ["<a_0>", "<b_8>"]}', r"to <b_7> \(`codebook_size` is 8\)"),
         ('{"x": ["<a_00>", "<b_1>"]}', "item 'x' has '<a_00>' at level 0"),

@@ -62,7 +62,7 @@ REFUSED = [
     ({"history": ["i1"], "exclude": ["i1"] * 6}, "exclude", "`exclude` holds 6 ids; send at most 5."),
     ({"history": ["i1"], "exclude": ["gone"]}, "exclude", "`exclude` holds 'gone'"),
     ({"history": ["i1"], "exclude": [["i1"]]}, "exclude", "give ids, or one list per history of `histories`."),
-    ({"histories": [["i1"]] * 2, "exclude": [["i1"]]}, "exclude", "`exclude` holds 1 lists"),
+    ({"histories": [["i1"]] * 2, "exclude": [["i1"]]}, "exclude", "`exclude` holds 1 list"),
     ({"histories": [["i1"]], "exclude": [["gone"]]}, "exclude[0]", "`exclude[0]` holds 'gone'"),
     ({"history": ["i1"], "allowed": ["gone"]}, "allowed", "`allowed` holds 'gone'"),
     ({"history": ["i1"], "top_k": 0}, "top_k", "`top_k` is 0; give 1 to 20."),

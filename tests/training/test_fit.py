@@ -14,7 +14,7 @@ from etegrec_hf import FitOptions, FitResult, SourceOptions, fit
 from etegrec_hf.cli.options import check_call, read_options
 from etegrec_hf.evaluation import rounds
 from etegrec_hf.training.from_log import plan, presets, stages
-from etegrec_hf.training.from_log.fit import share_of_repeats
+from etegrec_hf.training.from_log.fit import prepare_log, share_of_repeats
 from etegrec_hf.training.from_log.plan import Plan, plan_for
 from etegrec_hf.training.from_log.presets import LogSize, fitted_preset, read_preset
 from etegrec_hf.training.from_log.run_state import RunState
@@ -199,6 +199,16 @@ def test_a_folder_serves_one_call_at_a_time(log, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         fit(log, tmp_path / "mine", tell=tell)
+
+
+def test_the_summary_names_item_columns(log, tmp_path):
+    header, *rows = log.read_text().splitlines()
+    priced = [f"{row},{int(row.split(',')[1][-2:]) + 0.5}" for row in rows]  # a price that follows from the item
+    log.write_text("\n".join([f"{header},price", *priced]) + "\n")
+    told: list[str] = []
+    (tmp_path / "mine").mkdir()
+    prepare_log(RunState(tmp_path / "mine", {}, told.append), log, "auto", FitOptions(), SourceOptions())
+    assert "item columns: price" in told
 
 
 def test_what_a_call_leaves_out_is_kept_once(tmp_path):

@@ -146,7 +146,7 @@ def test_the_best_item_tokenizer_by_held_out_items_is_what_remains(embeddings, t
         ),
         (torch.zeros(6, 8), "all 6 items have the same embedding"),
         (torch.eye(6, 8) * (torch.arange(6) == 4).unsqueeze(1), "1 of 6 items have an embedding that is not all zero"),
-        (torch.ones(1, 8), "there are embeddings of 1 items, but an item tokenizer needs at least 2; give more"),
+        (torch.ones(1, 8), "there are embeddings of 1 item, but an item tokenizer needs at least 2; give more"),
     ],
 )
 def test_embeddings_that_tell_nothing_are_refused_before_training(tmp_path, embeddings, message):

@@ -53,12 +53,22 @@ def test_each_dataset_has_its_metrics_and_one_chooses_the_best(prepared, users, 
     assert "validation warm_ndcg@10" in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
-def test_early_stopping_counts_the_named_dataset_once_per_evaluation(prepared, users, tmp_path):
-    options = {"num_train_epochs": 4, "early_stopping_patience": 2, "metric_for_best_model": "warm_ndcg@10"}
+def test_early_stopping_counts_the_named_dataset_once_per_evaluation_and_says_so(prepared, users, tmp_path, capsys):
+    options = {
+        "num_train_epochs": 4,
+        "early_stopping_patience": 2,
+        "metric_for_best_model": "warm_ndcg@10",
+        "disable_tqdm": False,
+    }
     trainer = recommender_runs.make_trainer(prepared, tmp_path, FinetuningArguments, evaluated=users, **options)
     trainer.compute_metrics = lambda prediction: {"ndcg@10": 0.5 - trainer.state.epoch / 100}
     trainer.train()
     assert trainer.state.epoch == 3, "the first is the best, and two are worse"
+    steps = trainer.state.max_steps
+    wanted = (
+        f"stopped early at step {steps * 3 // 4} of {steps} (epoch 3): warm_ndcg@10 hasn't improved for 2 evaluations"
+    )
+    assert f"{wanted}, its best is 0.49" in capsys.readouterr().err.splitlines()
 
 
 def test_the_usual_metric_is_no_hindrance_where_no_checkpoint_is_chosen(prepared, users, tmp_path):

@@ -101,7 +101,11 @@ def test_evaluation_alone_has_its_own_progress(prepared, tmp_path, capsys):
 def test_a_long_training_prints_some_twelve_of_its_logs_and_evaluations(capsys):
     """The first and the last of them too; what is logged at one step is one line."""
     trainer = SimpleNamespace(
-        is_world_process_zero=lambda: True, samples_per_epoch=lambda: 8, progress_title="training", unit="items"
+        is_world_process_zero=lambda: True,
+        samples_per_epoch=lambda: 8,
+        progress_title="training",
+        unit="items",
+        early_stop="",
     )
     callback = TrainingProgressCallback(trainer)
     arguments = TrainingArguments("run", use_cpu=True, gradient_accumulation_steps=1)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from ..wording import counted
 from .lines import open_unpacked
 from .source import Malformed
 
@@ -248,7 +249,7 @@ class _Rows:
         else:
             number = row.number - 1 - self.blank  # the header is number 1
             self.skipped.append(number)
-            reason = f"{row.actual_columns} cells instead of {row.expected_columns}"
+            reason = f"{counted(row.actual_columns, 'cell')} instead of {row.expected_columns}"
             self._note(number, row.text, reason)
         return "skip"
 
@@ -268,7 +269,8 @@ class _Rows:
         # in a row that is malformed anyway, one separator is evidence enough
         inside = rows_inside(text, self.separator, len(self.header), 1 if reason else MANY_SEPARATORS)
         if inside:
-            reason = f"a quote that opens in it holds the next {inside} lines: close it, or double it if it is text"
+            held = counted(inside, "line")
+            reason = f"a quote that opens in it holds the next {held}: close it, or double it if it is text"
             self.swallowed += inside
         if reason:
             self.malformed.add(number, reason, 1 + inside)

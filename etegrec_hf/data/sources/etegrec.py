@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..wording import counted
 from .json_file import read_json_object
 from .lines import json_lines
 from .log_builder import LogBuilder
@@ -100,7 +101,10 @@ def _embedding_rows(path: Path, item_ids: np.ndarray) -> tuple[np.ndarray, int]:
         )
     missing = [item_id for item_id in item_ids if item_id not in row_of]
     if missing:
-        raise ValueError(f"{len(missing)} items are not in {path}, first {missing[0]!r}; use this data set's map.")
+        raise ValueError(
+            f"{counted(len(missing), 'item is', 'items are')} not in {path}, first {missing[0]!r}; use this data "
+            "set's map."
+        )
     rows = np.array([row_of[item_id] for item_id in item_ids], dtype=np.int64)
     if rows.min() < 1:
         raise ValueError(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from ..wording import counted
 from .csv_table import csv_table, row_number
 from .item_texts import texts_of_entries
 from .lines import raw_lines
@@ -74,7 +75,7 @@ def _fields(path: Path, separator: str, expected: int, malformed: Malformed) -> 
         if len(fields) == expected:
             yield number, fields
         else:
-            malformed.add(number, f"{len(fields)} fields instead of {expected}, separated by {separator!r}")
+            malformed.add(number, f"{counted(len(fields), 'field')} instead of {expected}, separated by {separator!r}")
 
 
 def _text(line: bytes) -> str:

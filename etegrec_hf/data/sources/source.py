@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..interactions import Interactions
+from ..wording import counted
 
 ROW_ORDER = "rows of the file"
 TEXT_FIELDS = ("title", "description", "brand", "categories")  # texts that an item can have
@@ -36,6 +37,7 @@ class SourceOptions:
 
     Raises:
         ValueError: a share outside 0..1.
+        ValueError: an empty name of the items' file.
         ValueError: a separator that isn't one character.
     """
 
@@ -53,6 +55,8 @@ class SourceOptions:
     def __post_init__(self):
         if not 0 <= self.max_malformed <= 1:
             raise ValueError(f"`max_malformed` is {self.max_malformed}, but it is a share of rows; choose 0 to 1.")
+        if self.items == "":
+            raise ValueError("`items` is ''; name the file with the items' texts, or leave the option out.")
         separator = self.separator
         if separator in ("tab", r"\t"):
             object.__setattr__(self, "separator", "\t")
@@ -128,8 +132,7 @@ class Malformed:
 
     def __str__(self) -> str:
         reasons = "; ".join(f"{self.unit} {number}: {reason}" for number, reason in self.first)
-        unit = self.unit if self.count == 1 else f"{self.unit}s"
-        return f"{self.count} malformed {unit} in {self.path} ({reasons})"
+        return f"{counted(self.count, f'malformed {self.unit}')} in {self.path} ({reasons})"
 
     def check(self, max_malformed: float) -> None:
         """Raises a `ValueError` if the share of malformed rows is larger than `max_malformed`."""

@@ -13,6 +13,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from ..hub_ids import split_revision
+from ..wording import counted
 from .columns import find_columns, is_log
 from .csv_table import csv_table, find_separator, may_hold_rows, rows_inside
 from .item_columns import FIRST_ROWS, steady_columns, tellers
@@ -256,8 +257,9 @@ def _check_quotes(data: "Dataset", path: Path) -> None:
                 text = column[row].as_py()
                 inside = max(rows_inside(text, separator, n_columns) for separator in ",\t;|")  # any may be the file's
                 if inside:
+                    held = counted(inside, "line")
                     raise ValueError(
-                        f"a quote that opens in row {number + row + 1} of {path} holds the next {inside} lines; close "
+                        f"a quote that opens in row {number + row + 1} of {path} holds the next {held}; close "
                         "it, or double it if it is text."
                     )
         number += len(batch)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from ..interactions import Interactions, drop_repeated
 from ..prepared import read_items, split_file
 from ..sources import AUTO, Malformed, SourceOptions, read_source
-from ..sources.column_names import plain
+from ..sources.column_names import ITEMS, USERS, named_like, plain
 from ..sources.columns import USER
 from ..sources.csv_table import find_separator
 from ..sources.formats import likely_formats
@@ -100,6 +100,7 @@ def read_histories(
         column = _history_column(table.names)
         if column is not None:
             return _of_table(table, column, options)
+        _check_is_log(table, options)
         spilled = spill_parquet(path, options) if kind == "parquet" and options.separator is None else None
         if spilled is not None:
             in_parts, malformed = spilled
@@ -113,6 +114,17 @@ def read_histories(
 
 def _history_column(names: list[str]) -> str | None:
     return next((name for name in names if plain(name) == HISTORY), None)
+
+
+def _check_is_log(table: TableFile, options: SourceOptions) -> None:
+    """Raises a `ValueError` for a table of users that has neither a column `history` nor one of single items."""
+    has_users = options.user_column in table.names or bool(named_like(table.names, USERS))
+    if has_users and options.item_column is None and not named_like(table.names, ITEMS):
+        raise ValueError(
+            f"{table.path} has the columns {table.names}, but lists of item ids are expected in a column called "
+            f"{HISTORY!r}; rename the column of lists. If the table is a log with one item per row, name the column "
+            "of items with --item-column."
+        )
 
 
 def user_column(table: TableFile, options: SourceOptions) -> str | None:

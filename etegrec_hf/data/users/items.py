@@ -15,6 +15,7 @@ from ..sources.column_names import plain
 from ..sources.columns import ITEM, USER
 from ..sources.lines import raw_lines
 from ..splits import positions_of
+from ..wording import counted
 from .table_file import ID, IDS, TableFile, in_pieces
 
 LISTS = ("items", "itemids")  # names of columns of lists, as [`plain`] returns them
@@ -151,8 +152,9 @@ class ItemsFile:
         found = ItemsPerUser(parts, user_ids, part_size, len(self.item_ids))
         if not found.n_pairs:
             raise ValueError(
-                f"`{self.option}` {self.path} names no item of the catalogue for any of the {len(user_ids)} users"
-                f"{self._unknown()}; use the ids of the model and of the histories, or leave the file out."
+                f"`{self.option}` {self.path} names no item of the catalogue for any of the "
+                f"{counted(len(user_ids), 'user')}{self._unknown()}; use the ids of the model and of the histories, "
+                "or leave the file out."
             )
         return found
 

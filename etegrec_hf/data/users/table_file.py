@@ -16,6 +16,7 @@ from ..sources.csv_table import find_separator
 from ..sources.lines import json_lines, open_unpacked, with_names
 from ..sources.source import Malformed
 from ..sources.values import wrong_id
+from ..wording import counted
 
 ROWS = 8192  # rows that are read together
 ID, IDS = pa.string(), pa.list_(pa.string())  # types of columns
@@ -122,8 +123,8 @@ class TableFile:
         for number, row in enumerate(rows, start=1):
             if len(row) != len(header):
                 raise ValueError(
-                    f"row {number} of {self.path} has {len(row)} cells instead of {len(header)}; put cells that hold "
-                    f"{self.separator!r} into double quotes, and double the quotes inside them."
+                    f"row {number} of {self.path} has {counted(len(row), 'cell')} instead of {len(header)}; put cells "
+                    f"that hold {self.separator!r} into double quotes, and double the quotes inside them."
                 )
             yield [row[place] for place in places]
 

@@ -11,6 +11,8 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
+from ...data.wording import counted
+
 
 class EpochBorderCallback(TrainerCallback):
     """Postpones evaluations and checkpoints that are due at an epoch's last step until the epoch has ended.
@@ -33,12 +35,27 @@ class EpochBorderCallback(TrainerCallback):
 class EarlyStoppingCallback(transformers.EarlyStoppingCallback):
     """Early stopping of transformers, which looks only at the dataset that `metric_for_best_model` names.
 
-    The class has its parent's name, because checkpoints store its state by that name.
+    The class has its parent's name, because checkpoints store its state by that name. When it ends a training,
+    `reason` is a sentence that says where and why; otherwise it is empty.
     """
 
+    reason = ""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.reason = ""
+        super().on_train_begin(args, state, control, **kwargs)
+
     def on_evaluate(self, args, state, control, metrics, **kwargs):
-        if f"eval_{args.metric_for_best_model.removeprefix('eval_')}" in metrics:
-            super().on_evaluate(args, state, control, metrics, **kwargs)
+        metric = args.metric_for_best_model.removeprefix("eval_")
+        if f"eval_{metric}" not in metrics:
+            return
+        super().on_evaluate(args, state, control, metrics, **kwargs)
+        worse = self.early_stopping_patience_counter
+        if worse >= self.early_stopping_patience:
+            self.reason = (
+                f"stopped early at step {state.global_step} of {state.max_steps} (epoch {state.epoch:.4g}): {metric} "
+                f"hasn't improved for {counted(worse, 'evaluation')}, its best is {state.best_metric:.4g}"
+            )
 
 
 class TerminationCallback(TrainerCallback):

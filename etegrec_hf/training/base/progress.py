@@ -19,7 +19,7 @@ class TrainingProgressCallback(TrainerCallback):
 
     About 12 times per run, evenly spread, and at the end, a line of logged values is printed; on a terminal, above
     the bar. As many evaluations are printed, with Recall@10 and NDCG@10 if they are measured. Everything logged at one
-    step is one line. Only the main process shows progress.
+    step is one line. If early stopping ended the run, a last line says why. Only the main process shows progress.
 
     Args:
         trainer ([`BaseTrainer`]): the trainer. `progress_title()` names the phase, and `samples_per_epoch()` are
@@ -106,6 +106,8 @@ class TrainingProgressCallback(TrainerCallback):
 
     def on_train_end(self, args, state, control, **kwargs):
         self.close()
+        if self.trainer.early_stop:
+            self.progress.say(self.trainer.early_stop)
 
 
 def is_shown(name: str, value: object) -> bool:

@@ -4,9 +4,6 @@ import json
 import math
 import os
 import shutil
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -14,9 +11,9 @@ from safetensors import SafetensorError
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import HubStrategy
-from transformers.utils import logging
 
 from ...data.folders import replace_file
+from ...data.progress import bars_hidden
 from ...evaluation.code_diagnostics import code_diagnostics
 from ...hub.model_card import write_model_card
 from ...hub.model_folder import check_files
@@ -35,21 +32,6 @@ from .refusals import (
     chooses_best,
     further_arguments,
 )
-
-
-@contextmanager
-def bars_hidden() -> Iterator[None]:
-    """Hides the bar that transformers shows while it saves weights; in a log file it is one line per checkpoint."""
-    if not logging.is_progress_bar_enabled():
-        yield
-        return
-    with warnings.catch_warnings(action="ignore"):  # the Hub's client warns if HF_HUB_DISABLE_PROGRESS_BARS is set
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        with warnings.catch_warnings(action="ignore"):
-            logging.enable_progress_bar()
 
 
 class BaseTrainer(Trainer):
@@ -134,6 +116,12 @@ class BaseTrainer(Trainer):
         limits = [callback for callback in self.callback_handler.callbacks if isinstance(callback, TimeLimitCallback)]
         is_cut = any(limit.has_ended_it for limit in limits)
         return self.state.max_steps - self.state.global_step if is_cut else 0
+
+    @property
+    def early_stop(self) -> str:
+        """Returns a sentence about where and why early stopping ended the training, or `""`."""
+        stops = (each.reason for each in self.callback_handler.callbacks if isinstance(each, EarlyStoppingCallback))
+        return next(stops, "")
 
     @property
     def progress_title(self) -> str:

@@ -20,9 +20,11 @@ from ...data.config_file import read_config
 from ...data.folders import replace_file, sole_use
 from ...data.prepare import note_of_order, prepare
 from ...data.prepared import PreparedDataset, Split
+from ...data.progress import bars_hidden
 from ...data.sources import SourceOptions
 from ...data.sources.contents import contents_of
 from ...data.text_embeddings import check_texts
+from ...data.wording import counted
 from ...evaluation.choose_settings import ChosenSettings, choose_settings
 from ...evaluation.collaborative import load_collaborative_model
 from ...evaluation.evaluate import EvaluateOptions, evaluate
@@ -32,7 +34,6 @@ from ...hub.report import FILE as REPORT
 from ...models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ...models.tokenization_etegrec import ETEGRecTokenizer
 from ..base.run_report import write_run_report
-from ..base.trainer import bars_hidden
 from .options import TEXT_MODEL, FitOptions
 from .plan import (
     AUTO,
@@ -197,15 +198,20 @@ def prepare_log(run: RunState, log: Any, format: str, options: FitOptions, readi
         seed=options.seed,
     )
     run.tell(
-        f"{statistics['users']:,} users, {statistics['items']:,} items, {statistics['interactions']:,} "
-        f"interactions of {statistics['interactions_read']:,} that were read (format {statistics['format']})"
+        f"{counted(statistics['users'], 'user')}, {counted(statistics['items'], 'item')}, "
+        f"{counted(statistics['interactions'], 'interaction')} of {statistics['interactions_read']:,} that were read "
+        f"(format {statistics['format']})"
     )
     users, items = statistics["users_read"] - statistics["users"], statistics["items_read"] - statistics["items"]
     if users or items:
-        run.tell(f"note: {users:,} users and {items:,} items have fewer than {options.min_count} interactions "
-                 "(--min-count), or too few for three splits, and are left out")  # fmt: skip
+        run.tell(
+            f"note: {counted(users, 'user')} and {counted(items, 'item')} have fewer than "
+            f"{counted(options.min_count, 'interaction')} (--min-count), or too few for three splits, and are left out"
+        )
     if "columns" in statistics:
         run.tell(f"columns: {statistics['columns']}")
+    if statistics["item_columns"] != "none":
+        run.tell(f"item columns: {statistics['item_columns']}")
     order = note_of_order(statistics)
     for note in (*([order] if order else []), *statistics["malformed"], *statistics["notes"]):
         run.tell(f"note: {note}")
@@ -326,8 +332,7 @@ def measure(run: RunState, stage: Stage, stages: Stages) -> None:
     if stages.trainers:  # else they ran in an earlier call, whose report is kept
         *earlier, last = stages.trainers
         report = str(write_run_report(last, data, last.eval_dataset, run.folder, tuple(earlier), evaluation))
-    left_out = "; ".join(run.known["left_out"] + unmeasured)
-    remedies = [f"run it again, in another folder, with what was left out: {left_out}"] if left_out else []
+    remedies = remedies_for(run.known["left_out"] + unmeasured)
     sentence, tries = verdict(evaluation, LogSize.of(data), remedies)
     results = {
         "test": evaluation.metrics,
@@ -342,6 +347,18 @@ def measure(run: RunState, stage: Stage, stages: Stages) -> None:
     }
     text = json.dumps(results, indent=2) + "\n"
     replace_file(run.folder / RESULTS, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def remedies_for(left_out: list[str]) -> list[str]:
+    """Returns what to try next after a run that left something out; reasons after a colon aren't repeated.
+
+    >>> remedies_for(["embeddings of titles: 'a/b' can't be loaded", "2 epochs, for lack of time"])
+    ['run it again, in another folder, with what was left out: embeddings of titles; 2 epochs, for lack of time']
+    >>> remedies_for([])
+    []
+    """
+    told = "; ".join(sentence.partition(": ")[0] for sentence in left_out)
+    return [f"run it again, in another folder, with what was left out: {told}"] if told else []
 
 
 def choose_in_time(
@@ -396,9 +413,9 @@ def share_of_repeats(split: Split) -> float:
 def in_words(seconds: float) -> str:
     """Returns a time in words.
 
-    >>> in_words(40), in_words(400), in_words(9000)
-    ('40 seconds', '7 minutes', '2.5 hours')
+    >>> in_words(0.4), in_words(40), in_words(400), in_words(9000)
+    ('1 second', '40 seconds', '7 minutes', '2.5 hours')
     """
     if seconds < 90:
-        return f"{max(1, round(seconds))} seconds"
+        return counted(max(1, round(seconds)), "second")
     return f"{round(seconds / 60)} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -5,6 +5,7 @@ from dataclasses import fields
 
 from ...data.prepared import PreparedDataset, set_semantic_embedding
 from ...data.text_embeddings import embed_texts
+from ...data.wording import counted
 from ...evaluation.evaluate import EvaluateOptions
 from ...hub.dataset_folder import load_with_embeddings
 from ...hub.model_folder import load_model, load_recommender
@@ -135,7 +136,7 @@ class Stages:
     def _tell_cut(self, stage: Stage, n_updates: int, done: float) -> None:
         self.done = done
         if n_updates:
-            self.run.leave_out(f"the last {n_updates} updates of `{stage.name}`, for lack of time")
+            self.run.leave_out(f"the last {counted(n_updates, 'update')} of `{stage.name}`, for lack of time")
 
     def _evaluated(self, data: PreparedDataset, stage: Stage) -> RecommenderData:
         return RecommenderData(data, eval_samples=stage.values.get("eval_samples"))

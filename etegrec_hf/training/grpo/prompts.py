@@ -8,6 +8,7 @@ from datasets import Dataset
 from torch.utils.data import Subset
 
 from ...data.sequences import LengthGroupedSampler, SequenceDataset
+from ...data.wording import counted
 
 COLUMNS = ("prompt", "target")
 # Columns that a dataset can't have: arguments that rewards get from TRL or this trainer, and names of TRL for pictures
@@ -112,8 +113,8 @@ class GroupSampler(LengthGroupedSampler):
     def __init__(self, lengths: np.ndarray, histories: int, group: int, repeats: int, seed: int):
         if len(lengths) < histories:
             raise ValueError(
-                f"`train_dataset` has {len(lengths)} histories, but a round of completions needs {histories} "
-                "(`generation_batch_size` / `num_generations`); give a smaller batch."
+                f"`train_dataset` has {counted(len(lengths), 'history', 'histories')}, but a round of completions "
+                f"needs {histories} (`generation_batch_size` / `num_generations`); give a smaller batch."
             )
         super().__init__(lengths, histories, seed, drop_last=True)
         self.each, self.repeats = group, repeats
