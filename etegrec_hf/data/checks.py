@@ -1,6 +1,7 @@
 """Checks of arguments; their errors name the argument, its value and a remedy."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 
 def check_positive(name: str, number: float) -> None:
@@ -13,3 +14,10 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """Raises a `ValueError` unless a value is one of the choices."""
     if value not in choices:
         raise ValueError(f"`{name}` is {value!r}; choose one of {', '.join(choices)}.")
+
+
+def check_named(name: str, path: str | Path) -> Path:
+    """Returns a path. An empty text is a `ValueError`, since it would mean the current folder."""
+    if path == "":
+        raise ValueError(f"`{name}` is '', an empty text; name a file or folder.")
+    return Path(path)

@@ -16,11 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
+from etegrec_hf import read_histories
 from etegrec_hf.cli.main import USER_ERRORS, main
 from etegrec_hf.data.new_items import read_new_items
 from etegrec_hf.data.prepare import prepare
 from etegrec_hf.data.prepared import PreparedDataset, Split
 from etegrec_hf.data.sources import READERS, SourceOptions, read_source
+from etegrec_hf.data.sources.contents import contents_of
 from etegrec_hf.data.sources.values import parse_time
 from etegrec_hf.data.splits import SPLIT_NAMES
 from etegrec_hf.data.text_embeddings import item_texts
@@ -1900,3 +1902,12 @@ def test_the_command_needs_no_flag_but_the_folder_and_shows_what_it_recognised(t
     shown = json.loads(capsys.readouterr().out)
     expect(shown, format="csv", columns="CustomerID is the user, StockCode the item, InvoiceDate the time")
     assert "| item columns | none |" in (tmp_path / "data/README.md").read_text()
+
+
+READING = [lambda path: read_source(path, "auto", SourceOptions()), contents_of, read_histories]
+
+
+@pytest.mark.parametrize("read", READING)
+def test_an_empty_path_is_not_the_current_folder(read):
+    with pytest.raises(ValueError, match="`path` is '', an empty text; name a file or folder"):
+        read("")

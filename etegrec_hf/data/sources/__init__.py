@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
-from ..checks import check_choice
+from ..checks import check_choice, check_named
 from .amazon import EDITIONS, read_amazon
 from .etegrec import read_etegrec
 from .formats import likely_formats
@@ -52,7 +52,7 @@ def read_source(log: "str | Path | InMemory", format: str, options: SourceOption
 
     Raises:
         FileNotFoundError: the reader doesn't find its files.
-        ValueError: an unknown format, or a log whose format isn't recognised.
+        ValueError: an empty path, an unknown format, or a log whose format isn't recognised.
         ValueError: an option that the format doesn't use.
         ValueError: damaged data.
         ConnectionError: the Hub can't be reached.
@@ -63,7 +63,7 @@ def read_source(log: "str | Path | InMemory", format: str, options: SourceOption
             raise ValueError(f"`format` is {format!r}, but a table in memory has no file format; leave it out.")
         _check_options("table", COLUMNS, options)
         return read_in_memory(log, options), "table"
-    path = Path(log)
+    path = check_named("path", log)
     formats = likely_formats(path) if format == AUTO else [format]
     # of several possible formats, the first that uses all given options is chosen
     format = next((name for name in formats if not _without_meaning(READERS[name].uses, options)), formats[0])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from ..checks import check_named
 from ..fingerprint import hash_of
 from .tables import InMemory, table_in_memory
 
@@ -19,7 +20,7 @@ def contents_of(log: "str | Path | InMemory") -> str:
     The hash of a folder covers the files whose endings a reader knows, except those in folders of runs of `fit`.
 
     Raises:
-        ValueError: neither a path nor a table.
+        ValueError: an empty path, or neither a path nor a table.
     """
     if not isinstance(log, (str, Path)):
         table = table_in_memory(log)
@@ -27,7 +28,7 @@ def contents_of(log: "str | Path | InMemory") -> str:
         with pa.ipc.new_stream(sink, table.schema.remove_metadata()) as stream:
             stream.write_table(table.replace_schema_metadata(None).combine_chunks())
         return f"a {type(log).__name__} of {len(table)} rows, contents {hash_of([sink.getvalue()])}"
-    path = Path(log)
+    path = check_named("path", log)
     if not path.exists():
         return str(log)
     if path.is_file():

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ..checks import check_named
 from ..interactions import Interactions, drop_repeated
 from ..prepared import read_items, split_file
 from ..sources import AUTO, Malformed, SourceOptions, read_source
@@ -85,11 +86,11 @@ def read_histories(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: columns that aren't found.
+        ValueError: an empty path, or columns that aren't found.
         ValueError: options that have no effect on a table.
         ValueError: a damaged file, or one without rows.
     """
-    options, path = options or SourceOptions(), Path(path)
+    options, path = options or SourceOptions(), check_named("path", path)
     formats = likely_formats(path) if format == AUTO else [format]
     kind = next((name for name in formats if name in TABLES), None)
     if kind is not None:
