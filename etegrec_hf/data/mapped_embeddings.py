@@ -22,6 +22,21 @@ PAGE = 4_096  # bytes before the rows, so that a row of 1,024 numbers lies in a 
 TAIL = 65_536  # last bytes of a parquet file, which hold its metadata: all of it for some hundred thousand rows
 
 
+def items_file(folder: Path) -> Path:
+    """Returns the file of a prepared dataset's items.
+
+    Raises:
+        FileNotFoundError: the folder doesn't exist, or isn't a prepared dataset.
+    """
+    if not folder.exists():
+        raise FileNotFoundError(
+            f"{str(folder)!r} doesn't exist; check the path, or make a prepared dataset with `etegrec prepare`."
+        )
+    if not (folder / ITEMS).is_file():
+        raise FileNotFoundError(f"{str(folder)!r} isn't a prepared dataset; make one with `etegrec prepare`.")
+    return folder / ITEMS
+
+
 def mapped_embeddings(folder: str | Path) -> torch.FloatTensor:
     """Returns the semantic embeddings of a prepared dataset, memory-mapped from a file of their own.
 
@@ -41,9 +56,7 @@ def mapped_embeddings(folder: str | Path) -> torch.FloatTensor:
         ValueError: embeddings that are empty, not finite or of different widths.
         OSError: the file can't be written.
     """
-    items, path = Path(folder, ITEMS), Path(folder, MAPPED)
-    if not items.is_file():
-        raise FileNotFoundError(f"{str(folder)!r} isn't a prepared dataset; make one with `etegrec prepare`.")
+    items, path = items_file(Path(folder)), Path(folder, MAPPED)
     found = find_mapped_embeddings(folder)
     if found is not None:
         return found

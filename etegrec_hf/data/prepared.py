@@ -14,7 +14,7 @@ from .dataset_card import UNKNOWN, dataset_card, license_of
 from .embedding_files import embeddings_of_column
 from .folders import check_output_dir, complete_or_absent, replace_file
 from .interactions import Interactions
-from .mapped_embeddings import ITEMS, find_mapped_embeddings, mapped_embeddings
+from .mapped_embeddings import ITEMS, find_mapped_embeddings, items_file, mapped_embeddings
 from .named_embeddings import (
     NamedEmbedding,
     describe,
@@ -341,18 +341,10 @@ def read_items(folder: Path, columns: list[str] | None = None) -> pa.Table:
     """Reads the table `items` of a prepared dataset, or some columns of it.
 
     Raises:
-        FileNotFoundError: the folder doesn't exist.
-        FileNotFoundError: the folder isn't a prepared dataset.
+        FileNotFoundError: the folder doesn't exist, or isn't a prepared dataset.
         ValueError: the table is damaged.
     """
-    path = folder / ITEMS
-    if not folder.exists():
-        raise FileNotFoundError(
-            f"{str(folder)!r} doesn't exist; check the path, or make a prepared dataset with `etegrec prepare`."
-        )
-    if not path.exists():
-        raise FileNotFoundError(f"{str(folder)!r} isn't a prepared dataset; make one with `etegrec prepare`.")
-    return _read_table(path, columns)
+    return _read_table(items_file(folder), columns)
 
 
 def split_file(folder: Path, split: str) -> Path:

@@ -120,7 +120,7 @@ def test_broken_embeddings_are_an_error(folder, prepared, value, monkeypatch):
     monkeypatch.setattr(module, "ROWS", 7)
     rows = prepared.embeddings.tolist()
     rewrite(folder, [*rows[:40], value, *rows[41:]])
-    message = f"are missing or hold NaN or infinity, first that of item '{prepared.item_ids[40]}'"
+    message = f"is missing or holds NaN or infinity, first that of item '{prepared.item_ids[40]}'"
     with pytest.raises(ValueError, match=message):
         mapped_embeddings(folder)
     assert not (folder / MAPPED).exists()

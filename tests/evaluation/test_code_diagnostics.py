@@ -132,7 +132,7 @@ def test_a_sample_is_fixed_by_its_seed():
             {},
             "0 of 4 items have an embedding that is not all zero, but at least 2 are needed to find neighbours",
         ),
-        (torch.eye(4)[:, :1], {}, "1 of 4 items have an embedding"),
+        (torch.eye(4)[:, :1], {}, "1 of 4 items has an embedding"),
         (torch.ones(3, 2), {}, "there are codes of 4 items and embeddings of 3; give both of the same items"),
         (torch.ones(4, 2), {"neighbours": 0}, "`neighbours` is 0 and `samples` is 2000; both must be at least 1"),
         (torch.ones(4, 2), {"samples": 0}, "`samples` is 0"),

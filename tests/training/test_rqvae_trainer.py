@@ -145,7 +145,7 @@ def test_the_best_item_tokenizer_by_held_out_items_is_what_remains(embeddings, t
             "all 6 items have the same embedding; give embeddings that tell items",
         ),
         (torch.zeros(6, 8), "all 6 items have the same embedding"),
-        (torch.eye(6, 8) * (torch.arange(6) == 4).unsqueeze(1), "1 of 6 items have an embedding that is not all zero"),
+        (torch.eye(6, 8) * (torch.arange(6) == 4).unsqueeze(1), "1 of 6 items has an embedding that is not all zero"),
         (torch.ones(1, 8), "there are embeddings of 1 item, but an item tokenizer needs at least 2; give more"),
     ],
 )
