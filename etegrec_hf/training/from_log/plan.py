@@ -12,7 +12,8 @@ TEXTS_PER_SECOND = 120  # of a small text encoder
 PER_TARGET, PER_TARGET_AND_ITEM = 4.0e-4, 2.2e-8
 # Seconds of the item tokenizer: per item and epoch, and per item for its first codebooks and its codes
 PER_ITEM, PER_ITEM_ONCE = 8.0e-5, 2.0e-4
-# Seconds per user: of a search, and more per item; and of all baselines, and more per item
+# Seconds per user: of a search, and more per item; and of all baselines, and more per item. Those per item are
+# estimates: measured on a busy machine they were larger. The pace of a run corrects them.
 PER_SEARCH, PER_SEARCH_AND_ITEM = 4.0e-3, 4.0e-7
 PER_BASELINES, PER_BASELINES_AND_ITEM = 1.0e-3, 1.0e-7
 START_AND_REPORT = 3.0  # seconds of a stage besides its work
