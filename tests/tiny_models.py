@@ -15,6 +15,7 @@ RECIPE = {
     "item_logits": "exact",
     "recent_items": 3,
     "mixed_items": 2,
+    "item_ensemble": 2,
     "constrained_softmax": True,
     "has_repeat_bias": True,
 }
@@ -45,11 +46,12 @@ def make_model(codes: torch.Tensor, codebook_size: int, seed: int = 0, **config)
     if model.decoder.start_projection is not None:
         torch.nn.init.normal_(model.decoder.start_projection.weight, std=0.2)
     if model.item_logits is not None:
-        torch.nn.init.normal_(model.item_logits.query.weight, std=0.2)
         torch.nn.init.normal_(model.item_logits.repeats, std=0.1)
         torch.nn.init.normal_(model.item_logits.projection.weight, std=0.3)
-    if model.config.mixed_items:
-        torch.nn.init.normal_(model.item_logits.shares.weight, std=0.2)
+        for member in model.item_logits.members:
+            torch.nn.init.normal_(member.query.weight, std=0.2)
+            if member.mixed is not None:
+                torch.nn.init.normal_(member.shares.weight, std=0.2)
     if model.config.learns_transitions:
         shape = n_items, model.config.num_transitions
         followers = torch.stack([torch.randperm(n_items)[: shape[1]] + 1 for _ in range(n_items)])

@@ -69,6 +69,8 @@ def preset_values(command: str, argv: list[str], values: dict) -> dict:
         left_out |= {"num_transitions", "learns_transitions"}  # these are counted in sequences in memory
     if any(str(getattr(call, name)) == without for name, without in NEEDED_TO_LEARN_PAIRS.items()):
         left_out.add("learns_transitions")
+    if call.item_logits == "none":
+        left_out.add("item_ensemble")
     if command == "finetune" and not aligns(call.model):
         left_out |= {"psa_weight", "sia_weight"}
     return {name: value for name, value in found.items() if name not in left_out}

@@ -233,10 +233,10 @@ def _terms(
         )
         if dropout:  # the same dimensions are dropped for all of a user's items
             recent_vectors = recent_vectors * F.dropout(torch.ones_like(recent_vectors[:, :1]), dropout)
-        logits, repeats = model.item_logits(last_states, recent, recent_vectors, vectors)
+        members, repeats = model.item_logits(last_states, recent, recent_vectors, vectors)
         if model.catalogue.transitions is not None:
-            logits = model.catalogue.transitions.add_gains(logits, recent, trie)
-        terms.append(ItemEvidence(trie, logits, had, repeats))
+            members = [model.catalogue.transitions.add_gains(logits, recent, trie) for logits in members]
+        terms.append(ItemEvidence(trie, members, had, repeats))
     return terms
 
 

@@ -19,6 +19,7 @@ POSITIVE = (
     "num_decoder_layers",
     "num_heads",
     "max_history",
+    "item_ensemble",
 )
 ENCODER_ATTENTION = ("bidirectional", "causal")
 ENCODER_INPUT = ("codes", "items")
@@ -99,6 +100,8 @@ class ETEGRecConfig(PreTrainedConfig):
             computed from, instead of from the encoder's state at the last item. It needs `item_logits`.
         mixed_items (`int`, *optional*, defaults to 0): number of the newest items that have a distribution of their
             own over the items that follow them, which the item logits mix in. It needs `item_logits`.
+        item_ensemble (`int`, *optional*, defaults to 1): number of vectors per item, each with item logits and a loss
+            of its own; the mean of their distributions recommends. More than 1 needs `item_logits`.
         num_transitions (`int`, *optional*, defaults to 0): number of transitions kept per item: the items that most
             often came next to it in training. `recommend(transition_weight=)` uses them, see [`ItemTransitions`]; 0
             keeps none.
@@ -125,7 +128,7 @@ class ETEGRecConfig(PreTrainedConfig):
         ValueError: `reads_items` without semantic embeddings.
         ValueError: `has_repeat_bias` without `constrained_softmax`.
         ValueError: `item_logits` without `constrained_softmax` and `reads_items`.
-        ValueError: `recent_items` or `mixed_items` without `item_logits`.
+        ValueError: `recent_items`, `mixed_items` or several vectors per item without `item_logits`.
         ValueError: `learns_transitions` without `num_transitions` and `recent_items`.
         ValueError: a dropout rate below 0, or of 1 or more.
         ValueError: `search_settings` that [`SearchSettings`] refuses, or that need a part which the model lacks.
@@ -173,6 +176,7 @@ class ETEGRecConfig(PreTrainedConfig):
     item_logits: str = "none"
     recent_items: int = 0
     mixed_items: int = 0
+    item_ensemble: int = 1
     num_transitions: int = 0
     learns_transitions: bool = False
     max_history: int = 50
@@ -233,6 +237,11 @@ class ETEGRecConfig(PreTrainedConfig):
                     f"`{name}` is {number} and `item_logits` is {self.item_logits!r}; give 0, or a positive number "
                     "together with `item_logits` 'exact' or 'detached'."
                 )
+        if self.item_ensemble > 1 and self.item_logits == "none":
+            raise ValueError(
+                f"`item_ensemble` is {self.item_ensemble} and `item_logits` is 'none'; give 1, or `item_logits` "
+                "'exact' or 'detached'."
+            )
         for name in ("num_transitions", "recent_items"):
             if self.learns_transitions and not getattr(self, name):
                 raise ValueError(

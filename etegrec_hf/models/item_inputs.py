@@ -14,7 +14,8 @@ class ItemInputs(nn.Module):
 
     Codes tell which items are alike. A vector of its own lets the model learn much faster what follows this very item.
     An item that joins later has a vector of 0, and is known by its semantic embedding. With detached item logits,
-    items' own vectors learn from the item loss alone, and get no gradient from the encoder.
+    items' own vectors learn from the item loss alone, and get no gradient from the encoder. With an ensemble of item
+    logits an item has several own vectors, of which the encoder reads the first.
 
     Args:
         config ([`ETEGRecConfig`]): the model's configuration.
@@ -24,7 +25,8 @@ class ItemInputs(nn.Module):
 
     def __init__(self, config: ETEGRecConfig):
         super().__init__()
-        self.own, self.gain = nn.Embedding(config.n_items + 1, config.d_model), config.item_gain
+        self.width, self.gain = config.d_model, config.item_gain
+        self.own = nn.Embedding(config.n_items + 1, config.item_ensemble * config.d_model)
         self.is_only_read = config.item_logits == "detached"  # own vectors learn from the item loss alone
         self.projection = nn.Linear(config.rqvae_config.input_size, config.d_model, bias=False)
 
@@ -33,13 +35,13 @@ class ItemInputs(nn.Module):
 
         `embeddings` are the items' semantic embeddings `[batch, items, input_size]`, scaled to one length before use.
         """
-        own = self.own_vectors(items)
+        own = self.own_vectors(items)[..., : self.width]
         own = own.detach() if self.is_only_read else own
         projected = applied(self.projection, directions_of(embeddings) * embeddings.shape[-1] ** 0.5)
         return (own + projected.to(own.dtype)) * (items > 0).unsqueeze(-1)
 
     def own_vectors(self, items: torch.LongTensor) -> torch.FloatTensor:
-        """Returns the items' own vectors `[*, d_model]`, given item indices `[*]`."""
+        """Returns the items' own vectors `[*, members * d_model]`, given item indices `[*]`."""
         return self.own(items) if self.gain == 1 else self.gain * self.own(items)
 
     def add_items(self, count: int) -> None:

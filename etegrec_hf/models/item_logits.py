@@ -1,5 +1,6 @@
 """Logits of whole items, and the term that they add to the logits of codes."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from .headwise_t5 import applied
 from .item_inputs import ItemInputs
 from .modeling_rqvae import directions_of
 from .node_term import NodeTerm
-from .softmax_mixture import log_softmax_mixture
+from .softmax_mixture import SMALLEST, log_softmax_mixture
 
 
 class _KeptVectors(NamedTuple):
@@ -39,12 +40,8 @@ def _versions(tensors: tuple[torch.Tensor, ...]) -> tuple[int, ...]:
     return tuple(number for tensor in tensors for number in (tensor._version, tensor.data_ptr()))
 
 
-class ItemLogits(nn.Module):
-    """Scores all items by products of item vectors with a query.
-
-    Evidence for one item, such as "this came after that", gets lost among the items that share its first code. So each
-    item also has a vector: its own vector, which the encoder reads too, plus another projection of its semantic
-    embedding. An item that joins later has only the projection.
+class ItemScorer(nn.Module):
+    """Scores all items by products of item vectors with a query: one member of [`ItemLogits`].
 
     The query is a projection of the weighted sum of the vectors of the `recent_items` newest items. With
     `recent_items=0` it is a projection of the encoder's state at the last item. The state knows more, but lets the
@@ -64,26 +61,76 @@ class ItemLogits(nn.Module):
         super().__init__()
         width = config.d_model
         self.query = nn.Linear(width, width, bias=False)
-        self.projection = nn.Linear(config.rqvae_config.input_size, width, bias=False)
-        self.repeats = nn.Parameter(torch.zeros(1))  # a tenth of the number added to logits of items of the history
-        self._kept: _KeptVectors | None = None
         self.recency = nn.Parameter(torch.zeros(config.recent_items)) if config.recent_items else None
         self.mixed = None
         if config.mixed_items:
             self.mixed = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(config.mixed_items))
             self.shares = nn.Linear(width, 1 + config.mixed_items)
 
-    @property
-    def newest(self) -> int:
-        """Number of the newest items whose vectors are read."""
-        return max(0 if part is None else len(part) for part in (self.recency, self.mixed))
+    def forward(
+        self,
+        states: torch.FloatTensor,
+        recent: torch.LongTensor,
+        recent_vectors: torch.FloatTensor,
+        vectors: torch.FloatTensor,
+    ) -> torch.FloatTensor:
+        """Returns logits `[items, users]` in float32; arguments as of [`ItemLogits`], with this member's vectors."""
+        asking, recent_vectors = states, recent_vectors.to(self.query.weight.dtype)
+        if self.recency is not None:
+            asking = (recent_vectors[:, : len(self.recency)] * self.recency.unsqueeze(1)).sum(1)
+        queries = [applied(self.query, asking)]
+        if self.mixed is not None:
+            queries += [applied(ask, recent_vectors[:, place]) for place, ask in enumerate(self.mixed)]
+        with torch.autocast(states.device.type, enabled=False):  # bfloat16 would round away what tells items apart
+            if self.mixed is None:
+                return vectors @ queries[0].float().T
+            lacks = F.pad(recent[:, : len(self.mixed)] == 0, (1, 0))  # [users, 1 + mixed]
+            shares = applied(self.shares, states).float().masked_fill(lacks, -torch.inf).softmax(1)
+            return log_softmax_mixture(torch.stack([query.float() for query in queries]), vectors, shares)
+
+    @torch.no_grad()
+    def init_weights(self, factor: float) -> None:
+        """Sets the query's projection to the identity, and the newest items' weights to powers of .7."""
+        init.eye_(self.query.weight)
+        if self.recency is not None:
+            init.copy_(self.recency, 0.7 ** torch.arange(len(self.recency)))
+        if self.mixed is not None:
+            for ask in self.mixed:
+                init.normal_(ask.weight, std=factor * ask.in_features**-0.5)
+            init.zeros_(self.shares.weight)
+            init.zeros_(self.shares.bias)
+
+
+class ItemLogits(nn.Module):
+    """Scores all items by one or several [`ItemScorer`]s, the members of an ensemble.
+
+    Evidence for one item, such as "this came after that", gets lost among the items that share its first code. So each
+    item also has a vector per member: its own vector plus another projection of its semantic embedding. The encoder
+    reads the first member's own vectors too. An item that joins later has only the projection.
+
+    Members start from other random vectors, and each has a loss of its own. They agree on what many sequences say, and
+    differ in what they memorised by chance. So the mean of their distributions is better than each of them.
+
+    Args:
+        config ([`ETEGRecConfig`]): the model's configuration.
+
+    Source: deep ensembles (Lakshminarayanan et al., 2017).
+    """
+
+    def __init__(self, config: ETEGRecConfig):
+        super().__init__()
+        self.members = nn.ModuleList(ItemScorer(config) for _ in range(config.item_ensemble))
+        self.projection = nn.Linear(config.rqvae_config.input_size, config.item_ensemble * config.d_model, bias=False)
+        self.repeats = nn.Parameter(torch.zeros(1))  # a tenth of the number added to logits of items of the history
+        self.newest = max(config.recent_items, config.mixed_items)  # number of the newest items whose vectors are read
+        self._kept: _KeptVectors | None = None
 
     def train(self, mode: bool = True) -> "ItemLogits":
         self._kept = None  # a fused optimizer changes weights without raising their version
         return super().train(mode)
 
     def vectors(self, inputs: ItemInputs, embeddings: torch.FloatTensor, items: torch.LongTensor) -> torch.FloatTensor:
-        """Returns the vectors `[items, d_model]` in float32.
+        """Returns the vectors `[items, members * d_model]` in float32.
 
         In eval mode and without gradients, the vectors are kept until one of the tensors that they are computed from
         changes. Otherwise a search for one user would spend most of its time on them.
@@ -104,7 +151,10 @@ class ItemLogits(nn.Module):
     def vectors_of(
         self, inputs: ItemInputs, embeddings: torch.FloatTensor, items: torch.LongTensor
     ) -> torch.FloatTensor:
-        """Computes vectors `[*, d_model]` in float32 of items `[*]`, 0 for index 0; arguments as in `vectors`."""
+        """Computes vectors `[*, members * d_model]` in float32 of items `[*]`; 0 for index 0.
+
+        Arguments are those of `vectors`.
+        """
         items = items.long()
         with torch.autocast(embeddings.device.type, enabled=False):
             # directions of length 1, so that an update moves the projection about as far as own vectors
@@ -117,43 +167,43 @@ class ItemLogits(nn.Module):
         recent: torch.LongTensor,
         recent_vectors: torch.FloatTensor,
         vectors: torch.FloatTensor,
-    ) -> tuple[torch.FloatTensor, torch.FloatTensor]:
-        """Returns logits `[items, users]` in float32, and `repeats`, which only `forward` can read if it's offloaded.
+    ) -> tuple[list[torch.FloatTensor], torch.FloatTensor]:
+        """Returns each member's logits `[items, users]` in float32, and `repeats`.
+
+        Only `forward` can read `repeats` if it's offloaded.
 
         Args:
             states (`torch.FloatTensor` of shape `(users, d_model)`): encoder states at each user's last item.
             recent (`torch.LongTensor` of shape `(users, newest)`): the newest items, newest first; shorter rows are
                 padded with 0.
-            recent_vectors (`torch.FloatTensor` of shape `(users, newest, d_model)`): their vectors; 0 on padding.
-            vectors (`torch.FloatTensor` of shape `(items, d_model)`): the result of `vectors`.
+            recent_vectors (`torch.FloatTensor` of shape `(users, newest, members * d_model)`): their vectors; 0 on
+                padding.
+            vectors (`torch.FloatTensor` of shape `(items, members * d_model)`): the result of `vectors`.
         """
-        asking, recent_vectors = states, recent_vectors.to(self.repeats.dtype)
-        if self.recency is not None:
-            asking = (recent_vectors[:, : len(self.recency)] * self.recency.unsqueeze(1)).sum(1)
-        queries = [applied(self.query, asking)]
-        if self.mixed is not None:
-            queries += [applied(ask, recent_vectors[:, place]) for place, ask in enumerate(self.mixed)]
-        with torch.autocast(states.device.type, enabled=False):  # bfloat16 would round away what tells items apart
-            if self.mixed is None:
-                return vectors @ queries[0].float().T, self.repeats
-            lacks = F.pad(recent[:, : len(self.mixed)] == 0, (1, 0))  # [users, 1 + mixed]
-            shares = applied(self.shares, states).float().masked_fill(lacks, -torch.inf).softmax(1)
-            asked = torch.stack([query.float() for query in queries])
-            return log_softmax_mixture(asked, vectors, shares), self.repeats
+        parts = zip(
+            self.members,
+            recent_vectors.chunk(len(self.members), dim=-1),
+            vectors.chunk(len(self.members), dim=-1),
+        )
+        return [member(states, recent, read, scored) for member, read, scored in parts], self.repeats
 
     @torch.no_grad()
     def init_weights(self, factor: float) -> None:
-        """Sets the query's projection to the identity, and draws small weights for semantic embeddings."""
-        init.eye_(self.query.weight)
+        """Draws small weights for semantic embeddings, and initialises the members."""
         init.normal_(self.projection.weight, std=0.02 * factor)
         init.zeros_(self.repeats)
-        if self.recency is not None:
-            init.copy_(self.recency, 0.7 ** torch.arange(len(self.recency)))
-        if self.mixed is not None:
-            for ask in self.mixed:
-                init.normal_(ask.weight, std=factor * ask.in_features**-0.5)
-            init.zeros_(self.shares.weight)
-            init.zeros_(self.shares.bias)
+        for member in self.members:
+            member.init_weights(factor)
+
+
+def log_mean_softmax(members: Sequence[torch.FloatTensor]) -> torch.FloatTensor:
+    """Returns the logarithm of the mean of distributions over items, given logits `[items, users]` of each.
+
+    The logits of a single member are returned as they are. Probabilities below 1e-30 are raised to 1e-30.
+    """
+    if len(members) == 1:
+        return members[0]
+    return sum(logits.softmax(0) for logits in members).div(len(members)).clamp(min=SMALLEST).log()
 
 
 class ItemEvidence(NodeTerm):
@@ -163,25 +213,30 @@ class ItemEvidence(NodeTerm):
 
     Args:
         catalogue ([`CodeTrie`]): the items that can be recommended.
-        logits (`torch.FloatTensor` of shape `(items, users)`): item logits, in the order of the catalogue's leaves.
+        members (sequence of `torch.FloatTensor` of shape `(items, users)`): item logits of each member of an ensemble,
+            in the order of the catalogue's leaves; the mean of their distributions is the evidence.
         had ([`ItemSets`]): the items of each user's history.
         repeats (`torch.FloatTensor` of shape `(1,)`): a tenth of the number added to the logits of these items.
     """
 
-    def __init__(self, catalogue: CodeTrie, logits: torch.FloatTensor, had: ItemSets, repeats: torch.FloatTensor):
-        self.catalogue, self.had, self.n_users = catalogue, had, logits.shape[1]
-        self.stored_repeats, self.repeats, self.plain = repeats, 10 * repeats.float(), logits
+    def __init__(
+        self, catalogue: CodeTrie, members: Sequence[torch.FloatTensor], had: ItemSets, repeats: torch.FloatTensor
+    ):
+        self.catalogue, self.had, self.n_users = catalogue, had, members[0].shape[1]
+        self.stored_repeats, self.repeats, self.members = repeats, 10 * repeats.float(), members
 
     def detached(self) -> "ItemEvidence":
         """Returns the same evidence with detached item logits; only `repeats` still gets a gradient."""
-        return ItemEvidence(self.catalogue, self.plain.detach(), self.had, self.stored_repeats)
+        members = [logits.detach() for logits in self.members]
+        return ItemEvidence(self.catalogue, members, self.had, self.stored_repeats)
 
     @cached_property
     def logits(self) -> torch.FloatTensor:
         """The logits `[items, users]`, with the learned number added for items of the history."""
         n_items = self.catalogue.n_items
         leaves = self.had.nodes[-1].T - len(self.catalogue.inner_counts)  # [n, users], n_items or more on padding
-        return self.plain.scatter_add(0, leaves.clamp(max=n_items - 1), self.repeats * (leaves < n_items))
+        plain = log_mean_softmax(self.members)
+        return plain.scatter_add(0, leaves.clamp(max=n_items - 1), self.repeats * (leaves < n_items))
 
     def __call__(self, child: torch.LongTensor, level: int) -> torch.FloatTensor:
         """Returns the numbers added for child nodes `[users, n, m]` of nodes of `level`."""
@@ -211,13 +266,13 @@ class ItemEvidence(NodeTerm):
         return self.repeats * self.had.contain(leaves, self.catalogue.layout.code_length - 1)
 
     def log_p(self, leaves: torch.LongTensor) -> torch.FloatTensor:
-        """Returns log-probabilities `[users, n]` of items by the item logits alone, given their nodes.
+        """Returns log-probabilities `[members, users, n]` of items by each member's logits alone, given their nodes.
 
         Nothing is added for items of the history. An item is most like itself, and its vector has to learn that other
         items follow. With the added number, vectors wouldn't learn it, and would tell items apart less well.
         """
         leaf = (leaves - len(self.catalogue.inner_counts)).clamp(min=0)
-        return _of_leaves(self.plain, leaf) - self.plain.logsumexp(0).unsqueeze(1)
+        return torch.stack([_of_leaves(logits, leaf) - logits.logsumexp(0).unsqueeze(1) for logits in self.members])
 
     def _parent(self, child: torch.LongTensor) -> torch.LongTensor:
         """Returns the node `[users, n]` that children `[users, n, m]` belong to; -1 without children."""

@@ -235,14 +235,14 @@ def _code_loss(model, logits: torch.Tensor, labels: torch.LongTensor) -> torch.T
 
 
 def _item_loss(model, labels: torch.LongTensor, terms: list[NodeTerm]) -> torch.Tensor | None:
-    """Returns the mean cross-entropy of items `labels` `[rows, n, L]` in the item logits, divided by L.
+    """Returns the mean cross-entropy of items `labels` `[rows, n, L]` in each member's item logits, divided by L.
 
     Padding doesn't count. Without item logits, None is returned.
     """
     for term in terms:
         if isinstance(term, ItemEvidence):
             leaves = model.catalogue.trie.walk(model.config.layout.codes(labels))
-            log_p, is_item = term.log_p(leaves), leaves >= 0
+            log_p, is_item = term.log_p(leaves).mean(0), leaves >= 0
             return -(log_p * is_item).sum() / (is_item.sum().clamp(min=1) * model.config.code_length)
     return None
 

@@ -255,37 +255,61 @@ class ItemScores(nn.Module):
 
     def __init__(self, model):
         super().__init__()
-        scores, trie = model.item_logits, model.catalogue.trie
-        known = model.item_inputs, model.catalogue.semantic_embedding
-        self.newest, self.query = scores.newest, Product(scores.query)
-        self.register_buffer("leaves", scores.vectors_of(*known, trie.leaf_items).T.contiguous())  # [d_model, leaves]
-        vectors = scores.vectors_of(*known, torch.arange(model.config.n_items + 1)) if self.newest else None
+        logits, trie = model.item_logits, model.catalogue.trie
+        known, parts = (model.item_inputs, model.catalogue.semantic_embedding), len(logits.members)
+        self.newest = logits.newest
+        leaves = logits.vectors_of(*known, trie.leaf_items).T.chunk(parts)  # [d_model, leaves] each
+        self.members = nn.ModuleList(map(MemberScores, logits.members, leaves))
+        vectors = logits.vectors_of(*known, torch.arange(model.config.n_items + 1)) if self.newest else None
         self.register_buffer("vectors", vectors)
-        self.register_buffer("recency", None if scores.recency is None else scores.recency.unsqueeze(1))
-        self.mixed = nn.ModuleList(Product(ask) for ask in scores.mixed or ())
-        self.shares = scores.shares if self.mixed else None
         transitions = model.catalogue.transitions
         gains = None if transitions is None else transitions.gains
         self.pairs = None if gains is None else PairScores(gains, trie.leaf(transitions.items.long()), trie)
 
     def forward(self, items: Tensor, lengths: Tensor, last_states: Tensor) -> Tensor:
+        place = lengths - 1 - torch.arange(self.newest)  # [users, newest], newest first
+        recent = items.gather(1, place.clamp(min=0)) * (place >= 0)
+        read = [last_states.new_zeros(1)] * len(self.members)
+        if self.newest:  # [users, newest, d_model] each, 0 for shorter histories
+            read = self.vectors[recent].chunk(len(self.members), dim=2)
+        scores = [member(last_states, recent, vectors) for member, vectors in zip(self.members, read)]
+        if self.pairs is not None:
+            scores = [self.pairs(logits, recent) for logits in scores]
+        if len(scores) == 1:
+            return scores[0]
+        mean = sum(logits.softmax(1) for logits in scores) / len(scores)
+        return mean.clamp(min=SMALLEST).log()
+
+
+class MemberScores(nn.Module):
+    """The item logits of one [`ItemScorer`], `[users, leaves]`.
+
+    Args:
+        scorer ([`ItemScorer`]): the member of the ensemble.
+        leaves (`torch.FloatTensor` of shape `(d_model, leaves)`): its vectors of the trie's leaves.
+    """
+
+    def __init__(self, scorer, leaves: Tensor):
+        super().__init__()
+        self.query = Product(scorer.query)
+        self.register_buffer("leaves", leaves.contiguous())
+        self.register_buffer("recency", None if scorer.recency is None else scorer.recency.unsqueeze(1))
+        self.mixed = nn.ModuleList(Product(ask) for ask in scorer.mixed or ())
+        self.shares = scorer.shares if self.mixed else None
+
+    def forward(self, last_states: Tensor, recent: Tensor, vectors: Tensor) -> Tensor:
         asking = last_states
-        if self.newest:
-            place = lengths - 1 - torch.arange(self.newest)  # [users, newest], newest first
-            recent = items.gather(1, place.clamp(min=0)) * (place >= 0)
-            vectors = self.vectors[recent]  # [users, newest, d_model], 0 for shorter histories
         if self.recency is not None:
             asking = (vectors[:, : self.recency.shape[0]] * self.recency).sum(1)
         logits = self.query(asking) @ self.leaves
         if self.shares is None:
-            return logits if self.pairs is None else self.pairs(logits, recent)
+            return logits
         lacks = F.pad(recent[:, : len(self.mixed)] == 0, (1, 0))  # [users, 1 + mixed]
         shares = torch.where(lacks, -torch.inf, self.shares(last_states)).softmax(1)
         mixture = logits.softmax(1) * shares[:, :1]
         for place, ask in enumerate(self.mixed):
             mixture = mixture + (ask(vectors[:, place]) @ self.leaves).softmax(1) * shares[:, place + 1, None]
-        logits = mixture.clamp(min=SMALLEST).log()
-        return logits if self.pairs is None else self.pairs(logits, recent)
+        return mixture.clamp(min=SMALLEST).log()
 
 
 class PairScores(nn.Module):

@@ -43,7 +43,6 @@ def test_best_is_the_default_and_another_name_is_an_error(data):
         ([], {"per_device_train_batch_size": 8}, "max_tokens_per_batch"),
         (["--max-steps", "10"], {}, "num_train_epochs"),
         (["--num-transitions", "0"], {}, "learns_transitions"),
-        (["--item_logits=none"], {}, "learns_transitions"),
         ([], {"recent_items": 0}, "learns_transitions"),
     ],
 )
@@ -52,6 +51,14 @@ def test_what_is_given_replaces_what_would_contradict_it(data, argv, config, lef
     assert left_out in whole
     assert values("train", data, *argv, **config) == {name: value for name, value in whole.items() if name != left_out}
     assert values("train", data, "--stream", "false", "--num-transitions", "8") == whole
+
+
+@pytest.mark.parametrize(("argv", "config"), [(["--item_logits=none"], {}), ([], {"item_logits": "none"})])
+def test_a_model_without_item_logits_has_one_vector_per_item(data, argv, config):
+    whole = values("train", data)
+    assert whole["item_ensemble"] > 1
+    kept = whole.keys() - {"learns_transitions", "item_ensemble"}
+    assert values("train", data, *argv, **config) == {key: whole[key] for key in kept}
 
 
 @pytest.mark.parametrize(("argv", "config"), [(["--stream"], {}), ([], {"stream": True})])

@@ -151,6 +151,7 @@ def test_a_removed_item_can_still_be_a_label_of_constrained_softmax(kinds):
         "item_logits": "none",
         "recent_items": 0,
         "mixed_items": 0,
+        "item_ensemble": 1,
     }
     plain = make_model(model.catalogue.item_codes, 4, **kinds | without)
     plain.load_state_dict(model.state_dict(), strict=False)

@@ -163,7 +163,7 @@ def test_without_a_cache_it_generates_the_same(model):
 
 
 def test_damaged_weights_are_an_error():
-    for name in ("item_logits.query.weight", "item_logits.repeats", "decoder.recency_bias.weight",
+    for name in ("item_logits.members.1.query.weight", "item_logits.repeats", "decoder.recency_bias.weight",
                  "decoder.start_projection.weight", "item_inputs.own.weight"):  # fmt: skip
         model = make_model(random_codes(40, 3, 8), 8, **RECIPE)
         with torch.no_grad():

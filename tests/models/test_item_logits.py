@@ -20,7 +20,7 @@ def evidence(trie, logits: torch.Tensor, repeats: float = 0.0, had: torch.Tensor
     """The term of item logits `[items, users]` by item index, and of items `had` `[users, n]`."""
     had = torch.zeros(logits.shape[1], 0, dtype=torch.long) if had is None else had
     by_leaf = logits[trie.leaf_items.long() - 1]
-    return ItemEvidence(trie, by_leaf, ItemSets(trie, trie.leaf(had)), torch.tensor(repeats / 10))
+    return ItemEvidence(trie, [by_leaf], ItemSets(trie, trie.leaf(had)), torch.tensor(repeats / 10))
 
 
 def below(trie, node: int) -> list[int]:
@@ -139,6 +139,7 @@ KINDS = {
     "recipe": RECIPE,
     "codes": RECIPE | {"encoder_input": "codes"},
     "bidirectional": RECIPE | {"encoder_attention": "bidirectional"},
+    "one vector per item": RECIPE | {"item_ensemble": 1},
     "by the state": RECIPE | {"recent_items": 0, "mixed_items": 0},
     "learned transitions": RECIPE | {"mixed_items": 0, "num_transitions": 4, "learns_transitions": True},
 }
@@ -155,10 +156,22 @@ def without_code_logits(seed: int = 0, **kind):
 
 def naive_logits(model, histories: list[list[int]], repeats: bool = True) -> torch.Tensor:
     """Item logits `[users, n_items]` by the formula, with what items of the history gain if `repeats`."""
-    inner, rows = model.item_logits, []
+    parts = torch.stack([naive_member(model, number, histories) for number in range(model.config.item_ensemble)])
+    had = torch.zeros(parts.shape[1:])
+    for row, history in zip(had, histories):
+        row[torch.tensor(history) - 1] = 1
+    return parts.softmax(2).mean(0).log() + 10 * model.item_logits.repeats * had * repeats
+
+
+def naive_member(model, number: int, histories: list[list[int]]) -> torch.Tensor:
+    """Item logits `[users, n_items]` of one member of the ensemble."""
+    inner, rows, width = model.item_logits.members[number], [], model.config.d_model
     embeddings = model.catalogue.semantic_embedding[1:]
     directions = embeddings / embeddings.norm(dim=1, keepdim=True).clamp(min=1e-9)
-    vectors = model.config.item_gain * model.item_inputs.own.weight[1:] + directions @ inner.projection.weight.T
+    vectors = model.config.item_gain * model.item_inputs.own.weight[1:]
+    vectors = vectors + directions @ model.item_logits.projection.weight.T
+    vectors = vectors[:, number * width : (number + 1) * width]
+    may_come = torch.full((len(vectors),), 0.0).masked_fill(model.catalogue.is_removed[1:], -torch.inf)
     for history in histories:
         inputs = model.catalogue.inputs_from_items(torch.tensor([history]))
         states = model(**inputs).encoder_last_hidden_state
@@ -170,7 +183,6 @@ def naive_logits(model, histories: list[list[int]], repeats: bool = True) -> tor
         shares = torch.ones(1)
         if len(asked) > 1:
             shares = (inner.shares.weight @ states[0, -1] + inner.shares.bias)[: len(asked)].softmax(0)
-        may_come = torch.full((len(vectors),), 0.0).masked_fill(model.catalogue.is_removed[1:], -torch.inf)
         parts = [share * (vectors @ query + may_come).softmax(0) for share, query in zip(shares, asked)]
         logits = torch.stack(parts).sum(0).log()
         if model.config.learns_transitions:
@@ -178,8 +190,7 @@ def naive_logits(model, histories: list[list[int]], repeats: bool = True) -> tor
             for share, item in zip(transitions.gains.recency, reversed(history)):
                 for follower, gain in zip(transitions.items[item].tolist(), transitions.gains.of_pairs[item]):
                     logits = logits.index_add(0, torch.tensor([follower - 1]), (50 * share * gain).view(1))
-        had = torch.zeros(len(vectors)).index_fill(0, torch.tensor(history) - 1, 1.0)
-        rows.append(logits + 10 * inner.repeats * had * repeats)
+        rows.append(logits)
     return torch.stack(rows)
 
 
@@ -223,9 +234,10 @@ def test_with_code_logits_of_0_gradients_are_those_of_a_softmax_over_items():
     model.shared.requires_grad_(False)
     targets = torch.tensor([3, 5, 12])  # the first is of its history
     model(**inputs_of(model), labels=model.catalogue.item_tokens[targets]).loss.backward()
-    parts = ("item_inputs.own.weight", "item_inputs.projection.weight", "item_logits.query.weight",
-             "item_logits.projection.weight", "item_logits.repeats",
-             "item_logits.recency", "item_logits.mixed.1.weight", "item_logits.shares.weight")  # fmt: skip
+    parts = ("item_inputs.own.weight", "item_inputs.projection.weight", "item_logits.projection.weight",
+             "item_logits.repeats", "item_logits.members.0.query.weight", "item_logits.members.1.query.weight",
+             "item_logits.members.1.recency", "item_logits.members.1.mixed.1.weight",
+             "item_logits.members.0.shares.weight")  # fmt: skip
     found = {name: model.get_parameter(name).grad.clone() for name in parts}
     model.zero_grad()
     loss = torch.nn.functional.cross_entropy(naive_logits(model, HISTORIES), targets - 1) / 3  # per code
@@ -239,12 +251,15 @@ def test_with_code_logits_of_0_gradients_are_those_of_a_softmax_over_items():
 @torch.no_grad()
 def test_with_item_logits_of_0_a_code_counts_by_its_items():
     """The model without them, whose logits gain the logarithm of how many items are below."""
-    model = make_model(random_codes(40, 3, 8), 8, **RECIPE | {"mixed_items": 0})
+    model = make_model(random_codes(40, 3, 8), 8, **RECIPE | {"mixed_items": 0, "item_ensemble": 1})
     plain = make_model(
-        random_codes(40, 3, 8), 8, **RECIPE | {"item_logits": "none", "recent_items": 0, "mixed_items": 0}
+        random_codes(40, 3, 8),
+        8,
+        **RECIPE | {"item_logits": "none", "recent_items": 0, "mixed_items": 0, "item_ensemble": 1},
     )
     plain.load_state_dict(model.state_dict(), strict=False)
-    model.item_logits.query.weight.zero_()
+    for member in model.item_logits.members:
+        member.query.weight.zero_()
     model.item_logits.repeats.zero_()
     labels = model.catalogue.item_tokens[[3, 5, 12]]
     gained = model(**inputs_of(model), labels=labels).logits - plain(**inputs_of(plain), labels=labels).logits
@@ -266,9 +281,12 @@ def test_the_item_loss_lets_items_of_the_history_compete(kind):
     model.remove_items(torch.tensor([6, 12]))
     targets = torch.tensor([3, 5, 13])
     found = model(**inputs_of(model), labels=model.catalogue.item_tokens[targets]).item_loss
-    logits = naive_logits(model, HISTORIES, repeats=False)
-    logits[:, [5, 11]] = -torch.inf
-    torch.testing.assert_close(found, torch.nn.functional.cross_entropy(logits, targets - 1) / 3, atol=1e-5, rtol=0)
+    members = [naive_member(model, number, HISTORIES) for number in range(model.config.item_ensemble)]
+    losses = []
+    for logits in members:
+        logits[:, [5, 11]] = -torch.inf
+        losses.append(torch.nn.functional.cross_entropy(logits, targets - 1) / 3)
+    torch.testing.assert_close(found, torch.stack(losses).mean(), atol=1e-5, rtol=0)
     model.item_logits.repeats.add_(1)
     again = model(**inputs_of(model), labels=model.catalogue.item_tokens[targets])
     assert again.item_loss == found
@@ -286,7 +304,9 @@ def test_whatever_the_codes_of_items_are_their_logits_stay():
 
 @torch.no_grad()
 def test_items_that_join_are_scored_by_their_embeddings():
-    model = without_code_logits(**RECIPE | {"mixed_items": 0})  # in a mixture, each part would make room by itself
+    model = without_code_logits(
+        **RECIPE | {"mixed_items": 0, "item_ensemble": 1}
+    )  # in a mixture, each part would make room by itself
     tokenizer = ETEGRecTokenizer.from_item_codes([f"i{row}" for row in range(1, 41)], model.catalogue.item_codes, 8)
     before = by_item(*model.recommend(**inputs_of(model), top_k=40, num_beams=40))
     embeddings = torch.randn(2, 12, generator=torch.Generator().manual_seed(5))
@@ -315,7 +335,7 @@ def test_it_learns_what_comes_after_what():
     """Pairs of items that follow each other: item vectors learn them with everything else frozen."""
     model = make_model(random_codes(40, 3, 8), 8, **RECIPE)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in ("item_inputs.own.weight", "item_logits.query.weight"))
+        parameter.requires_grad_(name == "item_inputs.own.weight" or "query" in name)
     optimizer = torch.optim.Adam([weight for weight in model.parameters() if weight.requires_grad], lr=3e-3)
     items = torch.arange(1, 41)
     follows = items.roll(7)
@@ -328,8 +348,9 @@ def test_it_learns_what_comes_after_what():
     assert (best[:, 0] == follows).float().mean() > 0.9
 
 
-LEARNED = ("item_inputs.own.weight", "item_logits.query.weight", "item_logits.projection.weight",
-           "item_logits.recency", "item_logits.mixed.0.weight", "item_logits.shares.weight")  # fmt: skip
+LEARNED = ("item_inputs.own.weight", "item_logits.projection.weight", "item_logits.members.1.query.weight",
+           "item_logits.members.1.recency", "item_logits.members.1.mixed.0.weight",
+           "item_logits.members.1.shares.weight")  # fmt: skip
 
 
 def gradients(model, loss) -> dict[str, bool]:

@@ -139,7 +139,7 @@ def check_start(model) -> None:
     assert not model.item_logits.repeats.any()
     assert not model.repeat_bias.any()
     assert torch.equal(model.decoder.start_projection.weight, torch.eye(16))
-    assert torch.equal(model.item_logits.query.weight, torch.eye(16))
+    assert torch.equal(model.item_logits.members[0].query.weight, torch.eye(16))
     in_effect = model.item_inputs.own_vectors(torch.arange(1, 401)).std().item()
     assert in_effect == pytest.approx(0.1, rel=0.1), "1 / item_gain"
     assert model.item_inputs.projection.weight.std().item() == pytest.approx(12**-0.5, rel=0.2)

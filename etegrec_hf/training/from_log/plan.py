@@ -117,7 +117,11 @@ def per_user(size: LogSize) -> tuple[float, float]:
 def stages_of(size: LogSize, preset: str, n_texts: int) -> list[Stage]:
     """Returns the stages of a preset with their expected times."""
     values = fitted_preset(preset, size)
-    epoch = (PER_TARGET + PER_TARGET_AND_ITEM * size.n_items) * size.n_targets
+    ensemble = values["train"].get("item_ensemble", 1)
+    epoch, recommender_epoch = (
+        (PER_TARGET + PER_TARGET_AND_ITEM * n_scores) * size.n_targets
+        for n_scores in (size.n_items, ensemble * size.n_items)
+    )
     search, baselines = per_user(size)
     tokenizer_epochs = values["train-tokenizer"].get("num_train_epochs", 200)
     stages = [
@@ -148,7 +152,8 @@ def stages_of(size: LogSize, preset: str, n_texts: int) -> list[Stage]:
         arguments = values[name]
         evaluated = min(size.n_users, arguments.get("eval_samples", size.n_users))
         fixed = START_AND_REPORT + (search + baselines) * evaluated
-        stages.append(Stage(name, folder, told, arguments, epoch * arguments.get("num_train_epochs", 1), fixed))
+        work = recommender_epoch * arguments.get("num_train_epochs", 1)
+        stages.append(Stage(name, folder, told, arguments, work, fixed))
     chosen_on, measured_on = min(size.n_users, CHOSEN_ON), min(size.n_users, MEASURED_ON)
     stages.append(
         Stage(

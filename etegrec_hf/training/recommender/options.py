@@ -29,6 +29,7 @@ class RecommenderOptions:
             "starts_from_last_item",
             "item_gain",
             "mixed_items",
+            "item_ensemble",
             "has_repeat_bias",
             "constrained_softmax",
             "learns_transitions",
@@ -79,6 +80,10 @@ class RecommenderOptions:
         metadata={"help": "Newest items that item logits are made from; 0: the encoder's state."},
     )
     mixed_items: int = field(default=0, metadata={"help": "Newest items whose likely successors item logits add."})
+    item_ensemble: int = field(
+        default=ETEGRecConfig.item_ensemble,
+        metadata={"help": "Vectors per item; each predicts items by itself, and the predictions are averaged."},
+    )
     has_repeat_bias: bool = field(
         default=True,
         metadata={"help": "Learn how likely items of the history repeat; needs --constrained-softmax."},
