@@ -36,10 +36,12 @@ if TYPE_CHECKING:  # never run: saving a model copies the files that this one im
     from .pipeline_etegrec import SequentialRecommendationPipeline  # noqa: F401
 
 
-# tables that were attributes of the model itself before there was a catalogue
+# patterns of earlier names of weights, with their replacements
 EARLIER_NAMES = {
-    name: f"catalogue.{name}"
-    for name in ("item_tokens", "is_removed", "semantic_embedding", "transitions.items", "transitions.weights")
+    # before there was a catalogue, tables were attributes of the model itself
+    r"^(item_tokens|is_removed|semantic_embedding|transitions\.items|transitions\.weights)$": r"catalogue.\1",
+    # before there were several vectors per item
+    r"^item_logits\.(query|recency|mixed|shares)\b": r"item_logits.members.0.\1",
 }
 
 
@@ -127,16 +129,17 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
         Saving writes today's names.
         """
         given = kwargs.pop("key_mapping", None) or {}
-        ours = {f"^{re.escape(earlier)}$": name for earlier, name in EARLIER_NAMES.items()}
-        loaded = super().from_pretrained(*args, key_mapping=ours | given, **kwargs)
+        loaded = super().from_pretrained(*args, key_mapping=EARLIER_NAMES | given, **kwargs)
         if not given:  # otherwise saving would restore the earlier names
             (loaded[0] if isinstance(loaded, tuple) else loaded)._weight_conversions = None
         return loaded
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        for earlier, name in EARLIER_NAMES.items():
-            if prefix + earlier in state_dict:
-                state_dict[prefix + name] = state_dict.pop(prefix + earlier)
+        for known in [name for name in state_dict if name.startswith(prefix)]:
+            for earlier, name in EARLIER_NAMES.items():
+                if re.match(earlier, known[len(prefix) :]):
+                    today = prefix + re.sub(earlier, name, known[len(prefix) :])
+                    state_dict[today] = state_dict.pop(known)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def get_input_embeddings(self):

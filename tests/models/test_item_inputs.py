@@ -31,6 +31,18 @@ def test_all_codes_of_an_item_carry_its_vector(model):
     torch.testing.assert_close(embedded - model.shared(inputs["input_ids"]), vectors.repeat_interleave(3, dim=1))
 
 
+def test_the_encoder_reads_the_first_of_several_vectors(codes):
+    model = make_model(codes, 8, **RECIPE | {"item_ensemble": 2})
+    items = model.catalogue.item_tokens[[7, 3]].view(1, -1)
+    before = model.item_vectors(items)
+    with torch.no_grad():
+        model.item_inputs.own.weight[:, 16:] = 0
+        assert torch.equal(model.item_vectors(items), before)
+        model.item_inputs.own.weight[7, :16] += 1
+    torch.testing.assert_close(model.item_vectors(items)[0, 0], before[0, 0] + model.config.item_gain)
+    assert torch.equal(model.item_vectors(items)[0, 1], before[0, 1])
+
+
 @pytest.mark.parametrize("part", ["own", "semantic"])
 def test_each_part_matters(model, part):
     before, others = logits(model, [4, 9]), logits(model, [5, 9])

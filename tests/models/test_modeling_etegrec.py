@@ -177,6 +177,8 @@ def test_a_model_without_codes_says_so():
             {"item_logits": "exact"},
             "`item_logits` is 'exact' and `constrained_softmax` is False.*set `constrained_softmax` to True, or",
         ),
+        ({"item_ensemble": 0}, "`item_ensemble` is 0; it must be at least 1"),
+        ({"item_ensemble": 2}, "`item_ensemble` is 2 and `item_logits` is 'none'; give 1, or `item_logits` 'exact'"),
         ({"recency_buckets": 1}, "`recency_buckets` is 1; give 0 for no bias, or 2 or more"),
         ({"recency_buckets": -2}, "`recency_buckets` is -2"),
         ({"item_gain": 0}, "`item_gain` is 0; give a positive number"),

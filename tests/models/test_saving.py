@@ -106,21 +106,26 @@ def test_a_folder_of_an_earlier_version_loads(model, tokenizer, folder):
 
 
 def test_tables_with_their_earlier_names_are_read_and_saved_anew(codes, tmp_path):
-    """Earlier, tables were attributes of the model itself, in folders and in training checkpoints."""
-    model = make_model(codes, 8, num_transitions=2)
+    """In folders and in training checkpoints.
+
+    Earlier, tables were attributes of the model itself, and an item had one vector.
+    """
+    kind = RECIPE | {"item_ensemble": 1, "num_transitions": 2}
+    model = make_model(codes, 8, **kind)
     model.catalogue.set_transitions(torch.randint(1, 41, (40, 2)), torch.rand(40, 2))
     model.remove_items(torch.tensor([7]))
     model.save_pretrained(tmp_path)
     state = load_file(tmp_path / "model.safetensors")
     del state["catalogue.item_counts"]  # which nobody counted then
     earlier = {name.removeprefix("catalogue."): tensor for name, tensor in state.items()}
-    assert len(earlier.keys() - state.keys()) == 5
+    earlier = {name.replace("members.0.", ""): tensor for name, tensor in earlier.items()}
+    assert len(earlier.keys() - state.keys()) == 11
     save_file(earlier, tmp_path / "model.safetensors", metadata={"format": "pt"})
     read, info = ETEGRecForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     assert not read.catalogue.item_counts.any()
-    resumed = make_model(codes.flip(0), 8, num_transitions=2)
+    resumed = make_model(codes.flip(0), 8, seed=1, **kind)
     resumed.load_state_dict(earlier, strict=False)
     inputs = {"input_ids": model.catalogue.item_tokens[[3]], "transition_weight": 0.5, "exclude_history": True}
     for other in (read, resumed):
