@@ -75,7 +75,7 @@ class ItemScorer(nn.Module):
         vectors: torch.FloatTensor,
     ) -> torch.FloatTensor:
         """Returns logits `[items, users]` in float32; arguments as of [`ItemLogits`], with this member's vectors."""
-        asking, recent_vectors = states, recent_vectors.to(self.query.weight.dtype)
+        asking = states
         if self.recency is not None:
             asking = (recent_vectors[:, : len(self.recency)] * self.recency.unsqueeze(1)).sum(1)
         queries = [applied(self.query, asking)]
@@ -182,7 +182,7 @@ class ItemLogits(nn.Module):
         """
         parts = zip(
             self.members,
-            recent_vectors.chunk(len(self.members), dim=-1),
+            recent_vectors.to(self.repeats.dtype).chunk(len(self.members), dim=-1),
             vectors.chunk(len(self.members), dim=-1),
         )
         return [member(states, recent, read, scored) for member, read, scored in parts], self.repeats

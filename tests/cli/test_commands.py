@@ -337,8 +337,7 @@ def test_the_papers_preset_is_that_of_the_model(tmp_path):
     assert chosen <= values.keys()
 
 
-@pytest.mark.parametrize("preset", ["best", "fast"])
-def test_the_recipes_model_is_the_default(preset):
-    assert {option.name for option in fields(RecommenderOptions)} & read_preset(preset)["train"].keys() == {
-        "num_transitions"
-    }
+@pytest.mark.parametrize(("preset", "others"), [("best", {"item_ensemble"}), ("fast", set())])
+def test_the_recipes_model_is_the_default(preset, others):
+    named = {option.name for option in fields(RecommenderOptions)} & read_preset(preset)["train"].keys()
+    assert named == {"num_transitions"} | others

@@ -138,7 +138,7 @@ def test_constrained_softmax_leaves_out_codes_that_no_item_has():
 
 @pytest.mark.parametrize("kinds", SOFTMAX[1:])
 def test_a_removed_item_can_still_be_a_label_of_constrained_softmax(kinds):
-    model = make_model(random_codes(20, 3, 4), 4, **kinds)
+    model = make_model(random_codes(20, 3, 4), 4, **kinds | {"item_ensemble": 1})
     inputs = model.catalogue.inputs_from_items(torch.tensor([[1, 2], [3, 4]]))
     labels = model.catalogue.item_tokens[[5, 6]]
     before = model(**inputs, labels=labels).logits
