@@ -284,6 +284,8 @@ class ItemSets:
 
     def contain(self, child: torch.Tensor, level: int) -> torch.Tensor:
         """Returns which child nodes `[users, *]` of nodes of `level` lead to items of the user's set only."""
+        if not self.nodes[level].shape[1]:
+            return torch.zeros_like(child, dtype=torch.bool)
         flat = child.flatten(1).contiguous()
         place = torch.searchsorted(self.nodes[level], flat).clamp(max=self.nodes[level].shape[1] - 1)
         return (self.nodes[level].gather(1, place) == flat).view(child.shape)

@@ -15,7 +15,7 @@ from .headwise_t5 import applied
 from .item_inputs import ItemInputs
 from .modeling_rqvae import directions_of
 from .node_term import NodeTerm
-from .softmax_mixture import SMALLEST, log_softmax_mixture
+from .softmax_mixture import log_mean_softmax, log_p_of, log_softmax_mixture, log_sum_exp
 
 
 class _KeptVectors(NamedTuple):
@@ -196,16 +196,6 @@ class ItemLogits(nn.Module):
             member.init_weights(factor)
 
 
-def log_mean_softmax(members: Sequence[torch.FloatTensor]) -> torch.FloatTensor:
-    """Returns the logarithm of the mean of distributions over items, given logits `[items, users]` of each.
-
-    The logits of a single member are returned as they are. Probabilities below 1e-30 are raised to 1e-30.
-    """
-    if len(members) == 1:
-        return members[0]
-    return sum(logits.softmax(0) for logits in members).div(len(members)).clamp(min=SMALLEST).log()
-
-
 class ItemEvidence(NodeTerm):
     """A term of [`CodeDistribution`]: the log-sum-exp of the logits of all items below a node.
 
@@ -228,15 +218,19 @@ class ItemEvidence(NodeTerm):
     def detached(self) -> "ItemEvidence":
         """Returns the same evidence with detached item logits; only `repeats` still gets a gradient."""
         members = [logits.detach() for logits in self.members]
-        return ItemEvidence(self.catalogue, members, self.had, self.stored_repeats)
+        evidence = ItemEvidence(self.catalogue, members, self.had, self.stored_repeats)
+        evidence.totals = self.totals
+        return evidence
 
     @cached_property
-    def logits(self) -> torch.FloatTensor:
-        """The logits `[items, users]`, with the learned number added for items of the history."""
-        n_items = self.catalogue.n_items
-        leaves = self.had.nodes[-1].T - len(self.catalogue.inner_counts)  # [n, users], n_items or more on padding
-        plain = log_mean_softmax(self.members)
-        return plain.scatter_add(0, leaves.clamp(max=n_items - 1), self.repeats * (leaves < n_items))
+    def totals(self) -> list[torch.FloatTensor]:
+        """The log-sum-exp `[users]` of each member's logits, without a gradient."""
+        return [log_sum_exp(logits) for logits in self.members]
+
+    @cached_property
+    def plain(self) -> torch.FloatTensor:
+        """The logits `[items, users]` of all members together; nothing is added for items of the history."""
+        return self.members[0] if len(self.members) == 1 else log_mean_softmax(self.members, self.totals)
 
     def __call__(self, child: torch.LongTensor, level: int) -> torch.FloatTensor:
         """Returns the numbers added for child nodes `[users, n, m]` of nodes of `level`."""
@@ -244,17 +238,14 @@ class ItemEvidence(NodeTerm):
         if level == 0:
             return self._placed(self._of_root.expand(*node.shape, -1), node, child)
         leaf, way = self.catalogue.leaves_below(node, level)
-        return self._placed(self._summed(_of_leaves(self.logits, leaf), leaf, way, level), node, child)
+        return self._placed(self._summed(self._logits_of(leaf), leaf, way, level), node, child)
 
     def along(self, children: list[torch.LongTensor]) -> list[torch.FloatTensor]:
         """Returns the numbers of the children of all nodes on the path to an item, as [`NodeTerm.along`] does."""
         nodes = [self._parent(child) for child in children]
         numbers = [self._placed(self._of_root.expand(*nodes[0].shape, -1), nodes[0], children[0])]
         below, _ = self.catalogue.leaves_below(nodes[1], 1)
-        logits, first = (
-            _of_leaves(self.logits, below),
-            below[..., :1],
-        )  # whatever follows the first code is among these
+        logits, first = self._logits_of(below), below[..., :1]  # whatever follows the first code is among these
         for level in range(1, len(children)):
             leaf, way = self.catalogue.leaves_below(nodes[level], level)
             chosen = logits.gather(-1, (leaf - first).clamp(min=0))
@@ -271,8 +262,9 @@ class ItemEvidence(NodeTerm):
         Nothing is added for items of the history. An item is most like itself, and its vector has to learn that other
         items follow. With the added number, vectors wouldn't learn it, and would tell items apart less well.
         """
-        leaf = (leaves - len(self.catalogue.inner_counts)).clamp(min=0)
-        return torch.stack([_of_leaves(logits, leaf) - logits.logsumexp(0).unsqueeze(1) for logits in self.members])
+        rows = (leaves - len(self.catalogue.inner_counts)).clamp(min=0).T
+        members = zip(self.members, self.totals)
+        return torch.stack([log_p_of(logits, rows, total).T for logits, total in members])
 
     def _parent(self, child: torch.LongTensor) -> torch.LongTensor:
         """Returns the node `[users, n]` that children `[users, n, m]` belong to; -1 without children."""
@@ -286,14 +278,27 @@ class ItemEvidence(NodeTerm):
         place = child - self.catalogue.child_start[node.clamp(min=0)].unsqueeze(-1)
         return numbers.gather(-1, place.clamp(min=0))
 
+    def _logits_of(self, leaf: torch.LongTensor) -> torch.FloatTensor:
+        """Returns the logits of leaves `[users, *]`, as they are in this term; any number for leaf -1."""
+        picked = self.plain.gather(0, leaf.clamp(min=0).flatten(1).T).T.reshape(leaf.shape)
+        return picked + self.of_items(leaf + len(self.catalogue.inner_counts))
+
     @cached_property
     def _of_root(self) -> torch.FloatTensor:
-        """The numbers of all children of the root, `[users, 1, children]`."""
-        root = torch.zeros((), dtype=torch.long, device=self.logits.device)
+        """The numbers of all children of the root, `[users, 1, children]`.
+
+        Items of the history are summed apart, so that `repeats` gets its gradient from few numbers.
+        """
+        root = torch.zeros((), dtype=torch.long, device=self.plain.device)
         _, way = self.catalogue.leaves_below(root, 0)
-        top = self.logits.detach().amax(0)
-        sums = self.logits.new_zeros(self.catalogue.max_children[0], self.n_users)
-        sums = sums.index_add(0, way, (self.logits - top).exp_())
+        had = self.had.nodes[-1].T - len(self.catalogue.inner_counts)  # [n, users], n_items or more on padding
+        rows, is_had = had.clamp(max=self.catalogue.n_items - 1), had < self.catalogue.n_items
+        left_out = self.plain.new_zeros(rows.shape).masked_fill(is_had, -torch.inf)
+        others, had = self.plain.scatter_add(0, rows, left_out), self.plain.gather(0, rows) + self.repeats
+        top = torch.cat([self.plain.detach().amax(0, keepdim=True), had.detach()]).amax(0)
+        sums = self.plain.new_zeros(self.catalogue.max_children[0], self.n_users)
+        sums = sums.index_add(0, way, (others - top).exp_())
+        sums = sums.scatter_add(0, way[rows], (had - top).exp() * is_had)
         return (log_of(sums) + top).T.unsqueeze(1)
 
     def _summed(
@@ -308,11 +313,6 @@ class ItemEvidence(NodeTerm):
         exponentials = (logits - top).exp().masked_fill(leaf < 0, 0)
         sums = logits.new_zeros(*leaf.shape[:-1], self.catalogue.max_children[level])
         return log_of(sums.scatter_add(-1, way.clamp(min=0), exponentials)) + top
-
-
-def _of_leaves(logits: torch.FloatTensor, leaf: torch.LongTensor) -> torch.FloatTensor:
-    """Picks the logits of leaves `[users, *]` from logits `[items, users]`; any number for leaf -1."""
-    return logits.gather(0, leaf.clamp(min=0).flatten(1).T).T.reshape(leaf.shape)
 
 
 def log_of(sums: torch.FloatTensor) -> torch.FloatTensor:
