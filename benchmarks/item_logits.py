@@ -1,11 +1,11 @@
-"""Measures the cost of item logits in training and in the search, by size of the catalogue.
+"""Measures the cost of item logits in training and in the search, by size of the catalogue and vectors per item.
 
     python benchmarks/item_logits.py
     python benchmarks/item_logits.py --sizes 10000 100000 --threads 1
 
 Catalogues are made up, with random codes (256 per level) and random embeddings. For each row, a model with item logits
 and a model without them train and search in turns. The row shows how many times as long item logits take, and the
-memory of a step's logits.
+memory of a step's logits. A step has the code loss and the loss of item logits, as in training.
 """
 
 import argparse
@@ -29,7 +29,8 @@ RECIPE = {
     "num_layers": 2,
     "num_decoder_layers": 2,
 }
-ITEM_LOGITS = {"item_logits": "exact", "recent_items": 10}
+ITEM_LOGITS = {"item_logits": "detached", "recent_items": 10}
+VECTORS = 1, 2  # per item
 SEQUENCES, LENGTH = 64, 16  # sequences per training step, and their items: 1,024 targets
 USERS = 64  # users per search
 
@@ -65,7 +66,8 @@ def step_of(model: ETEGRecForConditionalGeneration) -> Callable[[], None]:
 
     def step() -> None:
         model.train().zero_grad()
-        model(**inputs).loss.backward()
+        outputs = model(**inputs)
+        (outputs.loss if outputs.item_loss is None else outputs.loss + outputs.item_loss).backward()
 
     return step
 
@@ -84,20 +86,25 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print("| items | training step, with over without | search of 64 users | of one user | logits of a step |")
-    print("| --- | --- | --- | --- | --- |")
+    print(
+        "| items | vectors | training step, with over without | search of 64 users | of one user | logits of a step |"
+    )
+    print("| --- | --- | --- | --- | --- | --- |")
     for size in arguments.sizes:
-        with_logits, without = make_model(size, **ITEM_LOGITS), make_model(size)
-        trained = "-"
-        if size <= arguments.largest_training:
-            times = [seconds(step_of(model), arguments.repeats) for model in (with_logits, without)]
-            trained = f"{times[0] / times[1]:.2f}x ({times[0] * 1e3:.0f} ms)"
-        searched = []
-        for users in (USERS, 1):
-            times = [seconds(search_of(model, users), arguments.repeats) for model in (with_logits, without)]
-            searched.append(f"{times[0] / times[1]:.2f}x ({times[0] * 1e3:.1f} ms)")
-        memory = SEQUENCES * LENGTH * size * 4 / 2**20
-        print(f"| {size:,} | {trained} | {searched[0]} | {searched[1]} | {memory:,.0f} MiB |", flush=True)
+        without = make_model(size)
+        for vectors in VECTORS:
+            with_logits = make_model(size, item_ensemble=vectors, **ITEM_LOGITS)
+            trained = "-"
+            if size <= arguments.largest_training:
+                times = [seconds(step_of(model), arguments.repeats) for model in (with_logits, without)]
+                trained = f"{times[0] / times[1]:.2f}x ({times[0] * 1e3:.0f} ms)"
+            searched = []
+            for users in (USERS, 1):
+                times = [seconds(search_of(model, users), arguments.repeats) for model in (with_logits, without)]
+                searched.append(f"{times[0] / times[1]:.2f}x ({times[0] * 1e3:.1f} ms)")
+            memory = vectors * SEQUENCES * LENGTH * size * 4 / 2**20
+            row = f"{size:,}", str(vectors), trained, *searched, f"{memory:,.0f} MiB"
+            print(f"| {' | '.join(row)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def find_columns(
         ValueError: no column, or several, have a common name for users or items.
         ValueError: several columns have a common name for times or titles.
     """
-    check_named(names, path, options)
+    check_named_columns(names, path, options)
     columns = guess_columns(names, path, options, kinds)
     for name in columns.needed():
         if names.count(name) > 1:
@@ -94,7 +94,7 @@ def find_columns(
     return columns
 
 
-def check_named(names: list[str], path: Path, options: SourceOptions) -> None:
+def check_named_columns(names: list[str], path: Path, options: SourceOptions) -> None:
     """Raises a `ValueError` if a column that an option names doesn't exist."""
     wanted = {
         "user": options.user_column,

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from .columns import check_named, guess_columns, split_number
+from .columns import check_named_columns, guess_columns, split_number
 from .item_columns import ROWS_PER_ITEM, ItemValues
 from .item_texts import add_texts, texts_reader
 from .lines import json_lines, with_names
@@ -50,7 +50,7 @@ def read_jsonl(path: Path, options: SourceOptions) -> Source:
             item_id = str(entry[columns.item])
             add_texts(texts, item_id, entry, fields)
             values.add(item_id, entry)
-    check_named(list(known), path, options)
+    check_named_columns(list(known), path, options)
     malformed.check(options.max_malformed)
     interactions = log.build()
     item_columns = values.columns(interactions.item_ids.tolist(), ROWS_PER_ITEM)
