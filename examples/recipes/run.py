@@ -23,7 +23,9 @@ TRAININGS = {
     "train-tokenizer": "diagnostics.json",
     "train": "report.html",
     "finetune": "report.html",
+    "grpo": "report.html",
 }  # the file that each command writes last
+ONLY_IF_NAMED = {"grpo"}  # commands that a variant has to name
 TABLES = {"test": {}, "test_seen_left_out": {"exclude_seen": True}}
 FULL = "full"  # the variant without changes, which others are compared with
 
@@ -113,11 +115,13 @@ class Recipe:
         own = self.output / f"seed-{seed}" / variant
         earlier, folder = None, self.output / f"seed-{seed}" / FULL
         for command in TRAININGS:
-            changed = changes.get(command, {})
+            changed = changes.get(command, None if command in ONLY_IF_NAMED else {})
             if changed is None:  # the variant ends before this command
                 break
-            folder = own if changed or folder == own else folder
+            folder = own if changed or folder == own or command in ONLY_IF_NAMED else folder
             options = {"seed": seed} if earlier is None else {"seed": seed, SOURCE[command]: earlier}
+            if command == "grpo" and self.file("embed").exists():  # whose model gives rewards
+                options["collaborative_model"] = self.output / "embed"
             self.train(command, changed, folder / command, **options)
             earlier = folder / command
         for table in self.tables:
@@ -151,7 +155,7 @@ class Recipe:
         print(f"{spent / 3600:.1f} hours of commands in all; everything is in {self.output / 'results.json'}")
 
 
-SOURCE = {"train": "tokenizer", "finetune": "model"}  # the option for the result of the training before
+SOURCE = {"train": "tokenizer", "finetune": "model", "grpo": "model"}  # the option for what was trained before
 
 
 def main() -> None:
