@@ -14,11 +14,13 @@ import yaml
 from etegrec_hf.cli.embed import EmbedArguments
 from etegrec_hf.cli.evaluate import EvaluateArguments, EvaluateOptions
 from etegrec_hf.cli.finetune import FinetuneArguments
+from etegrec_hf.cli.grpo import GrpoArguments
 from etegrec_hf.cli.prepare import PrepareArguments
 from etegrec_hf.cli.train import TrainArguments
 from etegrec_hf.cli.train_tokenizer import TokenizerArguments
 from etegrec_hf.data.config_file import read_config
 from etegrec_hf.training.collaborative.arguments import CollaborativeSizes, CollaborativeTrainingArguments
+from etegrec_hf.training.grpo.arguments import ETEGRecGRPOConfig
 from etegrec_hf.training.item_tokenizer.arguments import RQVAETrainingArguments
 from etegrec_hf.training.item_tokenizer.options import ItemTokenizerOptions
 from etegrec_hf.training.recommender.arguments import ETEGRecTrainingArguments, FinetuningArguments
@@ -31,6 +33,7 @@ CLASSES = {
     "train-tokenizer": (TokenizerArguments, ItemTokenizerOptions, RQVAETrainingArguments),
     "train": (TrainArguments, RecommenderOptions, ETEGRecTrainingArguments),
     "finetune": (FinetuneArguments, FinetuningArguments),
+    "grpo": (GrpoArguments, ETEGRecGRPOConfig),
     "evaluate": (EvaluateArguments, EvaluateOptions),
 }
 COMMON = {"use_cpu": True, "per_device_train_batch_size": 16}
@@ -41,9 +44,11 @@ TINY = {
     "train": {"d_model": 16, "d_ff": 16, "d_kv": 8, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 2,
               "num_train_epochs": 2, "num_beams": 10, "num_transitions": 5, **COMMON},
     "finetune": {"num_train_epochs": 1, "num_beams": 10, **COMMON},
+    "grpo": {"rewards": ["hit"], "num_generations": 4, "max_steps": 1, "num_beams": 10, **COMMON},
     "evaluate": {"num_beams": 10, "transition_weight": 0.2},
     "variants": {"full": {}, "no finetuning": {"finetune": None},
                  "no SIA": {"train": {"sia_weight": 0}, "finetune": None},
+                 "with GRPO": {"finetune": {"num_train_epochs": 2}, "grpo": {}},
                  "no votes": {"evaluate": {"transition_weight": 0}}},
 }  # fmt: skip
 
@@ -54,7 +59,7 @@ def test_recipes_hold_known_keys(folder):
         if path.stem != "variants":
             read_config(path, {name for part in CLASSES[path.stem] for name in part.__dataclass_fields__})
     files = {path.stem: path for shared in ("common", folder) for path in (RECIPES / shared).iterdir()}
-    assert files.keys() | {"embed", "prepare"} == {*CLASSES, "variants"}
+    assert files.keys() | {"embed", "prepare", "grpo"} == {*CLASSES, "variants"}
     variants = yaml.safe_load(files["variants"].read_text())
     assert variants["full"] == {}
     for changes in variants.values():
@@ -115,11 +120,14 @@ def test_a_recipe_runs_every_stage_once_and_ends_in_tables(tiny, run):
     again = [command["command"] for command in results["commands"][6:]]
     # the full one's end, the model before finetuning (which is the full one's), and the variant's stages from train on
     assert again == [
-        "finetune", "evaluate", "evaluate", "evaluate", "train", "evaluate", "evaluate", "evaluate", "evaluate",
+        "finetune", "evaluate", "evaluate", "evaluate", "train", "evaluate", "evaluate",
+        "finetune", "grpo", "evaluate", "evaluate", "evaluate", "evaluate",
     ]  # fmt: skip
     assert "resume=True" in results["commands"][6]["told"]
-    assert set(results["tables"]["test"]["systems"]) == {"full", "no finetuning", "no SIA", "no votes"}
-    assert set(results["tables"]["test"]["differences"]["systems"]) == {"no finetuning", "no SIA", "no votes"}
+    assert set(results["tables"]["test"]["systems"]) == {*TINY["variants"]}
+    assert set(results["tables"]["test"]["differences"]["systems"]) == {*TINY["variants"]} - {"full"}
+    rewarded = results["runs"]["with GRPO"]["seed 3"]["test"]["seeds"]
+    assert rewarded["reinforcement learning"] == 3
     assert not (out / "seed-3/no finetuning/train").exists()
     full, without = (results["runs"][name]["seed 3"]["test"] for name in ("full", "no votes"))
     assert (full["transition_weight"], without["transition_weight"]) == (0.2, 0.0)
@@ -130,7 +138,7 @@ def test_a_variant_that_does_not_exist(run, capsys):
     with pytest.raises(SystemExit) as end:
         run("--variants", "nothing")
     assert end.value.code == 2
-    assert "no variant 'nothing'; variants.yaml has full, no finetuning, no SIA, no votes" in capsys.readouterr().err
+    assert "no variant 'nothing'; variants.yaml has full, no finetuning, no SIA, with GRPO, no votes" in capsys.readouterr().err
 
 
 def test_a_recipe_without_the_files_that_recipes_share(tiny, run):
