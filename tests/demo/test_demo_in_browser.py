@@ -52,7 +52,7 @@ from etegrec_hf.demo.recommender import DemoRecommender
 recommend = DemoRecommender.recommend
 
 def slowly(self, history, top_k, num_beams, *others):
-    time.sleep(2 if num_beams == 100 else 0)
+    time.sleep(4 if num_beams == 100 else 0)
     return recommend(self, history, top_k, num_beams, *others)
 
 DemoRecommender.recommend = slowly
@@ -445,7 +445,7 @@ def test_a_list_that_arrives_too_late_is_marked(demo, page):
 
 
 def ask_slowly(page: Page) -> None:
-    """Asks for what takes two seconds, and returns when the question is on its way."""
+    """Asks for what takes four seconds, and returns when the question is on its way."""
     write_history(page, "item00003", "item00004")
     set_up(page, "Beam width", "100")
     with page.expect_request("**/queue/join*"):
