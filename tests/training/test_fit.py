@@ -267,11 +267,11 @@ def test_a_preset_has_all_commands(preset):
 @pytest.mark.parametrize(
     ("size", "codes", "tokens", "epochs", "dropout"),
     [
-        (LogSize(19_412, 11_924, 109_361), (3, 256), 4 * 1024, 8, 0.5),  # Toys
-        (LogSize(13_210, 5_312, 38_625), (3, 256), 4 * 512, 13, 0.5),  # MicroLens
-        (LogSize(80, 47, 575), (2, 16), 3 * 128, 25, 0.3),
-        (LogSize(10**5, 30_000, 10**6), (3, 256), 4 * 512, 3, 0.5),
-        (LogSize(10**6, 300_000, 10**7), (3, 256), 4 * 128, 3, 0.5),
+        (LogSize(19_412, 11_924, 109_361), (3, 256), 4 * 1024, 6, 0.5),  # Toys
+        (LogSize(13_210, 5_312, 38_625), (3, 256), 4 * 512, 10, 0.5),  # MicroLens
+        (LogSize(80, 47, 575), (2, 16), 3 * 128, 19, 0.3),
+        (LogSize(10**5, 30_000, 10**6), (3, 256), 4 * 512, 2, 0.5),
+        (LogSize(10**6, 300_000, 10**7), (3, 256), 4 * 128, 2, 0.5),
     ],
 )
 def test_presets_follow_the_log(size, codes, tokens, epochs, dropout):

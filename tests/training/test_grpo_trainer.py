@@ -37,7 +37,7 @@ def test_the_ratio_is_1_before_the_first_update(prepared, tmp_path, kind, constr
     run.train()
     old, reference, first = run.scores[:3]  # two without gradients, of all groups in order
     ratio = (first - run.losses[0]["old_per_token_logps"].flatten(0, 1)).exp()
-    torch.testing.assert_close(ratio, torch.ones_like(ratio), atol=1e-6, rtol=0)
+    torch.testing.assert_close(ratio, torch.ones_like(ratio), atol=3e-6, rtol=0)
     assert torch.equal(old, reference), "the reference is the starting model"
     if kind != "beam":
         torch.testing.assert_close(old.sum(1), run.rolled_out[0], atol=1e-5, rtol=0)
