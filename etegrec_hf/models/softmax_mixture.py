@@ -139,6 +139,7 @@ def log_mean_softmax(members: Sequence[torch.FloatTensor], totals: Sequence[torc
 
 
 def _item_groups(logits: torch.FloatTensor) -> list[slice]:
+    """Returns groups of rows of `logits`; outside of a CPU, whose caches they are for, a single one."""
     n_items, n_users = logits.shape
-    step = max(1, SCORES_AT_ONCE // max(1, n_users))
+    step = max(1, SCORES_AT_ONCE // max(1, n_users)) if logits.device.type == "cpu" else n_items
     return [slice(start, start + step) for start in range(0, n_items, step)]

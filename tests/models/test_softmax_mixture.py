@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from etegrec_hf.models.softmax_mixture import AT_ONCE, SMALLEST, log_softmax_mixture
+from etegrec_hf.models.softmax_mixture import (
+    AT_ONCE,
+    SMALLEST,
+    log_mean_softmax,
+    log_p_of,
+    log_softmax_mixture,
+    log_sum_exp,
+)
 
 
 def made(users: int, seed: int = 0, items: int = 7, parts: int = 3) -> list[torch.Tensor]:
@@ -53,3 +60,32 @@ def test_hopeless_items_have_a_finite_logarithm_and_gradient():
     assert mixed.min() == torch.tensor(SMALLEST).log()
     mixed.sum().backward()
     assert queries.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("at_once", [1, 64, 10**6])
+@pytest.mark.parametrize("size", [1.0, 30.0])
+def test_log_probabilities_and_mean_in_groups_of_items(monkeypatch, at_once, size):
+    """Values and gradients are torch's, whatever the size of the groups."""
+    monkeypatch.setattr("etegrec_hf.models.softmax_mixture.SCORES_AT_ONCE", at_once)
+    generator = torch.Generator().manual_seed(0)
+    members = [(size * torch.randn(50, 5, generator=generator)).requires_grad_() for _ in range(3)]
+    rows, weights = torch.randint(50, (4, 5), generator=generator), torch.randn(50, 5, generator=generator)
+    rows[1] = rows[0]  # an item that is asked for twice
+    totals = [log_sum_exp(logits) for logits in members]
+    for total, logits in zip(totals, members):
+        torch.testing.assert_close(total, logits.detach().logsumexp(0))
+        assert not total.requires_grad
+
+    picked = log_p_of(members[0], rows, totals[0])
+    expected = members[0].log_softmax(0).gather(0, rows)
+    torch.testing.assert_close(picked, expected)
+    found, theirs = (torch.autograd.grad((each * weights[:4]).sum(), members[0])[0] for each in (picked, expected))
+    torch.testing.assert_close(found, theirs)
+
+    mean = log_mean_softmax(members, totals)
+    expected = torch.stack([logits.softmax(0) for logits in members]).mean(0).clamp(min=SMALLEST).log()
+    torch.testing.assert_close(mean, expected, atol=1e-4, rtol=1e-5)
+    if size == 1:  # beyond, probabilities at the limit have another gradient
+        found, theirs = (torch.autograd.grad((each * weights).sum(), members) for each in (mean, expected))
+        for mine, other in zip(found, theirs):
+            torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
