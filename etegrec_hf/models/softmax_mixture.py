@@ -109,7 +109,7 @@ class _LogMean(torch.autograd.Function):
         logarithms = torch.empty_like(members[0])
         for items in _item_groups(logarithms):
             mean = sum((logits[items] - total).exp_() for logits, total in zip(members, totals)).div_(len(members))
-            torch.log(mean.clamp_(min=SMALLEST), out=logarithms[items])
+            logarithms[items] = mean.clamp_(min=SMALLEST).log_()
         ctx.save_for_backward(logarithms, *totals, *members)
         return logarithms
 
