@@ -11,7 +11,7 @@ RAW ?= data/raw/instruments
 OUTPUT ?= runs/instruments
 RECIPE := $(BIN)/python examples/recipes/run.py examples/recipes
 
-.PHONY: notebook test-python quickstart reproduce-instruments reproduce-toys reproduce-microlens ablate-instruments test test-fast test-minimum test-newest options lint docs clean
+.PHONY: notebook test-python quickstart reproduce-instruments reproduce-toys reproduce-microlens ablate-microlens test test-fast test-minimum test-newest options lint docs clean
 
 $(VENV)/installed: pyproject.toml setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,21 +24,24 @@ quickstart: $(VENV)/installed
 # The tables of README.md, docs/quality.md and docs/experiments.md: RAW names the folder of Instruments.inter.json, of
 # Toys.inter.json, or of Microlens.inter.json and Microlens.item.json
 reproduce-instruments: $(VENV)/installed
-	$(RECIPE)/instruments --raw $(RAW) --output-dir $(OUTPUT) --variants full "no transition votes"
+	$(RECIPE)/instruments --raw $(RAW) --output-dir $(OUTPUT) --variants all --tables test
 
 reproduce-toys: RAW = data/raw/toys
 reproduce-toys: OUTPUT = runs/toys
 reproduce-toys: $(VENV)/installed
-	$(RECIPE)/toys --raw $(RAW) --output-dir $(OUTPUT) --variants full "no transition votes"
+	$(RECIPE)/toys --raw $(RAW) --output-dir $(OUTPUT) --variants all --tables test_seen_left_out
 
 reproduce-microlens: RAW = data/raw/microlens
 reproduce-microlens: OUTPUT = runs/microlens
 reproduce-microlens: export HF_HUB_OFFLINE = 0
 reproduce-microlens: $(VENV)/installed
-	$(RECIPE)/microlens --raw $(RAW) --output-dir $(OUTPUT) --variants full "no transition votes"
+	$(RECIPE)/microlens --raw $(RAW) --output-dir $(OUTPUT) --variants all --tables test
 
-ablate-instruments: $(VENV)/installed
-	$(RECIPE)/instruments-ablations --raw $(RAW) --output-dir $(OUTPUT)-ablations --variants all --tables test
+ablate-microlens: RAW = data/raw/microlens
+ablate-microlens: OUTPUT = runs/microlens
+ablate-microlens: export HF_HUB_OFFLINE = 0
+ablate-microlens: $(VENV)/installed
+	$(RECIPE)/microlens-ablations --raw $(RAW) --output-dir $(OUTPUT)-ablations --variants all --tables test
 
 # What `etegrec COMMAND --help` reads: after options changed
 options: $(VENV)/installed
