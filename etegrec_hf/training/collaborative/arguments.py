@@ -12,10 +12,10 @@ class CollaborativeSizes:
     """Sizes of the collaborative model.
 
     Args:
-        width (`int`, *optional*, defaults to 256): width of the item embeddings and of the layers.
+        width (`int`, *optional*, defaults to 64): width of the item embeddings and of the layers.
         num_layers (`int`, *optional*, defaults to 2): number of transformer layers.
         num_heads (`int`, *optional*, defaults to 4): number of attention heads.
-        dropout_rate (`float`, *optional*, defaults to 0.3): dropout of embeddings, attention and layers.
+        dropout_rate (`float`, *optional*, defaults to 0.5): dropout of embeddings and layers; attention weights have none.
         max_history (`int`, *optional*, defaults to 50): how many items the model reads, the last ones of a sequence.
 
     Raises:
@@ -26,10 +26,10 @@ class CollaborativeSizes:
 
     help_group: ClassVar[str] = "model"
 
-    width: int = field(default=256, metadata={"help": "Width of the item embeddings and of the layers."})
+    width: int = field(default=64, metadata={"help": "Width of the item embeddings and of the layers."})
     num_layers: int = field(default=2, metadata={"help": "Transformer layers."})
     num_heads: int = field(default=4, metadata={"help": "Attention heads."})
-    dropout_rate: float = field(default=0.3, metadata={"help": "Dropout of embeddings, attention and layers."})
+    dropout_rate: float = field(default=0.5, metadata={"help": "Dropout of embeddings and layers."})
     max_history: int = field(default=50, metadata={"help": "How many items are read, the last ones of a sequence."})
 
     def __post_init__(self):
@@ -48,11 +48,11 @@ class CollaborativeSizes:
 class CollaborativeTrainingArguments(RankedTrainingArguments):
     """Arguments of [`CollaborativeTrainer`], besides those of transformers."""
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.05
     lr_scheduler_type: str = "cosine"
-    warmup_steps: float = 200
-    num_train_epochs: float = 15
+    warmup_steps: float = 0.05
+    num_train_epochs: float = 20
     per_device_train_batch_size: int = 128
     per_device_eval_batch_size: int = 256
     early_stopping_patience: int | None = 3

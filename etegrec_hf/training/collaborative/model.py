@@ -20,7 +20,7 @@ def build_collaborative_model(n_items: int, sizes: CollaborativeSizes) -> GPT2LM
             n_inner=sizes.width,
             resid_pdrop=dropout,
             embd_pdrop=dropout,
-            attn_pdrop=dropout,
+            attn_pdrop=0.0,
             bos_token_id=None,
             eos_token_id=None,
         )

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from transformers import GPT2LMHeadModel
 
@@ -19,6 +20,10 @@ from ..base.trainer import BaseTrainer
 from .arguments import CollaborativeSizes, CollaborativeTrainingArguments
 
 
+# An item occurs in few batches, and with the layers' learning rate its embedding hardly moves: docs/experiments.md
+ITEM_GAIN = 10
+
+
 class CollaborativeTrainer(BaseTrainer):
     """Trains a causal model to predict each item of the training sequences, by a softmax over all items.
 
@@ -26,6 +31,7 @@ class CollaborativeTrainer(BaseTrainer):
 
     - `compute_loss`: the label of a position is the next item, so labels aren't shifted.
     - `_get_train_sampler`: batches hold sequences of similar length.
+    - `create_optimizer`: item embeddings have a higher learning rate than layers.
     - `prediction_step`: evaluation ranks items.
 
     The item ids are saved with the model, instead of a training record. The model learns only from training sequences.
@@ -100,6 +106,21 @@ class CollaborativeTrainer(BaseTrainer):
         logits = model(input_ids=inputs["input_ids"], use_cache=False).logits  # [B, T, 1 + n_items]
         loss = F.cross_entropy(logits.flatten(0, 1), inputs["labels"].flatten(), ignore_index=0)
         return (loss, None) if return_outputs else loss
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        """Makes the optimizer `optim`, whose last group is the item embeddings, if they are trained.
+
+        Their learning rate is `ITEM_GAIN` times that of the layers. They decay per update as much as layers do.
+        """
+        if self.optimizer is None:
+            optimizer = super().create_optimizer(model)
+            items = self.model.get_input_embeddings().weight
+            for group in optimizer.param_groups:
+                group["params"] = [weight for weight in group["params"] if weight is not items]
+            if items.requires_grad:
+                rate, decay = ITEM_GAIN * self.args.learning_rate, self.args.weight_decay / ITEM_GAIN
+                optimizer.add_param_group({"params": [items], "lr": rate, "weight_decay": decay})
+        return self.optimizer
 
     def prediction_step(self, model, inputs, prediction_loss_only: bool, ignore_keys=None):
         """Returns ranked item indices `[batch, listed]` and targets `[batch]`."""
