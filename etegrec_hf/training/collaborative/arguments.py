@@ -12,7 +12,7 @@ class CollaborativeSizes:
     """Sizes of the collaborative model.
 
     Args:
-        width (`int`, *optional*, defaults to 64): width of the item embeddings and of the layers.
+        width (`int`, *optional*, defaults to 128): width of the item embeddings and of the layers.
         num_layers (`int`, *optional*, defaults to 2): number of transformer layers.
         num_heads (`int`, *optional*, defaults to 4): number of attention heads.
         dropout_rate (`float`, *optional*, defaults to 0.5): dropout of embeddings and layers; attention weights have none.
@@ -26,7 +26,7 @@ class CollaborativeSizes:
 
     help_group: ClassVar[str] = "model"
 
-    width: int = field(default=64, metadata={"help": "Width of the item embeddings and of the layers."})
+    width: int = field(default=128, metadata={"help": "Width of the item embeddings and of the layers."})
     num_layers: int = field(default=2, metadata={"help": "Transformer layers."})
     num_heads: int = field(default=4, metadata={"help": "Attention heads."})
     dropout_rate: float = field(default=0.5, metadata={"help": "Dropout of embeddings and layers."})
@@ -52,7 +52,7 @@ class CollaborativeTrainingArguments(RankedTrainingArguments):
     weight_decay: float = 0.05
     lr_scheduler_type: str = "cosine"
     warmup_steps: float = 0.05
-    num_train_epochs: float = 20
+    num_train_epochs: float = 15
     per_device_train_batch_size: int = 128
     per_device_eval_batch_size: int = 256
     early_stopping_patience: int | None = 3

@@ -130,7 +130,7 @@ def stages_of(size: LogSize, preset: str, n_texts: int) -> list[Stage]:
             "collaborative",
             "embed items by the order in which users took them" + (", and by their texts" if n_texts else ""),
             values["embed"],
-            epoch * values["embed"].get("num_train_epochs", 20) / 5,
+            epoch * values["embed"].get("num_train_epochs", 15) / 3,
             START_AND_REPORT + baselines * size.n_users,
             n_texts / TEXTS_PER_SECOND,
         ),
