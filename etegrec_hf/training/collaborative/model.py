@@ -9,7 +9,7 @@ from .arguments import CollaborativeSizes
 
 def build_collaborative_model(n_items: int, sizes: CollaborativeSizes) -> GPT2LMHeadModel:
     """Builds GPT-2's decoder over item indices, with SASRec's narrow feed-forward layers and tied embeddings."""
-    dropout = sizes.dropout_rate
+    dropout, of_attention = sizes.dropout_rate, sizes.attention_dropout_rate
     return GPT2LMHeadModel(
         GPT2Config(
             vocab_size=n_items + 1,
@@ -20,7 +20,7 @@ def build_collaborative_model(n_items: int, sizes: CollaborativeSizes) -> GPT2LM
             n_inner=sizes.width,
             resid_pdrop=dropout,
             embd_pdrop=dropout,
-            attn_pdrop=0.0,
+            attn_pdrop=dropout if of_attention is None else of_attention,
             bos_token_id=None,
             eos_token_id=None,
         )

@@ -20,10 +20,6 @@ from ..base.trainer import BaseTrainer
 from .arguments import CollaborativeSizes, CollaborativeTrainingArguments
 
 
-# An item occurs in few batches, and with the layers' learning rate its embedding hardly moves: docs/experiments.md
-ITEM_GAIN = 10
-
-
 class CollaborativeTrainer(BaseTrainer):
     """Trains a causal model to predict each item of the training sequences, by a softmax over all items.
 
@@ -31,7 +27,7 @@ class CollaborativeTrainer(BaseTrainer):
 
     - `compute_loss`: the label of a position is the next item, so labels aren't shifted.
     - `_get_train_sampler`: batches hold sequences of similar length.
-    - `create_optimizer`: item embeddings have a higher learning rate than layers.
+    - `create_optimizer`: item embeddings have a learning rate of their own.
     - `prediction_step`: evaluation ranks items.
 
     The item ids are saved with the model, instead of a training record. The model learns only from training sequences.
@@ -110,15 +106,15 @@ class CollaborativeTrainer(BaseTrainer):
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """Makes the optimizer `optim`, whose last group is the item embeddings, if they are trained.
 
-        Their learning rate is `ITEM_GAIN` times that of the layers. They decay per update as much as layers do.
+        Their learning rate is `item_gain` times that of the layers. They decay per update as much as layers do.
         """
         if self.optimizer is None:
             optimizer = super().create_optimizer(model)
-            items = self.model.get_input_embeddings().weight
+            items, gain = self.model.get_input_embeddings().weight, self.args.item_gain
             for group in optimizer.param_groups:
                 group["params"] = [weight for weight in group["params"] if weight is not items]
             if items.requires_grad:
-                rate, decay = ITEM_GAIN * self.args.learning_rate, self.args.weight_decay / ITEM_GAIN
+                rate, decay = gain * self.args.learning_rate, self.args.weight_decay / gain
                 optimizer.add_param_group({"params": [items], "lr": rate, "weight_decay": decay})
         return self.optimizer
 
@@ -146,7 +142,9 @@ def describe_training(trainer: CollaborativeTrainer, sizes: CollaborativeSizes) 
     return {
         "method": "causal item-sequence model, softmax over all items",
         **{name: getattr(sizes, name) for name in ("num_layers", "num_heads", "dropout_rate", "max_history")},
+        "attention_dropout_rate": trainer.model.config.attn_pdrop,
         "learning_rate": args.learning_rate,
+        "item_gain": args.item_gain,
         "batch_size": args.train_batch_size,
         "steps": step,
         "seed": args.seed,
