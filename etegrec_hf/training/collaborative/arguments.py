@@ -17,8 +17,8 @@ class CollaborativeSizes:
         num_layers (`int`, *optional*, defaults to 2): number of transformer layers.
         num_heads (`int`, *optional*, defaults to 4): number of attention heads.
         dropout_rate (`float`, *optional*, defaults to 0.3): dropout of embeddings and layers.
-        attention_dropout_rate (`float`, *optional*): dropout of attention weights; by default `dropout_rate`.
         max_history (`int`, *optional*, defaults to 50): how many items the model reads, the last ones of a sequence.
+        attention_dropout_rate (`float`, *optional*): dropout of attention weights; by default `dropout_rate`.
 
     Raises:
         ValueError: a size is below 1.
@@ -32,10 +32,10 @@ class CollaborativeSizes:
     num_layers: int = field(default=2, metadata={"help": "Transformer layers."})
     num_heads: int = field(default=4, metadata={"help": "Attention heads."})
     dropout_rate: float = field(default=0.3, metadata={"help": "Dropout of embeddings and layers."})
+    max_history: int = field(default=50, metadata={"help": "How many items are read, the last ones of a sequence."})
     attention_dropout_rate: float | None = field(
         default=None, metadata={"help": "Dropout of attention weights; by default that of embeddings and layers."}
     )
-    max_history: int = field(default=50, metadata={"help": "How many items are read, the last ones of a sequence."})
 
     def __post_init__(self):
         for name in ("width", "num_layers", "num_heads", "max_history"):
