@@ -15,7 +15,14 @@ SAVED_OFTEN = {"num_train_epochs": 6, "save_strategy": "steps", "save_steps": 3,
 
 
 def make_trainer(
-    prepared, folder, arguments=ETEGRecTrainingArguments, callbacks=(), sizes=None, evaluated=None, **options
+    prepared,
+    folder,
+    arguments=ETEGRecTrainingArguments,
+    callbacks=(),
+    sizes=None,
+    evaluated=None,
+    record=None,
+    **options,
 ) -> ETEGRecTrainer:
     """A trainer of a tiny recommender on the tiny data, by 13 steps per epoch."""
     model = make_model(random_codes(prepared.n_items, 3, 8), 8, **(sizes or {}))
@@ -37,6 +44,7 @@ def make_trainer(
         prepared.item_ids,
         SequenceDataset.for_training(prepared.train, 20),
         eval_dataset=SequenceDataset.for_evaluation(prepared.validation, 20) if evaluated is None else evaluated,
+        record=record,
     )
     for callback in callbacks:
         trainer.add_callback(callback(trainer))

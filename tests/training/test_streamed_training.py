@@ -125,12 +125,10 @@ def test_processes_take_other_batches_and_equally_many(prepared, files, tokens):
     arguments = {
         "max_tokens_per_batch": tokens,
         "train_batch_size": 7,
-        "seed": 1,
-        "data_seed": None,
         "dataloader_drop_last": False,
     }
     parts = [
-        make_own_batches(sequences, SimpleNamespace(**arguments, world_size=3, process_index=process), code_length=3)
+        make_own_batches(sequences, SimpleNamespace(**arguments, world_size=3, process_index=process), 3, seed=1)
         for process in range(3)
     ]
     batches = [list(part) for part in parts]

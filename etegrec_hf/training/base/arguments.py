@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import numpy as np
 from transformers import TrainingArguments
 
 from ...evaluation.metrics import KS
@@ -56,6 +57,19 @@ class RankedTrainingArguments(TrainingArguments):
 def order_seed(args: TrainingArguments) -> int:
     """Returns the random seed of the order in which samples are read: `data_seed`, or else `seed`."""
     return args.seed if args.data_seed is None else args.data_seed
+
+
+def seed_after(seed: int, trainings: int) -> int:
+    """Returns the random seed of a training that others of the same seed came before; `seed` itself if none did.
+
+    Without it, finetuning would see the batches of the training before once more, in the same order and under the same
+    dropout, and remember them instead of learning.
+
+    Args:
+        seed (`int`): the seed of all these trainings.
+        trainings (`int`): number of trainings that the model has gone through.
+    """
+    return int(np.random.SeedSequence((seed, trainings)).generate_state(1)[0]) if trainings else seed
 
 
 def check_length(num_train_epochs: float, max_steps: int, max_seconds: float | None) -> None:

@@ -14,7 +14,6 @@ from ...data.sequences import (
     as_batch,
 )
 from ...data.streamed_sequences import StreamedBatches, StreamedSequences
-from ..base.arguments import order_seed
 from .arguments import ETEGRecTrainingArguments
 
 
@@ -22,6 +21,7 @@ def make_own_batches(
     dataset: SequenceDataset | WholeSequenceDataset | StreamedSequences,
     args: ETEGRecTrainingArguments,
     code_length: int,
+    seed: int,
 ) -> StreamedBatches | TokenBudgetBatches | None:
     """Returns this process's batches if Trainer can't make them, else `None`.
 
@@ -31,12 +31,12 @@ def make_own_batches(
         ValueError: a sample is longer than `max_tokens_per_batch`.
     """
     if isinstance(dataset, StreamedSequences):
-        return StreamedBatches(dataset, partial(_batches_of, args, code_length), order_seed(args))
-    return token_budget_batches(dataset.lengths, args, code_length)
+        return StreamedBatches(dataset, partial(_batches_of, args, code_length, seed), seed)
+    return token_budget_batches(dataset.lengths, args, code_length, seed)
 
 
 def token_budget_batches(
-    lengths: np.ndarray, args: ETEGRecTrainingArguments, code_length: int
+    lengths: np.ndarray, args: ETEGRecTrainingArguments, code_length: int, seed: int
 ) -> TokenBudgetBatches | None:
     """Returns this process's batches of `max_tokens_per_batch`, or `None` without such a budget.
 
@@ -44,6 +44,7 @@ def token_budget_batches(
         lengths (`np.ndarray` of shape `(samples,)`): how many items each sample reads.
         args ([`ETEGRecTrainingArguments`]): arguments of the run.
         code_length (`int`): tokens per item.
+        seed (`int`): random seed of the shuffling.
 
     Raises:
         ValueError: a sample is longer than `max_tokens_per_batch`.
@@ -51,18 +52,18 @@ def token_budget_batches(
     budget = args.max_tokens_per_batch
     if budget is None:
         return None
-    return TokenBudgetBatches(lengths * code_length, budget, order_seed(args), args.world_size, args.process_index)
+    return TokenBudgetBatches(lengths * code_length, budget, seed, args.world_size, args.process_index)
 
 
 def _batches_of(
-    args: ETEGRecTrainingArguments, code_length: int, lengths: np.ndarray, epoch: int
+    args: ETEGRecTrainingArguments, code_length: int, seed: int, lengths: np.ndarray, epoch: int
 ) -> Sampler[list[int]]:
     """Returns batches of samples of these lengths `[samples]`, grouped by length as samples in memory are."""
-    budgeted = token_budget_batches(lengths, args, code_length)
+    budgeted = token_budget_batches(lengths, args, code_length, seed)
     if budgeted is not None:
         budgeted.set_epoch(epoch)
         return budgeted
-    sampler = LengthGroupedSampler(lengths, args.train_batch_size, order_seed(args))
+    sampler = LengthGroupedSampler(lengths, args.train_batch_size, seed)
     sampler.set_epoch(epoch)
     whole = BatchSampler(sampler, args.train_batch_size, args.dataloader_drop_last)
     return whole if args.world_size == 1 else BatchSamplerShard(whole, args.world_size, args.process_index)

@@ -6,6 +6,7 @@ from functools import cached_property
 
 import torch
 from torch.utils.data import DataLoader
+from transformers import set_seed
 from transformers.trainer_optimizer import is_optimizer_factory
 from transformers.training_args import OptimizerNames
 
@@ -15,12 +16,13 @@ from ...evaluation.metrics import KS, rank
 from ...models.modeling_etegrec import ETEGRecForConditionalGeneration
 from ...models.search_options import BY_CODES_ALONE
 from ...models.tokenization_etegrec import ETEGRecTokenizer
-from ..base.arguments import order_seed
+from ..base.arguments import order_seed, seed_after
 from ..base.callbacks import EarlyStoppingCallback, EpochBorderCallback
 from ..base.freezing import freeze, thaw
 from ..base.refusals import REFUSED_ARGUMENTS, check_dataset
 from ..base.trainer import BaseTrainer
-from .arguments import ETEGRecTrainingArguments
+from ..item_tokenizer.trainer import RQVAETrainer
+from .arguments import ETEGRecTrainingArguments, FinetuningArguments
 from .batches import loader_of, make_own_batches
 from .callbacks import AlternatingPhaseCallback, CodeRefreshCallback
 from .cheap_dropout import cheapen_dropout
@@ -130,6 +132,9 @@ class ETEGRecTrainer(BaseTrainer):
             processing_class=self.item_id_tokenizer(model),
             **kwargs,
         )
+        recorded = sum(stage["stage"] != RQVAETrainer.stage for stage in self.record.stages)
+        self.earlier_trainings = max(recorded, isinstance(args, FinetuningArguments))
+        set_seed(seed_after(args.seed, self.earlier_trainings))
         self.add_callback(EpochBorderCallback())
         self.add_callback(CodeRefreshCallback(self))
         self.add_callback(AlternatingPhaseCallback(self))
@@ -165,12 +170,17 @@ class ETEGRecTrainer(BaseTrainer):
 
     def _get_train_sampler(self, train_dataset=None) -> LengthGroupedSampler:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
-        return LengthGroupedSampler(dataset.lengths, self.args.train_batch_size, order_seed(self.args))
+        return LengthGroupedSampler(dataset.lengths, self.args.train_batch_size, self.order_seed)
+
+    @property
+    def order_seed(self) -> int:
+        """Returns the random seed of the order in which samples are read, another one than the training before had."""
+        return seed_after(order_seed(self.args), self.earlier_trainings)
 
     @cached_property
     def own_batches(self) -> StreamedBatches | TokenBudgetBatches | None:
         """Returns this process's training batches if Trainer can't make them, else `None`."""
-        return make_own_batches(self.train_dataset, self.args, self.model.config.code_length)
+        return make_own_batches(self.train_dataset, self.args, self.model.config.code_length, self.order_seed)
 
     def get_train_dataloader(self) -> DataLoader:
         """Returns a loader of batches of a number of samples, or of `max_tokens_per_batch`, from memory or files."""
