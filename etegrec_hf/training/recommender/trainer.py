@@ -133,7 +133,7 @@ class ETEGRecTrainer(BaseTrainer):
             **kwargs,
         )
         recorded = sum(stage["stage"] != RQVAETrainer.stage for stage in self.record.stages)
-        self.earlier_trainings = max(recorded, isinstance(args, FinetuningArguments))
+        self.earlier_trainings = max(recorded, isinstance(args, FinetuningArguments))  # one at least, recorded or not
         set_seed(seed_after(args.seed, self.earlier_trainings))
         self.add_callback(EpochBorderCallback())
         self.add_callback(CodeRefreshCallback(self))
@@ -170,17 +170,17 @@ class ETEGRecTrainer(BaseTrainer):
 
     def _get_train_sampler(self, train_dataset=None) -> LengthGroupedSampler:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
-        return LengthGroupedSampler(dataset.lengths, self.args.train_batch_size, self.order_seed)
+        return LengthGroupedSampler(dataset.lengths, self.args.train_batch_size, self.batch_seed)
 
     @property
-    def order_seed(self) -> int:
+    def batch_seed(self) -> int:
         """Returns the random seed of the order in which samples are read, another one than the training before had."""
         return seed_after(order_seed(self.args), self.earlier_trainings)
 
     @cached_property
     def own_batches(self) -> StreamedBatches | TokenBudgetBatches | None:
         """Returns this process's training batches if Trainer can't make them, else `None`."""
-        return make_own_batches(self.train_dataset, self.args, self.model.config.code_length, self.order_seed)
+        return make_own_batches(self.train_dataset, self.args, self.model.config.code_length, self.batch_seed)
 
     def get_train_dataloader(self) -> DataLoader:
         """Returns a loader of batches of a number of samples, or of `max_tokens_per_batch`, from memory or files."""
