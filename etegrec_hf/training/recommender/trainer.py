@@ -133,7 +133,7 @@ class ETEGRecTrainer(BaseTrainer):
             **kwargs,
         )
         recorded = sum(stage["stage"] != RQVAETrainer.stage for stage in self.record.stages)
-        self.earlier_trainings = max(recorded, isinstance(args, FinetuningArguments))  # before finetuning, one at least
+        self.earlier_trainings = max(recorded, isinstance(args, FinetuningArguments))
         set_seed(seed_after(args.seed, self.earlier_trainings))
         self.add_callback(EpochBorderCallback())
         self.add_callback(CodeRefreshCallback(self))
