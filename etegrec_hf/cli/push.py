@@ -11,7 +11,7 @@ from .parsing import parse
 
 EXAMPLES = """examples:
   etegrec push runs/model --repo-id me/my-recommender --private true
-  etegrec push runs/model --repo-id me/my-recommender --without-embeddings true --license mit
+  etegrec push runs/model --repo-id me/my-recommender --license mit
   etegrec push runs/model --repo-id me/my-recommender --endpoint true
   etegrec push data/mine --repo-id me/my-log --license cc-by-4.0
 """
