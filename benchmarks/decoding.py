@@ -30,7 +30,7 @@ from etegrec_hf.training.item_tokenizer.codebooks import initialize_codebooks
 from etegrec_hf.training.item_tokenizer.item_codes import build_recommender
 
 BEAMS, TOP_K = 20, 10
-RECIPE = {  # fields of a model's configuration that examples/recipes/instruments changes
+RECIPE = {  # fields of the earlier recipe's model, which scores codes alone
     "encoder_attention": "causal",
     "reads_items": True,
     "constrained_softmax": True,
@@ -52,10 +52,15 @@ def load(
     initialize_codebooks(rqvae, torch.from_numpy(data.embeddings))
     model = build_recommender(rqvae, torch.from_numpy(data.embeddings), num_transitions=64, **sizes).eval().to(dtype)
     model.catalogue.set_transitions(*strongest_transitions(data, 64))
+    return model, histories_of(data, users)
+
+
+def histories_of(data: PreparedDataset, users: int) -> list[torch.Tensor]:
+    """Returns the histories `[items]` of random test users."""
     test = data.test
     rows = np.random.default_rng(0).choice(len(test), users, replace=False)
     starts, ends = test.offsets[rows], test.offsets[rows + 1] - 1
-    return model, [torch.from_numpy(test.sequences[start:end][-50:]) for start, end in zip(starts, ends)]
+    return [torch.from_numpy(test.sequences[start:end][-50:]) for start, end in zip(starts, ends)]
 
 
 def batch_of(model, histories: list[torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -164,7 +169,7 @@ def speed(model, histories: list[torch.Tensor], dtype: torch.dtype, rounds: int)
     for name, measured in rates.items():
         ratio = statistics.median(ours / theirs for ours, theirs in zip(own, measured))
         print(f"{name:<48} batch {best[name]:<4} {statistics.median(measured):8.1f} users/s   {ratio:5.1f}x behind")
-    print(f"recommend's model FLOPs a second are {share(model, histories, dtype):.0%} of a plain matrix product's")
+    print(f"recommend's model FLOPs per second are {share(model, histories, dtype):.0%} of a plain matrix product's")
 
 
 def latency(model, histories: list[torch.Tensor]) -> None:

@@ -64,20 +64,15 @@ def make_trainer(
     folder: str,
     whole: bool = False,
     kind=ETEGRecTrainingArguments,
+    sizes: dict | None = None,
     **options,
 ) -> ETEGRecTrainer:
-    """Makes a trainer of whole sequences with a causal encoder, or of prefixes with the encoder in `options`."""
+    """Makes a trainer of whole sequences with a causal encoder, or of prefixes; `sizes` are fields of the model."""
     torch.manual_seed(0)
-    attention = options.pop("encoder_attention", "causal" if whole else "bidirectional")
-    model = build_recommender(rqvae, torch.from_numpy(data.embeddings), encoder_attention=attention)
-    arguments = kind(
-        folder,
-        use_cpu=True,
-        eval_strategy="no",
-        load_best_model_at_end=False,
-        max_tokens_per_batch=BUDGET if whole else None,
-        **options,
-    )
+    sizes = {"encoder_attention": "causal" if whole else "bidirectional"} | (sizes or {})
+    model = build_recommender(rqvae, torch.from_numpy(data.embeddings), **sizes)
+    options = {"max_tokens_per_batch": BUDGET if whole else None} | options
+    arguments = kind(folder, use_cpu=True, eval_strategy="no", load_best_model_at_end=False, **options)
     read = model.config.max_history
     dataset = (
         WholeSequenceDataset(data.train, read, read // 2) if whole else SequenceDataset.for_training(data.train, read)
@@ -152,7 +147,7 @@ def main() -> None:
             share = rate * needed / np.mean(matmul)
             print(f"grouped batches make {share:.0%} of a plain matrix product's rate in bfloat16")
 
-        causal = make_stepper(data, rqvae, scratch, encoder_attention="causal")
+        causal = make_stepper(data, rqvae, scratch, sizes={"encoder_attention": "causal"})
         whole = make_stepper(data, rqvae, scratch, whole=True)
         batches = list(whole.get_train_dataloader().batch_sampler)
         batches = spread(batches, whole.train_dataset.lengths, options.steps)
