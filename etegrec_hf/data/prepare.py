@@ -16,6 +16,7 @@ from .named_embeddings import NORMALIZATIONS, NamedEmbedding
 from .prepared import ItemFeatures, write_prepared
 from .sources import AUTO, ROW_ORDER, InMemory, Source, SourceOptions, read_source
 from .sources.column_names import notes_of_unused
+from .sources.doubts import notes_of_ids
 from .splits import MIN_LENGTHS, SPLITTERS, SplitRows, positions_of
 
 
@@ -131,6 +132,7 @@ def prepare(
         "notes": [
             *(notes_of_unused(source.unused) if source.columns else []),
             *(file.notes(item_ids) if file else []),
+            *notes_of_ids(read),
         ],
     }
 

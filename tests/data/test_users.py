@@ -208,6 +208,7 @@ def test_items_per_user_are_those_of_each_of_its_rows(part_size, tmp_path, monke
     ("name", "text"),
     [
         ("all.txt", "e\r\nb, c\n\nunknown\ne"),
+        ("all.txt", "\ufeffe\nb, c"),
         ("all.csv", 'sku\ne\n"b, c"\nunknown'),
         ("all.jsonl", '{"item_id": "e"}\n{"item_id": "b, c"}'),
     ],
@@ -238,6 +239,12 @@ def test_files_of_items_that_fit_nothing_are_an_error(text, message, tmp_path):
     (tmp_path / "file.csv").write_text(text + "\n")
     with pytest.raises(ValueError, match=message):
         items_of(tmp_path / "file.csv", 2)
+
+
+def test_text_in_another_encoding_is_an_error(tmp_path):
+    (tmp_path / "all.txt").write_bytes("\u00dcber\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"`exclude` .*all.txt isn't text in UTF-8 .*; save it as UTF-8"):
+        items_of(tmp_path / "all.txt", 2)
 
 
 @pytest.mark.parametrize("name", ["item00007", "nothing.txt"])

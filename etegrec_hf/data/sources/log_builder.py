@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..interactions import Interactions
+from .doubts import check_times
 from .source import Malformed
 from .values import parse_time, wrong_id, wrong_time
 
@@ -69,12 +70,15 @@ class LogBuilder:
 
         Raises:
             ValueError: no interaction.
+            ValueError: times of several kinds.
         """
         if not self.rows[0]:
             raise empty_log(self.path)
         user_ids, item_ids = (np.array([str(value) for value in known], dtype=object) for known in self.numbers)
         users, items = (np.frombuffer(row, dtype=np.int64) for row in self.rows)
         times = np.array(self.times) if self.time else None
+        if times is not None:
+            check_times(times, self.time, self.path)
         splits = np.array(self.splits, dtype=np.int8) if self.splits else None
         return Interactions.from_rows(user_ids, item_ids, users, items, times, splits)
 

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from ..interactions import Interactions, number_ids
 from .columns import ids_as_text, is_text, split_number
 from .csv_table import row_number
+from .doubts import check_times
 from .item_columns import ROWS_PER_ITEM, item_columns
 from .item_texts import add_texts, texts_reader
 from .log_builder import empty_log
@@ -62,6 +63,7 @@ def usable_rows(log_table: LogTable) -> UsableRows:
 
     Raises:
         ValueError: ids that are neither text nor whole numbers.
+        ValueError: times of several kinds.
     """
     malformed, left_out, path = log_table.malformed, log_table.left_out, log_table.malformed.path
     table, columns = log_table.table, log_table.columns
@@ -88,6 +90,8 @@ def usable_rows(log_table: LogTable) -> UsableRows:
         kept = pa.array(~broken)
         table, users, items = table.filter(kept), users.filter(kept), items.filter(kept)
         times = None if times is None else times[~broken]
+    if time is not None:
+        check_times(times, time, path)
     return UsableRows(table, users, items, times, broken)
 
 

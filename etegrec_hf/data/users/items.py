@@ -133,8 +133,7 @@ class ItemsFile:
                 "item id per line."
             )
         if self.path.suffix == ONE_PER_LINE:
-            lines = (line.decode("utf-8").strip() for line in raw_lines(self.path))
-            return self._for_all(iter([pa.array([line for line in lines if line], pa.string())]))
+            return self._for_all(iter([pa.array(self._lines(), pa.string())]))
         table = TableFile(self.path)
         user = USER.guess(table.names, self.path)
         lists = next((name for name in table.names if plain(name) in LISTS), None)
@@ -157,6 +156,16 @@ class ItemsFile:
                 "or leave the file out."
             )
         return found
+
+    def _lines(self) -> list[str]:
+        """Returns the lines of a text file that aren't empty."""
+        try:
+            text = b"".join(raw_lines(self.path)).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"`{self.option}` {self.path} isn't text in UTF-8 ({error}); save it as UTF-8."
+            ) from error
+        return [line.strip() for line in text.split("\n") if line.strip()]
 
     def _for_all(self, parts: Iterator[pa.Array]) -> ItemsForAll:
         indices = [self._index(part) for part in parts]
