@@ -34,7 +34,11 @@ def run(argv: list[str]) -> None:
     arguments, printed = parse("compare", argv, *classes, examples=EXAMPLES, works_on="results")
     with printed.apart():
         output = check_output_file(arguments.output)
-        results = compare(runs_of(arguments.results))
+        runs = runs_of(arguments.results)
+        for name in (name for names in runs.values() for name in names):
+            if output is not None and output.resolve() == Path(name).resolve():
+                raise ValueError(f"`output` {str(output)!r} is one of the `results`; name a new file.")
+        results = compare(runs)
         write_results(output, results)
     printed.show(results, lambda: print_systems(results))
 

@@ -33,13 +33,20 @@ class FitArguments:
     item_column: str | None = field(default=None, metadata={"help": "Column of item ids; by default it is guessed."})
     time_column: str | None = field(default=None, metadata={"help": "Column of times; by default it is guessed."})
     title_column: str | None = field(default=None, metadata={"help": "Column of titles; by default it is guessed."})
+    split_column: str | None = field(
+        default=None, metadata={"help": "Column of the words train, validation and test, for --split given."}
+    )
     separator: str | None = field(default=None, metadata={"help": "Separator of cells; by default it is guessed."})
+    max_malformed: float = field(
+        default=SourceOptions.max_malformed, metadata={"help": "Largest share of rows that may be unreadable."}
+    )
+    hub_config: str | None = field(default=None, metadata={"help": "Configuration of a dataset on the Hub."})
+    hub_split: str = field(default=SourceOptions.hub_split, metadata={"help": "Split of that dataset."})
 
     @property
     def reading(self) -> SourceOptions:
         """Returns the options of reading the log."""
-        names = [option.name for option in fields(SourceOptions) if hasattr(self, option.name)]
-        return SourceOptions(**{name: getattr(self, name) for name in names})
+        return SourceOptions(**{option.name: getattr(self, option.name) for option in fields(SourceOptions)})
 
 
 def run(argv: list[str]) -> None:

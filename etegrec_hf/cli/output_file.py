@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from ..data.folders import replace_file
+from ..data.folders import make_folder, replace_file
 from ..data.table_files import check_ending
 
 
@@ -18,6 +18,7 @@ def check_output_file(name: str | None, option: str = "output", endings: tuple[s
     Raises:
         ValueError: the path is a folder.
         ValueError: the file has another ending.
+        ValueError: its folder can't be made.
     """
     if name is None:
         return None
@@ -25,7 +26,7 @@ def check_output_file(name: str | None, option: str = "output", endings: tuple[s
     if path.is_dir():
         raise ValueError(f"`{option}` {name!r} is a folder; name a file in it.")
     check_ending(name, endings, option)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent, f"the folder of `{option}` {name!r}")
     return path
 
 

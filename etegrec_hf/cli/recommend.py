@@ -91,12 +91,17 @@ def run(argv: list[str]) -> None:
     given = [name for name in ("history", "histories", "data") if getattr(arguments, name) is not None]
     if given == ["history"] and output is None:
         check_for_one(options)
+        check_not_given("history", options, ("split", "include_target", "batch_size", "bf16", "shard_size"))
+        check_not_given("history", file)
+        check_not_given("history", arguments, ("resume",))
         with printed.apart():
             rows = recommend_one(arguments.model, arguments.history, options)
         printed.show(rows, lambda: print_items(rows))
     elif given in (["histories"], ["data"]) and output is not None:
         if given == ["data"]:
-            check_not_given(file)
+            check_not_given("data", file)
+        else:
+            check_not_given("histories", options, ("split", "include_target"))
         with printed.apart():
             counts = recommend_all(arguments, options, file)
         if processes().is_main_process:
@@ -122,13 +127,14 @@ def check_for_one(options: RecommendOptions) -> None:
             )
 
 
-def check_not_given(file: HistoriesArguments) -> None:
-    """Raises a `ValueError` for options for reading, which have no effect on a prepared dataset."""
-    for option in fields(file):
-        if getattr(file, option.name) != option.default:
+def check_not_given(
+    source: str, options: RecommendArguments | RecommendOptions | HistoriesArguments, names: tuple[str, ...] = ()
+) -> None:
+    """Raises a `ValueError` if options (by default all) are given that have no effect on this source of histories."""
+    for option in fields(options):
+        if option.name in (names or (option.name,)) and getattr(options, option.name) != option.default:
             raise ValueError(
-                f"`{option.name}` is {getattr(file, option.name)!r}, but has no effect on `data`; leave it out, or "
-                "give `histories`."
+                f"`{option.name}` is {getattr(options, option.name)!r}, but has no effect on `{source}`; leave it out."
             )
 
 

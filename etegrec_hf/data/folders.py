@@ -12,14 +12,30 @@ def check_output_dir(output_dir: str | Path, remedy: str = "choose another folde
     """Returns the folder as a `Path`, after a check that it is new or empty.
 
     Raises:
-        FileExistsError: a file, or a folder that isn't empty.
+        FileExistsError: a file, the current folder, or a folder that isn't empty.
     """
     path = Path(output_dir)
+    if not path.name:
+        raise FileExistsError(f"`output_dir` {str(path)!r} is there already; name a new folder.")
     if path.is_file():
         raise FileExistsError(f"`output_dir` {str(path)!r} is a file; name a new folder.")
     if path.exists() and any(path.iterdir()):
         raise FileExistsError(f"`output_dir` {str(path)!r} already holds another run; {remedy}.")
     return path
+
+
+def make_folder(path: Path, what: str) -> None:
+    """Makes a folder and those above it, if they aren't there.
+
+    Raises:
+        ValueError: it can't be made; the error begins with `what`.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"{what} can't be made ({error.strerror}); name a place where files may be written."
+        ) from error
 
 
 @contextmanager
@@ -31,7 +47,7 @@ def complete_or_absent(output_dir: str | Path) -> Iterator[Path]:
     target = Path(output_dir)
     staging = target.with_name(f".{target.name}.incomplete")
     shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
+    make_folder(staging, f"`output_dir` {str(target)!r}")
     try:
         yield staging
         if target.is_dir():
@@ -53,7 +69,7 @@ def sole_use(output_dir: str | Path) -> Iterator[Path]:
     """
     path = Path(output_dir)
     if not path.is_dir():
-        check_output_dir(path).mkdir(parents=True, exist_ok=True)
+        make_folder(check_output_dir(path), f"`output_dir` {str(path)!r}")
     handle = os.open(path, os.O_RDONLY)
     try:
         try:

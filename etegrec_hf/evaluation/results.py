@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..data.folders import replace_file
+from .metrics import KS
 
 
 def read_result(name: str | Path) -> dict:
@@ -47,7 +48,7 @@ def read_ranks(results: dict[str, dict]) -> list[np.ndarray]:
 
     Raises:
         FileNotFoundError: a missing file of ranks.
-        ValueError: a file of ranks that is damaged, or another file.
+        ValueError: a file of ranks that is damaged, or of another run.
     """
     if not all("ranks" in result for result in results.values()):
         return []
@@ -57,7 +58,22 @@ def read_ranks(results: dict[str, dict]) -> list[np.ndarray]:
             raise FileNotFoundError(
                 f"{name} has its ranks in {str(path)!r}, which doesn't exist; move both files together."
             )
-    return [_read_ranks(path) for path in paths]
+    ranks = [_read_ranks(path) for path in paths]
+    for name, path, of_run in zip(results, paths, ranks):
+        _check_ranks(name, results[name], path, of_run)
+    return ranks
+
+
+def _check_ranks(name: str, result: dict, path: Path, ranks: np.ndarray) -> None:
+    """Raises a `ValueError` if the ranks aren't those of the result, since another run has written its own there."""
+    metrics = result[result["protocol"]["split"]]
+    k = max(k for k in KS if f"recall@{k}" in metrics)
+    recall = float(((ranks > 0) & (ranks <= k)).mean())
+    if abs(recall - metrics[f"recall@{k}"]) > 1e-6:
+        raise ValueError(
+            f"{name} has a recall@{k} of {metrics[f'recall@{k}']:.4f}, but its ranks in {str(path)!r} one of "
+            f"{recall:.4f}: another run has written them; evaluate again, with a file of ranks for each run."
+        )
 
 
 def _read_ranks(path: Path) -> np.ndarray:

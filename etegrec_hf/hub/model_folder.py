@@ -22,6 +22,10 @@ from .model_card import write_model_card
 from .training_record import TrainingRecord
 
 MODEL_FILES = ("config.json", "model.safetensors")
+OBJECTS = (  # JSON files that hold an object
+    *("config.json", "generation_config.json", "tokenizer_config.json", "item_index.json", "item_titles.json"),
+    *("training_record.json", "trainer_state.json"),
+)
 SHIPPED = ["*.json", "*.safetensors", "*.py", "README.md"]  # files of a published model
 
 
@@ -44,8 +48,8 @@ def local_folder(name: str) -> Path:
 def check_files(folder: str | Path, required: tuple[str, ...] = MODEL_FILES) -> None:
     """Checks the files in the folder of a model or checkpoint before anything is loaded from it.
 
-    JSON files must parse, and safetensors files must be as long as their header says. Zip archives, as torch writes
-    them, must have their directory, which is at their end.
+    JSON files must parse and hold what they should, and safetensors files must be as long as their header says. Zip
+    archives, as torch writes them, must have their directory, which is at their end.
 
     Raises:
         FileNotFoundError: a required file is missing.
@@ -62,7 +66,9 @@ def check_files(folder: str | Path, required: tuple[str, ...] = MODEL_FILES) -> 
     for path in sorted(Path(folder).iterdir()):
         try:
             if path.suffix == ".json":
-                json.loads(path.read_text(encoding="utf-8"))
+                value = json.loads(path.read_text(encoding="utf-8"))
+                if path.name in OBJECTS and not isinstance(value, dict):
+                    raise ValueError(f"it holds a {type(value).__name__}, not an object")
             elif path.suffix == ".safetensors":
                 with safe_open(path, "pt"):
                     pass

@@ -1,6 +1,7 @@
 """Refusals of requests as JSON, which names the field, the value and the remedy."""
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from types import NoneType
 from typing import Any
@@ -47,8 +48,8 @@ class RequestError(Exception):
 
 
 def as_json(value: object) -> bool | int | float | str | None:
-    """Returns a value for JSON: numbers and text as they are, unless the text is long; all else as errors show it."""
-    if isinstance(value, (bool, int, float, NoneType)):
+    """Returns a value for JSON: finite numbers and short text as they are, all else as errors show it."""
+    if isinstance(value, (bool, int, NoneType)) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, str):
         return value if len(value) <= LONGEST_SHOWN else value[:LONGEST_SHOWN] + "..."

@@ -236,6 +236,15 @@ def test_a_truncated_tokenizer_is_an_error(runs, capsys, tmp_path):
     assert "is truncated or damaged" in message
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "item_titles.json"])
+def test_json_of_another_kind_is_an_error(runs, capsys, tmp_path, name):
+    shutil.copytree(runs / "finetuned", tmp_path / "copy")
+    (tmp_path / "copy" / name).write_text("[]")
+    message = failure(capsys, "recommend", "--model", tmp_path / "copy", "--history", "i1")
+    assert f"{name} in" in message
+    assert "is truncated or damaged (it holds a list, not an object)" in message
+
+
 def test_where_metrics_cannot_be_written_is_known_first(runs, capsys, tmp_path, monkeypatch):
     wanted = ["evaluate", "--model", runs / "finetuned", "--data", runs / "data", "--output"]
     monkeypatch.setattr("etegrec_hf.cli.evaluate.load_recommender", lambda name: pytest.fail("too late"))

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -147,3 +148,21 @@ def test_ranks_that_are_damaged(results, capsys, tmp_path, content):
     message = failure(capsys, "compare", "--results", f"a={tmp_path / 'r.json'}")
     assert f"'{tmp_path / 'r.parquet'}' holds no ranks" in message
     assert "run `etegrec evaluate --ranks` again" in message
+
+
+def test_ranks_of_another_run(results, capsys, tmp_path):
+    for name in ("mine0", "theirs0"):
+        result = json.loads((results / f"{name}.json").read_text())
+        result["test"] |= {"recall@10": 0.5} if name == "mine0" else {}
+        (tmp_path / f"{name}.json").write_text(json.dumps(result | {"ranks": "r.parquet"}))
+    shutil.copy(results / "ranks/theirs0.parquet", tmp_path / "r.parquet")
+    message = failure(capsys, "compare", "--results", f"a={tmp_path / 'mine0.json'}", f"b={tmp_path / 'theirs0.json'}")
+    assert "mine0.json has a recall@10 of 0.5000, but its ranks in" in message
+    assert "another run has written them; evaluate again, with a file of ranks for each run" in message
+
+
+def test_a_result_is_not_overwritten(results, capsys):
+    before = (results / "mine0.json").read_text()
+    given = ["--results", f"a={results / 'mine0.json'}", "--output", f"{results}/../{results.name}/mine0.json"]
+    assert "is one of the `results`; name a new file" in failure(capsys, "compare", *given)
+    assert (results / "mine0.json").read_text() == before

@@ -172,12 +172,23 @@ REMEDY = "give `history` alone for a list on the screen, or `output` with `histo
         ("--histories {data} --data {data}", f"`histories` and `data` given; {REMEDY}"),
         ("--history a --exclude {data}", "`exclude` is '{data}', but has no effect on `history`; leave it out"),
         ("--data {data} --output {folder}/x.csv --user-column u", "`user_column` is 'u', but has no effect on `data`"),
+        ("--history a --split train", "`split` is 'train', but has no effect on `history`; leave it out"),
+        ("--history a --resume true", "`resume` is True, but has no effect on `history`; leave it out"),
+        ("--history a --time-column t", "`time_column` is 't', but has no effect on `history`; leave it out"),
+        (
+            "--histories {data} --output {folder}/x.csv --include-target false",
+            "`include_target` is False, but has no effect on `histories`; leave it out",
+        ),
         ("--data {data} --output {folder}/x.csv --on-empty no", "`on_empty` is 'no'; choose one of popular, em"),
         ("--history a --data {data}", f"`history` and `data` given; {REMEDY}"),
         ("--data {data}", f"`data` given; {REMEDY}"),
         ("--history a --output {folder}/out.parquet", f"`history` and `output` given; {REMEDY}"),
         ("--data {data} --output {folder}", "is a folder; name a file in it"),
         ("--data {data} --output {folder}/x.txt", "/x.txt'; name a file that ends in .parquet, .csv or .jsonl"),
+        (
+            "--data {data} --output /dev/null/x.csv",
+            "the folder of `output` '/dev/null/x.csv' can't be made (File",
+        ),
         ("--data {data} --output {folder}/x", "/x'; name a file that ends in .parquet, .csv or .jsonl"),
         (
             "--history item00000 --transition-weight 0.5",

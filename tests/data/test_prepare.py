@@ -367,6 +367,16 @@ def test_a_folder_that_holds_files_is_left_alone(table, tmp_path):
         prepare(write(table, tmp_path, "csv"), tmp_path / "full", "csv")
 
 
+def test_a_place_where_no_folder_can_be_made_is_named(table, tmp_path, monkeypatch):
+    path = write(table, tmp_path, "csv")
+    with pytest.raises(ValueError, match=r"`output_dir` '/dev/null/data' can't be made \(Not a dir"):
+        prepare(path, "/dev/null/data", "csv", min_count=1)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(FileExistsError, match=r"`output_dir` '\.' is there already; name a new folder"):
+        prepare(path, ".", "csv", min_count=1)
+
+
 def test_a_folder_that_is_no_prepared_dataset_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="isn't a prepared dataset; make one with `etegrec prepare`"):
         PreparedDataset.load(tmp_path)

@@ -1008,7 +1008,7 @@ def test_rows_longer_than_a_block_are_read_in_larger_ones(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_line_ends_and_lines_of_blanks(tmp_path, end):
-    lines = ["", "user_id,item_id", "u,a", "   ", "u,b", "", "\t", "u,c", "u"]
+    lines = ["", "  ", "user_id,item_id", "u,a", "   ", "u,b", "", "\t", "u,c", "u"]
     path = write(tmp_path / "log.csv", end.join(lines))
     statistics, sequences, _ = read(path, "csv", tmp_path / "data", options=SourceOptions(max_malformed=0.5))
     assert sequences == {"u": ["a", "b", "c"]}

@@ -125,6 +125,9 @@ def test_wrong_options_and_columns_are_an_error(tmp_path):
         match=r"`item_column` is 'x', but has no effect on .*, a table with a column 'history'; leave it out",
     ):
         read_histories(tmp_path / "users.parquet", SourceOptions(item_column="x"))
+    for options, format in ((SourceOptions(max_malformed=0.5), "auto"), (SourceOptions(), "csv")):
+        with pytest.raises(ValueError, match=r"`(max_malformed|format)` is .*, but has no effect on .*users.parquet"):
+            read_histories(tmp_path / "users.parquet", options, format)
     with pytest.raises(ValueError, match=r"has no column 'x', only \['user_id', .*name it with --user-column"):
         read_histories(tmp_path / "users.parquet", SourceOptions(user_column="x"))
     write(tmp_path / "users.parquet", as_table().set_column(1, "history", [[0.5, 1.5, 2.5, 3.5]]))

@@ -76,6 +76,11 @@ REFUSED = [
     ({"history": ["i1"], "transition_weight": 0.5}, None, "the model keeps no transitions"),
     ({"history": ["i1"], "rerank_weight": float("nan")}, None, "`rerank_weight` is nan; give a weight of 0 or more."),
     ({"history": ["i1"], "topk": 3}, "topk", "there is no field `topk`; did you mean `top_k`?"),
+    ({"history": ["i1"], "top_k": float("nan")}, "top_k", "`top_k` is nan; "),
+    ({"history": ["i1"], "top_k": float("inf")}, "top_k", "`top_k` is inf; "),
+    ({"history": ["i1"], "foo": float("nan")}, "foo", "there is no field `foo`"),
+    ({"history": float("nan")}, "history", "`history` is nan; give a list, in brackets."),
+    ({"history": [float("nan")]}, "history[0]", "`history[0]` is nan; give text, in quotes."),
     ([1], "body", "`body` is a list of 1; input should be an object."),
 ]
 

@@ -20,6 +20,7 @@ from .lines import open_unpacked
 from .source import Malformed
 
 TYPED = re.compile(r"(.+):(token|token_seq|float|float_seq)")  # a column of RecBole's atomic files
+BLANK_LINES = re.compile(rb"(?:\xef\xbb\xbf)?(?:[ \t]*(?:\r\n?|\n))*")  # of the first bytes of a file
 SEPARATORS = (",", "\t", ";", "|", " ")
 BLOCKS = (1 << 24, 1 << 30)  # bytes per block, and of a second try; no row may be longer than a block
 END = "\x03"  # content of each cell of an added last row, which has one cell too many: only an open quote can hide it
@@ -175,10 +176,12 @@ def _header(path: Path, separator: str) -> tuple[list[str], list[str]]:
 
 
 class _Marked:
-    """A file for pyarrow to which a last line is added."""
+    """A file for pyarrow without lines of blanks before its header, and with one more line at its end."""
 
     def __init__(self, file: io.BufferedReader, end: bytes):
         self.file, self.end, self.closed = file, end, False
+        blank = BLANK_LINES.match(file.peek())
+        file.read(blank.end() if blank else 0)
 
     def read(self, size: int = -1) -> bytes:
         data = self.file.read(size)

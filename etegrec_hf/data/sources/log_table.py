@@ -90,7 +90,7 @@ def usable_rows(log_table: LogTable) -> UsableRows:
         kept = pa.array(~broken)
         table, users, items = table.filter(kept), users.filter(kept), items.filter(kept)
         times = None if times is None else times[~broken]
-    if time is not None:
+    if time is not None and times is not None:
         check_times(times, time, path)
     return UsableRows(table, users, items, times, broken)
 

@@ -1,7 +1,7 @@
 """Users in a fixed order with their histories, from a split, a table with one list per user, or a log."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +100,7 @@ def read_histories(
         table = TableFile(path, separator)
         column = _history_column(table.names)
         if column is not None:
-            return _of_table(table, column, options)
+            return _of_table(table, column, options, format)
         _check_is_log(table, options)
         spilled = spill_parquet(path, options) if kind == "parquet" and options.separator is None else None
         if spilled is not None:
@@ -142,13 +142,13 @@ def user_column(table: TableFile, options: SourceOptions) -> str | None:
     return options.user_column or USER.guess(table.names, table.path)
 
 
-def _of_table(table: TableFile, column: str, options: SourceOptions) -> UserHistories:
-    for name in ("item_column", "time_column"):
-        if getattr(options, name) is not None:
-            raise ValueError(
-                f"`{name}` is {getattr(options, name)!r}, but has no effect on {table.path}, a table with a column "
-                f"{column!r}; leave it out."
-            )
+def _of_table(table: TableFile, column: str, options: SourceOptions, format: str) -> UserHistories:
+    used = ("user_column", "separator") if table.kind == "csv" else ("user_column",)
+    for option in fields(options):
+        if option.name not in used and getattr(options, option.name) != option.default:
+            raise _without_effect(option.name, getattr(options, option.name), table, column)
+    if format not in (AUTO, table.kind):
+        raise _without_effect("format", format, table, column)
     user = user_column(table, options)
     if user is None:
         raise ValueError(
@@ -161,6 +161,12 @@ def _of_table(table: TableFile, column: str, options: SourceOptions) -> UserHist
             yield part.rename_columns(["user_id", "history"])
 
     return UserHistories(str(table.path), tables)
+
+
+def _without_effect(name: str, value: object, table: TableFile, column: str) -> ValueError:
+    return ValueError(
+        f"`{name}` is {value!r}, but has no effect on {table.path}, a table with a column {column!r}; leave it out."
+    )
 
 
 def _of_log(
