@@ -24,6 +24,7 @@ class FitArguments:
     """The log, how it is read, and the output folder."""
 
     help_group: ClassVar[str] = "data"
+    help_all: ClassVar[tuple[str, ...]] = ("split_column", "max_malformed", "hub_config", "hub_split")
 
     path: str = field(metadata={"help": "The log: a file, a folder, or an id on the Hub."})
     output_dir: str = field(metadata={"help": "A new folder, or the folder of a run to resume."})
@@ -34,7 +35,7 @@ class FitArguments:
     time_column: str | None = field(default=None, metadata={"help": "Column of times; by default it is guessed."})
     title_column: str | None = field(default=None, metadata={"help": "Column of titles; by default it is guessed."})
     split_column: str | None = field(
-        default=None, metadata={"help": "Column of the words train, validation and test, for --split given."}
+        default=None, metadata={"help": "Column of the words train, validation and test, for the split 'given'."}
     )
     separator: str | None = field(default=None, metadata={"help": "Separator of cells; by default it is guessed."})
     max_malformed: float = field(
