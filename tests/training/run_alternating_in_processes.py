@@ -100,6 +100,35 @@ def streamed_or_not(prepared: PreparedDataset, data_folder: str, folder: str, **
     return weights
 
 
+def resumed(prepared: PreparedDataset, folder: str, **options) -> tuple[dict, dict]:
+    """Weights after two epochs, and after the second one was resumed in its middle."""
+    weights = []
+    for step in (None, 5):
+        arguments = FinetuningArguments(
+            folder,
+            num_train_epochs=2,
+            per_device_train_batch_size=32,
+            eval_strategy="no",
+            save_strategy="steps",
+            save_steps=5,
+            save_total_limit=None,
+            load_best_model_at_end=False,
+            early_stopping_patience=None,
+            num_beams=10,
+            use_cpu=True,
+            disable_tqdm=True,
+            **options,
+        )
+        model = make_model(random_codes(prepared.n_items, 3, 8), 8, dropout_rate=0.0)
+        train = SequenceDataset.for_training(prepared.train, 20)
+        run = ETEGRecTrainer(model, arguments, prepared.item_ids, train)
+        steps = len(run.get_train_dataloader())  # of an epoch
+        step = step and f"{folder}/checkpoint-{steps // 5 * 5 + 5}"
+        run.train(resume_from_checkpoint=step)
+        weights.append(dict(model.named_parameters()))
+    return weights[0], weights[1]
+
+
 def unequal_negatives(process: int) -> dict[str, torch.Tensor]:
     """What two processes with 2 and 3 targets, one of them common, give each other, and gradients that flow back."""
     targets = torch.tensor([[5, 6], [6, 7, 8]][process])
@@ -123,6 +152,8 @@ def main(data_folder: str, folder: str, batch: str) -> None:
     tensors |= {"items": torch.from_numpy(ranked.predictions), "targets": torch.from_numpy(ranked.label_ids)}
     tensors |= {f"memory.{name}": tensor for name, tensor in memory.items()}
     tensors |= {f"stream.{name}": tensor for name, tensor in stream.items()}
+    for kind, weights in zip(("whole", "resumed"), resumed(prepared, f"{folder}/resumed", ddp_backend="gloo")):
+        tensors |= {f"{kind}.{name}": tensor for name, tensor in weights.items()}
     tensors |= {f"negatives.{name}": tensor for name, tensor in unequal_negatives(run.args.process_index).items()}
     save_file(
         {name: tensor.detach().contiguous() for name, tensor in tensors.items()},

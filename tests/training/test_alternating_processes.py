@@ -82,6 +82,15 @@ def test_negatives_of_a_process_with_fewer_targets(two):
 
 
 @pytest.mark.slow
+def test_two_processes_that_resume_within_the_second_epoch_equal_no_interruption(two):
+    for process in range(2):
+        whole, resumed = (results(two, process, f"{kind}.") for kind in ("whole", "resumed"))
+        assert whole
+        for name, tensor in whole.items():
+            assert torch.equal(tensor, resumed[name]), name
+
+
+@pytest.mark.slow
 def test_streamed_sequences_train_two_processes_as_memory_does(two):
     memory, stream = results(two, 0, "memory."), results(two, 0, "stream.")
     others = results(two, 1, "stream.")

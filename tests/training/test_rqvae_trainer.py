@@ -32,6 +32,17 @@ def test_training_lowers_the_loss_and_uses_the_codes(embeddings, tmp_path):
     assert "revived_codes" not in figures[-1], "what is revived last would never be trained"
 
 
+def test_codes_are_not_moved_when_time_is_over(embeddings, tmp_path):
+    options = {"kmeans_init": False, "save_strategy": "steps", "save_steps": 1, "num_train_epochs": 40}
+    trainer = make_trainer(embeddings, tmp_path, max_seconds=1e-6, **options)
+    trainer.train()
+    assert trainer.state.global_step == 1
+    assert trainer.updates_left_out > 0
+    assert not any("revived_codes" in entry for entry in trainer.state.log_history)
+    saved = RQVAEModel.from_pretrained(last_checkpoint(tmp_path)).state_dict()
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in trainer.model.state_dict().items())
+
+
 def test_resuming_equals_no_interruption(embeddings, tmp_path):
     from transformers import TrainerCallback
 

@@ -1,4 +1,4 @@
-"""Callbacks of all trainings, for the ends of epochs, early stopping, SIGTERM, time limits and measured time."""
+"""Callbacks of all trainings, for the borders of epochs, early stopping, SIGTERM, time limits and measured time."""
 
 import signal
 import threading
@@ -30,6 +30,17 @@ class EpochBorderCallback(TrainerCallback):
     def on_epoch_end(self, args, state, control, **kwargs):
         control.should_save |= self.save
         control.should_evaluate |= self.evaluate
+
+
+class SamplerEpochCallback(TrainerCallback):
+    """Tells the sampler of training samples which epoch begins, also when an epoch is resumed in its middle.
+
+    accelerate wraps the loader of a resumed epoch once more, and with several processes neither its `set_epoch` nor
+    transformers' reaches the sampler through these layers. Samples would come in the order of the first epoch.
+    """
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        train_dataloader.set_epoch(int(state.epoch + 1e-6))  # of a resumed run, the epoch has a fraction
 
 
 class EarlyStoppingCallback(transformers.EarlyStoppingCallback):
@@ -107,7 +118,7 @@ class TimeLimitCallback(TrainerCallback):
     A resumed run has the whole time again. Several processes read the clock of the main process.
 
     Args:
-        trainer ([`BaseTrainer`]): training ends at a step where the trainer's `may_end()` is true.
+        trainer ([`BaseTrainer`]): training ends at a step where the trainer's `may_end` is true.
     """
 
     def __init__(self, trainer):

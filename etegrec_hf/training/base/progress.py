@@ -22,7 +22,7 @@ class TrainingProgressCallback(TrainerCallback):
     step is one line. If early stopping ended the run, a last line says why. Only the main process shows progress.
 
     Args:
-        trainer ([`BaseTrainer`]): the trainer. `progress_title()` names the phase, and `samples_per_epoch()` are
+        trainer ([`BaseTrainer`]): the trainer. `progress_title` names the phase, and `samples_per_epoch()` are
             counted as `unit`.
     """
 

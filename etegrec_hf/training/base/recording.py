@@ -38,7 +38,12 @@ ORDERING = (
     "cycle",
     "warm_epochs",
     "freeze_tokenizer",
+    "order_noise",
     "num_generations",
+    "num_iterations",
+    "steps_per_generation",
+    "generation_batch_size",
+    "shuffle_dataset",
 )
 
 # Fields that have no effect if another field is True or above 0

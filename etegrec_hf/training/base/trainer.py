@@ -19,7 +19,7 @@ from ...hub.model_card import write_model_card
 from ...hub.model_folder import check_files
 from ...hub.training_record import TrainingRecord
 from ...models.file_modes import set_usual_modes
-from .callbacks import EarlyStoppingCallback, StageClock, TerminationCallback, TimeLimitCallback
+from .callbacks import EarlyStoppingCallback, SamplerEpochCallback, StageClock, TerminationCallback, TimeLimitCallback
 from .checkpoints import RESUMABLE, STAGING, check_same_sizes, last_checkpoint, move_checkpoint, move_model
 from .progress import TrainingProgressCallback
 from .recording import check_same_run, stage_of_run
@@ -89,6 +89,7 @@ class BaseTrainer(Trainer):
         self.record = record or TrainingRecord()
         self.holds_best = False  # whether the best checkpoint's weights were loaded
         super().__init__(model=model, args=args, **kwargs)
+        self.add_callback(SamplerEpochCallback())
         self.add_callback(TerminationCallback(self))
         if self.pop_callback(ProgressCallback) is not None:  # absent with `disable_tqdm`, another class in notebooks
             self.add_callback(TrainingProgressCallback(self))

@@ -9,7 +9,8 @@ from .codebooks import revive_dead_codes
 class CodeUsageCallback(TrainerCallback):
     """Moves unused codes after each epoch of RQ-VAE training but the last, and logs code usage and collisions.
 
-    The logged figures are those before codes are moved. If the loss is logged per epoch, they are in the same entry.
+    The last epoch may also be one that a time limit ended: nothing would train the codes any more. The logged figures
+    are those before codes are moved. If the loss is logged per epoch, they are in the same entry.
 
     Args:
         trainer ([`RQVAETrainer`]): the trainer, whose training items are all items.
@@ -23,7 +24,8 @@ class CodeUsageCallback(TrainerCallback):
         is_due = control.should_log
         figures = code_diagnostics(model.encode(embeddings), model.config.codebook_size) if is_due else {}
         learns = model.quantizer.codebooks.requires_grad  # the caller may have frozen them
-        if args.revive_dead_codes and learns and state.global_step < state.max_steps:
+        goes_on = state.global_step < state.max_steps and not self.trainer.updates_left_out
+        if args.revive_dead_codes and learns and goes_on:
             figures["revived_codes"] = revive_dead_codes(model, embeddings)
         if is_due:
             self.trainer.log(figures)
