@@ -114,6 +114,13 @@ def score_sequences(
             f"`history_lengths` are given and `encoder_attention` is {model.config.encoder_attention!r}, so that "
             "every item would see the whole sequence, including the targets; build the model with 'causal'."
         )
+    mask = encoded.positions_mask
+    padded_left = (mask[:, 1:] > mask[:, :-1]).any(1).nonzero()
+    if len(padded_left):
+        raise ValueError(
+            f"row {padded_left[0].item()} of `attention_mask` has padding before an item, but `history_lengths` count "
+            "from the row's first column; pad sequences on the right."
+        )
     if sequence_labels is not None:
         _check_labels("sequence_labels", sequence_labels, (*history_lengths.shape, model.config.code_length))
     start = history_lengths.new_full((*history_lengths.shape, 1), model.config.decoder_start_token_id)

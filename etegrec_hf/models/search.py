@@ -28,7 +28,7 @@ class Reading:
     def __init__(self, model, histories: Histories):
         histories.check_not_empty()
         self.model, self.whole = model, histories
-        self.read = histories.last(model.config.max_tokens)
+        self.read = histories.padded_right().last(model.config.max_tokens)
 
     def batch(self, rows: torch.LongTensor, columns: slice) -> EncodedBatch:
         """Encodes the given rows; `columns` are those in which at least one of them has a token."""

@@ -337,9 +337,9 @@ def history_of(model, inputs, row: int) -> list[int]:
 @given(
     lengths=st.lists(st.integers(1, 8), min_size=1, max_size=7),
     budget=st.integers(1, 200),
-    side=st.sampled_from(["left", "right"]),
+    side=st.sampled_from(["left", "right", "between"]),
     seed=st.integers(0, 99),
-    kind=st.sampled_from([{}, RECIPE]),
+    kind=st.sampled_from([{}, RECIPE, {"max_history": 8}]),
 )
 def test_batches_and_padding_change_nothing(lengths, budget, side, seed, kind):
     model = make_model(random_codes(50, 3, 8, seed=seed), 8, seed=seed, **kind)
@@ -347,6 +347,8 @@ def test_batches_and_padding_change_nothing(lengths, budget, side, seed, kind):
     whole = model.recommend(**model.catalogue.inputs_from_items(history), top_k=6, num_beams=8, exclude_history=True)
     if side == "left":
         history = torch.stack([row.roll(len(row) - length) for row, length in zip(history, lengths)])
+    if side == "between":
+        history = torch.cat([history[:, :1], torch.zeros_like(history), history[:, 1:]], dim=1)
     padded = torch.nn.functional.pad(history, (2, 1))  # columns that nobody uses
     parts = model.recommend(
         **model.catalogue.inputs_from_items(padded),

@@ -105,6 +105,14 @@ def test_padding_changes_nothing(side):
         torch.testing.assert_close(scores[row : row + 1], expected_scores, atol=1e-5, rtol=1e-5)
 
 
+def test_sequences_that_are_padded_left_are_an_error():
+    model = causal()
+    history, targets, read = whole_sequences(model)
+    inputs = model.catalogue.inputs_from_items(history.flip(1))
+    with pytest.raises(ValueError, match=r"row 1 of `attention_mask` has padding before an item.*; pad sequences on"):
+        model(**inputs, history_lengths=read, sequence_labels=model.catalogue.item_tokens[targets])
+
+
 def test_a_bidirectional_encoder_has_no_one_pass():
     model = make_model(random_codes(40, 3, 8), 8)
     with pytest.raises(
