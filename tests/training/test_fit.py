@@ -10,12 +10,12 @@ import pytest
 import yaml
 from transformers import AutoModel, AutoTokenizer
 
-from etegrec_hf import FitOptions, FitResult, SourceOptions, fit
+from etegrec_hf import FinetuningArguments, FitOptions, FitResult, SourceOptions, fit
 from etegrec_hf.cli.options import check_call, read_options
 from etegrec_hf.evaluation import rounds
 from etegrec_hf.training.from_log import plan, presets, stages
 from etegrec_hf.training.from_log.fit import prepare_log, share_of_repeats
-from etegrec_hf.training.from_log.plan import Plan, plan_for
+from etegrec_hf.training.from_log.plan import Plan, Stage, plan_for
 from etegrec_hf.training.from_log.presets import LogSize, fitted_preset, read_preset
 from etegrec_hf.training.from_log.run_state import RunState
 
@@ -356,6 +356,41 @@ def test_time_that_is_left_is_shared_by_the_work_that_is_left(tmp_path, monkeypa
     assert of_run.seconds_for(planned[1]) == pytest.approx((0.9 * 40 - 5) * 20 / 50)
     monkeypatch.setattr(RunState, "seconds_left", -3)
     assert of_run.seconds_for(planned[2]) == 1.0
+
+
+def test_epochs_that_were_left_out_stay_out(tmp_path, monkeypatch):
+    """A resumed call trains by the schedule of the first one, and its speed counts what it did itself."""
+    run = RunState(tmp_path, {}, lambda sentence: None)
+    path = tmp_path / "finetune.yaml"
+    path.write_text("# etegrec finetune\nnum_train_epochs: 9\nseed: 3\n")
+
+    def begun() -> tuple[stages.Stages, Stage]:
+        values = yaml.safe_load(path.read_text())
+        stage = Stage("finetune", "model", "", values, work=10.0 * values["num_train_epochs"], fixed=2.0)
+        of_run = stages.Stages(run, Plan("best", [stage], []), FitOptions())
+        of_run.pace = 3.0
+        return of_run, stage
+
+    monkeypatch.setattr(RunState, "seconds_left", 100.0)
+    of_run, stage = begun()
+    args = of_run._arguments(FinetuningArguments, stage)
+    assert args.num_train_epochs == 2, "(90 - 6) / 270 of 9"
+    assert path.read_text().splitlines()[:2] == ["# etegrec finetune", "num_train_epochs: 2"]
+    assert run.known["left_out"] == ["7 of 9 epochs of `finetune`, because earlier stages took longer"]
+    of_run._note_updates(stage, 0, last=50, planned=50)
+    of_run.timed(stage, 66.0)
+    assert of_run.pace == pytest.approx(66 / 22)
+
+    monkeypatch.setattr(RunState, "seconds_left", 20.0)
+    (tmp_path / "model/checkpoint-30").mkdir(parents=True)
+    monkeypatch.setattr(
+        stages, "check_run_folder", lambda args, resume: setattr(args, "resume_from_checkpoint", "c-30")
+    )
+    of_run, stage = begun()
+    assert of_run._arguments(FinetuningArguments, stage).num_train_epochs == 2
+    of_run._note_updates(stage, 0, last=50, planned=50)
+    of_run.timed(stage, 30.0)
+    assert of_run.pace == pytest.approx(30 / (20 * 20 / 50 + 2))
 
 
 def test_the_size_of_a_log_is_in_its_statistics(prepared):

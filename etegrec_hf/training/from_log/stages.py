@@ -3,6 +3,9 @@
 import shutil
 from dataclasses import fields
 
+import yaml
+
+from ...data.folders import replace_file
 from ...data.prepared import PreparedDataset, set_semantic_embedding
 from ...data.text_embeddings import embed_texts
 from ...data.wording import counted
@@ -50,7 +53,8 @@ class Stages:
     def __init__(self, run: RunState, plan: Plan, options: FitOptions):
         self.run, self.plan, self.options = run, plan, options
         self.pace = 1.0  # measured seconds divided by expected seconds, for the stage before
-        self.done = 1.0  # share of the planned updates that this stage made
+        self.first = 0  # update after which this call's training of the stage begins
+        self.done = 1.0  # share of the planned updates that this call made of the stage
         self.trainers: list[ETEGRecTrainer] = []  # trainers of the recommender that ran in this call
 
     def embed(self, stage: Stage) -> None:
@@ -63,7 +67,7 @@ class Stages:
         sizes = CollaborativeSizes(**chosen(CollaborativeSizes, stage.values))
         made = embed_collaborative(PreparedDataset.load(folder), folder, sizes, args).made
         n_updates = made.get("updates_left_out", 0)
-        self._tell_cut(stage, n_updates, made["steps"] / (made["steps"] + n_updates))
+        self._note_updates(stage, n_updates, made["steps"], made["steps"] + n_updates)
         set_semantic_embedding(folder, names, stage.values.get("normalize", "none"))
 
     def _embed_texts(self, folder: str, stage: Stage) -> bool:
@@ -84,7 +88,7 @@ class Stages:
         options = ItemTokenizerOptions(**chosen(ItemTokenizerOptions, stage.values))
         trainer = train_item_tokenizer(embeddings, options, args, record_of(data))
         write_diagnostics(trainer)
-        self._tell_cut(stage, trainer.updates_left_out, share_of_updates(trainer))
+        self._tell_cut(stage, trainer)
 
     def train(self, stage: Stage) -> None:
         """Trains recommender and item tokenizer in turns, or only the recommender."""
@@ -94,7 +98,7 @@ class Stages:
         options = RecommenderOptions(**chosen(RecommenderOptions, stage.values))
         item_tokenizer, evaluated = load_model(RQVAEModel, source), self._evaluated(data, stage)
         self.trainers.append(train_recommender(item_tokenizer, evaluated, options, args, record_of(data, source)))
-        self._tell_cut(stage, self.trainers[-1].updates_left_out, share_of_updates(self.trainers[-1]))
+        self._tell_cut(stage, self.trainers[-1])
 
     def finetune(self, stage: Stage) -> None:
         """Finetunes the recommender on fixed codes."""
@@ -104,7 +108,7 @@ class Stages:
         model, tokenizer = load_recommender(source)
         evaluated = self._evaluated(data, stage)
         self.trainers.append(finetune_recommender(model, tokenizer, evaluated, args, record_of(data, source)))
-        self._tell_cut(stage, self.trainers[-1].updates_left_out, share_of_updates(self.trainers[-1]))
+        self._tell_cut(stage, self.trainers[-1])
 
     def timed(self, stage: Stage, seconds: float) -> None:
         """Notes how long a stage took, for the times of later stages."""
@@ -133,8 +137,12 @@ class Stages:
         share = stage.work / sum(other.work for other in self.waiting)
         return max((RESERVE * self.run.seconds_left - self.least_seconds) * share, LEAST_SECONDS)
 
-    def _tell_cut(self, stage: Stage, n_updates: int, done: float) -> None:
-        self.done = done
+    def _tell_cut(self, stage: Stage, trainer: BaseTrainer) -> None:
+        self._note_updates(stage, trainer.updates_left_out, trainer.state.global_step, trainer.state.max_steps)
+
+    def _note_updates(self, stage: Stage, n_updates: int, last: int, planned: int) -> None:
+        """Notes which share of the planned updates this call made, and tells how many had no time."""
+        self.done = (last - self.first) / planned
         if n_updates:
             self.run.leave_out(f"the last {counted(n_updates, 'update')} of `{stage.name}`, for lack of time")
 
@@ -145,38 +153,41 @@ class Stages:
         """Returns the arguments of a training, which is resumed from its newest checkpoint if there is one.
 
         With a time limit, the training gets its share of the seconds that are left. If the stage before took longer
-        than expected, the training gets fewer epochs, so that its learning rate falls to the end in time.
+        than expected, a training that begins gets fewer epochs, so that its learning rate falls to the end in time.
         """
-        values = chosen(cls, stage.values)
-        seconds = self.seconds_for(stage)
-        if seconds is not None:
-            expected = stage.work * self.pace
-            if stage.folder == "model" and expected > seconds and "num_train_epochs" in values:
-                planned = values["num_train_epochs"]
-                values["num_train_epochs"] = max(1, int(planned * seconds / expected))
-                fewer = planned - values["num_train_epochs"]
-                if fewer:
-                    self.run.leave_out(
-                        f"{fewer} of {planned} epochs of `{stage.name}`, because earlier stages took longer"
-                    )
-            values["max_seconds"] = seconds
         folder = self.run.folder / stage.folder
         resume = any(folder.glob("checkpoint-*"))
         if not resume:
             shutil.rmtree(folder, ignore_errors=True)  # remains of an interrupted call
+        seconds = self.seconds_for(stage)
+        if seconds is not None and stage.folder == "model" and not resume:
+            self._shorten(stage, seconds / (stage.work * self.pace))
+        values = chosen(cls, stage.values) | ({} if seconds is None else {"max_seconds": seconds})
         args = cls(str(folder), **values)
         check_run_folder(args, resume)
+        self.first = int(args.resume_from_checkpoint.rsplit("-")[-1]) if resume else 0
         return args
+
+    def _shorten(self, stage: Stage, share: float) -> None:
+        """Leaves only this share of a stage's epochs, at least one, also for calls that resume the stage."""
+        planned = stage.values.get("num_train_epochs", 1)
+        epochs = max(1, int(planned * share))
+        if epochs >= planned:
+            return
+        stage.work *= epochs / planned
+        stage.values["num_train_epochs"] = epochs
+        path = self.run.folder / f"{stage.name}.yaml"
+        command = path.read_text(encoding="utf-8").partition("\n")[0]
+        text = f"{command}\n{yaml.safe_dump(stage.values, sort_keys=False)}"
+        replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+        self.run.leave_out(
+            f"{planned - epochs} of {planned} epochs of `{stage.name}`, because earlier stages took longer"
+        )
 
 
 def names_of(stage: str) -> list[str]:
     """Returns the names of the arguments that a stage's YAML file may give."""
     return [*(field.name for cls in ARGUMENTS[stage] for field in fields(cls) if field.init), *OTHERS]
-
-
-def share_of_updates(trainer: BaseTrainer) -> float:
-    """Returns how many of its planned updates a training made, as a share."""
-    return trainer.state.global_step / trainer.state.max_steps
 
 
 def chosen(cls: type, values: dict) -> dict:
