@@ -167,6 +167,20 @@ def test_other_items_are_not_resumed(prepared, tmp_path):
         make_trainer(other, tmp_path).train(resume_from_checkpoint=True)
 
 
+def test_a_run_that_reads_other_samples_is_not_resumed(prepared, tmp_path):
+    make_trainer(prepared, tmp_path, num_train_epochs=1).train()
+    for options, message in (
+        ({"seed": 9}, "`seed` is 9, but 42 in the checkpoint"),
+        ({"per_device_train_batch_size": 8}, "`per_device_train_batch_size` is 8, but 16 in the checkpoint"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_trainer(prepared, tmp_path, **options).train(resume_from_checkpoint=True)
+    rows = [prepared.train.row(row).tolist() for row in range(len(prepared.train))]
+    other = replace(prepared, train=split_of([rows[0][::-1], *rows[1:]]))
+    with pytest.raises(ValueError, match="is of another dataset: the fingerprint of its `train` is"):
+        make_trainer(other, tmp_path).train(resume_from_checkpoint=True)
+
+
 def test_resuming_uses_the_patience_of_this_run(prepared, tmp_path):
     make_trainer(prepared, tmp_path, num_train_epochs=1).train()
     again = make_trainer(prepared, tmp_path, num_train_epochs=2, early_stopping_patience=9)

@@ -1,17 +1,20 @@
 """Training of a causal model of item sequences, for collaborative embeddings and as the SASRec baseline."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from transformers import GPT2LMHeadModel
 
+from ...data.fingerprint import splits_hash
 from ...data.prepared import PreparedDataset
 from ...data.sequences import LengthGroupedSampler, SequenceDataset, WholeSequenceDataset, as_batch
 from ...evaluation.collaborative import ITEM_IDS, best_items, check_items, next_item_scores
 from ...evaluation.metrics import KS, rank
 from ...hub.model_folder import check_files
+from ...hub.training_record import TrainingRecord
 from ..base.arguments import order_seed
 from ..base.callbacks import EarlyStoppingCallback
 from ..base.recording import validation_metrics
@@ -30,8 +33,8 @@ class CollaborativeTrainer(BaseTrainer):
     - `create_optimizer`: item embeddings have a learning rate of their own.
     - `prediction_step`: evaluation ranks items.
 
-    The item ids are saved with the model, instead of a training record. The model learns only from training sequences.
-    The validation targets choose the epoch whose weights are kept.
+    Item ids and a training record are saved with the model. The model learns only from training sequences. The
+    validation targets choose the epoch whose weights are kept.
 
     Args:
         model (`GPT2LMHeadModel`): the model, see [`build_collaborative_model`].
@@ -65,11 +68,13 @@ class CollaborativeTrainer(BaseTrainer):
                 f"`data` is a {type(data).__name__}; give a `PreparedDataset`: `PreparedDataset.load(folder)`."
             )
         self.item_ids = data.item_ids
+        read = {name: splits_hash([data.split(name)]) for name in ("train", "validation")}
         # the head is the embedding, which is saved once: a checkpoint without the head is complete
         model._keys_to_ignore_on_save = list(model.all_tied_weights_keys)
         super().__init__(
             model=model,
             args=args,
+            record=TrainingRecord(data.statistics, fingerprint=read),
             train_dataset=WholeSequenceDataset(data.train, model.config.n_positions),
             eval_dataset=SequenceDataset.for_evaluation(data.validation, model.config.n_positions),
             data_collator=as_batch,
@@ -129,7 +134,8 @@ class CollaborativeTrainer(BaseTrainer):
         return LengthGroupedSampler(dataset.lengths, self.args.train_batch_size, order_seed(self.args))
 
     def write_beside(self, folder: Path) -> None:
-        """Writes the item ids into a folder with saved weights."""
+        """Writes the item ids and the training record into a folder with saved weights."""
+        replace(self.record, stages=[self.stage_entry()]).write(folder)
         (folder / ITEM_IDS).write_text(json.dumps(self.item_ids, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
