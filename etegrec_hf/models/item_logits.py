@@ -133,7 +133,8 @@ class ItemLogits(nn.Module):
         """Returns the vectors `[items, members * d_model]` in float32.
 
         In eval mode and without gradients, the vectors are kept until one of the tensors that they are computed from
-        changes. Otherwise a search for one user would spend most of its time on them.
+        changes. Otherwise a search for one user would spend most of its time on them. A change through `.data` isn't
+        seen: call `model.eval()` after it.
 
         Args:
             inputs ([`ItemInputs`]): module that holds the items' own vectors.

@@ -78,6 +78,7 @@ class SequentialRecommendationPipeline(Pipeline):
         for name, least in (("batch_size", 1), ("num_workers", 0)):
             if kwargs.get(name) is not None:
                 check_count(name, kwargs[name], least)
+                kwargs[name] = int(kwargs[name])  # torch refuses integers of numpy
         if isinstance(histories, dict):
             return super().__call__(_request(histories), **kwargs)
         if is_list_like(histories):

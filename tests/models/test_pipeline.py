@@ -198,7 +198,7 @@ SEVERAL = {
 }
 
 
-@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("batch_size", [1, np.int64(3)])
 @pytest.mark.parametrize("form", SEVERAL)
 @pytest.mark.parametrize("empty", EMPTY)
 def test_an_empty_history_among_many(recommend, empty, form, batch_size):
