@@ -15,14 +15,12 @@ from pathlib import Path
 
 import torch
 from decoding import RECIPE, histories_of, users_a_second
-from training import make_stepper, spread, targets_a_second
+from training import make_stepper, prepared, spread, targets_a_second
 
-from etegrec_hf import ETEGRecForConditionalGeneration, RQVAEConfig, RQVAEModel
-from etegrec_hf.data.prepare import prepare
+from etegrec_hf import ETEGRecForConditionalGeneration
 from etegrec_hf.data.prepared import PreparedDataset
 from etegrec_hf.data.transitions import strongest_transitions
 from etegrec_hf.training.from_log.presets import LogSize, fitted_preset
-from etegrec_hf.training.item_tokenizer.codebooks import initialize_codebooks
 from etegrec_hf.training.recommender.options import RecommenderOptions
 
 TOKENS = 4096  # per step, four for each item
@@ -56,11 +54,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
 
     with tempfile.TemporaryDirectory() as scratch:
-        prepare(options.folder, f"{scratch}/data", "letter", embedding="cooccurrence")
-        data = PreparedDataset.load(f"{scratch}/data")
-        torch.manual_seed(0)
-        rqvae = RQVAEModel(RQVAEConfig(input_size=data.embeddings.shape[1]))
-        initialize_codebooks(rqvae, torch.from_numpy(data.embeddings))
+        data, rqvae = prepared(options.folder, scratch)
         trainers = {
             name: make_stepper(
                 data, rqvae, scratch, whole=True, sizes=sizes, max_tokens_per_batch=TOKENS, psa_weight=0.03

@@ -33,6 +33,16 @@ BATCH = 256
 BUDGET = 8192  # tokens per batch of whole sequences
 
 
+def prepared(folder: Path, scratch: str) -> tuple[PreparedDataset, RQVAEModel]:
+    """Returns the dataset of a log, and an item tokenizer for it whose codebooks come from k-means."""
+    prepare(folder, f"{scratch}/data", "letter", embedding="cooccurrence")
+    data = PreparedDataset.load(f"{scratch}/data")
+    torch.manual_seed(0)
+    rqvae = RQVAEModel(RQVAEConfig(input_size=data.embeddings.shape[1]))
+    initialize_codebooks(rqvae, torch.from_numpy(data.embeddings))
+    return data, rqvae
+
+
 def batches_of(order: list[int]) -> list[list[int]]:
     """Returns full batches of samples in this order."""
     return [order[start : start + BATCH] for start in range(0, len(order) - BATCH + 1, BATCH)]
@@ -117,11 +127,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
 
     with tempfile.TemporaryDirectory() as scratch:
-        prepare(options.folder, f"{scratch}/data", "letter", embedding="cooccurrence")
-        data = PreparedDataset.load(f"{scratch}/data")
-        torch.manual_seed(0)
-        rqvae = RQVAEModel(RQVAEConfig(input_size=data.embeddings.shape[1]))
-        initialize_codebooks(rqvae, torch.from_numpy(data.embeddings))
+        data, rqvae = prepared(options.folder, scratch)
         trainer = make_stepper(data, rqvae, scratch)
         dataset = trainer.train_dataset
 
