@@ -11,6 +11,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from .schemas import QUERIES
+
 LONGEST_SHOWN = 100  # characters of a value that errors show
 PLACES = ("body", "query")  # names for the place of a field in errors of FastAPI
 REMEDIES = {"list_type": "give a list, in brackets", "string_type": "give text, in quotes"}  # by pydantic's kinds
@@ -95,7 +97,8 @@ async def on_request_error(request: Request, error: Exception) -> JSONResponse:
 async def on_validation_error(request: Request, error: Exception) -> JSONResponse:
     """Answers a request with a wrong query."""
     assert isinstance(error, RequestValidationError)
-    return validation_error(error.errors(), []).response
+    fields = tuple(QUERIES[request.scope["route"].path].model_fields)
+    return validation_error(error.errors(), fields).response
 
 
 async def on_http_error(request: Request, error: Exception) -> JSONResponse:

@@ -12,16 +12,21 @@ from starlette.requests import ClientDisconnect
 
 from .errors import RequestError, validation_error
 from .recommending import Service
-from .schemas import ItemsAnswer, ReadyAnswer, RecommendAnswer, RecommendRequest, SimilarAnswer
+from .schemas import (
+    ItemsAnswer,
+    ItemsQuery,
+    ReadyAnswer,
+    RecommendAnswer,
+    RecommendRequest,
+    SimilarAnswer,
+    SimilarQuery,
+)
 
 MOST_DISCARDED = 16  # times `max_body`: most that is read of a long body, so that its client reads the answer
 GONE = 499  # status of a client that left, for the metrics alone
 FIELDS = tuple(RecommendRequest.model_fields)
-LONGEST_QUERY = 200  # characters
 
 router = APIRouter()
-
-Limit = Annotated[int, Query(ge=1, le=100, description="Largest number of items.")]
 
 
 def service_of(request: Request) -> Service:
@@ -80,30 +85,22 @@ async def recommend(request: Request) -> Response:
 
 
 @router.get("/items", response_model_exclude_none=True)
-async def items(
-    request: Request,
-    query: Annotated[str, Query(max_length=LONGEST_QUERY, description="Words of a title or an id.")],
-    limit: Limit = 10,
-) -> ItemsAnswer:
+async def items(request: Request, wanted: Annotated[ItemsQuery, Query()]) -> ItemsAnswer:
     """Finds items whose title or id contains all words of a query."""
     loaded = service_of(request).slot.current
-    found, total = await asyncio.to_thread(loaded.finder.find, query, limit)
+    found, total = await asyncio.to_thread(loaded.finder.find, wanted.query, wanted.limit)
     return ItemsAnswer(items=loaded.described(found), total=total, revision=loaded.revision)
 
 
 @router.get("/similar", response_model_exclude_none=True)
-async def similar(
-    request: Request,
-    item_id: Annotated[str, Query(max_length=LONGEST_QUERY, description="An id of the catalogue.")],
-    limit: Limit = 10,
-) -> SimilarAnswer:
+async def similar(request: Request, wanted: Annotated[SimilarQuery, Query()]) -> SimilarAnswer:
     """Finds items that share the longest prefix of codes with an item."""
     loaded = service_of(request).slot.current
-    if not loaded.pipeline.tokenizer.index_of([item_id], "skip"):
+    if not loaded.pipeline.tokenizer.index_of([wanted.item_id], "skip"):
         service_of(request).metrics.unknown_ids.inc()
         message = "`item_id` isn't in the catalogue; search for the item with /items."
-        raise RequestError(404, message, "item_id", item_id)
-    found = await asyncio.to_thread(loaded.finder.similar, item_id, limit)
+        raise RequestError(404, message, "item_id", wanted.item_id)
+    found = await asyncio.to_thread(loaded.finder.similar, wanted.item_id, wanted.limit)
     return SimilarAnswer(
         items=loaded.described(found.item_ids),
         total=found.total,

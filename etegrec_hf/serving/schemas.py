@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+LONGEST_QUERY = 200  # characters
+
 
 class RecommendRequest(BaseModel):
     """A request for recommendations, with the options of the pipeline.
@@ -51,6 +53,27 @@ class RecommendRequest(BaseModel):
     on_empty: Literal["error", "empty", "popular"] = Field(
         "error", description="Answer to a history without known items: an error, an empty list or popular items."
     )
+
+
+class ItemsQuery(BaseModel):
+    """The query of `/items`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: str = Field(max_length=LONGEST_QUERY, description="Words of a title or an id.")
+    limit: int = Field(10, ge=1, le=100, description="Largest number of items.")
+
+
+class SimilarQuery(BaseModel):
+    """The query of `/similar`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    item_id: str = Field(max_length=LONGEST_QUERY, description="An id of the catalogue.")
+    limit: int = Field(10, ge=1, le=100, description="Largest number of items.")
+
+
+QUERIES: dict[str, type[BaseModel]] = {"/items": ItemsQuery, "/similar": SimilarQuery}
 
 
 class RecommendedItem(BaseModel):

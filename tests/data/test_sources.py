@@ -1661,6 +1661,7 @@ def test_tables_and_saved_data_sets_are_recognised(tmp_path):
         ("log.csv", None, FileNotFoundError, "log.csv' is neither a file nor a folder; check the path"),
         ("log.json", "[\n{}]", ValueError, "log.json is one JSON array; write one object per line"),
         ("log.xlsx", "PK", ValueError, "log.xlsx is a spreadsheet; save it as CSV"),
+        ("log.csv", "user,item\nu1,i1\n".encode("utf-16"), ValueError, "log.csv is UTF-16; save it as UTF-8"),
         ("log.csv", "\n\n", ValueError, "the log is empty: .*log.csv holds no interaction"),
         ("log", "word\nword\n", ValueError, "the format of .* isn't recognised .*; name it with --format, or convert"),
         ("log", b"\x00,\x01", ValueError, "the format of .* isn't recognised"),

@@ -181,6 +181,10 @@ def test_similar_items_and_items_by_words(client):
     ]:
         status, answer = client.get(path)
         assert (status, answer["field"]) == (422, field)
+    status, answer = client.get("/items?query=guitar&top_k=1")
+    assert (status, answer["field"]) == (422, "top_k")
+    assert answer["error"] == "there is no field `top_k`; choose among query, limit."
+    assert "did you mean `item_id`" in client.get("/similar?item_ids=i4&item_id=i4")[1]["error"]
 
 
 def test_figures_of_what_was_answered(made):
@@ -208,4 +212,6 @@ def test_the_answer_is_json_with_the_models_revision(client):
     assert client.get("/health") == (200, {"alive": True})
     status, _, body = client.request("GET", "/openapi.json")
     assert status == 200
-    assert set(json.loads(body)["paths"]) == {"/recommend", "/items", "/similar", "/health", "/ready", "/metrics"}
+    paths = json.loads(body)["paths"]
+    assert set(paths) == {"/recommend", "/items", "/similar", "/health", "/ready", "/metrics"}
+    assert {part["name"] for part in paths["/items"]["get"]["parameters"]} == {"query", "limit"}

@@ -1,6 +1,7 @@
 """Recognition of a log's format by its name and its first lines."""
 
 import ast
+import codecs
 import json
 import re
 from pathlib import Path
@@ -86,6 +87,8 @@ def _of_content(path: Path) -> list[str]:
         if file.read(4) == b"PAR1":
             return ["parquet"]
     head = _head(path)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError(f"{path} is UTF-16; save it as UTF-8.")
     lines = [line for line in head.decode("utf-8-sig", errors="replace").splitlines() if line.strip()][:FIRST_LINES]
     if not lines:
         raise ValueError(f"the log is empty: {path} holds no interaction; check the path.")
