@@ -62,16 +62,19 @@ def dataset_card(folder: Path, name: str, statistics: dict) -> str:
     return CARD.format(metadata=text, name=name, rows=rows)
 
 
-def license_of(card: str) -> str:
-    """Returns the license that a card names, or `"unknown"`."""
+def license_of(card: str) -> str | list[str]:
+    """Returns the license that a card names, several licenses as a list, or `"unknown"`."""
     parts = card.split("---\n", 2)
     try:
         metadata = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0] else None
     except yaml.YAMLError:
         metadata = None
-    return str((metadata.get("license") if isinstance(metadata, dict) else None) or UNKNOWN)
+    named = metadata.get("license") if isinstance(metadata, dict) else None
+    licenses = [str(name) for name in (named if isinstance(named, list) else [named]) if name]
+    return licenses if len(licenses) > 1 else (licenses or [UNKNOWN])[0]
 
 
 def _cell(value) -> str:
-    """Returns a value as text for a Markdown table, with markup escaped."""
+    """Returns a value, or a list of values, as text for a Markdown table, with markup escaped."""
+    value = ", ".join(map(str, value)) if isinstance(value, list) else value
     return html.escape(" ".join(str(value).split())).replace("|", "&#124;").replace("`", "&#96;")

@@ -117,7 +117,7 @@ def publish_dataset(folder: str | Path, repo_id: str, repository: RepositoryOpti
     with tempfile.TemporaryDirectory() as temporary, hub_errors(repo_id, f" {str(folder)!r} is as it was."):
         client = HfApi()
         repo_id, there = open_repository(client, repo_id, "dataset", repository)
-        said = UNKNOWN
+        said: str | list[str] = UNKNOWN
         if "README.md" in there:  # a license that was given earlier stays
             path = client.hf_hub_download(repo_id, "README.md", repo_type="dataset", revision=revision)
             said = license_of(Path(path).read_text(encoding="utf-8"))

@@ -14,8 +14,24 @@ COMMIT = r"[0-9a-f]{40}"
 
 
 def dataset_of(record: TrainingRecord, evaluation: dict) -> str | None:
-    """Returns the Hub's id of the dataset that was evaluated, maybe with a revision; `None` without an id."""
-    return evaluation.get("dataset") or record.data.get("hub_id")
+    """Returns the Hub's id of the dataset that was evaluated, maybe with a revision; `None` without an id.
+
+    The id of the training data stands for an evaluation on that data alone.
+    """
+    return evaluation.get("dataset") or (
+        record.data.get("hub_id") if is_of_training_data(record, evaluation) else None
+    )
+
+
+def is_of_training_data(record: TrainingRecord, evaluation: dict) -> bool:
+    """Returns whether hashes say that an evaluation is of the training data.
+
+    The items must be the same, and so must the training sequences or the split. Sequences that were streamed have
+    another hash in the record, and a sample of a split has another hash than the whole.
+    """
+    own, measured = record.fingerprint, evaluation.get("protocol", {}).get("data", {})
+    same = {name for name in own.keys() & measured.keys() if own[name] == measured[name]}
+    return "items" in same and bool(same & {"train", evaluation["split"]})
 
 
 def write_eval_results(folder: str | Path, record: TrainingRecord) -> None:

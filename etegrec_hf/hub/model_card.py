@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
@@ -42,13 +43,15 @@ def write_model_card(
         record ([`TrainingRecord`]): record of the model's training.
         name (`str`): name that loads the model: an id on the Hub, or the folder's path.
         license (`str`, *optional*): license, as the Hub abbreviates it; by default the earlier card's.
+
+    Raises:
+        ValueError: see [`license_in`].
     """
     index = Path(folder, "item_index.json")
     ids = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
     example = next((item_id for item_id in ids if "`" not in item_id), None)  # backticks would end the code block
-    standing = Path(folder, "README.md")
-    if license is None and standing.exists():
-        license = ModelCard.load(standing).data.license
+    if license is None:
+        license = license_in(folder)
     text = card_text(
         config,
         name,
@@ -56,7 +59,25 @@ def write_model_card(
         sections=sections(config, record),
         **({"example": example} if example else {}),
     )
-    replace_file(standing, lambda beside: beside.write_text(text, encoding="utf-8"))
+    replace_file(Path(folder, "README.md"), lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def license_in(folder: str | Path) -> str | None:
+    """Returns the license that the card in a model's folder names; `None` without a license or a card.
+
+    Raises:
+        ValueError: the card's metadata is damaged.
+    """
+    path = Path(folder, "README.md")
+    if not path.exists():
+        return None
+    try:
+        return ModelCard.load(path).data.license
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(
+            f"the metadata of {path} is damaged ({str(error).splitlines()[0]}); mend the lines between its first two "
+            "`---`, or remove the file: it is written anew, without its license."
+        ) from error
 
 
 def metadata(config: PreTrainedConfig, record: TrainingRecord, model_name: str, license: str | None = None) -> str:

@@ -12,6 +12,7 @@ from ..models import modeling_rqvae
 from ..models.modeling_rqvae import RQVAEModel
 from .client import hub_errors
 from .eval_results import EVAL_RESULTS
+from .model_card import license_in
 from .model_folder import load_model, load_recommender, model_config, save_model_folder
 from .repository import RepositoryOptions, open_repository
 from .training_record import TrainingRecord
@@ -32,8 +33,8 @@ def publish(
     """Sends a recommender or an item tokenizer to the Hub, with its tokenizer, code, card and training record.
 
     The model is loaded, checked and saved into a temporary folder, from which one commit is made: the repository has
-    all of it or nothing. Files that an interrupted call has uploaded aren't sent again. The card is written anew; its
-    license and dataset stay unless others are given.
+    all of it or nothing. Files that an interrupted call has uploaded aren't sent again. The card is written anew. Its
+    license and dataset stay unless others are given; the license of the folder's card is the next choice.
 
     Args:
         folder (`str` or `Path`): folder of the model; it isn't changed.
@@ -53,7 +54,7 @@ def publish(
         ValueError: two items have the same codes, or tokenizer and model disagree.
         ValueError: `without_embeddings` is True, and the model needs the embeddings.
         ValueError: the repository is public, and `private` is True.
-        ValueError: `endpoint` is True, and the folder holds an item tokenizer.
+        ValueError: `endpoint` or `without_embeddings` is True, and the folder holds an item tokenizer.
         PermissionError, ConnectionError: see [`hub_errors`].
     """
     folder = Path(folder)
@@ -63,11 +64,17 @@ def publish(
     else:
         if endpoint:
             raise ValueError("`endpoint` is True and the folder holds an item tokenizer; give a recommender's folder.")
+        if without_embeddings:
+            raise ValueError(
+                "`without_embeddings` is True and the folder holds an item tokenizer, which has no embeddings to "
+                "leave out; omit the option, or give a recommender's folder."
+            )
         model, tokenizer = load_model(RQVAEModel, str(folder)), None
     record = TrainingRecord.read(folder)
     repository = repository or RepositoryOptions()
     revision, license_name = repository.revision, repository.license
-    if without_embeddings and tokenizer is not None:
+    own_license = None if license_name else license_in(folder)
+    if without_embeddings:
         weights = [result.get("rerank_weight") for result in (*record.evaluations, model.config.search_settings)]
         if model.config.reads_items or any(weights):
             use = "the model's encoder reads" if model.config.reads_items else "the model's lists are ranked again by"
@@ -79,11 +86,12 @@ def publish(
         if "README.md" in there:  # a license and a dataset that were given earlier stay
             card = ModelCard.load(client.hf_hub_download(repo_id, "README.md", revision=revision)).data
             license_name = license_name or card.license
-            dataset_id = dataset_id or next(iter(card.datasets or []), None)
+            named = [card.datasets] if isinstance(card.datasets, str) else card.datasets or []
+            dataset_id = dataset_id or next(iter(named), None)
         if dataset_id:
             record.data["hub_id"] = dataset_id
         copy = Path(temporary, "model")
-        save_model_folder(copy, model, tokenizer, record, repo_id, license_name)
+        save_model_folder(copy, model, tokenizer, record, repo_id, license_name or own_license)
         if endpoint:
             write_endpoint(copy)
         files = sorted(path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file())

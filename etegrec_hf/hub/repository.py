@@ -13,7 +13,8 @@ class RepositoryOptions:
         private (`bool`, *optional*): whether a new repository is private.
         revision (`str`, *optional*): the branch that gets the commit; a missing branch is made.
         license (`str`, *optional*): the license of the model or the data, as the Hub abbreviates it (`"apache-2.0"`,
-            `"cc-by-4.0"`). By default the license that the repository already names stays.
+            `"cc-by-4.0"`). By default the license that the repository already names stays, and a repository without
+            one gets that of the folder.
     """
 
     private: bool | None = None

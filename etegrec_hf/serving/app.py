@@ -37,8 +37,12 @@ def create_app(model: str, options: ServeOptions | None = None) -> FastAPI:
 
     Returns:
         the application, which loads the model when it starts.
+
+    Raises:
+        ValueError: `ETEGREC_API_KEY` is set, but is empty or blank.
     """
     options = options or ServeOptions()
+    api_key = key_of_environment()
     metrics = Metrics()
 
     @contextlib.asynccontextmanager
@@ -57,11 +61,26 @@ def create_app(model: str, options: ServeOptions | None = None) -> FastAPI:
 
     app = FastAPI(title="etegrec_hf", version=version("etegrec_hf"), lifespan=lifespan)
     app.include_router(router)
-    app.add_middleware(Guard, api_key=os.environ.get(API_KEY), metrics=metrics)
+    app.add_middleware(Guard, api_key=api_key, metrics=metrics)
     app.add_exception_handler(RequestError, on_request_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)
     app.add_exception_handler(HTTPException, on_http_error)
     return app
+
+
+def key_of_environment() -> str | None:
+    """Returns the key that requests must bring, or `None` if the environment variable `ETEGREC_API_KEY` isn't set.
+
+    Raises:
+        ValueError: the variable is set, but is empty or blank.
+    """
+    key = os.environ.get(API_KEY)
+    if key is not None and not key.strip():
+        raise ValueError(
+            f"the environment variable `{API_KEY}` is {key!r}, which is no key; set it to the key that requests must "
+            "bring, or unset it to serve without a key."
+        )
+    return key
 
 
 def app_of_environment() -> FastAPI:

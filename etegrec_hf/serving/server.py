@@ -12,7 +12,7 @@ import torch
 import uvicorn
 
 from ..hub.model_folder import local_folder, model_config
-from .app import SETTINGS, create_app, log_with_times
+from .app import SETTINGS, create_app, key_of_environment, log_with_times
 from .metrics import SHARED_FILES
 from .options import ServeOptions
 
@@ -33,7 +33,9 @@ def serve(model: str, options: ServeOptions, host: str, port: int, workers: int 
         FileNotFoundError: no such folder, or no such model on the Hub.
         ConnectionError: the Hub can't be reached.
         ValueError: a damaged model.
+        ValueError: `ETEGREC_API_KEY` is set, but is empty or blank.
     """
+    key_of_environment()  # here, as a process that fails would be started again
     model_config(local_folder(model))
     if options.threads is None and workers > 1:
         options = replace(options, threads=max(1, torch.get_num_threads() // workers))

@@ -47,6 +47,8 @@ def record() -> TrainingRecord:
 
 def test_the_hub_reads_every_metric_from_the_metadata(model, record, tmp_path):
     record.data["hub_id"] = "tester/log"
+    record.fingerprint = {"items": "1", "test": "2"}
+    record.evaluations[0]["protocol"]["data"] = {"items": "1", "train": "3", "test": "2"}
     write_model_card(tmp_path, model.config, record, "tester/mine", license="mit")
     card = ModelCard.load(tmp_path / "README.md")
     data = card.data.to_dict()
@@ -108,6 +110,14 @@ def test_short_lists_and_standing_licenses(model, record, tmp_path):
     assert "| popularity | 0.0100 | - | - | - |" in (tmp_path / "README.md").read_text()
     write_model_card(tmp_path, model.config, record, "runs/mine")
     assert ModelCard.load(tmp_path / "README.md").data.license == "mit"
+
+
+@pytest.mark.parametrize("written", ["license: [mit", "- mit", "license: mit\nmodel-index:\n- name: mine"])
+def test_a_card_that_is_damaged_is_named(model, record, tmp_path, written):
+    (tmp_path / "README.md").write_text(f"---\n{written}\n---\n# Mine\n")
+    message = f"the metadata of {re.escape(str(tmp_path))}/README.md is damaged .*; mend the lines between"
+    with pytest.raises(ValueError, match=message):
+        write_model_card(tmp_path, model.config, record, "runs/mine")
 
 
 def test_the_example_runs(folder, tmp_path, monkeypatch, capsys):

@@ -4,19 +4,22 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 import yaml
-from huggingface_hub import parse_eval_result_entries
+from huggingface_hub import ModelCard, ModelCardData, parse_eval_result_entries
 from safetensors.torch import load_file, save_file
 from tiny_models import make_model
 from two_sides import etegrec, run, several, start
 
 from etegrec_hf import RQVAEConfig, RQVAEModel
+from etegrec_hf.cli.main import main
 from etegrec_hf.hub.eval_results import EVAL_RESULTS
 from etegrec_hf.hub.model_folder import save_model_folder
 from etegrec_hf.hub.publish import publish
+from etegrec_hf.hub.repository import RepositoryOptions
 from etegrec_hf.hub.training_record import TrainingRecord
 
 RQVAE_CODE = {"configuration_rqvae.py", "file_modes.py", "modeling_rqvae.py", "model_card.py"}
@@ -72,7 +75,9 @@ def content(folder: str) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_what_is_sent_is_what_is_needed(folder, hub, tmp_path):
-    TrainingRecord(evaluations=[{"split": "test", "metrics": {"recall@10": 0.5}}]).write(folder)
+    hashes = {"items": "1", "train": "2", "test": "3"}
+    results = {"split": "test", "metrics": {"recall@10": 0.5}, "protocol": {"data": hashes}}
+    TrainingRecord(evaluations=[results], fingerprint=hashes).write(folder)
     before = content(folder)
     torch.save({}, Path(folder) / "optimizer.pt")
     environment = hub.environment(tmp_path / "home")
@@ -310,6 +315,63 @@ def test_a_folder_that_is_not_whole_is_not_sent(folder, tmp_path, name, message)
     damage(name, broken)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         publish(broken, "tester/mine")
+
+
+@pytest.fixture
+def card_sent(tmp_path, monkeypatch):
+    """Publishes to a repository with a card, or to a new one, without a server; returns metadata of the new card."""
+    client = Mock()
+
+    def sent(folder: str, standing: str | None = None, **options) -> ModelCardData:
+        there = set()
+        if standing is not None:
+            (tmp_path / "standing.md").write_text(f"---\n{standing}\n---\n# Mine\n")
+            client.hf_hub_download.return_value, there = str(tmp_path / "standing.md"), {"README.md"}
+        monkeypatch.setattr("etegrec_hf.hub.publish.HfApi", lambda: client)
+        monkeypatch.setattr("etegrec_hf.hub.publish.open_repository", lambda *_: ("tester/mine", there))
+        cards = []
+
+        def commit(repo_id, operations, **_):
+            cards.extend(
+                Path(one.path_or_fileobj).read_text() for one in operations if one.path_in_repo == "README.md"
+            )
+            return Mock()
+
+        client.create_commit = commit
+        publish(folder, "tester/mine", **options)
+        return ModelCard(cards[0]).data
+
+    return sent
+
+
+@pytest.mark.parametrize("written", ["datasets: me/my-log", "datasets:\n- me/my-log\n- me/other"])
+def test_the_dataset_that_a_card_names_stays(folder, card_sent, written):
+    assert card_sent(folder, written).datasets == ["me/my-log"]
+
+
+@pytest.mark.parametrize(
+    ("own", "standing", "given", "expected"),
+    [
+        ("license: mit", None, None, "mit"),
+        ("license: mit", "tags:\n- a", None, "mit"),
+        ("license: mit", "license: apache-2.0", None, "apache-2.0"),
+        ("license: mit", "license: apache-2.0", "cc0-1.0", "cc0-1.0"),
+        ("license: [mit", None, "cc0-1.0", "cc0-1.0"),
+        ("tags:\n- a", None, None, None),
+    ],
+)
+def test_a_license_is_given_or_stays_or_comes_from_the_folder(folder, card_sent, own, standing, given, expected):
+    Path(folder, "README.md").write_text(f"---\n{own}\n---\n# Mine\n")
+    assert card_sent(folder, standing, repository=RepositoryOptions(license=given)).license == expected
+
+
+def test_an_item_tokenizer_has_no_embeddings_to_leave_out(tmp_path, capsys):
+    sizes = {"input_size": 6, "hidden_sizes": [8], "latent_size": 4, "num_levels": 2, "codebook_size": 16}
+    RQVAEModel(RQVAEConfig(**sizes)).save_pretrained(tmp_path)
+    assert main(["push", str(tmp_path), "--repo-id", "tester/mine", "--without-embeddings", "true"]) == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert "`without_embeddings` is True and the folder holds an item tokenizer, which has no embeddings" in told
+    assert "omit the option, or give a recommender's folder." in told
 
 
 def test_embeddings_that_the_models_own_settings_rank_by_are_not_left_out(codes, tokenizer, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from two_sides import etegrec, run, several
 
 from etegrec_hf.cli.main import main
+from etegrec_hf.data.dataset_card import dataset_card, license_of
 
 READ = """
 import json, sys
@@ -66,6 +67,29 @@ def test_a_pushed_dataset_opens_by_its_id(dataset, prepared, hub, tmp_path):
     assert b"embedding_clusters" not in files["README.md"]
     assert b"license: cc-by-4.0" in files["README.md"]
     assert (files["embeddings/mine.npy"], files["notes.txt"]) == (b"mine", b"notes")
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("license: mit", "mit"),
+        ("license:\n- mit", "mit"),
+        ("license:\n- mit\n- other", ["mit", "other"]),
+        ("license: []", "unknown"),
+        ("license: [null]", "unknown"),
+        ("license:", "unknown"),
+        ("tags:\n- a", "unknown"),
+        ("license: [mit", "unknown"),
+    ],
+)
+def test_a_card_names_its_license_in_several_ways(written, expected):
+    assert license_of(f"---\n{written}\n---\n# Mine\n") == expected
+
+
+def test_several_licenses_stay(tmp_path):
+    card = dataset_card(tmp_path, "me/log", {"license": ["mit", "other"]})
+    assert license_of(card) == ["mit", "other"]
+    assert "| license | mit, other |" in card
 
 
 def test_what_is_no_dataset_is_not_pushed(dataset, capsys):

@@ -1,5 +1,6 @@
 """Newer models take over without a lost request, broken ones don't, and SIGTERM ends the server."""
 
+import asyncio
 import gc
 import multiprocessing
 import os
@@ -24,6 +25,8 @@ from etegrec_hf.hub.training_record import TrainingRecord
 from etegrec_hf.serving import batching, model_slot
 from etegrec_hf.serving.app import create_app
 from etegrec_hf.serving.loaded_model import LoadedModel, folder_state, revision_of
+from etegrec_hf.serving.metrics import Metrics
+from etegrec_hf.serving.model_slot import ModelSlot
 from etegrec_hf.serving.options import ServeOptions
 
 
@@ -114,6 +117,129 @@ def test_a_card_that_changes_makes_no_other_model(folder):
 def test_a_model_of_the_hub_answers_with_its_commit(tmp_path):
     snapshot = tmp_path / "snapshots" / ("0123456789" * 4)
     assert revision_of("user/name", snapshot) == "0123456789" * 4
+
+
+@pytest.fixture
+def slot(folder):
+    """Makes slots of a folder or a name, and closes them."""
+    slots = []
+
+    def make(name: str = folder, reload_seconds: float = 0.01) -> ModelSlot:
+        slots.append(ModelSlot(name, ServeOptions(reload_seconds=reload_seconds), Metrics()))
+        return slots[-1]
+
+    yield make
+    for one in slots:
+        one.close()
+
+
+def look(slot: ModelSlot) -> None:
+    asyncio.run(slot.look())
+
+
+def watch(slot: ModelSlot) -> None:
+    """Watches until the slot has nothing more to look for, which fails after some seconds."""
+    asyncio.run(asyncio.wait_for(slot.watch(), 10))
+
+
+def test_a_model_of_the_hub_is_not_replaced(folder, newer, slot, monkeypatch):
+    asked = []
+
+    def cached(name: str) -> Path:
+        """Doesn't reach the Hub at first, and later finds another commit at each call."""
+        asked.append(name)
+        if len(asked) == 1:
+            raise ConnectionError("there is no connection")
+        return (Path(folder), newer)[len(asked) % 2]
+
+    monkeypatch.setattr(model_slot, "local_folder", cached)
+    of_the_hub = slot("me/model")
+    watch(of_the_hub)
+    assert asked == ["me/model"] * 2
+    assert (of_the_hub.model.revision, of_the_hub.error) == (Path(folder).name, None)
+
+
+def test_a_folder_is_looked_for_on_this_disk_alone(folder, newer, slot, tmp_path, monkeypatch):
+    """A folder's relative name may be that of somebody's model on the Hub."""
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    Path(folder).rename("runs/model")
+    of_a_folder = slot("runs/model")
+    look(of_a_folder)
+    before = of_a_folder.model.revision
+    monkeypatch.setattr(model_slot, "local_folder", lambda name: newer)
+    Path("runs/model").rename("runs/older")
+    look(of_a_folder)
+    assert of_a_folder.error.startswith("'runs/model' isn't a folder any more; put")
+    assert of_a_folder.model.revision == before
+    newer.rename("runs/model")
+    look(of_a_folder)
+    assert of_a_folder.error is None
+    assert of_a_folder.model.revision != before
+
+
+def test_an_error_ends_when_the_same_folder_is_there_again(folder, slot):
+    whole = slot()
+    look(whole)
+    model = whole.model
+    for _ in range(2):
+        Path(folder).rename(folder + "-away")
+        look(whole)
+        assert "isn't a folder" in whole.error
+        Path(folder + "-away").rename(folder)
+        look(whole)
+        assert (whole.model, whole.error) == (model, None)
+
+
+def test_a_broken_folder_that_is_there_again_is_still_broken(folder, slot):
+    Path(folder, "model.safetensors").write_bytes(b"broken")
+    broken = slot()
+    look(broken)
+    error = broken.error
+    assert "model.safetensors" in error
+    Path(folder).rename(folder + "-away")
+    look(broken)
+    assert "isn't a folder" in broken.error
+    Path(folder + "-away").rename(folder)
+    look(broken)
+    assert broken.error == error
+
+
+def test_a_folder_that_vanishes_while_it_settles_is_looked_at_again(folder, newer, slot, monkeypatch):
+    def vanishing(path: Path):
+        raise FileNotFoundError("a file is missing")
+
+    replaced = slot()
+    look(replaced)
+    before = replaced.model
+    replace(folder, newer)
+    states = iter([folder_state, vanishing])
+    with monkeypatch.context() as patched:
+        patched.setattr(model_slot, "folder_state", lambda path: next(states)(path))
+        look(replaced)
+    assert (replaced.model, replaced.error) == (before, "a file is missing")
+    look(replaced)
+    assert replaced.error is None
+    assert replaced.model is not before
+
+
+def test_a_folder_that_changes_while_it_is_first_read_is_read_again(folder, slot, monkeypatch):
+    """Without later checks, the first ones must end in a model or an error."""
+    load, titles = LoadedModel.load, Path(folder, "item_titles.json")
+    read = []
+
+    def changing(*arguments):
+        read.append(arguments)
+        if len(read) < 3:
+            titles.write_text(f'{{"i3": "{len(read) * "long"}"}}')
+        return load(*arguments)
+
+    monkeypatch.setattr(LoadedModel, "load", changing)
+    once = slot(reload_seconds=0)
+    watch(once)
+    assert len(read) == 3
+    assert once.error is None
+    assert once.model.pipeline.tokenizer.item_titles == {"i3": "longlong"}
 
 
 def test_before_a_model_is_loaded(folder, monkeypatch):

@@ -15,6 +15,7 @@ from etegrec_hf.serving import batching
 from etegrec_hf.serving.app import create_app
 from etegrec_hf.serving.batching import Row
 from etegrec_hf.serving.options import ServeOptions
+from etegrec_hf.serving.server import serve
 
 LIMITS = {"max_body": 2000, "max_histories": 3, "max_history": 12, "max_ids": 5, "max_top_k": 20, "max_num_beams": 30}
 
@@ -241,6 +242,15 @@ def test_a_key(served, monkeypatch):
                 assert answer.headers["www-authenticate"] == "Bearer"
             for headers in right:
                 assert client.get(path, headers=headers).status_code == (404 if path == "/nothing" else 200)
+
+
+@pytest.mark.parametrize("key", ["", " "])
+def test_a_key_that_is_empty_opens_nothing(served, key, monkeypatch):
+    """As `ETEGREC_API_KEY=${SECRET}` makes it, if SECRET isn't set."""
+    monkeypatch.setenv("ETEGREC_API_KEY", key)
+    for start in (lambda: create_app(served), lambda: serve(served, ServeOptions(), "127.0.0.1", 0, workers=2)):
+        with pytest.raises(ValueError, match=f"`ETEGREC_API_KEY` is '{key}', which is no key; set it to the key"):
+            start()
 
 
 @pytest.mark.parametrize(
