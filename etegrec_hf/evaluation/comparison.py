@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .metrics import KS, metrics_of_ranks
+from .metrics import KS, by_user, metrics_of_ranks
 from .protocol import common_protocol
 from .results import read_ranks, read_result
 
@@ -40,11 +40,13 @@ def compare(runs: dict[str, list[str]]) -> dict:
         }
         for system, of_system in results.items()
     }
-    ranks = {system: read_ranks(of_system) for system, of_system in results.items()}
+    users, ranks = None, {}
+    for system, of_system in results.items():
+        users, ranks[system] = read_ranks(of_system)
     reference, *others = runs
     measured = [k for k in KS if k <= 10 and all(f"recall@{k}" in run for of in metrics.values() for run in of)]
     differences = {
-        system: paired_bootstrap(ranks[system], ranks[reference], tuple(measured[-1:]))
+        system: paired_bootstrap(ranks[system], ranks[reference], tuple(measured[-1:]), users=users)
         for system in others
         if ranks[system] and ranks[reference]
     }
@@ -70,46 +72,54 @@ def over_seeds(metrics: list[dict[str, float]]) -> dict[str, dict[str, float] | 
 
 
 def paired_bootstrap(
-    ranks: list[np.ndarray], other: list[np.ndarray], ks: tuple[int, ...] = (10,), seed: int = 0
+    ranks: list[np.ndarray],
+    other: list[np.ndarray],
+    ks: tuple[int, ...] = (10,),
+    seed: int = 0,
+    users: np.ndarray | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Returns the differences of two systems' metrics for the same users, with 95% bootstrap intervals.
+    """Returns the differences of two systems' metrics for the same targets, with 95% bootstrap intervals.
 
-    A user's metric is the mean over a system's runs. Users are drawn with replacement, and both systems' values of a
-    user are drawn together. So the intervals cover other users like these, but not other random seeds.
+    A target's metric is the mean over a system's runs. Users are drawn with replacement, each with all their targets,
+    and both systems' values are drawn together. So the intervals cover other users like these, but not other random
+    seeds.
 
     Args:
-        ranks, other (`list[np.ndarray]`): per run of a system, the rank `[users]` of each user's target, from 1; 0 for
-            a target that isn't listed. All have the same order of users.
+        ranks, other (`list[np.ndarray]`): per run of a system, the rank `[targets]` of each target, from 1; 0 for a
+            target that isn't listed. All have the same order of targets.
         ks (`tuple[int]`, *optional*, defaults to `(10,)`): list lengths.
         seed (`int`, *optional*, defaults to 0): random seed of the resampling.
+        users (`np.ndarray` of shape `(targets,)`, *optional*): number or id of each target's user; by default each
+            target is of another user, as in leave-one-out.
 
     Returns:
         `dict` by metric of `difference` (the first system's value minus the other's), `low` and `high`. For a single
         user, `low` and `high` are -1 and 1.
 
     Raises:
-        ValueError: runs with different numbers of users.
+        ValueError: runs with different numbers of targets.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), percentile intervals.
     """
-    users = {len(of_run) for of_run in (*ranks, *other)}
-    if len(users) != 1:
-        raise ValueError(f"the runs have different numbers of users, {sorted(users)}; compare runs on the same users.")
+    lengths = {len(of_run) for of_run in (*ranks, *other)}
+    if len(lengths) != 1:
+        raise ValueError(
+            f"the runs have different numbers of targets, {sorted(lengths)}; compare runs on the same users."
+        )
     mine, theirs = (
-        {name: np.mean([by_user[name] for by_user in runs], axis=0) for name in runs[0]}
+        {name: np.mean([by_target[name] for by_target in runs], axis=0) for name in runs[0]}
         for runs in ([metrics_of_ranks(of_run, ks) for of_run in system] for system in (ranks, other))
     )
     names = list(mine)
-    differences = np.stack([mine[name] - theirs[name] for name in names], axis=1)  # [users, metrics]
-    random, count = np.random.default_rng(seed), users.pop()
-    means = np.concatenate(
-        [
-            random.multinomial(count, np.full(count, 1 / count), size=CHUNK) @ differences / count
-            for _ in range(RESAMPLES // CHUNK)
-        ]
-    )  # [resamples, metrics]
-    low, high = np.percentile(means, [2.5, 97.5], axis=0)
-    if len(differences) == 1:
+    differences = np.stack([mine[name] - theirs[name] for name in names], axis=1)  # [targets, metrics]
+    sums, targets = by_user(differences, users)
+    random, count = np.random.default_rng(seed), len(sums)
+    means = []
+    for _ in range(RESAMPLES // CHUNK):
+        drawn = random.multinomial(count, np.full(count, 1 / count), size=CHUNK)  # [resamples, users]
+        means.append(drawn @ sums / (drawn @ targets)[:, None])
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5], axis=0)
+    if count == 1:
         low, high = np.full_like(low, -1), np.full_like(high, 1)
     return {
         name: {

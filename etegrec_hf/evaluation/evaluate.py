@@ -106,8 +106,10 @@ class Evaluation:
             (`memorisation`), and for the other users (`generalisation`), see [`metrics_by_part`].
         protocol (`dict`): description of how the metrics were measured, see [`protocol_of`].
         rerank_weight, transition_weight (`float`): weights of the search.
-        ranks (`np.ndarray` of shape `(users,)`): rank of each user's target, from 1; 0 for a target that isn't listed.
+        ranks (`np.ndarray` of shape `(targets,)`): rank of each target, from 1; 0 for a target that isn't listed.
         baseline_ranks (`dict[str, np.ndarray]`): ranks by baseline.
+        users_of_ranks (`np.ndarray` of shape `(targets,)`, *optional*): number of each target's user; by default each
+            is of another user.
     """
 
     split: str
@@ -121,6 +123,7 @@ class Evaluation:
     transition_weight: float
     ranks: np.ndarray
     baseline_ranks: dict[str, np.ndarray]
+    users_of_ranks: np.ndarray | None = None
 
     def figures(self) -> dict[str, Any]:
         """Returns all fields except the ranks, by name."""
@@ -180,13 +183,14 @@ def evaluate(
     ranked = np.concatenate(ranked_in_rounds)[np.argsort(rows)]
     split = split.take(np.sort(rows))
     data = replace(data, test=split) if options.split == "test" else replace(data, validation=split)
+    users = np.unique(split.user_ids, return_inverse=True)[1]
     lists = baseline_lists(data, split, collaborative_model=collaborative_model, exclude_seen=exclude_seen)
     dtype = "bfloat16 autocast" if options.bf16 else str(model.dtype).removeprefix("torch.")
     return Evaluation(
         split=options.split,
         metrics=ranking_metrics(ranked, split.targets),
         spread=spread_metrics(ranked, data.item_counts),
-        intervals=confidence_intervals(ranked, split.targets),
+        intervals=confidence_intervals(ranked, split.targets, users=users),
         baselines=metrics_of_systems(lists, split.targets),
         parts=metrics_by_part(memorised_targets(data, split), split.targets, lists, ranked),
         protocol=protocol_of(data, options.split, exclude_seen, num_beams=settings.num_beams, dtype=dtype),
@@ -194,4 +198,5 @@ def evaluate(
         transition_weight=settings.transition_weight,
         ranks=target_ranks(ranked, split.targets),
         baseline_ranks={name: target_ranks(listed, split.targets) for name, listed in lists.items()},
+        users_of_ranks=users,
     )

@@ -26,7 +26,7 @@ def ranking_metrics(item_index: np.ndarray, target: np.ndarray, ks: tuple[int, .
     >>> ranking_metrics(np.array([[3, 1], [4, 5]]), np.array([1, 4]), ks=(1, 2))["recall@1"]
     0.5
     """
-    return {name: float(values.mean()) for name, values in _by_user(item_index, target, ks).items()}
+    return {name: float(values.mean()) for name, values in _by_target(item_index, target, ks).items()}
 
 
 def metrics_of_systems(lists: dict[str, np.ndarray], target: np.ndarray) -> dict[str, dict[str, float]]:
@@ -67,12 +67,14 @@ def spread_metrics(item_index: np.ndarray, item_counts: np.ndarray, k: int = 10)
 
 
 def confidence_intervals(
-    item_index: np.ndarray, target: np.ndarray, ks: tuple[int, ...] = KS
+    item_index: np.ndarray, target: np.ndarray, ks: tuple[int, ...] = KS, users: np.ndarray | None = None
 ) -> dict[str, tuple[float, float]]:
     """Computes 95% confidence intervals of [`ranking_metrics`], by the normal approximation of the mean over users.
 
     Args:
         item_index, target, ks: as in [`ranking_metrics`].
+        users (`np.ndarray` of shape `(targets,)`, *optional*): number or id of each target's user; by default each
+            target is of another user. Targets of one user tell less than as many of several users.
 
     Returns:
         `dict` of lower and upper end by metric, limited to 0..1. For a single user they are 0 and 1.
@@ -82,8 +84,9 @@ def confidence_intervals(
     (0.01, 0.99)
     """
     intervals = {}
-    for name, values in _by_user(item_index, target, ks).items():
-        half = 1.96 * values.std() / np.sqrt(len(values)) if len(values) > 1 else np.inf
+    for name, values in _by_target(item_index, target, ks).items():
+        deviations, _ = by_user(values - values.mean(), users)
+        half = 1.96 * np.sqrt((deviations**2).sum()) / len(values) if len(deviations) > 1 else np.inf
         intervals[name] = (float(max(0, values.mean() - half)), float(min(1, values.mean() + half)))
     return intervals
 
@@ -108,6 +111,21 @@ def metrics_of_ranks(ranks: np.ndarray, ks: tuple[int, ...] = KS) -> dict[str, n
     }
 
 
-def _by_user(item_index: np.ndarray, target: np.ndarray, ks: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Returns each user's `recall@k` and `ndcg@k`, for the values of k up to the length of the lists."""
+def by_user(values: np.ndarray, users: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Returns each user's sum of `values` `[targets, ...]`, and number of targets; without `users` each has one.
+
+    >>> sums, targets = by_user(np.array([1.0, 2.0, 4.0]), np.array(["a", "b", "a"]))
+    >>> sums.tolist(), targets.tolist()
+    ([5.0, 2.0], [2, 1])
+    """
+    if users is None:
+        return values, np.ones(len(values), dtype=int)
+    _, numbers, targets = np.unique(users, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(targets), *values.shape[1:]))
+    np.add.at(sums, numbers, values)
+    return sums, targets
+
+
+def _by_target(item_index: np.ndarray, target: np.ndarray, ks: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Returns each target's `recall@k` and `ndcg@k`, for the values of k up to the length of the lists."""
     return metrics_of_ranks(target_ranks(item_index, target), tuple(k for k in ks if k <= item_index.shape[1]))

@@ -33,15 +33,15 @@ def read_result(name: str | Path) -> dict:
 
 
 def write_ranks(path: Path, user_ids: list[str], ranks: np.ndarray) -> None:
-    """Writes a parquet file of `user_id` and `rank`, completely or not at all."""
+    """Writes a parquet file of `user_id` and `rank`, a row per target, completely or not at all."""
     table = pa.table({"user_id": user_ids, "rank": ranks})
     replace_file(path, lambda beside: pq.write_table(table, beside))
 
 
-def read_ranks(results: dict[str, dict]) -> list[np.ndarray]:
-    """Reads the ranks `[users]` of each result; returns an empty list if any result names no file of ranks.
+def read_ranks(results: dict[str, dict]) -> tuple[np.ndarray | None, list[np.ndarray]]:
+    """Reads each target's user, and the ranks `[targets]` of each result, which are none if a result names no file.
 
-    Results with the same protocol have the same order of users.
+    Results with the same protocol have the same order of targets.
 
     Args:
         results (`dict[str, dict]`): results by their file, in whose folder the file of ranks is.
@@ -51,17 +51,17 @@ def read_ranks(results: dict[str, dict]) -> list[np.ndarray]:
         ValueError: a file of ranks that is damaged, or of another run.
     """
     if not all("ranks" in result for result in results.values()):
-        return []
+        return None, []
     paths = [Path(name).parent / result["ranks"] for name, result in results.items()]
     for name, path in zip(results, paths):
         if not path.is_file():
             raise FileNotFoundError(
                 f"{name} has its ranks in {str(path)!r}, which doesn't exist; move both files together."
             )
-    ranks = [_read_ranks(path) for path in paths]
+    users, ranks = zip(*map(_read_ranks, paths))
     for name, path, of_run in zip(results, paths, ranks):
         _check_ranks(name, results[name], path, of_run)
-    return ranks
+    return users[0], list(ranks)
 
 
 def _check_ranks(name: str, result: dict, path: Path, ranks: np.ndarray) -> None:
@@ -76,8 +76,9 @@ def _check_ranks(name: str, result: dict, path: Path, ranks: np.ndarray) -> None
         )
 
 
-def _read_ranks(path: Path) -> np.ndarray:
+def _read_ranks(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
-        return pq.read_table(path, columns=["rank"])["rank"].to_numpy()
+        table = pq.read_table(path, columns=["user_id", "rank"])
+        return table["user_id"].dictionary_encode().combine_chunks().indices.to_numpy(), table["rank"].to_numpy()
     except (pa.ArrowException, OSError, KeyError) as error:
         raise ValueError(f"{str(path)!r} holds no ranks ({error}); run `etegrec evaluate --ranks` again.") from error

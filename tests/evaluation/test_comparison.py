@@ -63,8 +63,24 @@ def test_pairs_stay_together():
 
 
 def test_runs_on_other_users_are_refused():
-    with pytest.raises(ValueError, match=r"the runs have different numbers of users, \[3, 4\]"):
+    with pytest.raises(ValueError, match=r"the runs have different numbers of targets, \[3, 4\]"):
         paired_bootstrap([np.ones(3)], [np.ones(4)])
+
+
+def test_targets_of_one_user_are_drawn_together():
+    """Six targets per user that are hit or missed together say no more than one of them."""
+    random = np.random.default_rng(3)
+    hit, missed = (np.where(random.random(60) < 0.5, 1, 0) for _ in range(2))
+    one = paired_bootstrap([hit], [missed], ks=(1,))
+    users = random.permutation(np.repeat(np.arange(60), 6))
+    six = paired_bootstrap([hit[users]], [missed[users]], ks=(1,), users=users)
+    assert six == {name: pytest.approx(figures) for name, figures in one.items()}
+    apart = paired_bootstrap([hit[users]], [missed[users]], ks=(1,))["recall@1"]
+    width = {name: found["high"] - found["low"] for name, found in (("six", six["recall@1"]), ("apart", apart))}
+    assert width["apart"] < 0.6 * width["six"]
+    lists, targets = np.where(hit[:, None] > 0, 1, 2), np.ones(60, dtype=int)
+    repeated = confidence_intervals(lists[users], targets[users], ks=(1,), users=users)
+    assert repeated["recall@1"] == pytest.approx(confidence_intervals(lists, targets, ks=(1,))["recall@1"])
 
 
 def test_a_protocol_tells_data_and_measurement(prepared):

@@ -7,7 +7,7 @@ import pytest
 import recommender_runs
 import torch
 
-from etegrec_hf import ETEGRecForConditionalGeneration, StreamedSequences
+from etegrec_hf import StreamedSequences
 from etegrec_hf.data.sequences import SequenceDataset
 from etegrec_hf.hub.dataset_folder import training_files
 from etegrec_hf.training.base.arguments import order_seed
@@ -15,7 +15,7 @@ from etegrec_hf.training.base.recording import changed_arguments
 from etegrec_hf.training.collaborative.arguments import CollaborativeSizes, CollaborativeTrainingArguments
 from etegrec_hf.training.collaborative.model import build_collaborative_model
 from etegrec_hf.training.collaborative.trainer import CollaborativeTrainer
-from etegrec_hf.training.recommender.arguments import FinetuningArguments
+from etegrec_hf.training.recommender.arguments import ETEGRecTrainingArguments, FinetuningArguments
 
 PREFIXES = partial(SequenceDataset.for_training, max_history=20)
 UNEVALUATED = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
@@ -145,11 +145,31 @@ def test_arguments_that_others_override_may_change_when_a_run_is_resumed(prepare
     again.check_checkpoint(str(tmp_path / "checkpoint-1"))
 
 
-def test_a_model_loaded_without_dropout_has_none(prepared, tmp_path):
-    """As the refusal of `disable_dropout` says."""
-    grpo_runs.tiny_model(prepared, decoder_dropout_rate=0.2, attention_dropout_rate=0.1).save_pretrained(tmp_path)
-    rates = dict.fromkeys(("dropout_rate", "decoder_dropout_rate", "attention_dropout_rate"), 0.0)
-    model = ETEGRecForConditionalGeneration.from_pretrained(tmp_path, **rates).train()
+def test_reinforcement_learning_applies_no_dropout(prepared, tmp_path):
+    """As the refusal of `disable_dropout` says: completions are scored alike twice, which a loss isn't."""
+    rates = {"dropout_rate": 0.5, "decoder_dropout_rate": 0.5, "attention_dropout_rate": 0.5}
+    trainer = grpo_runs.make_trainer(prepared, tmp_path, model=grpo_runs.tiny_model(prepared, **rates))
+    model = trainer.model.train()
     inputs = model.catalogue.inputs_from_items(torch.tensor([[1, 2, 3]]))
-    labels = model.catalogue.item_tokens[torch.tensor([4])]
-    assert len({model(**inputs, labels=labels).loss.item() for _ in range(3)}) == 1
+    items = model.catalogue.item_tokens[torch.tensor([4, 9, 1, 2])]  # a group of completions
+    ids = torch.cat([inputs["input_ids"].repeat(4, 1), items], dim=1)
+    scores = [trainer._score(model, ids, torch.ones_like(ids), items.shape[1])[0] for _ in range(2)]
+    assert torch.equal(*scores)
+    losses = {model(**inputs, labels=items[:1]).loss.item() for _ in range(3)}
+    assert len(losses) == 3, "elsewhere there is dropout"
+
+
+def test_a_choice_of_codes_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"`code_strategy` is 'none'; choose one of forge, count, balance\."):
+        ETEGRecTrainingArguments(str(tmp_path), code_strategy="none")
+
+
+def test_no_early_stopping_is_recorded(tmp_path):
+    assert changed_arguments(FinetuningArguments(str(tmp_path), early_stopping_patience=0)) == {
+        "early_stopping_patience": None
+    }
+
+
+def test_an_order_noise_that_the_samples_lack_is_refused(prepared, tmp_path):
+    with pytest.raises(ValueError, match=r"`order_noise` is 2, but that of `train_dataset` is 0\.0; give the same"):
+        recommender_runs.make_trainer(prepared, tmp_path, order_noise=2)

@@ -228,6 +228,7 @@ def test_training_beats_popularity_and_saves_what_a_stranger_loads(tmp_path):
     best = max(entry["eval_ndcg@10"] for entry in trainer.state.log_history if "eval_ndcg@10" in entry)
     assert made["validation"]["ndcg@10"] == pytest.approx(best, abs=1e-5)
     assert made["steps"] == trainer.state.best_global_step
+    assert (made["trained_steps"], made["planned_steps"]) == (trainer.state.global_step, trainer.state.max_steps)
 
 
 def test_no_validation_or_test_item_reaches_the_embedding(prepared, tmp_path):

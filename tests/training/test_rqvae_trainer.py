@@ -80,6 +80,12 @@ def test_each_epoch_logs_its_loss_beside_the_figures(embeddings, tmp_path):
     assert losses == [entry["epoch"] for entry in trainer.state.log_history if "usage_0" in entry] == [1, 2, 3]
 
 
+def test_each_epoch_logs_its_figures_when_steps_are_logged(embeddings, tmp_path):
+    trainer = make_trainer(embeddings, tmp_path, num_train_epochs=3, logging_strategy="steps", logging_steps=1)
+    trainer.train()
+    assert [entry["epoch"] for entry in trainer.state.log_history if "usage_0" in entry] == [1, 2, 3]
+
+
 def test_a_run_of_so_many_steps_revives_no_code_at_its_end(embeddings, tmp_path):
     trainer = make_trainer(embeddings, tmp_path, max_steps=8)
     trainer.train()

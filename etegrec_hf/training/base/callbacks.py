@@ -72,8 +72,9 @@ class EarlyStoppingCallback(transformers.EarlyStoppingCallback):
 class TerminationCallback(TrainerCallback):
     """Ends training on SIGTERM, with a checkpoint and exit status 143.
 
-    Training goes on until the next step whose checkpoint can be resumed exactly. A second SIGTERM ends the process at
-    once. If one of several processes gets the signal, all end together.
+    Training goes on until the next step whose checkpoint can be resumed exactly. If there is none, because the last
+    update is made, it ends without one. A second SIGTERM ends the process at once. If one of several processes gets
+    the signal, all end together.
 
     Args:
         trainer (`Trainer`): the trainer whose processes end.
@@ -95,15 +96,23 @@ class TerminationCallback(TrainerCallback):
         signal.signal(signal.SIGTERM, self.handler)
 
     def on_step_end(self, args, state, control, **kwargs):
-        if args.world_size > 1:
-            requests = torch.tensor(float(self.is_requested), device=args.device)
-            self.is_requested = self.trainer.accelerator.reduce(requests, "sum").item() > 0
-        if self.is_requested:
+        if self._is_requested_anywhere(args):
             self.is_ending = control.should_save = True
 
     def on_save(self, args, state, control, **kwargs):
         if self.is_ending:
             raise SystemExit(128 + signal.SIGTERM)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self._is_requested_anywhere(args):
+            raise SystemExit(128 + signal.SIGTERM)
+
+    def _is_requested_anywhere(self, args) -> bool:
+        """Returns whether any of the processes has got the signal."""
+        if args.world_size > 1:
+            requests = torch.tensor(float(self.is_requested), device=args.device)
+            self.is_requested = self.trainer.accelerator.reduce(requests, "sum").item() > 0
+        return self.is_requested
 
     def close(self) -> None:
         """Restores the earlier handler of SIGTERM, also after an error."""
@@ -128,6 +137,7 @@ class TimeLimitCallback(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.start = time.monotonic()
+        self.has_ended_it = False
 
     def on_step_end(self, args, state, control, **kwargs):
         is_over = time.monotonic() - self.start >= args.max_seconds

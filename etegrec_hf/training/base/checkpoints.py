@@ -41,7 +41,8 @@ def last_checkpoint(output_dir: str | Path) -> str:
         FileNotFoundError: there is no checkpoint.
         ValueError: every checkpoint is damaged.
     """
-    checkpoints = sorted(Path(output_dir).glob("checkpoint-*"), key=lambda folder: int(folder.name.split("-")[1]))
+    folders = (folder for folder in Path(output_dir).glob("checkpoint-*") if folder.name[11:].isdecimal())
+    checkpoints = sorted(folders, key=lambda folder: int(folder.name[11:]))
     if not checkpoints:
         raise FileNotFoundError(
             f"`output_dir` {str(output_dir)!r} holds no checkpoint to resume; run without --resume."

@@ -25,7 +25,7 @@ UNRECORDED = (
     "do_train",
     "do_predict",
 )
-RECORDED_TYPES = (int, float, str, bool)
+RECORDED_TYPES = (int, float, str, bool, type(None))
 # Arguments that decide which samples a step reads and in which phase; a run can't be resumed with other values
 ORDERING = (
     "seed",
@@ -50,7 +50,7 @@ ORDERING = (
 OVERRIDDEN = {
     "max_steps": {"num_train_epochs"},
     "max_tokens_per_batch": {"per_device_train_batch_size"},
-    "freeze_tokenizer": {"tokenizer_learning_rate", "vq_weight", "cycle"},
+    "freeze_tokenizer": {"tokenizer_learning_rate", "vq_weight", "cycle", "code_strategy"},
 }
 
 

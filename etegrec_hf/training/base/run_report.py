@@ -67,8 +67,9 @@ def _differences(test: Evaluation) -> dict[str, dict[str, dict[str, float]]]:
     """NDCG of the model less that of each baseline, at 10 or, of shorter lists, at the longest."""
     k = max(k for k in KS if k <= LISTED and f"ndcg@{k}" in test.metrics)
     found = {
-        name: paired_bootstrap([test.ranks], [ranks], (k,)) for name, ranks in test.baseline_ranks.items()
-    }  # fmt: skip
+        name: paired_bootstrap([test.ranks], [ranks], (k,), users=test.users_of_ranks)
+        for name, ranks in test.baseline_ranks.items()
+    }
     return {name: {f"ndcg@{k}": metrics[f"ndcg@{k}"]} for name, metrics in found.items()}
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainingArguments
+from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import HubStrategy
 
 from ...data.folders import replace_file
@@ -45,6 +47,8 @@ class BaseTrainer(Trainer):
     - `_save`: no pickle of the arguments is kept, files have their usual modes, and `write_beside` adds its files.
     - `train`, `_init_training_state`, `_load_callback_state`, `_load_best_model`: a checkpoint is checked before it is
       loaded, and may have been moved with its run.
+    - `_load_optimizer_and_scheduler`: a resumed run has its own learning rates and weight decay.
+    - `_run_epoch`: a run whose last update is made trains no further one.
     - `create_model_card`: the card is written with the model.
     - `_get_dataloader`: datasets that the trainer can't evaluate are refused.
     - `_determine_best_metric`: nothing is done for several evaluation datasets unless they choose a checkpoint.
@@ -252,6 +256,7 @@ class BaseTrainer(Trainer):
             self.check_checkpoint(str(resume_from_checkpoint))
             rank = f"_{self.args.process_index}" if self.args.world_size > 1 else ""
             check_files(resume_from_checkpoint, (f"rng_state{rank}.pth",))
+        self.holds_best = False
         try:
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         finally:
@@ -280,11 +285,31 @@ class BaseTrainer(Trainer):
     def _load_callback_state(self) -> None:
         """Restores the callbacks of a checkpoint, but with this run's patience."""
         super()._load_callback_state()
-        # checkpoints of versions without a clock are resumed too
-        self.state.stateful_callbacks.setdefault(StageClock.__name__, StageClock().state())
         for callback in self.callback_handler.callbacks:
+            if isinstance(callback, ExportableState):  # the run of the checkpoint may have had none of its kind
+                self.state.stateful_callbacks.setdefault(type(callback).__name__, callback.state())
             if isinstance(callback, EarlyStoppingCallback):
                 callback.early_stopping_patience = self.args.early_stopping_patience
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Restores optimizer and schedule of a checkpoint, but with the options of this run's optimizer."""
+        options = [
+            {name: value for name, value in group.items() if name not in ("params", "lr")}
+            for group in self.optimizer.param_groups
+        ]
+        super()._load_optimizer_and_scheduler(checkpoint)
+        for group, own in zip(self.optimizer.param_groups, options):
+            group.update(own)
+        if checkpoint is not None and isinstance(self.lr_scheduler, LambdaLR):
+            self.lr_scheduler.base_lrs = [own["initial_lr"] for own in options]
+            self.lr_scheduler.last_epoch -= 1
+            self.lr_scheduler.step()  # computes the learning rates of the step that was restored
+
+    def _run_epoch(self, *args, **kwargs) -> None:
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(*args, **kwargs)
+        else:
+            self.control.should_training_stop = True
 
     def _determine_best_metric(self, metrics: dict[str, float], trial) -> bool:
         metric = (self.args.metric_for_best_model or "").removeprefix("eval_")

@@ -153,6 +153,8 @@ def describe_training(trainer: CollaborativeTrainer, sizes: CollaborativeSizes) 
         "item_gain": args.item_gain,
         "batch_size": args.train_batch_size,
         "steps": step,
+        "trained_steps": state.global_step,
+        "planned_steps": state.max_steps,
         "seed": args.seed,
         **({"updates_left_out": trainer.updates_left_out} if trainer.updates_left_out else {}),
         "validation": {name: round(value, 5) for name, value in metrics.items() if "@10" in name},

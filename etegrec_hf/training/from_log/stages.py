@@ -66,8 +66,7 @@ class Stages:
         args = self._arguments(CollaborativeTrainingArguments, stage)
         sizes = CollaborativeSizes(**chosen(CollaborativeSizes, stage.values))
         made = embed_collaborative(PreparedDataset.load(folder), folder, sizes, args).made
-        n_updates = made.get("updates_left_out", 0)
-        self._note_updates(stage, n_updates, made["steps"], made["steps"] + n_updates)
+        self._note_updates(stage, made.get("updates_left_out", 0), made["trained_steps"], made["planned_steps"])
         set_semantic_embedding(folder, names, stage.values.get("normalize", "none"))
 
     def _embed_texts(self, folder: str, stage: Stage) -> bool:

@@ -39,7 +39,8 @@ def verdict(evaluation: Evaluation, size: LogSize, remedies: list[str]) -> tuple
         if name not in evaluation.baselines:
             continue
         ours, theirs = evaluation.metrics[METRIC], evaluation.baselines[name][METRIC]
-        found = paired_bootstrap([evaluation.ranks], [evaluation.baseline_ranks[name]])[METRIC]
+        theirs_of, users = evaluation.baseline_ranks[name], evaluation.users_of_ranks
+        found = paired_bootstrap([evaluation.ranks], [theirs_of], users=users)[METRIC]
         told.append(f"{_compared(ours, theirs, found)} {words} ({_figure(theirs)})")
         is_above &= found["low"] > 0
     sentence = f"NDCG@10 is {_figure(evaluation.metrics[METRIC])}: {', '.join(told)}."

@@ -49,8 +49,7 @@ REFUSED_WITH_GROUPS = dict.fromkeys(
     ("activation_checkpointing", "activation_checkpointing_kwargs", "gradient_checkpointing"),
     "but each history is encoded once for its group; give a smaller batch and accumulate gradients",
 ) | {
-    "disable_dropout": "which doesn't turn off dropout of attention weights; load the model with `dropout_rate`, "
-    "`decoder_dropout_rate` and `attention_dropout_rate` 0",
+    "disable_dropout": "but reinforcement learning applies no dropout; leave it out",
 }
 
 

@@ -11,8 +11,12 @@ from ...data.sequences import LengthGroupedSampler, SequenceDataset
 from ...data.wording import counted
 
 COLUMNS = ("prompt", "target")
-# Columns that a dataset can't have: arguments that rewards get from TRL or this trainer, and names of TRL for pictures
-RESERVED = ("prompts", "completions", "completion_ids", "log_probability", "trainer_state", "image", "images")
+# Columns that a dataset can't have: arguments that rewards get from TRL or this trainer, and names that TRL doesn't
+# pass on, of pictures among them
+RESERVED = (
+    *("prompts", "completions", "completion_ids", "log_probability", "trainer_state"),
+    *("completion", "log_extra", "log_metric", "image", "images"),
+)
 CHUNK = 2**20  # samples per step in which histories are written out
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 
+from ...data.checks import check_choice
 from ...evaluation.code_diagnostics import code_changes
 from ...models.configuration_etegrec import ETEGRecConfig
 from ...models.configuration_rqvae import RQVAEConfig
@@ -47,8 +48,7 @@ def assign_item_codes(
 
     Source: specification, section 9.2. Its Python `hash` is replaced by a checksum that is the same everywhere.
     """
-    if strategy not in STRATEGIES:
-        raise ValueError(f"`code_strategy` is {strategy!r}; choose one of {', '.join(STRATEGIES)}.")
+    check_choice("code_strategy", strategy, STRATEGIES)
     if len(prefixes) and not (prefixes.min() >= 0 and prefixes.max() < codebook_size):
         raise ValueError(
             f"`prefixes` holds codes outside 0..{codebook_size - 1}; give the tokenizer's `codebook_size`."

@@ -4,8 +4,10 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from ...data.checks import check_choice
 from ..base.arguments import RankedTrainingArguments, check_ranked_metric
 from ..base.refusals import REFUSED_COMPILATION, refuse_fields
+from ..item_tokenizer.item_codes import STRATEGIES
 
 # Fields of `TrainingArguments` that would change nothing, because processes share gradients without DDP
 REFUSED_IN_ALTERNATION = {
@@ -49,6 +51,7 @@ class ETEGRecTrainingArguments(RankedTrainingArguments):
     Raises:
         ValueError: `cycle` is below 2.
         ValueError: a weight or the noise is negative, or the temperature isn't positive.
+        ValueError: `code_strategy` is unknown.
         ValueError: `metric_for_best_model` looks at longer lists than `num_beams` find.
         ValueError: the last epoch would train the item tokenizer.
         ValueError: `torch_compile` is set.
@@ -97,6 +100,7 @@ class ETEGRecTrainingArguments(RankedTrainingArguments):
         for name in ("code_weight", "item_weight", "vq_weight", "sia_weight", "psa_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; a loss weight can't be negative.")
+        check_choice("code_strategy", self.code_strategy, STRATEGIES)
         if self.order_noise < 0:
             raise ValueError(f"`order_noise` is {self.order_noise}; give a number of places, 0 or more.")
         if self.temperature <= 0:

@@ -3,6 +3,7 @@
 import torch
 from transformers.utils import logging
 
+from ...data.sequences import SequenceDataset, WholeSequenceDataset
 from ...models.modeling_etegrec import ETEGRecForConditionalGeneration
 from .arguments import ETEGRecTrainingArguments
 
@@ -30,6 +31,20 @@ def check_item_logits(model: ETEGRecForConditionalGeneration, item_weight: float
             f"all items for each target, which takes too much memory above {MOST_SCORED_ITEMS} items. Build the model "
             "with `item_logits` 'none' and `recent_items` 0."
         )
+
+
+def check_order_noise(train_dataset: object, order_noise: float) -> None:
+    """Raises a `ValueError` if the training samples have another order noise than the arguments, which don't set it.
+
+    Streamed samples are made as they are read, and aren't checked.
+    """
+    if isinstance(train_dataset, SequenceDataset | WholeSequenceDataset):
+        own = getattr(train_dataset, "order_noise", 0.0)
+        if own != order_noise:
+            raise ValueError(
+                f"`order_noise` is {order_noise}, but that of `train_dataset` is {own}; give the same number to the "
+                "arguments and to `WholeSequenceDataset`."
+            )
 
 
 def check_embeddings(

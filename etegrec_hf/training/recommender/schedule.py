@@ -13,7 +13,8 @@ class PhaseScheduler:
 
     Args:
         optimizer (`torch.optim.Optimizer`): the optimizer. The first learning rate of a group is the base of its
-            schedule. As in torch, the group keeps it as `initial_lr`, for the schedule of a further run.
+            schedule, also after a state was loaded. As in torch, the group keeps it as `initial_lr`, for the schedule
+            of a further run.
         factors (`list[Callable[[int], float]]`): one function per group, from the number of the group's own steps to
             the factor of its learning rate.
     """
@@ -40,10 +41,10 @@ class PhaseScheduler:
         return [group["lr"] for group in groups]
 
     def state_dict(self) -> dict:
-        return {"steps": list(self.steps), "base_rates": list(self.base_rates)}
+        return {"steps": list(self.steps)}
 
     def load_state_dict(self, state: dict) -> None:
-        self.steps, self.base_rates = list(state["steps"]), list(state["base_rates"])
+        self.steps = list(state["steps"])
         self._apply()
 
 

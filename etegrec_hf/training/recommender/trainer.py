@@ -26,7 +26,7 @@ from .arguments import ETEGRecTrainingArguments, FinetuningArguments
 from .batches import loader_of, make_own_batches
 from .callbacks import AlternatingPhaseCallback, CodeRefreshCallback
 from .cheap_dropout import cheapen_dropout
-from .checks import check_embeddings, check_item_logits
+from .checks import check_embeddings, check_item_logits, check_order_noise
 from .phase_losses import PhaseLosses
 from .processes import average_gradients, start_alike
 from .schedule import PhaseScheduler, phase_scheduler
@@ -76,6 +76,7 @@ class ETEGRecTrainer(BaseTrainer):
         ValueError: a refused argument of `Trainer` is given.
         ValueError: the number of ids isn't the number of the model's items.
         ValueError: the model has item logits of more than 200,000 items, or detached ones without `item_weight`.
+        ValueError: the samples have another order noise than the arguments.
         ValueError: there are no embeddings to train the item tokenizer with.
         ValueError: `semantic_embedding` is given, and the model holds embeddings too.
         ValueError: `semantic_embedding` has another shape, or holds NaN.
@@ -111,6 +112,7 @@ class ETEGRecTrainer(BaseTrainer):
         check_embeddings(model, args, semantic_embedding)
         check_item_logits(model, args.item_weight)
         check_dataset("train_dataset", train_dataset, (SequenceDataset, WholeSequenceDataset, StreamedSequences))
+        check_order_noise(train_dataset, args.order_noise)
         self.item_ids, self.item_titles = item_ids, item_titles
         self.semantic_embedding = semantic_embedding
         self.phase_losses = PhaseLosses(args, semantic_embedding)
