@@ -1,14 +1,14 @@
 """`etegrec embed`: makes collaborative and text embeddings of items, and combines embeddings."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 from ..data.checks import check_positive
 from ..data.named_embeddings import check_fusion, check_name, describe, find_embedding
 from ..data.prepared import PreparedDataset, read_items, set_semantic_embedding
 from ..data.text_embeddings import embed_texts, item_texts
-from ..training.base.checkpoints import DEFAULT_OUTPUT_DIR, check_run_folder
+from ..training.base.checkpoints import check_run_folder
 from ..training.collaborative.arguments import CollaborativeSizes, CollaborativeTrainingArguments
 from ..training.collaborative.fit import embed_collaborative
 from .parsing import parse
@@ -50,6 +50,9 @@ class EmbedArguments(RunArguments):
     normalize: str = field(default="none", metadata={"help": "How each embedding is scaled: none, l2 or standardize."})
 
 
+Options: TypeAlias = EmbedArguments | CollaborativeSizes | CollaborativeTrainingArguments
+
+
 def run(argv: list[str]) -> None:
     classes = (EmbedArguments, CollaborativeSizes, CollaborativeTrainingArguments, PrintArguments)
     arguments, sizes, training, printed = parse(
@@ -66,8 +69,13 @@ def embed(
     """Makes the given embeddings and a semantic embedding from them, and returns figures of both."""
     if not (arguments.collaborative or arguments.text_model or arguments.fuse):
         raise ValueError("nothing to do: give --collaborative, --text-model or --fuse.")
-    if not arguments.collaborative and (arguments.resume or training.output_dir != DEFAULT_OUTPUT_DIR):
-        raise ValueError("`output_dir` and `resume` mean nothing without --collaborative; leave them out.")
+    usual = EmbedArguments(arguments.data)
+    if not arguments.text_model:
+        check_not_given("--text-model", arguments, usual, ("text", "text_name", "text_batch_size"))
+    if not arguments.collaborative:
+        check_not_given("--collaborative", arguments, usual, ("resume",))
+        check_not_given("--collaborative", sizes, CollaborativeSizes())
+        check_not_given("--collaborative", training, CollaborativeTrainingArguments())
     data = PreparedDataset.load(arguments.data)
     names = ["collaborative"] * arguments.collaborative + [arguments.text_name] * bool(arguments.text_model)
     check_wishes(arguments, names)
@@ -84,6 +92,26 @@ def embed(
     semantic = set_semantic_embedding(arguments.data, arguments.fuse or names, arguments.normalize)
     zero = PreparedDataset.load(arguments.data).statistics["items_with_zero_embedding"]
     return figures | {"semantic_embedding": describe(semantic), "items_with_zero_embedding": zero}
+
+
+def check_not_given(needed: str, options: Options, usual: Options, names: tuple[str, ...] = ()) -> None:
+    """Checks that options have their defaults, because they have no effect without another option, which is missing.
+
+    Args:
+        needed (`str`): the missing option.
+        options (dataclass): options of the command.
+        usual (dataclass): the same, all with their defaults.
+        names (`tuple[str, ...]`, *optional*): names of the options that have no effect; by default all.
+
+    Raises:
+        ValueError: an option has another value.
+    """
+    for name in names or [option.name for option in fields(options) if option.init]:
+        value = getattr(options, name)
+        if value != getattr(usual, name):
+            raise ValueError(
+                f"`{name}` is {value!r}, but has no effect without {needed}; leave it out, or give {needed}."
+            )
 
 
 def check_wishes(arguments: EmbedArguments, names: list[str]) -> None:

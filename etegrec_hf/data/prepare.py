@@ -61,6 +61,7 @@ def prepare(
     Raises:
         ValueError: an unknown format, split or normalisation.
         ValueError: `min_count` or `max_history` below 1.
+        ValueError: a normalisation without an embedding, or a column of splits without the split `given`.
         ValueError: empty or damaged data, see the readers.
         FileNotFoundError: nothing at the path.
         FileExistsError: `output_dir` isn't empty.
@@ -69,6 +70,11 @@ def prepare(
     check_choice("normalize", normalize, NORMALIZATIONS)
     if normalize != "none" and not embedding:
         raise ValueError(f"`normalize` is {normalize!r}, but there is no `embedding` to normalize; give one.")
+    if options.split_column is not None and split != "given":
+        raise ValueError(
+            f"`split_column` is {options.split_column!r}, but has no effect on the split {split!r}; pass --split "
+            "given, or leave the column out."
+        )
     for name, number in (("min_count", min_count), ("max_history", max_history)):
         check_positive(name, number)
     named = _names_of([embedding] if isinstance(embedding, (str, Path)) else embedding or [])

@@ -132,7 +132,18 @@ def test_an_interruption_is_one_line(folder, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("embed --data {data} --fuse clusters --output-dir {new}", "mean nothing without --collaborative"),
+        ("embed --data {data} --fuse clusters --output-dir {new}", "has no effect without --collaborative; leave it"),
+        ("embed --data {data} --fuse clusters --resume true", "`resume` is True, but has no effect without --coll"),
+        ("embed --data {data} --fuse clusters --width 8", "`width` is 8, but has no effect without --collaborative"),
+        (
+            "embed --data {data} --text-model {model} --num-train-epochs 3",
+            "`num_train_epochs` is 3.0, but has no effect without --collaborative",
+        ),
+        (
+            "embed --data {data} --fuse clusters --text {{title}}s",
+            "`text` is '{title}s', but has no effect without --text-model; leave it out, or give --text-model",
+        ),
+        ("embed --data {data} --fuse clusters --text-name x", "`text_name` is 'x', but has no effect without --text"),
         ("embed --data {data}", "nothing to do: give --collaborative, --text-model or --fuse"),
         ("embed --data {data} --collaborative", "`output_dir` isn't given; name a new folder with --output-dir"),
         ("embed --data {data} --text-model {model} --text {{titel}}", "did you mean 'title'?"),

@@ -1,6 +1,7 @@
 """What in a log may not be meant is refused or noted, however the log is written."""
 
 import json
+from contextlib import nullcontext
 
 import pandas as pd
 import pytest
@@ -42,6 +43,18 @@ def test_times_of_two_units_are_an_error(kind, times, shown, tmp_path):
     assert not (tmp_path / "data").exists()
     with pytest.raises(ValueError, match="times of several kinds"):
         next(read_histories(path).tables())
+
+
+@pytest.mark.parametrize(("other", "refused"), [(SECONDS * 1000, True), (0, False)])
+def test_files_of_a_log_are_checked_together(other, refused, tmp_path):
+    """A part that holds seconds and milliseconds is no error if another part holds a time that may be anything."""
+    (tmp_path / "log").mkdir()
+    mixed = log_of([SECONDS, SECONDS + 1] if refused else [SECONDS, SECONDS * 1000])
+    mixed.to_parquet(tmp_path / "log/a.parquet")
+    log_of([other]).to_parquet(tmp_path / "log/b.parquet")
+    for read in (lambda path: prepare(path, tmp_path / "data", min_count=1), read_histories):
+        with pytest.raises(ValueError, match=r"1588291200 .seconds.* and .* .milli") if refused else nullcontext():
+            read(tmp_path / "log")
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])

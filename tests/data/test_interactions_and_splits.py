@@ -348,9 +348,10 @@ def test_training_data_knows_nothing_of_what_is_evaluated(tmp_path, kind, change
         target = splits[name].target
         others[target] = (items[target] + random.integers(1, n_items, size=len(target))) % n_items
     for folder, column in (("before", items), ("after", others)):
-        columns = {"user_id": users, "item_id": column, "timestamp": times, "fold": np.array(SPLIT_NAMES)[fold]}
+        columns = {"user_id": users, "item_id": column, "timestamp": times}
+        columns |= {"fold": np.array(SPLIT_NAMES)[fold]} if kind == "given" else {}
         pyarrow.csv.write_csv(pa.table(columns), tmp_path / "log.csv")
-        options = SourceOptions(split_column="fold")
+        options = SourceOptions(split_column="fold" if kind == "given" else None)
         prepare(tmp_path / "log.csv", tmp_path / folder, "csv", 3, kind, embedding="cooccurrence", options=options)
     same = [
         file.relative_to(tmp_path / "before").as_posix()

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +10,7 @@ from datasets import load_dataset
 from safetensors.numpy import save_file
 
 from etegrec_hf.cli.prepare import run
+from etegrec_hf.data.folders import complete_or_absent, replace_file
 from etegrec_hf.data.prepare import prepare
 from etegrec_hf.data.prepared import PreparedDataset
 from etegrec_hf.data.sources import SourceOptions
@@ -181,6 +183,16 @@ def test_letter_layout_is_numbered_by_item_and_ordered_as_written(tmp_path):
         prepare(tmp_path / "data", tmp_path / "again", "letter")
 
 
+def test_numbers_of_items_that_a_letter_file_writes_as_text_are_ordered_as_numbers(tmp_path):
+    history = ["2", "11", "0", "10", "1"]
+    (tmp_path / "Tiny.inter.json").write_text(json.dumps({"u": history}))
+    np.save(tmp_path / "e.npy", np.array([[0.0], [1], [2], [10], [11]]))
+    prepare(tmp_path, tmp_path / "data", "letter", min_count=1, embedding=str(tmp_path / "e.npy"))
+    data = PreparedDataset.load(tmp_path / "data")
+    assert data.item_ids == ["0", "1", "2", "10", "11"]
+    assert data.embeddings.ravel().tolist() == [0, 1, 2, 10, 11]
+
+
 def test_users_without_items_in_a_letter_file_are_counted(tmp_path):
     (tmp_path / "Tiny.inter.json").write_text(json.dumps({"1": [], "2": [0, 1, 2], "3": [0], "4": []}))
     found = prepare(tmp_path, tmp_path / "data", "letter", min_count=1)
@@ -347,6 +359,11 @@ def test_an_embedding_table_with_other_columns_is_an_error(table, tmp_path):
         ("xml", {}, r"`format` is 'xml'; choose one of auto, amazon2014, .*, csv, jsonl, parquet, hub"),
         ("csv", {"split": "random"}, "`split` is 'random'; choose one of leave-one-out, time, ratio, given"),
         ("csv", {"normalize": "l2"}, "`normalize` is 'l2', but there is no `embedding` to normalize"),
+        (
+            "csv",
+            {"split": "time", "options": SourceOptions(split_column="fold")},
+            "`split_column` is 'fold', but has no effect on the split 'time'; pass --split given, or leave",
+        ),
         ("csv", {"embedding": "e.txt"}, r"isn't a .npy, .safetensors or .parquet file; convert it"),
         (
             "csv",
@@ -472,6 +489,66 @@ def test_an_interrupted_write_leaves_nothing(table, tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         prepare(write(table, tmp_path, "csv"), tmp_path / "data", "csv", min_count=1)
     assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
+
+
+def test_an_empty_folder_that_a_link_points_to_is_filled(table, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    prepare(write(table, tmp_path, "csv"), tmp_path / "link", "csv", min_count=1)
+    assert (tmp_path / "link").is_symlink()
+    assert PreparedDataset.load(tmp_path / "real").item_ids
+    assert {path.name for path in tmp_path.iterdir()} == {"log.csv", "real", "link"}
+
+
+def test_a_folder_that_another_call_has_filled_is_kept_and_so_is_the_result(tmp_path):
+    target = tmp_path / "data"
+
+    def write_both() -> None:
+        with complete_or_absent(target) as mine:
+            (mine / "file").write_text("mine")
+            with complete_or_absent(target) as other:
+                (other / "file").write_text("other")
+
+    with pytest.raises(FileExistsError, match=r"data' can't be replaced \(Dir.*so the finished folder is '") as raised:
+        write_both()
+    (kept,) = (path for path in tmp_path.iterdir() if path != target)
+    assert f"{str(kept)!r}; use it from there, or rename it" in str(raised.value)
+    assert [(folder / "file").read_text() for folder in (target, kept)] == ["other", "mine"]
+
+
+def test_a_file_that_two_calls_write_at_once_is_whole(tmp_path):
+    path = tmp_path / "file"
+
+    def write_slowly(beside: Path) -> None:
+        beside.write_text("whole")
+        replace_file(path, lambda other: other.write_text("other"))
+        assert path.read_text() == "other"
+        assert beside.read_text() == "whole"
+
+    replace_file(path, write_slowly)
+    assert path.read_text() == "whole"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_modes_of_new_folders_and_files_are_the_usual_ones(tmp_path):
+    (tmp_path / "usual").mkdir()
+    (tmp_path / "usual/file").touch()
+    with complete_or_absent(tmp_path / "data") as folder:
+        (folder / "file").touch()
+    replace_file(tmp_path / "file", Path.touch)
+    assert (tmp_path / "data").stat().st_mode == (tmp_path / "usual").stat().st_mode
+    for name in ("data/file", "file"):
+        assert (tmp_path / name).stat().st_mode == (tmp_path / "usual/file").stat().st_mode
+
+
+def test_leftovers_of_a_killed_call_are_removed_by_the_next(tmp_path):
+    for name in ("data", "file"):
+        (tmp_path / f".{name}.0123abcd.incomplete").mkdir()
+        (tmp_path / f".{name}.0123abcd.incomplete/part").touch()
+    with complete_or_absent(tmp_path / "data"):
+        pass
+    replace_file(tmp_path / "file", Path.touch)
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "file"}
 
 
 @pytest.mark.parametrize(

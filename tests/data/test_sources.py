@@ -63,8 +63,9 @@ def write(path: Path, content: str | bytes, packed: bool = False) -> Path:
 
 
 def fails(path, format: str, folder, kind: type[Exception], match: str, **options) -> None:
+    split = "given" if "split_column" in options else "leave-one-out"
     with pytest.raises(kind, match=match) as caught:
-        prepare(path, folder / "never", format, min_count=1, options=SourceOptions(**options))
+        prepare(path, folder / "never", format, min_count=1, split=split, options=SourceOptions(**options))
     assert isinstance(caught.value, USER_ERRORS)
     assert not (folder / "never").exists()
 
@@ -658,6 +659,17 @@ def test_classes_of_a_hub_data_set_are_called_by_their_names(tmp_path, kind):
     assert {item_id: text["title"] for item_id, text in texts.items()} == {"z": "x", "x": "y", "y": ""}
 
 
+@pytest.mark.parametrize(
+    ("splits", "options"), [(False, {"hub_split": "test"}), (False, {"hub_config": "x"}), (True, {"hub_config": "x"})]
+)
+def test_options_that_mean_nothing_to_a_saved_data_set_are_an_error(tmp_path, splits, options):
+    data = Dataset.from_dict({"user_id": ["u"] * 3, "item_id": ["x", "y", "z"]})
+    (DatasetDict({"train": data}) if splits else data).save_to_disk(str(tmp_path / "mine"))
+    ((name, value),) = options.items()
+    message = f"`{name}` is '{value}', but has no effect on '.*mine', which `save_to_disk` wrote; leave it out"
+    fails(tmp_path / "mine", "hub", tmp_path, ValueError, rf"^{message}", **options)
+
+
 def test_a_hub_configuration_and_split_can_be_named(tmp_path, monkeypatch):
     folder = tmp_path / "mine"
     folder.mkdir()
@@ -856,6 +868,8 @@ def test_an_open_quote_is_an_error_in_every_file_that_is_read_as_csv(tmp_path):
         ({501: 'u50,i0,500,"7 inch', 511: 'u51,i0,510,"7, inch"'}, 10),
         ({501: 'u50,"i0,500,7 inch', 1501: 'u150,i0",1500,7 inch'}, 1000),
         ({501: 'u50,"i0,500,7 inch', 504: 'u50,i3",503,7 inch,'}, 3),  # 5 cells, so that few lines are proof enough
+        ({501: 'u50,"i0,500,7 inch', 504: 'u50,"i3,503,7 inch'}, 3),  # 4 cells, and so has each line
+        ({501: 'u50,i0,500,"7 inch', 503: 'u50,i2,502,"7 inch'}, 2),
     ],
 )
 def test_rows_that_quotes_have_swallowed_count_as_malformed(tmp_path, changed, lines):
@@ -883,6 +897,14 @@ def test_quotes_that_have_swallowed_rows_of_a_csv_on_the_hub_are_an_error(tmp_pa
     fails(
         tmp_path / "hub", "hub", tmp_path, ValueError, "a quote that opens in row 501 of .* holds the next 1,000 lines"
     )
+
+
+def test_texts_of_few_lines_are_no_rows_of_the_file(tmp_path):
+    told = ["red, green,\nblue, and black", "A\nsalt, sugar, water, flour", "A\n1,000 pieces", "A,B\nC,D"]
+    rows = [f'u,{item},{item},"{text}"' for item, text in enumerate(told)]
+    statistics, _, texts = read(write(tmp_path / "log.csv", "\n".join([HEADER, *rows])), "csv", tmp_path / "data")
+    assert [row["title"] for row in texts.values()] == told
+    expect(statistics, **NOTHING_LEFT_OUT)
 
 
 def test_texts_of_many_lines_are_no_rows_of_the_file(tmp_path):

@@ -118,6 +118,15 @@ def test_a_wrong_row_is_an_error_that_names_it(text, message, tmp_path):
         list(read_histories(tmp_path / "users").tables())
 
 
+def test_malformed_lines_of_a_log_are_left_out_as_prepare_leaves_them_out(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"user_id": "u", "item_id": "a"}\nbroken\n{"user_id": "u", "item_id": "b"}\n')
+    with pytest.raises(ValueError, match=r"1 malformed line in .*line 2: .*raise --max-malformed"):
+        read_histories(tmp_path / "log.jsonl")
+    histories = read_histories(tmp_path / "log.jsonl", SourceOptions(max_malformed=0.5))
+    assert read(histories) == {"u": ["a", "b"]}
+    assert "1 malformed line" in histories.notes[0]
+
+
 def test_wrong_options_and_columns_are_an_error(tmp_path):
     write(tmp_path / "users.parquet", as_table())
     with pytest.raises(

@@ -25,6 +25,7 @@ SEPARATORS = (",", "\t", ";", "|", " ")
 BLOCKS = (1 << 24, 1 << 30)  # bytes per block, and of a second try; no row may be longer than a block
 END = "\x03"  # content of each cell of an added last row, which has one cell too many: only an open quote can hide it
 MANY_SEPARATORS = 20  # separators in lines of a text that make them rows of the file: no text has so many by chance
+FEW_SEPARATORS = 3  # the same if every line is exactly like a row
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,23 @@ def row_number(row: int, left_out: np.ndarray) -> int:
 
 def may_hold_rows(column: pa.Array | pa.ChunkedArray, n_columns: int) -> np.ndarray:
     """Returns which texts of a column have enough line breaks for [`rows_inside`]."""
-    breaks = pc.fill_null(pc.count_substring(column, "\n"), 0).to_numpy()
-    return breaks * (n_columns - 1) >= MANY_SEPARATORS
+    return _counts(column, "\n") * (n_columns - 1) >= MANY_SEPARATORS
+
+
+def _counts(column: pa.Array | pa.ChunkedArray, mark: str) -> np.ndarray:
+    """Returns how often a mark is in each text of a column."""
+    return pc.fill_null(pc.count_substring(column, mark), 0).to_numpy()
+
+
+def all_lines_are_rows(text: str, separator: str, n_columns: int) -> bool:
+    """Returns whether each line of a row's text has exactly as many cells as a row of the file.
+
+    A cell that begins with a blank is evidence of prose, which has a blank after a comma.
+
+    >>> all_lines_are_rows("u1,i1,A,1\\nu2,i2,B,2", ",", 4), all_lines_are_rows("u1,i1,1,A\\nwith B, C, and D", ",", 4)
+    (True, False)
+    """
+    return all(line.count(separator) == n_columns - 1 and f"{separator} " not in line for line in text.splitlines())
 
 
 def rows_inside(text: str, separator: str, n_columns: int, least: int = MANY_SEPARATORS) -> int:
@@ -258,7 +274,12 @@ class _Rows:
 
     def _without_rows_inside(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Returns the rows of a batch that don't hold other rows of the file in quotes, and records those that do."""
-        suspected = np.any([may_hold_rows(column, len(self.header)) for column in batch.columns], axis=0)
+        n_columns = len(self.header)
+        breaks, separators = (
+            np.sum([_counts(column, mark) for column in batch.columns], axis=0) for mark in ("\n", self.separator)
+        )
+        alike = (breaks > 0) & (separators == breaks * (n_columns - 1))  # as many as if each line were a row
+        suspected = np.any([alike, *(may_hold_rows(column, n_columns) for column in batch.columns)], axis=0)
         for row in np.flatnonzero(suspected).tolist():
             cells = [column[row].as_py() or "" for column in batch.columns]
             texts = (cell if isinstance(cell, str) else cell.decode(errors="replace") for cell in cells)
@@ -269,8 +290,12 @@ class _Rows:
 
     def _note(self, number: int, text: str, reason: str) -> bool:
         """Records a row if it is malformed, and returns whether it is."""
-        # in a row that is malformed anyway, one separator is evidence enough
-        inside = rows_inside(text, self.separator, len(self.header), 1 if reason else MANY_SEPARATORS)
+        n_columns, least = len(self.header), MANY_SEPARATORS
+        if reason:
+            least = 1  # in a row that is malformed anyway, one separator is evidence enough
+        elif all_lines_are_rows(text, self.separator, n_columns):
+            least = FEW_SEPARATORS
+        inside = rows_inside(text, self.separator, n_columns, least)
         if inside:
             held = counted(inside, "line")
             reason = f"a quote that opens in it holds the next {held}: close it, or double it if it is text"

@@ -42,6 +42,19 @@ def check_times(times: np.ndarray, name: str, path: Path) -> None:
     )
 
 
+def one_of_each_kind(times: np.ndarray) -> np.ndarray:
+    """Returns the first time of each kind, and the first of none: [`check_times`] says the same of them as of all.
+
+    So a column that is read a part at a time can be checked.
+
+    >>> one_of_each_kind(np.array([1_600_000_000, 1_500_000_000, 1_400_000_000_000, 7]))
+    array([   1600000000, 1400000000000,             7])
+    """
+    within = [(times >= low) & (times <= high) for low, high in KINDS_OF_TIMES.values()]
+    groups = [*within, ~np.any(within, axis=0)]
+    return times[[group.argmax() for group in groups if group.any()]]
+
+
 def notes_of_ids(log: Interactions) -> list[str]:
     """Returns notes for the user about ids that look like missing values, or like another spelling of an id."""
     notes = []

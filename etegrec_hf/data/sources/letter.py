@@ -16,8 +16,9 @@ from .values import wrong_id
 def read_letter(path: Path, options: SourceOptions) -> Source:
     """Reads `NAME.inter.json` (histories in time order), and if they exist `NAME.item.json` and `NAME.index.json`.
 
-    `path` is the `.inter.json` file or a folder with one. Items are numbers. An `.npy` file of embeddings has one row
-    per item that occurs, in the order of these numbers.
+    `path` is the `.inter.json` file or a folder with one. Items are numbers, which may be written as text. An `.npy`
+    file of embeddings has one row per item that occurs, in the order of these numbers; in the order of the texts if an
+    id isn't a number.
 
     Raises:
         FileNotFoundError: no `.inter.json`, or several.
@@ -47,7 +48,7 @@ def read_letter(path: Path, options: SourceOptions) -> Source:
             "numbers, or all as text."
         )
     # sorted without numpy, which would turn numbers around 2^63 into floats
-    item_numbers = sorted({item for history in histories.values() for item in history})
+    item_numbers = _in_order({item for history in histories.values() for item in history})
     row_of = {item: row for row, item in enumerate(item_numbers)}
     items = np.array([row_of[item] for history in histories.values() for item in history], dtype=np.int64)
     item_ids = np.array([str(item) for item in item_numbers], dtype=object)
@@ -80,3 +81,15 @@ def read_letter(path: Path, options: SourceOptions) -> Source:
         return texts_of_entries(rows, item_ids, file)
 
     return Source(interactions, read_texts, tokens, items_file=file)
+
+
+def _in_order(items: set) -> list:
+    """Returns numbers, or texts, in ascending order; texts count as numbers if all are decimal digits.
+
+    >>> _in_order({"10", "9", "011"}), _in_order({"10", "9", "b1"})
+    (['9', '10', '011'], ['10', '9', 'b1'])
+    """
+    if not all(isinstance(item, str) and item.isascii() and item.isdigit() for item in items):
+        return sorted(items)
+    width = max(map(len, items))
+    return sorted(items, key=lambda item: (item.zfill(width), item))

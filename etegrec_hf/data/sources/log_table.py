@@ -63,7 +63,6 @@ def usable_rows(log_table: LogTable) -> UsableRows:
 
     Raises:
         ValueError: ids that are neither text nor whole numbers.
-        ValueError: times of several kinds.
     """
     malformed, left_out, path = log_table.malformed, log_table.left_out, log_table.malformed.path
     table, columns = log_table.table, log_table.columns
@@ -90,8 +89,6 @@ def usable_rows(log_table: LogTable) -> UsableRows:
         kept = pa.array(~broken)
         table, users, items = table.filter(kept), users.filter(kept), items.filter(kept)
         times = None if times is None else times[~broken]
-    if time is not None and times is not None:
-        check_times(times, time, path)
     return UsableRows(table, users, items, times, broken)
 
 
@@ -104,11 +101,15 @@ def source_of_table(log_table: LogTable, options: SourceOptions, aliases: dict[s
         aliases (`dict[str, str]`, *optional*): further names of columns in the file of texts, as in [`text_columns`].
 
     Raises:
+        ValueError: ids that are neither text nor whole numbers.
+        ValueError: times of several kinds.
         ValueError: too many malformed rows, or no interaction.
         ValueError: a split that is missing or unknown.
     """
     malformed, columns = log_table.malformed, log_table.columns
     rows = usable_rows(log_table)
+    if columns.time is not None and rows.times is not None:
+        check_times(rows.times, columns.time, malformed.path)
     malformed.check(options.max_malformed)
     if rows.broken.all():
         raise empty_log(malformed.path)

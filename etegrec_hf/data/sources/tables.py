@@ -1,7 +1,7 @@
 """Readers of tables with one interaction per row: CSV, RecBole, parquet, data sets on the Hub, tables in memory."""
 
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeGuard
@@ -23,6 +23,9 @@ from .source import LogColumns, Malformed, Source, SourceOptions
 if TYPE_CHECKING:
     from datasets import Dataset, Features
     from pandas import DataFrame
+
+# Files of folders that `save_to_disk` wrote, for one split and for several; each with the options that choose the data
+SAVED: dict[str, tuple[str, ...]] = {"state.json": (), "dataset_dict.json": ("hub_split",)}
 
 InMemory: TypeAlias = "pa.Table | Dataset | DataFrame"
 
@@ -119,6 +122,7 @@ def read_hub(path: Path, options: SourceOptions) -> Source:
         FileNotFoundError: no such data set.
         ConnectionError: the Hub can't be reached.
         ValueError: no such configuration or split.
+        ValueError: a configuration or split of a saved data set that has none.
         ValueError: damaged files, missing columns, or too many malformed rows.
     """
     from datasets import Features, Value  # takes a second, and other formats don't need it
@@ -225,11 +229,12 @@ def _open_hub(path: Path, options: SourceOptions, features: "Features | None" = 
 
     name = path.as_posix()
     repo_id, revision = split_revision(name)
+    saved = next((file for file in SAVED if (path / file).is_file()), None)
+    if saved is not None:
+        _check_hub_options(path, options, SAVED[saved])
     try:
-        if (path / "state.json").is_file():
-            return load_from_disk(name)
-        if (path / "dataset_dict.json").is_file():
-            return load_from_disk(f"{name}/{options.hub_split}")
+        if saved is not None:
+            return load_from_disk(f"{name}/{options.hub_split}" if "hub_split" in SAVED[saved] else name)
         return load_dataset(repo_id, options.hub_config, split=options.hub_split, revision=revision, features=features)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"there is no data set {name!r}: {error}; check the folder or the id.") from error
@@ -243,6 +248,17 @@ def _open_hub(path: Path, options: SourceOptions, features: "Features | None" = 
             f"{name!r} isn't a local folder and can't be loaded from the Hub: {error}; check the id, the network and "
             "HF_HUB_OFFLINE."
         ) from error
+
+
+def _check_hub_options(path: Path, options: SourceOptions, used: tuple[str, ...]) -> None:
+    """Raises a `ValueError` if options are given that have no effect on a saved data set."""
+    for option in fields(options):
+        value = getattr(options, option.name)
+        if option.name.startswith("hub_") and option.name not in used and value != option.default:
+            raise ValueError(
+                f"`{option.name}` is {value!r}, but has no effect on {str(path)!r}, which `save_to_disk` wrote; leave "
+                "it out."
+            )
 
 
 def _check_quotes(data: "Dataset", path: Path) -> None:

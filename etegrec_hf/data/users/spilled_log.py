@@ -14,6 +14,7 @@ import pyarrow.dataset
 from ..interactions import Interactions, drop_repeated, number_ids
 from ..sources import Malformed, SourceOptions
 from ..sources.columns import find_columns
+from ..sources.doubts import check_times, one_of_each_kind
 from ..sources.log_builder import empty_log
 from ..sources.log_table import LogTable, usable_rows
 
@@ -98,6 +99,7 @@ def spill_parquet(path: Path, options: SourceOptions) -> tuple[SpilledLog, Malfo
     Raises:
         ValueError: a file that isn't parquet.
         ValueError: missing columns, or too many malformed rows.
+        ValueError: times of several kinds.
         ValueError: a log without rows.
     """
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
@@ -114,6 +116,7 @@ def spill_parquet(path: Path, options: SourceOptions) -> tuple[SpilledLog, Malfo
         batches = data.to_batches(
             columns=names, batch_size=ROWS_READ, batch_readahead=1, fragment_readahead=1, use_threads=False
         )
+        times: list[np.ndarray] = []
         for batch in batches:
             part = Malformed(path, unit="row")
             rows = usable_rows(LogTable(pa.Table.from_batches([batch]), part, columns))
@@ -122,8 +125,12 @@ def spill_parquet(path: Path, options: SourceOptions) -> tuple[SpilledLog, Malfo
             malformed.count += part.count
             malformed.rows += len(batch)
             log.add(rows.users, rows.items, rows.times)
+            if rows.times is not None:
+                times.append(one_of_each_kind(rows.times))
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} can't be read as parquet: {error}; check --format and the file.") from error
+    if columns.time is not None and times:
+        check_times(np.concatenate(times), columns.time, path)
     malformed.check(options.max_malformed)
     if not len(log.users.ids):
         raise empty_log(path)

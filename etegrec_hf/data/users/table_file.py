@@ -83,9 +83,9 @@ class TableFile:
         if self.kind == "jsonl":
             malformed = Malformed(self.path)
             names, _ = with_names(json_lines(self.path, malformed))
-            if malformed.count:
+            if malformed.count and not names:
                 raise ValueError(f"{malformed}; write one JSON object per line.")
-            return names
+            return names  # malformed lines are refused or counted when the rows are read
         self.separator = self.separator or find_separator(self.path, lambda names: False)
         return next(self._csv_rows(), [])
 
