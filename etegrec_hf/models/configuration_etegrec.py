@@ -94,7 +94,8 @@ class ETEGRecConfig(PreTrainedConfig):
         item_logits (`str`, *optional*, defaults to `"none"`): whether whole items are scored too, see [`ItemLogits`].
             With `"exact"` the log-sum-exp of the logits of all items that a code leads to is added to the code's
             logit. With `"detached"` the same is added, but items' own vectors and the item logits learn from
-            `item_loss` alone: the code loss and the encoder read them without a gradient. Both need
+            `item_loss` alone: the code loss and the encoder read them without a gradient. The loss of `candidates`
+            is an exception: reinforcement learning shapes all that an item is scored by. Both need
             `constrained_softmax` and `reads_items`.
         recent_items (`int`, *optional*, defaults to 0): number of the newest items whose vectors the item logits are
             computed from, instead of from the encoder's state at the last item. It needs `item_logits`.
@@ -131,6 +132,7 @@ class ETEGRecConfig(PreTrainedConfig):
         ValueError: `recent_items`, `mixed_items` or several vectors per item without `item_logits`.
         ValueError: `learns_transitions` without `num_transitions` and `recent_items`.
         ValueError: a dropout rate below 0, or of 1 or more.
+        ValueError: a `pad_token_id` or `decoder_start_token_id` other than 0.
         ValueError: `search_settings` that [`SearchSettings`] refuses, or that need a part which the model lacks.
         ValueError: an RQ-VAE whose levels or codebooks don't fit, or of a subclass.
 
@@ -211,6 +213,12 @@ class ETEGRecConfig(PreTrainedConfig):
             rate = getattr(self, name)
             if rate is not None and not 0 <= rate < 1:
                 raise ValueError(f"`{name}` is {rate}; give a share of at least 0 and below 1.")
+        for name in ("pad_token_id", "decoder_start_token_id"):
+            if getattr(self, name) != 0:
+                raise ValueError(
+                    f"`{name}` is {getattr(self, name)}, but token id 0 is padding and the decoder start of every "
+                    "model; leave it out."
+                )
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` is {getattr(self, name)!r}; choose one of {', '.join(choices)}.")
@@ -307,6 +315,11 @@ class ETEGRecConfig(PreTrainedConfig):
     def tokens_per_position(self) -> int:
         """Number of a history's token ids that make one position of the encoder."""
         return self.code_length if self.encoder_input == "items" else 1
+
+    @property
+    def positions_per_item(self) -> int:
+        """Number of the encoder's positions that an item makes."""
+        return self.code_length // self.tokens_per_position
 
     @property
     def max_tokens(self) -> int:

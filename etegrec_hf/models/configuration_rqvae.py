@@ -61,6 +61,8 @@ class RQVAEConfig(PreTrainedConfig):
         for name in ("input_size", "latent_size", "num_levels", "codebook_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must be at least 1.")
+        if any(width < 1 for width in self.hidden_sizes):
+            raise ValueError(f"`hidden_sizes` is {self.hidden_sizes}; each width must be at least 1.")
         if self.distance not in DISTANCES:
             raise ValueError(f"`distance` is {self.distance!r}; choose one of {', '.join(DISTANCES)}.")
         super().__post_init__(**kwargs)

@@ -85,9 +85,12 @@ class ItemDecoding(GenerationMixin):
         device = self.catalogue.item_tokens.device  # offloaded weights wouldn't tell the device
         if input_ids is not None:
             reading = Reading(self, Histories.checked(self.config, input_ids, kwargs.get("attention_mask")))
-            histories, input_ids = reading.whole, reading.read.input_ids
-            kwargs["attention_mask"] = reading.read.attention_mask
-            if kwargs.get("encoder_outputs") is None:
+            histories, read = reading.whole, reading.read
+            are_encoded = kwargs.get("encoder_outputs") is not None
+            if are_encoded and (histories.attention_mask.sum(1) <= self.config.max_tokens).all():
+                read = histories  # padded as the given states are
+            input_ids, kwargs["attention_mask"] = read.input_ids, read.attention_mask
+            if not are_encoded:
                 with torch.no_grad():
                     vectors = self.item_vectors(input_ids)
                     kwargs["encoder_outputs"] = self.encoder(
@@ -256,8 +259,14 @@ class ItemDecoding(GenerationMixin):
             num_samples (`int`, *optional*, defaults to 16): items per user.
             temperature (`float`, *optional*, defaults to 1.0): number that logits are divided by; above 1, items are
                 drawn more evenly.
+            exclude_history (`bool`, *optional*, defaults to `False`): whether to leave out items of the user's whole
+                history. The model's own setting doesn't count.
+            max_batch_tokens (`int`, *optional*): limit of memory: users are decoded together as long as
+                `users * (longest history + num_samples)` tokens stay within this number. By default it is 4096 on a
+                CPU and 131072 on a GPU. Random numbers are drawn batch by batch, so that another limit may give other
+                items.
             generator (`torch.Generator`, *optional*): source of the random numbers.
-            input_ids, attention_mask, exclude, allowed, exclude_history, max_batch_tokens, encoded: as in `recommend`.
+            input_ids, attention_mask, exclude, allowed, encoded: as in `recommend`.
 
         Returns:
             item indices and their log-probabilities `[batch, num_samples]`, in the order of the draw. Shorter lists

@@ -17,6 +17,7 @@ class HistoryEncoder(T5Stack):
         super().__init__(config.stack_config(is_decoder=False))
         self.is_causal = config.encoder_attention == "causal"
         self.code_length, self.tokens_per_position = config.code_length, config.tokens_per_position
+        self.positions_per_item = config.positions_per_item
         set_attention_dropout(self, config)
 
     @classmethod
@@ -37,7 +38,7 @@ class HistoryEncoder(T5Stack):
             embedded = embedded.view(batch, tokens // self.code_length, self.code_length, width).sum(2)
         if item_vectors is None:
             return embedded
-        return embedded + item_vectors.repeat_interleave(self.code_length // self.tokens_per_position, dim=1)
+        return embedded + item_vectors.repeat_interleave(self.positions_per_item, dim=1)
 
     def positions_mask(self, attention_mask: torch.Tensor) -> torch.Tensor:
         """Returns a mask over positions, `[batch, positions]`, given one over the tokens of whole items."""
@@ -68,8 +69,7 @@ class HistoryEncoder(T5Stack):
         real = positions_mask.unsqueeze(1) > 0
         if not self.is_causal:
             return real
-        positions_per_item = self.code_length // self.tokens_per_position
-        item = torch.arange(positions_mask.shape[1], device=positions_mask.device) // positions_per_item
+        item = torch.arange(positions_mask.shape[1], device=positions_mask.device) // self.positions_per_item
         return real & (item.unsqueeze(1) >= item)
 
 

@@ -264,6 +264,7 @@ class ItemCatalogue(nn.Module):
 
         Raises:
             ValueError: a wrong shape, NaN or infinity.
+            ValueError: numbers beyond the model's dtype.
             ValueError: a model made with `has_semantic_embedding=False`.
         """
         if self.semantic_embedding is None:
@@ -388,19 +389,26 @@ class ItemCatalogue(nn.Module):
 
         Raises:
             ValueError: a shape other than `[n_items, input_size]`, NaN or infinity.
+            ValueError: numbers beyond the dtype of the model's own embeddings.
         """
-        self._check_embeddings(embeddings, self.n_items, 1)
+        own = embeddings if self.semantic_embedding is None else self.semantic_embedding
+        self._check_embeddings(embeddings, self.n_items, 1, own.dtype)
 
-    def check_new_embeddings(self, embeddings: torch.FloatTensor, count: int) -> None:
-        """Checks that these are embeddings of `count` new items; errors as in `check_embeddings`."""
-        self._check_embeddings(embeddings, count, self.n_items + 1)
+    def check_new_embeddings(self, embeddings: torch.FloatTensor, count: int, dtype: torch.dtype) -> None:
+        """Checks embeddings of `count` new items, to be held as `dtype`; errors as in `check_embeddings`."""
+        self._check_embeddings(embeddings, count, self.n_items + 1, dtype)
 
-    def _check_embeddings(self, embeddings: torch.FloatTensor, count: int, first: int) -> None:
+    def _check_embeddings(self, embeddings: torch.FloatTensor, count: int, first: int, dtype: torch.dtype) -> None:
         expected = (count, self.width)
         if tuple(embeddings.shape) != expected:
             raise ValueError(f"`embeddings` has shape {tuple(embeddings.shape)}; expected {expected}.")
         self._check_held()
-        row = first_not_finite(embeddings)
+        row = first_not_finite(embeddings, dtype)
+        if row is not None and embeddings[row].isfinite().all():
+            raise ValueError(
+                f"`embeddings` holds numbers beyond {dtype}, the model's dtype, first at item index {first + row}; "
+                "scale the embeddings, or load the model in float32."
+            )
         if row is not None:
             raise ValueError(
                 f"`embeddings` holds NaN or infinity, first at item index {first + row}; repair that embedding."
@@ -426,10 +434,9 @@ class ItemCatalogue(nn.Module):
                 f"`{name}` isn't a tensor of item indices: {error}; pad all rows with 0 to the same length, and turn "
                 "ids into indices with `tokenizer.index_of(ids)`."
             ) from error
-        if items.numel() == 0:
-            items = items.long()
-        if items.is_floating_point() or items.dtype == torch.bool:
+        if items.numel() and (items.is_floating_point() or items.dtype == torch.bool):
             raise ValueError(f"`{name}` holds {items.dtype}; give item indices (`tokenizer.index_of(ids)`).")
+        items = items.long()  # numbers of 8 bits would be read as a mask
         if items.numel() and not (items.min() >= 0 and items.max() <= self.n_items):
             raise ValueError(
                 f"`{name}` holds item indices from {items.min().item()} to {items.max().item()}; "

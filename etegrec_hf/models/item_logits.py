@@ -11,7 +11,7 @@ from transformers import initialization as init
 
 from .code_trie import CodeTrie, ItemSets
 from .configuration_etegrec import ETEGRecConfig
-from .headwise_t5 import applied
+from .headwise_t5 import applied, plain_weight
 from .item_inputs import ItemInputs
 from .modeling_rqvae import directions_of
 from .node_term import NodeTerm
@@ -134,7 +134,8 @@ class ItemLogits(nn.Module):
 
         In eval mode and without gradients, the vectors are kept until one of the tensors that they are computed from
         changes. Otherwise a search for one user would spend most of its time on them. A change through `.data` isn't
-        seen: call `model.eval()` after it.
+        seen: call `model.eval()` after it. Vectors of replaced layers or layers with hooks, whose results can change
+        without their tensors, aren't kept.
 
         Args:
             inputs ([`ItemInputs`]): module that holds the items' own vectors.
@@ -142,7 +143,8 @@ class ItemLogits(nn.Module):
             items (`torch.LongTensor` of shape `(items,)`): item indices.
         """
         sources = (*inputs.own.parameters(), *self.projection.parameters(), embeddings, items)
-        keeps = not (self.training or torch.is_grad_enabled())
+        keeps = not (self.training or torch.is_grad_enabled() or torch.compiler.is_exporting())
+        keeps = keeps and all(plain_weight(layer) is not None for layer in (inputs.own, self.projection))
         if not keeps or any(source.is_inference() for source in sources):  # inference tensors have no version
             return self.vectors_of(inputs, embeddings, items)
         if self._kept is None or not self._kept.is_of(sources):

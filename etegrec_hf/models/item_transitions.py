@@ -55,9 +55,9 @@ class PairGains(nn.Module):
         self.recency = nn.Parameter(torch.zeros(config.recent_items))  # weight of each recent item's gains
 
     def forward(self, recent: torch.LongTensor) -> torch.FloatTensor:
-        """Returns the added numbers `[users, newest, num_transitions]` of the newest items `[users, newest]`."""
+        """Returns the added numbers `[users, recent_items, num_transitions]` of items `[users, recent_items]`."""
         gains = self.SCALE * F.embedding(recent, self.of_pairs)
-        return gains * self.recency[: recent.shape[1]].unsqueeze(1)
+        return gains * self.recency.unsqueeze(1)
 
     @torch.no_grad()
     def init_weights(self) -> None:
@@ -134,12 +134,13 @@ class ItemTransitions(nn.Module):
         Args:
             logits (`torch.FloatTensor` of shape `(items, users)`): item logits, in the order of the trie's leaves.
             recent (`torch.LongTensor` of shape `(users, newest)`): the newest items, newest first; shorter rows are
-                padded with 0.
+                padded with 0. The first `recent_items` of them count.
             trie ([`CodeTrie`]): the items that have logits.
         """
         if self.gains is None:
             return logits
-        leaves = trie.leaf(self.items[recent].flatten(1).long())  # [users, newest * num_transitions]
+        recent = recent[:, : len(self.gains.recency)]
+        leaves = trie.leaf(self.items[recent].flatten(1).long())  # [users, recent_items * num_transitions]
         gains = self.gains(recent).flatten(1).to(logits.dtype).masked_fill(leaves < 0, 0)
         rows = (leaves - len(trie.inner_counts)).clamp(min=0)
         return logits.scatter_add(0, rows.T, gains.T)

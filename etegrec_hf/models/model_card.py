@@ -101,9 +101,9 @@ def card_text(config: Any, name: str, metadata: str = "", sections: str = "", ex
         example (`str`, *optional*): an item id for the code example.
     """
     known = {**config.to_dict(), "name": name, "example": json.dumps(example, ensure_ascii=False)}
-    body = ITEM_TOKENIZER
+    body, limits = ITEM_TOKENIZER, ""
     if config.model_type == "etegrec":
-        body = RECOMMENDER
+        body, limits = RECOMMENDER, LIMITS
         sizes = config.rqvae_config
         known["item_tokenizer"] = f"RQ-VAE from {sizes.input_size} to {sizes.latent_size} dimensions"
         if not config.has_item_tokenizer:
@@ -117,7 +117,7 @@ def card_text(config: Any, name: str, metadata: str = "", sections: str = "", ex
         f"# {name.rstrip('/').split('/')[-1]}\n",
         body.format(**known),
         sections,
-        LIMITS,
+        limits,
         f"## Citation\n\n```bibtex\n{CITATION}\n```\n\nMade with etegrec_hf.",
     ]
     return "\n".join(part for part in parts if part).rstrip() + "\n"

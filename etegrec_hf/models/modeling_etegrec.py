@@ -215,7 +215,8 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
                 several items per history, which share its encoder states and cross-attention keys. They are decoded
                 without dropout, in training too.
             history_lengths (`torch.LongTensor` of shape `(batch, targets)`, *optional*): number of the history's items
-                that come before each target. It needs a causal encoder, which encodes the history once for all
+                that come before each target: at least 1, and at most all items of the row. Where `sequence_labels`
+                are padding, any number will do. It needs a causal encoder, which encodes the history once for all
                 targets, and histories that are padded right.
             sequence_labels (`torch.LongTensor` of shape `(batch, targets, code_length)`, *optional*): token ids of
                 these targets; without them only the latents are returned.
@@ -236,7 +237,8 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
             ValueError: labels or candidates of another shape.
             ValueError: more than one of `labels`, `candidates`, `history_lengths` and `decoder_input_ids`.
             ValueError: `sequence_labels` without `history_lengths`.
-            ValueError: `history_lengths` with a bidirectional encoder.
+            ValueError: `history_lengths` with a bidirectional encoder, or with histories that are padded left.
+            ValueError: `history_lengths` of targets below 1, or beyond the items of the row.
             ValueError: encoder outputs without `input_ids`, for a model with a repeat bias or item logits.
             ValueError: encoder outputs of another length than the mask.
             ValueError: `output_attentions` or `output_hidden_states` with `candidates`.
@@ -300,10 +302,11 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
             raise ValueError("there is nothing to read; give histories as `input_ids`, or `encoder_outputs`.")
         if input_ids is not None:
             check_tensors(input_ids, attention_mask)
-        if attention_mask is None and input_ids is not None:
-            attention_mask = (input_ids != self.config.pad_token_id).long()
-        elif encoder_outputs is None:  # masked items aren't part of the history either
-            input_ids = input_ids.masked_fill(attention_mask == 0, self.config.pad_token_id)
+            if attention_mask is None:
+                attention_mask = (input_ids != self.config.pad_token_id).long()
+            elif encoder_outputs is None or attention_mask.shape == input_ids.shape:
+                # masked items aren't part of the history either
+                input_ids = input_ids.masked_fill(attention_mask == 0, self.config.pad_token_id)
         if encoder_outputs is None:
             vectors = self.item_vectors(input_ids)
             encoder_outputs = self.encoder(input_ids, attention_mask, item_vectors=vectors, **recorded)
@@ -362,7 +365,7 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
 
         Raises:
             ValueError: an id that is in the catalogue already.
-            ValueError: embeddings of the wrong shape or with NaN.
+            ValueError: embeddings of the wrong shape, with NaN or infinity, or with numbers beyond the model's dtype.
             ValueError: a tokenizer with other items than the model.
             ValueError: no free codes.
             ValueError: weights or tables that are offloaded.
@@ -379,7 +382,7 @@ class ETEGRecForConditionalGeneration(ItemDecoding, ModelCardMixin, PreTrainedMo
         if self.item_inputs is not None and self.item_inputs.own.weight.is_meta:
             raise ValueError("the vectors of items are offloaded; load the model without offloading to add items.")
         embeddings = torch.as_tensor(embeddings)
-        self.catalogue.check_new_embeddings(embeddings, len(ids))
+        self.catalogue.check_new_embeddings(embeddings, len(ids), self.item_tokenizer.dtype)
         embeddings = embeddings.to(self.device, self.item_tokenizer.dtype)
         codes = free_codes(
             self.catalogue.trie_of_all,

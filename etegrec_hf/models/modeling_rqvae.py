@@ -66,14 +66,19 @@ class ResidualQuantizer(nn.Module):
         self.codebooks = nn.Parameter(torch.empty(config.num_levels, config.codebook_size, config.latent_size))
 
     def closeness(self, residual: torch.Tensor, level: int) -> torch.Tensor:
-        """Returns the closeness `[batch, K]` of residuals `[batch, latent_size]` to a level's codebook vectors."""
-        codebook = self.codebooks[level]
-        if self.distance == "cosine":
-            return directions_of(residual).to(residual.dtype) @ directions_of(codebook).to(residual.dtype).T
-        similarity = residual @ codebook.T
-        if self.distance == "dot":
-            return similarity
-        return 2 * similarity - residual.square().sum(-1, keepdim=True) - codebook.square().sum(-1)
+        """Returns the closeness `[batch, K]` of residuals `[batch, latent_size]` to a level's codebook vectors.
+
+        It is computed in float32, or in a wider dtype of the residuals.
+        """
+        dtype = torch.promote_types(residual.dtype, torch.float32)
+        with torch.autocast(residual.device.type, enabled=False):  # bfloat16 would round away which vector is nearest
+            residual, codebook = residual.to(dtype), self.codebooks[level].to(dtype)
+            if self.distance == "cosine":
+                return directions_of(residual).to(dtype) @ directions_of(codebook).to(dtype).T
+            similarity = residual @ codebook.T
+            if self.distance == "dot":
+                return similarity
+            return 2 * similarity - residual.square().sum(-1, keepdim=True) - codebook.square().sum(-1)
 
     def forward(self, latents: torch.Tensor) -> QuantizerOutput:
         """Quantises `latents` `[batch, latent_size]`.
@@ -108,10 +113,15 @@ def directions_of(vectors: torch.FloatTensor) -> torch.FloatTensor:
     return F.normalize(vectors.float(), dim=-1)
 
 
-def first_not_finite(embeddings: torch.FloatTensor, batch_size: int = 8192) -> int | None:
-    """Returns the first row of embeddings `[n, input_size]` that holds NaN or infinity, or None."""
+def first_not_finite(
+    embeddings: torch.FloatTensor, dtype: torch.dtype | None = None, batch_size: int = 8192
+) -> int | None:
+    """Returns the first row of embeddings `[n, input_size]` that holds NaN or infinity, or None.
+
+    Numbers that are infinite in `dtype`, by default that of the embeddings, count too.
+    """
     for start, batch in zip(range(0, len(embeddings), batch_size), embeddings.split(batch_size)):
-        broken = (~batch.isfinite()).any(1).nonzero()
+        broken = (~batch.to(dtype or batch.dtype).isfinite()).any(1).nonzero()
         if len(broken):
             return start + int(broken[0])
     return None

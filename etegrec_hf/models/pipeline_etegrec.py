@@ -7,7 +7,7 @@ from dataclasses import fields
 import torch
 from transformers import Pipeline
 
-from .search_options import SearchOptions, check_count
+from .search_options import SearchOptions, SearchSettings, check_count
 from .tokenization_etegrec import as_list, is_list_like
 
 CHOICES = {"unknown": ("error", "skip"), "on_empty": ("error", "empty", "popular")}  # the first is the default
@@ -147,9 +147,10 @@ class SequentialRecommendationPipeline(Pipeline):
                     "the history holds no item of the catalogue; give one, or pass on_empty='empty' for an empty list "
                     "or on_empty='popular' for popular items."
                 )
-            settings = SearchOptions(exclude_history=exclude_history).for_model(self.model)
+            if exclude_history is None:
+                exclude_history = SearchSettings.of(self.model.config.search_settings).exclude_history
             excluded = self.tokenizer.index_of(request["exclude"], unknown)
-            excluded += history if settings.exclude_history else []
+            excluded += history if exclude_history else []
             padding = [[0] * self.tokenizer.code_length]
             encoded = {"input_ids": padding, "attention_mask": padding}
             if history:

@@ -114,15 +114,9 @@ def score_sequences(
             f"`history_lengths` are given and `encoder_attention` is {model.config.encoder_attention!r}, so that "
             "every item would see the whole sequence, including the targets; build the model with 'causal'."
         )
-    mask = encoded.positions_mask
-    padded_left = (mask[:, 1:] > mask[:, :-1]).any(1).nonzero()
-    if len(padded_left):
-        raise ValueError(
-            f"row {padded_left[0].item()} of `attention_mask` has padding before an item, but `history_lengths` count "
-            "from the row's first column; pad sequences on the right."
-        )
     if sequence_labels is not None:
         _check_labels("sequence_labels", sequence_labels, (*history_lengths.shape, model.config.code_length))
+    _check_lengths(model, encoded, history_lengths, sequence_labels)
     start = history_lengths.new_full((*history_lengths.shape, 1), model.config.decoder_start_token_id)
     codes = start[..., :0] if sequence_labels is None else sequence_labels[..., :-1]
     decoded = _decode_blocks(model, encoded, torch.cat([start, codes], dim=2), history_lengths, recorded)
@@ -178,6 +172,37 @@ def _check_labels(name: str, labels: torch.LongTensor, expected: tuple[int | Non
             f"`{name}` has shape {tuple(labels.shape)}; expected ({shape}). Give one target per history "
             "as `labels`, several as `candidates`, and targets of whole sequences as `sequence_labels`."
         )
+
+
+def _check_lengths(
+    model, encoded: EncodedBatch, history_lengths: torch.LongTensor, sequence_labels: torch.LongTensor | None
+) -> None:
+    """Raises a `ValueError` for sequences padded left, or a target that doesn't come after 1 to all items of its row.
+
+    Targets of padding may have any length. One condition covers all errors, so that a device is waited for only once.
+    """
+    mask = encoded.positions_mask
+    is_padded_left = (mask[:, 1:] > mask[:, :-1]).any(1)  # [B]
+    items = (encoded.attention_mask > 0).sum(1, keepdim=True) // model.config.code_length  # [B, 1]
+    is_beyond = (history_lengths < 1) | (history_lengths > items)  # [B, T]
+    if sequence_labels is None:  # nothing tells which lengths are those of padding
+        is_beyond = torch.zeros_like(is_beyond)
+    else:
+        is_beyond = is_beyond & (sequence_labels != model.config.pad_token_id).any(2)
+    if not (is_padded_left.any() | is_beyond.any()):
+        return
+    if is_padded_left.any():
+        row = is_padded_left.nonzero()[0].item()
+        raise ValueError(
+            f"row {row} of `attention_mask` has padding before an item, but `history_lengths` count from the row's "
+            "first column; pad sequences on the right."
+        )
+    row, target = is_beyond.nonzero()[0].tolist()
+    raise ValueError(
+        f"`history_lengths` is {history_lengths[row, target].item()} for target {target} of row {row}, which has "
+        f"{items[row].item()} items; give the number of items before the target, from 1 to all items of the row, or "
+        "`sequence_labels` of 0 for no target."
+    )
 
 
 def _decode_blocks(

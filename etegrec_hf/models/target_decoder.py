@@ -41,7 +41,7 @@ class TargetDecoder(T5Stack):
 
     def __init__(self, config: ETEGRecConfig):
         super().__init__(config.stack_config(is_decoder=True))
-        self.positions_per_item = config.code_length // config.tokens_per_position
+        self.positions_per_item = config.positions_per_item
         for block in self.block:  # the same weights, drawn as T5's are
             block.layer[0].SelfAttention.__class__ = BlockAttention
         set_attention_dropout(self, config)

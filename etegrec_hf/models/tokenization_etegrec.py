@@ -389,10 +389,14 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
         """Returns item ids of token ids: a list for `[tokens]`, a list of lists for `[batch, tokens]`.
 
         Padding is left out, and so is the first token of a generated sequence. Codes of no item give `None`.
+        `skip_special_tokens` and `clean_up_tokenization_spaces`, which transformers passes, change nothing: padding is
+        never an item, and item ids are returned as they are.
 
         Raises:
             ValueError: the tokens are not whole items.
+            TypeError: an unknown argument.
         """
+        self._check_decoding(kwargs)
         rows = token_ids.tolist() if hasattr(token_ids, "tolist") else token_ids
         rows = [rows] if isinstance(rows, int) else [row.tolist() if hasattr(row, "tolist") else row for row in rows]
         if rows and not isinstance(rows[0], int):
@@ -406,8 +410,16 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
         items = [tuple(tokens[start : start + self.code_length]) for start in range(0, len(tokens), self.code_length)]
         return [self._item_of_tokens.get(item) for item in items]
 
+    @staticmethod
+    def _check_decoding(arguments: dict) -> None:
+        """Raises a `TypeError` for arguments of `decode` that don't exist."""
+        unknown = sorted(arguments.keys() - {"clean_up_tokenization_spaces"})
+        if unknown:
+            raise TypeError(f"unknown arguments {unknown}; see ETEGRecTokenizer.decode for those that exist.")
+
     def batch_decode(self, sequences, skip_special_tokens: bool = True, **kwargs):
-        """Returns the result of [`~ETEGRecTokenizer.decode`] for each sequence."""
+        """Returns the result of [`~ETEGRecTokenizer.decode`] for each sequence; arguments and errors as there."""
+        self._check_decoding(kwargs)
         return [self.decode(sequence) for sequence in sequences]
 
 

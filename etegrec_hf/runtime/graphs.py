@@ -162,10 +162,7 @@ class HistoryGraph(nn.Module):
     def __init__(self, model):
         super().__init__()
         config, catalogue = model.config, model.catalogue
-        self.per_item, self.lowest = (
-            config.code_length // config.tokens_per_position,
-            torch.finfo(torch.float32).min / 2,
-        )
+        self.per_item, self.lowest = config.positions_per_item, torch.finfo(torch.float32).min / 2
         heads, positions = config.num_heads, (config.max_history + 1) * self.per_item  # one more: a part is never all
         shown = torch.ones(1, positions, dtype=torch.long)
         self.heads, self.decoder = heads, Decoder(model)

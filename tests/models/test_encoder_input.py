@@ -114,6 +114,19 @@ def test_every_way_of_generating_agrees_with_the_search(model):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("width", [5, 6])  # with a history of 5 items, and with no row that is full
+def test_given_states_of_histories_that_are_padded_left_are_read_where_they_are(model, width):
+    histories = torch.zeros(2, width, dtype=torch.long)
+    histories[0, -5:], histories[1, -3:] = torch.tensor([3, 9, 17, 8, 2]), torch.tensor([30, 4, 11])
+    inputs = model.catalogue.inputs_from_items(histories)
+    states = model.get_encoder()(**inputs, item_vectors=model.item_vectors(inputs["input_ids"]))
+    asked = {"num_beams": 6, "num_return_sequences": 6, "return_dict_in_generate": True, "output_scores": True}
+    expected, found = model.generate(**inputs, **asked), model.generate(**inputs, encoder_outputs=states, **asked)
+    assert torch.equal(found.sequences, expected.sequences)
+    torch.testing.assert_close(found.sequences_scores, expected.sequences_scores, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
 def test_embedded_histories_are_generated_from(model):
     """Positions as the encoder's first block reads them, with a mask of positions."""
     inputs = model.catalogue.inputs_from_items(random_histories(model, [4, 2, 5]))

@@ -101,6 +101,30 @@ def test_items_that_cannot_join_change_nothing(model, tokenizer, codes, ids, cha
     assert len(tokenizer.item_tokens) == 41
 
 
+def test_embeddings_beyond_the_models_dtype_are_an_error(model, tokenizer):
+    model.half()
+    before, embeddings = model.catalogue.semantic_embedding.clone(), torch.randn(40, 12)
+    embeddings[4, 3] = 1e5  # infinity in float16
+    message = r"`embeddings` holds numbers beyond torch\.float16, the model's dtype, first at item index {}; scale the"
+    with pytest.raises(ValueError, match=message.format(5)):
+        model.catalogue.set_semantic_embedding(embeddings)
+    with pytest.raises(ValueError, match=message.format(42)):
+        model.add_items(["x", "y"], embeddings[3:5], tokenizer)
+    assert torch.equal(model.catalogue.semantic_embedding, before)
+    assert model.config.n_items == len(tokenizer.item_ids) == 40
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.uint8, torch.int32])
+def test_item_indices_may_have_any_whole_dtype(model, dtype):
+    inputs = model.catalogue.inputs_from_items(torch.tensor([[1, 2], [3, 0]]))
+    given = {"exclude": torch.tensor([[5, 0], [6, 9]]), "allowed": torch.arange(1, 31)}
+    expected = model.recommend(**inputs, **given)
+    found = model.recommend(**inputs, **{name: items.to(dtype) for name, items in given.items()})
+    assert all(map(torch.equal, found, expected))
+    model.remove_items(torch.tensor([7, 30], dtype=dtype))
+    assert model.catalogue.is_removed.nonzero().squeeze(1).tolist() == [7, 30]
+
+
 def test_items_can_join_in_inference_mode(model, tokenizer):
     with torch.inference_mode():
         model.add_items(["new"], torch.randn(1, 12), tokenizer)
@@ -218,7 +242,8 @@ def test_counts_that_are_none_are_errors(model, counts, message):
     assert not model.catalogue.item_counts.any()
 
 
-def test_a_model_with_a_trie_is_exported():
+@pytest.mark.parametrize("gradients", [True, False])  # without them, item vectors are kept for a search
+def test_a_model_with_a_trie_is_exported(gradients):
     model = make_model(random_codes(40, 3, 8), 8, **RECIPE)
 
     def of(*items: int) -> dict[str, torch.Tensor]:
@@ -228,11 +253,12 @@ def test_a_model_with_a_trie_is_exported():
     first, second = of(1, 2, 3, 0, 4, 5), of(9, 0, 30, 31, 17, 40)
     with pytest.raises(ValueError, match="trie can't be built during an export; call the model once before"):
         torch.export.export(model, (), first, strict=False)
-    expected = [model(**batch).logits for batch in (first, second)]
-    exported = torch.export.export(model, (), first, strict=False).module()
-    for batch, logits in zip((first, second), expected):
-        torch.testing.assert_close(exported(**batch).logits, logits)
-        torch.testing.assert_close(model(**batch).logits, logits)
+    with torch.set_grad_enabled(gradients):
+        expected = [model(**batch).logits for batch in (first, second)]
+        exported = torch.export.export(model, (), first, strict=False).module()
+        for batch, logits in zip((first, second), expected):
+            torch.testing.assert_close(exported(**batch).logits, logits)
+            torch.testing.assert_close(model(**batch).logits, logits)
     model.remove_items(torch.tensor([7]))
     with pytest.raises(ValueError, match="trie can't be built during an export"):
         torch.export.export(model, (), first, strict=False)

@@ -470,6 +470,26 @@ def test_vectors_that_are_kept_follow_every_change():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("name", ["item_logits.projection", "item_inputs.own"])
+def test_vectors_of_layers_with_hooks_are_not_kept(name):
+    model = make_model(random_codes(40, 3, 8), 8, **RECIPE)
+    inputs = inputs_of(model)
+
+    def scores() -> torch.Tensor:
+        return by_item(*model.recommend(**inputs, top_k=40, num_beams=40))
+
+    before = scores()
+    for factor in (3.0, 0.5):
+        hook = model.get_submodule(name).register_forward_hook(lambda layer, given, result, by=factor: by * result)
+        found = scores()
+        model.eval()  # after which nothing is kept
+        assert torch.equal(found, scores())
+        assert not torch.allclose(found, before)
+        hook.remove()
+        assert torch.equal(scores(), before)
+
+
+@torch.no_grad()
 def test_candidates_are_scored_without_dropout_in_training_too():
     model = make_model(random_codes(40, 3, 8), 8, **RECIPE | {"dropout_rate": 0.5})
     inputs = inputs_of(model)

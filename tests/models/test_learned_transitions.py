@@ -55,6 +55,23 @@ def test_nothing_gains_after_an_item_that_joined_and_the_others_keep_theirs():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(("recent", "mixed"), [(1, 2), (2, 3)])
+def test_only_recent_items_gain_where_more_items_are_mixed(recent, mixed):
+    kind = LEARNED | {"recent_items": recent, "mixed_items": mixed}
+    model = make_model(random_codes(30, 3, 8), 8, **kind)
+    transitions, trie = model.catalogue.transitions, model.catalogue.trie
+    newest = torch.tensor([[5, 9, 12][:mixed], [7, 0, 0][:mixed]])
+    expected = torch.zeros(30, 2)
+    for user, items in enumerate(newest[:, :recent].tolist()):
+        for place, item in enumerate(items):
+            for follower, gain in zip(transitions.items[item].tolist(), transitions.gains.of_pairs[item]):
+                if follower:
+                    expected[trie.leaf_items == follower, user] += 50 * gain * transitions.gains.recency[place]
+    torch.testing.assert_close(transitions.add_gains(torch.zeros(30, 2), newest, trie), expected)
+    assert model.recommend(**model.catalogue.inputs_from_items(newest.flip(1)))[1].isfinite().all()
+
+
+@torch.no_grad()
 def test_an_untrained_model_gains_nothing():
     kind = LEARNED | {"has_item_tokenizer": False}
     model = make_model(random_codes(30, 3, 8), 8, **kind)

@@ -187,6 +187,9 @@ def test_a_model_without_codes_says_so():
         ({"dropout_rate": 1.0}, r"`dropout_rate` is 1.0; give a share of at least 0 and below 1"),
         ({"decoder_dropout_rate": -0.1}, r"`decoder_dropout_rate` is -0\.1"),
         ({"attention_dropout_rate": float("nan")}, "`attention_dropout_rate` is nan"),
+        ({"pad_token_id": 1}, "`pad_token_id` is 1, but token id 0 is padding and the decoder start of every model"),
+        ({"pad_token_id": None}, "`pad_token_id` is None, but token id 0 is padding"),
+        ({"decoder_start_token_id": 3}, "`decoder_start_token_id` is 3, but token id 0 is.*; leave it out"),
     ],
 )
 def test_configurations_that_cannot_be_are_an_error(config, message):

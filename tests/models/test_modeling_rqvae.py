@@ -1,7 +1,9 @@
 import pytest
 import torch
 
-from etegrec_hf import RQVAEConfig, RQVAEModel
+from etegrec_hf import ETEGRecConfig, RQVAEConfig, RQVAEModel
+from etegrec_hf.models.configuration_rqvae import DISTANCES
+from etegrec_hf.models.model_card import card_text
 
 
 def tiny(**config) -> RQVAEModel:
@@ -83,11 +85,20 @@ def test_round_trip_is_exact(tmp_path):
     assert (tmp_path / "modeling_rqvae.py").exists(), "the code ships with the weights"
 
 
+def test_a_card_names_limits_of_recommenders_alone():
+    of_tokenizer, of_recommender = (card_text(config, "me/model") for config in (tiny().config, ETEGRecConfig()))
+    assert "The item tokenizer of an ETEGRec recommender" in of_tokenizer
+    assert "## Limits" not in of_tokenizer
+    assert "## Limits" in of_recommender
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
         ({"distance": "manhattan"}, "`distance` is 'manhattan'; choose one of l2, cosine, dot"),
         ({"codebook_size": 0}, "`codebook_size` is 0; it must be at least 1"),
+        ({"hidden_sizes": (0,)}, r"`hidden_sizes` is \[0\]; each width must be at least 1"),
+        ({"hidden_sizes": [5, -1]}, r"`hidden_sizes` is \[5, -1\]; each width"),
     ],
 )
 def test_impossible_sizes_are_an_error(config, message):
@@ -100,8 +111,29 @@ def test_cosines_of_nothing_are_0_in_float16():
     latents = torch.tensor([[0.0, 0.0], [3e-5, 0.0], [6e4, 6e4]], dtype=torch.float16)
     logits = model.quantizer.closeness(latents, 0)  # of (0, 0), (4, 0) and (0, 4)
     half = 0.5**0.5
-    expected = torch.tensor([[0, 0, 0], [0, 1, 0], [0, half, half]], dtype=torch.float16)
+    expected = torch.tensor([[0, 0, 0], [0, 1, 0], [0, half, half]])
     torch.testing.assert_close(logits, expected, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_codes_under_autocast_are_those_of_float32(distance):
+    model = tiny(distance=distance, latent_size=32, num_levels=3, codebook_size=64)
+    latents = (3 + 0.2 * torch.randn(500, 32)).bfloat16()  # far from 0, so that squared distances cancel
+    with torch.no_grad():
+        model.quantizer.codebooks[0] += 3
+    expected = model.quantizer(latents.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.quantizer(latents)
+    assert torch.equal(found.codes, expected.codes)
+    torch.testing.assert_close(found.code_logits, expected.code_logits)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_closeness_is_computed_in_float32_by_half_weights_too(dtype):
+    quantizer = tiny(latent_size=32, codebook_size=64).to(dtype).quantizer
+    latents = torch.randn(100, 32).to(dtype)
+    expected = -torch.cdist(latents.float(), quantizer.codebooks[0].float()).square()
+    torch.testing.assert_close(quantizer.closeness(latents, 0), expected, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

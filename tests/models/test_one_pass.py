@@ -113,6 +113,20 @@ def test_sequences_that_are_padded_left_are_an_error():
         model(**inputs, history_lengths=read, sequence_labels=model.catalogue.item_tokens[targets])
 
 
+@pytest.mark.parametrize("length", [0, -1, 4, 6])  # the third row has 3 of 5 items
+@pytest.mark.parametrize("kind", ["codes", "recipe"])
+def test_a_target_after_no_item_or_after_padding_is_an_error(kind, length):
+    model = causal(**KINDS[kind])
+    history, targets, read = whole_sequences(model)
+    inputs, labels = model.catalogue.inputs_from_items(history), model.catalogue.item_tokens[targets]
+    read[2, 1] = length
+    message = rf"`history_lengths` is {length} for target 1 of row 2, which has 3 items; give the number .*from 1 to"
+    with pytest.raises(ValueError, match=message):
+        model(**inputs, history_lengths=read, sequence_labels=labels)
+    labels[2, 1] = 0  # no target, so that its length doesn't count
+    assert model(**inputs, history_lengths=read.clamp(0, 5), sequence_labels=labels).loss.isfinite()
+
+
 def test_a_bidirectional_encoder_has_no_one_pass():
     model = make_model(random_codes(40, 3, 8), 8)
     with pytest.raises(

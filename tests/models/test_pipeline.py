@@ -119,6 +119,17 @@ def test_weights_reach_the_search(codes, tokenizer):
     assert abs(again["score"] - first["score"]) > 1e-3
 
 
+def test_a_call_turns_off_a_weight_of_the_model_that_has_no_transitions_yet(codes, tokenizer):
+    model = make_model(
+        codes, 8, num_transitions=4, search_settings={"transition_weight": 0.2, "exclude_history": True}
+    )
+    recommend = pipeline("sequential-recommendation", model=model, tokenizer=tokenizer)
+    found = {entry["item_id"] for entry in recommend(["i1", "i2"], top_k=38, transition_weight=0)}
+    assert found == {f"i{number}" for number in range(3, 41)}
+    with pytest.raises(ValueError, match=r"`transition_weight` is 0\.2, but the model keeps no transitions"):
+        recommend(["i1", "i2"])
+
+
 def test_defaults_can_be_given_beforehand(model, tokenizer):
     recommend = pipeline("sequential-recommendation", model=model, tokenizer=tokenizer, top_k=2, unknown="skip")
     assert len(recommend(["i1", "nothing"])) == 2

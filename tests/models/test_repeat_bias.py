@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_models import make_model, random_histories
+from tiny_models import RECIPE, make_model, random_codes, random_histories
 
 from etegrec_hf import ETEGRecConfig
 
@@ -96,6 +96,20 @@ def test_masked_items_were_not_had(model):
         of_ids, of_zeros = (model(ids, masked, labels).loss, model(ids * masked, masked, labels).loss)
     assert of_ids == of_zeros
     assert of_ids != model(**inputs, labels=labels).loss
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["labels", "candidates"])
+def test_masked_items_were_not_had_with_given_states_either(name):
+    model = make_model(random_codes(40, 3, 8), 8, **RECIPE)
+    inputs, labels = model.catalogue.inputs_from_items(torch.tensor([[5, 9, 2]])), model.catalogue.item_tokens[[5]]
+    ids, mask = inputs["input_ids"], inputs["attention_mask"].clone()
+    mask[:, :3] = 0
+    asked = {name: labels if name == "labels" else labels.unsqueeze(1)}
+    states = (model(ids, mask).encoder_last_hidden_state,)
+    expected, found = (model(one, mask, encoder_outputs=states, **asked).loss for one in (ids * mask, ids))
+    assert found == expected
+    assert found == model(ids, mask, **asked).loss
 
 
 def test_what_it_needs(model):

@@ -76,6 +76,16 @@ def test_lists_of_different_lengths_decode(tokenizer):
     assert tokenizer.decode(list(torch.tensor(rows[0]))) == ["i1"]
 
 
+@pytest.mark.parametrize("name", ["decode", "batch_decode"])
+def test_decoding_takes_what_transformers_passes_and_nothing_unknown(tokenizer, name):
+    rows, decode = [[0, 1, 9, 17]], getattr(tokenizer, name)
+    for flag in (True, False):
+        assert decode(rows, skip_special_tokens=flag, clean_up_tokenization_spaces=flag) == decode(rows)
+    for asked in (rows, []):
+        with pytest.raises(TypeError, match=r"unknown arguments \['nonsense'\]; see ETEGRecTokenizer.decode"):
+            decode(asked, nonsense=1, clean_up_tokenization_spaces=True)
+
+
 def test_codes_of_nobody_decode_to_none(tokenizer, codes):
     taken = {tuple(row) for row in codes.tolist()}
     free = next(row for row in torch.cartesian_prod(*[torch.arange(8)] * 3).tolist() if tuple(row) not in taken)

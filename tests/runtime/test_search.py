@@ -26,6 +26,8 @@ VARIANTS = {
     "one item is read": RECIPE | {"max_history": 1},
     "more items than vote": {"max_history": 14},
     "learned transitions": RECIPE | {"mixed_items": 0, "learns_transitions": True},
+    "learned transitions of fewer items than are mixed": RECIPE
+    | {"recent_items": 1, "mixed_items": 2, "learns_transitions": True},
     "gated": {"feed_forward_proj": "gated-gelu", "scale_logits": False},
 }
 

@@ -300,10 +300,13 @@ class BaseTrainer(Trainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         for group, own in zip(self.optimizer.param_groups, options):
             group.update(own)
-        if checkpoint is not None and isinstance(self.lr_scheduler, LambdaLR):
-            self.lr_scheduler.base_lrs = [own["initial_lr"] for own in options]
-            self.lr_scheduler.last_epoch -= 1
-            self.lr_scheduler.step()  # computes the learning rates of the step that was restored
+        schedule = self.lr_scheduler
+        if checkpoint is not None and isinstance(schedule, LambdaLR):
+            schedule.base_lrs = [own["initial_lr"] for own in options]
+            factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
+            schedule._last_lr = [base * factor for base, factor in zip(schedule.base_lrs, factors)]
+            for group, rate in zip(self.optimizer.param_groups, schedule._last_lr):
+                group["lr"] = rate
 
     def _run_epoch(self, *args, **kwargs) -> None:
         if self.state.global_step < self.state.max_steps:
