@@ -93,8 +93,9 @@ def serve(address: str) -> None:
 
 def called(main, argv: list[str]) -> int:
     """Calls the command line with its limits, and returns the exit code."""
+    trains = argv[:1] != ["embed"] or "--collaborative" in argv  # elsewhere `embed` has no epochs
     try:
-        return main([*argv, *LIMITS.get(argv[0] if argv else "", [])])
+        return main([*argv, *(LIMITS.get(argv[0], []) if argv and trains else [])])
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else bool(end.code)
     except BaseException:
