@@ -9,7 +9,7 @@ from .metrics import metrics_of_systems, ranking_metrics
 
 PARTS = {  # parts of a split's users, and a description of their targets
     "memorisation": "whose target came right after an item of their history in training",
-    "generalisation": "whose target came right after no item of their history in training",
+    "generalisation": "whose target never came right after an item of their history in training",
 }
 
 
@@ -78,7 +78,7 @@ def part_title(name: str, part: dict) -> str:
     """Returns a heading for a part of [`metrics_by_part`].
 
     >>> part_title("memorisation", {"users": 1, "share": 0.25})
-    'memorisation: 1 of 4 users (25.0%), whose target came right after an item of their history in training'
+    'memorisation: the 1 of 4 users (25.0%) whose target came right after an item of their history in training'
     """
     users, share = part["users"], part["share"]
-    return f"{name}: {users} of {counted(round(users / share), 'user')} ({share:.1%}), {PARTS[name]}"
+    return f"{name}: the {users:,} of {counted(round(users / share), 'user')} ({share:.1%}) {PARTS[name]}"

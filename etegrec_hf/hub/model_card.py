@@ -136,7 +136,8 @@ def _words(name: str) -> str:
 def _results(config: PreTrainedConfig, record: TrainingRecord) -> str:
     parts = []
     for evaluation in record.evaluations:
-        protocol = evaluation.get("protocol", {})
+        protocol = dict(evaluation.get("protocol", {}))
+        hashes = protocol.pop("data", {})
         systems = {"this model": evaluation["metrics"], **evaluation.get("baselines", {})}
         intervals = evaluation.get("intervals", {})
         shown = [name for name in SHOWN if name in evaluation["metrics"]]
@@ -144,9 +145,11 @@ def _results(config: PreTrainedConfig, record: TrainingRecord) -> str:
         if intervals:
             half = [f"{intervals[name][0]:.4f} to {intervals[name][1]:.4f}" for name in shown]
             rows.insert(1, ["its 95% interval", *half])
-        how = ", ".join(f"{_words(name)}: {value}" for name, value in protocol.items())
+        how = f"Protocol: {', '.join(f'{_words(name)}: {value}' for name, value in protocol.items())}."
+        if hashes:
+            how += f" Hashes of the data: {', '.join(f'{name} {value}' for name, value in hashes.items())}."
         header = ["system", *(name.replace("recall", "Recall").replace("ndcg", "NDCG") for name in shown)]
-        parts.append(f"### {evaluation['split'].capitalize()} split\n\n{table(header, rows)}\nProtocol: {how}.\n")
+        parts.append(f"### {evaluation['split'].capitalize()} split\n\n{table(header, rows)}\n{how}\n")
         parts.append(_settings(config, evaluation))
         for name, part in evaluation.get("parts", {}).items():
             title = part_title(name, part).capitalize()

@@ -146,7 +146,7 @@ def outcome_of(low: float, high: float) -> str:
 
 
 def _sentence(outcome: str, metric: str, systems: dict[str, dict[str, float]], rival: str, how: str) -> str:
-    begin = {"won": "Won against", "lost": "Lost to", "even": "Within chance of"}[outcome]
+    begin = {"won": "Won against", "lost": "Lost to", "even": "Level with"}[outcome]
     mine, other = systems[OURS][metric], systems[rival][metric]
     word = "above" if mine > other else "below" if mine < other else "as much as"
     share = f"{abs(mine / other - 1):.0%} {word} its" if other and mine != other else f"{word} its"

@@ -176,7 +176,7 @@ def differences(**intervals: tuple[float, float, float]) -> dict:
     [
         (0.3, "won", "Won against transitions: NDCG@10 is 0.3000, 50% above its 0.2000, for 7 validation users;"),
         (0.1, "lost", "Lost to transitions: NDCG@10 is 0.1000, 50% below its 0.2000, for 7 validation users;"),
-        (0.2, "even", "Within chance of transitions: NDCG@10 is 0.2000, as much as its 0.2000, for 7"),
+        (0.2, "even", "Level with transitions: NDCG@10 is 0.2000, as much as its 0.2000, for 7"),
     ],
 )
 @pytest.mark.usefixtures("undrawn_pictures")
@@ -235,7 +235,7 @@ def test_an_evaluation_is_shown_for_all_users_and_by_part(run, prepared, tmp_pat
         place = shown[0].index("Recall@10")
         for row, metrics in zip(shown[1:], (part["metrics"], *part["baselines"].values()), strict=True):
             assert float(row[place]) == pytest.approx(metrics["recall@10"], abs=1e-4), (name, row)
-        assert f"Test, {name}: {part['users']} of {len(prepared.test)} users" in page.words["results"]
+        assert f"Test, {name}: the {part['users']} of {len(prepared.test)} users" in page.words["results"]
 
 
 def test_codes_and_prefixes_are_counted(run):

@@ -56,9 +56,9 @@ def verdict(evaluation: Evaluation, size: LogSize, remedies: list[str]) -> tuple
 
 
 def _compared(ours: float, theirs: float, found: dict[str, float]) -> str:
-    """Returns how two metrics compare: above, below, or within chance, if other users might reverse the order."""
+    """Returns how two metrics compare: above, below, or level, if other users might reverse the order."""
     if found["low"] <= 0 <= found["high"]:
-        return "within chance of"
+        return "level with"
     word = "above" if found["difference"] > 0 else "below"
     return f"{abs(ours / theirs - 1):.0%} {word}" if theirs else f"far {word}"
 
