@@ -10,6 +10,7 @@ from ..data.prepared import PreparedDataset
 from ..data.wording import counted
 from ..evaluation.code_diagnostics import code_diagnostics
 from ..hub.dataset_folder import local_dataset
+from ..hub.model_card import license_in
 from ..hub.model_folder import load_recommender, local_folder, save_model_folder
 from ..hub.training_record import TrainingRecord, versions
 from .model_arguments import ModelArguments
@@ -70,12 +71,13 @@ def add_items(arguments: AddItemsArguments) -> dict[str, int]:
             f"the model knows all of the {counted(known, 'item')} of {arguments.items}; there is nothing to add."
         )
     tokenizer.item_titles = items.title_of | tokenizer.item_titles
-    record = TrainingRecord.read(local_folder(arguments.model))
+    folder = local_folder(arguments.model)
+    record = TrainingRecord.read(folder)
     stage = {"stage": "items added", "data": f"{counted(added, 'item')} of {Path(arguments.items).name}"}
     record.stages.append(stage | {"versions": versions()})
     record.codes = code_diagnostics(model.catalogue.item_codes[:, :-1].cpu(), model.config.codebook_size)
     record.evaluations = []
-    save_model_folder(arguments.output_dir, model, tokenizer, record)
+    save_model_folder(arguments.output_dir, model, tokenizer, record, license=license_in(folder))
     return {"items_before": before, "items_known": known, "items_added": added, "items": model.config.n_items}
 
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import count
 from pathlib import Path
 
+from ..data.wording import numbered
 from ..evaluation.code_diagnostics import tokenizer_diagnostics
 from ..evaluation.plots import check_matplotlib, plot_code_usage, plot_prefix_sizes
 from ..hub.dataset_folder import load_with_embeddings
@@ -97,6 +97,5 @@ def unique_names(folders: list[str]) -> list[str]:
     names: list[str] = []
     for folder in folders:
         last = Path(folder).resolve().name  # "." and ".." have a name too
-        numbered = (last if number == 1 else f"{last}-{number}" for number in count(1))
-        names.append(next(name for name in numbered if name not in names))
+        names.append(numbered(last, names))
     return names

@@ -125,8 +125,8 @@ def run_command(command: str, argv: list[str], debug: bool = False) -> int:
 def explained(error: Exception) -> str:
     """Returns an error as one line; an unexpected error gets advice how to report it."""
     message = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
-    if isinstance(error, USER_ERRORS):
-        return message
+    if isinstance(error, USER_ERRORS) or (isinstance(error, ImportError) and error.name is None):
+        return message  # an import that fails by itself has a name; without one it is raised on purpose, with a remedy
     return (
         f"unexpected {type(error).__name__}: {message}; run the command again with --debug, and report the trace "
         "together with the output of `etegrec env`."

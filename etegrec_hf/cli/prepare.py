@@ -1,7 +1,7 @@
 """`etegrec prepare`: turns an interaction log into a prepared dataset."""
 
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from ..data.prepare import note_of_order, prepare
@@ -25,7 +25,7 @@ FIRST = (
 
 @dataclass
 class PrepareArguments:
-    """Arguments of the command; options of reading have the names in [`SourceOptions`]."""
+    """The log, how it is filtered and split, and the output folder."""
 
     help_group: ClassVar[str] = "data"
 
@@ -45,40 +45,16 @@ class PrepareArguments:
         metadata={"help": "'cooccurrence', or .npy, .safetensors or .parquet files; several are concatenated."},
     )
     normalize: str = field(default="none", metadata={"help": "How each embedding is scaled: none, l2 or standardize."})
-    user_column: str | None = field(
-        default=None, metadata={"help": "Column of user ids; by default, this and other columns are found by name."}
-    )
-    item_column: str | None = field(default=None, metadata={"help": "Column of item ids."})
-    time_column: str | None = field(
-        default=None, metadata={"help": "Column of timestamps; without times, rows count as sorted by time."}
-    )
-    title_column: str | None = field(default=None, metadata={"help": "Column of titles."})
-    split_column: str | None = field(
-        default=None, metadata={"help": "Column of the words train, validation and test, for --split given."}
-    )
-    items: str | None = field(
-        default=None,
-        metadata={"help": "File of the items' texts: .csv, .tsv, .jsonl or .parquet; for Amazon, the metadata file."},
-    )
-    separator: str | None = field(
-        default=None,
-        metadata={"help": "Separator of cells: one character or 'tab'; by default it is found by the id columns."},
-    )
-    max_malformed: float = field(
-        default=SourceOptions.max_malformed, metadata={"help": "Largest share of rows that may be unreadable."}
-    )
-    hub_config: str | None = field(default=None, metadata={"help": "Configuration of a dataset on the Hub."})
-    hub_split: str = field(default="train", metadata={"help": "Split of that dataset."})
     max_history: int = field(default=50, metadata={"help": "How many items histories keep, the last ones."})
     license: str = field(default="unknown", metadata={"help": "License of the data, as the Hub abbreviates it."})
     seed: int = field(default=0, metadata={"help": "Random seed of the co-occurrence embedding."})
 
 
 def run(argv: list[str]) -> None:
-    classes = (PrepareArguments, PrintArguments)
-    args, printed = parse("prepare", argv, *classes, examples=EXAMPLES, works_on="path", first=FIRST)
+    classes = (PrepareArguments, SourceOptions, PrintArguments)
+    args, options, printed = parse("prepare", argv, *classes, examples=EXAMPLES, works_on="path", first=FIRST)
     with printed.apart():
-        statistics = prepare_dataset(args)
+        statistics = prepare_dataset(args, options)
     malformed, notes = statistics.pop("malformed"), statistics.pop("notes")
     printed.show(statistics, lambda: print_figures(args.output_dir, statistics))
     order = note_of_order(statistics)
@@ -96,7 +72,7 @@ def run(argv: list[str]) -> None:
             print(f"note: {name.replace('_', ' ')}: {statistics[name]}{remedy}", file=sys.stderr)
 
 
-def prepare_dataset(args: PrepareArguments) -> dict:
+def prepare_dataset(args: PrepareArguments, options: SourceOptions) -> dict:
     """Prepares the log as the arguments say, and returns the dataset's statistics."""
     return prepare(
         args.path,
@@ -107,7 +83,7 @@ def prepare_dataset(args: PrepareArguments) -> dict:
         duplicates=args.duplicates,
         embedding=args.embedding,
         normalize=args.normalize,
-        options=SourceOptions(**{option.name: getattr(args, option.name) for option in fields(SourceOptions)}),
+        options=options,
         max_history=args.max_history,
         license=args.license,
         seed=args.seed,

@@ -47,6 +47,7 @@ def preset_values(command: str, argv: list[str], values: dict) -> dict:
 
     Raises:
         ValueError: the preset is unknown.
+        ValueError: the dataset's statistics lack what a preset is fitted to.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("preset", "data", "model"):
@@ -60,9 +61,10 @@ def preset_values(command: str, argv: list[str], values: dict) -> dict:
     given = {argument.partition("=")[0][2:].replace("-", "_") for argument in argv if argument.startswith("--")}
     given |= values.keys()
     try:
-        size = LogSize.of_statistics(read_statistics(Path(local_dataset(call.data, ()))))
-    except (OSError, ValueError, TypeError, KeyError):
+        statistics = read_statistics(Path(local_dataset(call.data, ())))
+    except (OSError, ValueError, TypeError):
         return {}  # the command itself says what is wrong with the dataset
+    size = LogSize.of_statistics(statistics)
     found = fitted_preset(preset, size)[command]
     left_out = {replaced for name, replaced in REPLACED_BY.items() if name in given}
     if call.stream:

@@ -111,8 +111,9 @@ def run(argv: list[str]) -> None:
             printed.show(counts | {"output": output}, lambda: print("; ".join(told)))
     else:
         given += ["output"] if output is not None else []
+        what = " and ".join(f"`{name}`" for name in given) or "none of `history`, `histories` and `data` is"
         raise ValueError(
-            f"{' and '.join(f'`{name}`' for name in given) or 'neither `history` nor `data`'} given; give `history` "
+            f"{what} given; give `history` "
             "alone for a list on the screen, or `output` with `histories` or `data` for a file of lists for all users."
         )
 

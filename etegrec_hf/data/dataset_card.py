@@ -9,7 +9,16 @@ from .named_embeddings import embedding_names
 from .splits import SPLIT_NAMES
 
 UNKNOWN = "unknown"
-SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
+SIZES = (
+    (10**3, "n<1K"),
+    (10**4, "1K<n<10K"),
+    (10**5, "10K<n<100K"),
+    (10**6, "100K<n<1M"),
+    (10**7, "1M<n<10M"),
+    (10**8, "10M<n<100M"),
+    (10**9, "100M<n<1B"),
+    (10**10, "1B<n<10B"),
+)
 
 CARD = """---
 {metadata}---
@@ -54,7 +63,7 @@ def dataset_card(folder: Path, name: str, statistics: dict) -> str:
     metadata = {
         "license": statistics.get("license", UNKNOWN),
         "tags": ["recommendation", "sequential-recommendation", "etegrec"],
-        "size_categories": [next((size for limit, size in SIZES if count < limit), "10M<n<100M")],
+        "size_categories": [next((size for limit, size in SIZES if count < limit), "10B<n<100B")],
         "configs": configs,
     }
     rows = "\n".join(f"| {name.replace('_', ' ')} | {_cell(value)} |" for name, value in statistics.items())

@@ -14,7 +14,23 @@ from safetensors import SafetensorError, safe_open
 from .sources.columns import ids_as_text, is_text
 from .wording import counted
 
+COOCCURRENCE = "cooccurrence"  # an embedding that is made of the log, instead of a file
 LFS_POINTER = b"version https://git-lfs"
+
+
+def check_embedding_file(path: Path) -> None:
+    """Checks that a path is that of a file of embeddings, without reading it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another kind of file.
+    """
+    if path.suffix not in (".npy", ".safetensors", ".parquet"):
+        near = get_close_matches(str(path), [COOCCURRENCE], n=1)
+        remedy = f"did you mean {near[0]!r}?" if near else "convert it, or use {COOCCURRENCE!r}."
+        raise ValueError(f"embedding {str(path)!r} isn't a .npy, .safetensors or .parquet file; {remedy}")
+    if not path.is_file():
+        raise FileNotFoundError(f"embedding {str(path)!r} isn't a file; check the path.")
 
 
 def read_embeddings(
@@ -39,12 +55,7 @@ def read_embeddings(
         ValueError: duplicate ids, or items without an embedding.
         ValueError: a wrong shape, NaN or infinity.
     """
-    if path.suffix not in (".npy", ".safetensors", ".parquet"):
-        near = get_close_matches(str(path), ["cooccurrence"], n=1)
-        remedy = f"did you mean {near[0]!r}?" if near else "convert it, or use 'cooccurrence'."
-        raise ValueError(f"embedding {str(path)!r} isn't a .npy, .safetensors or .parquet file; {remedy}")
-    if not path.is_file():
-        raise FileNotFoundError(f"embedding {str(path)!r} isn't a file; check the path.")
+    check_embedding_file(path)
     if path.suffix == ".parquet":
         return rows_by_id(path, item_ids)
     embeddings = read_array(path) if path.suffix == ".npy" else read_tensor(path)

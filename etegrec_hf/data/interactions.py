@@ -5,6 +5,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
+from .checks import check_choice
+
+DUPLICATES = ("exact", "item", "none")  # what `drop_repeated` takes for repeated
+
 
 @dataclass(frozen=True)
 class Interactions:
@@ -128,8 +132,7 @@ def drop_repeated(interactions: Interactions, kind: str) -> Interactions:
     Raises:
         ValueError: another kind.
     """
-    if kind not in ("exact", "item", "none"):
-        raise ValueError(f"`duplicates` is {kind!r}; choose which are dropped: one of exact, item and none.")
+    check_choice("duplicates", kind, DUPLICATES)
     times = interactions.times
     if kind == "none" or (kind == "exact" and times is None):
         return interactions

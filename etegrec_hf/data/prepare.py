@@ -9,15 +9,16 @@ import pyarrow.compute as pc
 
 from .checks import check_choice, check_positive
 from .cooccurrence import cooccurrence_embedding
-from .embedding_files import read_embeddings
+from .embedding_files import COOCCURRENCE, check_embedding_file, read_embeddings
 from .folders import check_output_dir
-from .interactions import Interactions, drop_repeated, k_core
+from .interactions import DUPLICATES, Interactions, drop_repeated, k_core
 from .named_embeddings import NORMALIZATIONS, NamedEmbedding
 from .prepared import ItemFeatures, write_prepared
 from .sources import AUTO, ROW_ORDER, InMemory, Source, SourceOptions, read_source
 from .sources.column_names import notes_of_unused
 from .sources.doubts import notes_of_ids
 from .splits import MIN_LENGTHS, SPLITTERS, SplitRows, positions_of
+from .wording import numbered
 
 
 def prepare(
@@ -59,7 +60,7 @@ def prepare(
         sentences for the user.
 
     Raises:
-        ValueError: an unknown format, split or normalisation.
+        ValueError: an unknown format, split, normalisation or kind of duplicates.
         ValueError: `min_count` or `max_history` below 1.
         ValueError: a normalisation without an embedding, or a column of splits without the split `given`.
         ValueError: empty or damaged data, see the readers.
@@ -68,6 +69,7 @@ def prepare(
     """
     check_choice("split", split, SPLITTERS)
     check_choice("normalize", normalize, NORMALIZATIONS)
+    check_choice("duplicates", duplicates, DUPLICATES)
     if normalize != "none" and not embedding:
         raise ValueError(f"`normalize` is {normalize!r}, but there is no `embedding` to normalize; give one.")
     if options.split_column is not None and split != "given":
@@ -78,6 +80,9 @@ def prepare(
     for name, number in (("min_count", min_count), ("max_history", max_history)):
         check_positive(name, number)
     named = _names_of([embedding] if isinstance(embedding, (str, Path)) else embedding or [])
+    for origin in named.values():
+        if origin != COOCCURRENCE:
+            check_embedding_file(Path(origin))
     check_output_dir(output_dir)
     source, format = read_source(log, format, options)
     read = source.interactions
@@ -155,7 +160,7 @@ def _names_of(origins: list) -> dict[str, str]:
     named: dict[str, str] = {}
     for origin in map(str, origins):
         name = re.sub(r"[^\w.-]+", "-", Path(origin).stem).strip("-.") or "file"
-        named[name if name not in named else f"{name}-{len(named) + 1}"] = origin
+        named[numbered(name, named)] = origin
     return named
 
 
@@ -163,7 +168,7 @@ def _embedding(
     name: str, origin: str, source: Source, interactions: Interactions, train: SplitRows, seed: int
 ) -> NamedEmbedding:
     """Makes an embedding from co-occurrences in training sequences, or reads it from a file."""
-    if origin == "cooccurrence":
+    if origin == COOCCURRENCE:
         sequences, offsets = training_sequences(interactions, train)
         values = cooccurrence_embedding(sequences, offsets, len(interactions.item_ids), seed=seed)
         return NamedEmbedding(name, values, {"method": "SVD of positive pointwise mutual information", "seed": seed})

@@ -418,8 +418,9 @@ def _figures_of(semantic: NamedEmbedding) -> dict:
 def _write_statistics(folder: Path, name: str, statistics: dict) -> None:
     """Writes `statistics.json` and the dataset card; a license that a user wrote into the card is kept."""
     path = folder / "README.md"
-    if statistics.get("license", UNKNOWN) == UNKNOWN and path.exists():
-        statistics = statistics | {"license": license_of(path.read_text(encoding="utf-8"))}
+    if path.exists():
+        on_card = license_of(path.read_text(encoding="utf-8"))
+        statistics = statistics if on_card == UNKNOWN else statistics | {"license": on_card}
     figures = json.dumps(statistics, indent=2) + "\n"
     replace_file(folder / "statistics.json", lambda beside: beside.write_text(figures, encoding="utf-8"))
     card = dataset_card(folder, name, statistics)

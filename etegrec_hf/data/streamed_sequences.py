@@ -170,6 +170,8 @@ def _opened(file: str) -> Iterator:
             yield opened
     except pa.ArrowException as error:
         raise ValueError(f"{file} is damaged ({error}); copy the dataset again, or prepare it again.") from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{file} doesn't exist; copy the dataset again, or prepare it again.") from error
     except (OSError, HTTPError) as error:
         raise ConnectionError(
             f"reading {file} was interrupted ({error}); try again, and continue with --resume true from a checkpoint."

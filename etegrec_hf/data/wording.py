@@ -1,4 +1,7 @@
-"""Numbers in sentences."""
+"""Numbers in sentences and names."""
+
+from collections.abc import Container
+from itertools import count
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
@@ -13,3 +16,13 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     ('1 malformed row', '2,000 malformed rows', '0 histories')
     """
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def numbered(name: str, taken: Container[str]) -> str:
+    """Returns a name, with the first number from 2 on that makes it one that isn't taken.
+
+    >>> numbered("a", []), numbered("a", ["a"]), numbered("a", ["a", "a-2"])
+    ('a', 'a-2', 'a-3')
+    """
+    names = (name if number == 1 else f"{name}-{number}" for number in count(1))
+    return next(candidate for candidate in names if candidate not in taken)

@@ -231,25 +231,12 @@ class _Reading:
         """Checks the rows, and yields their contents for the hash."""
         for table in self.histories.pieces(ROWS_LOOKED_AT):
             split = known_histories(table, self.tokenizer, self.options)
-            self._check_empty(split)
+            check_empty(split, self.model, self.options, self.histories.name)
             user_ids = table["user_id"].cast(pa.string())
             self._users += user_ids.chunks
             yield "".join(f"{user_id}\0" for user_id in user_ids.to_pylist()).encode()
             yield np.diff(split.offsets).astype("<i8")
             yield split.sequences.astype("<i8")
-
-    def _check_empty(self, split: Split) -> None:
-        empty = np.flatnonzero(np.diff(split.offsets) == 1)
-        if not len(empty) or self.options.on_empty == "empty":
-            return
-        who = f"user {split.user_ids[empty[0]]!r} of {self.histories.name} has no item that the model knows"
-        if self.options.on_empty == "error":
-            raise ValueError(f"{who}, and `on_empty` is 'error'; leave the row out, or choose 'popular' or 'empty'.")
-        if not self.model.catalogue.item_counts.any():
-            raise ValueError(
-                f"{who} and `on_empty` is 'popular', but this model holds no counts of its items; finetune it, or "
-                "pass --on-empty empty and fill the empty lists yourself."
-            )
 
     def constraints(self, number: int) -> RowConstraints:
         """Returns the items that the rows of a shard may get."""
@@ -286,9 +273,11 @@ def recommend_rows(
     Raises:
         ValueError: an item that the model doesn't know, unless such items are skipped.
         ValueError: empty cells.
+        ValueError: a history without items, if `on_empty` has no answer for it.
     """
     constraints = constraints or RowConstraints()
     split = known_histories(rows, tokenizer, options)
+    check_empty(split, model, options, "`rows`")
     items = np.zeros((len(split), options.top_k), dtype=np.int64)
     scores = np.zeros((len(split), options.top_k), dtype=np.float32)
     is_empty = np.diff(split.offsets) == 1
@@ -329,6 +318,21 @@ def _popular(
             kept = np.flatnonzero(~np.isin(popular, [0, *own]))[:top_k]
             items[row, : len(kept)], scores[row, : len(kept)] = popular[kept], shares[kept]
     return items, scores
+
+
+def check_empty(split: Split, model: ETEGRecForConditionalGeneration, options: RecommendOptions, source: str) -> None:
+    """Raises a `ValueError` for the first user of `source` without a history, if `on_empty` has no answer for it."""
+    empty = np.flatnonzero(np.diff(split.offsets) == 1)
+    if not len(empty) or options.on_empty in (None, "empty"):
+        return
+    who = f"user {split.user_ids[empty[0]]!r} of {source} has no item that the model knows"
+    if options.on_empty == "error":
+        raise ValueError(f"{who}, and `on_empty` is 'error'; leave the row out, or choose 'popular' or 'empty'.")
+    if not model.catalogue.item_counts.any():
+        raise ValueError(
+            f"{who} and `on_empty` is 'popular', but this model holds no counts of its items; finetune it, or "
+            "pass --on-empty empty and fill the empty lists yourself."
+        )
 
 
 def known_histories(rows: pa.Table, tokenizer: ETEGRecTokenizer, options: RecommendOptions) -> Split:

@@ -42,7 +42,8 @@ def compare(runs: dict[str, list[str]]) -> dict:
     }
     users, ranks = None, {}
     for system, of_system in results.items():
-        users, ranks[system] = read_ranks(of_system)
+        of_rows, ranks[system] = read_ranks(of_system)
+        users = of_rows if users is None else users  # the same in all of them
     reference, *others = runs
     measured = [k for k in KS if k <= 10 and all(f"recall@{k}" in run for of in metrics.values() for run in of)]
     differences = {

@@ -69,10 +69,17 @@ def license_in(folder: str | Path) -> str | None:
         ValueError: the card's metadata is damaged.
     """
     path = Path(folder, "README.md")
-    if not path.exists():
-        return None
+    return read_card_data(path).license if path.exists() else None
+
+
+def read_card_data(path: str | Path) -> ModelCardData:
+    """Reads the metadata of a model's card.
+
+    Raises:
+        ValueError: the card's metadata is damaged.
+    """
     try:
-        return ModelCard.load(path).data.license
+        return ModelCard.load(path).data
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(
             f"the metadata of {path} is damaged ({str(error).splitlines()[0]}); mend the lines between its first two "

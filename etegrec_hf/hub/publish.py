@@ -6,20 +6,20 @@ import tempfile
 from importlib.metadata import requires
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 from ..models import modeling_rqvae
 from ..models.modeling_rqvae import RQVAEModel
 from .client import hub_errors
 from .eval_results import EVAL_RESULTS
-from .model_card import license_in
+from .model_card import license_in, read_card_data
 from .model_folder import load_model, load_recommender, model_config, save_model_folder
 from .repository import RepositoryOptions, open_repository
 from .training_record import TrainingRecord
 
 # Files that this package may have put into a repository
 OWN_FILES = {"generation_config.json", "item_index.json", "item_titles.json", "tokenizer_config.json", EVAL_RESULTS}
-OWN_FILES |= {path.name for path in Path(modeling_rqvae.__file__).parent.glob("*.py")}
+OWN_FILES |= {path.name for path in Path(modeling_rqvae.__file__).parent.glob("*.py") if path.stem != "__init__"}
 
 
 def publish(
@@ -84,7 +84,7 @@ def publish(
         client = HfApi()
         repo_id, there = open_repository(client, repo_id, "model", repository)
         if "README.md" in there:  # a license and a dataset that were given earlier stay
-            card = ModelCard.load(client.hf_hub_download(repo_id, "README.md", revision=revision)).data
+            card = read_card_data(client.hf_hub_download(repo_id, "README.md", revision=revision))
             license_name = license_name or card.license
             named = [card.datasets] if isinstance(card.datasets, str) else card.datasets or []
             dataset_id = dataset_id or next(iter(named), None)

@@ -273,7 +273,7 @@ class ItemDecoding(GenerationMixin):
             are padded with index 0 and log-probability -inf.
 
         Raises:
-            ValueError: `num_samples` below 1, or a temperature that isn't positive.
+            ValueError: `num_samples` below 1, or a temperature that isn't above 1e-6.
             ValueError: the errors of `recommend`.
 
         Source: Kool, van Hoof and Welling, Stochastic Beams and Where to Find Them (2019).

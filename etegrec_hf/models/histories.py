@@ -144,7 +144,8 @@ def newest_items_before(items: torch.LongTensor, history_lengths: torch.LongTens
     `[batch, items]` are padded right.
     """
     place = history_lengths.unsqueeze(2) - 1 - torch.arange(count, device=items.device)  # [batch, targets, count]
-    chosen = items.unsqueeze(1).expand(-1, place.shape[1], -1).gather(2, place.clamp(min=0))
+    within = place.clamp(0, items.shape[1] - 1)  # lengths of targets that are padding may be anything
+    chosen = items.unsqueeze(1).expand(-1, place.shape[1], -1).gather(2, within)
     return chosen.masked_fill(place < 0, 0)
 
 

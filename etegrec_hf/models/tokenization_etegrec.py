@@ -328,7 +328,8 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
             padding (`bool` or `str`, *optional*, defaults to `False`): as in transformers.
             truncation (`bool`, *optional*, defaults to `True`): whether to shorten histories that are too long;
                 `False` raises an error for them.
-            max_length (`int`, *optional*): largest number of tokens of a history; `padding="max_length"` pads to it.
+            max_length (`int`, *optional*): largest number of tokens of a history; `padding="max_length"` pads to it,
+                or to the last whole item that it has room for.
             padding_side (`str`, *optional*): `"right"` (the default) or `"left"`; models give the same results for
                 both.
             return_tensors (`str`, *optional*): `"pt"` or `"np"`.
@@ -346,8 +347,11 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
             TypeError: an unknown argument.
         """
         histories = self._checked_histories(histories)
-        if kwargs.keys() - {"add_special_tokens", "verbose"}:
-            raise TypeError(f"unknown arguments {sorted(kwargs)}; see ETEGRecTokenizer.__call__ for those that exist.")
+        unknown_arguments = sorted(kwargs.keys() - {"add_special_tokens", "verbose"})
+        if unknown_arguments:
+            raise TypeError(
+                f"unknown arguments {unknown_arguments}; see ETEGRecTokenizer.__call__ for those that exist."
+            )
         kept = self.max_history if max_length is None else min(self.max_history, max_length // self.code_length)
         if kept < 1:
             raise ValueError(f"`max_length` is {max_length}; one item needs {self.code_length} tokens.")
@@ -368,7 +372,7 @@ class ETEGRecTokenizer(PreTrainedTokenizer):
         return self.pad(
             {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]},
             padding=padding,
-            max_length=max_length,
+            max_length=None if max_length is None else max_length - max_length % self.code_length,
             padding_side=padding_side,
             return_tensors=return_tensors,
         )

@@ -37,6 +37,7 @@ class OnnxPipeline(SequentialRecommendationPipeline):
     def search(self, **asked):
         exclude, allowed = asked.pop("exclude"), asked.pop("allowed")
         del asked["attention_mask"]  # padding is 0
+        asked.pop("max_batch_tokens", None)  # each request is searched for by itself
         rows = self.model.catalogue.items_of(asked.pop("input_ids")).tolist()  # [batch, items], 0 on padding
         excluded = [[]] * len(rows) if exclude is None else exclude.tolist()
         requests = [

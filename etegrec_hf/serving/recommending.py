@@ -80,6 +80,10 @@ class Preparation:
     def __init__(self, loaded: LoadedModel, request: RecommendRequest, metrics: Metrics):
         self.loaded, self.request, self.metrics = loaded, request, metrics
         self._check_known("allowed", request.allowed or [])
+        excluded = request.exclude or []
+        self._excluded_of_all = not (excluded and isinstance(excluded[0], list))
+        if self._excluded_of_all:
+            self._check_known("exclude", excluded)
         given = {name: getattr(request, name) for name in OF_THE_SEARCH if getattr(request, name) is not None}
         choices = {"unknown": request.unknown, "on_empty": request.on_empty, "allowed": request.allowed}
         pipeline = loaded.pipeline
@@ -103,10 +107,10 @@ class Preparation:
         place = "" if number is None else f"[{number}]"
         field = "history" if number is None else f"histories{place}"
         excluded = self.request.exclude or []
-        is_by_history = bool(excluded) and isinstance(excluded[0], list)
-        ids = excluded[number or 0] if is_by_history else excluded
+        ids = excluded if self._excluded_of_all else excluded[number or 0]
         n_known = self._check_known(field, history)
-        self._check_known(f"exclude{place}" if is_by_history else "exclude", ids)
+        if not self._excluded_of_all:
+            self._check_known(f"exclude{place}", ids)
         if not n_known and self.request.on_empty == "error":
             raise RequestError(
                 422,

@@ -9,6 +9,7 @@ import torch
 from calling import call, failure
 
 from etegrec_hf.data.prepared import PreparedDataset
+from etegrec_hf.hub.model_card import license_in
 from etegrec_hf.hub.model_folder import load_recommender, save_model_folder
 from etegrec_hf.hub.training_record import TrainingRecord
 
@@ -32,8 +33,11 @@ def trained(model, tokenizer, tmp_path) -> str:
 
 def test_a_complete_model_with_items_of_a_file(trained, tmp_path, capsys):
     embeddings = write_items(tmp_path / "new.parquet", ["n1", "n2"])
+    card = Path(trained, "README.md")
+    card.write_text(card.read_text().replace("---\n", "---\nlicense: cc0-1.0\n", 1))
     call("add-items", "--model", trained, "--items", tmp_path / "new.parquet", "--output-dir", tmp_path / "next",
          "--json")  # fmt: skip
+    assert license_in(tmp_path / "next") == "cc0-1.0"
     assert json.loads(capsys.readouterr().out) == {
         "items_before": 40, "items_known": 0, "items_added": 2, "items": 42,
     }  # fmt: skip

@@ -2,13 +2,14 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from calling import call, failure
 from tiny_models import make_model, random_codes
 
 from etegrec_hf import ETEGRecTokenizer
-from etegrec_hf.evaluation.comparison import paired_bootstrap
+from etegrec_hf.evaluation.comparison import compare, paired_bootstrap
 from etegrec_hf.hub.model_folder import load_recommender, save_model_folder
 from etegrec_hf.hub.training_record import TrainingRecord
 
@@ -76,6 +77,22 @@ def test_results_without_ranks_have_no_differences(results, capsys):
     assert "theirs less mine, ndcg@10" in shown
     assert "third less mine" not in shown
     assert "no differences of third from mine: they need the ranks that `etegrec evaluate --output" in shown
+
+
+def test_results_without_ranks_leave_the_intervals_of_others(results, tmp_path):
+    """Intervals are of users. Here each user has several targets, so without users intervals would be narrower."""
+    shutil.copytree(results, tmp_path, dirs_exist_ok=True)
+    for name in ("mine0", "theirs0"):
+        path = tmp_path / f"ranks/{name}.parquet"
+        ranks = pq.read_table(path)
+        few = pa.array([f"u{row % 5}" for row in range(len(ranks))])
+        pq.write_table(ranks.set_column(ranks.schema.get_field_index("user_id"), "user_id", few), path)
+    without = json.loads((tmp_path / "theirs0.json").read_text())
+    del without["ranks"]
+    (tmp_path / "without.json").write_text(json.dumps(without))
+    mine, theirs, third = ([str(tmp_path / f"{name}.json")] for name in ("mine0", "theirs0", "without"))
+    alone = compare({"mine": mine, "theirs": theirs})["differences"]["systems"]
+    assert compare({"mine": mine, "theirs": theirs, "third": third})["differences"]["systems"] == alone
 
 
 def test_one_run_has_no_deviation(results, capsys):

@@ -247,6 +247,24 @@ def test_an_unexpected_error_says_how_to_report_it(monkeypatch, capsys):
         main(["baselines", "--data", "x", "--debug"])
 
 
+@pytest.mark.parametrize(
+    ("text", "begin"),
+    [
+        ("TRL 1.15 is installed, ...", "etegrec baselines: TRL 1.15 is installed, ..."),
+        (None, "etegrec baselines: unexpected ModuleNotFoundError: No module named 'absent'"),
+    ],
+)
+def test_a_package_that_is_refused_is_no_unexpected_error(monkeypatch, capsys, text, begin):
+    def refusing(arguments):
+        if text is not None:
+            raise ImportError(text)
+        import absent  # noqa: F401
+
+    monkeypatch.setattr("etegrec_hf.cli.baselines.measure_baselines", refusing)
+    assert main(["baselines", "--data", "x"]) == 1
+    assert capsys.readouterr().err.startswith(begin)
+
+
 def test_an_interruption_has_its_own_code(monkeypatch, capsys):
     def interrupted(arguments):
         raise KeyboardInterrupt

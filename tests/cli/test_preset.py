@@ -1,6 +1,7 @@
 """`--preset`: values of options that neither the call nor its `--config` gives."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -81,5 +82,15 @@ def test_finetuning_aligns_only_what_can_be_aligned(data, prepared, tmp_path, ha
 
 def test_a_dataset_that_cannot_be_read_is_left_to_the_command(tmp_path):
     assert values("train", str(tmp_path)) == {}
-    Path(tmp_path, "statistics.json").write_text("{}")
+    Path(tmp_path, "statistics.json").write_text("{")
     assert values("train", str(tmp_path)) == {}
+
+
+def test_statistics_without_what_a_preset_is_fitted_to_are_an_error(data, tmp_path):
+    """Otherwise a training would have the defaults of its class, whatever the preset."""
+    shutil.copytree(data, tmp_path / "data")
+    statistics = json.loads((tmp_path / "data/statistics.json").read_text())
+    del statistics["interactions"]
+    (tmp_path / "data/statistics.json").write_text(json.dumps(statistics))
+    with pytest.raises(ValueError, match=r"statistics.json lacks \['interactions'\], to which the preset is fitted"):
+        values("train", str(tmp_path / "data"))

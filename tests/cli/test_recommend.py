@@ -168,7 +168,7 @@ REMEDY = "give `history` alone for a list on the screen, or `output` with `histo
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("", f"neither `history` nor `data` given; {REMEDY}"),
+        ("", f"none of `history`, `histories` and `data` is given; {REMEDY}"),
         ("--histories {data} --data {data}", f"`histories` and `data` given; {REMEDY}"),
         ("--history a --exclude {data}", "`exclude` is '{data}', but has no effect on `history`; leave it out"),
         ("--data {data} --output {folder}/x.csv --user-column u", "`user_column` is 'u', but has no effect on `data`"),

@@ -143,16 +143,21 @@ def test_a_license_that_was_written_into_the_card_stays(folder):
     set_semantic_embedding(folder, ["first"], "l2")
     assert "license: mit" in card.read_text()
     assert PreparedDataset.load(folder).statistics["license"] == "mit"
+    card.write_text(card.read_text().replace("license: mit", "license: cc0-1.0"))
+    set_semantic_embedding(folder, ["first"], "none")
+    assert "license: cc0-1.0" in card.read_text()
+    assert PreparedDataset.load(folder).statistics["license"] == "cc0-1.0"
 
 
 def test_files_of_any_name_can_be_prepared_from(folder, tmp_path):
     (tmp_path / "more").mkdir()
-    for path in (tmp_path / "item emb (1).npy", tmp_path / "more/item emb (1).npy"):
-        np.save(path, np.ones((6, 1)))
-    files = [str(tmp_path / "item emb (1).npy"), str(tmp_path / "more/item emb (1).npy")]
+    names = ("item-emb-1-3.npy", "item emb (1).npy", "more/item emb (1).npy", "more/item-emb-1-2.npy")
+    files = [str(tmp_path / name) for name in names]
+    for number, path in enumerate(files):
+        np.save(path, np.full((6, 1), number))
     prepare(tmp_path / "log.csv", tmp_path / "again", "csv", min_count=1, embedding=files)
-    assert embedding_names(tmp_path / "again") == ["item-emb-1", "item-emb-1-2"]
-    assert PreparedDataset.load(tmp_path / "again").embeddings.shape == (6, 2)
+    assert embedding_names(tmp_path / "again") == ["item-emb-1", "item-emb-1-2", "item-emb-1-2-2", "item-emb-1-3"]
+    assert PreparedDataset.load(tmp_path / "again").embeddings[0].tolist() == [0, 1, 2, 3]
 
 
 def test_an_interrupted_fusion_leaves_the_dataset_as_it_was(folder, monkeypatch):

@@ -377,6 +377,19 @@ def test_wrong_wishes_are_an_error(table, tmp_path, kind, wishes, message):
         prepare(write(table, tmp_path, "csv"), tmp_path / "data", kind, min_count=1, **wishes)
 
 
+@pytest.mark.parametrize(
+    ("wishes", "message"),
+    [
+        ({"embedding": "cooccurence"}, "isn't a .npy, .safetensors or .parquet file; did you mean 'cooccurrence'"),
+        ({"embedding": ["cooccurrence", "none.npy"]}, "embedding 'none.npy' isn't a file; check the path"),
+        ({"duplicates": "all"}, "`duplicates` is 'all'; choose one of exact, item, none"),
+    ],
+)
+def test_wrong_wishes_are_found_before_the_log_is_read(tmp_path, wishes, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        prepare(tmp_path / "no such log.csv", tmp_path / "data", **wishes)
+
+
 def test_a_folder_that_holds_files_is_left_alone(table, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()

@@ -161,6 +161,12 @@ def test_a_damaged_file_is_an_error(prepared, prepared_folder, tmp_path):
         StreamedSequences(training_files(str(folder)), prepared.item_ids, KINDS["prefixes"])
 
 
+def test_a_file_that_is_missing_is_no_broken_connection(tmp_path):
+    file = str(tmp_path / "train.parquet")
+    with pytest.raises(FileNotFoundError, match=r"train.parquet doesn't exist; copy the dataset again"):
+        StreamedSequences([file], ITEMS, KINDS["whole"])
+
+
 def test_a_connection_that_breaks_is_an_error_with_its_remedy(monkeypatch):
     batches = iter(StreamedBatches(StreamedSequences(write([["i1", "i2"]] * 4, 1), ITEMS, KINDS["whole"]), batches_of))
     next(batches)

@@ -151,6 +151,9 @@ def test_wrong_options_and_columns_are_an_error(tmp_path):
         read_histories(damaged)
     with pytest.raises(FileNotFoundError, match="is neither a file nor a folder; check the path"):
         read_histories(tmp_path / "nothing.jsonl")
+    write(tmp_path / "log.parquet", made_up_log(20, pa.int64()))
+    with pytest.raises(ValueError, match="`hub_split` is 'x', but the format 'parquet' has no such option"):
+        read_histories(tmp_path / "log.parquet", SourceOptions(hub_split="x"))
 
 
 @pytest.mark.parametrize("column", ["items", "item_ids", "sequence"])

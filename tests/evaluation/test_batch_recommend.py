@@ -123,6 +123,10 @@ def test_unknown_items_are_an_error_or_skipped(model, tokenizer):
     assert [len(items) for items in without["items"].to_pylist()] == [10, 0, 0]
     nobody = recommend_rows(model, tokenizer, users.slice(1, 1), RecommendOptions(unknown="skip"))
     assert nobody["items"].to_pylist() == [[]]
+    with pytest.raises(
+        ValueError, match="user 'b' of `rows` has no item that the model knows, and `on_empty` is 'error'"
+    ):
+        recommend_rows(model, tokenizer, users, RecommendOptions(unknown="skip", on_empty="error"))
 
 
 def test_unknown_items_of_a_dataset_are_found_first(model, tokenizer, prepared_folder, output, monkeypatch):

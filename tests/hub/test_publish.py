@@ -18,7 +18,7 @@ from etegrec_hf import RQVAEConfig, RQVAEModel
 from etegrec_hf.cli.main import main
 from etegrec_hf.hub.eval_results import EVAL_RESULTS
 from etegrec_hf.hub.model_folder import save_model_folder
-from etegrec_hf.hub.publish import publish
+from etegrec_hf.hub.publish import OWN_FILES, publish
 from etegrec_hf.hub.repository import RepositoryOptions
 from etegrec_hf.hub.training_record import TrainingRecord
 
@@ -394,3 +394,14 @@ def test_embeddings_that_are_needed_are_not_left_out(codes, tokenizer, tmp_path,
         publish(tmp_path / "mine", "tester/mine", without_embeddings=True)
     with pytest.raises(ConnectionError):  # with them it goes on to the Hub, which is offline here
         publish(tmp_path / "mine", "tester/mine")
+
+
+def test_a_module_of_the_repositorys_own_stays():
+    """Files that this package sends into a repository are deleted when they are no longer needed, and no others."""
+    assert "modeling_rqvae.py" in OWN_FILES
+    assert "__init__.py" not in OWN_FILES, "it isn't sent"
+
+
+def test_a_damaged_card_on_the_hub_is_named(folder, card_sent):
+    with pytest.raises(ValueError, match=r"the metadata of .*standing.md is damaged"):
+        card_sent(folder, "license: [mit")

@@ -125,6 +125,8 @@ def test_a_target_after_no_item_or_after_padding_is_an_error(kind, length):
         model(**inputs, history_lengths=read, sequence_labels=labels)
     labels[2, 1] = 0  # no target, so that its length doesn't count
     assert model(**inputs, history_lengths=read.clamp(0, 5), sequence_labels=labels).loss.isfinite()
+    read[2, 1] = 99
+    assert model(**inputs, history_lengths=read, sequence_labels=labels).loss.isfinite()
 
 
 def test_a_bidirectional_encoder_has_no_one_pass():

@@ -54,6 +54,8 @@ def test_a_history_that_must_be_read_whole(tokenizer):
     assert tokenizer.decode(tokenizer(history, max_length=8)["input_ids"]) == history[-2:], "8 tokens hold 2 items"
     batch = tokenizer([history], padding="max_length", max_length=12, return_tensors="pt")
     assert batch["input_ids"].shape == (1, 12)
+    batch = tokenizer([history], padding="max_length", max_length=14, return_tensors="pt")
+    assert batch["input_ids"].shape == (1, 12), "whole items alone are padded to"
     with pytest.raises(ValueError, match="`max_length` is 2; one item needs 3 tokens"):
         tokenizer(history, max_length=2)
 

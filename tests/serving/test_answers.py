@@ -187,6 +187,14 @@ def test_similar_items_and_items_by_words(client):
     assert "did you mean `item_id`" in client.get("/similar?item_ids=i4&item_id=i4")[1]["error"]
 
 
+def test_ids_that_are_excluded_for_all_histories_are_counted_once(made):
+    with serving(made, reload_seconds=0) as client:
+        client.recommend(histories=[["i4"], ["i5"], ["i6"]], exclude=["gone", "i7"], unknown="skip", top_k=2)
+        assert client.metric("etegrec_unknown_ids_total") == 1
+        client.recommend(histories=[["i4"], ["i5"]], exclude=[["gone"], ["gone", "i7"]], unknown="skip", top_k=2)
+        assert client.metric("etegrec_unknown_ids_total") == 3
+
+
 def test_figures_of_what_was_answered(made):
     with serving(made, reload_seconds=0) as client:
         client.recommend(histories=[["i4"], [], ["i4", "gone"]], unknown="skip", on_empty="popular", top_k=2)

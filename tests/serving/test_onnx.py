@@ -40,6 +40,8 @@ def test_answers_are_the_pipelines(folder):
     with serving(folder, runtime="onnx", reload_seconds=0) as client:
         model = client.service.slot.current.pipeline.model
         model.recommend = None  # torch searches nothing
+        served = client.service.slot.current.pipeline
+        assert served(histories[0], max_batch_tokens=50) == served(histories[0])
         for options in REQUESTS:
             status, answer = client.recommend(histories=histories, on_empty="popular", **options)
             assert status == 200, answer

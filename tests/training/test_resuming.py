@@ -119,3 +119,12 @@ def test_only_folders_of_checkpoints_are_resumed(prepared, tmp_path):
     newest = last_checkpoint(tmp_path)
     (tmp_path / "checkpoint-best").mkdir()
     assert last_checkpoint(tmp_path) == newest
+
+
+def test_weights_of_a_search_that_were_chosen_meanwhile_are_no_obstacle(prepared, tmp_path):
+    """As by `evaluate --choose-weights true` on the model that an interrupted finetuning began with."""
+    recommender(prepared, tmp_path).train()
+    again = recommender(prepared, tmp_path)
+    again.model.config.search_settings = {"rerank_weight": 0.5}
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+    assert again.state.global_step == again.state.max_steps

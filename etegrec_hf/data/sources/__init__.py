@@ -15,7 +15,17 @@ from .movielens import read_movielens
 from .source import ROW_ORDER, Malformed, Source, SourceOptions
 from .tables import InMemory, read_csv, read_hub, read_in_memory, read_parquet, read_recbole
 
-__all__ = ["AUTO", "READERS", "ROW_ORDER", "InMemory", "Malformed", "Source", "SourceOptions", "read_source"]
+__all__ = [
+    "AUTO",
+    "READERS",
+    "ROW_ORDER",
+    "InMemory",
+    "Malformed",
+    "Source",
+    "SourceOptions",
+    "check_options",
+    "read_source",
+]
 
 AUTO = "auto"
 COLUMNS = ("user_column", "item_column", "time_column", "title_column", "split_column", "items", "max_malformed")
@@ -61,13 +71,13 @@ def read_source(log: "str | Path | InMemory", format: str, options: SourceOption
     if not isinstance(log, (str, Path)):
         if format != AUTO:
             raise ValueError(f"`format` is {format!r}, but a table in memory has no file format; leave it out.")
-        _check_options("table", COLUMNS, options)
+        check_options("table", COLUMNS, options)
         return read_in_memory(log, options), "table"
     path = check_named("path", log)
     formats = likely_formats(path) if format == AUTO else [format]
     # of several possible formats, the first that uses all given options is chosen
     format = next((name for name in formats if not _without_meaning(READERS[name].uses, options)), formats[0])
-    _check_options(format, READERS[format].uses, options)
+    check_options(format, READERS[format].uses, options)
     return READERS[format].read(path, options), format
 
 
@@ -77,7 +87,7 @@ def _without_meaning(uses: tuple[str, ...], options: SourceOptions) -> list[str]
     return [name for name in given if name not in uses]
 
 
-def _check_options(format: str, uses: tuple[str, ...], options: SourceOptions) -> None:
+def check_options(format: str, uses: tuple[str, ...], options: SourceOptions) -> None:
     """Raises errors for wrong options, before anything is read."""
     for name in _without_meaning(uses, options):
         raise ValueError(

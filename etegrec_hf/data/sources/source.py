@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -41,16 +42,30 @@ class SourceOptions:
         ValueError: a separator that isn't one character.
     """
 
-    user_column: str | None = None
-    item_column: str | None = None
-    time_column: str | None = None
-    title_column: str | None = None
-    split_column: str | None = None
-    items: str | None = None
-    max_malformed: float = 0.001
-    hub_config: str | None = None
-    hub_split: str = "train"
-    separator: str | None = None
+    help_group: ClassVar[str] = "data"
+
+    user_column: str | None = field(
+        default=None, metadata={"help": "Column of user ids; by default, this and other columns are found by name."}
+    )
+    item_column: str | None = field(default=None, metadata={"help": "Column of item ids."})
+    time_column: str | None = field(
+        default=None, metadata={"help": "Column of timestamps; without times, rows count as sorted by time."}
+    )
+    title_column: str | None = field(default=None, metadata={"help": "Column of titles."})
+    split_column: str | None = field(
+        default=None, metadata={"help": "Column of the words train, validation and test, for the split 'given'."}
+    )
+    items: str | None = field(
+        default=None,
+        metadata={"help": "File of the items' texts: .csv, .tsv, .jsonl or .parquet; for Amazon, the metadata file."},
+    )
+    max_malformed: float = field(default=0.001, metadata={"help": "Largest share of rows that may be unreadable."})
+    hub_config: str | None = field(default=None, metadata={"help": "Configuration of a dataset on the Hub."})
+    hub_split: str = field(default="train", metadata={"help": "Split of that dataset."})
+    separator: str | None = field(
+        default=None,
+        metadata={"help": "Separator of cells: one character or 'tab'; by default it is found by the id columns."},
+    )
 
     def __post_init__(self):
         if not 0 <= self.max_malformed <= 1:

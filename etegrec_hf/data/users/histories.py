@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from ..checks import check_named
 from ..interactions import Interactions, drop_repeated
 from ..prepared import read_items, split_file
-from ..sources import AUTO, Malformed, SourceOptions, read_source
+from ..sources import AUTO, READERS, Malformed, SourceOptions, check_options, read_source
 from ..sources.column_names import ITEMS, USERS, named_like, plain
 from ..sources.columns import USER
 from ..sources.csv_table import find_separator
@@ -102,6 +102,7 @@ def read_histories(
         if column is not None:
             return _of_table(table, column, options, format)
         _check_is_log(table, options)
+        check_options(kind, READERS[kind].uses, options)
         spilled = spill_parquet(path, options) if kind == "parquet" and options.separator is None else None
         if spilled is not None:
             in_parts, malformed = spilled

@@ -44,7 +44,7 @@ class ItemsPerUser:
     Memory holds only the ids of users and some numbers per part, however long the file is.
 
     Args:
-        parts (`Iterator[tuple[pa.Array, pa.Array]]`): user ids, and one item index per user id; 0 for unknown items.
+        parts (`Iterator[tuple[pa.Array, np.ndarray]]`): user ids, and one item index per user id; 0 for unknown items.
         user_ids (`pa.ChunkedArray`): the user of each row. If a user has several rows, each of them gets its items.
         part_size (`int`): rows per part; the last part has the rest.
         n_items (`int`): number of items of the catalogue.

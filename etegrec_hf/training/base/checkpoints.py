@@ -18,11 +18,14 @@ STAGING = ".incomplete"
 # Files without which a checkpoint can't be resumed; besides, there is a file of random numbers per process
 RESUMABLE = (*MODEL_FILES, "optimizer.pt", "scheduler.pt", "trainer_state.json")
 
+# Trainer turns the cache off, and saved configurations have it on; search settings may be chosen at any time
+NOT_SIZES = ("use_cache", "search_settings")
+
 
 def check_same_sizes(ours: PreTrainedConfig, theirs: PreTrainedConfig, folder: str | Path) -> None:
     """Raises a `ValueError` if a model's configuration `ours` differs from `theirs`, of the checkpoint in `folder`."""
     for name in type(ours).__annotations__:
-        if name == "use_cache":  # not a size: Trainer turns it off, and saved configurations have it on
+        if name in NOT_SIZES:
             continue
         own, saved = getattr(ours, name), getattr(theirs, name)
         if isinstance(own, PreTrainedConfig):

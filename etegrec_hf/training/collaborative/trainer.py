@@ -140,7 +140,7 @@ class CollaborativeTrainer(BaseTrainer):
 
 
 def describe_training(trainer: CollaborativeTrainer, sizes: CollaborativeSizes) -> dict:
-    """Returns a description of how a collaborative embedding was made, with everything needed to repeat it."""
+    """Returns how a collaborative embedding was made: the model's sizes, and how long it was trained."""
     args, state = trainer.args, trainer.state
     best = state.best_global_step if args.load_best_model_at_end else None
     step = best or state.global_step

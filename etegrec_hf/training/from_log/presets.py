@@ -42,8 +42,14 @@ class LogSize:
         """Returns the size of a prepared dataset from its statistics.
 
         Raises:
-            KeyError: the statistics lack the number of users, items or interactions.
+            ValueError: the statistics lack the number of users, items or interactions.
         """
+        absent = [name for name in ("users", "items", "interactions") if name not in statistics]
+        if absent:
+            raise ValueError(
+                f"the dataset's statistics.json lacks {absent}, to which the preset is fitted; prepare the dataset "
+                "again."
+            )
         users = statistics["users"]
         rows = [statistics.get(f"{name}_rows", users) for name in SPLIT_NAMES]
         return cls(rows[0], statistics["items"], statistics["interactions"] - sum(rows))

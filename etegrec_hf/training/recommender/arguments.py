@@ -85,7 +85,7 @@ class ETEGRecTrainingArguments(RankedTrainingArguments):
     code_strategy: str = field(default="forge", metadata={"help": "Suffixes by 'forge', 'count' or 'balance'."})
     freeze_tokenizer: bool = field(default=False, metadata={"help": "Train only the recommender, on fixed codes."})
     order_noise: float = field(
-        default=0.0, metadata={"help": "How many places items of whole training sequences move at most."}
+        default=0.0, metadata={"help": "How many places items of whole training sequences move: a standard deviation."}
     )
     max_tokens_per_batch: int | None = field(
         default=None, metadata={"help": "Most tokens per batch, instead of a number of samples."}
