@@ -125,6 +125,15 @@ def check_tensors(input_ids, attention_mask=None) -> None:
             )
 
 
+def newer_than_each(is_real: torch.Tensor) -> torch.LongTensor:
+    """Returns how many real places of a row come after each place of `is_real` `[batch, places]`.
+
+    >>> newer_than_each(torch.tensor([[True, True, False, True, False]])).tolist()
+    [[2, 1, 1, 0, 0]]
+    """
+    return is_real.flip(1).cumsum(1).flip(1) - is_real.long()
+
+
 def newest_items(items: torch.LongTensor, count: int) -> torch.LongTensor:
     """Returns the newest `count` of `items` `[batch, items]`, which may be padded anywhere.
 
@@ -132,8 +141,7 @@ def newest_items(items: torch.LongTensor, count: int) -> torch.LongTensor:
         `torch.LongTensor` of shape `(batch, count)`: newest first; rows with fewer items are padded with 0.
     """
     is_item = items > 0
-    newer = is_item.flip(1).cumsum(1).flip(1) - is_item.long()  # items after each
-    place = newer.masked_fill(~is_item, count).clamp(max=count)
+    place = newer_than_each(is_item).masked_fill(~is_item, count).clamp(max=count)
     return items.new_zeros(len(items), count + 1).scatter_(1, place, items)[:, :count]
 
 

@@ -9,6 +9,7 @@ from transformers import initialization as init
 
 from .code_trie import CodeTrie, ItemSets
 from .configuration_etegrec import ETEGRecConfig
+from .histories import newest_items
 
 RECENT, DECAY = 10, 0.7  # number of a history's items that vote, and factor per item back from the newest
 
@@ -26,12 +27,9 @@ def recent_items(
         item indices and weights, both of shape `(batch, min(10, items))`. The newest item has weight 1, each earlier
         item 0.7 times the weight of the next, and padding weight 0.
     """
-    is_item = history > 0
-    newer = is_item.flip(1).cumsum(1).flip(1) - is_item.long()  # items after each
-    count = min(RECENT, history.shape[1])
-    newer, place = newer.masked_fill(~is_item, history.shape[1]).topk(count, dim=1, largest=False)
-    items = history.gather(1, place)
-    return items, DECAY ** newer.to(dtype) * (items > 0)
+    items = newest_items(history, min(RECENT, history.shape[1]))
+    weights = DECAY ** torch.arange(items.shape[1], dtype=dtype, device=items.device)
+    return items, weights * (items > 0)
 
 
 class PairGains(nn.Module):

@@ -6,7 +6,7 @@ from transformers import initialization as init
 from transformers.models.t5.modeling_t5 import T5Attention, T5Stack
 
 from .configuration_etegrec import ETEGRecConfig
-from .histories import EncodedBatch
+from .histories import EncodedBatch, newer_than_each
 from .history_encoder import additive, set_attention_dropout
 from .recency_bias import RecencyBias
 
@@ -81,8 +81,7 @@ class TargetDecoder(T5Stack):
     def cross_bias(self, encoded: EncodedBatch) -> torch.FloatTensor:
         """Returns the additive bias of cross-attention on encoder states, `[batch, 1 or heads, 1, positions]`."""
         is_real = encoded.positions_mask > 0
-        newer = is_real.flip(1).cumsum(1).flip(1) - is_real.long()  # positions after each
-        items_back = newer.unsqueeze(1) // self.positions_per_item
+        items_back = newer_than_each(is_real).unsqueeze(1) // self.positions_per_item
         return self._cross_bias(is_real.unsqueeze(1), items_back, encoded.states.dtype)
 
     def cross_bias_before(self, encoded: EncodedBatch, history_lengths: torch.LongTensor) -> torch.FloatTensor:
