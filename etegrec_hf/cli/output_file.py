@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from ..data.folders import make_folder, replace_file
+from ..data.folders import make_folder, replace_text
 from ..data.table_files import check_ending
 
 
@@ -34,4 +34,4 @@ def write_results(path: Path | None, results: dict) -> None:
     """Writes the results into the file, if there is one, whole or not at all."""
     if path is not None:
         text = json.dumps(results, indent=2) + "\n"
-        replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+        replace_text(path, text)

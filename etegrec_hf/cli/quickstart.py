@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import AutoModel, AutoTokenizer
 
-from ..data.folders import check_output_dir
+from ..data.folders import check_output_dir, replace_text
 from ..data.prepared import PreparedDataset
 from ..data.synthetic import SyntheticProcess
 from ..data.wording import counted
@@ -120,7 +120,7 @@ def quickstart(arguments: QuickstartArguments) -> dict:
         "seeds": record.seeds(),
         "seconds": time.perf_counter() - start,
     }
-    Path(folder, "metrics.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    replace_text(Path(folder, "metrics.json"), json.dumps(results, indent=2) + "\n")
     return results
 
 

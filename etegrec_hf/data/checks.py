@@ -21,3 +21,8 @@ def check_named(name: str, path: str | Path) -> Path:
     if path == "":
         raise ValueError(f"`{name}` is '', an empty text; name a file or folder.")
     return Path(path)
+
+
+def damaged(path: str | Path, error: object) -> ValueError:
+    """Returns the error about a file of a prepared dataset that can't be read because of `error`."""
+    return ValueError(f"{path} is damaged ({error}); copy the dataset again, or prepare it again.")

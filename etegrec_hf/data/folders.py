@@ -109,6 +109,11 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(beside, path)
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Replaces a file by a text in UTF-8, as [`replace_file`] does."""
+    replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
 def _folder_beside(path: Path) -> Path:
     """Returns a new name of a hidden folder next to `path`, after removing the folders of calls that were killed."""
     for folder in path.parent.glob(f".{glob.escape(path.name)}.*{INCOMPLETE}"):

@@ -11,6 +11,7 @@ import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 
+from .checks import damaged
 from .embedding_files import embeddings_of_column
 from .folders import replace_file
 
@@ -133,4 +134,4 @@ def _batches(items: Path) -> Iterator[pa.RecordBatch]:
                 )
             yield from table.iter_batches(ROWS, columns=["item_id", "embedding"])
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{items} is damaged ({error}); copy the dataset again, or prepare it again.") from error
+        raise damaged(items, error) from error

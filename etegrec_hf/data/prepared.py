@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from .checks import check_choice
+from .checks import check_choice, damaged
 from .dataset_card import UNKNOWN, dataset_card, license_of
 from .embedding_files import embeddings_of_column
-from .folders import check_output_dir, complete_or_absent, replace_file
+from .folders import check_output_dir, complete_or_absent, replace_file, replace_text
 from .interactions import Interactions
 from .mapped_embeddings import ITEMS, find_mapped_embeddings, items_file, mapped_embeddings
 from .named_embeddings import (
@@ -182,9 +182,7 @@ class PreparedDataset:
         folder = Path(folder)
         mapped = mapped_embeddings(folder) if map_embeddings else find_mapped_embeddings(folder)
         items = read_items(folder) if mapped is None else _read_items_without_embedding(folder)
-        for name in ("statistics.json", *(f"sequences/{name}.parquet" for name in splits)):
-            if not (folder / name).is_file():
-                raise FileNotFoundError(f"{str(folder)!r} lacks {name}; copy the dataset again, or prepare it again.")
+        statistics, files = read_statistics(folder), {name: split_file(folder, name) for name in splits}
         item_ids = items["item_id"].to_pylist()
         distinct = len(set(item_ids))
         if distinct != len(item_ids):
@@ -194,10 +192,8 @@ class PreparedDataset:
         if "embedding" in items.column_names:
             embeddings = embeddings_of_column(items["embedding"], item_ids, folder)
         sequences = {name: Split([], np.zeros(0, np.int64), np.zeros(1, np.int64)) for name in SPLIT_NAMES}
-        for name in splits:
-            path = folder / f"sequences/{name}.parquet"
+        for name, path in files.items():
             sequences[name] = split_of(_read_table(path), items["item_id"], path)
-        statistics = read_statistics(folder)
         if embeddings is not None and metadata_of(items):  # newer than statistics.json if writing was interrupted
             statistics |= _figures_of(NamedEmbedding("embedding", embeddings, metadata_of(items)))
         titles = items["title"].to_pylist() if "title" in items.column_names else [""] * len(item_ids)
@@ -214,10 +210,12 @@ def split_of(table: pa.Table, item_ids: pa.Array | pa.ChunkedArray, source: str 
         first_row (`int`, *optional*, defaults to 0): number of rows that come before these in the file, for errors.
 
     Raises:
-        ValueError: an empty cell.
+        ValueError: a column that is missing, or an empty cell.
         ValueError: an item that isn't in `item_ids`.
     """
     for name in ("user_id", "history", "target"):
+        if name not in table.column_names:
+            raise damaged(source, f"it has no column {name!r}")
         if table[name].null_count:
             raise ValueError(f"column {name!r} of {source} has {table[name].null_count} empty cells; prepare again.")
     history = table["history"].combine_chunks()
@@ -354,15 +352,18 @@ def split_file(folder: Path, split: str) -> Path:
         FileNotFoundError: the dataset lacks the file.
         ValueError: the file is damaged.
     """
-    path = folder / f"sequences/{split}.parquet"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{str(folder)!r} lacks sequences/{path.name}; copy the dataset again, or prepare it again."
-        )
+    path = _existing(folder, f"sequences/{split}.parquet")
     try:
         pq.read_metadata(path)
     except pa.ArrowException as error:
-        raise ValueError(f"{path} is damaged ({error}); copy the dataset again, or prepare it again.") from error
+        raise damaged(path, error) from error
+    return path
+
+
+def _existing(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.is_file():
+        raise FileNotFoundError(f"{str(folder)!r} lacks {name}; copy the dataset again, or prepare it again.")
     return path
 
 
@@ -375,7 +376,7 @@ def _read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
         return pq.read_table(path, columns=columns)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is damaged ({error}); copy the dataset again, or prepare it again.") from error
+        raise damaged(path, error) from error
 
 
 def read_statistics(folder: Path) -> dict:
@@ -385,11 +386,11 @@ def read_statistics(folder: Path) -> dict:
         FileNotFoundError: the folder isn't a prepared dataset.
         ValueError: the file is damaged.
     """
-    path = folder / "statistics.json"
+    path = _existing(folder, "statistics.json")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); copy the dataset again, or prepare it again.") from error
+        raise damaged(path, error) from error
 
 
 def _write_semantic_embedding(folder: Path, semantic: NamedEmbedding) -> None:
@@ -422,9 +423,9 @@ def _write_statistics(folder: Path, name: str, statistics: dict) -> None:
         on_card = license_of(path.read_text(encoding="utf-8"))
         statistics = statistics if on_card == UNKNOWN else statistics | {"license": on_card}
     figures = json.dumps(statistics, indent=2) + "\n"
-    replace_file(folder / "statistics.json", lambda beside: beside.write_text(figures, encoding="utf-8"))
+    replace_text(folder / "statistics.json", figures)
     card = dataset_card(folder, name, statistics)
-    replace_file(path, lambda beside: beside.write_text(card, encoding="utf-8"))
+    replace_text(path, card)
 
 
 def _split_table(interactions: Interactions, rows: SplitRows, max_history: int | None) -> pa.Table:

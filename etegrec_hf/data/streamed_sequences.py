@@ -12,6 +12,7 @@ import torch
 from huggingface_hub.errors import HTTPError  # of the client's HTTP library
 from torch.utils.data import IterableDataset, Sampler, get_worker_info
 
+from .checks import damaged
 from .fingerprint import splits_hash
 from .prepared import ROW_GROUP, Split, split_of
 from .sequences import SequenceDataset, WholeSequenceDataset
@@ -169,7 +170,7 @@ def _opened(file: str) -> Iterator:
         with fsspec.open(file) as opened:
             yield opened
     except pa.ArrowException as error:
-        raise ValueError(f"{file} is damaged ({error}); copy the dataset again, or prepare it again.") from error
+        raise damaged(file, error) from error
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{file} doesn't exist; copy the dataset again, or prepare it again.") from error
     except (OSError, HTTPError) as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
-from ..data.folders import replace_file
+from ..data.folders import replace_text
 from .training_record import TrainingRecord
 
 EVAL_RESULTS = ".eval_results/etegrec_hf.yaml"
@@ -67,4 +67,4 @@ def write_eval_results(folder: str | Path, record: TrainingRecord) -> None:
         return
     path.parent.mkdir(exist_ok=True)
     text = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
-    replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+    replace_text(path, text)

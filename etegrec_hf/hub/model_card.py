@@ -10,7 +10,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
-from ..data.folders import replace_file
+from ..data.folders import replace_text
 from ..evaluation.memorisation import part_title, systems_of_part
 from ..models.model_card import METADATA, card_text, written_settings
 from ..models.search_options import SearchSettings
@@ -59,7 +59,7 @@ def write_model_card(
         sections=sections(config, record),
         **({"example": example} if example else {}),
     )
-    replace_file(Path(folder, "README.md"), lambda beside: beside.write_text(text, encoding="utf-8"))
+    replace_text(Path(folder, "README.md"), text)
 
 
 def license_in(folder: str | Path) -> str | None:

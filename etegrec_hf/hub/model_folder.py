@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..data.folders import check_output_dir, complete_or_absent, replace_file
+from ..data.folders import check_output_dir, complete_or_absent, replace_text
 from ..evaluation.evaluate import Evaluation
 from ..models.configuration_etegrec import ETEGRecConfig
 from ..models.modeling_etegrec import ETEGRecForConditionalGeneration
@@ -210,6 +210,6 @@ def save_search_settings(folder: str | Path, settings: dict[str, Any]) -> ETEGRe
     saved = model_config(Path(folder)) | {"search_settings": settings}
     config = ETEGRecConfig.from_dict(saved)
     text = json.dumps(saved, indent=2, sort_keys=True) + "\n"
-    replace_file(Path(folder, "config.json"), lambda beside: beside.write_text(text, encoding="utf-8"))
+    replace_text(Path(folder, "config.json"), text)
     write_model_card(folder, config, TrainingRecord.read(folder), str(folder))
     return config

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ..data.folders import replace_file
+from ..data.folders import replace_text
 from ..evaluation.code_diagnostics import code_diagnostics, prefix_size_counts
 from ..evaluation.curves import Points, curves_figure, is_shown, panels_of, parts_of
 from ..evaluation.memorisation import part_title, systems_of_part
@@ -99,7 +99,7 @@ def write_report(folder: str | Path, report: Report) -> Path:
     """Writes `report.html` into a folder, whole or not at all, and returns its path."""
     path = Path(folder, FILE)
     html = render(report)
-    replace_file(path, lambda beside: beside.write_text(html, encoding="utf-8"))
+    replace_text(path, html)
     return path
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from ..data.folders import replace_file
+from ..data.folders import replace_text
 
 FILE = "training_record.json"
 EARLIER_NAMES = {"rerank": "rerank_weight", "transitions": "transition_weight"}  # of weights of evaluated searches
@@ -71,7 +71,7 @@ class TrainingRecord:
     def write(self, folder: str | Path) -> None:
         """Writes `training_record.json` into a folder, whole or not at all."""
         text = json.dumps(asdict(self), indent=2) + "\n"
-        replace_file(Path(folder, FILE), lambda beside: beside.write_text(text, encoding="utf-8"))
+        replace_text(Path(folder, FILE), text)
 
     def seeds(self) -> dict[str, int]:
         """Returns the random seed of each stage that has one, by the stage's name."""

@@ -457,6 +457,11 @@ def test_a_prepared_folder_with_empty_cells_is_an_error(table, tmp_path, column)
     pq.write_table(rows.set_column(position, column, cells), path)
     with pytest.raises(ValueError, match=rf"column '{column}' of .*test.parquet has 1 empty cells; prepare again"):
         PreparedDataset.load(tmp_path / "data")
+    pq.write_table(rows.drop_columns(column), path)
+    with pytest.raises(
+        ValueError, match=rf"test.parquet is damaged \(it has no column '{column}'\); copy the dataset"
+    ):
+        PreparedDataset.load(tmp_path / "data")
 
 
 @pytest.mark.parametrize(

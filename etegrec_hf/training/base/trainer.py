@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainingArg
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import HubStrategy
 
-from ...data.folders import replace_file
+from ...data.folders import replace_text
 from ...data.progress import bars_hidden
 from ...evaluation.code_diagnostics import code_diagnostics
 from ...hub.model_card import write_model_card
@@ -163,7 +163,7 @@ class BaseTrainer(Trainer):
             failure = {"step": step, "epoch": self.state.epoch, "loss": value, "batch": inputs}
             path.parent.mkdir(parents=True, exist_ok=True)
             text = json.dumps(failure, default=lambda array: array.tolist())
-            replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+            replace_text(path, text)
             raise FloatingPointError(
                 f"the loss is {value} at step {step}; its batch is saved in {str(path)!r}. Resume from the newest "
                 "checkpoint with a lower learning rate, or repair the data if only this batch fails."

@@ -17,7 +17,7 @@ import yaml
 from transformers import pipeline
 
 from ...data.config_file import read_config
-from ...data.folders import replace_file, sole_use
+from ...data.folders import replace_text, sole_use
 from ...data.prepare import note_of_order, prepare
 from ...data.prepared import PreparedDataset, Split
 from ...data.progress import bars_hidden
@@ -255,7 +255,7 @@ def plan_of_run(run: RunState, data: PreparedDataset, options: FitOptions) -> Pl
         if stage.name != "evaluate":
             stage.values["seed"] = options.seed
         text = f"# etegrec {by_hand(run, stage)}\n" + yaml.safe_dump(stage.values, sort_keys=False)
-        Path(run.path(f"{stage.name}.yaml")).write_text(text, encoding="utf-8")
+        replace_text(Path(run.path(f"{stage.name}.yaml")), text)
     run.known |= {"preset": plan.preset, "has_texts": n_texts > 0}
     run.write()
     return plan
@@ -346,7 +346,7 @@ def measure(run: RunState, stage: Stage, stages: Stages) -> None:
         **{name: value for name, value in evaluation.figures().items() if name not in ("split", "metrics")},
     }
     text = json.dumps(results, indent=2) + "\n"
-    replace_file(run.folder / RESULTS, lambda beside: beside.write_text(text, encoding="utf-8"))
+    replace_text(run.folder / RESULTS, text)
 
 
 def remedies_for(left_out: list[str]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ...data.folders import check_output_dir, replace_file
+from ...data.folders import check_output_dir, replace_text
 
 FILE = "fit.json"
 
@@ -81,4 +81,4 @@ class RunState:
     def write(self) -> None:
         """Writes the state of the run into its folder."""
         text = json.dumps(self.known, indent=2) + "\n"
-        replace_file(self.folder / FILE, lambda beside: beside.write_text(text, encoding="utf-8"))
+        replace_text(self.folder / FILE, text)

@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import yaml
 
-from ...data.folders import replace_file
+from ...data.folders import replace_text
 from ...data.prepared import PreparedDataset, set_semantic_embedding
 from ...data.text_embeddings import embed_texts
 from ...data.wording import counted
@@ -178,7 +178,7 @@ class Stages:
         path = self.run.folder / f"{stage.name}.yaml"
         command = path.read_text(encoding="utf-8").partition("\n")[0]
         text = f"{command}\n{yaml.safe_dump(stage.values, sort_keys=False)}"
-        replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+        replace_text(path, text)
         self.run.leave_out(
             f"{planned - epochs} of {planned} epochs of `{stage.name}`, because earlier stages took longer"
         )

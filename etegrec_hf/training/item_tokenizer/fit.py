@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from transformers import set_seed
 
+from ...data.folders import replace_text
 from ...evaluation.code_diagnostics import tokenizer_diagnostics
 from ...hub.training_record import TrainingRecord
 from ...models.configuration_rqvae import RQVAEConfig
@@ -52,5 +53,5 @@ def write_diagnostics(trainer: RQVAETrainer) -> dict[str, float]:
     """Writes `diagnostics.json` into the folder of a trained RQ-VAE, and returns its content."""
     figures = tokenizer_diagnostics(trainer.model.eval(), trainer.train_dataset.embeddings)
     path = Path(trainer.args.output_dir, "diagnostics.json")
-    path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    replace_text(path, json.dumps(figures, indent=2) + "\n")
     return figures
