@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from ..evaluation.choose_settings import check_chooses, choose_settings
 from ..evaluation.evaluate import EvaluateOptions, evaluate
+from ..evaluation.metrics import OURS
 from ..evaluation.results import write_ranks
 from ..hub.dataset_folder import load_prepared
 from ..hub.model_folder import load_recommender, local_folder, record_evaluation, save_search_settings
@@ -86,7 +87,7 @@ def run(argv: list[str]) -> None:
             results["ranks"] = os.path.relpath(ranks, output.parent if output else ".")  # from where they are read
         write_results(output, results)
     title = f"{arguments.data}, {options.split}, seen items {evaluation.protocol['seen_items']}"
-    rows = {"this model": evaluation.metrics | evaluation.spread, **evaluation.baselines}
+    rows = {OURS: evaluation.metrics | evaluation.spread, **evaluation.baselines}
 
     def tables() -> None:
         if tried:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import ClassVar
 
 from ..data.sources import SourceOptions
+from ..evaluation.metrics import OURS
 from ..training.from_log.fit import FitResult, fit
 from ..training.from_log.options import FitOptions
 from .parsing import parse
@@ -44,7 +45,7 @@ def run(argv: list[str]) -> None:
 
 def print_result(result: FitResult) -> None:
     """Prints metrics, the verdict, and commands that use the model."""
-    print_metrics("Test split", {"this model": result.metrics, **result.baselines})
+    print_metrics("Test split", {OURS: result.metrics, **result.baselines})
     print(result.verdict)
     for sentence in result.tries:
         print(f"try: {sentence}")

@@ -5,7 +5,7 @@ import numpy as np
 from ..data.cooccurrence import cooccurrence_counts
 from ..data.prepared import PreparedDataset, Split
 from ..data.wording import counted
-from .metrics import metrics_of_systems, ranking_metrics
+from .metrics import OURS, metrics_of_systems, ranking_metrics
 
 PARTS = {  # parts of a split's users, and a description of their targets
     "memorisation": "whose target came right after an item of their history in training",
@@ -70,7 +70,7 @@ def metrics_by_part(
 
 def systems_of_part(part: dict) -> dict[str, dict[str, float]]:
     """Returns metrics by system, given a part of [`metrics_by_part`]; the model comes first if there is one."""
-    of_model = {"this model": part["metrics"]} if "metrics" in part else {}
+    of_model = {OURS: part["metrics"]} if "metrics" in part else {}
     return of_model | part["baselines"]
 
 

@@ -8,6 +8,16 @@ if TYPE_CHECKING:
     from transformers import EvalPrediction
 
 KS = (1, 5, 10, 50)
+OURS = "this model"  # the recommender's name in tables of systems
+
+
+def shown_name(metric: str) -> str:
+    """Returns a metric's name as tables show it.
+
+    >>> shown_name("recall@10"), shown_name("ndcg@10")
+    ('Recall@10', 'NDCG@10')
+    """
+    return metric.replace("recall", "Recall").replace("ndcg", "NDCG")
 
 
 def ranking_metrics(item_index: np.ndarray, target: np.ndarray, ks: tuple[int, ...] = KS) -> dict[str, float]:

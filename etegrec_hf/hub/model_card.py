@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig
 
 from ..data.folders import replace_text
 from ..evaluation.memorisation import part_title, systems_of_part
+from ..evaluation.metrics import OURS, shown_name
 from ..models.model_card import METADATA, card_text, written_settings
 from ..models.search_options import SearchSettings
 from .eval_results import dataset_of
@@ -102,7 +103,7 @@ def metadata(config: PreTrainedConfig, record: TrainingRecord, model_name: str, 
                     dataset_name=source,
                     dataset_split=evaluation["split"],
                     metric_type=metric,
-                    metric_name=metric.replace("recall", "Recall").replace("ndcg", "NDCG"),
+                    metric_name=shown_name(metric),
                     metric_value=value,
                 )
             )
@@ -145,7 +146,7 @@ def _results(config: PreTrainedConfig, record: TrainingRecord) -> str:
     for evaluation in record.evaluations:
         protocol = dict(evaluation.get("protocol", {}))
         hashes = protocol.pop("data", {})
-        systems = {"this model": evaluation["metrics"], **evaluation.get("baselines", {})}
+        systems = {OURS: evaluation["metrics"], **evaluation.get("baselines", {})}
         intervals = evaluation.get("intervals", {})
         shown = [name for name in SHOWN if name in evaluation["metrics"]]
         rows = _rows(systems, shown)
@@ -155,7 +156,7 @@ def _results(config: PreTrainedConfig, record: TrainingRecord) -> str:
         how = f"Protocol: {', '.join(f'{_words(name)}: {value}' for name, value in protocol.items())}."
         if hashes:
             how += f" Hashes of the data: {', '.join(f'{name} {value}' for name, value in hashes.items())}."
-        header = ["system", *(name.replace("recall", "Recall").replace("ndcg", "NDCG") for name in shown)]
+        header = ["system", *map(shown_name, shown)]
         parts.append(f"### {evaluation['split'].capitalize()} split\n\n{table(header, rows)}\n{how}\n")
         parts.append(_settings(config, evaluation))
         for name, part in evaluation.get("parts", {}).items():

@@ -11,6 +11,7 @@ from ..data.folders import replace_text
 from ..evaluation.code_diagnostics import code_diagnostics, prefix_size_counts
 from ..evaluation.curves import Points, curves_figure, is_shown, panels_of, parts_of
 from ..evaluation.memorisation import part_title, systems_of_part
+from ..evaluation.metrics import OURS, shown_name
 from ..evaluation.plots import check_matplotlib, code_usage_figure, prefix_sizes_figure, svg_of
 from ..evaluation.sample_recommendations import SampleRecommendation
 from .html_page import (
@@ -29,7 +30,6 @@ from .html_page import (
 from .training_record import TrainingRecord
 
 FILE = "report.html"
-OURS = "this model"
 MOST_ROWS = 60  # rows in the table of the log
 RECENT = 10  # items of a history that are shown
 OF_CODES = "usage|perplexity|gini|prefixes|collision_rate|largest_collision|changed_codes|revived_codes"
@@ -150,7 +150,7 @@ def _sentence(outcome: str, metric: str, systems: dict[str, dict[str, float]], r
     mine, other = systems[OURS][metric], systems[rival][metric]
     word = "above" if mine > other else "below" if mine < other else "as much as"
     share = f"{abs(mine / other - 1):.0%} {word} its" if other and mine != other else f"{word} its"
-    return f"{begin} {rival}: {_head(metric)} is {_fixed(mine)}, {share} {_fixed(other)}, {how}."
+    return f"{begin} {rival}: {shown_name(metric)} is {_fixed(mine)}, {share} {_fixed(other)}, {how}."
 
 
 def _deciding(systems: dict[str, dict[str, float]]) -> str | None:
@@ -209,11 +209,7 @@ def _metrics(systems: dict[str, dict[str, float]], outcome: str) -> str:
     for column, name in enumerate(names, start=1):
         figures = [metrics.get(name, -1.0) for metrics in systems.values()]
         best |= {(row, column) for row, figure in enumerate(figures) if figure == max(figures) > 0}
-    return table(["system", *map(_head, names)], rows, marked=(0,), outcome=outcome, best=frozenset(best))
-
-
-def _head(metric: str) -> str:
-    return metric.replace("recall", "Recall").replace("ndcg", "NDCG")
+    return table(["system", *map(shown_name, names)], rows, marked=(0,), outcome=outcome, best=frozenset(best))
 
 
 def _fixed(value: float | None) -> str | None:

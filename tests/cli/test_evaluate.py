@@ -45,7 +45,7 @@ def test_results_of_both_parts(evaluated, prepared, model_folder, tmp_path):
         assert set(part["baselines"]) == {"popularity", "transitions"}
         by_hand = metrics_of_ranks(ranks[rows], (1, 5, 10))
         assert part["metrics"] == pytest.approx({metric: values.mean() for metric, values in by_hand.items()})
-        assert f"{name}: {rows.sum()} of {len(rows)} users ({rows.mean():.1%})" in printed
+        assert f"{name}: the {rows.sum()} of {len(rows)} users ({rows.mean():.1%})" in printed
         assert f"{part['baselines']['transitions']['recall@10']:.4f}" in printed
     (recorded,) = TrainingRecord.read(model_folder).evaluations
     assert recorded["parts"] == results["parts"]
@@ -73,7 +73,7 @@ def test_baselines_of_both_parts(evaluated, prepared_folder, tmp_path, capsys):
         assert parts[name]["users"] == part["users"]
         for system, metrics in part["baselines"].items():
             assert parts[name]["baselines"][system] == metrics
-        assert f"{name}: {part['users']} of" in printed
+        assert f"{name}: the {part['users']} of" in printed
 
 
 def test_lists_of_three_have_no_metrics_at_ten(model_folder, prepared, prepared_folder, tmp_path, capsys):

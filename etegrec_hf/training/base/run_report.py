@@ -7,7 +7,7 @@ from ...data.sequences import SequenceDataset
 from ...evaluation.baselines import baselines
 from ...evaluation.comparison import paired_bootstrap
 from ...evaluation.evaluate import Evaluation
-from ...evaluation.metrics import KS
+from ...evaluation.metrics import KS, OURS
 from ...evaluation.sample_recommendations import sample_recommendations
 from ...hub.report import Report, RunLog, write_report
 from .trainer import BaseTrainer
@@ -49,7 +49,7 @@ def write_run_report(
         codebook_size=config.codebook_size,
         model={"weights": model.num_parameters()}
         | {name: getattr(config, name) for name in type(config).__annotations__ if name != "rqvae_config"},
-        test={"this model": test.metrics, **test.baselines} if test else {},
+        test={OURS: test.metrics, **test.baselines} if test else {},
         test_parts=test.parts if test else {},
         test_differences=_differences(test) if test else {},
     )  # fmt: skip
@@ -81,7 +81,7 @@ def _systems(stage: dict, data: PreparedDataset, split) -> tuple[dict[str, dict[
             "These weights weren't evaluated during training (see eval_strategy), so there are no metrics to compare "
             "with the baselines; etegrec evaluate measures model and baselines."
         )
-    systems = {"this model": measured}
+    systems = {OURS: measured}
     if "validation_before" in stage:
         systems["before this run"] = stage["validation_before"]
     if not len(data.train):
