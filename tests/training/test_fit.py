@@ -14,7 +14,8 @@ from etegrec_hf import FinetuningArguments, FitOptions, FitResult, SourceOptions
 from etegrec_hf.cli.options import check_call, read_options
 from etegrec_hf.evaluation import rounds
 from etegrec_hf.training.from_log import plan, presets, stages
-from etegrec_hf.training.from_log.fit import prepare_log, share_of_repeats
+from etegrec_hf.training.from_log.fit import prepare_log
+from etegrec_hf.training.from_log.measure import share_of_repeats
 from etegrec_hf.training.from_log.plan import Plan, Stage, plan_for
 from etegrec_hf.training.from_log.presets import LogSize, fitted_preset, read_preset
 from etegrec_hf.training.from_log.run_state import RunState
