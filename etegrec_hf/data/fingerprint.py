@@ -13,15 +13,19 @@ ROWS = 65_536  # embeddings that are read together
 
 def fingerprint(data: PreparedDataset) -> dict[str, str]:
     """Returns hashes of the item ids, of the semantic embeddings if there are any, and of each split's sequences."""
-    hashes = {"items": hash_of(item_id.encode() + b"\0" for item_id in data.item_ids)}
+    hashes = fingerprint_of_splits(data, SPLIT_NAMES)
     if data.embeddings is not None:
         values = data.embeddings
         hashes["embedding"] = hash_of(
             np.asarray(values[start : start + ROWS]) for start in range(0, len(values), ROWS)
         )
-    for name in SPLIT_NAMES:
-        hashes[name] = splits_hash([data.split(name)])
     return hashes
+
+
+def fingerprint_of_splits(data: PreparedDataset, names: Iterable[str]) -> dict[str, str]:
+    """Returns hashes of the item ids, and of the sequences of these splits."""
+    hashes = {"items": hash_of(item_id.encode() + b"\0" for item_id in data.item_ids)}
+    return hashes | {name: splits_hash([data.split(name)]) for name in names}
 
 
 def splits_hash(splits: Iterable[Split]) -> str:

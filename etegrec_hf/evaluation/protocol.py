@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..data.fingerprint import fingerprint
+from ..data.fingerprint import fingerprint_of_splits
 from ..data.prepared import PreparedDataset
 
 
@@ -17,16 +17,15 @@ def protocol_of(data: PreparedDataset, split: str, exclude_seen: bool, **measure
 
     Returns:
         `dict` of `split`, `candidates`, `seen_items`, `users`, the further entries, and `data`: hashes of the items,
-        of the training sequences and of the split's, see [`fingerprint`].
+        of the training sequences and of the split's, see [`fingerprint_of_splits`].
     """
-    hashes = fingerprint(data)
     return {
         "split": split,
         "candidates": "all items",
         "seen_items": "left out" if exclude_seen else "kept",
         "users": len(data.split(split)),
         **measured,
-        "data": {name: hashes[name] for name in ("items", "train", split)},
+        "data": fingerprint_of_splits(data, ("train", split)),
     }
 
 
