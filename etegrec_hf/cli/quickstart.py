@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import AutoModel, AutoTokenizer
 
+from ..data.checks import check_positive
 from ..data.folders import check_output_dir, replace_text
 from ..data.prepared import PreparedDataset
 from ..data.synthetic import SyntheticProcess
@@ -58,6 +59,11 @@ def run(argv: list[str]) -> None:
 def quickstart(arguments: QuickstartArguments) -> dict:
     """Makes data, trains every stage, evaluates the reloaded model, and writes `metrics.json`."""
     start = time.perf_counter()
+    if arguments.epochs < 2 or arguments.epochs % 2:
+        raise ValueError(
+            f"`epochs` is {arguments.epochs}; give an even number from 2 on, as both models are trained in turns."
+        )
+    check_positive("finetune_epochs", arguments.finetune_epochs)
     folder = check_output_dir(arguments.output_dir)
     data, tokenizer, alternating, model = (
         str(folder / name) for name in ("data", "tokenizer", "alternating", "model")
@@ -129,7 +135,7 @@ def show_three_users(folder: str, data: PreparedDataset) -> None:
     model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
     title = dict(zip(data.item_ids, data.titles))
-    for row in range(3):
+    for row in range(min(3, len(data.test))):
         history = [data.item_ids[index - 1] for index in data.test.row(row)[:-1]]
         items, _ = model.recommend(**tokenizer([history], return_tensors="pt"), top_k=3)
         print(f"\n{data.test.user_ids[row]} took: {', '.join(title[item_id] for item_id in history[-4:])}")

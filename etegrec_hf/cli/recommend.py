@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ..data.item_ids import AS_JSON, read_item_ids
@@ -161,7 +161,9 @@ def recommend_one(name: str, given: str, options: RecommendOptions) -> list[dict
 def print_items(rows: list[dict]) -> None:
     """Prints one line per item, with titles if any are known."""
     titles = any(row["title"] for row in rows)
-    table = Table("rank", "item", *(["title"] if titles else []), "log-probability")
+    # folded, as half an id is of no use
+    texts = [Column(name, overflow="fold") for name in (["item", "title"] if titles else ["item"])]
+    table = Table("rank", *texts, "log-probability")
     for row in rows:
         shown = [Text(row[name]) for name in (["item_id", "title"] if titles else ["item_id"])]  # no markup in data
         table.add_row(str(row["rank"]), *shown, f"{row['score']:.3f}")

@@ -10,6 +10,12 @@ def check_positive(name: str, number: float) -> None:
         raise ValueError(f"`{name}` is {number}; give 1 or more.")
 
 
+def check_seed(seed: int) -> None:
+    """Raises a `ValueError` unless a number can seed the generators of random numbers."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"`seed` is {seed}; give a whole number from 0 to {2**32 - 1}.")
+
+
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """Raises a `ValueError` unless a value is one of the choices."""
     if value not in choices:

@@ -54,7 +54,8 @@ def cooccurrence_embedding(
     totals = np.asarray(counts.sum(1)).ravel()
     if n_items < 2 or not totals.any():
         raise ValueError(
-            "no two items occur in the same training sequence; give an embedding file instead of 'cooccurrence'."
+            "no two items occur in the same training sequence, so nothing tells which items belong together; give a "
+            "log whose users have more interactions, as a split holds out the last ones, or embeddings from a file."
         )
     information = np.log(counts.data * totals.sum() / (totals[counts.row] * totals[counts.col]))
     positive = scipy.sparse.csr_matrix((np.maximum(information, 0), (counts.row, counts.col)), shape=counts.shape)

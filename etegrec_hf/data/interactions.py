@@ -171,8 +171,10 @@ def k_core(interactions: Interactions, min_count: int, min_length: int = 1) -> I
             whole = (n_users, n_items) == (len(interactions.user_ids), len(interactions.item_ids))
             return interactions if whole else interactions.select(kept)
         if not kept.any():
+            needed = " (the split needs as many)" if min_length > min_count else ""
+            lower = "lower `min_count`, or " if min_count > 1 else ""
             raise ValueError(
-                f"no interaction is left after dropping users with fewer than {of_users} interactions and items with "
-                f"fewer than {min_count}; lower `min_count`, or check that ids repeat across rows."
+                f"no interaction is left after dropping users with fewer than {of_users} interactions{needed} and "
+                f"items with fewer than {min_count}; {lower}check that ids repeat across rows."
             )
         interactions = interactions.select(kept)

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .checks import check_choice, check_positive
+from .checks import check_choice, check_positive, check_seed
 from .cooccurrence import cooccurrence_embedding
 from .embedding_files import COOCCURRENCE, check_embedding_file, read_embeddings
 from .folders import check_output_dir
@@ -70,6 +70,7 @@ def prepare(
     check_choice("split", split, SPLITTERS)
     check_choice("normalize", normalize, NORMALIZATIONS)
     check_choice("duplicates", duplicates, DUPLICATES)
+    check_seed(seed)
     if normalize != "none" and not embedding:
         raise ValueError(f"`normalize` is {normalize!r}, but there is no `embedding` to normalize; give one.")
     if options.split_column is not None and split != "given":

@@ -70,7 +70,11 @@ def time_split(interactions: Interactions, validation: float = 0.1, test: float 
     # "higher" chooses timestamps that occur: interpolated ones in nanoseconds would be rounded as floats
     moments = np.quantile(interactions.times, [1 - validation - test, 1 - test], method="higher")
     split_of = (interactions.times[:, None] >= moments).sum(axis=1)
-    return _rows_of(interactions, split_of, "too few distinct timestamps; use 'leave-one-out'")
+    return _rows_of(
+        interactions,
+        split_of,
+        "too few distinct timestamps, or no user with an earlier interaction; use 'leave-one-out'",
+    )
 
 
 def ratio_split(interactions: Interactions, validation: float = 0.1, test: float = 0.1) -> dict[str, SplitRows]:

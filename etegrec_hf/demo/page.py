@@ -102,6 +102,7 @@ def recommend_tool(recommender: DemoRecommender) -> Callable[[list[str], int], l
                 found, counts = recommender.popular(top_k, [])
                 rows = [{"item_id": item_id, "count": count} for item_id, count in zip(found, counts)]
             else:
+                recommender.check_known(history)
                 num_beams = max(top_k, recommender.settings.num_beams)
                 listed = recommender.recommend(history, top_k, num_beams)
                 rows = [{"item_id": item_id, "score": score} for item_id, score in zip(listed.item_ids, listed.scores)]

@@ -150,13 +150,17 @@ class DemoRecommender:
             ValueError: ids that the model doesn't know; the error names all of them.
         """
         item_ids = read_item_ids(text, self._indices)
+        self.check_known(item_ids, f" Note that {AS_JSON}.")
+        return item_ids
+
+    def check_known(self, item_ids: list[str], note: str = "") -> None:
+        """Raises a `ValueError` that names all unknown items of a history, and ends with `note`."""
         unknown = [repr(item_id) for item_id in item_ids if item_id not in self._indices]
         if unknown:
             raise ValueError(
                 f"The history names {', '.join(unknown)}, not in the catalogue of {len(self._indices)} items; "
-                f"correct or remove them. Note that {AS_JSON}."
+                f"correct or remove them.{note}"
             )
-        return item_ids
 
     def example_history(self) -> RandomHistory:
         """Returns the same short history each time: of a user of the test split, or of the catalogue's first items."""

@@ -20,7 +20,7 @@ def compare(runs: dict[str, list[str]]) -> dict:
     Returns:
         `dict` of `protocol`; `systems`, each with its number of `runs`, their `seeds`, and `mean` and `std` of the
         metrics; `differences` of the other `systems` `from` the first one, at list length 10 or the longest measured
-        below it; and `baselines`.
+        below it; and the `baselines` of all files.
 
     Raises:
         FileNotFoundError: no such file.
@@ -55,7 +55,7 @@ def compare(runs: dict[str, list[str]]) -> dict:
         "protocol": protocol,
         "systems": systems,
         "differences": {"from": reference, "systems": differences},
-        "baselines": next(iter(everything.values()))["baselines"],
+        "baselines": {name: row for result in everything.values() for name, row in result["baselines"].items()},
     }
 
 

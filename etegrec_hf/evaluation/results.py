@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..data.folders import replace_file
-from .metrics import KS
+from .metrics import KS, metrics_of_ranks
 
 
 def read_result(name: str | Path) -> dict:
@@ -67,13 +67,13 @@ def read_ranks(results: dict[str, dict]) -> tuple[np.ndarray | None, list[np.nda
 def _check_ranks(name: str, result: dict, path: Path, ranks: np.ndarray) -> None:
     """Raises a `ValueError` if the ranks aren't those of the result, since another run has written its own there."""
     metrics = result[result["protocol"]["split"]]
-    k = max(k for k in KS if f"recall@{k}" in metrics)
-    recall = float(((ranks > 0) & (ranks <= k)).mean())
-    if abs(recall - metrics[f"recall@{k}"]) > 1e-6:
-        raise ValueError(
-            f"{name} has a recall@{k} of {metrics[f'recall@{k}']:.4f}, but its ranks in {str(path)!r} one of "
-            f"{recall:.4f}: another run has written them; evaluate again, with a file of ranks for each run."
-        )
+    for metric, values in metrics_of_ranks(ranks, KS).items():
+        found = float(values.mean())
+        if metric in metrics and abs(found - metrics[metric]) > 1e-6:
+            raise ValueError(
+                f"{name} has a {metric} of {metrics[metric]:.4f}, but its ranks in {str(path)!r} one of {found:.4f}: "
+                "another run has written them; evaluate again, with a file of ranks for each run."
+            )
 
 
 def _read_ranks(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -147,7 +147,11 @@ def requests_of(histories, exclude, catalogue: Catalogue, options: RequestOption
         is_one = bool(histories) and not any(_is_list(entry) or isinstance(entry, dict) for entry in histories)
     entries = [histories] if is_one else histories
     by_history = any(map(_is_list, exclude))
-    if by_history and (is_one or len(exclude) != len(entries)):
+    if by_history and is_one:
+        raise ValueError(
+            "`exclude` holds one list per history, but there is only one history; give a list of item ids."
+        )
+    if by_history and len(exclude) != len(entries):
         raise ValueError(
             f"`exclude` holds {counted(len(exclude), 'list')} for {counted(len(entries), 'history', 'histories')}; "
             "give one list per history."

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import numpy as np
@@ -174,8 +175,30 @@ def test_ranks_of_another_run(results, capsys, tmp_path):
         (tmp_path / f"{name}.json").write_text(json.dumps(result | {"ranks": "r.parquet"}))
     shutil.copy(results / "ranks/theirs0.parquet", tmp_path / "r.parquet")
     message = failure(capsys, "compare", "--results", f"a={tmp_path / 'mine0.json'}", f"b={tmp_path / 'theirs0.json'}")
-    assert "mine0.json has a recall@10 of 0.5000, but its ranks in" in message
+    assert re.search(r"mine0.json has a \w+@\d+ of 0.\d+, but its ranks in .* one of 0.\d+: ", message)
     assert "another run has written them; evaluate again, with a file of ranks for each run" in message
+
+
+def test_ranks_of_another_run_with_the_same_longest_recall(results, capsys, tmp_path):
+    """As of the same beam in another order, where all items are in the list."""
+    ranks = pq.read_table(results / "ranks/mine0.parquet")
+    column = ranks["rank"].to_numpy()
+    other = np.where(column > 0, column.max() + 1 - column, 0)
+    pq.write_table(pa.table({"user_id": ranks["user_id"], "rank": other}), tmp_path / "r.parquet")
+    result = json.loads((results / "mine0.json").read_text())
+    (tmp_path / "mine0.json").write_text(json.dumps(result | {"ranks": "r.parquet"}))
+    message = failure(capsys, "compare", "--results", f"a={tmp_path / 'mine0.json'}")
+    assert "another run has written them" in message
+
+
+def test_baselines_of_all_files_are_shown(results, tmp_path):
+    shutil.copytree(results, tmp_path, dirs_exist_ok=True)
+    more = json.loads((tmp_path / "theirs0.json").read_text())
+    more["baselines"]["sasrec"] = more["baselines"]["popularity"]
+    (tmp_path / "theirs0.json").write_text(json.dumps(more))
+    mine, theirs = ([str(tmp_path / f"{name}.json")] for name in ("mine0", "theirs0"))
+    for runs in ({"a": mine, "b": theirs}, {"b": theirs, "a": mine}):
+        assert set(compare(runs)["baselines"]) == {"popularity", "transitions", "sasrec"}
 
 
 def test_a_result_is_not_overwritten(results, capsys):

@@ -1,9 +1,14 @@
 import json
 
+import numpy as np
 import pytest
 from html_reader import Page
 
 from etegrec_hf.cli.main import main
+from etegrec_hf.cli.quickstart import show_three_users
+from etegrec_hf.data.prepared import PreparedDataset, Split
+from etegrec_hf.hub.model_folder import save_model_folder
+from etegrec_hf.hub.training_record import TrainingRecord
 
 
 @pytest.mark.slow
@@ -26,3 +31,20 @@ def test_quickstart_reaches_most_of_the_known_optimum(tmp_path):
     _, test, *parts = page.sections["results"]
     assert test[-1][0] == "known optimum"
     assert len(parts) == len(metrics["parts"]) == 2
+
+
+@pytest.mark.parametrize("epochs", [0, 1, 3])
+def test_odd_numbers_of_epochs_are_refused_before_anything_is_written(tmp_path, capsys, epochs):
+    assert main(["quickstart", "--output-dir", str(tmp_path / "run"), "--epochs", str(epochs)]) == 1
+    assert f"`epochs` is {epochs}; give an even number from 2 on" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_three_users_are_shown_if_there_are_three(model, tokenizer, tmp_path, capsys):
+    save_model_folder(tmp_path / "model", model, tokenizer, TrainingRecord())
+    users = ["a", "b"]
+    split = Split(users, np.array([1, 2, 3, 4]), np.array([0, 2, 4]))
+    titles = [f"Title {number}" for number in range(1, 41)]
+    data = PreparedDataset(tokenizer.item_ids, titles, None, split, split, split, {})
+    show_three_users(str(tmp_path / "model"), data)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if " took: " in line] == users

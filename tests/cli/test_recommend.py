@@ -17,6 +17,7 @@ from calling import call, failure
 from tiny_models import make_model, random_codes
 
 from etegrec_hf import ETEGRecTokenizer, SequentialRecommendationPipeline, recommend_rows
+from etegrec_hf.cli.recommend import print_items
 from etegrec_hf.evaluation import batch_recommend as module
 from etegrec_hf.hub.model_folder import load_recommender, save_model_folder
 from etegrec_hf.hub.training_record import TrainingRecord
@@ -317,3 +318,13 @@ def test_the_examples_on_ray_make_the_same_file_and_the_same_lists(
         [400, {"error": "`history` is 'item00003'; give a list of item ids."}],
         [400, {"error": "`top_k` is 21; give a number from 1 to 20."}],
     ]
+
+
+def test_long_ids_are_printed_whole(capsys):
+    """A pipe has 80 columns, and half an id is of no use."""
+    ids = [f"https://shop.example/items/{'x' * 60}/{number}" for number in range(2)]
+    print_items([{"rank": 1, "item_id": item_id, "title": "T" * 30, "score": -1.0} for item_id in ids])
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    column = "".join(line.split("│")[2].strip() for line in shown.splitlines() if line.count("│") == 5)
+    assert column == "".join(ids)

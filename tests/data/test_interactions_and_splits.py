@@ -157,7 +157,7 @@ def test_whole_numbers_as_ids_stay_as_they_are():
 def test_short_users_are_dropped():
     log = k_core(build([(0, 1, 0), (0, 2, 1), (1, 1, 0), (1, 2, 1), (1, 3, 2)]), 1, min_length=3)
     assert as_lists(log) == {"1": ["1", "2", "3"]}
-    with pytest.raises(ValueError, match="users with fewer than 3 interactions and items with fewer than 1"):
+    with pytest.raises(ValueError, match=r"fewer than 3 interactions \(the split needs as many\) and items with"):
         k_core(build([(0, 1, 0)]), 1, min_length=3)
     # without user 1, who is too short, item 4 has one interaction, without which user 0 is too short
     rows = [
@@ -360,3 +360,14 @@ def test_training_data_knows_nothing_of_what_is_evaluated(tmp_path, kind, change
     assert [f"sequences/{name}.parquet" in same for name in SPLIT_NAMES[1:]] == ["validation" not in changed, False]
     embedding = pq.read_table(tmp_path / "after/items/items.parquet")["embedding"]
     assert np.any(np.stack(embedding.to_numpy()) != 0)
+
+
+def test_a_split_that_needs_more_than_min_count_is_named():
+    rows = build([(user, 0, user) for user in range(5)])
+    message = (
+        r"users with fewer than 3 interactions \(the split needs as many\) and items with fewer than 1; check that"
+    )
+    with pytest.raises(ValueError, match=message):
+        k_core(rows, 1, 3)
+    with pytest.raises(ValueError, match=r"fewer than 3 interactions \(.*fewer than 2; lower `min_count`, or check"):
+        k_core(rows, 2, 3)

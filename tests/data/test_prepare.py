@@ -383,6 +383,7 @@ def test_wrong_wishes_are_an_error(table, tmp_path, kind, wishes, message):
         ({"embedding": "cooccurence"}, "isn't a .npy, .safetensors or .parquet file; did you mean 'cooccurrence'"),
         ({"embedding": ["cooccurrence", "none.npy"]}, "embedding 'none.npy' isn't a file; check the path"),
         ({"duplicates": "all"}, "`duplicates` is 'all'; choose one of exact, item, none"),
+        ({"seed": -1}, "`seed` is -1; give a whole number from 0 to 4294967295"),
     ],
 )
 def test_wrong_wishes_are_found_before_the_log_is_read(tmp_path, wishes, message):

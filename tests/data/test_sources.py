@@ -314,7 +314,8 @@ def test_malformed_lines_of_movielens_are_told_with_their_numbers(tmp_path):
     fails(
         tmp_path, "movielens", tmp_path, ValueError,
         r"3 malformed lines in .*ratings.dat \(line 2: 3 fields instead of 4, separated by '::'; line 5: 'timestamp' "
-        r"is 'soon', neither a number nor a date; line 7: 'user' is empty or missing\), that is 50.00% of all",
+        r"is 'soon', neither a number nor a date like 2020-09-05; line 7: 'user' is empty or missing\), that is "
+        "50.00% of all",
     )  # fmt: skip
     statistics, sequences, texts = read(
         tmp_path, "movielens", tmp_path / "data", options=SourceOptions(max_malformed=0.5)
@@ -809,6 +810,27 @@ def test_parquet_in_several_files_with_every_kind_of_text(tmp_path, kind):
     assert [(item_id, row["title"]) for item_id, row in texts.items()] == [(letter, letter) for letter in "wxyz"]
 
 
+def test_tables_in_memory_with_every_kind_of_text(tmp_path):
+    """Polars makes views of texts, also inside of categories."""
+    letters = pa.array(["w", "x", "y"])
+    views = letters.cast(pa.string_view())
+    categories = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2], pa.uint32()), views)
+    for number, texts in enumerate((letters, views, categories)):
+        log = pa.table({"user_id": ["u"] * 3, "item_id": texts, "title": texts, "group": texts})
+        _, sequences, told = read(log, "auto", tmp_path / str(number))
+        assert sequences == {"u": ["w", "x", "y"]}
+        assert {item_id: row["title"] for item_id, row in told.items()} == {letter: letter for letter in "wxy"}
+
+
+@pytest.mark.parametrize("kind", ["parquet", "memory"])
+def test_lists_of_items_are_no_ids(tmp_path, kind):
+    log = pa.table({"user_id": ["u"] * 3, "item_id": [["a"], ["b"], ["c"]], "timestamp": [1, 2, 3]})
+    if kind == "parquet":
+        pq.write_table(log, tmp_path / "log.parquet")
+    message = r"column 'item_id' of .* holds list<.*>, but ids must be text or whole numbers; convert the column"
+    fails(log if kind == "memory" else tmp_path / "log.parquet", "auto", tmp_path, ValueError, message)
+
+
 def test_a_csv_with_line_breaks_and_a_byte_order_mark_and_colons(tmp_path):
     text = '\ufeffuser:id,item_id,timestamp,title\r\nu,a,1,"two\r\nlines, ""quoted"""\r\n\r\nu,b,2,B\r\nu,c,3,C:D\r\n'
     _, sequences, texts = read(
@@ -819,6 +841,18 @@ def test_a_csv_with_line_breaks_and_a_byte_order_mark_and_colons(tmp_path):
 
 
 # ---- Delimited files: quotes, separators, packing
+
+
+def test_between_tabs_quotes_enclose_cells_if_they_enclose_the_header(tmp_path):
+    rows = ['"u"\t"a"\t1\t"12"" disc,\ttwo"', '"u"\t"b"\t2\t"B"', '"u"\t"c"\t3\tC']
+    text = "\n".join(['"user_id"\t"item_id"\t"timestamp"\t"title"', *rows, ""])
+    _, sequences, texts = read(write(tmp_path / "log.tsv", text), "csv", tmp_path / "data")
+    assert sequences == {"u": ["a", "b", "c"]}
+    assert [row["title"] for row in texts.values()] == ['12" disc,\ttwo', "B", "C"]
+    text = text.replace('"user_id"', "user_id").replace("disc,\t", "disc, ")
+    _, sequences, texts = read(write(tmp_path / "log.tsv", text), "csv", tmp_path / "text")
+    assert sequences == {'"u"': ['"a"', '"b"', '"c"']}, "quotes are text"
+
 
 DISCS = [f"u{row // 10},i{row % 50},{row},7 inch disc" for row in range(3000)]
 HEADER = "user_id,item_id,timestamp,title"

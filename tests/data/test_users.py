@@ -118,6 +118,20 @@ def test_a_wrong_row_is_an_error_that_names_it(text, message, tmp_path):
         list(read_histories(tmp_path / "users").tables())
 
 
+def test_a_table_is_read_with_quotes_as_a_log_is(tmp_path):
+    path = tmp_path / "items.tsv"
+    path.write_text('user_id\thistory\tnote\na\t["x", "y"]\t"Best" song\n')
+    assert read(read_histories(path)) == {"a": ["x", "y"]}
+    path.write_text('"user_id"\t"history"\n"a"\t"[""x"", ""y""]"\n')
+    assert read(read_histories(path)) == {"a": ["x", "y"]}
+
+
+def test_a_history_may_be_long(tmp_path):
+    ids = [f"item {number}" for number in range(20_000)]
+    (tmp_path / "users.csv").write_text('user_id,history\na,"' + json.dumps(ids).replace('"', '""') + '"\n')
+    assert read(read_histories(tmp_path / "users.csv")) == {"a": ids}
+
+
 def test_malformed_lines_of_a_log_are_left_out_as_prepare_leaves_them_out(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"user_id": "u", "item_id": "a"}\nbroken\n{"user_id": "u", "item_id": "b"}\n')
     with pytest.raises(ValueError, match=r"1 malformed line in .*line 2: .*raise --max-malformed"):

@@ -63,6 +63,9 @@ def test_an_agent_finds_one_tool_and_calls_it(address, model, tokenizer):
     assert [entry["item_id"] for entry in listed] == tokenizer.ids_of(items[0])
     assert [entry["score"] for entry in listed] == pytest.approx(scores[0].tolist(), abs=1e-5)
     assert {entry["item_id"]: entry["title"] for entry in listed if "title" in entry} == {"i3": "Third"}
-    for answer, message in ((unknown, "'nobody'"), (none, "`top_k` is 0; give a number from 1 to 100")):
+    for answer, message in (
+        (unknown, "The history names 'nobody', not in the catalogue of 40 items; correct or remove them."),
+        (none, "`top_k` is 0; give a number from 1 to 100"),
+    ):
         assert answer.isError
         assert message in answer.content[0].text

@@ -164,7 +164,7 @@ WRONG = [
     (["i1"], {"transition_weight": 1}, "`transition_weight` is 1"),
     (["i1"], {"unknown": "guess"}, "`unknown` is 'guess'"),
     (["i1"], {"exclude": "i2"}, "`exclude` is 'i2'"),
-    (["i1"], {"exclude": [["i2"]]}, "1 list for 1 history"),
+    (["i1"], {"exclude": [["i2"]]}, "one list per history, but there is only one history"),
     ([["i1"], ["i2"]], {"exclude": [["i2"]]}, "1 list for 2 histories; give one list per history"),
     (["i1"], {"allowed": "i2"}, "`allowed` is 'i2'"),
     (["i1"], {"allowed": [["i2"]]}, "holds ['i2'], which isn't an item id; give a list of item ids, the same for all"),

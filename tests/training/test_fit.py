@@ -181,6 +181,10 @@ def test_a_call_that_ended_before_it_had_a_plan_binds_nobody(log, tmp_path, monk
             fit(log, folder, FitOptions(min_count=2), tell=tell)
     with pytest.raises(ValueError, match=r"the items have no column of texts 'title'"):
         fit(log, folder, FitOptions(text_model="missing/model"), tell=lambda sentence: None)
+    with pytest.raises(ValueError, match=r"the items have no column of texts 'brand'"):
+        fit(log, folder, FitOptions(text="{brand}"), tell=lambda sentence: None)
+    with pytest.raises(ValueError, match=r"`text` is '\{brand\}', but has no effect with `text_model` 'none'"):
+        fit(log, folder, FitOptions(text="{brand}", text_model="none"), tell=lambda sentence: None)
     with pytest.raises(ValueError, match=r"has no column 'who'"):
         fit(log, folder, reading=SourceOptions(user_column="who"), tell=lambda sentence: None)
     monkeypatch.setattr(stages, "embed_collaborative", interrupted)

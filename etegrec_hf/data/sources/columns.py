@@ -209,12 +209,35 @@ def ids_as_text(column: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArr
     Raises:
         ValueError: ids that are neither text nor whole numbers.
     """
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    kind = kind_of_ids(column.type, name, path)
+    return column if is_text(kind) else column.cast(kind).cast(pa.string())
+
+
+def kind_of_ids(kind: pa.DataType, name: str, path: Path) -> pa.DataType:
+    """Returns the type of a column of ids, or of the values that it encodes.
+
+    Raises:
+        ValueError: ids that are neither text nor whole numbers.
+    """
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not (is_text(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):
         raise ValueError(
             f"column {name!r} of {path} holds {kind}, but ids must be text or whole numbers; convert the column."
         )
-    return column if is_text(kind) else column.cast(kind).cast(pa.string())
+    return kind
+
+
+def without_views(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Returns a column with texts instead of views of texts, which polars makes and pyarrow hardly supports."""
+    if pa.types.is_string_view(column.type):
+        return column.cast(pa.string())
+    if pa.types.is_dictionary(column.type) and pa.types.is_string_view(column.type.value_type):
+        chunks = [
+            pa.DictionaryArray.from_arrays(chunk.indices, chunk.dictionary.cast(pa.string()))
+            for chunk in column.chunks
+        ]
+        return pa.chunked_array(chunks, pa.dictionary(column.type.index_type, pa.string()))
+    return column
 
 
 def is_text(kind: pa.DataType) -> bool:

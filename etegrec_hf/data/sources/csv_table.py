@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -69,8 +70,9 @@ def csv_table(
 ) -> CsvTable:
     """Reads columns of a delimited file with a header, packed or not.
 
-    Cells may be in quotes and then hold line breaks. With tabs as separators, quotes are ordinary text. RecBole's
-    columns `name:type` get the name `name`. Rows are numbered from 1, without the header and without empty lines.
+    Cells may be in quotes and then hold line breaks. With tabs as separators, quotes are ordinary text, unless each
+    name in the header is in quotes. RecBole's columns `name:type` get the name `name`. Rows are numbered from 1,
+    without the header and without empty lines.
 
     Args:
         path (`Path`): the file.
@@ -87,13 +89,13 @@ def csv_table(
         ValueError: a quote that is never closed.
     """
     with _told_as_csv(path):
-        header, names = _header(path, separator)
+        header, names, quotes = _header(path, separator)
         if not header:
             raise ValueError(f"{path} can't be read as CSV: it is empty; check --format, and that the file is whole.")
     columns = needed(names)
     in_file = [names.index(name) for name in columns]  # the first of several of one name
     for block in BLOCKS:
-        rows = _Rows(path, separator, header)
+        rows = _Rows(path, separator, header, quotes)
         try:
             with _told_as_csv(path):
                 also: list[int] = []
@@ -179,16 +181,27 @@ def _told_as_csv(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _header(path: Path, separator: str) -> tuple[list[str], list[str]]:
-    """Returns the cells of the first line that isn't empty, and the names of the columns."""
+def quoting_of(header: str, separator: str) -> Literal[0, 3]:
+    """Returns whether quotes enclose cells (`csv.QUOTE_MINIMAL`) or are text (`csv.QUOTE_NONE`), given the first line.
+
+    Between tabs they are text, unless each name in the header is in quotes, as programs for statistics write it.
+    """
+    cells = header.strip("\r\n").split(separator)
+    enclose = separator != "\t" or all(len(cell) > 1 and cell[0] == cell[-1] == '"' for cell in cells)
+    return csv.QUOTE_MINIMAL if enclose else csv.QUOTE_NONE
+
+
+def _header(path: Path, separator: str) -> tuple[list[str], list[str], bool]:
+    """Returns the cells of the first line that isn't empty, the names of the columns, and whether quotes enclose."""
     with io.TextIOWrapper(open_unpacked(path), "utf-8-sig", errors="surrogateescape", newline="") as file:
         lines = (line for line in file if line.strip())
-        quoting: Literal[0, 3] = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
-        header = next(csv.reader(lines, delimiter=separator, quoting=quoting), [])
+        first = next(lines, "")
+        quoting = quoting_of(first, separator)
+        header = next(csv.reader(chain([first], lines), delimiter=separator, quoting=quoting), [])
     # only the header is checked: bytes that aren't UTF-8 may be in columns that aren't read
     "".join(header).encode(errors="surrogateescape").decode()
     typed = map(TYPED.fullmatch, header)
-    return header, [match[1] if match else name for match, name in zip(typed, header)]
+    return header, [match[1] if match else name for match, name in zip(typed, header)], quoting == csv.QUOTE_MINIMAL
 
 
 class _Marked:
@@ -217,10 +230,11 @@ class _Rows:
         path (`Path`): the file.
         separator (`str`): character between cells.
         header (`list[str]`): cells of the header.
+        quotes (`bool`): whether quotes enclose cells, or are text.
     """
 
-    def __init__(self, path: Path, separator: str, header: list[str]):
-        self.path, self.separator, self.header = path, separator, header
+    def __init__(self, path: Path, separator: str, header: list[str], quotes: bool):
+        self.path, self.separator, self.header, self.quotes = path, separator, header, quotes
         self.end = separator.join([END] * (len(header) + 1))
         self.ended = False
         self.kept = self.blank = 0  # rows with as many cells as the header, and lines of blanks
@@ -236,15 +250,14 @@ class _Rows:
 
     def batches(self, block: int, columns: list[int]) -> Iterator[pa.RecordBatch]:
         """Yields the rows that aren't malformed: columns at the given positions as text, others as bytes."""
-        quotes = self.separator != "\t"
         kinds = dict.fromkeys(self.header, pa.binary()) | {self.header[column]: pa.string() for column in columns}
         end = f"\n{self.end}\n".encode()
         # with several threads, pyarrow doesn't number rows
         read_options = pyarrow.csv.ReadOptions(use_threads=False, block_size=block)
         parse_options = pyarrow.csv.ParseOptions(
             delimiter=self.separator,
-            quote_char='"' if quotes else False,
-            newlines_in_values=quotes,
+            quote_char='"' if self.quotes else False,
+            newlines_in_values=self.quotes,
             invalid_row_handler=self._skip,
         )
         convert_options = pyarrow.csv.ConvertOptions(column_types=kinds, null_values=[""], strings_can_be_null=True)
@@ -255,7 +268,7 @@ class _Rows:
             ) as reader,
         ):
             for batch in reader:
-                whole = self._without_rows_inside(batch) if quotes else batch
+                whole = self._without_rows_inside(batch) if self.quotes else batch
                 self.kept += len(batch)
                 yield whole
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from ..hub_ids import split_revision
 from ..wording import counted
-from .columns import find_columns, is_log
+from .columns import find_columns, is_log, kind_of_ids, without_views
 from .csv_table import csv_table, find_separator, may_hold_rows, rows_inside
 from .item_columns import FIRST_ROWS, steady_columns, tellers
 from .log_table import LogTable, source_of_table
@@ -54,7 +54,7 @@ def read_csv(path: Path, options: SourceOptions, aliases: dict[str, str] | None 
         return find_columns(names, path, options).needed()
 
     def besides(first_rows: pa.Table) -> list[str]:
-        return _steady(first_rows, find_columns(first_rows.column_names, path, options))
+        return _steady(first_rows, find_columns(first_rows.column_names, path, options), path)
 
     found = csv_table(path, separator, malformed, needed, besides)
     log = LogTable(found.table, malformed, find_columns(found.names, path, options), found.left_out)
@@ -102,7 +102,7 @@ def read_parquet(path: Path, options: SourceOptions) -> Source:
         others = tellers(schema, columns.others())
         with pq.ParquetFile(files[0]) as first:  # a pyarrow dataset would read all of its row groups
             batches = list(islice(first.iter_batches(FIRST_ROWS, columns=[columns.item, *others]), 1))
-        needed = [*columns.needed(), *(_steady(pa.Table.from_batches(batches), columns) if batches else [])]
+        needed = [*columns.needed(), *(_steady(pa.Table.from_batches(batches), columns, path) if batches else [])]
         texts = [name for name in needed if pa.types.is_string(schema.field(name).type)]
         # dictionary-encoded, as ids repeat: numbers take less memory than texts
         kind = pyarrow.dataset.ParquetFileFormat(dictionary_columns=texts)
@@ -153,7 +153,7 @@ def source_of_dataset(data: "Dataset", path: Path, options: SourceOptions) -> So
     schema = data.features.arrow_schema
     first_rows = data.select(range(min(FIRST_ROWS, len(data)))).with_format("arrow")
     first_rows = first_rows.select_columns([columns.item, *tellers(schema, columns.others())])[:]
-    table = data.select_columns([*columns.needed(), *_steady(first_rows, columns)]).with_format("arrow")[:]
+    table = data.select_columns([*columns.needed(), *_steady(first_rows, columns, path)]).with_format("arrow")[:]
     for row, name in enumerate(table.column_names):
         kind = data.features[name]
         if isinstance(kind, ClassLabel):
@@ -175,7 +175,7 @@ def read_in_memory(log: "InMemory", options: SourceOptions) -> Source:
         return source_of_dataset(log, path, options)
     table = table_in_memory(log)
     columns = find_columns(table.column_names, path, options, _kinds(table.schema))
-    table = table.select([*columns.needed(), *_steady(table, columns)])
+    table = table.select([*columns.needed(), *_steady(table, columns, path)])
     return source_of_table(LogTable(table, Malformed(path, unit="row", rows=table.num_rows), columns), options)
 
 
@@ -201,7 +201,8 @@ def table_in_memory(log: "InMemory") -> pa.Table:
             "type, and ids as text."
         ) from error
     # pandas adds its row numbers, which aren't columns of the log
-    return table.select([name for name in table.column_names if not name.startswith("__index_level_")])
+    names = [name for name in table.column_names if not name.startswith("__index_level_")]
+    return pa.table({name: without_views(table[name]) for name in names})
 
 
 def _is_dataset(log: "InMemory") -> "TypeGuard[Dataset]":
@@ -217,8 +218,13 @@ def _kinds(schema: pa.Schema) -> dict[str, pa.DataType]:
     return {column.name: column.type for column in schema}
 
 
-def _steady(first_rows: pa.Table, columns: LogColumns) -> list[str]:
-    """Returns columns that may be item columns, judging by the first rows of a log."""
+def _steady(first_rows: pa.Table, columns: LogColumns, path: Path) -> list[str]:
+    """Returns columns that may be item columns, judging by the first rows of a log.
+
+    Raises:
+        ValueError: ids of items that are neither text nor whole numbers.
+    """
+    kind_of_ids(first_rows[columns.item].type, columns.item, path)
     return steady_columns(first_rows, columns.item, columns.others())
 
 

@@ -32,7 +32,7 @@ def wrong_time(name: str, value) -> str:
     """Returns what is wrong with a time that [`parse_time`] can't read."""
     missing = value is None or value != value
     value = value.isoformat() if isinstance(value, time) else value  # a time of day without its date
-    return f"{name!r} is missing" if missing else f"{name!r} is {value!r}, neither a number nor a date"
+    return f"{name!r} is missing" if missing else f"{name!r} is {value!r}, neither a number nor a date like 2020-09-05"
 
 
 def parse_time(value) -> int | float | None:

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,13 +12,14 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from ..sources.columns import is_text
-from ..sources.csv_table import find_separator
+from ..sources.csv_table import find_separator, quoting_of
 from ..sources.lines import json_lines, open_unpacked, with_names
 from ..sources.source import Malformed
 from ..sources.values import wrong_id
 from ..wording import counted
 
 ROWS = 8192  # rows that are read together
+LONGEST_CELL = 2**27  # characters; a history of millions of ids is shorter, and a quote that is never closed longer
 ID, IDS = pa.string(), pa.list_(pa.string())  # types of columns
 
 
@@ -132,7 +133,10 @@ class TableFile:
         count = 0
         try:
             with io.TextIOWrapper(open_unpacked(self.path), "utf-8-sig", newline="") as file:
-                for row in csv.reader(file, delimiter=self.separator or ",", strict=True):
+                first, separator = file.readline(), self.separator or ","
+                quoting = quoting_of(first, separator)
+                csv.field_size_limit(LONGEST_CELL)
+                for row in csv.reader(chain([first], file), delimiter=separator, quoting=quoting, strict=True):
                     if row:
                         yield row
                         count += 1

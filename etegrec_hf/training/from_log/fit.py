@@ -247,13 +247,18 @@ def plan_of_run(run: RunState, data: PreparedDataset, options: FitOptions) -> Pl
 
 def count_texts(run: RunState, data: PreparedDataset, options: FitOptions) -> int:
     """Returns how many items have texts that will be embedded; wrong options are errors here, before the plan."""
-    if options.text_model is not None and options.text_model != "none":
+    names_text = options.text != FitOptions.text
+    if options.text_model == "none":
+        if names_text:
+            raise ValueError(f"`text` is {options.text!r}, but has no effect with `text_model` 'none'; leave one out.")
+        return 0
+    if options.text_model is not None:
         check_texts(run.path("data"), options.text_model, options.text)
         return data.n_items
-    if options.text_model == "none":
-        return 0
-    titled = len(data.title_of)
+    titled = data.n_items if names_text else len(data.title_of)
     if titled < data.n_items / 2:
+        if titled:
+            run.tell(f"note: titles aren't embedded, as only {titled:,} of {data.n_items:,} items have one")
         return 0
     if find_spec("sentence_transformers") is None:
         run.leave_out("embeddings of titles, which need `pip install 'etegrec_hf[text]'`")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from ...data.checks import check_choice
+from ...data.checks import check_choice, check_seed
 from .plan import AUTO, CHOICES
 
 TEXT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -59,6 +59,7 @@ class FitOptions:
 
     def __post_init__(self):
         check_choice("preset", self.preset, CHOICES)
+        check_seed(self.seed)
         _ = self.seconds  # raises what is wrong with it
 
     @property
