@@ -48,7 +48,9 @@ def print_systems(results: dict) -> None:
     differences = results["differences"]
     measured = next(iter(results["systems"].values()))["mean"]
     shown = [name for name in COMPARED if name in measured] or [name for name in SHOWN if name in measured]
-    table = Table(Column("system", no_wrap=True), "runs", *(SHOWN[name] for name in shown), title=Text(how))
+    # long names are folded and numbers are not, however narrow the terminal is
+    figures = (Column(SHOWN[name], min_width=len("± 0.0000")) for name in shown)
+    table = Table(Column("system", overflow="fold"), Column("runs", no_wrap=True), *figures, title=Text(how))
     for name, system in results["systems"].items():
         mean, std = system["mean"], system["std"]
         cells = (_with_deviation(mean[metric], std[metric]) if metric in mean else "-" for metric in shown)

@@ -96,6 +96,18 @@ def test_results_without_ranks_leave_the_intervals_of_others(results, tmp_path):
     assert compare({"mine": mine, "theirs": theirs, "third": third})["differences"]["systems"] == alone
 
 
+def test_long_names_leave_numbers_whole(results, capsys):
+    """On 80 columns, as in a pipe."""
+    name = "a variant whose name is as long as a sentence of some words"
+    call("compare", "--results", *(f"{name}={results / f'mine{seed}.json'}" for seed in (0, 1)))
+    shown = capsys.readouterr().out
+    mean = compare({"a": [str(results / f"mine{seed}.json") for seed in (0, 1)]})["systems"]["a"]["mean"]
+    assert all(f"{mean[metric]:.4f}" in shown for metric in ("recall@5", "recall@10", "ndcg@5", "ndcg@10"))
+    column = " ".join(line.split("│")[1].strip() for line in shown.splitlines() if line.startswith("│"))
+    assert name in " ".join(column.split())
+    assert "…" not in shown
+
+
 def test_one_run_has_no_deviation(results, capsys):
     both = [f"two={results / f'mine{seed}.json'}" for seed in (0, 1)]
     call("compare", "--results", f"one={results / 'mine0.json'}", *both, "--output", results / "one.json")
