@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from ..models.search_options import check_count
 from ..serving.options import ServeOptions
-from .demo import check_address
+from .address import check_address
 from .model_arguments import ModelArguments
 from .parsing import parse
 
