@@ -27,7 +27,7 @@ def check_embedding_file(path: Path) -> None:
     """
     if path.suffix not in (".npy", ".safetensors", ".parquet"):
         near = get_close_matches(str(path), [COOCCURRENCE], n=1)
-        remedy = f"did you mean {near[0]!r}?" if near else "convert it, or use {COOCCURRENCE!r}."
+        remedy = f"did you mean {near[0]!r}?" if near else f"convert it, or use {COOCCURRENCE!r}."
         raise ValueError(f"embedding {str(path)!r} isn't a .npy, .safetensors or .parquet file; {remedy}")
     if not path.is_file():
         raise FileNotFoundError(f"embedding {str(path)!r} isn't a file; check the path.")

@@ -364,7 +364,11 @@ def test_an_embedding_table_with_other_columns_is_an_error(table, tmp_path):
             {"split": "time", "options": SourceOptions(split_column="fold")},
             "`split_column` is 'fold', but has no effect on the split 'time'; pass --split given, or leave",
         ),
-        ("csv", {"embedding": "e.txt"}, r"isn't a .npy, .safetensors or .parquet file; convert it"),
+        (
+            "csv",
+            {"embedding": "e.txt"},
+            r"isn't a .npy, .safetensors or .parquet file; convert it, or use 'cooccurrence'",
+        ),
         (
             "csv",
             {"options": SourceOptions("item_id", "item_id")},

@@ -102,11 +102,12 @@ def read_histories(
         if column is not None:
             return _of_table(table, column, options, format)
         _check_is_log(table, options)
-        check_options(kind, READERS[kind].uses, options)
-        spilled = spill_parquet(path, options) if kind == "parquet" and options.separator is None else None
-        if spilled is not None:
-            in_parts, malformed = spilled
-            return _of_log(path, in_parts.parts, [malformed], size)
+        if kind == "parquet":
+            check_options(kind, READERS[kind].uses, options)
+            spilled = spill_parquet(path, options)
+            if spilled is not None:
+                in_parts, malformed = spilled
+                return _of_log(path, in_parts.parts, [malformed], size)
     source, _ = read_source(path, format, options)
     log = drop_repeated(source.interactions, "exact")
     # in memory: one id per user and per item, and eight bytes per interaction
