@@ -86,7 +86,7 @@ def settings_of(model: ETEGRecForConditionalGeneration, tokenizer: ETEGRecTokeni
     return {
         "format_version": FORMAT_VERSION,
         "max_history": config.max_history,
-        "tokens_per_item": config.positions_per_item,  # another name would be another format
+        "positions_per_item": config.positions_per_item,
         "codebook_size": config.codebook_size,
         "is_constrained": config.constrained_softmax,
         "search_settings": config.search_settings,

@@ -10,7 +10,7 @@ import numpy as np
 
 from .trie import Floats, Numbers, Trie
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SETTINGS, TABLES, HISTORY, STEP = "settings.json", "search.npz", "encoder", "decoder_step"
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 

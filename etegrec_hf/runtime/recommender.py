@@ -122,7 +122,7 @@ class ExportedRecommender:
         """Yields the places of requests with histories of similar length, and the items and scores found for them."""
         longest = self.settings["max_history"]
         read = {place: requests[place].history[-longest:] for place in asked}
-        per_item = self.settings["tokens_per_item"]
+        per_item = self.settings["positions_per_item"]
         order, start = sorted(asked, key=lambda place: -len(read[place])), 0
         while start < len(order):
             size = max(1, MAX_BATCH_TOKENS // (len(read[order[start]]) * per_item + weights.num_beams))

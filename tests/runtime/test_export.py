@@ -140,7 +140,7 @@ DAMAGES = {
     "settings of something else": (
         lambda f: (f / "settings.json").write_text("[]"), ValueError, "settings.json of .* is damaged; copy"
     ),
-    "another version": (set_version, ValueError, "has format version 7, but this etegrec_hf reads 1; export"),
+    "another version": (set_version, ValueError, "has format version 7, but this etegrec_hf reads 2; export"),
     "other items": (forget_an_item, ValueError, "disagree about the number of items"),
     "half of the tables": (
         lambda f: (f / "search.npz").write_bytes((f / "search.npz").read_bytes()[:300]), ValueError, "search.npz of"
