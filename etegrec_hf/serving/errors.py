@@ -68,7 +68,7 @@ def shown(value: object) -> str:
     return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "..."
 
 
-def validation_error(errors: Sequence[Any], fields: Sequence[str], status: int = 422) -> RequestError:
+def validation_error(errors: Sequence[Any], fields: Sequence[str]) -> RequestError:
     """Returns a refusal with the first of pydantic's errors about a request with these fields."""
     error = errors[0]
     if error["type"] == "json_invalid":
@@ -81,11 +81,11 @@ def validation_error(errors: Sequence[Any], fields: Sequence[str], status: int =
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(field, fields, n=1)
         remedy = f"did you mean `{near[0]}`?" if near else f"choose among {', '.join(fields)}."
-        return RequestError(status, f"there is no field `{field}`; {remedy}", field, error["input"])
+        return RequestError(422, f"there is no field `{field}`; {remedy}", field, error["input"])
     if error["type"] == "missing":
-        return RequestError(status, f"`{field}` is missing; give it.", field)
+        return RequestError(422, f"`{field}` is missing; give it.", field)
     reason = REMEDIES.get(error["type"]) or error["msg"][:1].lower() + error["msg"][1:]
-    return RequestError(status, f"`{field}` is {shown(error['input'])}; {reason}.", field, error["input"])
+    return RequestError(422, f"`{field}` is {shown(error['input'])}; {reason}.", field, error["input"])
 
 
 async def on_request_error(request: Request, error: Exception) -> JSONResponse:
